@@ -1,0 +1,101 @@
+"""The one error tree, split by whose fault it is.
+
+Every error carries a stable `code` (for programs), a `detail` that says what happened and what
+to do (for people), and the `subject` it is about (a key, a device, a file), where there is one.
+"""
+
+from __future__ import annotations
+
+
+class ClipkeepError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        detail: one or two sentences: what happened and what to do about it.
+        subject: the key, device or file that it is about.
+        code: overrides the class's stable code.
+    """
+
+    code = "internal"
+
+    def __init__(self, detail: str, *, subject: str = "", code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.subject = subject
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.detail}" if self.subject else self.detail
+
+
+class CallerError(ClipkeepError):
+    """Yours: a wrong argument, an unknown device, a configuration that cannot be used."""
+
+    code = "bad_request"
+
+
+class NotFound(CallerError):
+    """Yours: what was asked for does not exist."""
+
+    code = "not_found"
+
+
+class WorldError(ClipkeepError):
+    """The world's: a store that is down, a disk that is full. The same call may succeed later."""
+
+    code = "unavailable"
+
+
+class StoreUnavailable(WorldError):
+    """The object store did not answer, or answered with a transient failure, after bounded retries."""
+
+    code = "store_unavailable"
+
+
+class StoreFull(StoreUnavailable):
+    """The object store has no space left."""
+
+    code = "store_full"
+
+
+class StoreDenied(WorldError):
+    """The object store refused the credentials, the bucket or the permission. A person must act."""
+
+    code = "store_denied"
+
+
+class CatalogUnavailable(WorldError):
+    """The catalog could not be read or written (busy past its bound, disk full, I/O error)."""
+
+    code = "catalog_unavailable"
+
+
+class ObjectMissing(ClipkeepError):
+    """No object under this key."""
+
+    code = "object_missing"
+
+
+class CorruptError(ClipkeepError):
+    """Data at rest that is not what was written: cut, flipped or of another version."""
+
+    code = "corrupt"
+
+
+class SegmentCorrupt(CorruptError):
+    """A segment object that is cut, flipped, or not a segment."""
+
+    code = "segment_corrupt"
+
+
+class BitmapCorrupt(CorruptError):
+    """An entitlement bitmap file that is cut, flipped, or of another layout."""
+
+    code = "bitmap_corrupt"
+
+
+class KeyDestroyed(ClipkeepError):
+    """The data key is gone: what it encrypted cannot be read by anyone."""
+
+    code = "key_destroyed"
