@@ -99,3 +99,15 @@ class KeyDestroyed(ClipkeepError):
     """The data key is gone: what it encrypted cannot be read by anyone."""
 
     code = "key_destroyed"
+
+
+class CatalogCorrupt(CorruptError):
+    """A catalog file that is not a database, is damaged, or has another schema."""
+
+    code = "catalog_corrupt"
+
+
+class LeaseLost(ClipkeepError):
+    """Another holder has the lease now; whatever was asked for was not done (invariant 8)."""
+
+    code = "lease_lost"

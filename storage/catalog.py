@@ -1,0 +1,376 @@
+"""The catalog interface: the database of accounts, devices, plans, segments and chunks.
+
+It stores facts and decides races; it knows no rule of the agreement (those are pure functions in
+`retention`, handed in where a decision must be taken inside a transaction) and has no clock (`now_ms`, Unix
+milliseconds, is an argument). Days are day numbers (`storage.days`).
+
+All methods block and may be called from several threads and processes at once. Every method that changes
+something is one transaction, durable when it returns. Errors: `CatalogUnavailable` when the database
+cannot be read or written; `NotFound` for an unknown device.
+
+`tests/storage/catalog_contract.py` is the conformance suite of an implementation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+MAX_CLOCK_AHEAD_MS = 600_000
+"""How far a device's clock may be ahead. Not configurable: a commit derives from it in which partitions the same
+(device, capture_ms) could already be."""
+
+
+class SegmentState(IntEnum):
+    """A key is in exactly one of these, or absent (invariant 4)."""
+
+    PREPARED = 0  # reserved; a PUT may be under way
+    COMMITTED = 1  # its chunks are served
+    DELETING = 2  # un-indexed; the tombstone that the sweep works off
+
+
+class Verdict(IntEnum):
+    """What a commit decided about one chunk."""
+
+    STORED = 0
+    DUPLICATE = 1  # the same chunk is already stored
+    CONFLICT = 2  # other bytes are stored at this device and time
+    ERASED = 3  # the device's erase epoch has moved on since admission
+    EXPIRED = 4  # its expiry day has been swept
+    DELETED = 5  # its owner or an operator deleted this range
+    RECLAIMED = 6  # the segment's key was no longer prepared: nothing of it is stored
+
+
+class EraseState(IntEnum):
+    """How far the destruction of a device's recordings has come."""
+
+    NONE = 0
+    ERASING = 1  # decided; keys are to be destroyed next
+    ERASED = 2  # keys are gone
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedKey:
+    """A segment key reserved before its first byte is written (invariant 5)."""
+
+    segment_id: int
+    key: str
+    prepared_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCommit:
+    """A segment whose object is durable in the store. `index` has dtype `segment.INDEX_DTYPE`."""
+
+    segment_id: int
+    expires_on: int
+    size_bytes: int
+    crc32: int
+    index: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    segment_id: int
+    key: str
+    class_days: int
+    expires_on: int
+    state: SegmentState
+    prepared_ms: int
+    size_bytes: int
+    chunks: int
+    live_chunks: int
+    crc32: int
+    refused: bytes
+    """uint32 ordinals that are not served: lost at commit, or deleted since. A rebuild honours them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRow:
+    """Where one chunk is, and everything needed to read it."""
+
+    device: int
+    capture_ms: int
+    duration_ms: int
+    expires_on: int
+    segment_id: int
+    segment_key: str
+    ordinal: int
+    offset: int
+    length: int
+    crc32: int
+    nonce: bytes
+    media: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A plan as stored. Days are day numbers; `ends_on` is the last entitled day, None while it renews itself."""
+
+    plan_id: int  # 0 for a row that is not stored yet
+    kind: str
+    starts_on: int
+    ends_on: int | None
+    retention_days: int
+    cancelled_on: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """All that decides what a device may do."""
+
+    device: int
+    account: int
+    token_generation: int
+    erase_epoch: int
+    suspended: bool = False
+    terminated_ms: int | None = None
+    erase_state: EraseState = EraseState.NONE
+    erase_reason: str = ""
+    plans: tuple[PlanRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DayTotals:
+    """What one expiry day holds."""
+
+    expires_on: int
+    segments: int
+    chunks: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """An un-indexed object that is to be deleted. `reclaimed` ones are deleted twice, one ttl apart."""
+
+    segment_id: int
+    key: str
+    size_bytes: int
+    attempts: int
+    reclaimed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unindexed:
+    """What a change made unserved."""
+
+    chunks: int = 0
+    size_bytes: int = 0
+    dead_segments: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums for reports and metrics."""
+
+    devices: int = 0
+    chunks: int = 0
+    segments: dict[str, int] = field(default_factory=dict)
+    segment_bytes: int = 0
+    tombstones: int = 0
+    oldest_tombstone_ms: int | None = None
+    failing_tombstones: int = 0
+    closed_through: int = 0
+
+
+class Catalog(ABC):
+    """See the module docstring. Grouped by who calls."""
+
+    # --- ingest -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prepare(
+        self, *, worker: str, class_days: int, expires_on: int, count: int, now_ms: int
+    ) -> list[PreparedKey]:
+        """Reserve `count` new segment keys, never used before, in state prepared."""
+
+    @abstractmethod
+    def release(self, segment_ids: Sequence[int]) -> None:
+        """Give back prepared keys for which no PUT was ever started."""
+
+    @abstractmethod
+    def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
+        """Make segments committed and their chunks served, in one transaction.
+
+        Decides the races (design §2): per segment a uint8 array of `Verdict`, one per ordinal. Chunks that
+        lost get no row, and their ordinals are kept on the segment row as refused. A segment without any
+        stored chunk is tombstoned at once.
+        """
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def chunk(self, device: int, capture_ms: int) -> ChunkRow | None:
+        """The stored chunk, or None."""
+
+    @abstractmethod
+    def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
+        """Chunks with from_ms <= capture_ms < to_ms in order of capture, at most `limit`, the earliest ones."""
+
+    @abstractmethod
+    def latest_chunks(self, device: int, *, limit: int) -> list[ChunkRow]:
+        """The newest `limit` chunks, in order of capture."""
+
+    # --- devices and plans --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_devices(
+        self, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
+    ) -> list[DeviceFacts]:
+        """Make `count` devices with consecutive numbers, each with these plans, and log the changes."""
+
+    @abstractmethod
+    def device(self, device: int) -> DeviceFacts:
+        """The facts of one device."""
+
+    @abstractmethod
+    def devices(self, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
+        """Facts of devices numbered above `after`, in order."""
+
+    @abstractmethod
+    def update_device(
+        self,
+        device: int,
+        change: Callable[[DeviceFacts], DeviceFacts],
+        *,
+        what: str,
+        now_ms: int,
+        before_commit: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
+    ) -> tuple[DeviceFacts, int]:
+        """Change one device's facts: the only way to do so.
+
+        Reads the facts inside a write transaction, asks `change` for the new ones (it may raise to refuse;
+        returning the same facts changes nothing), calls `before_commit(old, new)`, writes the difference,
+        appends to the change log and commits.
+
+        Args:
+            what: a few words for the history: who and why.
+
+        Returns:
+            The new facts (plans carry their ids) and the number of the change, 0 when nothing changed.
+        """
+
+    @abstractmethod
+    def changes_after(self, number: int) -> tuple[list[int], int]:
+        """Devices changed after change `number`, each once, and the number of the newest change."""
+
+    @abstractmethod
+    def delete_range(
+        self,
+        device: int,
+        from_ms: int,
+        to_ms: int,
+        *,
+        reason: str,
+        who: str,
+        now_ms: int,
+        delete_after_ms: int,
+    ) -> Unindexed:
+        """Un-serve a range of recordings for ever: chunks uploaded again later stay refused as DELETED."""
+
+    # --- the sweep ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def acquire_lease(self, name: str, *, holder: str, ttl_ms: int, now_ms: int) -> int | None:
+        """Take or renew a lease. Returns its fencing token, None while another holder's has not run out."""
+
+    @abstractmethod
+    def release_lease(self, name: str, *, fence: int) -> None:
+        """Give the lease back, if it is still ours."""
+
+    @abstractmethod
+    def open_days(self, through: int) -> list[DayTotals]:
+        """Expiry days up to and including `through` which still hold committed segments or a partition."""
+
+    @abstractmethod
+    def close_day(self, day: int, *, fence: int, now_ms: int, delete_after_ms: int) -> DayTotals:
+        """Un-index a whole day: `closed_through` advances, its committed segments become tombstones, its
+        partition of chunk rows is dropped, all in one transaction (invariant 6)."""
+
+    @property
+    @abstractmethod
+    def closed_through(self) -> int:
+        """The last expiry day already swept, 0 before the first."""
+
+    @abstractmethod
+    def advance_closed_through(self, day: int, *, fence: int) -> None:
+        """Say that all days up to `day` are closed. Only ever grows."""
+
+    @abstractmethod
+    def stale_prepared(self, before_ms: int, *, limit: int) -> list[SegmentRow]:
+        """Segments still prepared since before `before_ms`."""
+
+    @abstractmethod
+    def reclaim(self, segment_ids: Sequence[int], *, fence: int, now_ms: int) -> int:
+        """Turn prepared keys into tombstones to be deleted at once and once more later. Returns how many."""
+
+    @abstractmethod
+    def due_tombstones(self, now_ms: int, *, after_id: int, limit: int) -> list[Tombstone]:
+        """Tombstones whose time has come, with an id above `after_id`, in order of id."""
+
+    @abstractmethod
+    def deleted(self, segment_ids: Sequence[int], *, fence: int, again_at_ms: int) -> int:
+        """The store confirmed these: forget them, but keep reclaimed ones once more until `again_at_ms`.
+        Returns how many were forgotten."""
+
+    @abstractmethod
+    def delete_failed(self, errors: dict[int, str], *, fence: int, retry_at_ms: int) -> None:
+        """Set tombstones aside until `retry_at_ms`, counting the attempt and keeping the store's word."""
+
+    @abstractmethod
+    def erasing_devices(self) -> list[DeviceFacts]:
+        """Devices marked ERASING whose keys are still to be destroyed, and ERASED ones with rows left."""
+
+    @abstractmethod
+    def unindex_device(self, device: int, *, fence: int, now_ms: int, delete_after_ms: int) -> Unindexed:
+        """Remove the rows of a device's chunks of earlier erase epochs; fully dead segments become tombstones."""
+
+    @abstractmethod
+    def record_sweep(self, report: dict[str, Any], *, now_ms: int) -> None:
+        """Keep the report of a pass."""
+
+    @abstractmethod
+    def last_sweep(self) -> dict[str, Any] | None:
+        """The newest report, or None."""
+
+    # --- check and rebuild --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def segments(self, *, after_id: int = 0, limit: int = 1000) -> list[SegmentRow]:
+        """Segment rows with an id above `after_id`, in order."""
+
+    @abstractmethod
+    def day_rows(self, day: int) -> Iterator[ChunkRow]:
+        """Yield the chunk rows of one expiry day in order of (segment_id, ordinal)."""
+
+    @abstractmethod
+    def broken_rows(self) -> Iterator[str]:
+        """Yield a sentence per disagreement among the catalog's own rows (invariant 4)."""
+
+    @abstractmethod
+    def rebuild_chunks(self, segments: Iterable[tuple[SegmentRow, np.ndarray]]) -> int:
+        """Re-create the chunk rows from the indexes of committed segments, less what was refused and what
+        belongs to an earlier erase epoch. Existing rows stay. Returns how many rows were added."""
+
+    @abstractmethod
+    def highest_segment_id(self) -> int:
+        """The highest segment id ever prepared, as far as this catalog knows."""
+
+    @abstractmethod
+    def newest_change(self) -> int:
+        """The number of the newest change in the change log."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """Sums over everything; may take a while on a large catalog."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections."""

@@ -1,0 +1,46 @@
+"""Day numbers: days since 1970-01-01, UTC. All day arithmetic of the project is in these (invariant 12)."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from storage.errors import CallerError
+
+MS_PER_DAY = 86_400_000
+_EPOCH = date(1970, 1, 1)
+
+
+def day_of_ms(ms: int) -> int:
+    """The UTC day number of a Unix time in milliseconds."""
+    return ms // MS_PER_DAY
+
+
+def ms_of_day(day: int) -> int:
+    """Unix milliseconds at 00:00 UTC of a day number."""
+    return day * MS_PER_DAY
+
+
+def to_date(day: int) -> date:
+    return _EPOCH + timedelta(days=day)
+
+
+def to_day(value: date) -> int:
+    return (value - _EPOCH).days
+
+
+def month_of_day(day: int) -> int:
+    """yyyymm of a day number, the month in which data keys are named."""
+    value = to_date(day)
+    return value.year * 100 + value.month
+
+
+def parse_date(text: str, *, field: str) -> date:
+    """An ISO date (YYYY-MM-DD).
+
+    Raises:
+        CallerError: it is not one.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise CallerError(f"{field}: {text!r} is not a date; write YYYY-MM-DD", code="bad_date") from None

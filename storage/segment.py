@@ -1,0 +1,290 @@
+"""The segment: one immutable object that packs many chunks which all expire on the same day.
+
+Layout, little-endian (docs/formats.md draws it):
+
+    magic               8 bytes  b"CLIPSEG1"
+    chunk bodies        ciphertext + 16-byte GCM tag each, back to back, in ordinal order
+    index               zstd of `INDEX_DTYPE` rows, one per chunk
+    footer              64 bytes, `_FOOTER`
+
+Everything needed to rebuild the catalog's chunk rows is in the object. Three checksums make it safe to
+read: the footer's own CRC-32, that of the compressed index, and that of all bytes before the index. A chunk
+read by range is covered by its GCM tag, whose associated data is the device and the capture time, so that
+a row which points at another chunk's bytes fails (invariant 11).
+
+Pure: bytes in, bytes out. No store, no clock.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from storage import checksums
+from storage.errors import CorruptError, SegmentCorrupt
+
+MAGIC = b"CLIPSEG1"
+FOOTER_MAGIC = b"CLIPEND1"
+TAG_BYTES = 16
+NONCE_BYTES = 12
+MAX_CHUNK_BYTES = 16 * 1024 * 1024
+"""Largest chunk in plaintext bytes: the contract's limit, and what one AES-GCM call encrypts in about 1 ms."""
+MAX_SEGMENT_BYTES = 256 * 1024 * 1024
+"""Largest object a reader accepts: well above target + largest chunk, far below what memory could not hold."""
+
+INDEX_DTYPE = np.dtype(
+    [
+        ("capture_ms", "<i8"),
+        ("crc64", "<u8"),  # CRC-64/NVME of the plaintext
+        ("device", "<u4"),
+        ("epoch", "<u4"),  # the device's erase epoch at admission; names the data key with device and month
+        ("offset", "<u4"),  # of the ciphertext, from the start of the object
+        ("length", "<u4"),  # of the plaintext, bytes; the stored body is TAG_BYTES longer
+        ("crc32", "<u4"),  # of the plaintext
+        ("duration_ms", "<u4"),
+        ("nonce", "V12"),
+        ("media", "u1"),  # ingest.media.Media
+        ("reserved", "V3"),
+    ]
+)
+_ROW = struct.Struct("<qQIIIIII12sB3x")
+assert _ROW.size == INDEX_DTYPE.itemsize
+_AAD = struct.Struct("<Iq")
+# magic, version, class_days, expires_on, chunk count, index offset, compressed bytes, CRC of the index,
+# CRC of everything before it, segment id, reserved; then the CRC of these 60 bytes.
+_FOOTER = struct.Struct("<8sHHIIIIIIQ16x")
+FOOTER_BYTES = _FOOTER.size + 4
+assert FOOTER_BYTES == 64
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What the last 64 bytes of a segment say. `expires_on` is a day number (days since 1970-01-01 UTC)."""
+
+    class_days: int
+    expires_on: int
+    chunks: int
+    index_offset: int
+    index_bytes: int
+    index_crc32: int
+    body_crc32: int
+    segment_id: int
+
+
+def associated_data(device: int, capture_ms: int) -> bytes:
+    """The bytes that GCM authenticates beside a chunk: who recorded it, and when."""
+    return _AAD.pack(device, capture_ms)
+
+
+class SegmentWriter:
+    """Fills one caller-owned buffer with encrypted chunks, then seals it.
+
+    The encryption is the copy: plaintext goes from the receive buffer straight into its place here.
+
+    Args:
+        buffer: the memory to fill. It stays the caller's; `seal` may shorten it (see there).
+    """
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+        self._index = bytearray()
+        self._capacity = len(buffer)
+        self.used_bytes = len(MAGIC)
+        self.chunks = 0
+        self._view[: len(MAGIC)] = MAGIC
+
+    def fits(self, length: int) -> bool:
+        """Whether a chunk of `length` plaintext bytes, the index and the footer still fit."""
+        index_bytes = (self.chunks + 1) * INDEX_DTYPE.itemsize
+        return (
+            self.used_bytes + length + TAG_BYTES + _zstd_bound(index_bytes) + FOOTER_BYTES <= self._capacity
+        )
+
+    def append(
+        self,
+        cipher: AESGCM,
+        nonce: bytes,
+        plaintext: bytes | bytearray | memoryview,
+        *,
+        device: int,
+        capture_ms: int,
+        epoch: int,
+        duration_ms: int,
+        crc32: int,
+        crc64: int,
+        media: int,
+    ) -> int:
+        """Encrypt one chunk into the buffer.
+
+        Args:
+            cipher: the data key of (device, epoch, month of `expires_on`).
+            nonce: 12 bytes, never used before with this key.
+            plaintext: 1 byte to MAX_CHUNK_BYTES; `fits(len(plaintext))` must be true.
+            crc32, crc64: of the plaintext.
+
+        Returns:
+            The chunk's ordinal in this segment.
+        """
+        length = len(plaintext)
+        start = self.used_bytes
+        end = start + length + TAG_BYTES
+        cipher.encrypt_into(nonce, plaintext, _AAD.pack(device, capture_ms), self._view[start:end])
+        self._index += _ROW.pack(
+            capture_ms, crc64, device, epoch, start, length, crc32, duration_ms, nonce, media
+        )
+        self.used_bytes = end
+        self.chunks += 1
+        return self.chunks - 1
+
+    def ciphertext(self, ordinal: int) -> tuple[bytes, bytes]:
+        """The nonce and the stored body of one chunk: for moving it, not for reading it."""
+        row = _ROW.unpack_from(self._index, ordinal * _ROW.size)
+        offset, length = row[4], row[5]
+        return row[8], bytes(self._view[offset : offset + length + TAG_BYTES])
+
+    def index(self) -> np.ndarray:
+        """The rows so far, shape (chunks,), dtype INDEX_DTYPE, a copy."""
+        return np.frombuffer(bytes(self._index), dtype=INDEX_DTYPE)
+
+    def seal(self, *, class_days: int, expires_on: int, segment_id: int) -> tuple[bytearray, int]:
+        """Append the index and the footer.
+
+        Returns:
+            The whole object and its CRC-32. The object is the caller's buffer shortened in place when it is
+            more than half full (a bytearray keeps its memory then), else an exact copy of the used part, so
+            that a buffer never loses its memory. The writer must not be used afterwards.
+        """
+        compressed = zstandard.ZstdCompressor(level=1).compress(self._index)
+        body_crc32 = checksums.crc32(self._view[: self.used_bytes])
+        fields = _FOOTER.pack(
+            FOOTER_MAGIC,
+            VERSION,
+            class_days,
+            expires_on,
+            self.chunks,
+            self.used_bytes,
+            len(compressed),
+            checksums.crc32(compressed),
+            body_crc32,
+            segment_id,
+        )
+        tail = compressed + fields + checksums.crc32(fields).to_bytes(4, "little")
+        size = self.used_bytes + len(tail)
+        self._view[self.used_bytes : size] = tail
+        crc32 = checksums.crc32(tail, body_crc32)
+        if size * 2 > self._capacity:
+            self._view.release()
+            del self._buffer[size:]
+            return self._buffer, crc32
+        body = bytearray(self._view[:size])
+        self._view.release()
+        return body, crc32
+
+
+def restore_capacity(buffer: bytearray, capacity: int) -> None:
+    """Give a buffer that `SegmentWriter.seal` shortened its full length back, without new memory."""
+    if len(buffer) < capacity:
+        buffer.extend(bytes(capacity - len(buffer)))
+
+
+def _zstd_bound(size: int) -> int:
+    """Most bytes zstd makes of `size` bytes (ZSTD_COMPRESSBOUND, rounded up)."""
+    return size + (size >> 8) + 128
+
+
+def buffer_bytes(target_bytes: int, largest_chunk_bytes: int = 1024 * 1024) -> int:
+    """The buffer for segments of `target_bytes`: the last chunk of up to `largest_chunk_bytes` still fits, and
+    so does the index of a segment full of 4 KiB chunks (smaller ones seal a little earlier)."""
+    body = len(MAGIC) + target_bytes + largest_chunk_bytes + TAG_BYTES
+    return body + _zstd_bound((body // 4096 + 1) * INDEX_DTYPE.itemsize) + FOOTER_BYTES
+
+
+def parse_footer(tail: bytes, object_bytes: int, *, subject: str = "") -> Footer:
+    """Read the last FOOTER_BYTES of an object of `object_bytes`.
+
+    Raises:
+        SegmentCorrupt: cut, flipped, of another version, or not a segment; the detail names the field.
+    """
+    if len(tail) != FOOTER_BYTES:
+        raise SegmentCorrupt(
+            f"footer: {len(tail)} bytes where {FOOTER_BYTES} are needed: the object is cut", subject=subject
+        )
+    fields, crc = tail[:-4], int.from_bytes(tail[-4:], "little")
+    magic, version, class_days, expires_on, chunks, offset, size, index_crc, body_crc, segment_id = (
+        _FOOTER.unpack(fields)
+    )
+    if magic != FOOTER_MAGIC:
+        raise SegmentCorrupt("footer magic: not the end of a segment: cut or overwritten", subject=subject)
+    if checksums.crc32(fields) != crc:
+        raise SegmentCorrupt("footer checksum does not match: flipped bits", subject=subject)
+    if version != VERSION:
+        raise SegmentCorrupt(f"footer version {version}: this release reads {VERSION}", subject=subject)
+    if offset + size + FOOTER_BYTES != object_bytes or offset < len(MAGIC):
+        raise SegmentCorrupt(f"object size {object_bytes} is not what the footer says: cut", subject=subject)
+    return Footer(class_days, expires_on, chunks, offset, size, index_crc, body_crc, segment_id)
+
+
+def parse_index(compressed: bytes, footer: Footer, *, subject: str = "") -> np.ndarray:
+    """Decompress and check the index.
+
+    Returns:
+        Shape (footer.chunks,), dtype INDEX_DTYPE, read-only.
+
+    Raises:
+        SegmentCorrupt: the checksum, the row count or the places of the chunks do not agree.
+    """
+    if len(compressed) != footer.index_bytes or checksums.crc32(compressed) != footer.index_crc32:
+        raise SegmentCorrupt("index checksum does not match: cut or flipped bits", subject=subject)
+    raw_bytes = footer.chunks * INDEX_DTYPE.itemsize
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=raw_bytes)
+    except zstandard.ZstdError as error:
+        raise SegmentCorrupt(f"index does not decompress: {error}", subject=subject) from error
+    if len(raw) != raw_bytes:
+        raise SegmentCorrupt("index: not the number of rows the footer says", subject=subject)
+    index = np.frombuffer(raw, dtype=INDEX_DTYPE)
+    stored = index["length"].astype(np.int64) + TAG_BYTES
+    starts = np.concatenate(([len(MAGIC)], len(MAGIC) + np.cumsum(stored)))
+    if not np.array_equal(starts[:-1], index["offset"]) or int(starts[-1]) != footer.index_offset:
+        raise SegmentCorrupt("index: chunk places do not cover the body exactly", subject=subject)
+    return index
+
+
+def parse_segment(data: bytes | bytearray, *, subject: str = "") -> tuple[Footer, np.ndarray]:
+    """Check a whole object in memory, every byte of it, and return its footer and index.
+
+    Raises:
+        SegmentCorrupt: anything is not what was written.
+    """
+    if len(data) < len(MAGIC) + FOOTER_BYTES or len(data) > MAX_SEGMENT_BYTES:
+        raise SegmentCorrupt(f"{len(data)} bytes cannot be a segment", subject=subject)
+    if data[: len(MAGIC)] != MAGIC:
+        raise SegmentCorrupt("magic: this is not a segment", subject=subject)
+    footer = parse_footer(bytes(data[-FOOTER_BYTES:]), len(data), subject=subject)
+    index = parse_index(bytes(data[footer.index_offset : -FOOTER_BYTES]), footer, subject=subject)
+    if checksums.crc32(memoryview(data)[: footer.index_offset]) != footer.body_crc32:
+        raise SegmentCorrupt("body checksum does not match: flipped bits", subject=subject)
+    return footer, index
+
+
+def decrypt_chunk(cipher: AESGCM, nonce: bytes, stored: bytes, *, device: int, capture_ms: int) -> bytes:
+    """The plaintext of one stored body (ciphertext + tag).
+
+    Raises:
+        CorruptError: wrong key, flipped bits, or bytes of another device or time (invariant 11).
+    """
+    try:
+        return cipher.decrypt(nonce, stored, _AAD.pack(device, capture_ms))
+    except InvalidTag:
+        raise CorruptError(
+            "the stored bytes do not authenticate as this chunk",
+            subject=f"device {device} at {capture_ms}",
+            code="chunk_corrupt",
+        ) from None

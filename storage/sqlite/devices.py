@@ -1,0 +1,222 @@
+"""The catalog as plans use it: devices, their plans, the change log, deleted ranges."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from storage.catalog import DeviceFacts, EraseState, PlanRow, Unindexed
+from storage.errors import CallerError, NotFound
+from storage.sqlite.commits import OnDatabase, mark_dead
+from storage.sqlite.reads import days_of_range
+from storage.sqlite.schema import partition
+
+_FACTS = "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason"
+
+
+class Devices(OnDatabase):
+    def add_devices(
+        self, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
+    ) -> list[DeviceFacts]:
+        classes = json.dumps(sorted({p.retention_days for p in plans}))
+        with self._db.write() as connection:
+            if not connection.execute("SELECT 1 FROM accounts WHERE account = ?", (account,)).fetchone():
+                raise NotFound("no such account", subject=f"account {account}")
+            first = connection.execute("SELECT coalesce(max(device), 0) + 1 FROM devices").fetchone()[0]
+            numbers = range(first, first + count)
+            connection.executemany(
+                "INSERT INTO devices (device, account, classes, created_ms) VALUES (?, ?, ?, ?)",
+                [(n, account, classes, now_ms) for n in numbers],
+            )
+            for number in numbers if plans else ():
+                for plan in plans:
+                    _insert_plan(connection, number, plan, now_ms)
+            connection.executemany(
+                "INSERT INTO changes (device, what, at_ms) VALUES (?, 'added', ?)",
+                [(n, now_ms) for n in numbers],
+            )
+            return facts_where(connection, "device BETWEEN ? AND ?", (first, first + count - 1))
+
+    def device(self, device: int) -> DeviceFacts:
+        with self._db.read() as connection:
+            return _facts(connection, device)
+
+    def devices(self, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
+        with self._db.read() as connection:
+            return facts_where(connection, "device > ? ORDER BY device LIMIT ?", (after, limit))
+
+    def update_device(
+        self,
+        device: int,
+        change: Callable[[DeviceFacts], DeviceFacts],
+        *,
+        what: str,
+        now_ms: int,
+        before_commit: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
+    ) -> tuple[DeviceFacts, int]:
+        with self._db.write() as connection:
+            old = _facts(connection, device)
+            new = change(old)
+            if new == old:
+                return old, 0
+            if (new.device, new.account) != (old.device, old.account):
+                raise CallerError("a device's number and account never change", subject=f"device {device}")
+            _write(connection, old, new, now_ms)
+            cursor = connection.execute(
+                "INSERT INTO changes (device, what, at_ms) VALUES (?, ?, ?)", (device, what, now_ms)
+            )
+            stored = _facts(connection, device)
+            if before_commit is not None:
+                before_commit(old, stored)
+            assert cursor.lastrowid is not None
+            return stored, cursor.lastrowid
+
+    def changes_after(self, number: int) -> tuple[list[int], int]:
+        with self._db.read() as connection:
+            newest = _newest_change(connection)
+            rows = connection.execute(
+                "SELECT DISTINCT device FROM changes WHERE number > ? ORDER BY device", (number,)
+            )
+            return [row[0] for row in rows], newest
+
+    def newest_change(self) -> int:
+        with self._db.read() as connection:
+            return _newest_change(connection)
+
+    def delete_range(
+        self,
+        device: int,
+        from_ms: int,
+        to_ms: int,
+        *,
+        reason: str,
+        who: str,
+        now_ms: int,
+        delete_after_ms: int,
+    ) -> Unindexed:
+        with self._db.write() as connection:
+            _facts(connection, device)  # raises NotFound
+            total = Unindexed()
+            for day in days_of_range(connection, device, from_ms, to_ms):
+                where = "device = ? AND capture_ms >= ? AND capture_ms < ?"
+                part = unindex_rows(connection, day, where, (device, from_ms, to_ms), delete_after_ms)
+                total = add_unindexed(total, part)
+            connection.execute(
+                "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (device, from_ms, to_ms, reason, who, total.chunks, now_ms),
+            )
+            connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
+            return total
+
+
+def unindex_rows(
+    connection: sqlite3.Connection, day: int, where: str, values: tuple[int, ...], delete_after_ms: int
+) -> Unindexed:
+    """Remove chunk rows of one day, and note their ordinals on their segments."""
+    by_segment: dict[int, list[int]] = {}
+    size_bytes = 0
+    for segment_id, ordinal, length in connection.execute(
+        f"SELECT segment_id, ordinal, length FROM {partition(day)} WHERE {where}", values
+    ):
+        by_segment.setdefault(segment_id, []).append(ordinal)
+        size_bytes += length
+    connection.execute(f"DELETE FROM {partition(day)} WHERE {where}", values)
+    dead = sum(mark_dead(connection, s, ordinals, delete_after_ms) for s, ordinals in by_segment.items())
+    return Unindexed(sum(map(len, by_segment.values())), size_bytes, dead)
+
+
+def add_unindexed(a: Unindexed, b: Unindexed) -> Unindexed:
+    return Unindexed(a.chunks + b.chunks, a.size_bytes + b.size_bytes, a.dead_segments + b.dead_segments)
+
+
+def _newest_change(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()
+    return int(row[0])
+
+
+def _facts(connection: sqlite3.Connection, device: int) -> DeviceFacts:
+    found = facts_where(connection, "device = ?", (device,))
+    if not found:
+        raise NotFound("no such device; `clipkeep device list` shows them", subject=f"device {device}")
+    return found[0]
+
+
+def facts_where(connection: sqlite3.Connection, where: str, values: tuple[int, ...]) -> list[DeviceFacts]:
+    found = {}
+    for row in connection.execute(f"SELECT {_FACTS} FROM devices WHERE {where}", values):
+        device, account, generation, epoch, suspended, terminated_ms, erase_state, erase_reason = row
+        found[device] = DeviceFacts(
+            device,
+            account,
+            generation,
+            epoch,
+            suspended=bool(suspended),
+            terminated_ms=terminated_ms,
+            erase_state=EraseState(erase_state),
+            erase_reason=erase_reason,
+        )
+    plans: dict[int, list[PlanRow]] = {}
+    for device, *columns in connection.execute(
+        "SELECT device, plan_id, kind, starts_on, ends_on, retention_days, cancelled_on FROM plans"
+        " WHERE device IN (SELECT value FROM json_each(?)) ORDER BY plan_id",
+        (json.dumps(list(found)),),
+    ):
+        plans.setdefault(device, []).append(PlanRow(*columns))
+    return [replace(facts, plans=tuple(plans.get(number, ()))) for number, facts in found.items()]
+
+
+def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, now_ms: int) -> None:
+    connection.execute(
+        "UPDATE devices SET token_generation = ?, erase_epoch = ?, suspended = ?, terminated_ms = ?,"
+        " erase_state = ?, erase_reason = ? WHERE device = ?",
+        (
+            new.token_generation,
+            new.erase_epoch,
+            int(new.suspended),
+            new.terminated_ms,
+            new.erase_state,
+            new.erase_reason,
+            new.device,
+        ),
+    )
+    known = {plan.plan_id: plan for plan in old.plans}
+    for plan in new.plans:
+        if plan.plan_id == 0:
+            _insert_plan(connection, new.device, plan, now_ms)
+        elif known.pop(plan.plan_id) != plan:
+            connection.execute(
+                "UPDATE plans SET kind = ?, starts_on = ?, ends_on = ?, retention_days = ?, cancelled_on = ?"
+                " WHERE plan_id = ?",
+                (
+                    plan.kind,
+                    plan.starts_on,
+                    plan.ends_on,
+                    plan.retention_days,
+                    plan.cancelled_on,
+                    plan.plan_id,
+                ),
+            )
+    connection.executemany("DELETE FROM plans WHERE plan_id = ?", [(i,) for i in known])
+    # Classes only ever grow: chunks written under an earlier plan keep its class.
+    classes = connection.execute("SELECT classes FROM devices WHERE device = ?", (new.device,)).fetchone()[0]
+    merged = sorted({*json.loads(classes), *(plan.retention_days for plan in new.plans)})
+    connection.execute("UPDATE devices SET classes = ? WHERE device = ?", (json.dumps(merged), new.device))
+
+
+def _insert_plan(connection: sqlite3.Connection, device: int, plan: PlanRow, now_ms: int) -> None:
+    connection.execute(
+        "INSERT INTO plans (device, kind, starts_on, ends_on, retention_days, cancelled_on, created_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            device,
+            plan.kind,
+            plan.starts_on,
+            plan.ends_on,
+            plan.retention_days,
+            plan.cancelled_on,
+            now_ms,
+        ),
+    )

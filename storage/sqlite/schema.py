@@ -1,0 +1,143 @@
+"""The catalog's tables. Chunk rows live in one table per expiry day, so that a day goes in one step."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from storage.errors import CatalogCorrupt
+from storage.sqlite.database import Database
+
+SCHEMA_VERSION = 1
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+INSERT INTO meta VALUES ('closed_through', 0);
+
+CREATE TABLE accounts (
+    account INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, created_ms INTEGER NOT NULL
+) STRICT;
+INSERT INTO accounts VALUES (1, 'operator', 'the built-in operator account', 0);
+
+CREATE TABLE devices (
+    device INTEGER PRIMARY KEY,
+    account INTEGER NOT NULL REFERENCES accounts,
+    token_generation INTEGER NOT NULL DEFAULT 1,
+    erase_epoch INTEGER NOT NULL DEFAULT 0,
+    suspended INTEGER NOT NULL DEFAULT 0,
+    terminated_ms INTEGER,
+    erase_state INTEGER NOT NULL DEFAULT 0,
+    erase_reason TEXT NOT NULL DEFAULT '',
+    classes TEXT NOT NULL DEFAULT '[]',  -- JSON: every retention class this device's chunks may have
+    has_deletions INTEGER NOT NULL DEFAULT 0,
+    created_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX devices_erasing ON devices (erase_state) WHERE erase_state != 0;
+
+CREATE TABLE plans (
+    plan_id INTEGER PRIMARY KEY,
+    device INTEGER NOT NULL REFERENCES devices,
+    kind TEXT NOT NULL,
+    starts_on INTEGER NOT NULL,
+    ends_on INTEGER,
+    retention_days INTEGER NOT NULL,
+    cancelled_on INTEGER,
+    created_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX plans_of_device ON plans (device);
+
+CREATE TABLE changes (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, device INTEGER NOT NULL, what TEXT NOT NULL, at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE segments (
+    segment_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE,
+    class_days INTEGER NOT NULL,
+    expires_on INTEGER NOT NULL,
+    state INTEGER NOT NULL DEFAULT 0,
+    prepared_ms INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL DEFAULT 0,
+    chunks INTEGER NOT NULL DEFAULT 0,
+    live_chunks INTEGER NOT NULL DEFAULT 0,
+    crc32 INTEGER NOT NULL DEFAULT 0,
+    refused BLOB NOT NULL DEFAULT x'',   -- uint32 ordinals
+    delete_after_ms INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT,
+    reclaimed INTEGER NOT NULL DEFAULT 0  -- 1: to be deleted twice; 2: once more
+) STRICT;
+CREATE INDEX segments_by_state ON segments (state, expires_on);
+
+CREATE TABLE days (expires_on INTEGER PRIMARY KEY) STRICT;  -- which chunks_N tables exist
+
+CREATE TABLE deletions (
+    deletion_id INTEGER PRIMARY KEY,
+    device INTEGER NOT NULL REFERENCES devices,
+    from_ms INTEGER NOT NULL,
+    to_ms INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    who TEXT NOT NULL,
+    chunks INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX deletions_of_device ON deletions (device);
+
+CREATE TABLE leases (
+    name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL, expires_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE sweeps (sweep_id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, report TEXT NOT NULL) STRICT;
+"""
+
+
+def create_schema(database: Database) -> None:
+    """Make all tables in a new file, in one transaction."""
+    with database.write() as connection:
+        for statement in _TABLES.split(";\n"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def require_schema(database: Database) -> None:
+    """Raises CatalogCorrupt when the file has another schema version than this release writes."""
+    with database.read() as connection:
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found != SCHEMA_VERSION:
+        raise CatalogCorrupt(
+            f"schema version {found}, this release reads {SCHEMA_VERSION}: not a Clipkeep catalog, or of another "
+            "release",
+            subject=str(database.path),
+        )
+
+
+def partition(day: int) -> str:
+    """The name of the chunk table of one expiry day."""
+    return f"chunks_{int(day)}"
+
+
+def create_partition(connection: sqlite3.Connection, day: int) -> None:
+    """Make a day's chunk table and note it in `days`. Clustered by device and time, as playback reads it."""
+    connection.execute(
+        f"""CREATE TABLE {partition(day)} (
+            device INTEGER NOT NULL,
+            capture_ms INTEGER NOT NULL,
+            segment_id INTEGER NOT NULL,
+            ordinal INTEGER NOT NULL,
+            offset INTEGER NOT NULL,
+            length INTEGER NOT NULL,
+            duration_ms INTEGER NOT NULL,
+            crc32 INTEGER NOT NULL,
+            crc64 INTEGER NOT NULL,
+            nonce BLOB NOT NULL,
+            media INTEGER NOT NULL,
+            epoch INTEGER NOT NULL,
+            PRIMARY KEY (device, capture_ms)
+        ) STRICT, WITHOUT ROWID"""
+    )
+    connection.execute("INSERT INTO days VALUES (?)", (day,))
+
+
+def partition_days(connection: sqlite3.Connection) -> set[int]:
+    """Expiry days that have a chunk table."""
+    return {row[0] for row in connection.execute("SELECT expires_on FROM days")}

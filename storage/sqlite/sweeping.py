@@ -1,0 +1,192 @@
+"""The catalog as the sweep uses it. Every change is fenced: a sweeper that lost its lease changes nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from storage.catalog import (
+    DayTotals,
+    DeviceFacts,
+    SegmentRow,
+    SegmentState,
+    Tombstone,
+    Unindexed,
+)
+from storage.errors import LeaseLost
+from storage.sqlite.commits import OnDatabase
+from storage.sqlite.devices import add_unindexed, facts_where, unindex_rows
+from storage.sqlite.schema import partition, partition_days
+
+SWEEP_LEASE = "sweep"
+SEGMENT_COLUMNS = (
+    "segment_id, key, class_days, expires_on, state, prepared_ms, size_bytes, chunks, live_chunks, crc32,"
+    " refused"
+)
+
+
+def segment_row(row: tuple[Any, ...]) -> SegmentRow:
+    segment_id, key, class_days, expires_on, state, *rest = row
+    return SegmentRow(segment_id, key, class_days, expires_on, SegmentState(state), *rest)
+
+
+class Sweeping(OnDatabase):
+    @contextmanager
+    def _fenced(self, fence: int) -> Iterator[sqlite3.Connection]:
+        """A write transaction that only the holder of the lease with this token may make."""
+        with self._db.write() as connection:
+            row = connection.execute("SELECT fence FROM leases WHERE name = ?", (SWEEP_LEASE,)).fetchone()
+            if row is None or row[0] != fence:
+                raise LeaseLost("another sweeper took over; this one changes nothing more")
+            yield connection
+
+    def acquire_lease(self, name: str, *, holder: str, ttl_ms: int, now_ms: int) -> int | None:
+        with self._db.write() as connection:
+            row = connection.execute(
+                "SELECT holder, fence, expires_ms FROM leases WHERE name = ?", (name,)
+            ).fetchone()
+            if row is None:
+                fence = 1
+            else:
+                current, fence, expires_ms = row
+                if current != holder:
+                    if now_ms < expires_ms:
+                        return None
+                    fence += 1
+            connection.execute(
+                "REPLACE INTO leases VALUES (?, ?, ?, ?)", (name, holder, fence, now_ms + ttl_ms)
+            )
+            return int(fence)
+
+    def release_lease(self, name: str, *, fence: int) -> None:
+        with self._db.write() as connection:
+            connection.execute(
+                "UPDATE leases SET holder = '', expires_ms = 0 WHERE name = ? AND fence = ?", (name, fence)
+            )
+
+    def open_days(self, through: int) -> list[DayTotals]:
+        with self._db.read() as connection:
+            rows = connection.execute(
+                "SELECT expires_on, sum(state = 1), sum((state = 1) * live_chunks), sum((state = 1) * size_bytes)"
+                " FROM (SELECT expires_on, state, live_chunks, size_bytes FROM segments"
+                "       WHERE state = 1 AND expires_on <= :day"
+                "       UNION ALL SELECT expires_on, 0, 0, 0 FROM days WHERE expires_on <= :day)"
+                " GROUP BY expires_on ORDER BY expires_on",
+                {"day": through},
+            )
+            return [DayTotals(*row) for row in rows]
+
+    def close_day(self, day: int, *, fence: int, now_ms: int, delete_after_ms: int) -> DayTotals:
+        with self._fenced(fence) as connection:
+            _grow_closed_through(connection, day)
+            totals = connection.execute(
+                "SELECT count(*), coalesce(sum(live_chunks), 0), coalesce(sum(size_bytes), 0) FROM segments"
+                " WHERE state = ? AND expires_on = ?",
+                (SegmentState.COMMITTED, day),
+            ).fetchone()
+            connection.execute(
+                "UPDATE segments SET state = ?, live_chunks = 0, delete_after_ms = ?"
+                " WHERE state = ? AND expires_on = ?",
+                (SegmentState.DELETING, delete_after_ms, SegmentState.COMMITTED, day),
+            )
+            if day in partition_days(connection):
+                connection.execute(f"DROP TABLE {partition(day)}")
+                connection.execute("DELETE FROM days WHERE expires_on = ?", (day,))
+            return DayTotals(day, *totals)
+
+    @property
+    def closed_through(self) -> int:
+        with self._db.read() as connection:
+            return closed_through(connection)
+
+    def advance_closed_through(self, day: int, *, fence: int) -> None:
+        with self._fenced(fence) as connection:
+            _grow_closed_through(connection, day)
+
+    def stale_prepared(self, before_ms: int, *, limit: int) -> list[SegmentRow]:
+        with self._db.read() as connection:
+            rows = connection.execute(
+                f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE state = ? AND prepared_ms < ?"
+                " ORDER BY segment_id LIMIT ?",
+                (SegmentState.PREPARED, before_ms, limit),
+            )
+            return [segment_row(row) for row in rows]
+
+    def reclaim(self, segment_ids: Sequence[int], *, fence: int, now_ms: int) -> int:
+        with self._fenced(fence) as connection:
+            cursor = connection.executemany(
+                "UPDATE segments SET state = ?, delete_after_ms = ?, reclaimed = 1"
+                " WHERE segment_id = ? AND state = ?",
+                [(SegmentState.DELETING, now_ms, i, SegmentState.PREPARED) for i in segment_ids],
+            )
+            return cursor.rowcount
+
+    def due_tombstones(self, now_ms: int, *, after_id: int, limit: int) -> list[Tombstone]:
+        with self._db.read() as connection:
+            rows = connection.execute(
+                "SELECT segment_id, key, size_bytes, attempts, reclaimed != 0 FROM segments"
+                " WHERE state = ? AND delete_after_ms <= ? AND segment_id > ? ORDER BY segment_id LIMIT ?",
+                (SegmentState.DELETING, now_ms, after_id, limit),
+            )
+            return [Tombstone(i, key, size, attempts, bool(r)) for i, key, size, attempts, r in rows]
+
+    def deleted(self, segment_ids: Sequence[int], *, fence: int, again_at_ms: int) -> int:
+        with self._fenced(fence) as connection:
+            cursor = connection.executemany(
+                "DELETE FROM segments WHERE segment_id = ? AND state = ? AND reclaimed != 1",
+                [(i, SegmentState.DELETING) for i in segment_ids],
+            )
+            forgotten = cursor.rowcount
+            connection.executemany(
+                "UPDATE segments SET reclaimed = 2, delete_after_ms = ?, attempts = 0, last_error = NULL"
+                " WHERE segment_id = ? AND state = ? AND reclaimed = 1",
+                [(again_at_ms, i, SegmentState.DELETING) for i in segment_ids],
+            )
+            return forgotten
+
+    def delete_failed(self, errors: dict[int, str], *, fence: int, retry_at_ms: int) -> None:
+        with self._fenced(fence) as connection:
+            connection.executemany(
+                "UPDATE segments SET attempts = attempts + 1, last_error = ?, delete_after_ms = ?"
+                " WHERE segment_id = ? AND state = ?",
+                [(error, retry_at_ms, i, SegmentState.DELETING) for i, error in errors.items()],
+            )
+
+    def erasing_devices(self) -> list[DeviceFacts]:
+        with self._db.read() as connection:
+            return facts_where(connection, "erase_state != 0 ORDER BY device", ())
+
+    def unindex_device(self, device: int, *, fence: int, now_ms: int, delete_after_ms: int) -> Unindexed:
+        total = Unindexed()
+        with self._db.read() as connection:
+            days = sorted(partition_days(connection))
+        for day in days:  # a transaction each: a device with months of rows does not hold up the commits
+            with self._fenced(fence) as connection:
+                if day in partition_days(connection):
+                    where = "device = ? AND epoch < (SELECT erase_epoch FROM devices WHERE device = ?)"
+                    part = unindex_rows(connection, day, where, (device, device), delete_after_ms)
+                    total = add_unindexed(total, part)
+        return total
+
+    def record_sweep(self, report: dict[str, Any], *, now_ms: int) -> None:
+        with self._db.write() as connection:
+            connection.execute(
+                "INSERT INTO sweeps (at_ms, report) VALUES (?, ?)", (now_ms, json.dumps(report))
+            )
+
+    def last_sweep(self) -> dict[str, Any] | None:
+        with self._db.read() as connection:
+            row = connection.execute("SELECT report FROM sweeps ORDER BY sweep_id DESC LIMIT 1").fetchone()
+            return None if row is None else json.loads(row[0])
+
+
+def closed_through(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT value FROM meta WHERE name = 'closed_through'").fetchone()
+    return int(row[0])
+
+
+def _grow_closed_through(connection: sqlite3.Connection, day: int) -> None:
+    connection.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'closed_through'", (day,))
