@@ -1,0 +1,427 @@
+"""The entitlement bitmap: one memory-mapped file that every process of a host asks before each chunk.
+
+A header of 4096 bytes (`retention.header`), then `capacity_rows` rows of 64 bytes (`retention.row`):
+device number n is row n, row 0 is unused. The file is sparse, of fixed size, and never renamed or cut
+while it is in use: a reader maps it once and sees every later change. It lives on a little-endian machine,
+on a local file system (network ones do not keep the mappings of two hosts coherent), without copy-on-write
+(`chattr +C` on btrfs), which could find the disk full at a store into the mapping.
+
+The catalog is the truth: the bitmap is rebuilt from it after a reboot (`boot_id` is not this boot's), so
+nothing here is ever flushed to disk but the header at creation.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retention.filelock import holding
+from retention.header import (
+    BOOT_ID,
+    CLOSED_THROUGH,
+    HEADER_BYTES,
+    LAST_CHANGE,
+    MAX_ROWS,
+    SEGMENT_HIGH_WATER,
+    UNFINISHED,
+    checked_capacity,
+    file_bytes,
+    new_header,
+)
+from retention.row import (
+    ERASED,
+    HEAD,
+    PRESENT,
+    RING_DAYS,
+    RING_OFFSET,
+    ROW,
+    ROW_BYTES,
+    SUSPENDED,
+    TERMINATED,
+    Row,
+    lapsed,
+    pack,
+    unpack,
+    window_ends_before,
+)
+from storage.errors import CallerError, ClipkeepError, NotFound, WorldError
+
+__all__ = [
+    "ALL_DEVICES",
+    "BUSY",
+    "ERASED",
+    "PRESENT",
+    "ROW",
+    "SUSPENDED",
+    "TERMINATED",
+    "EntitlementBitmap",
+    "Row",
+]
+
+BUSY = 128
+"""The only flag of a probe that met a row being written and gave up: denied, but worth another try."""
+ALL_DEVICES = (1 << 32) - 1
+"""Value of `unfinished` when more than one device is concerned. Never a device: row 2^32-1 is refused."""
+
+READ_TRIES = 64
+"""A row is odd for 0.2 µs and a try takes as long: ample for a writer that runs, and little lost (some
+15 µs) on a row whose writer was killed."""
+LOCK_WAIT_S = 10.0
+"""Writers hold the lock for milliseconds; only a roll or a rebuild of millions of rows takes longer."""
+SCAN_ROWS = 16384
+"""Rows per step of a scan, 1 MiB: they stay in the cache over all columns of the step."""
+
+Probe = tuple[int, int, int, int, bool, bool]
+_NO_DEVICE: Probe = (0, 0, 0, 0, False, False)
+_GAVE_UP: Probe = (BUSY, 0, 0, 0, False, False)
+
+
+class EntitlementBitmap:
+    """One open bitmap. Made by `create` or `open`; a context manager that closes it.
+
+    Reads may come from any thread or process at any time. Writes happen inside `locked()`.
+    """
+
+    @classmethod
+    def create(cls, path: Path, capacity_rows: int) -> None:
+        """Make an empty bitmap for the devices 1 to `capacity_rows - 1`: sparse, mode 0600, durable.
+
+        Raises:
+            CallerError: `bad_capacity` outside 2..2^32, or `bitmap_exists`.
+            WorldError: `bitmap_unavailable`, the file system refused; nothing is left behind.
+        """
+        header = new_header(capacity_rows)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise CallerError("there is a bitmap already", subject=str(path), code="bitmap_exists") from error
+        except OSError as error:
+            raise _unavailable(path, error) from error
+        try:
+            os.ftruncate(fd, file_bytes(capacity_rows))
+            os.pwrite(fd, header, 0)
+            os.fsync(fd)
+            _fsync_folder(path.parent)
+        except OSError as error:
+            path.unlink()
+            raise _unavailable(path, error) from error
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def open(cls, path: Path, *, writable: bool = False) -> EntitlementBitmap:
+        """Map the bitmap at `path`.
+
+        Raises:
+            NotFound: `bitmap_missing`.
+            BitmapCorrupt: cut, flipped, or of another layout; names the field.
+            WorldError: `bitmap_unavailable`, the file system refused.
+        """
+        try:
+            fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        except FileNotFoundError as error:
+            detail = "no entitlement bitmap here; `clipkeep init` makes one"
+            raise NotFound(detail, subject=str(path), code="bitmap_missing") from error
+        except OSError as error:
+            raise _unavailable(path, error) from error
+        try:
+            header = os.pread(fd, HEADER_BYTES, 0)
+            capacity_rows = checked_capacity(path, header, os.fstat(fd).st_size)
+            return cls(path, fd, capacity_rows, writable)
+        except OSError as error:
+            os.close(fd)
+            raise _unavailable(path, error) from error
+        except ClipkeepError:
+            os.close(fd)
+            raise
+
+    def __init__(self, path: Path, fd: int, capacity_rows: int, writable: bool) -> None:
+        """Private: see `create` and `open`. Takes over `fd`, whose header has been checked."""
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self._map = mmap.mmap(fd, file_bytes(capacity_rows), access=access)
+        self._words = memoryview(self._map)[:HEADER_BYTES].cast("Q")
+        self._rows: NDArray[np.void] = np.frombuffer(self._map, ROW, capacity_rows, HEADER_BYTES)
+        self._fd = fd
+        self._path = path
+        self._writable = writable
+        self._holder: int | None = None
+        self._unsettled = 0
+        self.capacity_rows = capacity_rows
+
+    def close(self) -> None:
+        """Let go of the file. Nothing may be asked afterwards. Closing twice is harmless."""
+        if not self._map.closed:
+            del self._rows
+            self._words.release()
+            self._map.close()
+            os.close(self._fd)
+
+    def __enter__(self) -> EntitlementBitmap:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- the hot path -------------------------------------------------------------------------------
+
+    def probe(self, device: int, capture_day: int, today: int) -> Probe:
+        """Answer all that admission and playback ask of a device. No lock, no I/O once the page is there.
+
+        Args:
+            device: any integer.
+            capture_day, today: day numbers, any integers.
+
+        Returns:
+            (flags, class_days, token_generation, erase_epoch, today_ok, capture_ok). The last two are the
+            bits of the days; flags do not change them, so a caller can name the reason it refuses. All
+            zero for a device that is 0, beyond capacity or not PRESENT; flags BUSY and else zero when the
+            row was being written for the whole of `READ_TRIES`.
+        """
+        if not 0 < device < self.capacity_rows:
+            return _NO_DEVICE
+        raw = self._raw(device)
+        if raw is None:
+            return _GAVE_UP
+        flags, class_days, first_day, token_generation, erase_epoch = HEAD.unpack_from(raw)
+        if not flags & PRESENT:
+            return _NO_DEVICE
+        # 384 is a multiple of 8, so a day's bit within its byte is `day & 7` without another modulus.
+        today_ok = capture_ok = (
+            0 <= today - first_day < RING_DAYS
+            and raw[RING_OFFSET + (today % RING_DAYS >> 3)] >> (today & 7) & 1 == 1
+        )
+        if capture_day != today:
+            capture_ok = (
+                0 <= capture_day - first_day < RING_DAYS
+                and raw[RING_OFFSET + (capture_day % RING_DAYS >> 3)] >> (capture_day & 7) & 1 == 1
+            )
+        return flags, class_days, token_generation, erase_epoch, today_ok, capture_ok
+
+    def _raw(self, device: int) -> bytes | None:
+        """Copy a row that no writer touched meanwhile; None when that did not happen in `READ_TRIES`.
+
+        A sequence lock: the row counts when seq was even before the copy and is the same after it. That
+        needs the three reads to happen in this order, and a writer's three stores to be seen in theirs.
+        x86-64 promises both (total store order: loads stay in order, stores stay in order, and so do the
+        stores of one string copy against the next), and the compiler cannot move reads across the
+        interpreter's calls. arm64 promises neither, and Python has no fence to ask for. There some hundred
+        instructions between the reads make a mixed row very unlikely, not impossible; what limits the harm
+        is that a chunk's commit reads the erase epoch again in the catalog, and playback asks again at every
+        chunk. seq comes round after 128 writes of one row: a reader would have to stand still in the middle
+        of its copy for exactly that many.
+        """
+        mapped = self._map
+        start = HEADER_BYTES + device * ROW_BYTES
+        for _ in range(READ_TRIES):
+            seq = mapped[start]
+            raw = mapped[start : start + ROW_BYTES]
+            if mapped[start] == seq and not seq & 1:
+                return raw
+        return None
+
+    def read(self, device: int) -> Row | None:
+        """Return the row of a device, None when there is none.
+
+        Raises:
+            WorldError: `row_unfinished`: its writer is at it still, or was killed in the middle.
+        """
+        if not 0 < device < self.capacity_rows:
+            return None
+        raw = self._raw(device)
+        if raw is None:
+            detail = "the row is half written; the next start or the next change of this device repairs it"
+            raise WorldError(detail, subject=f"device {device}", code="row_unfinished")
+        row = unpack(raw)
+        return row if row.flags & PRESENT else None
+
+    # ---- the header ---------------------------------------------------------------------------------
+
+    @property
+    def last_change(self) -> int:
+        """Number of the last change applied from the catalog's change log; 0 in a new bitmap."""
+        return self._words[LAST_CHANGE]
+
+    @property
+    def closed_through(self) -> int:
+        """Last expiry day already swept, a day number; 0 in a new bitmap."""
+        return self._words[CLOSED_THROUGH]
+
+    @property
+    def segment_high_water(self) -> int:
+        """Highest segment id ever prepared; 0 in a new bitmap."""
+        return self._words[SEGMENT_HIGH_WATER]
+
+    @property
+    def boot_id(self) -> bytes:
+        """16 bytes: the boot in which the rows were last rebuilt; zeros in a new bitmap."""
+        return self._map[BOOT_ID]
+
+    @property
+    def unfinished(self) -> int:
+        """The device whose rows may be ahead of the catalog, ALL_DEVICES when several are, 0 when none.
+
+        A revocation is written here first and committed after. Whoever dies in between, or whose commit
+        fails, leaves a row that no change in the log will ever correct: the device would stay denied. So
+        `write` marks the device, a clean end of `locked()` takes the mark away, and the next holder of the
+        lock who finds one writes those rows again from the catalog and calls `settle`.
+        """
+        return self._words[UNFINISHED]
+
+    # ---- writers ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+        """Hold the host's one writer lock: `flock` on the sibling file `<name>.lock`.
+
+        Blocks the thread. Not re-entrant: a second `locked()` inside the first waits in vain. The kernel
+        frees the lock of a holder that dies.
+
+        Raises:
+            WorldError: `bitmap_busy`, another writer holds it longer than that.
+            CallerError: `bitmap_read_only`, the bitmap was not opened for writing.
+        """
+        if not self._writable:
+            detail = "the bitmap is open for reading only"
+            raise CallerError(detail, subject=str(self._path), code="bitmap_read_only")
+        with holding(self._path.with_name(self._path.name + ".lock"), wait_s):
+            self._holder = threading.get_ident()
+            self._unsettled = self.unfinished
+            try:
+                yield
+                self._words[UNFINISHED] = self._unsettled
+            finally:
+                self._holder = None
+
+    def _check_locked(self) -> None:
+        if self._holder != threading.get_ident():
+            detail = "the bitmap is written only by the thread inside its `locked()`"
+            raise CallerError(detail, subject=str(self._path), code="bitmap_not_locked")
+
+    def write(self, device: int, row: Row) -> None:
+        """Replace the row of a device. All processes see it when this returns.
+
+        Raises:
+            CallerError: `bitmap_not_locked`; `device_out_of_range`; `bad_row`.
+            WorldError: `bitmap_unavailable`, above all a full disk. The row is unchanged.
+        """
+        self._check_locked()
+        # The last 32-bit number means ALL_DEVICES.
+        if not 0 < device < min(self.capacity_rows, ALL_DEVICES):
+            detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
+            raise CallerError(detail, subject=f"device {device}", code="device_out_of_range")
+        body = pack(row)[1:]
+        self._words[UNFINISHED] = device if self.unfinished in (0, device) else ALL_DEVICES
+        start = HEADER_BYTES + device * ROW_BYTES
+        seq = self._map[start]
+        # The file has holes, and a store into a hole through the mapping is a SIGBUS on a full disk.
+        # Writing the byte that is there makes the disk give the block, or say that it has none.
+        try:
+            os.pwrite(self._fd, bytes((seq,)), start)
+        except OSError as error:
+            raise _unavailable(self._path, error) from error
+        # These go through the mapping: no system call lets go of the interpreter's lock while seq is odd,
+        # so the other threads of this process find the row busy for some 0.2 µs, not for milliseconds.
+        self._map[start] = seq | 1
+        self._map[start + 1 : start + ROW_BYTES] = body
+        self._map[start] = (seq | 1) + 1 & 255
+
+    def settle(self) -> None:
+        """Take away the mark that this holder found in `unfinished`, the rows being written anew."""
+        self._check_locked()
+        self._words[UNFINISHED] = self._unsettled = 0
+
+    def set_last_change(self, number: int) -> None:
+        """Note the last change applied, 0..2^64-1. It may go back: a restored catalog counts anew."""
+        self._check_locked()
+        self._words[LAST_CHANGE] = number
+
+    def raise_closed_through(self, day: int) -> None:
+        """Note that all expiry days up to `day` are swept. A lower day than is noted changes nothing."""
+        self._check_locked()
+        self._words[CLOSED_THROUGH] = max(day, self.closed_through)
+
+    def raise_segment_high_water(self, segment_id: int) -> None:
+        """Note that ids up to `segment_id` were prepared. A lower id than is noted changes nothing."""
+        self._check_locked()
+        self._words[SEGMENT_HIGH_WATER] = max(segment_id, self.segment_high_water)
+
+    def set_boot_id(self, boot_id: bytes) -> None:
+        """Note the boot, 16 bytes, in which all rows were rebuilt. Last step of a rebuild."""
+        self._check_locked()
+        if len(boot_id) != 16:
+            raise CallerError(f"a boot id has 16 bytes, not {len(boot_id)}", code="bad_boot_id")
+        self._map[BOOT_ID] = boot_id
+
+    # ---- scans --------------------------------------------------------------------------------------
+    # They take no lock and may see a row half written. They nominate; the catalog decides.
+
+    def lapsed_devices(self, today: int, grace_days: int) -> NDArray[np.uint32]:
+        """Return the devices, ascending, with no entitled day from `today - grace_days` on.
+
+        PRESENT ones only, neither TERMINATED (`devices_with`) nor ERASED; suspension makes no difference.
+        A device that never had a plan, or whose next plan starts beyond the row's reach, is among them.
+
+        Raises:
+            CallerError: `bad_days`, a day number or a grace that is negative.
+        """
+        if not 0 <= grace_days <= today < MAX_ROWS:
+            raise CallerError(f"no such days: {today}, grace {grace_days}", code="bad_days")
+        return self._scan(lambda rows: lapsed(rows, today, grace_days))
+
+    def devices_needing_roll(self, today: int, horizon_days: int) -> NDArray[np.uint32]:
+        """Return the PRESENT devices, ascending, whose window `[first_day, first_day + 384)` ends less
+        than `horizon_days` after `today`."""
+        return self._scan(lambda rows: window_ends_before(rows, today + horizon_days))
+
+    def devices_with(self, flags: int, *, without: int = 0) -> NDArray[np.uint32]:
+        """Return the devices, ascending, that have all of `flags` and none of `without`."""
+        return self._scan(lambda rows: np.flatnonzero(rows["flags"] & (flags | without) == flags))
+
+    def _scan(self, pick: Callable[[NDArray[np.void]], NDArray[np.intp]]) -> NDArray[np.uint32]:
+        """Apply `pick` to blocks of rows; it returns positions within the block."""
+        found = [
+            (pick(self._rows[start : min(start + SCAN_ROWS, stop)]) + start).astype(np.uint32)
+            for first, stop in self._written_rows()
+            for start in range(first, stop, SCAN_ROWS)
+        ]
+        return np.concatenate(found) if found else np.empty(0, np.uint32)
+
+    def _written_rows(self) -> Iterator[tuple[int, int]]:
+        """Yield ranges of rows that cover all but the file's holes: a bitmap made for ten million devices
+        that has three of them is not read, nor its holes brought into the page cache."""
+        end = file_bytes(self.capacity_rows)
+        hole = HEADER_BYTES
+        while hole < end:
+            try:
+                data = os.lseek(self._fd, hole, os.SEEK_DATA)
+                hole = os.lseek(self._fd, data, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but hole up to the end
+                    return
+                data, hole = hole, end  # a file system that does not tell
+            first = max(1, (data - HEADER_BYTES) // ROW_BYTES)
+            yield first, (hole - HEADER_BYTES + ROW_BYTES - 1) // ROW_BYTES
+
+
+def _unavailable(path: Path, error: OSError) -> WorldError:
+    detail = f"the file system refused: {error.strerror}; free some space or correct its permissions"
+    return WorldError(detail, subject=str(path), code="bitmap_unavailable")
+
+
+def _fsync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

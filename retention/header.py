@@ -1,0 +1,93 @@
+"""The first 4096 bytes of a bitmap file: what it is, and a few numbers that change.
+
+    offset  size  field
+         0     8  magic "CKBITMAP"
+         8     4  layout version, 1
+        12     4  row bytes, 64
+        16     8  capacity in rows
+        24     4  days in a ring, 384
+        28    32  (zero)
+        60     4  CRC-32 of bytes 0..59
+        64     8  last_change         number of the last change applied from the catalog's change log
+        72     8  closed_through      last expiry day already swept, a day number
+        80     8  segment_high_water  highest segment id ever prepared: a catalog below it was restored
+        88     8  unfinished          device whose change was begun and not finished
+        96    16  boot_id             boot of the machine in which the rows were last rebuilt
+
+Little-endian. The changing fields are 8 bytes on 8-byte boundaries of a mapped page, read and written by
+one machine instruction each: they are seen whole without a lock. They are not under the CRC, which could
+not change in the same instruction.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+from retention.row import RING_DAYS, ROW_BYTES
+from storage.errors import BitmapCorrupt, CallerError
+
+HEADER_BYTES = 4096
+MAX_ROWS = 1 << 32
+"""Device numbers are unsigned 32-bit."""
+
+LAST_CHANGE, CLOSED_THROUGH, SEGMENT_HIGH_WATER, UNFINISHED = range(8, 12)
+"""Places of the changing fields, in words of 8 bytes."""
+BOOT_ID = slice(96, 112)
+
+_MAGIC = b"CKBITMAP"
+_LAYOUT = 1
+_CONSTANTS = struct.Struct("<8sIIQI32x")
+_CRC = struct.Struct("<I")
+
+
+def file_bytes(capacity_rows: int) -> int:
+    """Size of a bitmap file, holes included."""
+    return HEADER_BYTES + capacity_rows * ROW_BYTES
+
+
+def new_header(capacity_rows: int) -> bytes:
+    """Return the header of an empty bitmap.
+
+    Raises:
+        CallerError: `bad_capacity` outside 2..2^32.
+    """
+    if not 2 <= capacity_rows <= MAX_ROWS:
+        raise CallerError(f"capacity must be 2 to 2^32 rows, not {capacity_rows}", code="bad_capacity")
+    constants = _CONSTANTS.pack(_MAGIC, _LAYOUT, ROW_BYTES, capacity_rows, RING_DAYS)
+    return (constants + _CRC.pack(zlib.crc32(constants))).ljust(HEADER_BYTES, b"\0")
+
+
+def checked_capacity(path: Path, header: bytes, size_bytes: int) -> int:
+    """Return the capacity in rows that a file's header promises and its size keeps.
+
+    Args:
+        header: its first 4096 bytes, or what there is of them.
+        size_bytes: of the whole file, holes included.
+
+    Raises:
+        BitmapCorrupt: cut, flipped, or of another layout; names the file, the field and what to do.
+    """
+    if size_bytes < HEADER_BYTES:
+        raise _corrupt(path, "header", f"cut after {size_bytes} of {HEADER_BYTES} bytes")
+    magic, layout, row_bytes, capacity_rows, ring_days = _CONSTANTS.unpack_from(header)
+    if magic != _MAGIC:
+        raise _corrupt(path, "magic", f"{magic!r}, not {_MAGIC!r}")
+    if layout != _LAYOUT:
+        raise _corrupt(path, "layout version", f"{layout}; this release reads {_LAYOUT}")
+    constants = header[: _CONSTANTS.size]
+    if _CRC.unpack_from(header, _CONSTANTS.size) != (zlib.crc32(constants),):
+        raise _corrupt(path, "header CRC-32", "it is not that of the header's constant fields")
+    if (row_bytes, ring_days) != (ROW_BYTES, RING_DAYS):
+        raise _corrupt(path, "row layout", f"{row_bytes} bytes with {ring_days} days")
+    promised = file_bytes(capacity_rows)
+    if not 2 <= capacity_rows <= MAX_ROWS or size_bytes != promised:
+        detail = f"{size_bytes} bytes, where {capacity_rows} rows take {promised}"
+        raise _corrupt(path, "file size", detail)
+    return int(capacity_rows)
+
+
+def _corrupt(path: Path, field: str, found: str) -> BitmapCorrupt:
+    todo = "Stop the service and move the file aside; the next start builds a new one from the catalog."
+    return BitmapCorrupt(f"not a usable entitlement bitmap: {field}: {found}. {todo}", subject=str(path))

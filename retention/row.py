@@ -1,0 +1,158 @@
+"""One row of the entitlement bitmap: what the hot path must know of one device, in one cache line.
+
+Pure: no file, no clock. `retention.bitmap` keeps these rows in a memory-mapped file.
+
+A row is 64 bytes, little-endian:
+
+    offset  size  field
+         0     1  seq               sequence lock: odd while the row is being written
+         1     1  flags             PRESENT 1, SUSPENDED 2, TERMINATED 4, ERASED 8
+         2     1  class_days        retention class in days, 1..255; 0 when there is no plan
+         3     1  (zero)
+         4     4  first_day         first day of the window
+         8     4  token_generation  device and viewer tokens of another generation are void
+        12     4  erase_epoch       goes up with each erasure; what was admitted under an older one loses
+        16    48  ring              384 day bits
+
+Days are numbered from 1970-01-01 UTC. The bit of a day is at index `day % 384`, least significant bit
+first within a byte, so moving the window forward leaves the bits of the days kept where they are. Days
+outside `[first_day, first_day + 384)` are denied whatever the bits say.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.errors import CallerError
+
+ROW_BYTES = 64
+RING_DAYS = 384
+"""A year, the oldest capture day of a month's retention, and some reach: what fits a cache line."""
+RING_OFFSET = 16
+RING_BYTES = RING_DAYS // 8
+
+PRESENT = 1
+SUSPENDED = 2
+TERMINATED = 4
+ERASED = 8
+FLAGS = PRESENT | SUSPENDED | TERMINATED | ERASED
+
+HEAD = struct.Struct("<xBBxIII")
+"""flags, class_days, first_day, token_generation, erase_epoch of a whole row (seq is skipped)."""
+
+ROW = np.dtype(
+    [
+        ("seq", "u1"),
+        ("flags", "u1"),
+        ("class_days", "u1"),
+        ("pad", "u1"),
+        ("first_day", "<u4"),
+        ("token_generation", "<u4"),
+        ("erase_epoch", "<u4"),
+        ("ring", "u1", (RING_BYTES,)),
+    ]
+)
+
+_ALL_DAYS = (1 << RING_DAYS) - 1
+_ROW_WORDS = ROW_BYTES // 8
+_RING_WORD = RING_OFFSET // 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a device may do, as the catalog compiled it.
+
+    Args:
+        flags: any of PRESENT, SUSPENDED, TERMINATED, ERASED.
+        class_days: retention of a chunk written now, in days, 1..255; 0 when there is none.
+        first_day: first day of the window, 0..2^32-1.
+        token_generation, erase_epoch: 0..2^32-1.
+        days: bit i set = entitled on `first_day + i`; below 2^384.
+    """
+
+    flags: int
+    class_days: int
+    first_day: int
+    token_generation: int
+    erase_epoch: int
+    days: int
+
+    def allows(self, day: int) -> bool:
+        """Whether `day` is an entitled day. Flags are not looked at."""
+        return 0 <= day - self.first_day < RING_DAYS and bool(self.days >> (day - self.first_day) & 1)
+
+
+def pack(row: Row) -> bytes:
+    """Return the 64 bytes of `row`, its seq 0.
+
+    Raises:
+        CallerError: `bad_row`, a field is outside its bounds.
+    """
+    if row.flags & ~FLAGS or row.days & ~_ALL_DAYS:
+        raise CallerError(f"unknown flags or days past the window of {RING_DAYS}: {row}", code="bad_row")
+    try:
+        head = HEAD.pack(row.flags, row.class_days, row.first_day, row.token_generation, row.erase_epoch)
+    except struct.error as error:
+        raise CallerError(f"a field is outside its bounds ({error}): {row}", code="bad_row") from error
+    return head + _rotated(row.days, row.first_day).to_bytes(RING_BYTES, "little")
+
+
+def unpack(raw: bytes) -> Row:
+    """Return the row in 64 bytes: the inverse of `pack`. Its seq is ignored."""
+    flags, class_days, first_day, token_generation, erase_epoch = HEAD.unpack_from(raw)
+    ring = int.from_bytes(raw[RING_OFFSET:], "little")
+    return Row(flags, class_days, first_day, token_generation, erase_epoch, _rotated(ring, -first_day))
+
+
+def lapsed(rows: NDArray[np.void], today: int, grace_days: int) -> NDArray[np.intp]:
+    """Return the positions of rows that are PRESENT alone and hold no entitled day from
+    `today - grace_days` on. SUSPENDED makes no difference; TERMINATED and ERASED rows are left out.
+
+    Args:
+        rows: (n,) of ROW. Not modified.
+        today: day number.
+        grace_days: 0 or more.
+    """
+    flags = rows["flags"] & (PRESENT | TERMINATED | ERASED)
+    first_day = rows["first_day"]
+    # Nearly all rows of a living fleet end here: entitled today. Two bytes and a word of a line that is
+    # loaded anyway. The subtraction wraps, so a window that begins after today fails the comparison too.
+    bit_today = rows["ring"][:, today % RING_DAYS // 8] & (1 << today % 8)
+    in_window = np.uint32(today) - first_day < RING_DAYS
+    candidates = np.flatnonzero((flags == PRESENT) & ~((bit_today != 0) & in_window))
+    if not candidates.size:
+        return candidates
+    cutoff = today - grace_days
+    before = np.clip(cutoff - first_day[candidates].astype(np.int64), 0, RING_DAYS)
+    words = rows.view("<u8").reshape(-1, _ROW_WORDS)[candidates, _RING_WORD:]
+    words &= _masks_from(cutoff)[before]
+    dead: NDArray[np.bool_] = np.bitwise_or.reduce(words, axis=1) == 0
+    return candidates[dead]
+
+
+def window_ends_before(rows: NDArray[np.void], day: int) -> NDArray[np.intp]:
+    """Return the positions of PRESENT rows whose window is over before `day`: `first_day + 384 < day`."""
+    present = rows["flags"] & PRESENT != 0
+    return np.flatnonzero(present & (rows["first_day"].astype(np.int64) + RING_DAYS < day))
+
+
+def _masks_from(cutoff: int) -> NDArray[np.uint64]:
+    """(385, 6) of <u8: entry k keeps, of a window that began k days before `cutoff`, the ring bits of
+    `cutoff` and later. All of the ring for 0, nothing for 384."""
+    masks = b"".join(
+        _rotated((1 << RING_DAYS - k) - 1, cutoff).to_bytes(RING_BYTES, "little")
+        for k in range(RING_DAYS + 1)
+    )
+    table: NDArray[Any] = np.frombuffer(masks, "<u8").reshape(RING_DAYS + 1, -1)
+    return table
+
+
+def _rotated(days: int, by: int) -> int:
+    """Rotate 384 bits to the left by `by` days: from window order to ring order, and back by `-by`."""
+    shift = by % RING_DAYS
+    return (days << shift | days >> (RING_DAYS - shift)) & _ALL_DAYS
