@@ -259,6 +259,9 @@ def test_ts_video_is_asked_before_sound_and_the_first_video_before_others() -> N
     sound = [pes_packet(i * 1800, pid=257, stream=0xC0) for i in range(60)]
     private = [pes_packet(i * 900, pid=258, stream=0xBD) for i in range(70)]
     assert ts_ms(private + sound + video + other) == 400
+    for pid in (0x0201, 0x0101, 0x1100, 0x1FFF):
+        others = [pes_packet(i * 9000, pid=pid) for i in range(40)]
+        assert ts_ms(video + others) == 400, "all 13 bits of the PID tell streams apart"
     assert ts_ms(private + sound + video[:1]) == 1200, "one frame tells nothing, the sound does"
     assert ts_ms(private + sound) == 1200
     assert ts_ms(private) == 700
