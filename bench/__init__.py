@@ -1,0 +1,1 @@
+"""What operators run before they buy machines: load generator, null store, peers, reports."""

@@ -1,0 +1,1 @@
+"""What people use or write instead. Each module holds a peer and what starts it (see `bench.servers`)."""

@@ -1,0 +1,118 @@
+"""Clipkeep as a server under test: real processes, started by its command line in a temporary data folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.children import LOG_TAIL_CHARS, Child, pinned
+from bench.errors import BenchError
+from bench.load import Device, Target
+from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, wait_until_ready
+
+DATA_FOLDER = "clipkeep-data"
+DEVICES_FILE = "devices.json"
+COMMAND_TIMEOUT_S = 120.0
+"""For `init`, and for `device add` of many thousand devices."""
+
+
+class ClipkeepServer:
+    """`clipkeep serve` with its defaults: encryption, checksums and durable catalog commits on.
+
+    The first start in a folder makes the data folder and the devices; later ones find them there.
+    """
+
+    name = "clipkeep"
+
+    def available(self) -> str | None:
+        if importlib.util.find_spec("service.cli") is None or _program() is None:
+            return "the clipkeep command is not installed: pip install clipkeep"
+        return None
+
+    @contextlib.contextmanager
+    def start(self, setup: Setup) -> Iterator[Running]:
+        data = setup.folder / DATA_FOLDER
+        if not data.exists():
+            _prepare(setup, data)
+        devices = tuple(Device(*pair) for pair in json.loads((setup.folder / DEVICES_FILE).read_text()))
+        ingest, api = _free_ports(2)
+        argv = [
+            *("serve", "--data", str(data), "--workers", str(setup.workers)),
+            *("--ingest", f"127.0.0.1:{ingest}", "--api", f"127.0.0.1:{api}"),
+        ]
+        with Child(
+            self.name,
+            [_command(), *argv],
+            cpus=setup.cpus,
+            folder=setup.folder,
+            environment=setup.environment(),
+            speaks=False,
+        ) as child:
+            wait_until_ready(child, f"http://127.0.0.1:{api}/readyz")
+            yield Running(child.session, Target("127.0.0.1", ingest, devices))
+
+
+def _program() -> str | None:
+    """Find the command beside this interpreter first: the installed version that this bench belongs to."""
+    return shutil.which("clipkeep", path=str(Path(sys.executable).parent)) or shutil.which("clipkeep")
+
+
+def _command() -> str:
+    program = _program()
+    if program is None:
+        raise BenchError("the command is not installed: pip install clipkeep", subject="clipkeep")
+    return program
+
+
+def _prepare(setup: Setup, data: Path) -> None:
+    _run(setup, ["init", "--data", str(data), "--store", f"s3://{BUCKET}/x"])
+    added = _run(
+        setup,
+        ["device", "add", "--data", str(data), "--count", str(setup.devices), "--plan", "annual", "--json"],
+    )
+    try:
+        devices = [[int(entry["device"]), str(entry["token"])] for entry in json.loads(added)["devices"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BenchError(
+            "`device add --json` printed what this bench cannot read", subject="clipkeep"
+        ) from error
+    path = setup.folder / DEVICES_FILE
+    path.touch(mode=0o600)  # tokens
+    path.write_text(json.dumps(devices))
+
+
+def _run(setup: Setup, arguments: Sequence[str]) -> str:
+    """Run one command to its end and return its stdout."""
+    environment = {**os.environ, **setup.environment()}
+    try:
+        with pinned(setup.cpus):
+            done = subprocess.run(
+                [_command(), *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=max(COMMAND_TIMEOUT_S, START_TIMEOUT_S),
+                check=True,
+            )
+    except subprocess.CalledProcessError as error:
+        tail = str(error.stderr)[-LOG_TAIL_CHARS:].strip()
+        raise BenchError(f"`clipkeep {arguments[0]}` failed:\n{tail}", subject="clipkeep") from error
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"`clipkeep {arguments[0]}` did not end in time", subject="clipkeep") from error
+    return done.stdout
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago. Another process may take one first; then the start fails loudly."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]

@@ -1,0 +1,82 @@
+"""What Linux says about processes: CPU time and memory of a whole session, and how busy the machine was.
+
+Figures are sums over all processes of a session (see `bench.children`): supervisor, workers, API process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_SESSION, _TIMES = 3, slice(11, 15)
+"""Positions in /proc/PID/stat after the command's name: session; utime, stime, cutime, cstime."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes. `peak_bytes` (VmHWM) and `rss_bytes` count a page that processes share once for each of them;
+    `pss_bytes` divides it between them. Socket buffers belong to the kernel and are in none."""
+
+    peak_bytes: int
+    rss_bytes: int
+    pss_bytes: int
+    processes: int
+
+
+def stat_fields(text: str) -> list[str]:
+    """Split a /proc/PID/stat line after the name, which may itself hold spaces and parentheses."""
+    return text[text.rindex(")") + 2 :].split()
+
+
+def session_stats(session: int) -> dict[int, list[str]]:
+    """Return the stat fields of every live process of a session, by process id."""
+    found: dict[int, list[str]] = {}
+    for entry in os.listdir(PROC):
+        if not entry.isdigit():
+            continue
+        try:
+            fields = stat_fields((PROC / entry / "stat").read_text())
+        except (OSError, ValueError):
+            continue  # it ended while we looked
+        if int(fields[_SESSION]) == session:
+            found[int(entry)] = fields
+    return found
+
+
+def session_cpu_s(session: int) -> float:
+    """Return CPU seconds used so far, with those of children that ended (their parent holds them)."""
+    return sum(sum(map(int, fields[_TIMES])) for fields in session_stats(session).values()) / _TICKS_PER_S
+
+
+def session_memory(session: int) -> Memory:
+    """Sum the memory of a session's processes."""
+    pids = session_stats(session)
+    status = [_kilobytes(PROC / str(pid) / "status", ("VmHWM", "VmRSS")) for pid in pids]
+    rollup = [_kilobytes(PROC / str(pid) / "smaps_rollup", ("Pss",)) for pid in pids]
+    return Memory(
+        peak_bytes=sum(x.get("VmHWM", 0) for x in status) * 1024,
+        rss_bytes=sum(x.get("VmRSS", 0) for x in status) * 1024,
+        pss_bytes=sum(x.get("Pss", 0) for x in rollup) * 1024,
+        processes=len(pids),
+    )
+
+
+def _kilobytes(path: Path, names: tuple[str, ...]) -> dict[str, int]:
+    try:
+        text = path.read_text()
+    except OSError:
+        return {}
+    pattern = rf"^({'|'.join(names)}):\s+(\d+) kB$"
+    return {name: int(value) for name, value in re.findall(pattern, text, re.MULTILINE)}
+
+
+def machine_busy_s() -> float:
+    """Return the seconds all cores together have been busy since boot (not idle, not waiting for I/O)."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, (PROC / "stat").read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S

@@ -1,0 +1,189 @@
+"""What was measured, and what follows from it. Pure: no process, no clock, no terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MB = 1_000_000
+GB = 1_000_000_000
+BUSY = 0.9
+"""A core busier than this had nothing left to give."""
+DISTURBED = 0.05
+"""Foreign work beyond this share of the pinned cores' time makes a run doubtful."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One run of one server at one chunk size. Times in s, sizes in bytes, acks in ms.
+
+    `chunks` and `body_bytes` are those acknowledged with 201 inside the window; `errors` counts everything
+    else by status or exception, the warm-up's included. `server_cpu_s` and `peak_memory_bytes` are sums over
+    the server's whole process tree; `others_cpu_s` is what the machine spent on anything but server,
+    load and store.
+    """
+
+    server: str
+    size_bytes: int
+    run: int
+    window_s: float
+    chunks: int
+    body_bytes: int
+    errors: Mapping[str, int]
+    ack_ms: Mapping[str, float]
+    server_cpu_s: float
+    load_cpu_s: float
+    store_cpu_s: float
+    others_cpu_s: float
+    store_calls: int
+    peak_memory_bytes: int
+    server_cores: int
+    load_cores: int
+
+    @property
+    def mb_per_s(self) -> float:
+        return self.body_bytes / MB / self.window_s if self.window_s else 0.0
+
+    @property
+    def cpu_s_per_gb(self) -> float | None:
+        return self.server_cpu_s / (self.body_bytes / GB) if self.body_bytes else None
+
+    @property
+    def store_calls_per_1000(self) -> float | None:
+        return self.store_calls * 1000 / self.chunks if self.chunks else None
+
+    @property
+    def server_busy(self) -> float:
+        """Share of the server's cores that it used, 0 to 1 (more when nothing is pinned)."""
+        return self.server_cpu_s / (self.window_s * self.server_cores) if self.window_s else 0.0
+
+    @property
+    def load_busy(self) -> float:
+        """Share of the load's cores that generator and store used; each of the two can use one core."""
+        usable = min(self.load_cores, 2)
+        return (self.load_cpu_s + self.store_cpu_s) / (self.window_s * usable) if self.window_s else 0.0
+
+    @property
+    def limited_by_load(self) -> bool:
+        """True when the load's core was the limit and the server's was not: the figure is a lower bound."""
+        return self.load_busy > BUSY and self.server_busy < BUSY
+
+    @property
+    def disturbed(self) -> bool:
+        """True when something else on the machine took part of the pinned cores' time."""
+        return self.others_cpu_s > DISTURBED * self.window_s * (self.server_cores + self.load_cores)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "mb_per_s": self.mb_per_s,
+            "cpu_s_per_gb": self.cpu_s_per_gb,
+            "store_calls_per_1000": self.store_calls_per_1000,
+            "server_busy": self.server_busy,
+            "load_busy": self.load_busy,
+            "limited_by_load": self.limited_by_load,
+            "disturbed": self.disturbed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Medians over the runs of one server at one size; `mb_per_s_min` and `_max` are the spread."""
+
+    server: str
+    size_bytes: int
+    runs: int
+    mb_per_s: float
+    mb_per_s_min: float
+    mb_per_s_max: float
+    cpu_s_per_gb: float | None
+    store_calls_per_1000: float | None
+    peak_memory_bytes: float
+    ack_p50_ms: float
+    ack_p99_ms: float
+    errors: int
+    limited_by_load: int
+    disturbed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Clipkeep over a peer, medians over medians of the same bench run. `throughput` is better above 1,
+    `cpu` (CPU-seconds per GB) below."""
+
+    peer: str
+    size_bytes: int
+    throughput: float
+    cpu: float
+
+
+def summarise(measurements: Iterable[Measurement]) -> list[Summary]:
+    """Group by size (largest first) and server (in order of appearance)."""
+    groups: dict[tuple[int, str], list[Measurement]] = {}
+    for one in measurements:
+        groups.setdefault((one.size_bytes, one.server), []).append(one)
+    return [_summary(group) for _, group in sorted(groups.items(), key=lambda item: -item[0][0])]
+
+
+def _summary(group: Sequence[Measurement]) -> Summary:
+    speeds = [one.mb_per_s for one in group]
+    return Summary(
+        server=group[0].server,
+        size_bytes=group[0].size_bytes,
+        runs=len(group),
+        mb_per_s=statistics.median(speeds),
+        mb_per_s_min=min(speeds),
+        mb_per_s_max=max(speeds),
+        cpu_s_per_gb=_median(one.cpu_s_per_gb for one in group),
+        store_calls_per_1000=_median(one.store_calls_per_1000 for one in group),
+        peak_memory_bytes=statistics.median(one.peak_memory_bytes for one in group),
+        ack_p50_ms=statistics.median(one.ack_ms["p50"] for one in group),
+        ack_p99_ms=statistics.median(one.ack_ms["p99"] for one in group),
+        errors=sum(sum(one.errors.values()) for one in group),
+        limited_by_load=sum(one.limited_by_load for one in group),
+        disturbed=sum(one.disturbed for one in group),
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def ratios(summaries: Sequence[Summary], subject: str = "clipkeep") -> list[Ratio]:
+    """Compare `subject` with each peer at each size, where both were measured."""
+    ours = {one.size_bytes: one for one in summaries if one.server == subject}
+    found = []
+    for peer in summaries:
+        mine = ours.get(peer.size_bytes)
+        if peer.server == subject or mine is None or not (peer.mb_per_s and peer.cpu_s_per_gb):
+            continue
+        cpu = mine.cpu_s_per_gb
+        if cpu is not None:
+            found.append(
+                Ratio(peer.server, peer.size_bytes, mine.mb_per_s / peer.mb_per_s, cpu / peer.cpu_s_per_gb)
+            )
+    return found
+
+
+def ingest_document(
+    facts: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    measurements: Sequence[Measurement],
+    skipped: Mapping[str, str],
+    ended: str,
+) -> dict[str, Any]:
+    """Build the one JSON document of a bench run. `ended` is `complete` or why it stopped before."""
+    summaries = summarise(measurements)
+    return {
+        "bench": "ingest",
+        "ended": ended,
+        **facts,
+        "settings": dict(settings),
+        "skipped": dict(skipped),
+        "summary": [asdict(one) for one in summaries],
+        "ratios": [asdict(one) for one in ratios(summaries)],
+        "measurements": [one.as_json() for one in measurements],
+    }

@@ -1,0 +1,128 @@
+"""Results as tables that a person reads. Pure: returns rich renderables and lines, prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from bench.entitlement import EntitlementResult
+from bench.idle import IdleResult
+from bench.results import MB, Measurement, Ratio, Summary, ratios, summarise
+
+KIB = 1024
+
+
+def size_text(size_bytes: int) -> str:
+    """Write a size as people say it: 65536 is 64 KiB."""
+    for unit, factor in (("MiB", KIB * KIB), ("KiB", KIB)):
+        if size_bytes >= factor and size_bytes % factor == 0:
+            return f"{size_bytes // factor} {unit}"
+    return f"{size_bytes} B"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a duration in s up to two minutes, in min beyond."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def ingest_tables(measurements: Sequence[Measurement]) -> list[Table]:
+    """One table of medians, a line per size and server, then one of ratios when there is a peer to compare
+    with. Both fit 80 columns."""
+    summaries = summarise(measurements)
+    counts = {one.runs for one in summaries} or {0}
+    runs = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    table = _table(f"ingest: medians, runs: {runs}", "chunk", "server")
+    for heading in _FIGURES:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in summaries:
+        table.add_row(size_text(one.size_bytes), one.server, *_figures(one))
+    table.caption = f"MB = {MB:,} bytes; calls: to the store, per 1000 chunks; acks in ms"
+    compared = ratios(summaries)
+    return [table, _ratio_table(compared)] if compared else [table]
+
+
+def _table(title: str, *words: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for word in words:
+        table.add_column(word, no_wrap=True)
+    return table
+
+
+def _ratio_table(compared: Sequence[Ratio]) -> Table:
+    table = _table("clipkeep beside its peers, in this run", "chunk", "peer")
+    for heading in ("throughput", "CPU per GB"):
+        table.add_column(heading, justify="right")
+    for one in compared:
+        table.add_row(size_text(one.size_bytes), one.peer, f"{one.throughput:.2f} ×", f"{one.cpu:.2f} ×")
+    return table
+
+
+_FIGURES = ("MB/s", "min–max", "CPU-s/GB", "calls", "peak MB", "p50", "p99")
+
+
+def _figures(one: Summary) -> list[str]:
+    return [
+        f"{one.mb_per_s:.0f}",
+        f"{one.mb_per_s_min:.0f}–{one.mb_per_s_max:.0f}",
+        _number(one.cpu_s_per_gb, 2),
+        _number(one.store_calls_per_1000, 0),
+        f"{one.peak_memory_bytes / MB:.0f}",
+        f"{one.ack_p50_ms:.0f}",
+        f"{one.ack_p99_ms:.0f}",
+    ]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def ingest_notes(measurements: Sequence[Measurement], skipped: Mapping[str, str]) -> list[str]:
+    """Say what a reader must know before believing the table."""
+    notes = [f"skipped {name}: {reason}" for name, reason in skipped.items()]
+    for one in summarise(measurements):
+        where = f"{one.server} at {size_text(one.size_bytes)}"
+        if one.limited_by_load:
+            notes.append(
+                f"{where}: the load generator was the limit in {one.limited_by_load} of {one.runs} runs, "
+                "so this is a lower bound"
+            )
+        if one.errors:
+            kinds = sorted({kind for m in measurements if m.server == one.server for kind in m.errors})
+            notes.append(f"{where}: {one.errors} uploads were not answered 201 ({', '.join(kinds)})")
+    disturbed = sum(one.disturbed for one in measurements)
+    if disturbed:
+        notes.append(
+            f"other work on this machine took CPU time in {disturbed} of {len(measurements)} steps: "
+            "repeat on a quiet machine"
+        )
+    return notes
+
+
+def idle_table(results: Sequence[IdleResult]) -> Table:
+    table = _table("idle: memory of the whole server, MB", "server")
+    for heading in ("connections", "RSS without", "RSS with", "more RSS", "more PSS", "KB each"):
+        table.add_column(heading, justify="right")
+    for one in results:
+        table.add_row(
+            one.server,
+            str(one.connections),
+            f"{one.without.rss_bytes / MB:.1f}",
+            f"{one.with_all.rss_bytes / MB:.1f}",
+            f"{one.rss_mb:.1f}",
+            f"{one.pss_mb:.1f}",
+            f"{one.kb_per_connection:.1f}",
+        )
+    return table
+
+
+def entitlement_table(result: EntitlementResult) -> Table:
+    table = _table("entitlement: ns per check, loop included")
+    for heading in ("devices", "checks", "best", "median", "p99", "loop alone"):
+        table.add_column(heading, justify="right")
+    figures = (result.best_ns, result.median_ns, result.p99_ns, result.loop_ns)
+    table.add_row(f"{result.rows:,}", f"{result.checks:,}", *(f"{x:.0f}" for x in figures))
+    return table
