@@ -1,0 +1,115 @@
+"""The key files of the key store, and the errors that its modules share.
+
+A key file is `magic 8s, count u32`, then `count` times `id u64, secret 32s`, oldest first, then `crc32 u32` of all
+that precedes it; big-endian. The checksum finds accidents; whoever could forge it could read the secret.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from storage.errors import CallerError, CorruptError, WorldError
+
+SECRET_BYTES = 32
+MAX_ENTRIES = 16
+"""Most secrets in one file: a rotation needs two, an interrupted one or two more."""
+
+MASTER_MAGIC = b"CKMASTR1"
+TOKENS_MAGIC = b"CKTOKEN1"
+
+_HEAD = struct.Struct(">8sI")
+_ENTRY = struct.Struct(f">Q{SECRET_BYTES}s")
+_CRC = struct.Struct(">I")
+
+
+def write_key_file(path: Path, magic: bytes, entries: Sequence[tuple[int, bytes]]) -> None:
+    """Write a key file that is not there yet, mode 0600, durable but for its folder. Raises OSError."""
+    body = _HEAD.pack(magic, len(entries)) + b"".join(_ENTRY.pack(*entry) for entry in entries)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(body + _CRC.pack(zlib.crc32(body)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_key_file(path: Path, magic: bytes) -> list[tuple[int, bytes]]:
+    """The entries `(id, secret)` of a key file, oldest first, at least one.
+
+    Raises:
+        CorruptError: missing, cut, or with a field that is wrong.
+        CallerError: others may read it.
+        WorldError: it cannot be read.
+    """
+    check_private(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise unavailable(path, error) from error
+    if len(data) < _HEAD.size:
+        raise corrupt(path, f"field magic: the file is cut to {len(data)} bytes")
+    found, count = _HEAD.unpack_from(data)
+    if found != magic:
+        raise corrupt(path, f"field magic: {found!r} instead of {magic!r}, so this is another file")
+    if not 1 <= count <= MAX_ENTRIES:
+        raise corrupt(path, f"field count: {count} is not from 1 to {MAX_ENTRIES}")
+    end = _HEAD.size + count * _ENTRY.size
+    if len(data) != end + _CRC.size:
+        raise corrupt(
+            path, f"field count: {count} entries take {end + _CRC.size} bytes, and the file has {len(data)}"
+        )
+    if _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
+        raise corrupt(path, "field crc32: the content is not what was written")
+    return list(_ENTRY.iter_unpack(data[_HEAD.size : end]))
+
+
+def check_private(path: Path) -> None:
+    """Make sure that the file is there and its owner's alone. Goes by path and opens nothing: closing a
+    descriptor on a database would drop the locks that SQLite holds on it in this process.
+
+    Raises:
+        CorruptError: it is missing.
+        CallerError: `key_store_permissions`.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise corrupt(path, "the file is missing") from error
+    except OSError as error:
+        raise unavailable(path, error) from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise CallerError(
+            f"others on this machine may use it (mode {stat.S_IMODE(mode):04o}); run: chmod 600 {path}",
+            subject=str(path),
+            code="key_store_permissions",
+        )
+
+
+def fsync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def corrupt(subject: object, what: str) -> CorruptError:
+    """The error for data at rest that is not what was written."""
+    return CorruptError(
+        f"{what}; restore the whole key store folder from its backup",
+        subject=str(subject),
+        code="key_store_corrupt",
+    )
+
+
+def unavailable(subject: object, what: object) -> WorldError:
+    """The error for what passes by itself, or when a person makes room."""
+    return WorldError(
+        f"{what}; look for a full disk, a wrong owner or a process that hangs. Trying again is safe",
+        subject=str(subject),
+        code="key_store_unavailable",
+    )

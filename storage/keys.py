@@ -1,0 +1,385 @@
+"""The key store: the data keys of every device and month, kept apart from the catalog.
+
+Destroying a data key is what makes a recording unrecoverable (invariant 10), so this module is about two
+promises: a key that was handed out survives any crash, and a key that was destroyed stays destroyed.
+
+The folder (mode 0700; every file in it 0600):
+
+    master.key   the wrapping key(s); the last one is current, an earlier one is there during a rotation
+    tokens.key   the secret for token MACs; not wrapped, so that rotating the wrapping key breaks no token
+    keys.db      SQLite, WAL. Tables:
+                   state     one row: current wrapping_key_id, month_floor (the last month destroyed)
+                   floors    device → lowest epoch that may still have keys
+                   month_N   one table per month N (yyyymm): device, epoch, wrapping_key_id, wrapped
+
+**Why a table per month.** `secure_delete` overwrites a row that is deleted, but not the copies that a B-tree
+leaves behind in the free space of a page when it splits or merges pages: with one table in key order, and 5,000
+keys in it, one or two destroyed keys could still be read in the file after each round. So no wrapped key ever moves here. Rows are only
+appended (SQLite then opens a fresh page instead of splitting one), a device's keys are overwritten where they
+are, by zeros of the same length, and rows leave only from the front of a month's table that goes as a whole.
+
+**What destruction promises, and what it cannot.** When a `destroy_…` call returns, the wrapped keys are neither
+in a row, nor in a free page of keys.db, nor in its write-ahead log, as far as a reader of these files can tell; and
+no process can make or read such a key again. Out of reach are blocks that an SSD or a copying file system
+retired without erasing, a file system's journal, snapshots, swap, the memory of processes that have the key
+in use, and backups of this folder. What remains there is wrapped: it becomes worthless when the wrapping key has
+been rotated and the old one is gone, so a rotation, and the end of the backup window, are the outer ring.
+A folder restored from a backup has forgotten floors: repeat `destroy_devices` and `destroy_months` before use.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from storage._key_database import KeyDatabase, create_database, translated_errors, whole_number
+from storage._key_files import (
+    SECRET_BYTES,
+    TOKENS_MAGIC,
+    check_private,
+    fsync,
+    read_key_file,
+    unavailable,
+    write_key_file,
+)
+from storage._key_wrapping import KEY_BYTES, WRAPPED_BYTES, KeyId, WrappingKeys, checked_id
+from storage.errors import CallerError, ClipkeepError, CorruptError, KeyDestroyed, NotFound
+
+__all__ = ["MAX_IDS_PER_CALL", "KeyId", "KeyStore", "Outcome"]
+
+MAX_IDS_PER_CALL = 10_000
+"""Most ids, or devices, in one call: bounds one transaction, and so everyone else's wait. Measured: 0.1 s to
+make as many keys, 0.4 s to destroy them."""
+DESTROY_BATCH_ROWS = 20_000
+"""Rows that leave a month's table in one transaction, so that workers are never locked out for long."""
+
+_EPOCH_FLOOR = "SELECT coalesce((SELECT lowest_epoch FROM floors WHERE device = ?), 0)"
+_MONTH_TABLE = re.compile(r"month_[0-9]{6}")
+_ZEROS = f"zeroblob({WRAPPED_BYTES})"
+
+Outcome = bytes | ClipkeepError
+"""What became of one id of a batch: its 32-byte key, or why there is none."""
+
+
+class KeyStore:
+    """Data keys by `KeyId`, durable and destructible. Make one with `create` or `open`.
+
+    Every method blocks (a write costs one fsync) and may be called from any thread: one connection serves
+    them in turn under a lock, which SQLite's own write lock would impose anyway. Any number of processes may
+    have the folder open; a connection must not be carried over a fork, so open after it.
+
+    All methods raise:
+        WorldError: `key_store_unavailable`: disk full, I/O error, or busy beyond the timeout. Trying again is safe.
+        CorruptError: `key_store_corrupt`: the file, field and remedy are named.
+        CallerError: `key_store_closed` after `close`.
+    """
+
+    def __init__(self, folder: Path, database: KeyDatabase, token_secret: bytes) -> None:
+        self._folder = folder
+        self._database = database
+        self._token_secret = token_secret
+        self._wrapping_keys = WrappingKeys(folder / "master.key")
+
+    @classmethod
+    def create(cls, folder: Path) -> KeyStore:
+        """Make a key store with fresh random secrets, and open it. All of it appears at once or, after a
+        crash, not at all.
+
+        Raises:
+            CallerError: `key_store_exists`: the folder is there and not empty; it is left as it is.
+            WorldError: no space or no permission.
+        """
+        try:
+            # Made aside, with mode 0700, and renamed into place: atomic, and refused when there is content.
+            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                with translated_errors(folder):
+                    _write_new_store(aside)
+                os.rename(aside, folder)
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+            fsync(folder.parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise unavailable(folder, error) from error
+            raise CallerError(
+                "there is a key store here already, or other files; nothing was changed",
+                subject=str(folder),
+                code="key_store_exists",
+            ) from error
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path, *, busy_timeout_s: float = 5.0) -> KeyStore:
+        """Open an existing key store.
+
+        Args:
+            folder: what `create` made.
+            busy_timeout_s: longest wait for another process's transaction. Those last well under 0.5 s, so the
+                default is there for a disk that hangs, not for load.
+
+        Raises:
+            NotFound: `key_store_missing`: no such folder.
+            CallerError: `key_store_permissions`: a key file may be read by others.
+            CorruptError: a file is missing, cut, corrupt, or of another key store.
+        """
+        if not folder.is_dir():
+            raise NotFound(
+                "there is no key store; `clipkeep init` makes one",
+                subject=str(folder),
+                code="key_store_missing",
+            )
+        token_secret = read_key_file(folder / "tokens.key", TOKENS_MAGIC)[-1][1]
+        check_private(folder / "keys.db")
+        store = cls(folder, KeyDatabase(folder / "keys.db", busy_timeout_s=busy_timeout_s), token_secret)
+        try:
+            store._database.check_format()
+            with store._database.transaction("DEFERRED") as connection:
+                store._wrapping_keys.cipher(whole_number(connection, "SELECT wrapping_key_id FROM state"))
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @property
+    def token_secret(self) -> bytes:
+        """The 32-byte secret for token MACs. It outlives rotations of the wrapping key."""
+        return self._token_secret
+
+    def ensure(self, ids: Iterable[KeyId]) -> dict[KeyId, bytes]:
+        """Return the key of every id, making those that are missing. All or nothing.
+
+        Raises:
+            KeyDestroyed: an id's epoch or month was destroyed; it is never made again (invariant 9).
+            CallerError: an id out of range, or more than `MAX_IDS_PER_CALL`.
+        """
+        return _all_keys(self._outcomes(ids, make=True, partly=False))
+
+    def ensure_each(self, ids: Iterable[KeyId]) -> dict[KeyId, Outcome]:
+        """As `ensure`, but one id's fault is that id's outcome and never its neighbours'.
+
+        One transaction and one fsync for all that is missing, none when nothing is. What is returned is
+        durable, and every process that asks gets the same key.
+        """
+        return self._outcomes(ids, make=True, partly=True)
+
+    def get(self, ids: Iterable[KeyId]) -> dict[KeyId, bytes]:
+        """Return the keys of those ids that have one. Never writes."""
+        outcomes = self._outcomes(ids, make=False, partly=True)
+        return _all_keys({k: v for k, v in outcomes.items() if not isinstance(v, KeyDestroyed)})
+
+    def get_each(self, ids: Iterable[KeyId]) -> dict[KeyId, Outcome]:
+        """As `get`, with an outcome for every id: for a reader, a key that is not there is gone for good."""
+        outcomes = self._outcomes(wanted := tuple(ids), make=False, partly=True)
+        return {key_id: outcomes.get(key_id, _destroyed(key_id)) for key_id in wanted}
+
+    def destroy_device(self, device: int, *, below_epoch: int) -> int:
+        """Destroy every key of one device with an epoch below `below_epoch`; see `destroy_devices`."""
+        return self.destroy_devices({device: below_epoch})
+
+    def destroy_devices(self, below_epochs: Mapping[int, int]) -> int:
+        """Destroy the keys of many devices, at the price of one: device → lowest epoch that stays.
+
+        Idempotent, and a lower epoch than before changes nothing. Costs one index look-up per device and
+        month that has keys, whatever the device had stored.
+
+        Returns:
+            How many keys this call destroyed; 0 when it was all done before.
+
+        Raises:
+            WorldError: as usual. The keys may be gone for every process already, while their wrapped bytes are
+                still in the log: call again until it returns.
+        """
+        _check_size(below_epochs)
+        for device, epoch in below_epochs.items():
+            checked_id(KeyId(device, epoch, 1970_01))
+        if not below_epochs:
+            return 0
+        destroyed = 0
+        with self._database.transaction("IMMEDIATE") as connection:
+            connection.executemany(
+                "INSERT INTO floors VALUES (?, ?) ON CONFLICT (device)"
+                " DO UPDATE SET lowest_epoch = max(lowest_epoch, excluded.lowest_epoch)",
+                below_epochs.items(),
+            )
+            for month in _months(connection):
+                destroyed += connection.executemany(
+                    # The same length, so that SQLite overwrites in place instead of moving the row.
+                    f"UPDATE month_{month} SET wrapped = {_ZEROS}"
+                    f" WHERE device = ? AND epoch < ? AND wrapped <> {_ZEROS}",
+                    below_epochs.items(),
+                ).rowcount
+        self._database.scrub_log()
+        return destroyed
+
+    def destroy_months(self, through_month: int) -> int:
+        """Destroy the keys of every month up to and including `through_month` (yyyymm).
+
+        The first transaction raises the floor: from then on those keys are gone for everyone. Their bytes
+        follow in batches, so that uploads go on meanwhile; a crash in between is made good by calling again.
+        Idempotent. Returns and raises as `destroy_devices`.
+        """
+        checked_id(KeyId(0, 0, through_month))
+        with self._database.transaction("IMMEDIATE") as connection:
+            connection.execute("UPDATE state SET month_floor = max(month_floor, ?)", (through_month,))
+            doomed = [month for month in _months(connection) if month <= through_month]
+        destroyed = 0
+        for month in doomed:
+            while (removed := self._remove_batch(month)) is not None:
+                destroyed += removed
+        self._database.scrub_log()
+        return destroyed
+
+    def count(self) -> int:
+        """How many keys exist. Reads them all: for reports and tests."""
+        with self._database.transaction("DEFERRED") as connection:
+            floor = _month_floor(connection)
+            return sum(
+                whole_number(
+                    connection,
+                    f"SELECT count(*) FROM month_{month} WHERE wrapped <> {_ZEROS}",
+                )
+                for month in _months(connection)
+                if month > floor
+            )
+
+    def close(self) -> None:
+        """Let go of the files. Idempotent; a call in another thread is waited for."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _outcomes(self, ids: Iterable[KeyId], *, make: bool, partly: bool) -> dict[KeyId, Outcome]:
+        wanted = {checked_id(key_id) for key_id in ids}
+        _check_size(wanted)
+        with self._database.transaction("DEFERRED") as connection:
+            outcomes = self._read(connection, wanted)
+        missing = wanted - outcomes.keys()
+        if not missing or not make or not (partly or _faultless(outcomes)):
+            return outcomes
+        with self._database.transaction("IMMEDIATE") as connection:
+            # Read again under the write lock: another process may have made, or destroyed, them since.
+            outcomes |= self._read(connection, missing)
+            if partly or _faultless(outcomes):
+                outcomes |= self._make(connection, missing - outcomes.keys())
+        return outcomes
+
+    def _read(self, connection: sqlite3.Connection, ids: Collection[KeyId]) -> dict[KeyId, Outcome]:
+        """Outcomes of the ids that have a row or were destroyed; the others are left out."""
+        month_floor, months = _month_floor(connection), set(_months(connection))
+        outcomes: dict[KeyId, Outcome] = {}
+        for key_id in ids:
+            device, epoch, month = key_id
+            if month <= month_floor or epoch < whole_number(connection, _EPOCH_FLOOR, (device,)):
+                outcomes[key_id] = _destroyed(key_id)
+            elif month in months:
+                row = connection.execute(
+                    f"SELECT wrapping_key_id, wrapped FROM month_{month} WHERE device = ? AND epoch = ?",
+                    (device, epoch),
+                ).fetchone()
+                if row is not None:
+                    outcomes[key_id] = self._unwrapped(key_id, row[0], row[1])
+        return outcomes
+
+    def _make(self, connection: sqlite3.Connection, ids: Collection[KeyId]) -> dict[KeyId, bytes]:
+        # The current wrapping key is read in the transaction that uses it, so that a process which has not
+        # heard of a rotation cannot wrap with a key that is about to be destroyed.
+        wrapping_key_id = whole_number(connection, "SELECT wrapping_key_id FROM state")
+        made: dict[KeyId, bytes] = {}
+        for month in {key_id.month for key_id in ids}:
+            connection.execute(
+                f"CREATE TABLE IF NOT EXISTS month_{month} (slot INTEGER PRIMARY KEY, device INTEGER NOT NULL,"
+                " epoch INTEGER NOT NULL, wrapping_key_id INTEGER NOT NULL, wrapped BLOB NOT NULL,"
+                " UNIQUE (device, epoch))"
+            )
+        for key_id in ids:
+            made[key_id] = secrets.token_bytes(KEY_BYTES)
+            wrapped = self._wrapping_keys.wrap(wrapping_key_id, key_id, made[key_id])
+            connection.execute(
+                f"INSERT INTO month_{key_id.month} (device, epoch, wrapping_key_id, wrapped) VALUES (?, ?, ?, ?)",
+                (key_id.device, key_id.epoch, wrapping_key_id, wrapped),
+            )
+        return made
+
+    def _unwrapped(self, key_id: KeyId, wrapping_key_id: object, wrapped: object) -> Outcome:
+        if wrapped == bytes(WRAPPED_BYTES):
+            return _destroyed(key_id)
+        try:
+            return self._wrapping_keys.unwrap(wrapping_key_id, key_id, wrapped)
+        except CorruptError as error:
+            return error
+
+    def _remove_batch(self, month: int) -> int | None:
+        """Remove rows from the front of a month's table; None when the table itself went."""
+        with self._database.transaction("IMMEDIATE") as connection:
+            if month not in _months(connection):
+                return None  # another process was faster
+            first = connection.execute(f"SELECT min(slot) FROM month_{month}").fetchone()[0]
+            if first is None:
+                connection.execute(f"DROP TABLE month_{month}")
+                return None
+            bound = (first + DESTROY_BATCH_ROWS,)
+            zeroed = f"SELECT count(*) FROM month_{month} WHERE slot < ? AND wrapped = {_ZEROS}"
+            destroyed_before = int(connection.execute(zeroed, bound).fetchone()[0])
+            removed = connection.execute(f"DELETE FROM month_{month} WHERE slot < ?", bound).rowcount
+            return removed - destroyed_before
+
+
+def _write_new_store(folder: Path) -> None:
+    wrapping_key_id = WrappingKeys.create(folder / "master.key")
+    write_key_file(folder / "tokens.key", TOKENS_MAGIC, [(1, secrets.token_bytes(SECRET_BYTES))])
+    create_database(folder / "keys.db", wrapping_key_id)
+    fsync(folder)
+
+
+def _months(connection: sqlite3.Connection) -> list[int]:
+    """The months that have a table, in order."""
+    names = {
+        str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    }
+    months = names - {"state", "floors"}
+    if not all(map(_MONTH_TABLE.fullmatch, months)):
+        raise sqlite3.DatabaseError("a table of another name")
+    return sorted(int(name.removeprefix("month_")) for name in months)
+
+
+def _month_floor(connection: sqlite3.Connection) -> int:
+    return whole_number(connection, "SELECT month_floor FROM state")
+
+
+def _check_size(ids: Collection[object]) -> None:
+    if len(ids) > MAX_IDS_PER_CALL:
+        raise CallerError(f"{len(ids)} ids in one call; at most {MAX_IDS_PER_CALL}", code="too_many_ids")
+
+
+def _destroyed(key_id: KeyId) -> KeyDestroyed:
+    return KeyDestroyed("it was destroyed, and what it encrypted is gone for good", subject=str(key_id))
+
+
+def _faultless(outcomes: Mapping[KeyId, Outcome]) -> bool:
+    return not any(isinstance(outcome, ClipkeepError) for outcome in outcomes.values())
+
+
+def _all_keys(outcomes: Mapping[KeyId, Outcome]) -> dict[KeyId, bytes]:
+    keys: dict[KeyId, bytes] = {}
+    for key_id, outcome in outcomes.items():
+        if isinstance(outcome, ClipkeepError):
+            raise outcome
+        keys[key_id] = outcome
+    return keys
