@@ -14,9 +14,10 @@ The folder (mode 0700; every file in it 0600):
 
 **Why a table per month.** `secure_delete` overwrites a row that is deleted, but not the copies that a B-tree
 leaves behind in the free space of a page when it splits or merges pages: with one table in key order, and 5,000
-keys in it, one or two destroyed keys could still be read in the file after each round. So no wrapped key ever moves here. Rows are only
-appended (SQLite then opens a fresh page instead of splitting one), a device's keys are overwritten where they
-are, by zeros of the same length, and rows leave only from the front of a month's table that goes as a whole.
+keys in it, one or two destroyed keys could still be read in the file after each round. So no wrapped key ever
+moves here. Rows are only appended (SQLite then opens a fresh page instead of splitting one), a device's keys are
+overwritten where they are, by zeros of the same length, and rows leave only from the front of a month's table
+that goes as a whole.
 
 **What destruction promises, and what it cannot.** When a `destroy_…` call returns, the wrapped keys are neither
 in a row, nor in a free page of keys.db, nor in its write-ahead log, as far as a reader of these files can tell; and
