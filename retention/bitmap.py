@@ -45,6 +45,7 @@ from retention.row import (
     RING_OFFSET,
     ROW,
     ROW_BYTES,
+    SEQ_BYTES,
     SUSPENDED,
     TERMINATED,
     Row,
@@ -73,8 +74,8 @@ ALL_DEVICES = (1 << 32) - 1
 """Value of `unfinished` when more than one device is concerned. Never a device: row 2^32-1 is refused."""
 
 READ_TRIES = 64
-"""A row is odd for 0.2 µs and a try takes as long: ample for a writer that runs, and little lost (some
-15 µs) on a row whose writer was killed."""
+"""A row is odd for 0.2 µs and a try takes 0.1: ample for a writer that runs, and little is lost (5 µs) on a
+row whose writer was killed."""
 LOCK_WAIT_S = 10.0
 """Writers hold the lock for milliseconds; only a roll or a rebuild of millions of rows takes longer."""
 SCAN_ROWS = 16384
@@ -149,6 +150,7 @@ class EntitlementBitmap:
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._map = mmap.mmap(fd, file_bytes(capacity_rows), access=access)
         self._words = memoryview(self._map)[:HEADER_BYTES].cast("Q")
+        self._seqs = memoryview(self._map).cast("H")
         self._rows: NDArray[np.void] = np.frombuffer(self._map, ROW, capacity_rows, HEADER_BYTES)
         self._fd = fd
         self._path = path
@@ -162,6 +164,7 @@ class EntitlementBitmap:
         if not self._map.closed:
             del self._rows
             self._words.release()
+            self._seqs.release()
             self._map.close()
             os.close(self._fd)
 
@@ -218,15 +221,19 @@ class EntitlementBitmap:
         interpreter's calls. arm64 promises neither, and Python has no fence to ask for. There some hundred
         instructions between the reads make a mixed row very unlikely, not impossible; what limits the harm
         is that a chunk's commit reads the erase epoch again in the catalog, and playback asks again at every
-        chunk. seq comes round after 128 writes of one row: a reader would have to stand still in the middle
-        of its copy for exactly that many.
+        chunk.
+
+        seq comes round after 32768 writes of one row, and a reader that stands still in the middle of its
+        copy for exactly that many would be fooled: half a second of nothing else. One byte would come round
+        after 128 writes, which a reader can sleep through (a test caught it).
         """
-        mapped = self._map
+        seqs = self._seqs
         start = HEADER_BYTES + device * ROW_BYTES
+        at = start // SEQ_BYTES
         for _ in range(READ_TRIES):
-            seq = mapped[start]
-            raw = mapped[start : start + ROW_BYTES]
-            if mapped[start] == seq and not seq & 1:
+            seq = seqs[at]
+            raw = self._map[start : start + ROW_BYTES]
+            if seqs[at] == seq and not seq & 1:
                 return raw
         return None
 
@@ -320,21 +327,22 @@ class EntitlementBitmap:
         if not 0 < device < min(self.capacity_rows, ALL_DEVICES):
             detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
             raise CallerError(detail, subject=f"device {device}", code="device_out_of_range")
-        body = pack(row)[1:]
+        body = pack(row)[SEQ_BYTES:]
         self._words[UNFINISHED] = device if self.unfinished in (0, device) else ALL_DEVICES
         start = HEADER_BYTES + device * ROW_BYTES
-        seq = self._map[start]
+        at = start // SEQ_BYTES
+        seq = self._seqs[at]
         # The file has holes, and a store into a hole through the mapping is a SIGBUS on a full disk.
-        # Writing the byte that is there makes the disk give the block, or say that it has none.
+        # Writing the bytes that are there makes the disk give the block, or say that it has none.
         try:
-            os.pwrite(self._fd, bytes((seq,)), start)
+            os.pwrite(self._fd, seq.to_bytes(SEQ_BYTES, "little"), start)
         except OSError as error:
             raise _unavailable(self._path, error) from error
         # These go through the mapping: no system call lets go of the interpreter's lock while seq is odd,
         # so the other threads of this process find the row busy for some 0.2 µs, not for milliseconds.
-        self._map[start] = seq | 1
-        self._map[start + 1 : start + ROW_BYTES] = body
-        self._map[start] = (seq | 1) + 1 & 255
+        self._seqs[at] = seq | 1
+        self._map[start + SEQ_BYTES : start + ROW_BYTES] = body
+        self._seqs[at] = (seq | 1) + 1 & 0xFFFF
 
     def settle(self) -> None:
         """Take away the mark that this holder found in `unfinished`, the rows being written anew."""

@@ -5,10 +5,9 @@ Pure: no file, no clock. `retention.bitmap` keeps these rows in a memory-mapped 
 A row is 64 bytes, little-endian:
 
     offset  size  field
-         0     1  seq               sequence lock: odd while the row is being written
-         1     1  flags             PRESENT 1, SUSPENDED 2, TERMINATED 4, ERASED 8
-         2     1  class_days        retention class in days, 1..255; 0 when there is no plan
-         3     1  (zero)
+         0     2  seq               sequence lock: odd while the row is being written
+         2     1  flags             PRESENT 1, SUSPENDED 2, TERMINATED 4, ERASED 8
+         3     1  class_days        retention class in days, 1..255; 0 when there is no plan
          4     4  first_day         first day of the window
          8     4  token_generation  device and viewer tokens of another generation are void
         12     4  erase_epoch       goes up with each erasure; what was admitted under an older one loses
@@ -33,6 +32,7 @@ from storage.errors import CallerError
 ROW_BYTES = 64
 RING_DAYS = 384
 """A year, the oldest capture day of a month's retention, and some reach: what fits a cache line."""
+SEQ_BYTES = 2
 RING_OFFSET = 16
 RING_BYTES = RING_DAYS // 8
 
@@ -42,15 +42,14 @@ TERMINATED = 4
 ERASED = 8
 FLAGS = PRESENT | SUSPENDED | TERMINATED | ERASED
 
-HEAD = struct.Struct("<xBBxIII")
+HEAD = struct.Struct("<2xBBIII")
 """flags, class_days, first_day, token_generation, erase_epoch of a whole row (seq is skipped)."""
 
 ROW = np.dtype(
     [
-        ("seq", "u1"),
+        ("seq", "<u2"),
         ("flags", "u1"),
         ("class_days", "u1"),
-        ("pad", "u1"),
         ("first_day", "<u4"),
         ("token_generation", "<u4"),
         ("erase_epoch", "<u4"),
