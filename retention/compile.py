@@ -1,0 +1,64 @@
+"""From plans to a bitmap row. Pure: no clock, no database.
+
+A row has room for 384 days. It begins one day more than the longest retention before today, so that the
+capture day of any chunk that is still kept can be asked for; the rest lies ahead: 382 days for a retention
+of one day, 353 for 30, 128 for 255. A monthly plan has no end and a bought plan may start in a year, so no
+row can hold all there is to come: the nightly roll compiles a device again before its window runs out
+(`EntitlementBitmap.devices_needing_roll`, with a horizon below 128 days). A row that nobody rolls fails
+closed: days past its window are denied.
+
+A row has one retention class, that of the plan that runs today. So a device is also compiled again on the
+day on which another of its plans starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from retention.plans import Plan, day_date, windows
+from retention.row import RING_DAYS, Row
+
+
+def compile_row(
+    plans: Sequence[Plan], *, today: int, flags: int, token_generation: int, erase_epoch: int
+) -> Row:
+    """Return the row that says what `plans` allow.
+
+    Args:
+        plans: all plans of one device, in any order; may be empty.
+        today: day number, 0 or more.
+        flags: PRESENT and what the operator set; they go into the row as they are.
+        token_generation, erase_epoch: 0..2^32-1, as they are.
+
+    Returns:
+        `days` holds the plans' windows as far as they lie in `[first_day, first_day + 384)`;
+        `class_days` is 0 when there is no plan with a day in it.
+    """
+    own = [plan for plan in plans if plan.ends_on is None or plan.ends_on >= plan.starts_on]
+    longest_days = max((plan.retention_days for plan in own), default=0)
+    first_day = max(0, today - (longest_days + 1))
+    days = 0
+    for first, last in windows(own):
+        start = max(first, first_day)
+        stop = first_day + RING_DAYS if last is None else min(last + 1, first_day + RING_DAYS)
+        if start < stop:
+            days |= (1 << stop - first_day) - (1 << start - first_day)
+    class_days = _class_days(own, day_date(today))
+    return Row(flags, class_days, first_day, token_generation, erase_epoch, days)
+
+
+def _class_days(plans: Sequence[Plan], today: date) -> int:
+    """Retention of the plan that runs today, else of the next to start, else of the last that ended.
+    Where two run at once (a plan paid for during a trial, an import), the longer retention counts: what was
+    promised is never shortened."""
+    running = [plan for plan in plans if plan.runs(today)]
+    if running:
+        return max(plan.retention_days for plan in running)
+    coming = [plan for plan in plans if plan.starts_on > today]
+    if coming:
+        soonest = min(plan.starts_on for plan in coming)
+        return max(plan.retention_days for plan in coming if plan.starts_on == soonest)
+    # Neither running nor to come: each has ended, so each has a last day.
+    ended = [(plan.ends_on, plan.retention_days) for plan in plans if plan.ends_on is not None]
+    return max(ended)[1] if ended else 0

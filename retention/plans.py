@@ -1,0 +1,204 @@
+"""Plans: who paid for which days. Pure: no clock, no database.
+
+A plan is a catalog row; these functions say what the agreement makes of it. Names tell the unit: `on` and
+`*_on` are UTC dates, `*_day` are day numbers (days since 1970-01-01 UTC), which the bitmap understands.
+
+An entitlement is counted in whole UTC days. A plan's last day, `ends_on`, is an entitled day; the first
+day denied is the one after.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from enum import StrEnum
+
+from storage.errors import CallerError
+
+TRIAL_DAYS = 14
+"""Agreement 7.1."""
+TRIAL_RETENTION_DAYS = 7
+"""Agreement 7.1."""
+ANNUAL_MONTHS = 12
+MIN_RETENTION_DAYS = 1
+MAX_RETENTION_DAYS = 255
+"""The retention class is one byte of a bitmap row."""
+
+EPOCH = date(1970, 1, 1)
+_DAY = timedelta(days=1)
+
+
+class PlanKind(StrEnum):
+    TRIAL = "trial"
+    MONTHLY = "monthly"
+    ANNUAL = "annual"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One plan of one device.
+
+    Args:
+        starts_on: first entitled day, 1970-01-01 or later.
+        retention_days: 1..255, of the chunks written while it runs.
+        ends_on: last entitled day; None for a monthly plan that renews itself. The day before `starts_on`
+            says that the plan was cancelled before it began: it has no day.
+        cancelled_on: the day it was cancelled, None when it was not.
+
+    Raises:
+        CallerError: `bad_retention_days` or `bad_plan_dates`.
+    """
+
+    kind: PlanKind
+    starts_on: date
+    retention_days: int
+    ends_on: date | None = None
+    cancelled_on: date | None = None
+
+    def __post_init__(self) -> None:
+        if not MIN_RETENTION_DAYS <= self.retention_days <= MAX_RETENTION_DAYS:
+            detail = (
+                f"retention is {MIN_RETENTION_DAYS} to {MAX_RETENTION_DAYS} days, not {self.retention_days}"
+            )
+            raise CallerError(detail, code="bad_retention_days")
+        if self.starts_on < EPOCH:
+            raise CallerError(
+                f"a plan starts on {EPOCH} or later, not {self.starts_on}", code="bad_plan_dates"
+            )
+        if self.ends_on is None and (self.kind is not PlanKind.MONTHLY or self.cancelled_on is not None):
+            detail = "only a monthly plan that was not cancelled goes on without a last day"
+            raise CallerError(detail, code="bad_plan_dates")
+        if self.ends_on is not None and self.ends_on < self.starts_on - _DAY:
+            detail = f"the plan would end on {self.ends_on}, before it starts on {self.starts_on}"
+            raise CallerError(detail, code="bad_plan_dates")
+
+    def has_ended(self, on: date) -> bool:
+        """Whether the last entitled day lies before `on`."""
+        return self.ends_on is not None and self.ends_on < on
+
+    def runs(self, on: date) -> bool:
+        """Whether `on` is one of its entitled days."""
+        return self.starts_on <= on and not self.has_ended(on)
+
+
+def day_number(on: date) -> int:
+    """Return the day number of a UTC date."""
+    return (on - EPOCH).days
+
+
+def day_date(day: int) -> date:
+    """Return the UTC date of a day number: the inverse of `day_number`."""
+    return EPOCH + timedelta(days=day)
+
+
+def add_months(start: date, months: int) -> date:
+    """Return the day `months` after `start`: same day of the month, clamped to the month's end. Counted from
+    `start` each time, so that it comes back: 31 Jan, 28 Feb, 31 Mar.
+
+    Raises:
+        CallerError: `date_out_of_range`, outside the years 1 to 9999.
+    """
+    year, month0 = divmod(start.year * 12 + start.month - 1 + months, 12)
+    if not date.min.year <= year <= date.max.year:
+        detail = f"{months} months from {start} is no date the calendar has; choose an earlier start"
+        raise CallerError(detail, code="date_out_of_range")
+    day = min(start.day, calendar.monthrange(year, month0 + 1)[1])
+    return date(year, month0 + 1, day)
+
+
+def start_plan(
+    kind: PlanKind, starts_on: date, retention_days: int | None, default_retention_days: int
+) -> Plan:
+    """Return a new plan: 14 days of trial, 12 months less a day, or monthly without an end.
+
+    Args:
+        retention_days: None takes the default, 7 for a trial.
+        default_retention_days: for monthly and annual plans.
+
+    Raises:
+        CallerError: `trial_retention_fixed`, another retention than 7 days for a trial; `date_out_of_range`;
+            and those of `Plan`.
+    """
+    if kind is PlanKind.TRIAL:
+        if retention_days not in (None, TRIAL_RETENTION_DAYS):
+            detail = f"a trial keeps recordings for {TRIAL_RETENTION_DAYS} days; leave the retention out"
+            raise CallerError(detail, code="trial_retention_fixed")
+        ends_on = _plus_days(starts_on, TRIAL_DAYS - 1)
+        return Plan(kind, starts_on, TRIAL_RETENTION_DAYS, ends_on)
+    kept_days = default_retention_days if retention_days is None else retention_days
+    if kind is PlanKind.ANNUAL:
+        return Plan(kind, starts_on, kept_days, add_months(starts_on, ANNUAL_MONTHS) - _DAY)
+    return Plan(kind, starts_on, kept_days)
+
+
+def period(plan: Plan, on: date) -> tuple[date, date]:
+    """Return first and last day of the plan's month that contains `on`, cut at the plan's end. Annual plans
+    have months too (a refund counts them); a trial is shorter than one.
+
+    Raises:
+        CallerError: `not_in_plan`, `on` is no day of the plan.
+    """
+    if not plan.runs(on):
+        raise CallerError(
+            f"the plan that starts on {plan.starts_on} does not run on {on}", code="not_in_plan"
+        )
+    months = (on.year - plan.starts_on.year) * 12 + on.month - plan.starts_on.month
+    # The month that starts in the calendar month of `on` has either begun by then, or the one before runs.
+    if add_months(plan.starts_on, months) > on:
+        months -= 1
+    last = add_months(plan.starts_on, months + 1) - _DAY
+    return add_months(plan.starts_on, months), last if plan.ends_on is None else min(last, plan.ends_on)
+
+
+def cancel(plan: Plan, on: date) -> Plan:
+    """Return the plan as cancelled on the day `on` (agreement 8.1). What is paid for goes on: a monthly plan
+    ends with the period that contains `on`, or never begins when it has not yet; an annual one keeps its
+    last day.
+
+    Raises:
+        CallerError: `trial_cannot_be_cancelled` (7.1), `plan_already_cancelled`, `plan_ended`.
+    """
+    if plan.kind is PlanKind.TRIAL:
+        detail = f"a trial ends by itself, on {plan.ends_on}"
+        raise CallerError(detail, code="trial_cannot_be_cancelled")
+    if plan.cancelled_on is not None:
+        detail = f"it was cancelled on {plan.cancelled_on}; its last day is {plan.ends_on}"
+        raise CallerError(detail, code="plan_already_cancelled")
+    if plan.has_ended(on):
+        raise CallerError(f"its last day was {plan.ends_on}; nothing is left to cancel", code="plan_ended")
+    if plan.kind is PlanKind.ANNUAL:
+        return replace(plan, cancelled_on=on)
+    ends_on = plan.starts_on - _DAY if on < plan.starts_on else period(plan, on)[1]
+    return replace(plan, ends_on=ends_on, cancelled_on=on)
+
+
+def windows(plans: Iterable[Plan]) -> list[tuple[int, int | None]]:
+    """Return the entitled days of all the plans as day numbers (first, last), both entitled, in order.
+    Windows that touch or overlap are one; last is None when there is no end yet."""
+    merged: list[tuple[int, int | None]] = []
+    for plan in sorted(plans, key=lambda plan: plan.starts_on):
+        first_day = day_number(plan.starts_on)
+        last_day = None if plan.ends_on is None else day_number(plan.ends_on)
+        if last_day is not None and last_day < first_day:
+            continue
+        if not merged:
+            merged.append((first_day, last_day))
+            continue
+        first, last = merged[-1]
+        if last is None:
+            break
+        if first_day > last + 1:
+            merged.append((first_day, last_day))
+        else:
+            merged[-1] = (first, None if last_day is None else max(last, last_day))
+    return merged
+
+
+def _plus_days(start: date, days: int) -> date:
+    try:
+        return start + timedelta(days=days)
+    except OverflowError as error:
+        detail = f"{days} days from {start} is no date the calendar has; choose an earlier start"
+        raise CallerError(detail, code="date_out_of_range") from error

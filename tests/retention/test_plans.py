@@ -1,0 +1,272 @@
+"""Plans: months that come back, ends that are entitled days, windows that merge."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retention.plans import (
+    Plan,
+    PlanKind,
+    add_months,
+    cancel,
+    day_date,
+    day_number,
+    period,
+    start_plan,
+    windows,
+)
+from storage.errors import CallerError
+
+DAY = timedelta(days=1)
+DATES = st.dates(date(1970, 1, 1), date(2200, 1, 1))
+TRIAL, MONTHLY, ANNUAL = PlanKind.TRIAL, PlanKind.MONTHLY, PlanKind.ANNUAL
+PAID = st.sampled_from([MONTHLY, ANNUAL])
+
+
+def code(error: pytest.ExceptionInfo[CallerError]) -> str:
+    return error.value.code
+
+
+# ---- days and months --------------------------------------------------------------------------------
+
+
+@given(DATES)
+def test_day_number_and_date_are_inverse(on: date) -> None:
+    assert day_date(day_number(on)) == on
+    assert day_number(on + DAY) == day_number(on) + 1
+    assert day_number(date(1970, 1, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "months", "expected"),
+    [
+        (date(2025, 1, 31), 1, date(2025, 2, 28)),
+        (date(2025, 1, 31), 2, date(2025, 3, 31)),
+        (date(2025, 1, 31), 3, date(2025, 4, 30)),
+        (date(2024, 1, 31), 1, date(2024, 2, 29)),
+        (date(2024, 2, 29), 12, date(2025, 2, 28)),
+        (date(2024, 2, 29), 48, date(2028, 2, 29)),
+        (date(2100, 1, 30), 1, date(2100, 2, 28)),  # no leap year
+        (date(2096, 2, 29), 48, date(2100, 2, 28)),
+        (date(2000, 1, 30), 1, date(2000, 2, 29)),  # a leap year
+        (date(2025, 12, 31), 2, date(2026, 2, 28)),
+        (date(2025, 6, 30), -4, date(2025, 2, 28)),
+        (date(2025, 6, 15), 0, date(2025, 6, 15)),
+    ],
+)
+def test_months_end_and_come_back(start: date, months: int, expected: date) -> None:
+    assert add_months(start, months) == expected
+
+
+@given(DATES, st.integers(0, 600))
+def test_months_keep_the_day_or_stop_at_the_months_end(start: date, months: int) -> None:
+    on = add_months(start, months)
+    assert (on.year - start.year) * 12 + on.month - start.month == months
+    assert on.day == start.day or (on.day < start.day and (on + DAY).day == 1)
+    assert on < add_months(start, months + 1)
+
+
+@pytest.mark.parametrize(("start", "months"), [(date(9999, 12, 1), 1), (date(1, 1, 1), -1)])
+def test_a_month_the_calendar_does_not_have_is_refused(start: date, months: int) -> None:
+    with pytest.raises(CallerError) as caught:
+        add_months(start, months)
+    assert code(caught) == "date_out_of_range"
+
+
+# ---- starting ---------------------------------------------------------------------------------------
+
+
+def test_a_trial_is_fourteen_days_with_seven_days_of_storage() -> None:
+    plan = start_plan(TRIAL, date(2025, 2, 20), None, 30)
+    assert plan == Plan(TRIAL, date(2025, 2, 20), 7, date(2025, 3, 5))
+    assert start_plan(TRIAL, date(2025, 2, 20), 7, 30) == plan
+    with pytest.raises(CallerError) as caught:
+        start_plan(TRIAL, date(2025, 2, 20), 8, 30)
+    assert code(caught) == "trial_retention_fixed"
+
+
+@pytest.mark.parametrize(
+    ("starts_on", "ends_on"),
+    [
+        (date(2025, 3, 1), date(2026, 2, 28)),
+        (date(2023, 3, 1), date(2024, 2, 29)),
+        (date(2024, 2, 29), date(2025, 2, 27)),
+        (date(2025, 1, 1), date(2025, 12, 31)),
+        (date(2099, 3, 1), date(2100, 2, 28)),
+    ],
+)
+def test_an_annual_plan_is_twelve_months_less_a_day(starts_on: date, ends_on: date) -> None:
+    assert start_plan(ANNUAL, starts_on, None, 30) == Plan(ANNUAL, starts_on, 30, ends_on)
+
+
+def test_a_monthly_plan_has_no_end_and_its_own_retention_goes_before_the_default() -> None:
+    plan = start_plan(MONTHLY, date(2025, 1, 31), 255, 30)
+    assert plan == Plan(MONTHLY, date(2025, 1, 31), 255, None)
+    assert plan.runs(date(9999, 12, 31))
+    assert not plan.runs(date(2025, 1, 30))
+
+
+@pytest.mark.parametrize("retention_days", [-1, 0, 256, 10**9])
+def test_a_retention_that_is_no_class_is_refused(retention_days: int) -> None:
+    for kind, given_days, default_days in ((MONTHLY, retention_days, 30), (ANNUAL, None, retention_days)):
+        with pytest.raises(CallerError) as caught:
+            start_plan(kind, date(2025, 1, 1), given_days, default_days)
+        assert code(caught) == "bad_retention_days"
+
+
+@pytest.mark.parametrize("kind", [TRIAL, ANNUAL])
+def test_a_plan_that_would_end_after_the_calendar_is_refused(kind: PlanKind) -> None:
+    with pytest.raises(CallerError) as caught:
+        start_plan(kind, date(9999, 12, 25), None, 30)
+    assert code(caught) == "date_out_of_range"
+
+
+@pytest.mark.parametrize(
+    ("kind", "starts_on", "ends_on", "cancelled_on"),
+    [
+        (MONTHLY, date(1969, 12, 31), None, None),
+        (MONTHLY, date(2025, 1, 1), None, date(2025, 1, 2)),
+        (MONTHLY, date(2025, 1, 2), date(2024, 12, 31), None),
+        (ANNUAL, date(2025, 1, 1), None, None),
+        (TRIAL, date(2025, 1, 1), None, None),
+    ],
+)
+def test_dates_that_make_no_plan_are_refused(
+    kind: PlanKind, starts_on: date, ends_on: date | None, cancelled_on: date | None
+) -> None:
+    with pytest.raises(CallerError) as caught:
+        Plan(kind, starts_on, 30, ends_on, cancelled_on)
+    assert code(caught) == "bad_plan_dates"
+
+
+# ---- periods ----------------------------------------------------------------------------------------
+
+
+def test_the_periods_of_a_plan_that_starts_on_the_31st() -> None:
+    plan = start_plan(MONTHLY, date(2025, 1, 31), None, 30)
+    assert period(plan, date(2025, 1, 31)) == (date(2025, 1, 31), date(2025, 2, 27))
+    assert period(plan, date(2025, 2, 27)) == (date(2025, 1, 31), date(2025, 2, 27))
+    assert period(plan, date(2025, 2, 28)) == (date(2025, 2, 28), date(2025, 3, 30))
+    assert period(plan, date(2025, 3, 31)) == (date(2025, 3, 31), date(2025, 4, 29))
+
+
+@given(PAID, DATES, st.integers(0, 3000))
+def test_periods_leave_no_gap_and_no_overlap(kind: PlanKind, starts_on: date, later: int) -> None:
+    plan = start_plan(kind, starts_on, None, 30)
+    on = starts_on + later * DAY
+    if not plan.runs(on):
+        with pytest.raises(CallerError) as caught:
+            period(plan, on)
+        assert code(caught) == "not_in_plan"
+        return
+    first, last = period(plan, on)
+    assert first <= on <= last
+    assert period(plan, first) == period(plan, last) == (first, last)
+    if last == plan.ends_on:
+        return
+    assert period(plan, last + DAY)[0] == last + DAY
+
+
+@given(DATES)
+def test_an_annual_plan_has_twelve_periods(starts_on: date) -> None:
+    plan = start_plan(ANNUAL, starts_on, None, 30)
+    periods = [period(plan, add_months(starts_on, n)) for n in range(12)]
+    assert periods[0][0] == starts_on
+    assert periods[-1][1] == plan.ends_on
+    assert len(set(periods)) == 12
+
+
+def test_a_trial_is_one_period() -> None:
+    plan = start_plan(TRIAL, date(2025, 2, 20), None, 30)
+    assert period(plan, date(2025, 3, 1)) == (date(2025, 2, 20), date(2025, 3, 5))
+
+
+# ---- cancelling -------------------------------------------------------------------------------------
+
+
+@given(DATES, st.integers(0, 3000))
+def test_a_cancelled_monthly_plan_ends_with_the_period_paid_for(starts_on: date, later: int) -> None:
+    """Invariant 2, agreement 8.1: entitled through the last day of the period, not a day longer."""
+    plan = start_plan(MONTHLY, starts_on, None, 30)
+    on = starts_on + later * DAY
+    cancelled = cancel(plan, on)
+    assert cancelled.ends_on == period(plan, on)[1]
+    assert cancelled.cancelled_on == on
+    assert cancelled.runs(on)
+    assert windows([cancelled]) == [(day_number(starts_on), day_number(period(plan, on)[1]))]
+
+
+def test_a_monthly_plan_cancelled_before_it_starts_never_begins() -> None:
+    plan = cancel(start_plan(MONTHLY, date(2025, 3, 1), None, 30), date(2025, 2, 27))
+    assert plan.ends_on == date(2025, 2, 28)
+    assert not plan.runs(date(2025, 3, 1))
+    assert not plan.runs(date(2025, 2, 28))
+    assert windows([plan]) == []
+
+
+def test_a_monthly_plan_whose_renewal_was_unpaid_keeps_its_earlier_end_when_cancelled() -> None:
+    plan = Plan(MONTHLY, date(2025, 3, 1), 30, ends_on=date(2025, 3, 31))
+    assert cancel(plan, date(2025, 3, 31)).ends_on == date(2025, 3, 31)
+
+
+@given(DATES, st.integers(0, 364))
+def test_a_cancelled_annual_plan_runs_to_its_end(starts_on: date, later: int) -> None:
+    plan = start_plan(ANNUAL, starts_on, None, 30)
+    on = starts_on + later * DAY
+    assert cancel(plan, on) == Plan(ANNUAL, starts_on, 30, plan.ends_on, on)
+
+
+def test_what_cannot_be_cancelled_says_why() -> None:
+    monthly = start_plan(MONTHLY, date(2025, 1, 1), None, 30)
+    annual = start_plan(ANNUAL, date(2025, 1, 1), None, 30)
+    cases = [
+        (start_plan(TRIAL, date(2025, 1, 1), None, 30), date(2025, 1, 2), "trial_cannot_be_cancelled"),
+        (cancel(monthly, date(2025, 1, 2)), date(2025, 1, 3), "plan_already_cancelled"),
+        (cancel(annual, date(2025, 1, 2)), date(2025, 1, 3), "plan_already_cancelled"),
+        (annual, date(2026, 1, 1), "plan_ended"),
+    ]
+    for plan, on, expected in cases:
+        with pytest.raises(CallerError) as caught:
+            cancel(plan, on)
+        assert code(caught) == expected
+
+
+# ---- windows ----------------------------------------------------------------------------------------
+
+
+@st.composite
+def any_plan(draw: st.DrawFn) -> Plan:
+    plan = start_plan(
+        draw(st.sampled_from(PlanKind)), date(2024, 1, 1) + draw(st.integers(0, 1500)) * DAY, None, 30
+    )
+    if plan.kind is MONTHLY and draw(st.booleans()):
+        return cancel(plan, plan.starts_on + draw(st.integers(-20, 400)) * DAY)
+    return plan
+
+
+@given(st.lists(any_plan(), max_size=6))
+def test_windows_are_the_days_of_the_plans_merged_and_in_order(plans: list[Plan]) -> None:
+    """Invariant 12."""
+    merged = windows(plans)
+    for day in range(day_number(date(2023, 12, 1)), day_number(date(2030, 1, 1))):
+        in_window = any(first <= day and (last is None or day <= last) for first, last in merged)
+        assert in_window == any(plan.runs(day_date(day)) for plan in plans)
+    for (_, last), (first, _) in pairwise(merged):
+        assert last is not None
+        assert last + 1 < first
+
+
+def test_a_plan_that_follows_without_a_gap_makes_one_window() -> None:
+    trial = start_plan(TRIAL, date(2025, 1, 1), None, 30)
+    assert windows([start_plan(ANNUAL, date(2025, 1, 15), None, 30), trial]) == [
+        (day_number(date(2025, 1, 1)), day_number(date(2026, 1, 14)))
+    ]
+    assert windows([start_plan(MONTHLY, date(2025, 1, 16), None, 30), trial]) == [
+        (day_number(date(2025, 1, 1)), day_number(date(2025, 1, 14))),
+        (day_number(date(2025, 1, 16)), None),
+    ]
