@@ -1,0 +1,141 @@
+"""Tokens: who a device or a viewer is, told by a MAC alone. Pure: no clock, no database, no list of tokens.
+
+A token is void once the device's token generation (bitmap row) has moved on. Both kinds are keyed BLAKE2b,
+16 bytes, over a fixed struct, personalised by kind: one kind's MAC never passes as the other's, whatever
+the bytes. The text form has one spelling only; any other is refused.
+
+    device  ckd_ + base64url(MAC)                                   26 characters
+    viewer  ckv_ + base64url(device, generation, expires_s, MAC)    47 characters
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import struct
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
+from dataclasses import dataclass
+
+from storage.errors import CallerError
+
+DEVICE_PREFIX = "ckd_"
+VIEWER_PREFIX = "ckv_"
+MAC_BYTES = 16
+"""A guess succeeds once in 2^128."""
+MIN_SECRET_BYTES = 16
+MAX_SECRET_BYTES = hashlib.blake2b.MAX_KEY_SIZE
+
+_DEVICE_PERSON = b"ck device v1"
+_VIEWER_PERSON = b"ck viewer v1"
+_DEVICE = struct.Struct("<II")
+_VIEWER = struct.Struct("<IIQ")
+_VIEWER_TEXT = re.compile(VIEWER_PREFIX + r"[A-Za-z0-9_-]{43}")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+
+
+@dataclass(frozen=True, slots=True)
+class ViewerClaims:
+    """What a viewer token says: which device, of which token generation, until when (Unix seconds)."""
+
+    device: int
+    generation: int
+    expires_s: int
+
+
+def mint_device_token(secret: bytes, device: int, generation: int) -> str:
+    """Return the token of a device: always the same for the same arguments.
+
+    Args:
+        secret: 16 to 64 random bytes.
+        device, generation: 0..2^32-1.
+
+    Raises:
+        CallerError: `bad_secret`, or `bad_token_claims` out of bounds.
+    """
+    try:
+        claims = _DEVICE.pack(device, generation)
+    except struct.error as error:
+        raise _bad_claims(device) from error
+    return DEVICE_PREFIX + _text(_mac(secret, _DEVICE_PERSON, claims))
+
+
+def check_device_token(secret: bytes, device: int, generation: int, token: str) -> bool:
+    """Whether `token` is the device's own of this generation. Any text, any device number; compared in
+    constant time.
+
+    Raises:
+        CallerError: `bad_secret`.
+    """
+    try:
+        claims = _DEVICE.pack(device, generation)
+    except struct.error:
+        return False
+    expected = DEVICE_PREFIX + _text(_mac(secret, _DEVICE_PERSON, claims))
+    # As bytes: compare_digest raises on text beyond ASCII.
+    return hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace"))
+
+
+def mint_viewer_token(secret: bytes, device: int, generation: int, expires_s: int) -> str:
+    """Return a token to play one device's recordings until `expires_s`.
+
+    Args:
+        secret: 16 to 64 random bytes.
+        device, generation: 0..2^32-1.
+        expires_s: Unix seconds, 0..2^64-1.
+
+    Raises:
+        CallerError: `bad_secret`, or `bad_token_claims` out of bounds.
+    """
+    try:
+        claims = _VIEWER.pack(device, generation, expires_s)
+    except struct.error as error:
+        raise _bad_claims(device) from error
+    return VIEWER_PREFIX + _text(claims + _mac(secret, _VIEWER_PERSON, claims))
+
+
+def read_viewer_token(secret: bytes, token: str) -> ViewerClaims:
+    """Return what a genuine viewer token says. The caller compares its time with the clock, its generation
+    with the bitmap row and its device with what is asked for.
+
+    Raises:
+        CallerError: `bad_token`, it is not one that `mint_viewer_token` made; `bad_secret`.
+    """
+    raw = _viewer_bytes(token)
+    claims, mac = raw[: _VIEWER.size], raw[_VIEWER.size :]
+    if not hmac.compare_digest(_mac(secret, _VIEWER_PERSON, claims), mac):
+        raise _bad_token()
+    return ViewerClaims(*_VIEWER.unpack(claims))
+
+
+def _viewer_bytes(token: str) -> bytes:
+    """Decode the text form, in its one spelling: the last character has two bits to spare."""
+    if not _VIEWER_TEXT.fullmatch(token):
+        raise _bad_token()
+    chars = token[len(VIEWER_PREFIX) :]
+    raw = urlsafe_b64decode(chars + "=")
+    if _text(raw) != chars:
+        raise _bad_token()
+    return raw
+
+
+def _mac(secret: bytes, person: bytes, claims: bytes) -> bytes:
+    # An empty key would be no key at all, and a short one could be searched.
+    if not MIN_SECRET_BYTES <= len(secret) <= MAX_SECRET_BYTES:
+        detail = f"a token secret has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, not {len(secret)}"
+        raise CallerError(detail, code="bad_secret")
+    return hashlib.blake2b(claims, digest_size=MAC_BYTES, key=secret, person=person).digest()
+
+
+def _text(raw: bytes) -> str:
+    return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
+
+
+def _bad_claims(device: int) -> CallerError:
+    detail = "device, generation or time is out of bounds"
+    return CallerError(detail, subject=f"device {device}", code="bad_token_claims")
+
+
+def _bad_token() -> CallerError:
+    return CallerError("not a viewer token of this service; ask for a new one", code="bad_token")
