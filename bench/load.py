@@ -189,8 +189,9 @@ class Load:
         self._tally = Tally()
         self._sending = True
 
-    def run(self, warmup_s: float, window_s: float) -> Tally:
-        """Load the target for `warmup_s` unmeasured and `window_s` measured seconds, then drain.
+    def run(self, warmup_s: float, window_s: float, drain_s: float = DRAIN_S) -> Tally:
+        """Load the target for `warmup_s` unmeasured and `window_s` measured seconds, then wait for what is
+        under way, `drain_s` at most.
 
         Raises:
             OSError: the target cannot be connected to.
@@ -207,7 +208,7 @@ class Load:
         tally.window_s, tally.cpu_s = self._clock_s() - began_s, time.process_time() - cpu_s
         self._announce("measured")
         self._sending = False
-        self._turn_until(self._clock_s() + DRAIN_S)
+        self._turn_until(self._clock_s() + drain_s)
         for conn in list(self._open.values()):
             self._drop(conn)
         self._epoll.close()

@@ -33,7 +33,10 @@ def stat_fields(text: str) -> list[str]:
 
 
 def session_stats(session: int) -> dict[int, list[str]]:
-    """Return the stat fields of every live process of a session, by process id."""
+    """Return the stat fields of every process of a session, by process id.
+
+    Zombies are among them (state `Z`): their CPU time is theirs until the parent takes it over.
+    """
     found: dict[int, list[str]] = {}
     for entry in os.listdir(PROC):
         if not entry.isdigit():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from bench.children import Child
 from bench.load import Device, Target
-from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup
+from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, wait_until_ready
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -62,13 +62,17 @@ def make_app() -> Starlette:
         await anyio.to_thread.run_sync(put, key, await request.body())
         return Response(status_code=201)
 
+    async def ready(_: Request) -> Response:
+        return Response(status_code=200)
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = threads
         yield
 
     path = "/v1/devices/{device:int}/chunks/{capture_ms:int}"
-    return Starlette(routes=[Route(path, upload, methods=["PUT", "POST"])], lifespan=lifespan)
+    routes = [Route(path, upload, methods=["PUT", "POST"]), Route("/readyz", ready)]
+    return Starlette(routes=routes, lifespan=lifespan)
 
 
 def pool_threads(latency_s: float) -> int:
@@ -93,6 +97,7 @@ class StarlettePeer:
             self.name, argv, cpus=setup.cpus, folder=setup.folder, environment=setup.environment()
         ) as child:
             port = int(child.event(START_TIMEOUT_S)["port"])
+            wait_until_ready(child, f"http://127.0.0.1:{port}/readyz")
             devices = tuple(Device(number, "bench") for number in range(1, setup.devices + 1))
             yield Running(child.session, Target("127.0.0.1", port, devices))
 
@@ -106,7 +111,6 @@ def main() -> None:
     options = parser.parse_args()
     os.environ[_THREADS_VARIABLE] = str(options.threads)
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    # The socket listens already: who connects before the app is up waits in the backlog.
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
     uvicorn.run(
         "bench.peers.starlette_peer:make_app",

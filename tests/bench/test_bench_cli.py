@@ -1,0 +1,146 @@
+"""Every bench works, on tiny settings. How fast it was is not asked here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bench.cli import app
+from bench.procfs import session_stats
+
+# The bench is sound before there is a service to measure; the lead takes this away with the first `serve`.
+needs_service = pytest.mark.skipif(
+    not (Path(__file__).parents[2] / "service" / "cli.py").exists(),
+    reason="service/cli.py is not written yet",
+)
+TINY = ["--sizes", "64KiB,4KiB", "--connections", "4", "--runs", "1", "--seconds", "0.3", "--warmup", "0.1"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def check_ingest(document: dict[str, Any], server: str) -> None:
+    assert document["bench"] == "ingest"
+    assert document["ended"] == "complete"
+    assert document["machine"]["cores"] == os.cpu_count()
+    assert document["versions"]["python"]
+    assert document["settings"]["connections"] == 4
+    assert [(x["server"], x["size_bytes"]) for x in document["measurements"]] == [
+        (server, 65536),
+        (server, 4096),
+    ]
+    for one in document["measurements"]:
+        assert one["errors"] == {}
+        assert one["chunks"] > 0
+        assert one["body_bytes"] == one["chunks"] * (one["size_bytes"] // 188 * 188)
+        assert one["server_cpu_s"] > 0
+        assert one["store_calls"] > 0
+        assert one["peak_memory_bytes"] > 10_000_000
+        assert 0 < one["ack_ms"]["p50"] <= one["ack_ms"]["p99"] <= one["ack_ms"]["max"]
+
+
+@pytest.mark.parametrize("server", ["starlette", pytest.param("clipkeep", marks=needs_service)])
+def test_ingest_as_json_and_into_a_file(server: str, tmp_path: Path) -> None:
+    output = tmp_path / "results.json"
+    result = run("ingest", *TINY, "--devices", "20", "--only", server, "--json", "--output", str(output))
+    assert result.exit_code == 0, result.output
+    check_ingest(json.loads(result.stdout), server)
+    assert json.loads(output.read_text()) == json.loads(result.stdout)
+
+
+def test_ingest_as_a_table_says_its_time_in_advance() -> None:
+    result = run("ingest", *TINY, "--sizes", "4KiB", "--only", "starlette", "--latency-ms", "20")
+    assert result.exit_code == 0, result.output
+    assert "1 steps, about 4 s, at most 9 s" in result.stderr
+    assert "starlette" in result.stdout
+    assert "CPU-s/GB" in result.stdout
+
+
+def test_the_peer_runs_with_two_workers() -> None:
+    result = run("ingest", *TINY, "--sizes", "4KiB", "--only", "starlette", "--workers", "2", "--json")
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["measurements"]
+    assert one["chunks"] > 0
+
+
+@pytest.mark.parametrize("server", ["starlette", pytest.param("clipkeep", marks=needs_service)])
+def test_idle(server: str) -> None:
+    result = run("idle", "--connections", "30", "--only", server, "--json")
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["measurements"]
+    assert one["connections"] == 30
+    assert one["without"]["rss_bytes"] > 10_000_000
+    assert one["with_all"]["processes"] >= 1
+
+
+def test_entitlement() -> None:
+    pytest.importorskip("retention.bitmap")
+    result = run("entitlement", "--rows", "500", "--checks", "2500", "--json")
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["measurements"]
+    assert one["checks"] == 3000
+    assert 0 < one["best_ns"] <= one["median_ns"] <= one["p99_ns"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ingest", "--sizes", "huge"], "is not a size"),
+        (["ingest", "--runs", "0"], "runs: must be between 1 and 50"),
+        (["ingest", "--only", "apache"], "apache: is no server of this bench"),
+        (["idle", "--connections", "0"], "connections: must be between"),
+        (["entitlement", "--rows", "0"], "rows must be"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_a_line(arguments: list[str], words: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["ingest", "idle", "entitlement"])
+def test_help_teaches(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    for word in ("What:", "How:", "Good"):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_gives_what_was_measured_and_leaves_no_process(number: signal.Signals) -> None:
+    arguments = ["ingest", *TINY, "--sizes", "4KiB", "--runs", "40", "--only", "starlette", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        while "MB/s" not in process.stderr.readline():
+            assert process.poll() is None
+        time.sleep(0.5)  # well into the second step
+        children = _children(process.pid)
+        assert children
+        process.send_signal(number)
+        stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    document = json.loads(stdout)
+    assert document["ended"] == "interrupted"
+    assert 1 <= len(document["measurements"]) < 40
+    assert not any(session_stats(child) for child in children)
+
+
+def _children(parent: int) -> list[int]:
+    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+    return [int(pid) for pid in listed.split()]

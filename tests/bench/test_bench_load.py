@@ -1,0 +1,173 @@
+"""The load generator against small servers that behave, refuse, or hang up."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from bench.load import Device, Heads, Load, Target, parse_answer, quantiles_ms
+from bench.media import PACKET_BYTES, SYNC, transport_stream
+
+DEVICES = (Device(7, "SEVEN"), Device(9, "NINE"))
+
+
+@contextmanager
+def serving(handle: Callable[[socket.socket], None]) -> Iterator[Target]:
+    """A threaded server that gives every connection to `handle`, and closes it afterwards."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def converse(sock: socket.socket) -> None:
+        with sock:
+            sock.settimeout(10)
+            with suppress(OSError):
+                handle(sock)
+
+    def accept() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            threads.append(threading.Thread(target=converse, args=(sock,)))
+            threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield Target("127.0.0.1", listener.getsockname()[1], DEVICES)
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        accepting.join()
+        for thread in threads:
+            thread.join()
+
+
+def read_request(sock: socket.socket) -> tuple[bytes, bytes] | None:
+    """Return head and body of the next request, None at the end of the connection."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        received = sock.recv(65536)
+        if not received:
+            return None
+        data += received
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    while len(body) < length:
+        received = sock.recv(65536)
+        if not received:
+            return None
+        body += received
+    assert len(body) == length
+    return head, body
+
+
+def run(target: Target, size: int = 200_000, connections: int = 3) -> tuple[Load, list[str]]:
+    events: list[str] = []
+    return Load(target, transport_stream(size), connections, events.append), events
+
+
+def test_every_chunk_is_whole_unique_and_counted() -> None:
+    lines: list[bytes] = []
+    bodies: set[bytes] = set()
+
+    def handle(sock: socket.socket) -> None:
+        while (request := read_request(sock)) is not None:
+            lines.append(request[0])
+            bodies.add(request[1])
+            sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+
+    with serving(handle) as target:
+        load, events = run(target)
+        tally = load.run(warmup_s=0.1, window_s=0.4)
+    assert events == ["warm", "measured"]
+    assert not tally.errors
+    assert 0 < len(tally.acks_s) <= len(lines)
+    assert bodies == {bytes(transport_stream(200_000))}
+    paths = [line.split(b" ")[1] for line in lines]
+    assert len(set(paths)) == len(paths)
+    tokens = {line.split(b"/")[3]: line.split(b"Bearer ")[1].split(b"\r\n")[0] for line in lines}
+    assert tokens == {b"7": b"SEVEN", b"9": b"NINE"}
+    assert all(b"Clip-Duration-Ms: 4000" in line for line in lines)
+    document = tally.as_json(1000)
+    assert document["chunks"] == len(tally.acks_s)
+    assert document["bytes"] == 1000 * len(tally.acks_s)
+
+
+def test_other_statuses_are_errors_even_when_they_come_early() -> None:
+    def handle(sock: socket.socket) -> None:
+        sock.recv(10)
+        sock.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        while sock.recv(65536):
+            pass
+
+    with serving(handle) as target:
+        load, _ = run(target, connections=1)
+        tally = load.run(warmup_s=0.0, window_s=0.3, drain_s=0.1)
+    assert set(tally.errors) <= {"503"}
+    assert tally.errors["503"] >= 1
+    assert not tally.acks_s
+
+
+def test_a_server_that_hangs_up_is_an_error_and_bounded() -> None:
+    with serving(lambda sock: None) as target:
+        load, _ = run(target, size=200, connections=1)
+        tally = load.run(warmup_s=0.0, window_s=0.3, drain_s=0.1)
+    assert tally.errors.total() >= 1
+    assert not tally.acks_s
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", None),
+        (b"HTTP/1.1 201 Created\r\nContent-Le", None),
+        (b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\n{}", None),
+        (b"HTTP/1.1 201 Created\r\ncontent-length:2\r\n\r\n{}", (201, 44)),
+        (b"HTTP/1.1 204 No Content\r\n\r\nHTTP", (204, 27)),
+    ],
+)
+def test_parse_answer(data: bytes, found: tuple[int, int] | None) -> None:
+    assert parse_answer(data) == found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"SSH-2.0-hello\r\n\r\n", b"x" * 70_000],
+)
+def test_parse_answer_refuses_what_it_cannot_frame(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"Content-Length|invalid literal|too large"):
+        parse_answer(data)
+
+
+def test_heads_take_devices_in_turn_and_times_in_order() -> None:
+    heads = Heads(Target("h", 1, DEVICES), 188, start_ms=1000)
+    lines = [heads.next().split(b" ")[1] for _ in range(4)]
+    assert lines == [f"/v1/devices/{n}/chunks/{ms}".encode() for ms in (1000, 1001) for n in (7, 9)]
+
+
+def test_quantiles() -> None:
+    figures = quantiles_ms(array("d", [i / 1000 for i in range(101)]))
+    assert figures == pytest.approx({"p50": 50, "p90": 90, "p99": 99, "max": 100})
+    assert quantiles_ms(array("d")) == {"p50": 0, "p90": 0, "p99": 0, "max": 0}
+
+
+def test_target_survives_its_file(tmp_path: Path) -> None:
+    target = Target("127.0.0.1", 8080, DEVICES)
+    target.write(tmp_path / "target.json")
+    assert Target.read(tmp_path / "target.json") == target
+
+
+@pytest.mark.parametrize("size", [1, 187, 188, 189, 375, 376, 65_536])
+def test_transport_stream_is_whole_packets(size: int) -> None:
+    stream = transport_stream(size)
+    assert len(stream) == max(188, size // PACKET_BYTES * PACKET_BYTES)
+    assert set(stream[::PACKET_BYTES]) == {SYNC}
+    assert stream == transport_stream(size)

@@ -1,0 +1,209 @@
+"""Aggregation, tables, and the ways to share out cores and steps: all pure."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from bench.cli import parse_sizes
+from bench.errors import BenchError
+from bench.machine import Cores, share_out
+from bench.peers.starlette_peer import MAX_THREADS, THREADS, StarlettePeer, pool_threads
+from bench.procfs import stat_fields
+from bench.results import Measurement, ingest_document, ratios, summarise
+from bench.run import IngestSettings, forecast_s, plan
+from bench.servers import Server, all_servers, choose
+from bench.tables import duration_text, ingest_notes, ingest_tables, size_text
+
+MIB = 1024 * 1024
+
+ONE = Measurement(
+    server="clipkeep",
+    size_bytes=MIB,
+    run=1,
+    window_s=2.0,
+    chunks=2000,
+    body_bytes=2_000_000_000,
+    errors={},
+    ack_ms={"p50": 20.0, "p90": 30.0, "p99": 40.0, "max": 50.0},
+    server_cpu_s=1.9,
+    load_cpu_s=0.5,
+    store_cpu_s=0.5,
+    others_cpu_s=0.0,
+    store_calls=250,
+    peak_memory_bytes=300_000_000,
+    server_cores=1,
+    load_cores=1,
+)
+PEER = replace(ONE, server="starlette", body_bytes=400_000_000, chunks=400, store_calls=400)
+
+
+def test_a_measurement_derives_its_figures() -> None:
+    assert ONE.mb_per_s == 1000
+    assert ONE.cpu_s_per_gb == pytest.approx(0.95)
+    assert ONE.store_calls_per_1000 == 125
+    assert ONE.server_busy == pytest.approx(0.95)
+    assert ONE.load_busy == pytest.approx(0.5)
+
+
+def test_nothing_acknowledged_gives_no_figures_and_no_crash() -> None:
+    none = replace(ONE, chunks=0, body_bytes=0, errors={"503": 7})
+    assert none.mb_per_s == 0
+    assert none.cpu_s_per_gb is None
+    assert none.store_calls_per_1000 is None
+    (summary,) = summarise([none])
+    assert summary.cpu_s_per_gb is None
+    assert summary.errors == 7
+    assert ratios(summarise([none, PEER])) == []
+    assert shown([none])
+
+
+@pytest.mark.parametrize(
+    ("server_s", "load_s", "limited"),
+    [(1.0, 1.9, True), (1.9, 1.9, False), (1.0, 1.0, False)],
+)
+def test_the_load_is_the_limit_only_when_its_core_is_full_and_the_server_s_is_not(
+    server_s: float, load_s: float, limited: bool
+) -> None:
+    assert replace(ONE, server_cpu_s=server_s, load_cpu_s=load_s, store_cpu_s=0.0).limited_by_load is limited
+
+
+def test_other_work_on_the_machine_is_noticed() -> None:
+    assert not replace(ONE, others_cpu_s=0.2).disturbed
+    assert replace(ONE, others_cpu_s=0.21).disturbed
+
+
+def test_summaries_are_medians_by_size_and_server() -> None:
+    fast, slow = replace(ONE, run=2, window_s=1.0), replace(ONE, run=3, window_s=4.0)
+    small = replace(ONE, size_bytes=65536)
+    summaries = summarise([small, ONE, PEER, fast, slow])
+    assert [(x.size_bytes, x.server, x.runs) for x in summaries] == [
+        (MIB, "clipkeep", 3),
+        (MIB, "starlette", 1),
+        (65536, "clipkeep", 1),
+    ]
+    assert (summaries[0].mb_per_s, summaries[0].mb_per_s_min, summaries[0].mb_per_s_max) == (1000, 500, 2000)
+
+
+def test_ratios_need_both_at_one_size() -> None:
+    (ratio,) = ratios(summarise([ONE, PEER, replace(PEER, size_bytes=65536)]))
+    assert (ratio.peer, ratio.size_bytes) == ("starlette", MIB)
+    assert ratio.throughput == pytest.approx(5)
+    assert ratio.cpu == pytest.approx(0.2)
+
+
+def test_the_document_is_json_and_complete() -> None:
+    facts = {"commit": "abc"}
+    document = ingest_document(facts, {"runs": 1}, [ONE, PEER], {"nginx": "not there"}, "complete")
+    again = json.loads(json.dumps(document))
+    assert again["ended"] == "complete"
+    assert again["commit"] == "abc"
+    assert again["skipped"] == {"nginx": "not there"}
+    assert [x["mb_per_s"] for x in again["measurements"]] == [1000, 200]
+    assert again["ratios"][0]["throughput"] == pytest.approx(5)
+
+
+def shown(measurements: list[Measurement]) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    for table in ingest_tables(measurements):
+        console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_tables_fit_80_columns() -> None:
+    text = shown([ONE, PEER, replace(ONE, size_bytes=256 * 1024), replace(PEER, size_bytes=256 * 1024)])
+    assert "…" not in text
+    assert "5.00 ×" in text
+    assert "256 KiB" in text
+
+
+def test_notes_say_what_a_reader_must_know() -> None:
+    limited = replace(ONE, server_cpu_s=0.1, load_cpu_s=2.0, others_cpu_s=1.0, errors={"503": 3})
+    notes = "\n".join(ingest_notes([limited], {"tusd": "no go"}))
+    for words in ("skipped tusd: no go", "load generator was the limit", "other work", "3 uploads", "503"):
+        assert words in notes
+    assert ingest_notes([ONE], {}) == []
+
+
+def test_plan_interleaves_and_alternates() -> None:
+    settings = IngestSettings(sizes=(2000, 1000), runs=2, seconds=3, warmup=1)
+    servers: tuple[Server, ...] = all_servers()
+    steps = [(x.run, x.size_bytes, x.server.name) for x in plan(settings, servers)]
+    names = [server.name for server in servers]
+    assert steps == [
+        *((1, size, name) for size in (2000, 1000) for name in names),
+        *((2, size, name) for size in (2000, 1000) for name in reversed(names)),
+    ]
+    assert forecast_s(settings, len(servers)) == len(steps) * 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sizes": ()}, {"sizes": (17 * MIB,)}, {"runs": 0}, {"connections": 10_001}, {"seconds": 0.0}],
+)
+def test_settings_are_bounded(change: dict[str, object]) -> None:
+    with pytest.raises(BenchError, match="must be between"):
+        replace(IngestSettings(), **change).checked()  # type: ignore[arg-type]
+    assert IngestSettings().checked() == IngestSettings()
+
+
+def test_cores_are_kept_apart_when_there_are_enough() -> None:
+    assert share_out([5, 3], 1) == Cores((3,), (5,))
+    assert share_out([0, 1, 2, 3], 2) == Cores((0, 1), (2, 3))
+    assert share_out([0], 1) == Cores((), ())
+    assert share_out([0, 1], 2) == Cores((), ())
+    with pytest.raises(BenchError):
+        share_out([0], 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("1MiB,256KiB,64KiB", (MIB, 262_144, 65_536)),
+        ("188", (188,)),
+        ("64k, 2m", (65_536, 2 * MIB)),
+        ("512 kib", (524_288,)),
+        ("7b", (7,)),
+    ],
+)
+def test_parse_sizes(text: str, sizes: tuple[int, ...]) -> None:
+    assert parse_sizes(text) == sizes
+
+
+@pytest.mark.parametrize("text", ["", "1,", "big", "1GiB", "-5", "1.5MiB", "1kk"])
+def test_parse_sizes_refuses(text: str) -> None:
+    with pytest.raises(BenchError, match="is not a size"):
+        parse_sizes(text)
+
+
+def test_words_for_sizes_and_times() -> None:
+    assert [size_text(x) for x in (MIB, 65536, 1000)] == ["1 MiB", "64 KiB", "1000 B"]
+    assert [duration_text(x) for x in (119, 150)] == ["119 s", "2.5 min"]
+
+
+def test_servers_are_chosen_by_name() -> None:
+    assert [server.name for server in choose([])] == ["clipkeep", "starlette"]
+    assert [server.name for server in choose(["starlette"])] == ["starlette"]
+    with pytest.raises(BenchError, match="known: clipkeep, starlette"):
+        choose(["apache"])
+
+
+def test_a_peer_that_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert StarlettePeer().available() is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    reason = StarlettePeer().available()
+    assert reason is not None
+    assert "pip install" in reason
+
+
+def test_the_peer_gets_threads_for_the_store_s_latency() -> None:
+    assert [pool_threads(x) for x in (0.0, 0.05, 10.0)] == [THREADS, THREADS + 50, MAX_THREADS]
+
+
+def test_stat_fields_survive_a_name_with_parentheses() -> None:
+    assert stat_fields("12 (a) b) S 1 12 34")[:4] == ["S", "1", "12", "34"]
