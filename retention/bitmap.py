@@ -378,7 +378,8 @@ class EntitlementBitmap:
         """Return the devices, ascending, with no entitled day from `today - grace_days` on.
 
         PRESENT ones only, neither TERMINATED (`devices_with`) nor ERASED; suspension makes no difference.
-        A device that never had a plan, or whose next plan starts beyond the row's reach, is among them.
+        Among them are devices that never had a plan, whose next plan starts beyond the row's reach, or whose
+        retention is shorter than the grace, so that the row begins after the days of grace do.
 
         Raises:
             CallerError: `bad_days`, a day number or a grace that is negative.
