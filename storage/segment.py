@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage import checksums
-from storage.errors import CorruptError, SegmentCorrupt
+from storage.errors import CallerError, CorruptError, SegmentCorrupt
 
 MAGIC = b"CLIPSEG1"
 FOOTER_MAGIC = b"CLIPEND1"
@@ -60,6 +60,7 @@ _AAD = struct.Struct("<Iq")
 _FOOTER = struct.Struct("<8sHHIIIIIIQ16x")
 FOOTER_BYTES = _FOOTER.size + 4
 assert FOOTER_BYTES == 64
+MIN_SEGMENT_BYTES = len(MAGIC) + FOOTER_BYTES
 VERSION = 1
 
 
@@ -88,10 +89,13 @@ class SegmentWriter:
     The encryption is the copy: plaintext goes from the receive buffer straight into its place here.
 
     Args:
-        buffer: the memory to fill. It stays the caller's; `seal` may shorten it (see there).
+        buffer: the memory to fill, at most MAX_SEGMENT_BYTES. It stays the caller's; `seal` may shorten it
+            (see there), so nothing else may hold a view of it then.
     """
 
     def __init__(self, buffer: bytearray) -> None:
+        if len(buffer) > MAX_SEGMENT_BYTES:
+            raise CallerError(f"{len(buffer)} bytes: no reader takes a segment above {MAX_SEGMENT_BYTES}")
         self._buffer = buffer
         self._view = memoryview(buffer)
         self._index = bytearray()
@@ -131,8 +135,14 @@ class SegmentWriter:
 
         Returns:
             The chunk's ordinal in this segment.
+
+        Raises:
+            CallerError: a chunk or a nonce that no reader would take back; nothing was added.
         """
         length = len(plaintext)
+        # AES-GCM takes other nonces too, but the index would cut them: the chunk could never be read.
+        if not 0 < length <= MAX_CHUNK_BYTES or len(nonce) != NONCE_BYTES:
+            raise CallerError(f"a chunk of {length} bytes with a nonce of {len(nonce)} cannot be stored")
         start = self.used_bytes
         end = start + length + TAG_BYTES
         cipher.encrypt_into(nonce, plaintext, _AAD.pack(device, capture_ms), self._view[start:end])
@@ -190,8 +200,11 @@ class SegmentWriter:
 
 def restore_capacity(buffer: bytearray, capacity: int) -> None:
     """Give a buffer that `SegmentWriter.seal` shortened its full length back, without new memory."""
-    if len(buffer) < capacity:
-        buffer.extend(bytes(capacity - len(buffer)))
+    while len(buffer) < capacity:  # in pieces that stay in the cache: no block of zeros as large as the gap
+        buffer += _ZEROS[: capacity - len(buffer)]
+
+
+_ZEROS = bytes(64 * 1024)
 
 
 def _zstd_bound(size: int) -> int:
@@ -226,7 +239,8 @@ def parse_footer(tail: bytes, object_bytes: int, *, subject: str = "") -> Footer
         raise SegmentCorrupt("footer checksum does not match: flipped bits", subject=subject)
     if version != VERSION:
         raise SegmentCorrupt(f"footer version {version}: this release reads {VERSION}", subject=subject)
-    if offset + size + FOOTER_BYTES != object_bytes or offset < len(MAGIC):
+    smallest = len(MAGIC) + chunks * (TAG_BYTES + 1)
+    if object_bytes > MAX_SEGMENT_BYTES or offset + size + FOOTER_BYTES != object_bytes or offset < smallest:
         raise SegmentCorrupt(f"object size {object_bytes} is not what the footer says: cut", subject=subject)
     return Footer(class_days, expires_on, chunks, offset, size, index_crc, body_crc, segment_id)
 
@@ -244,12 +258,15 @@ def parse_index(compressed: bytes, footer: Footer, *, subject: str = "") -> np.n
         raise SegmentCorrupt("index checksum does not match: cut or flipped bits", subject=subject)
     raw_bytes = footer.chunks * INDEX_DTYPE.itemsize
     try:
+        # Asked first: the decompressor would make room for whatever the frame says.
+        if zstandard.frame_content_size(compressed) != raw_bytes:
+            raise SegmentCorrupt("index: not the number of rows the footer says", subject=subject)
         raw = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=raw_bytes)
     except zstandard.ZstdError as error:
         raise SegmentCorrupt(f"index does not decompress: {error}", subject=subject) from error
-    if len(raw) != raw_bytes:
-        raise SegmentCorrupt("index: not the number of rows the footer says", subject=subject)
     index = np.frombuffer(raw, dtype=INDEX_DTYPE)
+    if not ((index["length"] > 0) & (index["length"] <= MAX_CHUNK_BYTES)).all():
+        raise SegmentCorrupt("index: a chunk length out of bounds", subject=subject)
     stored = index["length"].astype(np.int64) + TAG_BYTES
     starts = np.concatenate(([len(MAGIC)], len(MAGIC) + np.cumsum(stored)))
     if not np.array_equal(starts[:-1], index["offset"]) or int(starts[-1]) != footer.index_offset:
@@ -263,7 +280,7 @@ def parse_segment(data: bytes | bytearray, *, subject: str = "") -> tuple[Footer
     Raises:
         SegmentCorrupt: anything is not what was written.
     """
-    if len(data) < len(MAGIC) + FOOTER_BYTES or len(data) > MAX_SEGMENT_BYTES:
+    if not MIN_SEGMENT_BYTES <= len(data) <= MAX_SEGMENT_BYTES:
         raise SegmentCorrupt(f"{len(data)} bytes cannot be a segment", subject=subject)
     if data[: len(MAGIC)] != MAGIC:
         raise SegmentCorrupt("magic: this is not a segment", subject=subject)
@@ -282,7 +299,7 @@ def decrypt_chunk(cipher: AESGCM, nonce: bytes, stored: bytes, *, device: int, c
     """
     try:
         return cipher.decrypt(nonce, stored, _AAD.pack(device, capture_ms))
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # ValueError: a nonce of a length that GCM does not know
         raise CorruptError(
             "the stored bytes do not authenticate as this chunk",
             subject=f"device {device} at {capture_ms}",
