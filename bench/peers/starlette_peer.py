@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
@@ -34,11 +35,10 @@ PUTS_PER_S = 1000
 """What one core does at best: a slow store needs this many times its latency in threads (Little's law)."""
 MAX_THREADS = 128
 BACKLOG = 2048
-_THREADS_VARIABLE = "CLIPKEEP_BENCH_THREADS"
 
 
-def make_app() -> Starlette:
-    """Build the app from the environment: each uvicorn worker imports this module anew."""
+def make_app(threads: int) -> Starlette:
+    """Build the app; where the store is comes from the environment."""
     import anyio.to_thread
     import boto3
     from botocore.config import Config
@@ -47,7 +47,6 @@ def make_app() -> Starlette:
     from starlette.responses import Response
     from starlette.routing import Route
 
-    threads = int(os.environ[_THREADS_VARIABLE])
     client = boto3.client(
         "s3",
         endpoint_url=os.environ["CLIPKEEP_BENCH_S3_ENDPOINT"],
@@ -108,21 +107,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.peers.starlette_peer", description="the plain upload server")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--fd", type=int, help="listening socket of the first worker")
     options = parser.parse_args()
-    os.environ[_THREADS_VARIABLE] = str(options.threads)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
-    uvicorn.run(
-        "bench.peers.starlette_peer:make_app",
-        factory=True,
-        fd=listener.fileno(),
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="warning",
-        lifespan="on",
-        workers=options.workers,
+    if options.fd is None:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        _start_more(options.workers - 1, options.threads, listener.fileno())
+        print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
+    else:
+        listener = socket.socket(fileno=options.fd)
+    config = uvicorn.Config(
+        make_app(options.threads), loop="uvloop", http="httptools", access_log=False, log_level="warning"
     )
+    # Not `uvicorn.run(fd=…)`, which takes the socket for a Unix one and leaves TCP_NODELAY off.
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _start_more(workers: int, threads: int, fd: int) -> None:
+    """Start workers that accept from the same socket. The end of the process group is theirs too."""
+    for _ in range(workers):
+        argv = [
+            sys.executable,
+            "-m",
+            "bench.peers.starlette_peer",
+            "--threads",
+            str(threads),
+            "--fd",
+            str(fd),
+        ]
+        subprocess.Popen(argv, pass_fds=[fd])
 
 
 if __name__ == "__main__":
