@@ -1,0 +1,397 @@
+"""Objects in a bucket of S3 or of anything that speaks it. The only file that knows boto3.
+
+Permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject` on `bucket/prefix/*` and `s3:ListBucket` on the
+bucket. Without `s3:ListBucket`, S3 answers 403 instead of 404 for an object that does not exist, and a
+missing object then reads as `StoreDenied`.
+
+How the bytes go out. A segment is sent from the bytearray it was packed in, without a copy and without a
+hash pass over it. That takes five things of botocore (read in its source, kept by tests/storage/test_s3.py):
+- the caller's CRC-32 goes as `ChecksumCRC32`, so that botocore computes none (and S3 verifies ours);
+- `payload_signing_enabled: False`, else the signer reads the whole body for SHA-256;
+- a bytearray: `memoryview` is refused, and a file object is read in slices and gets `Expect: 100-continue`,
+  which waits up to a second for an answer before the body. A bytearray gets no `Expect`, so that there is no
+  handler to remove;
+- the signer in Python: where awscrt is installed botocore signs with that, which copies the body into a
+  stream that nobody reads (2.8 instead of 2.1 ms of CPU for 8 MiB, and the memory);
+- a send timeout of its own, see `_PatientConnection`.
+
+Considerations:
+- The bucket must not be versioned (or must expire noncurrent versions at once): on a versioned bucket a
+  delete only hides the bytes. They are encrypted, so erasure holds; the space is not freed.
+- `DeleteObjects` carries `Content-MD5` beside the CRC-32 that boto3 sends since 1.36, because MinIO until
+  2025, CubeFS and others insist on it. S3 takes both. The body is at most 600 KB: a millisecond.
+- An endpoint of one's own is addressed by path: `bucket.host` needs DNS and certificates few have.
+- A put that failed may still take effect later: a server can finish what its client gave up on.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import boto3
+from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
+
+from storage._arguments import checked_batch, checked_range
+from storage.errors import (
+    CallerError,
+    ClipkeepError,
+    CorruptError,
+    ObjectMissing,
+    StoreDenied,
+    StoreFull,
+    StoreUnavailable,
+)
+from storage.objects import MAX_KEY_CHARS, ObjectInfo, ObjectStore, checked_key
+
+MAX_S3_KEY_BYTES = 1024
+ADDRESSES = 8
+"""Most addresses one name is tried at: what S3's name servers return; each costs a connect timeout."""
+BACKOFF_CAP_S = 20.0
+RETRY_AFTER_S = 5.0
+"""botocore's standard mode waits up to 2^n s (at most the cap) after the n-th throttled attempt, and up to
+this much longer when the server asks for it."""
+
+_PLAIN_SIGNER = "clipkeep-s3v4"
+_THROTTLED = frozenset(
+    {
+        "SlowDown",
+        "SlowDownRead",
+        "SlowDownWrite",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "TooManyRequests",
+        "TooManyRequestsException",
+        "BandwidthLimitExceeded",
+    }
+)
+# S3 itself never fills up; these are MinIO's, Ceph's (a 403) and RustFS's words for it.
+_FULL = frozenset(
+    {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "XRustfsQuotaExceeded"}
+)
+_DIGEST = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+)
+_TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "IncompleteBody", "OperationAborted"})
+_NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+_WHAT_TO_DO = {
+    "NoSuchBucket": "create the bucket or correct its name",
+    "InvalidAccessKeyId": "the access key is unknown to this store: correct AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret does not belong to the access key: correct AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "the session's credentials have expired: renew them",
+    "RequestTimeTooSkewed": "this machine's clock differs from the store's: synchronise it",
+    "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION to it",
+    "AuthorizationHeaderMalformed": "the region is wrong: set AWS_DEFAULT_REGION to the bucket's",
+}
+
+
+class S3Store(ObjectStore):
+    """An object store below a prefix of a bucket. Threads may share it.
+
+    Args:
+        bucket: its name; it must exist.
+        prefix: what all keys begin with, without slashes at the ends; may be empty.
+        endpoint_url: of a server other than AWS.
+        region: of the bucket; boto3's own sources when None, and us-east-1 beside an endpoint.
+        max_connections: kept open, and so the number of calls in flight worth having.
+        connect_timeout_s: to reach one address; the TLS handshake gets as long again.
+        read_timeout_s: for the body to leave, and then for each part of the answer to come.
+        attempts: of one call, in all.
+        client: a ready client instead, for tests; the settings above are then the caller's to match.
+
+    Raises:
+        CallerError: a prefix or an endpoint that cannot be used.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        max_connections: int = 32,
+        connect_timeout_s: float = 3.0,
+        read_timeout_s: float = 20.0,
+        attempts: int = 3,
+        client: Any = None,
+    ) -> None:
+        if prefix and len(checked_key(prefix)) + 1 + MAX_KEY_CHARS > MAX_S3_KEY_BYTES:
+            raise CallerError("the prefix leaves too little room for keys", subject=prefix, code="bad_prefix")
+        self._bucket = bucket
+        self._prefix = prefix + "/" if prefix else ""
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._attempts = attempts
+        if client is None:
+            config = Config(
+                connect_timeout=connect_timeout_s,
+                read_timeout=read_timeout_s,
+                max_pool_connections=max_connections,
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                # Our own CRC-32 where it matters, no pass over the body elsewhere.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                tcp_keepalive=True,
+                s3={
+                    "payload_signing_enabled": False,
+                    "addressing_style": "path" if endpoint_url else "auto",
+                },
+            )
+            client = _client(endpoint_url, region, config, send_timeout_s=read_timeout_s)
+        self._client = client
+
+    @property
+    def put_bound_s(self) -> float:
+        """The longest that a `put` can take, in seconds.
+
+        Each attempt: every address of the name refuses to answer until the last, then the handshake, the
+        body, the answer, each to the end of its timeout. One attempt more than configured, for a redirect to
+        the bucket's region, and the longest waits between them. Not in it, because nothing here bounds them:
+        the resolver's own time, fetching of credentials, and a server that sends its answer byte by byte.
+        """
+        attempt_s = (ADDRESSES + 1) * self._connect_timeout_s + 2 * self._read_timeout_s
+        waits_s = sum(min(2.0**n, BACKOFF_CAP_S) + RETRY_AFTER_S for n in range(self._attempts - 1))
+        return (self._attempts + 1) * attempt_s + waits_s
+
+    # The interface
+
+    def put(self, key: str, body: bytearray, crc32: int) -> None:
+        """As promised by `ObjectStore.put`; takes at most `put_bound_s`. An empty body is an object of 0
+        bytes."""
+        checksum = base64.b64encode(crc32.to_bytes(4, "big")).decode("ascii")
+        with _translated(checked_key(key)):
+            answer = self._client.put_object(
+                Bucket=self._bucket, Key=self._prefix + key, Body=body, ChecksumCRC32=checksum
+            )
+        stored = answer.get("ChecksumCRC32", checksum)
+        if stored != checksum:
+            raise CorruptError(
+                f"the store computed another CRC-32 ({stored}) than was sent ({checksum})",
+                subject=key,
+                code="bad_digest",
+            )
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        checked_range(key, start, length)
+        if length == 0:  # HTTP has no empty range
+            return self._empty_range(key, start)
+        with self._missing_only_if_sure(), _translated(key, of_object=True):
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=self._prefix + key, Range=f"bytes={start}-{start + length - 1}"
+            )
+            body = answer["Body"]
+            try:
+                # Looked at before the body is read: a server that ignores ranges sends the whole object.
+                begins = answer.get("ContentRange", "bytes 0-").startswith(f"bytes {start}-")
+                if answer.get("ContentLength") != length or not begins:
+                    raise CorruptError(
+                        f"{length} bytes were asked for from {start}, the store has {answer.get('ContentLength')}"
+                        f" ({answer.get('ContentRange', 'no range')})",
+                        subject=key,
+                        code="short_object",
+                    )
+                data: bytes = body.read()
+                return data
+            finally:
+                body.close()
+
+    def delete_many(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """As promised by `ObjectStore.delete_many`; a key's error code is S3's, or `Unconfirmed` for a key
+        that the answer does not mention."""
+        distinct = checked_batch(keys)
+        if not distinct:
+            return {}
+        with _translated(f"{len(distinct)} keys from {distinct[0]}"):
+            answer = self._client.delete_objects(
+                Bucket=self._bucket,
+                Delete={"Objects": [{"Key": self._prefix + key} for key in distinct], "Quiet": False},
+            )
+        said: dict[str, str | None] = {entry["Key"]: None for entry in answer.get("Deleted", ())}
+        for entry in answer.get("Errors", ()):
+            code = entry.get("Code") or "Unknown"
+            said[entry.get("Key", "")] = None if code == "NoSuchKey" else code
+        return {key: said.get(self._prefix + key, "Unconfirmed") for key in distinct}
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """As promised by `ObjectStore.list`, in pages of 1000."""
+        with _translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    key = entry["Key"][len(self._prefix) :]
+                    yield ObjectInfo(key, entry["Size"], entry["LastModified"].timestamp())
+
+    def head(self, key: str) -> ObjectInfo:
+        checked_key(key)
+        with self._missing_only_if_sure(), _translated(key, of_object=True):
+            answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        return ObjectInfo(key, answer["ContentLength"], answer["LastModified"].timestamp())
+
+    def server_time_s(self) -> float | None:
+        """The `Date` of HeadBucket's answer (whole seconds), or of a listing of one key where a policy
+        refuses HeadBucket."""
+        try:
+            with _translated(self._bucket):
+                answer = self._client.head_bucket(Bucket=self._bucket)
+        except StoreDenied:  # also where the bucket is missing: unlike a HEAD, this answer says so
+            with _translated(self._bucket):
+                answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        return _date_s(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextmanager
+    def _missing_only_if_sure(self) -> Iterator[None]:
+        """A bare 404 says little: a HEAD has no error body, and a proxy's 404 is not the bucket's. So ask
+        whether the bucket is there before an object is called missing; that should be rare enough."""
+        try:
+            yield
+        except ObjectMissing:
+            self.server_time_s()
+            raise
+
+    def _empty_range(self, key: str, start: int) -> bytes:
+        size_bytes = self.head(key).size_bytes
+        if start > size_bytes:
+            raise CorruptError(
+                f"has {size_bytes} bytes, none can be read from {start}", subject=key, code="short_object"
+            )
+        return b""
+
+
+class _PatientConnection:
+    """Gives the body a timeout of its own.
+
+    urllib3 sends the body under the *connect* timeout (urllib3#857, open since 2016). With 3 s and 32 puts of
+    8 MiB in flight, puts fail on any link below 90 MB/s, and their retries keep it busy. So the send gets as
+    long as the wait for the answer.
+    """
+
+    send_timeout_s: float
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        this: Any = self
+        if this.sock is None:
+            this.connect()
+        # `request` puts it on the open socket; the pool sets what follows after the body.
+        this.timeout = self.send_timeout_s
+        return super().request(*args, **kwargs)  # type: ignore[misc]
+
+
+def _client(endpoint_url: str | None, region: str | None, config: Config, send_timeout_s: float) -> Any:
+    # A session of its own: sessions are not thread-safe, and the default one is everybody's.
+    session = boto3.session.Session()
+    if endpoint_url and region is None and session.region_name is None:
+        region = "us-east-1"  # what servers of one's own sign with unless told otherwise
+    try:
+        client = session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise CallerError(f"S3 can't be used like this: {error}", subject=endpoint_url or "") from error
+    # botocore's public configuration has no send timeout. Should these names move, this line fails at once.
+    pools = client._endpoint.http_session._pool_classes_by_scheme
+    for scheme, pool, connection in (
+        ("http", AWSHTTPConnectionPool, AWSHTTPConnection),
+        ("https", AWSHTTPSConnectionPool, AWSHTTPSConnection),
+    ):
+        patient = type("Patient", (_PatientConnection, connection), {"send_timeout_s": send_timeout_s})
+        pools[scheme] = type("PatientPool", (pool,), {"ConnectionCls": patient})
+    # An entry of our own in botocore's table of signers, so that no other client is affected.
+    AUTH_TYPE_MAPS[_PLAIN_SIGNER] = S3SigV4Auth
+    client.meta.events.register("choose-signer.s3", _sign_without_copy)
+    client.meta.events.register("before-call.s3.DeleteObjects", _add_content_md5)
+    return client
+
+
+def _sign_without_copy(signature_version: object, **_: Any) -> str | None:
+    """Other versions (unsigned, S3 Express, multi-region) stay as they are."""
+    return _PLAIN_SIGNER if signature_version in ("s3v4", "v4") else None
+
+
+def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode("ascii")
+
+
+def _date_s(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _translated(subject: str, *, of_object: bool = False) -> Iterator[None]:
+    """Run calls of the client; what they raise leaves as one of ours. `of_object`: a 404 is a missing object."""
+    try:
+        yield
+    except ClientError as error:
+        raise _from_answer(error, subject, of_object) from error
+    except _NO_CREDENTIALS as error:
+        raise StoreDenied(
+            f"no usable credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
+            subject=subject,
+        ) from error
+    except ParamValidationError as error:
+        raise CallerError(f"S3 can't be asked this: {error}", subject=subject) from error
+    except (BotoCoreError, ResponseParserError, HTTPError, OSError) as error:  # the last two: reading a body
+        raise StoreUnavailable(f"the store did not answer: {error}", subject=subject) from error
+
+
+def _from_answer(error: ClientError, subject: str, of_object: bool) -> ClipkeepError:
+    """Whose fault an error answer is. Some servers know few codes, so the status decides what a code does not."""
+    answer = error.response
+    code = str(answer.get("Error", {}).get("Code", ""))
+    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    said = f"{code or status}: {answer.get('Error', {}).get('Message') or 'no message'}"
+    if code in _FULL or status == 507:
+        return StoreFull(f"no space left ({said}): free some or raise the quota", subject=subject)
+    if code in _THROTTLED or status == 429:
+        return StoreUnavailable(
+            f"the store asks for fewer requests ({said})", subject=subject, code="slow_down"
+        )
+    if code in _TRANSIENT or status >= 500 or status in (0, 408, 409):
+        return StoreUnavailable(f"the store failed ({said})", subject=subject)
+    if code in _DIGEST:
+        return CorruptError(f"the store received other bytes ({said})", subject=subject, code="bad_digest")
+    if code == "InvalidRange" or status == 416:
+        return CorruptError(
+            f"the object ends before the range ({said})", subject=subject, code="short_object"
+        )
+    if of_object and (code == "NoSuchKey" or (status == 404 and code != "NoSuchBucket")):
+        return ObjectMissing("no such object", subject=subject)
+    what_to_do = _WHAT_TO_DO.get(code, "check the credentials, the bucket and its policy")
+    return StoreDenied(f"the store refused ({said}): {what_to_do}", subject=subject)

@@ -1,0 +1,141 @@
+"""A server that shows what a client really sends, and answers whatever a test wants.
+
+It speaks just enough HTTP/1.1: a head, a body of `Content-Length`, keep-alive. Bodies are read through one
+small buffer and only small ones are kept, so that a test can count the client's own memory.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from io import BufferedReader
+
+from storage.checksums import crc32
+
+KEPT_BODY_BYTES = 1 << 16
+
+
+@dataclass
+class Request:
+    method: str
+    target: str
+    headers: dict[str, str]
+    body_bytes: int = 0
+    body_crc32: int = 0
+    body: bytes = field(default=b"", repr=False)
+
+
+Answer = Callable[[Request], bytes | None]
+"""The raw bytes to send, or None to hang up."""
+
+
+def response(status: int, body: bytes = b"", **headers: object) -> bytes:
+    """A response; header names are given with `_` for `-`, and `Content-Length` may be overruled."""
+    fields = {"Content-Length": len(body)} | {
+        name.replace("_", "-"): value for name, value in headers.items()
+    }
+    lines = [
+        f"HTTP/1.1 {status} Status",
+        *(f"{name}: {value}" for name, value in fields.items() if value is not None),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+def s3_error(status: int, code: str) -> bytes:
+    return response(status, f"<Error><Code>{code}</Code><Message>in a word</Message></Error>".encode())
+
+
+class RawServer:
+    """Listens on a free port of 127.0.0.1 until closed.
+
+    Args:
+        tls: speak HTTPS with this certificate.
+
+    Attributes:
+        answer: asked for every request; may be replaced at any time.
+        before_body: called between a head and its body, for a server that is slow to read.
+        requests: all of them, in order.
+        connections: how many were made.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self.answer: Answer = lambda request: response(200)
+        self.before_body: Callable[[], object] = lambda: None
+        self.requests: list[Request] = []
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        for one in (self._listener, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            if self._tls is not None:
+                try:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+                except OSError:
+                    continue
+            self._open.append(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection, connection.makefile("rb") as stream:
+                while (request := self._read(stream)) is not None:
+                    self.requests.append(request)
+                    answer = self.answer(request)
+                    if answer is None:
+                        return
+                    connection.sendall(answer)
+                    if b"\r\nConnection: close" in answer:
+                        return
+        except OSError:
+            return
+
+    def _read(self, stream: BufferedReader) -> Request | None:
+        line = stream.readline().decode()
+        if not line:
+            return None
+        method, target, _ = line.split()
+        request = Request(method, target, {})
+        while (line := stream.readline().decode().rstrip("\r\n")) != "":
+            name, value = line.split(":", 1)
+            request.headers[name.lower()] = value.strip()
+        self.before_body()
+        remaining = int(request.headers.get("content-length", "0"))
+        buffer = bytearray(KEPT_BODY_BYTES)
+        while remaining:
+            count = stream.readinto(memoryview(buffer)[: min(remaining, len(buffer))])
+            if not count:
+                return None
+            piece = memoryview(buffer)[:count]
+            request.body_crc32 = crc32(piece, request.body_crc32)
+            request.body_bytes += count
+            if request.body_bytes <= KEPT_BODY_BYTES:
+                request.body += bytes(piece)
+            remaining -= count
+        return request
