@@ -1,0 +1,233 @@
+"""Every object store against the contract, and each by its own particulars."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto.s3.models import s3_backends
+from moto.s3.responses import S3Response
+from moto.server import ThreadedMotoServer
+
+from storage.errors import StoreDenied
+from storage.faults import Fault, FaultKind, FaultyStore, no_faults, random_plan
+from storage.local import LocalStore
+from storage.memory import MemoryStore
+from storage.s3 import S3Store
+from tests.storage.store_contract import Around, Outage, StoreContract, put
+
+BUCKET = "recordings"
+
+
+class TestMemoryStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        return MemoryStore()
+
+    @pytest.fixture
+    def around(self, store: MemoryStore) -> Around:
+        return Around(store.objects.get, store.objects.__setitem__)
+
+    @pytest.fixture
+    def outage(self) -> Outage:
+        pytest.skip("memory is never away")
+
+    def test_times_are_of_the_clock_it_was_given(self) -> None:
+        clock = itertools.count(1_700_000_000)
+        store = MemoryStore(now_s=lambda: float(next(clock)))
+        put(store, "a", b"")
+        assert store.head("a").modified_s == 1_700_000_000.0
+        assert store.server_time_s() == 1_700_000_001.0
+        assert MemoryStore().server_time_s() is None
+
+
+class TestLocalStore(StoreContract):
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        return tmp_path / "objects"
+
+    @pytest.fixture
+    def store(self, root: Path) -> LocalStore:
+        return LocalStore(root, create=True)
+
+    @pytest.fixture
+    def around(self, root: Path) -> Around:
+        def read(key: str) -> bytes | None:
+            return (root / key).read_bytes() if (root / key).is_file() else None
+
+        def write(key: str, body: bytes) -> None:
+            (root / key).parent.mkdir(parents=True, exist_ok=True)
+            (root / key).write_bytes(body)
+
+        return Around(read, write)
+
+    @pytest.fixture
+    def outage(self, root: Path) -> Outage:
+        @contextmanager
+        def unmounted() -> Iterator[None]:
+            """What an unmounted disk leaves behind: the empty folder it was mounted on."""
+            away = root.with_name("away")
+            root.rename(away)
+            root.mkdir()
+            try:
+                yield
+                assert list(root.iterdir()) == []
+            finally:
+                root.rmdir()
+                away.rename(root)
+
+        return unmounted
+
+
+@pytest.fixture(scope="module")
+def moto_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def moto(moto_port: int) -> Iterator[list[Any]]:
+    """A running server, in a list: the outage replaces it by another, over the same objects."""
+    running = [_moto(moto_port)]
+    yield running
+    running[0].stop()
+
+
+def _moto(port: int) -> Any:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    return server
+
+
+@pytest.fixture(scope="module")
+def s3(moto: list[Any], moto_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    """One for all tests: making a client takes longer than most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_CONFIG_FILE", str(tmp_path_factory.mktemp("aws") / "none"))
+        store = S3Store(BUCKET, "deep/prefix", endpoint_url=f"http://127.0.0.1:{moto_port}", attempts=1)
+        yield store
+        store.close()
+
+
+class TestS3Store(StoreContract):
+    verifies_crc32 = False  # moto takes any; that S3's refusal is understood, test_s3.py tests
+
+    @pytest.fixture
+    def store(self, s3: S3Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+        # moto reads an object's file after another thread has overwritten it, and answers 500.
+        lock, put_object = threading.Lock(), S3Response.put_object
+
+        def one_at_a_time(response: S3Response) -> Any:
+            with lock:
+                return put_object(response)
+
+        monkeypatch.setattr(S3Response, "put_object", one_at_a_time)
+        self.backend.create_bucket(BUCKET, "us-east-1")
+        yield s3
+        self.backend.reset()
+
+    @property
+    def backend(self) -> Any:
+        return s3_backends["123456789012"]["aws"]
+
+    @pytest.fixture
+    def around(self, store: S3Store) -> Around:
+        def read(key: str) -> bytes | None:
+            found = self.backend.buckets[BUCKET].keys.get(f"deep/prefix/{key}")
+            return None if found is None else found.value
+
+        def write(key: str, body: bytes) -> None:
+            self.backend.put_object(BUCKET, f"deep/prefix/{key}", body)
+
+        return Around(read, write)
+
+    @pytest.fixture
+    def outage(self, moto: list[Any], moto_port: int) -> Outage:
+        @contextmanager
+        def stopped() -> Iterator[None]:
+            moto[0].stop()
+            try:
+                yield
+            finally:
+                moto[0] = _moto(moto_port)
+
+        return stopped
+
+    def test_neighbours_outside_the_prefix_are_not_ours(self, store: S3Store) -> None:
+        for key in ("other/a", "deep/prefix2/a", "deep/prefi"):
+            self.backend.put_object(BUCKET, key, b"x")
+        put(store, "a", b"x")
+        assert [info.key for info in store.list("")] == ["a"]
+
+    def test_no_prefix_is_a_prefix(self, store: S3Store, moto_port: int) -> None:
+        bare = S3Store(BUCKET, "", endpoint_url=f"http://127.0.0.1:{moto_port}")
+        put(bare, "a/b", b"x")
+        put(store, "c", b"x")
+        assert [info.key for info in bare.list("")] == ["a/b", "deep/prefix/c"]
+        bare.close()
+
+    def test_a_missing_bucket_is_never_a_missing_object(self, store: S3Store, moto_port: int) -> None:
+        lost = S3Store("no-such-bucket", "p", endpoint_url=f"http://127.0.0.1:{moto_port}")
+        calls: list[Callable[[], object]] = [
+            lost.server_time_s,
+            lambda: put(lost, "a", b"x"),
+            lambda: lost.head("a"),
+            lambda: lost.get_range("a", 0, 1),
+            lambda: list(lost.list("")),
+            lambda: lost.delete_many(["a"]),
+        ]
+        for call in calls:
+            with pytest.raises(StoreDenied, match="create the bucket or correct its name"):
+                call()
+        lost.close()
+
+
+class TestFaultyStoreOnAGoodDay(StoreContract):
+    @pytest.fixture
+    def store(self) -> FaultyStore:
+        return FaultyStore(MemoryStore(), sleep=_never)
+
+    @pytest.fixture
+    def around(self, store: FaultyStore) -> Around:
+        assert isinstance(store.inner, MemoryStore)
+        return Around(store.inner.objects.get, store.inner.objects.__setitem__)
+
+    @pytest.fixture
+    def outage(self, store: FaultyStore) -> Outage:
+        @contextmanager
+        def failing() -> Iterator[None]:
+            store.plan = lambda op, key, nth: Fault(FaultKind.BEFORE)
+            yield
+            store.plan = no_faults
+
+        return failing
+
+
+class TestFaultyStoreWithLatency(TestFaultyStoreOnAGoodDay):
+    @pytest.fixture
+    def slept(self) -> list[float]:
+        return []
+
+    @pytest.fixture
+    def store(self, slept: list[float]) -> FaultyStore:
+        return FaultyStore(MemoryStore(), random_plan(7, {}, latency_s=(0.1, 2.0)), sleep=slept.append)
+
+    def test_latency_passes_on_the_clock_that_was_given(self, store: FaultyStore, slept: list[float]) -> None:
+        put(store, "a", b"x")
+        store.head("a")
+        assert len(slept) == 2
+        assert all(0.1 <= latency_s <= 2.0 for latency_s in slept)
+
+
+def _never(latency_s: float) -> None:
+    raise AssertionError("nothing to wait for")
