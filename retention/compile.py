@@ -1,11 +1,10 @@
 """From plans to a bitmap row. Pure: no clock, no database.
 
-A row has room for 384 days. It begins one day more than the longest retention before today, so that the
-capture day of any chunk that is still kept can be asked for; the rest lies ahead: 382 days for a retention
-of one day, 353 for 30, 128 for 255. A monthly plan has no end and a bought plan may start in a year, so no
-row can hold all there is to come: the nightly roll compiles a device again before its window runs out
-(`EntitlementBitmap.devices_needing_roll`, with a horizon below 128 days). A row that nobody rolls fails
-closed: days past its window are denied.
+A row has room for 384 days. It begins PAST_DAYS before today, one day more than the longest retention, so that
+the capture day of any chunk that is still kept can be asked for; today and 127 days lie ahead. A monthly plan has
+no end and a bought plan may start in a year, so no row can hold all there is to come: the nightly roll compiles
+a device again before its window runs out (`EntitlementBitmap.devices_needing_roll`, with a horizon below 128
+days). A row that nobody rolls fails closed: days past its window are denied.
 
 A row has one retention class, that of the plan that runs today. So a device is also compiled again on the
 day on which another of its plans starts.
@@ -16,8 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from retention.plans import Plan, day_date, windows
+from retention.plans import MAX_RETENTION_DAYS, Plan, day_date, windows
 from retention.row import RING_DAYS, Row
+
+PAST_DAYS = MAX_RETENTION_DAYS + 1
+"""How far back a row reaches: the same for all, so that two rows compiled on one day compare bit by bit."""
 
 
 def compile_row(
@@ -36,8 +38,7 @@ def compile_row(
         `class_days` is 0 when there is no plan with a day in it.
     """
     own = [plan for plan in plans if plan.ends_on is None or plan.ends_on >= plan.starts_on]
-    longest_days = max((plan.retention_days for plan in own), default=0)
-    first_day = max(0, today - (longest_days + 1))
+    first_day = max(0, today - PAST_DAYS)
     days = 0
     for first, last in windows(own):
         start = max(first, first_day)

@@ -1,0 +1,128 @@
+"""Whether a request may send its body: token, entitlement, times, size. Pure: no I/O, no lock, no await.
+
+Refusals come in the order of the contract (docs/design.md §6), the first match wins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ingest import answers
+from ingest.answers import Answer
+from ingest.framing import Head
+from ingest.requests import Route, parse_credentials, parse_digest, parse_target
+from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
+from retention.compile import PAST_DAYS
+from retention.tokens import check_device_token
+from storage.catalog import MAX_CLOCK_AHEAD_MS
+from storage.days import day_of_ms
+
+MAX_CLIP_DURATION_MS = 3_600_000
+"""Longest duration a chunk may claim: an hour, far above the few seconds of one upload unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A body that may come."""
+
+    device: int
+    capture_ms: int | None
+    """None: a live chunk, whose capture time is when its body is complete."""
+    epoch: int
+    class_days: int
+    duration_ms: int | None
+    """As the device said; None when it is to be read from the media."""
+    digest: tuple[bytes, bytes] | None
+
+    def expires_on(self, capture_ms: int, now_ms: int) -> int:
+        """The day number of the first day on which the chunk may no longer be served, fixed at write."""
+        return day_of_ms(min(capture_ms, now_ms)) + self.class_days + 1
+
+
+class Credentials:
+    """Which credentials this connection has already shown to be good.
+
+    A device sends the same ones with every chunk: comparing bytes is cheaper than a MAC each time.
+    """
+
+    __slots__ = ("_good", "_secret")
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._good: tuple[bytes, int, int] | None = None
+
+    def good(self, authorization: bytes, device: int, generation: int) -> bool:
+        """Whether the header holds this device's token of this generation."""
+        shown = (authorization, device, generation)
+        if shown == self._good:
+            return True
+        parsed = parse_credentials(authorization)
+        if parsed is None or parsed[0] not in (None, device):
+            return False
+        if not check_device_token(self._secret, device, generation, parsed[1]):
+            return False
+        self._good = shown
+        return True
+
+
+def admit(
+    head: Head, *, credentials: Credentials, bitmap: EntitlementBitmap, now_ms: int, max_chunk_bytes: int
+) -> Admission | Answer:
+    """Decide about one request from its head alone.
+
+    Args:
+        now_ms: the server's clock, Unix milliseconds.
+        max_chunk_bytes: bytes; the configured limit, at most `segment.MAX_CHUNK_BYTES`.
+
+    Returns:
+        An `Admission`, or the answer: a refusal, or 204 for what needs no body.
+    """
+    route = parse_target(head.method, head.target)
+    if route is None:
+        return answers.UNKNOWN_PATH
+    today = max(day_of_ms(now_ms), bitmap.closed_through)
+    capture_ms = now_ms if route.capture_ms is None else route.capture_ms
+    probe = bitmap.probe(route.device, day_of_ms(capture_ms), today)
+    flags, class_days, generation, epoch, today_ok, capture_ok = probe
+    if flags & BUSY:
+        return answers.OVERLOADED
+    if not flags & PRESENT or not credentials.good(head.authorization, route.device, generation):
+        return answers.BAD_TOKEN
+    if route.ignored:
+        return answers.NOTHING_TO_DO
+    if flags & SUSPENDED:
+        return answers.SUSPENDED
+    if flags & TERMINATED:
+        return answers.TERMINATED
+    if not today_ok:
+        return answers.PLAN_LAPSED
+    if not capture_ok:
+        # Beyond the days that a row holds nobody knows whether it was entitled, but it has expired for sure.
+        too_old = day_of_ms(capture_ms) < today - PAST_DAYS
+        return answers.EXPIRED if too_old else answers.NOT_ENTITLED
+    if capture_ms > now_ms + MAX_CLOCK_AHEAD_MS:
+        return answers.CLOCK_AHEAD
+    if day_of_ms(min(capture_ms, now_ms)) + class_days + 1 <= today:
+        return answers.EXPIRED
+    return _admit_body(head, route, epoch, class_days, max_chunk_bytes)
+
+
+def _admit_body(
+    head: Head, route: Route, epoch: int, class_days: int, max_chunk_bytes: int
+) -> Admission | Answer:
+    if not head.chunked and not head.content_length:
+        return answers.EMPTY
+    if head.content_length is not None and head.content_length > max_chunk_bytes:
+        return answers.too_large(max_chunk_bytes)
+    duration_ms = None
+    if head.clip_duration is not None:
+        if not head.clip_duration.isdigit() or not 0 < int(head.clip_duration) <= MAX_CLIP_DURATION_MS:
+            return answers.malformed(f"Clip-Duration-Ms is 1 to {MAX_CLIP_DURATION_MS} milliseconds")
+        duration_ms = int(head.clip_duration)
+    digest = None
+    if head.content_digest is not None:
+        try:
+            digest = parse_digest(head.content_digest)
+        except ValueError as error:
+            return answers.malformed(str(error))
+    return Admission(route.device, route.capture_ms, epoch, class_days, duration_ms, digest)

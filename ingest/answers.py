@@ -1,0 +1,87 @@
+"""Answers to devices: small, ready-made bytes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+
+CHALLENGE = 'Basic realm="clipkeep", charset="UTF-8"'
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+RETRY_AFTER_S = 2
+"""What a refused device is asked to wait. tus clients ignore it and ffmpeg ignores everything; others obey."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered: a status and, for a refusal, its stable code and what to do."""
+
+    status: int
+    code: str = ""
+    detail: str = ""
+
+    def render(self, *, close: bool = False) -> bytes:
+        """The bytes on the wire. `close` says that the connection ends after them."""
+        return _render(self, close)
+
+
+@lru_cache(maxsize=512)
+def _render(answer: Answer, close: bool) -> bytes:
+    body = b""
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    if answer.code:
+        body = json.dumps({"error": answer.code, "detail": answer.detail}).encode() + b"\n"
+        lines.append("Content-Type: application/json")
+    if answer.status != 204:
+        lines.append(f"Content-Length: {len(body)}")
+    if answer.status == 401:
+        lines.append(f"WWW-Authenticate: {CHALLENGE}")
+    if answer.status == 503:
+        lines.append(f"Retry-After: {RETRY_AFTER_S}")
+    if close:
+        lines.append("Connection: close")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+STORED = Answer(201)
+ALREADY_STORED = Answer(200)
+NOTHING_TO_DO = Answer(204)
+CONFLICT = Answer(409, "conflict", "other bytes are stored for this device and capture time")
+UNKNOWN_PATH = Answer(
+    404,
+    "not_found",
+    "PUT or POST /v1/devices/{n}/chunks/{capture_ms}, or /v1/devices/{n}/live/{name}.ts",
+)
+BAD_TOKEN = Answer(401, "bad_token", "send this device's token: Bearer, or Basic with the device number")
+SUSPENDED = Answer(403, "suspended", "the operator has suspended this device")
+TERMINATED = Answer(403, "terminated", "the operator has terminated this device")
+PLAN_LAPSED = Answer(403, "plan_lapsed", "no plan of this device covers today")
+NOT_ENTITLED = Answer(403, "not_entitled_at_capture", "no plan of this device covers the capture time")
+CLOCK_AHEAD = Answer(422, "clock_ahead", "the capture time is over 10 minutes ahead: set the device's clock")
+EXPIRED = Answer(410, "expired", "at this capture time the recording would already have expired")
+DELETED = Answer(410, "deleted", "this range of recordings was deleted")
+EMPTY = Answer(400, "empty", "a chunk has at least one byte")
+OVERLOADED = Answer(503, "overloaded", "more is under way than this server takes; try again")
+STOPPING = Answer(503, "stopping", "this server is going down; connect again")
+STORE_DOWN = Answer(503, "store_unavailable", "the object store cannot be reached; try again")
+TRY_AGAIN = Answer(503, "not_stored", "the chunk could not be stored; send it again")
+RATE_LIMITED = Answer(503, "rate_limited", "this device sends more than its limit; slow down")
+TOO_SLOW = Answer(408, "too_slow", "the body came slower than the server waits for")
+HEAD_TIMEOUT = Answer(408, "head_timeout", "the request's head did not come in time")
+UNKNOWN_MEDIA = Answer(415, "unknown_media", "a chunk is MPEG-TS or MP4")
+DIGEST_MISMATCH = Answer(
+    422, "digest_mismatch", "the body is not what Content-Digest promised; send it again"
+)
+
+
+def malformed(detail: str) -> Answer:
+    return Answer(400, "malformed", detail)
+
+
+def head_too_large(detail: str) -> Answer:
+    return Answer(431, "head_too_large", detail)
+
+
+def too_large(limit_bytes: int) -> Answer:
+    return Answer(413, "too_large", f"a chunk has at most {limit_bytes} bytes")

@@ -1,0 +1,92 @@
+"""The byte budget of a process: what bounds its memory (invariant 15).
+
+A byte is charged before it is received and given back when its chunk has been answered. Past the budget
+clients wait; when they have waited long enough, the slowest is let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+STEP_BYTES = 64 * 1024
+"""The budget is charged in these steps: one charge per receive, not per byte."""
+
+
+class Budget:
+    """Counts bytes in flight.
+
+    Args:
+        total_bytes: most bytes in flight in this process.
+        share_bytes: most bytes of one connection, those waiting for their acknowledgement included. At least
+            the largest chunk.
+        patience_s: how long a client waits before the slowest one is let go in its favour.
+        wait_s: how long a client waits in all.
+        let_go: called to let the slowest client go; returns whether there was one.
+    """
+
+    def __init__(
+        self,
+        total_bytes: int,
+        share_bytes: int,
+        *,
+        patience_s: float = 2.0,
+        wait_s: float = 10.0,
+        let_go: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.total_bytes = total_bytes
+        self.share_bytes = share_bytes
+        self.patience_s = patience_s
+        self.wait_s = wait_s
+        self.in_use_bytes = 0
+        self.peak_bytes = 0
+        self.let_go = let_go
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def charge(self, account: Account, wanted: int) -> int:
+        """Charge up to `wanted` bytes, in whole steps but for a last, smaller one.
+
+        Returns:
+            The bytes granted; 0 when there is nothing left now.
+        """
+        room = min(self.total_bytes - self.in_use_bytes, self.share_bytes - account.charged_bytes)
+        granted = wanted if wanted <= room else max(0, room // STEP_BYTES * STEP_BYTES)
+        self.in_use_bytes += granted
+        self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
+        account.charged_bytes += granted
+        return granted
+
+    def refund(self, account: Account, size: int) -> None:
+        """Give `size` bytes back and wake those who wait."""
+        self.in_use_bytes -= size
+        account.charged_bytes -= size
+        assert self.in_use_bytes >= 0, "refunded more than was charged"
+        assert account.charged_bytes >= 0, "refunded more than this connection was charged"
+        if self._lot:
+            self._lot.unpark_all()
+
+    async def wait(self, account: Account, wanted: int) -> int:
+        """Charge as `charge` does, waiting for room.
+
+        Returns:
+            The bytes granted; 0 when `wait_s` went by without any. Cancellation leaves nothing charged.
+        """
+        deadline = trio.current_time() + self.wait_s
+        while not (granted := self.charge(account, wanted)):
+            if trio.current_time() >= deadline:
+                return 0
+            with trio.move_on_after(self.patience_s) as patience:
+                await self._lot.park()
+            if patience.cancelled_caught and self.in_use_bytes + STEP_BYTES > self.total_bytes:
+                self.let_go()
+        return granted
+
+
+class Account:
+    """What one connection has charged."""
+
+    __slots__ = ("charged_bytes",)
+
+    def __init__(self) -> None:
+        self.charged_bytes = 0

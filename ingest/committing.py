@@ -1,0 +1,295 @@
+"""From sealed segment to acknowledgement: upload, commit, answer.
+
+A sealed segment gets a prepared key, is sealed and put by a thread, and handed to the one committer, which puts
+everything that waits into one catalog transaction. Only then are its chunks answered: 2xx means persisted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import structlog
+import trio
+
+from ingest.health import Health
+from ingest.keyring import Keyring
+from ingest.keys_ahead import KeysAhead
+from ingest.packing import Chunk, OpenSegment, Packer
+from ingest.stats import Stats
+from storage.catalog import Catalog, PreparedKey, SegmentCommit, Verdict
+from storage.clock import Clock
+from storage.days import month_of_day
+from storage.errors import ClipkeepError, CorruptError, KeyDestroyed, WorldError
+from storage.keys import KeyId
+from storage.objects import ObjectStore
+from storage.segment import TAG_BYTES, decrypt_chunk
+
+MAX_COMMIT_SEGMENTS = 64
+"""Most segments in one transaction: bounds how long other workers wait for the catalog's lock."""
+
+_log = structlog.get_logger("ingest")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A segment whose object is durable, waiting for its commit."""
+
+    commit: SegmentCommit
+    finished: trio.Event
+    verdicts: np.ndarray | None = None
+    error: ClipkeepError | None = None
+
+
+class Committer:
+    """The worker's one writer to the catalog: groups what waits into one transaction."""
+
+    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._waiting: list[_Waiting] = []
+        self._wake = trio.Event()
+        self._one_at_a_time = trio.CapacityLimiter(1)
+
+    async def commit(self, commit: SegmentCommit) -> np.ndarray:
+        """Commit one segment, with whatever else waits.
+
+        Returns:
+            uint8 `Verdict` per ordinal.
+
+        Raises:
+            CatalogUnavailable: nothing of it is stored. (Or it is, and the answer was lost: a retry is then
+            answered 200.)
+        """
+        waiting = _Waiting(commit, trio.Event())
+        self._waiting.append(waiting)
+        self._wake.set()
+        await waiting.finished.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        assert waiting.verdicts is not None
+        return waiting.verdicts
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The owning task. Cancelling it leaves commits unanswered: stop it last."""
+        task_status.started()
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._waiting:
+                batch = self._waiting[:MAX_COMMIT_SEGMENTS]
+                del self._waiting[:MAX_COMMIT_SEGMENTS]
+                await self._commit_batch(batch)
+
+    async def _commit_batch(self, batch: list[_Waiting]) -> None:
+        call = partial(self._catalog.commit, [w.commit for w in batch], now_ms=self._clock.now_ms())
+        try:
+            verdicts = await trio.to_thread.run_sync(call, limiter=self._one_at_a_time)
+            for waiting, verdict in zip(batch, verdicts, strict=True):
+                waiting.verdicts = verdict
+        except ClipkeepError as error:
+            for waiting in batch:
+                waiting.error = error
+        finally:
+            for waiting in batch:
+                waiting.finished.set()
+
+
+class Uploads:
+    """Carries sealed segments to the store and answers their chunks.
+
+    Args:
+        worker: this worker's name, part of the keys it writes.
+        linger_s: how long the oldest chunk of an open segment waits at most.
+        target_bytes, max_segments: see `Packer`.
+        prepare_ttl_ms: how long a prepared key stays unreclaimed; half of it is used.
+        prepared: called in a thread with the highest segment id of each prepared block.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        catalog: Catalog,
+        keyring: Keyring,
+        clock: Clock,
+        health: Health,
+        stats: Stats,
+        worker: str,
+        linger_s: float,
+        target_bytes: int,
+        max_segments: int,
+        prepare_ttl_ms: int,
+        prepared: Callable[[int], None] = lambda segment_id: None,
+    ) -> None:
+        self.packer = Packer(target_bytes, max_segments, self._sealed)
+        self.linger_s = linger_s
+        self._store = store
+        self._catalog = catalog
+        self._keyring = keyring
+        self._clock = clock
+        self._health = health
+        self._stats = stats
+        self._worker = worker
+        self._prepared = prepared
+        self.answered: Callable[[], None] = lambda: None
+        """Called once after each group of chunks was answered."""
+        self._committer = Committer(catalog, clock)
+        self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
+        self._threads = trio.CapacityLimiter(max_segments)
+        self._nursery: trio.Nursery | None = None
+        self._opened = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()
+        self._under_way = 0
+        self._idle = trio.Event()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The owning task of all uploads. Drain before cancelling it."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self._committer.run)
+            nursery.start_soon(self._seal_lingering)
+            task_status.started()
+
+    async def drain(self) -> None:
+        """Seal everything, wait until all is answered, and give unused keys back."""
+        self.packer.seal_older_than(math.inf)
+        while self._under_way:
+            self._idle = trio.Event()
+            await self._idle.wait()
+            self.packer.seal_older_than(math.inf)
+        if unused := self._keys.unused():
+            try:
+                await trio.to_thread.run_sync(self._catalog.release, unused)
+            except WorldError as error:
+                _log.warning("keys_not_released", detail=str(error))  # the sweep reclaims them
+
+    # --- packing --------------------------------------------------------------------------------------------
+
+    async def pack(self, chunk: Chunk, body: memoryview) -> None:
+        """Put a complete chunk into its segment, waiting for room and for its data key.
+
+        Returns when the body's memory is free. `chunk.done` comes later.
+
+        Raises:
+            KeyDestroyed: the device's recordings are being erased.
+            WorldError: the key store is unavailable.
+        """
+        key_id = KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on))
+        cipher = self._keyring.cached(key_id)
+        if cipher is None:
+            cipher = await self._keyring.load(key_id)
+        while not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
+            await self._room.park()
+        now_s = trio.current_time()
+        self.packer.add(cipher, chunk, body, now_s)
+        if not self._opened.is_set():
+            self._opened.set()
+
+    async def _seal_lingering(self) -> None:
+        while True:
+            next_opened_s = self.packer.seal_older_than(trio.current_time() - self.linger_s)
+            if next_opened_s is None:
+                self._opened = trio.Event()
+                await self._opened.wait()
+                await trio.sleep(self.linger_s)
+            else:
+                await trio.sleep_until(next_opened_s + self.linger_s)
+
+    def _sealed(self, segment: OpenSegment) -> None:
+        assert self._nursery is not None, "run() owns the uploads"
+        self._under_way += 1
+        self._nursery.start_soon(self._carry, segment)
+
+    # --- the way of one segment -----------------------------------------------------------------------------
+
+    async def _carry(self, segment: OpenSegment) -> None:
+        again: list[tuple[Chunk, bytes]] = []
+        outcomes: list[int] | None = None
+        try:
+            index, body, verdicts = await self._store_segment(segment)
+            outcomes = verdicts.tolist()
+            again = await self._moved_on(segment, index, body, outcomes)
+        except (WorldError, CorruptError) as error:
+            self._stats.failed_segments += 1
+            self._health.failed(error)
+            _log.warning("segment_not_stored", code=error.code, detail=str(error), chunks=len(segment.chunks))
+        finally:
+            self.packer.recycle(segment)
+            self._room.unpark_all()
+            self._answer(segment, outcomes, {id(chunk) for chunk, _ in again})
+        for chunk, plaintext in again:
+            await self._pack_again(chunk, plaintext)
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
+
+    async def _store_segment(self, segment: OpenSegment) -> tuple[np.ndarray, bytearray, np.ndarray]:
+        """Put and commit. Returns the index, the object and the verdicts."""
+        key = await self._keys.take(segment.class_days, segment.expires_on, self._clock.now_ms())
+        index = segment.writer.index()
+        body, crc32 = await trio.to_thread.run_sync(self._seal_and_put, segment, key, limiter=self._threads)
+        self._stats.segments += 1
+        self._stats.stored_bytes += len(body)
+        commit = SegmentCommit(key.segment_id, segment.expires_on, len(body), crc32, index)
+        return index, body, await self._committer.commit(commit)
+
+    def _seal_and_put(self, segment: OpenSegment, key: PreparedKey) -> tuple[bytearray, int]:
+        body, crc32 = segment.writer.seal(
+            class_days=segment.class_days, expires_on=segment.expires_on, segment_id=key.segment_id
+        )
+        self._store.put(key.key, body, crc32)
+        return body, crc32
+
+    async def _prepare(self, class_days: int, expires_on: int, count: int) -> list[PreparedKey]:
+        call = partial(
+            self._catalog.prepare,
+            worker=self._worker,
+            class_days=class_days,
+            expires_on=expires_on,
+            count=count,
+            now_ms=self._clock.now_ms(),
+        )
+        block = await trio.to_thread.run_sync(call)
+        await trio.to_thread.run_sync(self._prepared, block[-1].segment_id)
+        return block
+
+    def _answer(self, segment: OpenSegment, outcomes: list[int] | None, kept: set[int]) -> None:
+        for ordinal, chunk in enumerate(segment.chunks):
+            if id(chunk) not in kept:
+                outcome = None if outcomes is None else outcomes[ordinal]
+                chunk.done(None if outcome == Verdict.RECLAIMED else outcome)
+        self.answered()
+
+    # --- live chunks whose millisecond was taken --------------------------------------------------------------
+
+    async def _moved_on(
+        self, segment: OpenSegment, index: np.ndarray, body: bytearray, outcomes: list[int]
+    ) -> list[tuple[Chunk, bytes]]:
+        """Chunks timed by arrival that met another chunk at their millisecond, with their plaintext."""
+        moved = []
+        for ordinal, chunk in enumerate(segment.chunks):
+            if outcomes[ordinal] == Verdict.CONFLICT and chunk.by_arrival:
+                row = index[ordinal]
+                start = int(row["offset"])
+                stored = bytes(memoryview(body)[start : start + chunk.length + TAG_BYTES])
+                cipher = await self._keyring.load(
+                    KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on))
+                )
+                plaintext = decrypt_chunk(
+                    cipher, row["nonce"].tobytes(), stored, device=chunk.device, capture_ms=chunk.capture_ms
+                )
+                moved.append((chunk, plaintext))
+        return moved
+
+    async def _pack_again(self, chunk: Chunk, plaintext: bytes) -> None:
+        chunk.capture_ms += 1
+        try:
+            await self.pack(chunk, memoryview(plaintext))
+        except KeyDestroyed:
+            chunk.done(Verdict.ERASED)
+        except WorldError:
+            chunk.done(None)

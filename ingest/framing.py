@@ -1,0 +1,182 @@
+"""HTTP/1.1 framing, sans-IO: bytes in, events out. llhttp (through httptools) does the parsing.
+
+A sized body need not pass through here: after a `Head`, `direct_bytes` says how much of it is still to come,
+and the caller may receive exactly that many bytes straight into its own memory and then call `direct_done`.
+Everything else (chunked bodies, the part of a sized body that came with its head) arrives as `bytes` events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httptools
+
+MAX_HEAD_BYTES = 16 * 1024
+"""Request line and headers: what nginx (4 x 8 KiB) and h11 (16 KiB) allow, to the same order."""
+
+
+@dataclass(slots=True)
+class Head:
+    """A request's head: only what ingest asks about."""
+
+    method: bytes = b""
+    target: bytes = b""
+    keep_alive: bool = True
+    content_length: int | None = None
+    chunked: bool = False
+    expect_continue: bool = False
+    authorization: bytes = b""
+    content_digest: bytes | None = None
+    clip_duration: bytes | None = None
+
+
+class End:
+    """The message is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """What came is not HTTP that can be answered further: the connection ends after this event's answer."""
+
+    status: int  # 400 or 431
+    detail: str
+
+
+Event = Head | bytes | End | Malformed
+END = End()
+
+
+class Framer:
+    """One connection's stream of requests.
+
+    Any split of the same bytes gives the same events, but for where body pieces are cut.
+    """
+
+    def __init__(self, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+        self._max_head_bytes = max_head_bytes
+        self._events: list[Event] = []
+        self._dead = False
+        self._begin()
+        self._parser = httptools.HttpRequestParser(self)
+
+    def _begin(self) -> None:
+        self._head = Head()
+        self._head_bytes = 0
+        self._partial_bytes = 0
+        self._in_body = False
+        self._started = False
+        self.direct_bytes = 0
+        """Bytes of the current sized body that were not fed yet. 0 outside of a sized body."""
+
+    @property
+    def between_messages(self) -> bool:
+        """True when no byte of a next request has been fed."""
+        return not self._started
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
+        """Parse what was received; empty input is allowed.
+
+        Returns:
+            The events in order. After a `Malformed` nothing more is parsed.
+        """
+        if self._dead:
+            return []
+        events: list[Event] = []
+        self._events = events
+        in_head_before = self._started and not self._in_body
+        self._started = self._started or len(data) > 0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(400, "upgrades and CONNECT are not served here")
+        except httptools.HttpParserError as error:
+            refused = error.__context__
+            if isinstance(refused, _Refused):
+                self._fail(refused.status, refused.detail)
+            else:
+                self._fail(400, f"not HTTP/1.1: {error}")
+        if in_head_before and not self._in_body and not events:
+            # A header reaches `on_header` only when it is whole; a cut one is counted as it is fed.
+            self._partial_bytes += len(data)
+            if self._partial_bytes > self._max_head_bytes:
+                self._fail(431, self._too_large())
+        return events
+
+    def direct_done(self) -> list[Event]:
+        """Say that the caller received the whole rest of the sized body itself. Returns [End]."""
+        assert self.direct_bytes > 0, "no sized body is open"
+        self._begin()
+        self._parser = httptools.HttpRequestParser(self)
+        return [END]
+
+    def _too_large(self) -> str:
+        return f"request line and headers exceed {self._max_head_bytes} bytes"
+
+    def _fail(self, status: int, detail: str) -> None:
+        self._dead = True
+        self._events.append(Malformed(status, detail))
+
+    # --- llhttp's callbacks ---------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._begin()
+        self._started = True
+
+    def on_url(self, url: bytes) -> None:
+        self._head.target += url
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        if self._in_body:
+            return  # a trailer: counted, and of no interest
+        head = self._head
+        match name.lower():
+            case b"content-length":
+                head.content_length = int(value)
+            case b"transfer-encoding":
+                head.chunked = True
+                if value.strip().lower() != b"chunked":
+                    raise _Refused(400, "transfer-encoding: only chunked is understood")
+            case b"authorization":
+                head.authorization = value
+            case b"expect":
+                head.expect_continue = value.strip().lower() == b"100-continue"
+            case b"content-digest":
+                head.content_digest = value
+            case b"clip-duration-ms":
+                head.clip_duration = value
+            case _:
+                pass
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self._max_head_bytes:
+            raise _Refused(431, self._too_large())
+
+    def on_headers_complete(self) -> None:
+        head = self._head
+        head.method = self._parser.get_method()
+        head.keep_alive = self._parser.should_keep_alive()
+        self._in_body = True
+        if head.content_length is not None and not head.chunked:
+            self.direct_bytes = head.content_length
+        self._events.append(head)
+
+    def on_body(self, body: bytes) -> None:
+        if self.direct_bytes:
+            self.direct_bytes -= len(body)
+        self._events.append(body)
+
+    def on_message_complete(self) -> None:
+        self._begin()
+        self._events.append(END)
+
+
+class _Refused(Exception):
+    """Raised inside a callback; the binding keeps it as the context of the error that it raises."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail

@@ -1,0 +1,154 @@
+"""Open segments: chunks go in, sealed segments come out. Synchronous; the trio side is `committing`.
+
+There is one open segment per (class_days, expires_on). It is sealed when it has reached its target, when the
+next chunk does not fit, or when its oldest chunk has waited `linger_s`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from storage.segment import (
+    NONCE_BYTES,
+    SegmentWriter,
+    buffer_bytes,
+    restore_capacity,
+)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A complete, checked chunk on its way into a segment.
+
+    `body` is only valid until the chunk is packed. `done` is called exactly once, with what the commit
+    decided, on the loop's thread.
+    """
+
+    device: int
+    capture_ms: int
+    epoch: int
+    class_days: int
+    expires_on: int
+    duration_ms: int
+    crc32: int
+    crc64: int
+    media: int
+    length: int
+    by_arrival: bool
+    """The capture time is when it arrived, and gives way by a millisecond when that is taken."""
+    done: Callable[[Outcome], None]
+
+
+Outcome = int | None
+"""A `catalog.Verdict`, or None: it could not be stored, the device is to send it again."""
+
+
+@dataclass(slots=True)
+class OpenSegment:
+    """A segment that still takes chunks, or one that is sealed and on its way to the store."""
+
+    class_days: int
+    expires_on: int
+    buffer: bytearray
+    opened_s: float
+    oversize: bool = False
+    """Its buffer was made for one chunk that fits no ordinary one, and is not kept."""
+    chunks: list[Chunk] = field(default_factory=list)
+    writer: SegmentWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writer = SegmentWriter(self.buffer)
+
+
+class Packer:
+    """Puts chunks into open segments.
+
+    Args:
+        target_bytes: size at which a segment is sealed.
+        max_segments: most segments open or on their way at once; each is a buffer of a little over the target.
+        sealed: called with each segment that is to be uploaded.
+    """
+
+    def __init__(self, target_bytes: int, max_segments: int, sealed: Callable[[OpenSegment], None]) -> None:
+        self.target_bytes = target_bytes
+        self.max_segments = max_segments
+        self.in_use = 0
+        self._buffer_bytes = buffer_bytes(target_bytes)
+        self._free: list[bytearray] = []
+        self._open: dict[tuple[int, int], OpenSegment] = {}
+        self._sealed = sealed
+
+    def has_room(self, class_days: int, expires_on: int, length: int) -> bool:
+        """Whether `add` can take such a chunk now. When it can't, some segment is on its way, and its end
+        (`recycle`) makes room."""
+        segment = self._open.get((class_days, expires_on))
+        if segment is not None and segment.writer.fits(length):
+            return True
+        if self.in_use < self.max_segments:
+            return True
+        if self._open and self.in_use == len(self._open):
+            # Every buffer is held by a segment still filling: none will come back by itself before its linger.
+            self.seal(min(self._open.values(), key=lambda s: s.opened_s))
+        return False
+
+    def add(self, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float) -> None:
+        """Encrypt one chunk into its segment. `has_room` must have been true, without an await since.
+
+        Args:
+            cipher: the data key of the chunk's device, epoch and month of expiry.
+            body: the plaintext, `chunk.length` bytes; free for reuse when this returns.
+            now_s: monotonic seconds, for the linger.
+        """
+        segment = self._open.get((chunk.class_days, chunk.expires_on))
+        if segment is not None and not segment.writer.fits(chunk.length):
+            self.seal(segment)
+            segment = None
+        if segment is None:
+            segment = self._begin(chunk, now_s)
+        segment.writer.append(
+            cipher,
+            os.urandom(NONCE_BYTES),
+            body,
+            device=chunk.device,
+            capture_ms=chunk.capture_ms,
+            epoch=chunk.epoch,
+            duration_ms=chunk.duration_ms,
+            crc32=chunk.crc32,
+            crc64=chunk.crc64,
+            media=chunk.media,
+        )
+        segment.chunks.append(chunk)
+        if segment.writer.used_bytes >= self.target_bytes:
+            self.seal(segment)
+
+    def _begin(self, chunk: Chunk, now_s: float) -> OpenSegment:
+        needed = buffer_bytes(chunk.length, 0)
+        oversize = needed > self._buffer_bytes
+        kept = not oversize and self._free
+        buffer = self._free.pop() if kept else bytearray(max(needed, self._buffer_bytes))
+        self.in_use += 1
+        segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, now_s, oversize)
+        self._open[chunk.class_days, chunk.expires_on] = segment
+        return segment
+
+    def seal(self, segment: OpenSegment) -> None:
+        """Close a segment to further chunks and send it on its way."""
+        del self._open[segment.class_days, segment.expires_on]
+        self._sealed(segment)
+
+    def seal_older_than(self, opened_s: float) -> float | None:
+        """Seal what was opened at or before `opened_s`. Returns when the next one was opened, None if none is."""
+        for segment in [s for s in self._open.values() if s.opened_s <= opened_s]:
+            self.seal(segment)
+        return min((s.opened_s for s in self._open.values()), default=None)
+
+    def recycle(self, segment: OpenSegment) -> None:
+        """Take back the buffer of a segment whose way has ended."""
+        self.in_use -= 1
+        if not segment.oversize:
+            restore_capacity(segment.buffer, self._buffer_bytes)
+            self._free.append(segment.buffer)

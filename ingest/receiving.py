@@ -1,0 +1,217 @@
+"""What a worker's connections share: limits, budget, memory, admission, and the way of a complete body."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ingest import answers, media
+from ingest.admission import Admission, Credentials, admit
+from ingest.answers import Answer
+from ingest.body import Body
+from ingest.budget import Budget
+from ingest.buffers import BufferPool
+from ingest.committing import Uploads
+from ingest.framing import MAX_HEAD_BYTES, Head
+from ingest.health import Health
+from ingest.packing import Chunk, Outcome
+from ingest.rate import DeviceRate
+from ingest.stats import Stats
+from retention.bitmap import EntitlementBitmap
+from storage import checksums
+from storage.catalog import Verdict
+from storage.clock import Clock
+from storage.errors import KeyDestroyed, WorldError
+from storage.segment import MAX_CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from ingest.connection import Connection, Slot
+
+SCRATCH_BYTES = 256 * 1024
+DEFAULT_DURATION_MS = 4000
+"""Duration of a chunk that neither says nor shows one: a few seconds, as cameras cut them."""
+
+_BY_VERDICT = {
+    Verdict.STORED: answers.STORED,
+    Verdict.DUPLICATE: answers.ALREADY_STORED,
+    Verdict.CONFLICT: answers.CONFLICT,
+    Verdict.ERASED: answers.TERMINATED,
+    Verdict.EXPIRED: answers.EXPIRED,
+    Verdict.DELETED: answers.DELETED,
+}
+
+_DIGESTS: dict[bytes, Callable[[memoryview], bytes]] = {
+    b"sha-256": lambda data: hashlib.sha256(data).digest(),
+    b"crc32": lambda data: checksums.crc32(data).to_bytes(4, "big"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every bound of a connection, with its default. Configurable as `[ingest]` (docs/operations.md)."""
+
+    max_chunk_bytes: int = MAX_CHUNK_BYTES
+    max_head_bytes: int = MAX_HEAD_BYTES
+    max_outstanding: int = 64
+    """Requests of one connection that wait for their answer."""
+    drain_bytes: int = MAX_CHUNK_BYTES
+    """Of a refused body that are thrown away for the sake of the connection; past it the connection ends."""
+    min_body_bytes_per_s: int = 8000
+    body_grace_s: float = 10.0
+    """Before the minimum rate is asked for."""
+    head_timeout_s: float = 10.0
+    idle_timeout_s: float = 75.0
+    """Of a connection between requests, as nginx's keepalive_timeout."""
+    send_timeout_s: float = 30.0
+    linger_close_s: float = 2.0
+    chunks_per_s: float = 0.0
+    """Per device and worker; 0 is no limit."""
+
+
+class Receiver:
+    """See the module docstring. One per worker."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        budget: Budget,
+        bitmap: EntitlementBitmap,
+        uploads: Uploads,
+        health: Health,
+        stats: Stats,
+        clock: Clock,
+        token_secret: bytes,
+    ) -> None:
+        self.limits = limits
+        self.budget = budget
+        self.token_secret = token_secret
+        self.pool = BufferPool()
+        self.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.stopping = False
+        self._bitmap = bitmap
+        self._uploads = uploads
+        uploads.answered = self.flush
+        self._rate = DeviceRate(limits.chunks_per_s)
+        self._health = health
+        self._stats = stats
+        self._clock = clock
+        self._touched: dict[Connection, None] = {}
+        self._start_task: Callable[..., None] | None = None
+
+    def owned_by(self, nursery: trio.Nursery) -> None:
+        """Say which nursery owns the tasks that connections start."""
+        self._start_task = nursery.start_soon
+
+    def start_task(self, task: Callable[[], Awaitable[Any]]) -> None:
+        assert self._start_task is not None, "owned_by() comes first"
+        self._start_task(task)
+
+    def count(self, answer: Answer) -> None:
+        """Count an answer that is not an acknowledgement."""
+        self._stats.answers[answer.status, answer.code] += 1
+
+    # --- admission --------------------------------------------------------------------------------------------
+
+    def admit(self, head: Head, credentials: Credentials) -> Admission | Answer:
+        """Decide about one request. Synchronous."""
+        decided = admit(
+            head,
+            credentials=credentials,
+            bitmap=self._bitmap,
+            now_ms=self._clock.now_ms(),
+            max_chunk_bytes=self.limits.max_chunk_bytes,
+        )
+        if isinstance(decided, Answer):
+            return decided
+        if self.stopping:
+            return answers.STOPPING
+        if not self._health.up:
+            return answers.STORE_DOWN
+        if not self._rate.allows(decided.device, trio.current_time()):
+            return answers.RATE_LIMITED
+        return decided
+
+    # --- a complete body ----------------------------------------------------------------------------------------
+
+    async def take(self, admission: Admission, body: Body, slot: Slot) -> None:
+        """Check a complete body and pack it. Returns when its memory is free; the answer comes by itself."""
+        complete_s = trio.current_time()
+        charged = body.length
+        data = body.data()
+        try:
+            kind = media.sniff(data)
+            refusal = _refusal(admission, data, kind)
+            if refusal is None:
+                chunk = self._chunk(admission, data, kind)
+                chunk.done = partial(self._done, slot, charged, complete_s)
+                await self._uploads.pack(chunk, data)
+        except KeyDestroyed:
+            refusal = answers.TERMINATED
+        except WorldError:
+            refusal = answers.TRY_AGAIN
+        finally:
+            data.release()
+            body.release()
+        if refusal is not None:
+            self._finish(slot, refusal, charged)
+            slot.connection.flush()
+
+    def _chunk(self, admission: Admission, data: memoryview, kind: media.Media) -> Chunk:
+        now_ms = self._clock.now_ms()
+        capture_ms = now_ms if admission.capture_ms is None else admission.capture_ms
+        duration_ms = admission.duration_ms or media.duration_ms(data, kind) or DEFAULT_DURATION_MS
+        return Chunk(
+            device=admission.device,
+            capture_ms=capture_ms,
+            epoch=admission.epoch,
+            class_days=admission.class_days,
+            expires_on=admission.expires_on(capture_ms, now_ms),
+            duration_ms=duration_ms,
+            crc32=checksums.crc32(data),
+            crc64=checksums.crc64nvme(data),
+            media=kind,
+            length=len(data),
+            by_arrival=admission.capture_ms is None,
+            done=lambda outcome: None,
+        )
+
+    def _done(self, slot: Slot, charged: int, complete_s: float, outcome: Outcome) -> None:
+        """A chunk was committed or lost. Its connection is flushed once for all of a group: see `flush`."""
+        answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[Verdict(outcome)]
+        if answer.status == 201:
+            self._stats.chunks += 1
+            self._stats.chunk_bytes += charged
+        if answer.status < 300:
+            self._stats.acked((trio.current_time() - complete_s) * 1000)
+        self._finish(slot, answer, charged)
+        self._touched[slot.connection] = None
+
+    def _finish(self, slot: Slot, answer: Answer, charged: int) -> None:
+        self.budget.refund(slot.connection.account, charged)
+        self.count(answer)
+        slot.data = answer.render()
+
+    def flush(self) -> None:
+        """Send the answers of a group of chunks: one send per connection, however many of its chunks."""
+        touched, self._touched = self._touched, {}
+        for connection in touched:
+            connection.flush()
+
+
+def _refusal(admission: Admission, data: memoryview, kind: media.Media) -> Answer | None:
+    """What is wrong with a complete body, if anything."""
+    if not len(data):
+        return answers.EMPTY
+    if kind is media.Media.UNKNOWN:
+        return answers.UNKNOWN_MEDIA
+    if admission.digest is not None:
+        algorithm, expected = admission.digest
+        if _DIGESTS[algorithm](data) != expected:
+            return answers.DIGEST_MISMATCH
+    return None

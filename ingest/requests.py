@@ -1,0 +1,97 @@
+"""What a device asks for: targets, credentials and headers, parsed. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+_TARGET = re.compile(
+    rb"/v1/devices/(?P<device>\d{1,10})/"
+    rb"(?:chunks/(?P<capture>\d{1,15})|live/(?P<name>[A-Za-z0-9._-]{1,200}))(?:\?.*)?",
+    re.DOTALL,
+)
+_DIGEST = re.compile(rb"\s*([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
+_DIGEST_BYTES = {b"sha-256": 32, b"crc32": 4}
+_IGNORED_LIVE = (b".m3u8", b".mpd")
+MAX_DEVICE = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes. One of: a chunk with its capture time, a live chunk, or nothing to do."""
+
+    device: int
+    capture_ms: int | None = None
+    """Unix milliseconds; None for a live chunk whose time is that of its arrival."""
+    ignored: bool = False
+    """A playlist, or a deletion by the encoder: answered 204, and changes nothing."""
+
+
+def parse_target(method: bytes, target: bytes) -> Route | None:
+    """The route of a request line, None when nothing of that name is here.
+
+    A live name of exactly 10 digits is the capture time in seconds, of 13 in milliseconds.
+    """
+    match = _TARGET.fullmatch(target)
+    if match is None:
+        return None
+    device = int(match["device"])
+    if device > MAX_DEVICE:
+        return None
+    if match["capture"] is not None:
+        return Route(device, int(match["capture"])) if method in (b"PUT", b"POST") else None
+    name: bytes = match["name"]
+    if method == b"DELETE" or (method in (b"PUT", b"POST") and name.endswith(_IGNORED_LIVE)):
+        return Route(device, ignored=True)
+    if method not in (b"PUT", b"POST") or not name.endswith(b".ts"):
+        return None
+    stem = name[:-3]
+    if stem.isdigit() and len(stem) in (10, 13):
+        return Route(device, int(stem) * 1000 if len(stem) == 10 else int(stem))
+    return Route(device)
+
+
+def parse_credentials(authorization: bytes) -> tuple[int | None, str] | None:
+    """(device or None, token) of an Authorization header: `Bearer TOKEN`, or Basic with device and token."""
+    scheme, _, value = authorization.partition(b" ")
+    value = value.strip()
+    match scheme.lower():
+        case b"bearer":
+            return None, value.decode("latin-1")
+        case b"basic":
+            try:
+                user, colon, token = base64.b64decode(value, validate=True).partition(b":")
+            except binascii.Error:
+                return None
+            if not colon or not user.isdigit() or len(user) > 10:
+                return None
+            return int(user), token.decode("latin-1")
+        case _:
+            return None
+
+
+def parse_digest(value: bytes) -> tuple[bytes, bytes] | None:
+    """(algorithm, digest) of a Content-Digest header (RFC 9530) by the best algorithm known here.
+
+    Unknown algorithms are passed over, as the RFC asks; None when none is known.
+
+    Raises:
+        ValueError: not of the RFC's form, or a digest of the wrong length.
+    """
+    found: dict[bytes, bytes] = {}
+    for member in value.split(b","):
+        match = _DIGEST.fullmatch(member)
+        if match is None:
+            raise ValueError("write Content-Digest as sha-256=:BASE64: or crc32=:BASE64:")
+        algorithm = match[1]
+        if algorithm in _DIGEST_BYTES:
+            digest = base64.b64decode(match[2], validate=True)
+            if len(digest) != _DIGEST_BYTES[algorithm]:
+                raise ValueError(f"{algorithm.decode()}: {_DIGEST_BYTES[algorithm]} bytes are needed")
+            found[algorithm] = digest
+    for algorithm in _DIGEST_BYTES:
+        if algorithm in found:
+            return algorithm, found[algorithm]
+    return None

@@ -1,0 +1,162 @@
+"""The ingest server of one worker: accepts, serves, reaps, and stops without losing anything.
+
+Accepting and handling live in separate nurseries: a stop ends the first at once and drains the second to a
+deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import suppress
+
+import structlog
+import trio
+
+from ingest import answers
+from ingest.answers import Answer
+from ingest.connection import Connection, Phase
+from ingest.receiving import Receiver
+from ingest.stats import Stats
+
+REAP_EVERY_S = 0.5
+LISTEN_BACKLOG = 4096
+ACCEPT_AT_ONCE = 64
+"""Connections taken before other tasks get their turn."""
+OUT_OF_RESOURCES_S = 0.1
+"""Pause when the process is out of file descriptors, so that accepting does not spin."""
+
+_log = structlog.get_logger("ingest")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket that shares its port with the other workers (SO_REUSEPORT)."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class IngestServer:
+    """Serves one listening socket.
+
+    Args:
+        max_connections: per worker; past it new connections are answered 503 and closed.
+    """
+
+    def __init__(self, receiver: Receiver, stats: Stats, *, max_connections: int = 20_000) -> None:
+        self._receiver = receiver
+        self._stats = stats
+        self._max_connections = max_connections
+        self._connections: set[Connection] = set()
+        self._accepting = trio.CancelScope()
+        self._empty = trio.Event()
+        receiver.budget.let_go = self._let_slowest_go
+
+    async def run(
+        self, listener: socket.socket, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until `stop` was called and the last connection has ended."""
+        async with trio.open_nursery() as handlers:
+            self._receiver.owned_by(handlers)
+            async with trio.open_nursery() as others:
+                others.start_soon(self._reap)
+                task_status.started()
+                with self._accepting:
+                    await self._accept(listener, handlers)
+                listener.close()
+                if self._connections:
+                    self._empty = trio.Event()
+                    await self._empty.wait()
+                others.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Accept nothing more; idle connections end now, bodies under way may finish."""
+        self._receiver.stopping = True
+        self._accepting.cancel()
+        for connection in list(self._connections):
+            connection.stop_when_idle()
+
+    async def _accept(self, listener: socket.socket, handlers: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            for _ in range(ACCEPT_AT_ONCE):
+                try:
+                    sock, _ = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                        _log.warning("cannot_accept", detail=str(error))
+                        await trio.sleep(OUT_OF_RESOURCES_S)
+                    break
+                self._welcome(sock, handlers)
+
+    def _welcome(self, sock: socket.socket, handlers: trio.Nursery) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if len(self._connections) >= self._max_connections:
+            self._receiver.count(answers.OVERLOADED)
+            with suppress(OSError):
+                sock.send(answers.OVERLOADED.render(close=True))
+            sock.close()
+            return
+        handlers.start_soon(self._handle, Connection(sock, self._receiver))
+
+    async def _handle(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._stats.connections = len(self._connections)
+        try:
+            await connection.serve()
+        except Exception:
+            # One connection's surprise must not end the others; nothing unacknowledged is promised anything.
+            _log.exception("connection_failed")
+        finally:
+            self._connections.discard(connection)
+            self._stats.connections = len(self._connections)
+            if not self._connections:
+                self._empty.set()
+
+    # --- the slow and the silent --------------------------------------------------------------------------------
+
+    async def _reap(self) -> None:
+        """End connections that take too long. One task for all: a timer per receive would cost more."""
+        while True:
+            await trio.sleep(REAP_EVERY_S)
+            now_s = trio.current_time()
+            for connection in list(self._connections):
+                overdue, verdict = self._overdue(connection, now_s)
+                if overdue:
+                    connection.evict(verdict)
+
+    def _overdue(self, connection: Connection, now_s: float) -> tuple[bool, Answer | None]:
+        limits = self._receiver.limits
+        waited_s = now_s - connection.since_s
+        match connection.phase:
+            case Phase.IDLE:
+                return self._receiver.stopping or waited_s > limits.idle_timeout_s, None
+            case Phase.HEAD:
+                return waited_s > limits.head_timeout_s, answers.HEAD_TIMEOUT
+            case Phase.BODY:
+                expected = (waited_s - limits.body_grace_s) * limits.min_body_bytes_per_s
+                return connection.received_bytes < expected, answers.TOO_SLOW
+            case Phase.OURS:
+                return False, None
+
+    def _let_slowest_go(self) -> bool:
+        """Let the slowest sender go, for those who wait for its bytes. Returns whether there was one."""
+        now_s = trio.current_time()
+        holding = [c for c in self._connections if c.phase is Phase.BODY and c.account.charged_bytes]
+        if not holding:
+            return False
+        slowest = min(holding, key=lambda c: c.received_bytes / max(now_s - c.since_s, 1e-3))
+        slowest.evict(answers.OVERLOADED)
+        return True

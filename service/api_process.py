@@ -1,0 +1,123 @@
+"""The API process: playback for people and players, health, metrics; and the keeper of the bitmap.
+
+It replays the change log (so that changes made on other hosts arrive), and compiles rows anew at midnight UTC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio import serve
+
+from service.api import ApiServices, create_app
+from service.child import die_with_supervisor, on_stop_signal, say_ready
+from service.folder import Opened, open_folder
+from service.logs import configure_logs
+from service.metrics import STALE_MS, published, render
+from service.worker import probe_of
+from storage.errors import ClipkeepError
+
+REPLAY_EVERY_S = 1.0
+"""Changes made on other hosts are seen here within this time (promised: 2 s)."""
+
+_log = structlog.get_logger("api")
+
+
+class ApiProcess:
+    """The parts of the API process, joined up."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self._stop = trio.Event()
+
+    def services(self) -> ApiServices:
+        opened = self.opened
+        return ApiServices(
+            catalog=opened.catalog,
+            store=opened.store,
+            key_store=opened.key_store,
+            bitmap=opened.bitmap,
+            clock=opened.clock,
+            token_secret=opened.key_store.token_secret,
+            ready=self.ready,
+            metrics=partial(render, opened.folder.run, opened.catalog, opened.clock),
+            **asdict(opened.config.api),
+        )
+
+    async def ready(self) -> dict[str, str]:
+        """What keeps the service from taking chunks, by component; empty when nothing does."""
+        problems: dict[str, str] = {}
+        try:
+            await probe_of(self.opened)()
+        except ClipkeepError as error:
+            problems[error.code] = str(error)
+        now_ms = self.opened.clock.now_ms()
+        workers = published(self.opened.folder.run)
+        if not workers:
+            problems["workers"] = "no ingest worker has started yet"
+        for name, values in workers.items():
+            if abs(now_ms - values["at_ms"]) > STALE_MS:
+                problems[name] = "this worker does not report any more"
+            elif values["problem"]:
+                problems[name] = values["problem"]
+        return problems
+
+    async def run(self, host: str, port: int) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        settings = HypercornConfig()
+        settings.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+        settings.graceful_timeout = self.opened.config.ingest.stop_deadline_s
+        settings.accesslog = None
+        settings.errorlog = None
+        settings.include_server_header = False
+        async with trio.open_nursery() as nursery:
+            await nursery.start(on_stop_signal, self._stop.set)
+            nursery.start_soon(self._keep_bitmap)
+            app: Any = create_app(self.services())  # an ASGI application, by duck typing
+            await nursery.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))
+            say_ready()
+            await self._stop.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_bitmap(self) -> None:
+        entitlements = self.opened.entitlements
+        rolled_on = 0
+        while True:
+            try:
+                await trio.to_thread.run_sync(entitlements.replay)
+                if entitlements.today() != rolled_on:
+                    rolled_on = entitlements.today()
+                    rows = await trio.to_thread.run_sync(entitlements.roll)
+                    _log.info("rolled", rows=rows)
+            except ClipkeepError as error:
+                _log.warning("bitmap_not_kept", code=error.code, detail=str(error))
+            await trio.sleep(REPLAY_EVERY_S)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The API process; started by `clipkeep serve`.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--store")
+    args = parser.parse_args()
+    configure_logs(args.name)
+    die_with_supervisor()
+    try:
+        with open_folder(args.data, store_url=args.store) as opened:
+            trio.run(ApiProcess(opened).run, args.host, args.port)
+    except ClipkeepError as error:
+        _log.error("cannot_serve", code=error.code, detail=str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""`clipkeep check` and `clipkeep catalog rebuild`: the catalog against the objects, both ways (invariants 3 to 6).
+
+Both may run beside a service. So nothing is called broken on one look: what changed between the listing of the
+store and the reading of the catalog is looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from service.folder import Opened
+from storage.catalog import ChunkRow, SegmentRow, SegmentState
+from storage.days import month_of_day
+from storage.errors import ClipkeepError, CorruptError, ObjectMissing
+from storage.keys import KeyId
+from storage.objects import ObjectInfo
+from storage.recover import load_index_of, verify_object
+from storage.segment import TAG_BYTES, decrypt_chunk
+
+SEGMENT_PREFIX = "v1/"
+MAX_LISTED = 1000
+"""Findings kept in a report; the count goes on."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class CheckResult:
+    """What a check found. `broken` is empty when all is sound."""
+
+    segments: int = 0
+    chunks: int = 0
+    objects: int = 0
+    object_bytes: int = 0
+    broken_count: int = 0
+    broken: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def found(self, what: str) -> None:
+        self.broken_count += 1
+        if len(self.broken) < MAX_LISTED:
+            self.broken.append(what)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def all_segments(opened: Opened) -> Iterator[SegmentRow]:
+    """Every segment row, in order of id."""
+    after_id = 0
+    while batch := opened.catalog.segments(after_id=after_id):
+        yield from batch
+        after_id = batch[-1].segment_id
+
+
+def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResult:
+    """Compare catalog and store.
+
+    Args:
+        deep: read every committed object, and decrypt every chunk that has a row.
+    """
+    result = CheckResult()
+    for sentence in opened.catalog.broken_rows():
+        result.found(sentence)
+    objects = {info.key: info for info in opened.store.list(SEGMENT_PREFIX)}
+    result.objects = len(objects)
+    result.object_bytes = sum(info.size_bytes for info in objects.values())
+    progress("objects", len(objects), len(objects))
+    committed = []
+    for row in all_segments(opened):
+        info = objects.pop(row.key, None)
+        if row.state is SegmentState.COMMITTED:
+            committed.append(row)
+            result.segments += 1
+            result.chunks += row.live_chunks
+            _check_object(opened, row, info, result)
+    for info in objects.values():
+        _check_orphan(opened, info, result)
+    if deep:
+        _check_contents(opened, committed, result, progress)
+    return result
+
+
+def _check_object(opened: Opened, row: SegmentRow, info: ObjectInfo | None, result: CheckResult) -> None:
+    if info is None:
+        try:
+            info = opened.store.head(row.key)  # put after the listing
+        except ObjectMissing:
+            if _state_now(opened, row) is SegmentState.COMMITTED:
+                result.found(f"{row.key}: committed with {row.live_chunks} chunks, but the object is missing")
+            return
+    if info.size_bytes != row.size_bytes:
+        result.found(f"{row.key}: {info.size_bytes} bytes in the store, {row.size_bytes} in the catalog")
+
+
+def _check_orphan(opened: Opened, info: ObjectInfo, result: CheckResult) -> None:
+    try:
+        opened.store.head(info.key)
+    except ObjectMissing:
+        return  # swept meanwhile
+    age_s = opened.clock.now_ms() / 1000 - info.modified_s
+    if age_s < 2 * opened.config.segments.prepare_ttl_s:
+        result.notes.append(f"{info.key}: not in the catalog yet, {age_s:.0f} s old")
+    else:
+        result.found(f"{info.key}: an object that the catalog does not know, {info.size_bytes} bytes")
+
+
+def _state_now(opened: Opened, row: SegmentRow) -> SegmentState | None:
+    found = opened.catalog.segments(after_id=row.segment_id - 1, limit=1)
+    return found[0].state if found and found[0].segment_id == row.segment_id else None
+
+
+# --- every byte -----------------------------------------------------------------------------------------------------
+
+
+def _check_contents(
+    opened: Opened, committed: list[SegmentRow], result: CheckResult, progress: Progress
+) -> None:
+    by_id = {row.segment_id: row for row in committed}
+    done = 0
+    for day in sorted({row.expires_on for row in committed}):
+        for segment_id, rows in groupby(opened.catalog.day_rows(day), key=lambda row: row.segment_id):
+            segment = by_id.get(segment_id)
+            if segment is not None:
+                _check_segment(opened, segment, list(rows), result)
+            done += 1
+            progress("segments", min(done, len(committed)), len(committed))
+
+
+def _check_segment(opened: Opened, segment: SegmentRow, rows: list[ChunkRow], result: CheckResult) -> None:
+    try:
+        _, index = verify_object(opened.store, segment.key)
+    except (CorruptError, ObjectMissing) as error:
+        if _state_now(opened, segment) is SegmentState.COMMITTED:
+            result.found(str(error))
+        return
+    live = set(range(len(index))) - set(np.frombuffer(segment.refused, dtype="<u4").tolist())
+    if live != {row.ordinal for row in rows} and _state_now(opened, segment) is SegmentState.COMMITTED:
+        result.found(f"{segment.key}: its rows are not the chunks that its commit accepted")
+    keys = opened.key_store.get_each(
+        {KeyId(row.device, row.epoch, month_of_day(row.expires_on)) for row in rows}
+    )
+    for row in rows:
+        key = keys.get(KeyId(row.device, row.epoch, month_of_day(row.expires_on)))
+        if isinstance(key, bytes):  # else it is being erased, and nobody can read it
+            _check_chunk(opened, row, index, AESGCM(key), result)
+
+
+def _check_chunk(
+    opened: Opened, row: ChunkRow, index: np.ndarray, cipher: AESGCM, result: CheckResult
+) -> None:
+    where = f"device {row.device} at {row.capture_ms}"
+    entry = index[row.ordinal]
+    if (entry["device"], entry["capture_ms"], entry["offset"], entry["length"]) != (
+        row.device,
+        row.capture_ms,
+        row.offset,
+        row.length,
+    ):
+        result.found(f"{where}: the row points at another chunk of {row.segment_key}")
+        return
+    try:
+        stored = opened.store.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
+        decrypt_chunk(cipher, row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
+    except ClipkeepError as error:
+        result.found(f"{where}: {error}")
+
+
+# --- rebuild --------------------------------------------------------------------------------------------------------
+
+
+def rebuild_catalog(opened: Opened, *, progress: Progress) -> dict[str, Any]:
+    """Re-create chunk rows from the objects of all committed segments.
+
+    Returns:
+        {"segments": read, "chunks": rows added, "unreadable": {key: why}}.
+    """
+    rows = [row for row in all_segments(opened) if row.state is SegmentState.COMMITTED]
+    unreadable: dict[str, str] = {}
+    read = 0
+
+    def indexes() -> Iterator[tuple[SegmentRow, np.ndarray]]:
+        nonlocal read
+        for number, row in enumerate(rows):
+            progress("segments", number + 1, len(rows))
+            try:
+                index = load_index_of(opened.store, row)
+            except (CorruptError, ObjectMissing) as error:
+                unreadable[row.key] = str(error)
+                continue
+            read += 1
+            yield row, index
+
+    added = opened.catalog.rebuild_chunks(indexes())
+    return {"segments": read, "chunks": added, "unreadable": unreadable}

@@ -1,0 +1,95 @@
+"""`init`, `config`, `clock`: the data folder itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+
+import typer
+
+from service import terminal
+from service.config import render_config
+from service.folder import OffsetClock, create_folder, open_folder
+from service.terminal import DEFAULT_DATA, Data, Json, Store
+from storage.errors import CallerError
+
+
+def init(
+    data: Data = DEFAULT_DATA,
+    store: Store = None,
+    test_clock: Annotated[
+        bool,
+        typer.Option(
+            "--test-clock", help="Allow `clipkeep clock` to move the time. For demos and tests only."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make a data folder: config.toml, keys/, catalog.db, entitlements.bitmap, objects/.
+
+    Back up keys/ apart from the rest: without it no recording can be read, with it and the objects all can.
+    """
+    create_folder(data, store_url=store, test_clock=test_clock, environ=os.environ)
+    document = {"data": str(data), "store": store or (data / "objects").absolute().as_uri()}
+    terminal.report(
+        document,
+        json,
+        lambda: print(
+            f"made {data}. Next:\n"
+            f"  clipkeep device add --data {data} --plan trial\n"
+            f"  clipkeep serve --data {data}"
+        ),
+    )
+
+
+def config(data: Data = DEFAULT_DATA) -> None:
+    """Print the configuration in force: every key with its meaning, bounds and value."""
+    with open_folder(data) as opened:
+        print(render_config(opened.config))
+
+
+_OFFSET = re.compile(r"([+-]?)(\d+)(ms|s|m|h|d)")
+_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def clock(
+    offset: Annotated[
+        str | None,
+        typer.Option("--offset", help="Ahead of the real time, e.g. 15d, 90m, 0s. Left out: show it."),
+    ] = None,
+    advance: Annotated[str | None, typer.Option("--advance", help="Further ahead than now, e.g. 2h.")] = None,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Show or move the test clock, for all running processes of this data folder at once.
+
+    Refused unless config.toml says [clock] test = true, which only `init --test-clock` writes by itself.
+    """
+    with open_folder(data) as opened:
+        if not isinstance(opened.clock, OffsetClock):
+            raise CallerError(
+                "this data folder runs on the real clock; only one made with `init --test-clock` can be moved",
+                subject=str(data),
+                code="real_clock",
+            )
+        if offset is not None:
+            opened.clock.set_offset_ms(_parse_offset(offset))
+        if advance is not None:
+            opened.clock.set_offset_ms(opened.clock.offset_ms + _parse_offset(advance))
+        opened.entitlements.roll()
+        terminal.report({"offset_ms": opened.clock.offset_ms, "now_ms": opened.clock.now_ms()}, json)
+
+
+def _parse_offset(text: str) -> int:
+    match = _OFFSET.fullmatch(text)
+    if match is None:
+        raise CallerError(f"{text!r} is no time span; write a number and ms, s, m, h or d", code="bad_offset")
+    sign, number, unit = match.groups()
+    return int(sign + number) * _UNIT_MS[unit]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(config)
+    app.command()(clock)

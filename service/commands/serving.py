@@ -1,0 +1,83 @@
+"""`serve`: the service itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from retention.filelock import holding
+from service import terminal
+from service.folder import DataFolder, open_folder
+from service.logs import configure_logs
+from service.supervisor import Address, Supervisor, children_of, claim, parse_address
+from service.terminal import DEFAULT_DATA, Data, Json, Store
+from storage.errors import CallerError, WorldError
+
+MAX_WORKERS = 256
+
+
+def serve(
+    data: Data = DEFAULT_DATA,
+    ingest: Annotated[
+        str, typer.Option("--ingest", help="HOST:PORT where devices upload; port 0 picks a free one.")
+    ] = "127.0.0.1:8080",
+    api: Annotated[
+        str, typer.Option("--api", help="HOST:PORT for people, players, /metrics; port 0 picks a free one.")
+    ] = "127.0.0.1:8081",
+    workers: Annotated[
+        int, typer.Option("--workers", help="Ingest processes, about one a core.", min=1, max=MAX_WORKERS)
+    ] = 1,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Take uploads and play recordings back, until SIGTERM or Ctrl-C.
+
+    A stop is graceful: no new connections, bodies under way finish, are stored and acknowledged, up to
+    `stop_deadline_s`. Logs are JSON lines on stderr. With --json one document on stdout says the addresses, once all
+    processes serve.
+    """
+    configure_logs("supervisor")
+    with open_folder(data, store_url=store) as opened:
+        deadline_s = opened.config.ingest.stop_deadline_s
+        opened.folder.run.mkdir(exist_ok=True)
+        for stale in opened.folder.run.glob("*.json"):
+            stale.unlink()  # counters of workers that no longer run
+        opened.entitlements.recover()
+    ingest_at = claim(parse_address(ingest, option="--ingest"), option="--ingest")
+    api_at = claim(parse_address(api, option="--api"), option="--api")
+    children = children_of(data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store)
+    try:
+        with holding(DataFolder(data).run / "serve.lock", 1.0):
+            trio.run(_serve, Supervisor(children, stop_deadline_s=deadline_s), ingest_at, api_at, data, json)
+    except WorldError as error:
+        if error.code == "bitmap_busy":
+            raise CallerError(
+                "another `clipkeep serve` runs on this data folder; stop it first",
+                subject=str(data),
+                code="busy",
+            ) from error
+        raise
+
+
+async def _serve(supervisor: Supervisor, ingest: Address, api: Address, data: Path, as_json: bool) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(supervisor.run)
+        document = {
+            "ingest": f"http://{ingest}",
+            "api": f"http://{api}",
+            "data": str(data),
+            "pid": os.getpid(),
+        }
+        if as_json:
+            terminal.report(document, as_json=True)
+            sys.stdout.flush()
+        terminal.say(f"clipkeep serves: devices at http://{ingest}, people at http://{api} (docs at /docs)")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)

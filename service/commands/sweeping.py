@@ -1,0 +1,145 @@
+"""`sweep`, `check`, `catalog rebuild`: what operators schedule, and what they run when in doubt."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from retention.sweep import Progress, Sweep, SweepLimits
+from service import terminal
+from service.checks import check_folder, rebuild_catalog
+from service.folder import Opened, open_folder
+from service.terminal import DEFAULT_DATA, Data, Json, Store
+
+catalog_app = typer.Typer(help="The catalog: rebuild its chunk rows from the objects.", no_args_is_help=True)
+
+
+def sweep_of(opened: Opened, progress: Progress) -> Sweep:
+    """The sweep of one data folder, with its configured limits."""
+    retention = opened.config.retention
+    return Sweep(
+        catalog=opened.catalog,
+        store=opened.store,
+        key_store=opened.key_store,
+        bitmap=opened.bitmap,
+        clock=opened.clock,
+        limits=SweepLimits(
+            expiry_slack_ms=round(retention.expiry_slack_s * 1000),
+            delete_delay_ms=round(retention.delete_delay_s * 1000),
+            prepare_ttl_ms=round(opened.config.segments.prepare_ttl_s * 1000),
+            lapse_grace_days=retention.lapse_grace_days,
+            max_clock_skew_ms=round(retention.max_clock_skew_s * 1000),
+            bulk_limit=retention.bulk_limit,
+            lease_ms=round(retention.lease_s * 1000),
+            retry_ms=round(retention.retry_s * 1000),
+        ),
+        progress=progress,
+    )
+
+
+def sweep(
+    data: Data = DEFAULT_DATA,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what a pass would do now, and write nothing.")
+    ] = False,
+    allow_bulk: Annotated[
+        bool, typer.Option("--allow-bulk", help="Erase more lapsed devices in one pass than the bulk limit.")
+    ] = False,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Make one pass over everything whose time is over. Safe to run at any time, from cron or a timer.
+
+    Expired days are un-indexed as a whole, lapsed and terminated devices lose their keys after their grace, and
+    objects whose delete delay is over go from the store. A pass that was killed is simply run again; failed
+    deletes are retried by later passes. Exit code 1 when a guard refused or a delete failed.
+    """
+    with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
+        one_pass = sweep_of(opened, progress)
+        done = one_pass.plan().summary() if dry_run else one_pass.run(allow_bulk=allow_bulk).as_dict()
+    document: dict[str, Any] = done
+    terminal.report(document, json, lambda: _show_plan(document) if dry_run else _show_report(document))
+    if document.get("failed_delete_count"):
+        terminal.say(
+            f"{document['failed_delete_count']} objects could not be deleted; they are tried again by the next sweeps"
+        )
+        raise typer.Exit(1)
+
+
+def _show_plan(plan: dict[str, Any]) -> None:
+    terminal.table(
+        "would expire", ["day", "segments", "chunks", "bytes"], [list(d.values()) for d in plan["expire"]]
+    )
+    terminal.table("would erase", ["device", "why"], [list(d.values()) for d in plan["erase"]])
+    terminal.table("would delete", ["object"], [[key] for key in plan["delete"]])
+    terminal.table("would reclaim", ["prepared key"], [[key] for key in plan["reclaim"]])
+
+
+def _show_report(report: dict[str, Any]) -> None:
+    terminal.table(
+        "sweep",
+        ["what", "count"],
+        [
+            ["days expired", len(report["days"])],
+            ["chunks un-indexed", report["unindexed_chunks"]],
+            ["devices erased", len(report["erased_devices"])],
+            ["data keys destroyed", report["destroyed_keys"]],
+            ["prepared keys reclaimed", report["reclaimed_keys"]],
+            ["objects deleted", report["deleted_objects"]],
+            ["bytes deleted", report["deleted_bytes"]],
+            ["delete calls", report["delete_calls"]],
+            ["deletes failed", report["failed_delete_count"]],
+        ],
+    )
+
+
+def check(
+    data: Data = DEFAULT_DATA,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read every object and compare each chunk's place and checksums.")
+    ] = False,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Compare catalog and object store, both ways; exit 1 with a list when something is broken.
+
+    Prepared keys of a running service are no fault, nor are objects that a sweep has yet to delete.
+    """
+    with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
+        result = check_folder(opened, deep=deep, progress=progress)
+    document = result.as_dict()
+
+    def human() -> None:
+        for line in result.broken:
+            print(f"BROKEN  {line}")
+        for line in result.notes:
+            print(f"note    {line}")
+        print(
+            f"{result.segments} committed segments, {result.chunks} chunks, {result.objects} objects:"
+            f" {'sound' if not result.broken else str(len(result.broken)) + ' broken'}"
+        )
+
+    terminal.report(document, json, human)
+    if result.broken:
+        raise typer.Exit(1)
+
+
+@catalog_app.command("rebuild")
+def catalog_rebuild(data: Data = DEFAULT_DATA, store: Store = None, json: Json = False) -> None:
+    """Re-create the chunk rows from the committed objects.
+
+    For a catalog whose chunk tables were lost or damaged, while its segment and device rows are there. What
+    commits refused, what was deleted and what was erased stays out. Rows that exist are left alone.
+    """
+    with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
+        result = rebuild_catalog(opened, progress=progress)
+    terminal.report(result, json)
+    if result["unreadable"]:
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(sweep)
+    app.command()(check)
+    app.add_typer(catalog_app, name="catalog")

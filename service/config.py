@@ -1,0 +1,224 @@
+"""Configuration: config.toml in the data folder, overridden by the environment. Every limit has a name.
+
+`[ingest] budget_bytes = 1` is `CLIPKEEP_INGEST_BUDGET_BYTES=1` in the environment. Unknown keys are refused: a
+misspelt limit must not pass for a set one.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from storage.errors import CallerError
+
+MIB = 1024 * 1024
+
+
+def limit(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A configuration field with its default, its meaning and its bounds."""
+    return field(default=default, metadata={"doc": doc, "least": least, "most": most})
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    url: str = limit("", "file:///path or s3://bucket/prefix; empty: objects/ in the data folder")
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    budget_bytes: int = limit(
+        512 * MIB, "bytes in flight per worker; past it clients wait, then get 503", least=32 * MIB
+    )
+    share_bytes: int = limit(64 * MIB, "of these, at most so many of one connection", least=16 * MIB)
+    budget_wait_s: float = limit(10.0, "how long a client waits for the budget before 503", least=0.1)
+    max_connections: int = limit(20_000, "per worker", least=1)
+    max_chunk_bytes: int = limit(16 * MIB, "largest chunk", least=1, most=16 * MIB)
+    max_head_bytes: int = limit(16 * 1024, "request line and headers", least=512, most=MIB)
+    max_outstanding: int = limit(64, "unanswered requests of one connection", least=1, most=10_000)
+    drain_bytes: int = limit(
+        16 * MIB, "of a refused body that are read and thrown away to keep the connection", least=0
+    )
+    min_body_bytes_per_s: int = limit(8000, "a body that comes slower is ended with 408", least=1)
+    body_grace_s: float = limit(10.0, "before that rate is asked for", least=0.1)
+    head_timeout_s: float = limit(10.0, "for a request's head", least=0.1)
+    idle_timeout_s: float = limit(75.0, "of a connection between requests", least=1)
+    send_timeout_s: float = limit(30.0, "for a client that does not read its answers", least=0.1)
+    linger_close_s: float = limit(2.0, "how long a closed connection may still read its answer", least=0.1)
+    chunks_per_s: float = limit(0.0, "per device and worker; 0 is no limit", least=0)
+    max_cached_keys: int = limit(16_384, "data keys in memory per worker, about 2.7 kB each", least=16)
+    stop_deadline_s: float = limit(30.0, "how long a stop waits for what is under way", least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSettings:
+    target_bytes: int = limit(8 * MIB, "size at which a segment is sealed", least=64 * 1024, most=128 * MIB)
+    linger_ms: int = limit(100, "how long its oldest chunk waits at most", least=1, most=60_000)
+    max_segments: int = limit(24, "open or on their way, per worker; each a buffer", least=2, most=1024)
+    prepare_ttl_s: float = limit(
+        600.0, "after which a prepared key is reclaimed; over twice the worst bounded PUT", least=5
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    default_days: int = limit(30, "storage of monthly and annual plans when not said", least=1, most=255)
+    max_devices: int = limit(
+        1 << 24, "rows of the bitmap file, 64 bytes each, sparse; fixed by init", least=2
+    )
+    lapse_grace_days: int = limit(3, "after a lapse, before keys are destroyed", least=0, most=200)
+    delete_delay_s: float = limit(3600.0, "from un-indexing an object to deleting it", least=1)
+    expiry_slack_s: float = limit(900.0, "after midnight UTC, before a day is swept", least=0, most=86_000)
+    max_clock_skew_s: float = limit(300.0, "against the store's Date; beyond it a sweep refuses", least=1)
+    bulk_limit: int = limit(1000, "erasures by lapse in one pass without --allow-bulk", least=0)
+    lease_s: float = limit(60.0, "how long a sweeper's lease lasts unless renewed", least=1)
+    retry_s: float = limit(300.0, "before a failed delete is tried again", least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    gap_ms: int = limit(1000, "between two chunks, from which recordings are not contiguous", least=0)
+    page_chunks: int = limit(1000, "chunks in a page of a listing", least=1)
+    max_listed_chunks: int = limit(100_000, "chunks of one playlist or export", least=10)
+    live_window_ms: int = limit(60_000, "of video in a live playlist", least=10_000)
+    live_reach_ms: int = limit(600_000, "how late chunks may be and still play live", least=10_000)
+    live_step_ms: int = limit(21_600_000, "how often the numbering of live playlists moves on", least=60_000)
+    listing_threads: int = limit(2, "listings made at once", least=1)
+    lookup_threads: int = limit(4, "look-ups of single chunks at once", least=1)
+    store_threads: int = limit(16, "chunks fetched and decrypted at once", least=1)
+    max_bytes_held: int = limit(256 * MIB, "plaintext of chunks read or being sent", least=32 * MIB)
+    memory_wait_s: float = limit(5.0, "how long a read waits for that memory before 503", least=0.1)
+    max_exports: int = limit(8, "exports at once", least=1)
+    read_ahead_chunks: int = limit(4, "chunks that an export reads ahead", least=1)
+    read_ahead_bytes: int = limit(8 * MIB, "bytes of them", least=1)
+    max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16)
+    purge_every_s: float = limit(5.0, "how often destroyed keys are dropped from memory", least=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSettings:
+    test: bool = limit(False, "allow `clipkeep clock` to move the time: for demos and tests only")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    store: StoreSettings = field(default_factory=StoreSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    segments: SegmentSettings = field(default_factory=SegmentSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    clock: ClockSettings = field(default_factory=ClockSettings)
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """Read config.toml, then the environment.
+
+    Raises:
+        CallerError: no TOML, an unknown table or key, a value of the wrong type or out of bounds; the text names
+            the file, the key and what is allowed.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CallerError(
+            "no such file: run `clipkeep init`, or say where the data folder is with --data",
+            subject=str(path),
+            code="no_data_folder",
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CallerError(f"not TOML: {error}", subject=str(path), code="bad_config") from error
+    sections: dict[str, Any] = {}
+    for section in fields(Config):
+        table = document.pop(section.name, {})
+        if not isinstance(table, dict):
+            raise _bad(path, section.name, "is a table: write [" + section.name + "]")
+        sections[section.name] = _section(section.default_factory, section.name, table, path, environ)  # type: ignore[arg-type]
+    if document:
+        known = ", ".join(f.name for f in fields(Config))
+        raise _bad(path, next(iter(document)), f"no such table; there are {known}")
+    config = Config(**sections)
+    if config.ingest.share_bytes < config.ingest.max_chunk_bytes:
+        raise _bad(path, "ingest.share_bytes", "is at least max_chunk_bytes")
+    if config.ingest.budget_bytes < config.ingest.share_bytes:
+        raise _bad(path, "ingest.budget_bytes", "is at least share_bytes")
+    return config
+
+
+def _section(
+    kind: type[Any], name: str, table: dict[str, Any], path: Path, environ: Mapping[str, str]
+) -> Any:
+    values: dict[str, Any] = {}
+    known = {f.name: f for f in fields(kind)}
+    for key, value in table.items():
+        if key not in known:
+            raise _bad(path, f"{name}.{key}", f"no such key; there are {', '.join(known)}")
+        values[key] = _checked(value, known[key], path, f"{name}.{key}")
+    for key, spec in known.items():
+        variable = f"CLIPKEEP_{name}_{key}".upper()
+        if variable in environ:
+            value = _from_text(environ[variable], spec, variable)
+            values[key] = _checked(value, spec, Path(variable), f"{name}.{key}")
+    return kind(**values)
+
+
+def _from_text(text: str, spec: Any, variable: str) -> Any:
+    if isinstance(spec.default, str):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise CallerError(
+            f"{text!r} is no value of this kind", subject=variable, code="bad_config"
+        ) from error
+
+
+def _checked(value: Any, spec: Any, path: Path, name: str) -> Any:
+    kind = type(spec.default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise _bad(path, name, f"is {_KINDS[kind]}, not {value!r}")
+    least, most = spec.metadata["least"], spec.metadata["most"]
+    if (least is not None and value < least) or (most is not None and value > most):
+        raise _bad(path, name, f"is {value}; allowed is {_bounds(least, most)}")
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if most is None:
+        return f"at least {least}"
+    return f"{least} to {most}"
+
+
+def _bad(path: Path, name: str, detail: str) -> CallerError:
+    return CallerError(f"{name}: {detail}", subject=str(path), code="bad_config")
+
+
+def render_config(config: Config) -> str:
+    """config.toml with every key, its meaning and its bounds; keys at their default are comments."""
+    lines = ["# Clipkeep's configuration. A line that begins with # shows the default.", ""]
+    for section in fields(Config):
+        values = getattr(config, section.name)
+        lines.append(f"[{section.name}]")
+        for spec in fields(values):
+            bounds = spec.metadata["least"], spec.metadata["most"]
+            note = "" if bounds == (None, None) else f" ({_bounds(*bounds)})"
+            value = getattr(values, spec.name)
+            lines.append(f"# {spec.metadata['doc']}{note}")
+            mark = "# " if value == spec.default else ""
+            lines.append(f"{mark}{spec.name} = {_toml(value)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)

@@ -1,0 +1,148 @@
+"""Metrics: workers publish their counters as small files, the API process reads them for Prometheus."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from ingest.stats import ACK_BUCKETS_MS, Stats
+from storage.catalog import Catalog
+from storage.clock import Clock
+from storage.errors import ClipkeepError
+
+STALE_MS = 10_000
+"""A worker that has not published for so long is not counted as up."""
+
+
+def publish(path: Path, stats: Stats, *, now_ms: int, problem: str) -> None:
+    """Write a worker's counters: whole or not at all, no more durable than a metric need be."""
+    values = asdict(stats)
+    values["answers"] = [[status, code, count] for (status, code), count in stats.answers.items()]
+    values["at_ms"] = now_ms
+    values["problem"] = problem
+    path.parent.mkdir(exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(values))
+    os.replace(fresh, path)
+
+
+def published(run: Path) -> dict[str, dict[str, Any]]:
+    """What every worker published last, by its name. Unreadable files are left out."""
+    found = {}
+    for path in sorted(run.glob("*.json")):
+        try:
+            found[path.stem] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+class ClipkeepCollector:
+    """Turns published counters and the catalog's totals into Prometheus metrics."""
+
+    def __init__(self, run: Path, catalog: Catalog, clock: Clock) -> None:
+        self._run = run
+        self._catalog = catalog
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        workers = published(self._run)
+        yield from _worker_metrics(workers, self._clock.now_ms())
+        try:
+            yield from self._catalog_metrics()
+        except ClipkeepError:
+            yield _gauge("clipkeep_catalog_up", "1 when the catalog can be read", 0)
+
+    def _catalog_metrics(self) -> Iterator[Metric]:
+        totals = self._catalog.totals()
+        now_ms = self._clock.now_ms()
+        yield _gauge("clipkeep_catalog_up", "1 when the catalog can be read", 1)
+        yield _gauge("clipkeep_stored_chunks", "Chunks that can be served", totals.chunks)
+        yield _gauge("clipkeep_stored_segment_bytes", "Bytes of committed segments", totals.segment_bytes)
+        segments = GaugeMetricFamily(
+            "clipkeep_catalog_segments", "Segment keys in the catalog, by state", labels=["state"]
+        )
+        for state, count in totals.segments.items():
+            segments.add_metric([state], count)
+        yield segments
+        oldest_ms = totals.oldest_tombstone_ms
+        age_s = 0.0 if oldest_ms is None else max(0.0, (now_ms - oldest_ms) / 1000)
+        yield _gauge("clipkeep_oldest_undeleted_seconds", "How long the oldest due delete is overdue", age_s)
+        yield _gauge(
+            "clipkeep_failing_deletes", "Deletes that failed and are retried", totals.failing_tombstones
+        )
+        last = self._catalog.last_sweep()
+        if last is not None:
+            lag_s = (now_ms - last["finished_ms"]) / 1000
+            yield _gauge("clipkeep_sweep_lag_seconds", "Since the last sweep that finished", lag_s)
+
+
+def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, doc, value=value)
+
+
+def _worker_metrics(workers: dict[str, dict[str, Any]], now_ms: int) -> Iterator[Metric]:
+    up = GaugeMetricFamily("clipkeep_worker_up", "1 when the worker takes chunks", labels=["worker"])
+    for name, values in workers.items():
+        fresh = abs(now_ms - values["at_ms"]) < STALE_MS
+        up.add_metric([name], float(fresh and not values["problem"]))
+    yield up
+    for key, doc in (
+        ("chunks", "Chunks stored and acknowledged"),
+        ("chunk_bytes", "Bytes of these chunks"),
+        ("segments", "Segments put to the store: store calls for writing"),
+        ("stored_bytes", "Bytes put to the store"),
+        ("failed_segments", "Segments that could not be stored; their chunks were answered 503"),
+    ):
+        counter = CounterMetricFamily(f"clipkeep_ingest_{key}", doc, labels=["worker"])
+        for name, values in workers.items():
+            counter.add_metric([name], values[key])
+        yield counter
+    for key, doc in (("connections", "Open device connections"), ("budget_bytes", "Bytes in flight")):
+        gauge = GaugeMetricFamily(f"clipkeep_ingest_{key}", doc, labels=["worker"])
+        for name, values in workers.items():
+            gauge.add_metric([name], values[key])
+        yield gauge
+    yield from _answer_metrics(workers)
+
+
+def _answer_metrics(workers: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+    answers = CounterMetricFamily(
+        "clipkeep_ingest_answers",
+        "Answers to devices, by status and code",
+        labels=["worker", "status", "code"],
+    )
+    latency = HistogramMetricFamily(
+        "clipkeep_ingest_ack_seconds", "From a body's last byte to its acknowledgement", labels=["worker"]
+    )
+    for name, values in workers.items():
+        for status, code, count in values["answers"]:
+            answers.add_metric([name, str(status), code], count)
+        total = 0
+        buckets = []
+        bounds = [*(str(bound / 1000) for bound in ACK_BUCKETS_MS), "+Inf"]
+        for bound, count in zip(bounds, values["ack_ms_buckets"], strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        latency.add_metric([name], buckets, values["ack_ms_sum"] / 1000)
+    yield answers
+    yield latency
+
+
+def render(run: Path, catalog: Catalog, clock: Clock) -> bytes:
+    """The whole of `/metrics`, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(ClipkeepCollector(run, catalog, clock))
+    return generate_latest(registry)

@@ -1,0 +1,183 @@
+"""`clipkeep serve`: starts the workers and the API process, restarts what dies, stops all of it together.
+
+Children stay in this process's group and hold the other end of a pipe from it, so they die with it.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from service.child import READY_LINE, on_stop_signal
+from storage.errors import CallerError, WorldError
+
+RESTART_PAUSE_S = 0.5
+MAX_RESTART_PAUSE_S = 10.0
+STEADY_S = 30.0
+"""A child that ran so long is restarted without having to wait longer and longer."""
+KILL_AFTER_S = 5.0
+"""After a child's own deadline has passed."""
+
+_log = structlog.get_logger("supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse_address(text: str, *, option: str) -> Address:
+    """HOST:PORT.
+
+    Raises:
+        CallerError: it is not of that form.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise CallerError(f"{option}: {text!r} is not HOST:PORT", code="bad_address")
+    return Address(host.strip("[]"), int(port))
+
+
+def claim(address: Address, *, option: str) -> Address:
+    """Find out that nobody listens there yet, and which port 0 is.
+
+    Workers share their port among themselves; without this look they would share it with a stranger's too.
+
+    Raises:
+        CallerError: the address is in use or cannot be bound.
+    """
+    try:
+        info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(*info[:3]) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(info[4])
+            return Address(address.host, sock.getsockname()[1])
+    except OSError as error:
+        raise CallerError(
+            f"{option}: cannot listen: {error.strerror or error}; choose another", subject=str(address)
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What one child process is."""
+
+    name: str
+    command: list[str]
+
+
+class Supervisor:
+    """Runs children until told to stop.
+
+    Args:
+        stop_deadline_s: how long children may take to stop; after it and a little more they are killed.
+    """
+
+    def __init__(self, children: list[Child], *, stop_deadline_s: float) -> None:
+        self._children = children
+        self._stop_deadline_s = stop_deadline_s
+        self._running: dict[str, trio.Process] = {}
+        self._stopping = trio.Event()
+        self.restarts = 0
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start all children; `started` when each said that it is ready. Returns when all have ended.
+
+        Raises:
+            WorldError: a child ended before it was ever ready; the others are stopped.
+        """
+        async with trio.open_nursery() as nursery:
+            await nursery.start(on_stop_signal, self.stop)
+            async with trio.open_nursery() as keepers:
+                for child in self._children:
+                    await keepers.start(self._keep, child)
+                task_status.started()
+            nursery.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Stop all children gracefully."""
+        self._stopping.set()
+
+    async def _keep(
+        self, child: Child, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run one child, again and again, until the stop."""
+        pause_s = RESTART_PAUSE_S
+        served = False
+        while not self._stopping.is_set():
+            began_s = trio.current_time()
+            process = await trio.lowlevel.open_process(
+                child.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_with_us, process)
+                if await self._became_ready(process) and not served:
+                    served = True
+                    task_status.started()
+                await process.wait()
+                nursery.cancel_scope.cancel()
+            if self._stopping.is_set():
+                break
+            _log.error("child_ended", child=child.name, code=process.returncode)
+            if not served:
+                raise WorldError(f"{child.name} could not start; its log above says why", code="cannot_start")
+            self.restarts += 1
+            if trio.current_time() - began_s > STEADY_S:
+                pause_s = RESTART_PAUSE_S
+            with trio.move_on_after(pause_s):
+                await self._stopping.wait()
+            pause_s = min(pause_s * 2, MAX_RESTART_PAUSE_S)
+        if not served:
+            task_status.started()  # stopped before it was ready: nobody waits for more
+
+    async def _became_ready(self, process: trio.Process) -> bool:
+        """Whether the child said so before it ended."""
+        assert process.stdout is not None
+        said = b""
+        async for piece in process.stdout:
+            said += piece
+            if READY_LINE.encode() in said:
+                return True
+        return False
+
+    async def _stop_with_us(self, process: trio.Process) -> None:
+        """Pass the stop on; a child that ignores it is killed."""
+        await self._stopping.wait()
+        process.send_signal(signal.SIGTERM)
+        await trio.sleep(self._stop_deadline_s + KILL_AFTER_S)
+        _log.error("child_killed", pid=process.pid)
+        process.kill()
+
+
+def children_of(
+    *, data: Path, ingest: Address, api: Address, workers: int, store_url: str | None
+) -> list[Child]:
+    """The API process and `workers` ingest workers."""
+    common = ["--data", str(data), *(["--store", store_url] if store_url else [])]
+    children = [
+        Child("api", _module("service.api_process", api, "api", common)),
+    ]
+    for number in range(workers):
+        name = f"w{number}"
+        children.append(Child(name, _module("service.worker", ingest, name, common)))
+    return children
+
+
+def _module(module: str, address: Address, name: str, common: list[str]) -> list[str]:
+    return [
+        *(sys.executable, "-m", module, "--name", name),
+        *("--host", address.host, "--port", str(address.port)),
+        *common,
+    ]

@@ -1,0 +1,83 @@
+"""What commands share: options, output, errors, progress. Reports go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+Data = Annotated[
+    Path,
+    typer.Option("--data", envvar="CLIPKEEP_DATA", help="The data folder, made by `clipkeep init`."),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Object store: file:///path or s3://bucket/prefix. Default: what `init` was given, else objects/ in"
+        " the data folder. AWS_* variables and CLIPKEEP_S3_ENDPOINT apply.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
+Device = Annotated[int, typer.Option("--device", help="The device number.", min=1)]
+
+DEFAULT_DATA = Path("clipkeep-data")
+
+
+def report(document: Any, as_json: bool, human: Callable[[], None] | None = None) -> None:
+    """Print one document: JSON for programs, else `human()`, else the document as key: value lines."""
+    if as_json:
+        print(json.dumps(document, indent=2))
+    elif human is not None:
+        human()
+    else:
+        for key, value in document.items():
+            print(f"{key}: {value}")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on stdout."""
+    drawn = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    Console().print(drawn)
+
+
+def say(text: str) -> None:
+    """A line for the person, on stderr."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A (phase, done, of) callback: bars on a terminal, JSON lines otherwise; both on stderr."""
+    if not sys.stderr.isatty():
+
+        def line(phase: str, done: int, of: int) -> None:
+            print(json.dumps({"phase": phase, "done": done, "of": of}), file=sys.stderr)
+
+        yield line
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(phase: str, done: int, of: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=of)
+            bars.update(tasks[phase], completed=done, total=of)
+
+        yield update

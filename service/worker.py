@@ -1,0 +1,162 @@
+"""One ingest worker process: builds the pipeline from the configuration, serves, and stops without loss."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+import trio
+
+from ingest.budget import Budget
+from ingest.committing import Uploads
+from ingest.health import Health
+from ingest.keyring import Keyring
+from ingest.receiving import Limits, Receiver
+from ingest.server import IngestServer, listen
+from ingest.stats import Stats
+from service.child import die_with_supervisor, on_stop_signal, say_ready
+from service.config import IngestSettings
+from service.folder import Opened, open_folder
+from service.logs import configure_logs
+from service.metrics import publish
+from storage.errors import ClipkeepError, WorldError
+from storage.keys import KeyId
+
+PUBLISH_EVERY_S = 1.0
+
+_log = structlog.get_logger("worker")
+
+
+class Worker:
+    """The parts of one worker, joined up."""
+
+    def __init__(self, opened: Opened, name: str) -> None:
+        config = opened.config
+        self.name = name
+        self.opened = opened
+        self.stats = Stats()
+        self.keyring = Keyring(opened.key_store.ensure_each, max_keys=config.ingest.max_cached_keys)
+        self.health = Health(probe_of(opened))
+        self.uploads = Uploads(
+            store=opened.store,
+            catalog=opened.catalog,
+            keyring=self.keyring,
+            clock=opened.clock,
+            health=self.health,
+            stats=self.stats,
+            worker=name,
+            linger_s=config.segments.linger_ms / 1000,
+            target_bytes=config.segments.target_bytes,
+            max_segments=config.segments.max_segments,
+            prepare_ttl_ms=round(config.segments.prepare_ttl_s * 1000),
+            prepared=self._note_prepared,
+        )
+        self.budget = Budget(
+            config.ingest.budget_bytes, config.ingest.share_bytes, wait_s=config.ingest.budget_wait_s
+        )
+        receiver = Receiver(
+            limits=limits_of(config.ingest),
+            budget=self.budget,
+            bitmap=opened.bitmap,
+            uploads=self.uploads,
+            health=self.health,
+            stats=self.stats,
+            clock=opened.clock,
+            token_secret=opened.key_store.token_secret,
+        )
+        self.server = IngestServer(receiver, self.stats, max_connections=config.ingest.max_connections)
+
+    async def run(self, host: str, port: int) -> None:
+        """Serve until SIGTERM or SIGINT, then finish what is under way, up to the deadline."""
+        deadline_s = self.opened.config.ingest.stop_deadline_s
+        with trio.CancelScope() as all_of_it:
+
+            def stop() -> None:
+                all_of_it.deadline = min(all_of_it.deadline, trio.current_time() + deadline_s)
+                self.server.stop()
+
+            async with trio.open_nursery() as parts:
+                await parts.start(on_stop_signal, stop)
+                await parts.start(self.keyring.run)
+                await parts.start(self.health.run)
+                await parts.start(self.uploads.run)
+                parts.start_soon(self._housekeeping)
+                async with trio.open_nursery() as serving:
+                    await serving.start(self.server.run, listen(host, port))
+                    say_ready()
+                await self.uploads.drain()
+                parts.cancel_scope.cancel()
+        self._publish()
+        if all_of_it.cancelled_caught:
+            _log.warning("stopped_at_deadline", deadline_s=deadline_s)
+
+    async def _housekeeping(self) -> None:
+        """Publish counters, and drop keys of erased devices from memory."""
+        while True:
+            self._publish()
+            self.keyring.purge(self._is_live)
+            await trio.sleep(PUBLISH_EVERY_S)
+
+    def _note_prepared(self, segment_id: int) -> None:
+        """Remember on this host how far the catalog was, so that a sweep notices an older one (invariant 3)."""
+        with suppress(WorldError), self.opened.bitmap.locked():
+            self.opened.bitmap.raise_segment_high_water(segment_id)
+
+    def _is_live(self, key_id: KeyId) -> bool:
+        row = self.opened.bitmap.probe(key_id.device, 0, 0)
+        return row[3] == key_id.epoch
+
+    def _publish(self) -> None:
+        self.stats.budget_bytes = self.budget.in_use_bytes
+        problem = self.health.problem
+        publish(
+            self.opened.folder.run / f"{self.name}.json",
+            self.stats,
+            now_ms=self.opened.clock.now_ms(),
+            problem="" if problem is None else f"{problem.code}: {problem}",
+        )
+
+
+def limits_of(settings: IngestSettings) -> Limits:
+    """The part of the configuration that a connection looks at."""
+    return Limits(**{name: getattr(settings, name) for name in Limits.__slots__})
+
+
+def probe_of(opened: Opened) -> Callable[[], Awaitable[None]]:
+    """A probe that raises what keeps chunks from being stored."""
+
+    def ask() -> None:
+        opened.store.server_time_s()
+        _ = opened.catalog.closed_through
+
+    async def probe() -> None:
+        await trio.to_thread.run_sync(ask)
+
+    return probe
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One ingest worker; started by `clipkeep serve`.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--store")
+    args = parser.parse_args()
+    configure_logs(args.name)
+    die_with_supervisor()
+    try:
+        with open_folder(args.data, store_url=args.store) as opened:
+            worker = Worker(opened, args.name)
+            trio.run(worker.run, args.host, args.port)
+    except ClipkeepError as error:
+        _log.error("cannot_serve", code=error.code, detail=str(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
