@@ -201,14 +201,17 @@ class Catalog(ABC):
 
         Decides the races (design §2): per segment a uint8 array of `Verdict`, one per ordinal. Chunks that
         lost get no row, and their ordinals are kept on the segment row as refused. A segment without any
-        stored chunk is tombstoned at once.
+        stored chunk is tombstoned at once. A row of an earlier erase epoch gives way to a new chunk.
+
+        Raises:
+            CallerError: `expires_on` is not the day that the key was prepared for (`wrong_day`).
         """
 
     # --- reading ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def chunk(self, device: int, capture_ms: int) -> ChunkRow | None:
-        """The stored chunk, or None."""
+        """The stored chunk, or None. Like all reading: nothing of an earlier erase epoch or of a closed day."""
 
     @abstractmethod
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
@@ -262,6 +265,10 @@ class Catalog(ABC):
         """Devices changed after change `number`, each once, and the number of the newest change."""
 
     @abstractmethod
+    def devices_changing_on(self, day: int) -> list[int]:
+        """Devices with a plan that starts on `day` or whose last entitled day was the day before."""
+
+    @abstractmethod
     def delete_range(
         self,
         device: int,
@@ -273,17 +280,25 @@ class Catalog(ABC):
         now_ms: int,
         delete_after_ms: int,
     ) -> Unindexed:
-        """Un-serve a range of recordings for ever: chunks uploaded again later stay refused as DELETED."""
+        """Un-serve a range of recordings for ever: chunks uploaded again later stay refused as DELETED.
+
+        Raises:
+            CallerError: the range is empty.
+        """
 
     # --- the sweep ----------------------------------------------------------------------------------------
 
     @abstractmethod
     def acquire_lease(self, name: str, *, holder: str, ttl_ms: int, now_ms: int) -> int | None:
-        """Take or renew a lease. Returns its fencing token, None while another holder's has not run out."""
+        """Take or renew a lease. Returns its fencing token, None while another holder's has not run out.
+
+        Args:
+            holder: unique to one run of one process: who has the same name is taken for the same.
+        """
 
     @abstractmethod
     def release_lease(self, name: str, *, fence: int) -> None:
-        """Give the lease back, if it is still ours."""
+        """Give the lease back, if it is still ours. The fence is stale from here on."""
 
     @abstractmethod
     def open_days(self, through: int) -> list[DayTotals]:
@@ -292,7 +307,11 @@ class Catalog(ABC):
     @abstractmethod
     def close_day(self, day: int, *, fence: int, now_ms: int, delete_after_ms: int) -> DayTotals:
         """Un-index a whole day: `closed_through` advances, its committed segments become tombstones, its
-        partition of chunk rows is dropped, all in one transaction (invariant 6)."""
+        partition of chunk rows is dropped, all in one transaction (invariant 6).
+
+        Raises:
+            CallerError: at `now_ms` the day has not come: its chunks are live (`not_expired`).
+        """
 
     @property
     @abstractmethod
@@ -316,21 +335,29 @@ class Catalog(ABC):
         """Tombstones whose time has come, with an id above `after_id`, in order of id."""
 
     @abstractmethod
-    def deleted(self, segment_ids: Sequence[int], *, fence: int, again_at_ms: int) -> int:
+    def deleted(self, segment_ids: Sequence[int], *, fence: int, now_ms: int, again_at_ms: int) -> int:
         """The store confirmed these: forget them, but keep reclaimed ones once more until `again_at_ms`.
-        Returns how many were forgotten."""
+
+        Tombstones that are not due at `now_ms` stay as they are, so that the same confirmation told twice does
+        not stand for the second deletion of a reclaimed one. Returns how many were forgotten.
+        """
 
     @abstractmethod
     def delete_failed(self, errors: dict[int, str], *, fence: int, retry_at_ms: int) -> None:
-        """Set tombstones aside until `retry_at_ms`, counting the attempt and keeping the store's word."""
+        """Set tombstones aside until `retry_at_ms`, counting the attempt and keeping the store's word. Their age,
+        as `totals` tells it, stays (invariant 7)."""
 
     @abstractmethod
     def erasing_devices(self) -> list[DeviceFacts]:
-        """Devices marked ERASING whose keys are still to be destroyed, and ERASED ones with rows left."""
+        """Devices marked ERASING whose keys are still to be destroyed, and ERASED ones for which
+        `unindex_device` has not ended since."""
 
     @abstractmethod
     def unindex_device(self, device: int, *, fence: int, now_ms: int, delete_after_ms: int) -> Unindexed:
-        """Remove the rows of a device's chunks of earlier erase epochs; fully dead segments become tombstones."""
+        """Remove the rows of a device's chunks of earlier erase epochs; fully dead segments become tombstones.
+
+        May be several transactions; each is fenced, and after a crash the same call does the rest.
+        """
 
     @abstractmethod
     def record_sweep(self, report: dict[str, Any], *, now_ms: int) -> None:
@@ -357,7 +384,16 @@ class Catalog(ABC):
     @abstractmethod
     def rebuild_chunks(self, segments: Iterable[tuple[SegmentRow, np.ndarray]]) -> int:
         """Re-create the chunk rows from the indexes of committed segments, less what was refused and what
-        belongs to an earlier erase epoch. Existing rows stay. Returns how many rows were added."""
+        belongs to an earlier erase epoch, a deleted range or a closed day. Existing rows stay. What it leaves
+        out is noted as refused; a segment left without live chunks goes with its day, nothing is tombstoned.
+
+        The catalog's own row counts, found by key; the `SegmentRow` may be of a while ago. Returns how many
+        rows were added.
+
+        Raises:
+            SegmentCorrupt: an index has another number of chunks than the catalog says its segment has (what
+                earlier calls or batches added stays). `recover.load_index_of` tells beforehand.
+        """
 
     @abstractmethod
     def highest_segment_id(self) -> int:

@@ -20,15 +20,20 @@ from storage.sqlite.sweeping import Sweeping
 class SqliteCatalog(Commits, Reads, Devices, Sweeping, Checking):
     """See `storage.catalog.Catalog`.
 
-    Safe from several threads (a connection each) and processes (SQLite's own locks). A write waits for
-    another process's write for up to `busy_timeout_s`, then raises CatalogUnavailable.
+    Safe from several threads (a connection for each transaction) and processes (SQLite's own locks), but not
+    across a fork: open it in the process that uses it. A write waits for another one for up to
+    `busy_timeout_s`, then raises CatalogUnavailable.
     """
 
     @classmethod
     def create(cls, path: Path, *, busy_timeout_s: float = 10.0) -> SqliteCatalog:
         """Create the file with an empty schema. Raises CallerError when it already exists."""
         database = Database(path, busy_timeout_s=busy_timeout_s, create=True)
-        create_schema(database)
+        try:
+            create_schema(database)
+        except BaseException:
+            database.discard()  # half a catalog could be neither opened nor created
+            raise
         return cls(database)
 
     @classmethod
@@ -40,7 +45,11 @@ class SqliteCatalog(Commits, Reads, Devices, Sweeping, Checking):
             CatalogUnavailable: the file is missing or cannot be read: nothing is created in its place.
         """
         database = Database(path, busy_timeout_s=busy_timeout_s)
-        require_schema(database)
+        try:
+            require_schema(database)
+        except BaseException:
+            database.close()
+            raise
         return cls(database)
 
     def close(self) -> None:

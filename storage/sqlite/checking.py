@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
-from storage.catalog import ChunkRow, SegmentRow, SegmentState, Totals
-from storage.sqlite.commits import OnDatabase, insert_rows, row_values
+from storage.catalog import ChunkRow, SegmentRow, SegmentState, Totals, Verdict
+from storage.errors import SegmentCorrupt
+from storage.sqlite.commits import Committing, OnDatabase, mark_dead, row_values
 from storage.sqlite.reads import CHUNK_COLUMNS
-from storage.sqlite.schema import create_partition, partition, partition_days
-from storage.sqlite.sweeping import SEGMENT_COLUMNS, closed_through, segment_row
+from storage.sqlite.schema import closed_through, create_partition, partition, partition_days
+from storage.sqlite.sweeping import SEGMENT_COLUMNS, segment_row
+
+_REBUILD_BATCH = 64
+"""Segments in one transaction of a rebuild: one durable write for many, and commits wait for tens of ms."""
 
 
 class Checking(OnDatabase):
@@ -37,65 +42,35 @@ class Checking(OnDatabase):
     def broken_rows(self) -> Iterator[str]:
         with self._db.read() as connection:
             closed = closed_through(connection)
-            for day in sorted(partition_days(connection)):
-                if day <= closed:
+            listed = partition_days(connection)
+            tables = {
+                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+            for name in sorted(tables - {partition(day) for day in listed}):
+                if name.startswith("chunks_"):
+                    yield f"table {name}: not listed as a day, so nothing in it is served"
+            committed = "SELECT DISTINCT expires_on FROM segments WHERE state = 1"
+            for day in sorted(listed | {row[0] for row in connection.execute(committed)}):
+                if day in listed and day <= closed:
                     yield f"day {day}: still has a partition though it was closed"
-                rows = connection.execute(
-                    "SELECT c.segment_id, count(*), s.state, s.expires_on, s.live_chunks"
-                    f" FROM {partition(day)} c LEFT JOIN segments s USING (segment_id) GROUP BY c.segment_id"
-                )
-                for segment_id, count, state, expires_on, live in rows:
-                    if state != SegmentState.COMMITTED:
-                        word = "absent" if state is None else SegmentState(state).name.lower()
-                        yield f"segment {segment_id}: {count} chunk rows point at it, but it is {word}"
-                    elif expires_on != day:
-                        yield f"segment {segment_id}: expires on day {expires_on}, has rows in day {day}"
-                    elif live != count:
-                        yield f"segment {segment_id}: says {live} live chunks, has {count} rows"
-            yield from self._segments_without_rows(connection)
-
-    @staticmethod
-    def _segments_without_rows(connection: sqlite3.Connection) -> Iterator[str]:
-        days = partition_days(connection)
-        rows = connection.execute(
-            "SELECT segment_id, expires_on, live_chunks FROM segments WHERE state = ?",
-            (SegmentState.COMMITTED,),
-        ).fetchall()
-        with_rows: dict[int, set[int]] = {}
-        for segment_id, day, live in rows:
-            if day not in with_rows:
-                found = (
-                    connection.execute(f"SELECT DISTINCT segment_id FROM {partition(day)}")
-                    if day in days
-                    else ()
-                )
-                with_rows[day] = {row[0] for row in found}
-            if segment_id not in with_rows[day]:
-                yield f"segment {segment_id}: says {live} live chunks, has no rows"
+                if day in listed and partition(day) not in tables:
+                    yield f"day {day}: its table is missing; `clipkeep catalog rebuild` makes it anew"
+                yield from _broken_in_day(connection, day, has_table=partition(day) in tables)
+            for row in connection.execute(
+                "SELECT segment_id FROM segments WHERE state = 2 AND delete_after_ms IS NULL"
+            ):
+                yield f"segment {row[0]}: is deleting, but has no time to be deleted at"
 
     def rebuild_chunks(self, segments: Iterable[tuple[SegmentRow, np.ndarray]]) -> int:
         added = 0
-        for segment, index in segments:
+        rest = iter(segments)
+        # The objects are read between transactions, so that commits are not held up by a slow store.
+        while batch := list(islice(rest, _REBUILD_BATCH)):
             with self._db.write() as connection:
-                added += self._rebuild_one(connection, segment, index)
+                committing = Committing(connection, (index for _, index in batch))
+                for segment, index in batch:
+                    added += _rebuild(connection, committing, segment.key, index)
         return added
-
-    @staticmethod
-    def _rebuild_one(connection: sqlite3.Connection, segment: SegmentRow, index: np.ndarray) -> int:
-        state = connection.execute(
-            "SELECT state FROM segments WHERE segment_id = ?", (segment.segment_id,)
-        ).fetchone()
-        if state is None or state[0] != SegmentState.COMMITTED:
-            return 0
-        keep = np.ones(len(index), dtype=bool)
-        keep[np.frombuffer(segment.refused, dtype="<u4")] = False
-        epochs = dict(connection.execute("SELECT device, erase_epoch FROM devices"))
-        current = [epochs.get(d, -1) for d in index["device"].tolist()]
-        keep &= index["epoch"] == np.array(current, dtype=np.int64)
-        ordinals = np.flatnonzero(keep)
-        if segment.expires_on not in partition_days(connection):
-            create_partition(connection, segment.expires_on)
-        return insert_rows(connection, segment.expires_on, row_values(index, segment.segment_id, ordinals))
 
     def highest_segment_id(self) -> int:
         with self._db.read() as connection:
@@ -127,3 +102,82 @@ class Checking(OnDatabase):
                 failing_tombstones=failing,
                 closed_through=closed_through(connection),
             )
+
+
+def _broken_in_day(connection: sqlite3.Connection, day: int, *, has_table: bool) -> Iterator[str]:
+    """Yield what is wrong between one day's chunk rows and the segment rows."""
+    with_rows = set()
+    rows = (
+        connection.execute(
+            "SELECT c.segment_id, count(*), s.state, s.expires_on, s.live_chunks,"
+            " sum(c.ordinal >= s.chunks OR c.offset + c.length > s.size_bytes)"
+            f" FROM {partition(day)} c LEFT JOIN segments s USING (segment_id) GROUP BY c.segment_id"
+        )
+        if has_table
+        else ()
+    )
+    for segment_id, count, state, expires_on, live, outside in rows:
+        with_rows.add(segment_id)
+        if state != SegmentState.COMMITTED:
+            word = "absent" if state is None else SegmentState(state).name.lower()
+            yield f"segment {segment_id}: {count} chunk rows point at it, but it is {word}"
+        elif expires_on != day:
+            yield f"segment {segment_id}: expires on day {expires_on}, has rows in day {day}"
+        elif live != count:
+            yield f"segment {segment_id}: says {live} live chunks, has {count} rows"
+        if outside:
+            yield f"segment {segment_id}: {outside} chunk rows point outside of it"
+    for segment_id, chunks, live, refused in connection.execute(
+        "SELECT segment_id, chunks, live_chunks, refused FROM segments WHERE state = 1 AND expires_on = ?",
+        (day,),
+    ):
+        if live and segment_id not in with_rows:
+            yield f"segment {segment_id}: says {live} live chunks, has no rows"
+        if live + len(refused) // 4 != chunks:
+            yield f"segment {segment_id}: {live} live and {len(refused) // 4} refused are not its {chunks} chunks"
+    if has_table:
+        yield from _served_though_refused(connection, day)
+
+
+def _served_though_refused(connection: sqlite3.Connection, day: int) -> Iterator[str]:
+    refused: dict[int, set[int]] = {}
+    for segment_id, ordinal, blob in connection.execute(
+        "SELECT c.segment_id, c.ordinal, s.refused"
+        f" FROM {partition(day)} c JOIN segments s USING (segment_id) WHERE length(s.refused) > 0"
+    ):
+        if segment_id not in refused:
+            refused[segment_id] = set(np.frombuffer(blob, dtype="<u4").tolist())
+        if ordinal in refused[segment_id]:
+            yield f"segment {segment_id}: ordinal {ordinal} was refused or deleted, but has a row"
+
+
+def _rebuild(connection: sqlite3.Connection, committing: Committing, key: str, index: np.ndarray) -> int:
+    """Re-create the rows of one segment. What the catalog says now counts, not what its row said when the
+    object was read: a range may have been deleted since."""
+    row = connection.execute(
+        "SELECT segment_id, state, expires_on, chunks, refused FROM segments WHERE key = ?", (key,)
+    ).fetchone()
+    if row is None or row[1] != SegmentState.COMMITTED or row[2] <= committing.closed_through:
+        return 0
+    segment_id, _, expires_on, chunks, refused = row
+    if len(index) != chunks:
+        raise SegmentCorrupt(f"its index has {len(index)} chunks, the catalog says {chunks}", subject=key)
+    verdicts = np.zeros(len(index), dtype=np.uint8)
+    committing.refuse_lost(index, verdicts)
+    served = np.ones(len(index), dtype=bool)
+    served[np.frombuffer(refused, dtype="<u4")] = False
+    create_partition(connection, expires_on)
+    # Erased, or deleted while there were no rows to note it by: they stay refused for good.
+    lost = np.flatnonzero(served & (verdicts != Verdict.STORED)).tolist()
+    if lost:
+        connection.executemany(
+            f"DELETE FROM {partition(expires_on)}"
+            " WHERE device = ? AND capture_ms = ? AND segment_id = ? AND ordinal = ?",
+            [(int(index[i]["device"]), int(index[i]["capture_ms"]), segment_id, i) for i in lost],
+        )
+        mark_dead(connection, segment_id, lost, None)
+    verdicts[~served] = Verdict.DELETED
+    for ordinal in committing.not_plain(index, expires_on, verdicts):
+        committing.known_days(index[ordinal], expires_on)
+    ordinals = np.flatnonzero(verdicts == Verdict.STORED)
+    return committing.insert(expires_on, row_values(index, segment_id, ordinals))

@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from storage.catalog import (
     Verdict,
 )
 from storage.days import MS_PER_DAY, to_date
+from storage.errors import CallerError
 from storage.sqlite.database import Database
-from storage.sqlite.schema import create_partition, partition, partition_days
+from storage.sqlite.schema import closed_through, create_partition, open_days, partition
 
 
 class OnDatabase(Catalog):
@@ -35,11 +36,11 @@ class _Device:
     """What a commit re-reads of a device."""
 
     epoch: int
-    classes: tuple[int, ...]
-    deletions: tuple[tuple[int, int], ...]
+    classes: tuple[int, ...] = ()
+    deletions: tuple[tuple[int, int], ...] = ()
 
 
-_NOBODY = _Device(epoch=-1, classes=(), deletions=())
+_NOBODY = _Device(epoch=-1)
 
 
 class Commits(OnDatabase):
@@ -71,11 +72,141 @@ class Commits(OnDatabase):
 
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
         with self._db.write() as connection:
-            closed = connection.execute("SELECT value FROM meta WHERE name = 'closed_through'").fetchone()[0]
-            days = partition_days(connection)
-            numbers = np.unique(np.concatenate([s.index["device"] for s in segments]))
-            devices = _read_devices(connection, numbers.tolist())
-            return [_commit_segment(connection, s, devices, days, closed, now_ms) for s in segments]
+            committing = Committing(connection, (s.index for s in segments))
+            return [committing.segment(s, now_ms) for s in segments]
+
+
+class Committing:
+    """What one transaction that adds chunk rows has read, and keeps up to date as it writes.
+
+    Args:
+        connection: inside a write transaction.
+        indexes: of all segments whose rows may be added.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, indexes: Iterable[np.ndarray]) -> None:
+        self.connection = connection
+        self.closed_through = closed_through(connection)
+        self._days = open_days(connection)
+        numbers = {number for index in indexes for number in index["device"].tolist()}
+        self._devices = _read_devices(connection, sorted(numbers))
+
+    def segment(self, segment: SegmentCommit, now_ms: int) -> np.ndarray:
+        """Commit one segment. Returns a verdict per ordinal, uint8."""
+        verdicts = np.zeros(len(segment.index), dtype=np.uint8)
+        row = self.connection.execute(
+            "SELECT state, expires_on FROM segments WHERE segment_id = ?", (segment.segment_id,)
+        ).fetchone()
+        if row is None or row[0] != SegmentState.PREPARED:
+            verdicts[:] = Verdict.RECLAIMED
+            return verdicts
+        if row[1] != segment.expires_on:
+            raise CallerError(
+                f"its key was prepared for day {row[1]}, not for day {segment.expires_on}",
+                subject=f"segment {segment.segment_id}",
+                code="wrong_day",
+            )
+        if segment.expires_on <= self.closed_through:
+            verdicts[:] = Verdict.EXPIRED
+        else:
+            self.refuse_lost(segment.index, verdicts)
+            self._refuse_stored_elsewhere(segment, verdicts, now_ms)
+            if not verdicts.all():
+                self._insert(segment, verdicts, now_ms)
+        _finish(self.connection, segment, verdicts, now_ms)
+        return verdicts
+
+    def refuse_lost(self, index: np.ndarray, verdicts: np.ndarray) -> None:
+        """Mark chunks whose device was erased, or whose range was deleted, since their admission."""
+        numbers, inverse = np.unique(index["device"], return_inverse=True)
+        found = [self._devices.get(n, _NOBODY) for n in numbers.tolist()]
+        epochs = np.array([d.epoch for d in found], dtype=np.int64)
+        verdicts[index["epoch"] != epochs[inverse]] = Verdict.ERASED
+        for place, device in enumerate(found):
+            for from_ms, to_ms in device.deletions:
+                inside = (index["capture_ms"] >= from_ms) & (index["capture_ms"] < to_ms) & (inverse == place)
+                verdicts[inside & (verdicts == Verdict.STORED)] = Verdict.DELETED
+
+    def _refuse_stored_elsewhere(self, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int) -> None:
+        """(device, capture_ms) is unique across partitions; the primary key of one sees only its own."""
+        index = segment.index
+        for ordinal in self.not_plain(index, segment.expires_on, verdicts):
+            chunk = index[ordinal]
+            for day in self.known_days(chunk, segment.expires_on):
+                if day == segment.expires_on or day not in self._days:
+                    continue
+                stored = _stored(self.connection, day, chunk)
+                if stored is None:
+                    continue
+                if stored.epoch == self._devices[int(chunk["device"])].epoch:
+                    verdicts[ordinal] = stored.verdict(chunk)
+                    break
+                # The row is of before an erasure: were it to stay, a reader could find it for the new chunk.
+                self.connection.execute(
+                    f"DELETE FROM {partition(day)} WHERE device = ? AND capture_ms = ?",
+                    (int(chunk["device"]), int(chunk["capture_ms"])),
+                )
+                mark_dead(self.connection, stored.segment_id, [stored.ordinal], now_ms)
+
+    def not_plain(self, index: np.ndarray, expires_on: int, verdicts: np.ndarray) -> list[int]:
+        """Ordinals still STORED which may be in more partitions than this one, or in one where nobody would
+        look: all but those of devices of one class, captured away from midnight, expiring as that class says."""
+        numbers, inverse = np.unique(index["device"], return_inverse=True)
+        classes = [self._devices.get(n, _NOBODY).classes for n in numbers.tolist()]
+        only = np.array([c[0] if len(c) == 1 else -1 for c in classes], dtype=np.int64)[inverse]
+        day, into_day_ms = np.divmod(index["capture_ms"], MS_PER_DAY)
+        plain = (only >= 0) & (into_day_ms >= MAX_CLOCK_AHEAD_MS) & (day + only + 1 == expires_on)
+        return np.flatnonzero(~plain & (verdicts == Verdict.STORED)).tolist()
+
+    def known_days(self, chunk: np.void, expires_on: int) -> list[int]:
+        """Every expiry day that a row of this device and time may have, `expires_on` being one.
+
+        Readers look for a chunk only where its device's classes say. A class that the catalog does not know
+        (a plan change that reached the bitmap, but was never committed) is noted here, in the transaction that
+        first depends on it: what was acknowledged is found.
+        """
+        number, capture_ms = int(chunk["device"]), int(chunk["capture_ms"])
+        device = self._devices[number]
+        days = candidate_days(capture_ms, device.classes)
+        if expires_on in days:
+            return days
+        classes = (*device.classes, expires_on - capture_ms // MS_PER_DAY - 1)
+        self._devices[number] = replace(device, classes=classes)
+        self.connection.execute(
+            "UPDATE devices SET classes = ? WHERE device = ?", (json.dumps(sorted(classes)), number)
+        )
+        return candidate_days(capture_ms, classes)
+
+    def insert(self, expires_on: int, rows: list[tuple[object, ...]]) -> int:
+        """Insert what is not there yet; returns how many were inserted."""
+        if expires_on not in self._days:
+            create_partition(self.connection, expires_on)
+            self._days.add(expires_on)
+        before = self.connection.total_changes
+        self.connection.executemany(
+            f"INSERT INTO {partition(expires_on)} VALUES ({_PLACES}) ON CONFLICT DO NOTHING", rows
+        )
+        return self.connection.total_changes - before
+
+    def _insert(self, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int) -> None:
+        ordinals = np.flatnonzero(verdicts == Verdict.STORED)
+        rows = row_values(segment.index, segment.segment_id, ordinals)
+        if self.insert(segment.expires_on, rows) == len(rows):
+            return
+        for ordinal, values in zip(ordinals.tolist(), rows, strict=True):
+            chunk = segment.index[ordinal]
+            stored = _stored(self.connection, segment.expires_on, chunk)
+            assert stored is not None, "inserted or in conflict"
+            if (stored.segment_id, stored.ordinal) == (segment.segment_id, ordinal):
+                continue
+            if stored.epoch == self._devices[int(chunk["device"])].epoch:
+                verdicts[ordinal] = stored.verdict(chunk)
+                continue
+            # The row is of before an erasure: its key is going or gone. The new chunk takes its place.
+            mark_dead(self.connection, stored.segment_id, [stored.ordinal], now_ms)
+            self.connection.execute(
+                f"REPLACE INTO {partition(segment.expires_on)} VALUES ({_PLACES})", values
+            )
 
 
 def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, _Device]:
@@ -86,56 +217,13 @@ def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> dict[in
         " WHERE device IN (SELECT value FROM json_each(?))",
         (json.dumps(numbers),),
     ):
-        devices[number] = _Device(epoch, tuple(json.loads(classes)), ())
+        devices[number] = _Device(epoch, tuple(json.loads(classes)))
         if has_deletions:
             with_deletions.append(number)
     for number in with_deletions:
         ranges = connection.execute("SELECT from_ms, to_ms FROM deletions WHERE device = ?", (number,))
-        known = devices[number]
-        devices[number] = _Device(known.epoch, known.classes, tuple(ranges.fetchall()))
+        devices[number] = replace(devices[number], deletions=tuple(ranges.fetchall()))
     return devices
-
-
-def _commit_segment(
-    connection: sqlite3.Connection,
-    segment: SegmentCommit,
-    devices: dict[int, _Device],
-    days: set[int],
-    closed_through: int,
-    now_ms: int,
-) -> np.ndarray:
-    index = segment.index
-    verdicts = np.zeros(len(index), dtype=np.uint8)
-    row = connection.execute(
-        "SELECT state FROM segments WHERE segment_id = ?", (segment.segment_id,)
-    ).fetchone()
-    if row is None or row[0] != SegmentState.PREPARED:
-        verdicts[:] = Verdict.RECLAIMED
-        return verdicts
-    if segment.expires_on <= closed_through:
-        verdicts[:] = Verdict.EXPIRED
-    else:
-        _refuse_lost(index, devices, verdicts)
-        _refuse_stored_elsewhere(connection, segment, devices, days, verdicts)
-        if not verdicts.all():
-            if segment.expires_on not in days:
-                create_partition(connection, segment.expires_on)
-                days.add(segment.expires_on)
-            _insert(connection, segment, devices, verdicts, now_ms)
-    _finish(connection, segment, verdicts, now_ms)
-    return verdicts
-
-
-def _refuse_lost(index: np.ndarray, devices: dict[int, _Device], verdicts: np.ndarray) -> None:
-    """Mark chunks whose device was erased, or whose range was deleted, since their admission."""
-    numbers, inverse = np.unique(index["device"], return_inverse=True)
-    found = [devices.get(n, _NOBODY) for n in numbers.tolist()]
-    epochs = np.array([d.epoch for d in found], dtype=np.int64)
-    verdicts[index["epoch"] != epochs[inverse]] = Verdict.ERASED
-    for place, device in enumerate(found):
-        for from_ms, to_ms in device.deletions:
-            inside = (index["capture_ms"] >= from_ms) & (index["capture_ms"] < to_ms) & (inverse == place)
-            verdicts[inside & (verdicts == Verdict.STORED)] = Verdict.DELETED
 
 
 def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:
@@ -151,30 +239,6 @@ def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:
         if into_day_ms < MAX_CLOCK_AHEAD_MS:
             found.append(day + days)
     return found
-
-
-def _refuse_stored_elsewhere(
-    connection: sqlite3.Connection,
-    segment: SegmentCommit,
-    devices: dict[int, _Device],
-    days: set[int],
-    verdicts: np.ndarray,
-) -> None:
-    """(device, capture_ms) is unique across partitions; the primary key of one sees only its own."""
-    index = segment.index
-    several = np.array(
-        [len(devices.get(n, _NOBODY).classes) > 1 for n in index["device"].tolist()], dtype=bool
-    )
-    near_midnight = index["capture_ms"] % MS_PER_DAY < MAX_CLOCK_AHEAD_MS
-    for ordinal in np.flatnonzero((several | near_midnight) & (verdicts == Verdict.STORED)).tolist():
-        chunk = index[ordinal]
-        device = devices[int(chunk["device"])]
-        for day in candidate_days(int(chunk["capture_ms"]), device.classes):
-            if day == segment.expires_on or day not in days:
-                continue
-            stored = _stored(connection, day, chunk)
-            if stored is not None and stored.epoch == device.epoch:
-                verdicts[ordinal] = stored.verdict(chunk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,42 +294,7 @@ def row_values(index: np.ndarray, segment_id: int, ordinals: np.ndarray) -> list
     )
 
 
-def insert_rows(connection: sqlite3.Connection, day: int, rows: list[tuple[object, ...]]) -> int:
-    """Insert what is not there yet; returns how many were inserted."""
-    before = connection.total_changes
-    connection.executemany(
-        f"INSERT INTO {partition(day)} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        rows,
-    )
-    return connection.total_changes - before
-
-
-def _insert(
-    connection: sqlite3.Connection,
-    segment: SegmentCommit,
-    devices: dict[int, _Device],
-    verdicts: np.ndarray,
-    now_ms: int,
-) -> None:
-    ordinals = np.flatnonzero(verdicts == Verdict.STORED)
-    rows = row_values(segment.index, segment.segment_id, ordinals)
-    if insert_rows(connection, segment.expires_on, rows) == len(rows):
-        return
-    for ordinal, values in zip(ordinals.tolist(), rows, strict=True):
-        chunk = segment.index[ordinal]
-        stored = _stored(connection, segment.expires_on, chunk)
-        assert stored is not None, "inserted or in conflict"
-        if (stored.segment_id, stored.ordinal) == (segment.segment_id, ordinal):
-            continue
-        if stored.epoch == devices[int(chunk["device"])].epoch:
-            verdicts[ordinal] = stored.verdict(chunk)
-            continue
-        # The row is of before an erasure: its key is going or gone. The new chunk takes its place.
-        mark_dead(connection, stored.segment_id, [stored.ordinal], now_ms)
-        connection.execute(
-            f"REPLACE INTO {partition(segment.expires_on)} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
-        )
+_PLACES = ", ".join("?" * 12)
 
 
 def _finish(
@@ -290,16 +319,26 @@ def _finish(
 
 
 def mark_dead(
-    connection: sqlite3.Connection, segment_id: int, ordinals: Iterable[int], delete_after_ms: int
+    connection: sqlite3.Connection, segment_id: int, ordinals: Iterable[int], delete_after_ms: int | None
 ) -> bool:
-    """Note that these ordinals of a segment are no longer served; a segment without live chunks becomes a
-    tombstone. The caller removes the chunk rows in the same transaction. Returns whether it became one."""
+    """Note that these ordinals of a segment are no longer served. The caller removes their chunk rows in the
+    same transaction, and names none twice.
+
+    Args:
+        delete_after_ms: when a segment left without live chunks, which becomes a tombstone, may be deleted;
+            None lets it be, to go with its day.
+
+    Returns:
+        Whether the segment became a tombstone.
+    """
     dead = np.fromiter(ordinals, dtype="<u4")
     connection.execute(
         "UPDATE segments SET live_chunks = live_chunks - ?, refused = CAST(refused || ? AS BLOB)"
         " WHERE segment_id = ?",
         (len(dead), dead.tobytes(), segment_id),
     )
+    if delete_after_ms is None:
+        return False
     cursor = connection.execute(
         "UPDATE segments SET state = ?, delete_after_ms = ? WHERE segment_id = ? AND state = ? AND live_chunks = 0",
         (SegmentState.DELETING, delete_after_ms, segment_id, SegmentState.COMMITTED),

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 
 CACHE_KIB = 65536
 """Page cache per connection. A guess: the interior pages of a catalog of 50 million chunks fit."""
+MAX_IDLE_CONNECTIONS = 4
+"""Connections kept open between transactions. Also a guess: a process has one writer and a few readers at once."""
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""What a checkpoint leaves of the write-ahead log's file, which one large transaction may have let grow."""
 
 
 class Database:
-    """One SQLite file; one connection per thread, made on first use.
+    """One SQLite file and a small pool of connections: each transaction has one of them to itself.
+
+    A pool, not a connection per thread: the threads that trio lends come and go, and an iterator that is read
+    slowly must not stand in the way of the next call of the same thread.
 
     Args:
         path: the file. Opened read-write; only made when `create` is set.
@@ -23,39 +31,64 @@ class Database:
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float, create: bool = False) -> None:
-        if create and path.exists():
-            raise CallerError("a catalog is already here", subject=str(path), code="exists")
-        if not create and not path.exists():
+        if create:
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            except FileExistsError:
+                raise CallerError("a catalog is already here", subject=str(path), code="exists") from None
+            except OSError as error:
+                raise CatalogUnavailable(
+                    f"cannot make the catalog: {error.strerror}", subject=str(path)
+                ) from error
+        elif not path.exists():
             raise CatalogUnavailable(
                 "the catalog file is missing; restore it, or run `clipkeep init` for a new data folder",
                 subject=str(path),
             )
         self.path = path
-        self._mode = "rwc" if create else "rw"
         self._busy_timeout_s = busy_timeout_s
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode={self._mode}",
-                uri=True,
-                timeout=self._busy_timeout_s,
-                isolation_level=None,  # transactions are written out, never implied
-                check_same_thread=False,  # `close` runs on another thread
-                cached_statements=512,
-            )
-            with self._lock:
-                self._all.append(connection)
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,  # transactions are written out, never implied
+            check_same_thread=False,  # one thread at a time, but not always the same
+            cached_statements=512,
+        )
+        try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
+            # Debian builds SQLite so that it overwrites all it frees with zeros: to drop a day would write every
+            # page of it. FAST overwrites what costs no page more; data keys are not in here.
+            connection.execute("PRAGMA secure_delete=FAST")
+            connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
             connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
-            self._local.connection = connection
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _take(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._closed:
+                raise CatalogUnavailable("the catalog was closed", subject=str(self.path))
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        """Keep a connection for the next transaction, unless it is still inside one, or there are enough."""
+        with self._lock:
+            if not self._closed and not connection.in_transaction and len(self._idle) < MAX_IDLE_CONNECTIONS:
+                self._idle.append(connection)
+                return
+        connection.close()
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -72,30 +105,43 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         try:
-            connection = self._connection()
-            connection.execute(begin)
+            connection = self._take()
             try:
+                connection.execute(begin)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                    with suppress(
+                        sqlite3.Error
+                    ):  # closing undoes it too, and the first error is the one to tell
+                        connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._give_back(connection)
         except sqlite3.Error as error:
             raise self._translated(error) from error
 
     def _translated(self, error: sqlite3.Error) -> ClipkeepError:
-        name = getattr(error, "sqlite_errorname", "")
-        if name in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
+        name = getattr(error, "sqlite_errorname", None) or "SQLITE_ERROR"
+        if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":
             return CatalogCorrupt(
                 f"{error}; restore it from a backup, then run `clipkeep check`", subject=str(self.path)
             )
-        return CatalogUnavailable(f"{error} ({name or 'SQLITE_ERROR'})", subject=str(self.path))
+        if str(error).startswith("no such table: chunks_"):
+            return CatalogCorrupt(f"{error}; run `clipkeep catalog rebuild`", subject=str(self.path))
+        return CatalogUnavailable(f"{error} ({name})", subject=str(self.path))
 
     def close(self) -> None:
-        """Close every thread's connection. No call may be under way."""
+        """Close the connections. Transactions under way end first; a later one is refused."""
         with self._lock:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
-        self._local = threading.local()
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def discard(self) -> None:
+        """Close, and remove the files of a catalog whose making failed."""
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from storage.catalog import DeviceFacts, EraseState, PlanRow, Unindexed
 from storage.errors import CallerError, NotFound
 from storage.sqlite.commits import OnDatabase, mark_dead
-from storage.sqlite.reads import days_of_range
+from storage.sqlite.reads import classes_of, days_of_range
 from storage.sqlite.schema import partition
 
 _FACTS = "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason"
@@ -24,15 +24,14 @@ class Devices(OnDatabase):
         with self._db.write() as connection:
             if not connection.execute("SELECT 1 FROM accounts WHERE account = ?", (account,)).fetchone():
                 raise NotFound("no such account", subject=f"account {account}")
-            first = connection.execute("SELECT coalesce(max(device), 0) + 1 FROM devices").fetchone()[0]
+            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'devices'").fetchone()
+            first = 1 if row is None else row[0] + 1
             numbers = range(first, first + count)
             connection.executemany(
                 "INSERT INTO devices (device, account, classes, created_ms) VALUES (?, ?, ?, ?)",
                 [(n, account, classes, now_ms) for n in numbers],
             )
-            for number in numbers if plans else ():
-                for plan in plans:
-                    _insert_plan(connection, number, plan, now_ms)
+            connection.executemany(_INSERT_PLAN, (_plan_values(n, p, now_ms) for n in numbers for p in plans))
             connection.executemany(
                 "INSERT INTO changes (device, what, at_ms) VALUES (?, 'added', ?)",
                 [(n, now_ms) for n in numbers],
@@ -81,6 +80,13 @@ class Devices(OnDatabase):
             )
             return [row[0] for row in rows], newest
 
+    def devices_changing_on(self, day: int) -> list[int]:
+        with self._db.read() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT device FROM plans WHERE starts_on = ? OR ends_on = ?", (day, day - 1)
+            )
+            return [row[0] for row in rows]
+
     def newest_change(self) -> int:
         with self._db.read() as connection:
             return _newest_change(connection)
@@ -96,10 +102,12 @@ class Devices(OnDatabase):
         now_ms: int,
         delete_after_ms: int,
     ) -> Unindexed:
+        if to_ms <= from_ms:
+            raise CallerError("the range to delete is empty", subject=f"device {device}", code="bad_range")
         with self._db.write() as connection:
             _facts(connection, device)  # raises NotFound
             total = Unindexed()
-            for day in days_of_range(connection, device, from_ms, to_ms):
+            for day in days_of_range(connection, classes_of(connection, device), from_ms, to_ms):
                 where = "device = ? AND capture_ms >= ? AND capture_ms < ?"
                 part = unindex_rows(connection, day, where, (device, from_ms, to_ms), delete_after_ms)
                 total = add_unindexed(total, part)
@@ -140,8 +148,12 @@ def _newest_change(connection: sqlite3.Connection) -> int:
 def _facts(connection: sqlite3.Connection, device: int) -> DeviceFacts:
     found = facts_where(connection, "device = ?", (device,))
     if not found:
-        raise NotFound("no such device; `clipkeep device list` shows them", subject=f"device {device}")
+        raise no_such_device(device)
     return found[0]
+
+
+def no_such_device(device: int) -> NotFound:
+    return NotFound("no such device; `clipkeep device list` shows them", subject=f"device {device}")
 
 
 def facts_where(connection: sqlite3.Connection, where: str, values: tuple[int, ...]) -> list[DeviceFacts]:
@@ -171,7 +183,7 @@ def facts_where(connection: sqlite3.Connection, where: str, values: tuple[int, .
 def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, now_ms: int) -> None:
     connection.execute(
         "UPDATE devices SET token_generation = ?, erase_epoch = ?, suspended = ?, terminated_ms = ?,"
-        " erase_state = ?, erase_reason = ? WHERE device = ?",
+        " erase_state = ?, erase_reason = ?, stale_rows = stale_rows OR erase_epoch != ? WHERE device = ?",
         (
             new.token_generation,
             new.erase_epoch,
@@ -179,14 +191,18 @@ def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, n
             new.terminated_ms,
             new.erase_state,
             new.erase_reason,
+            new.erase_epoch,
             new.device,
         ),
     )
     known = {plan.plan_id: plan for plan in old.plans}
     for plan in new.plans:
         if plan.plan_id == 0:
-            _insert_plan(connection, new.device, plan, now_ms)
-        elif known.pop(plan.plan_id) != plan:
+            connection.execute(_INSERT_PLAN, _plan_values(new.device, plan, now_ms))
+            continue
+        if plan.plan_id not in known:
+            raise CallerError(f"plan {plan.plan_id} is not of this device", subject=f"device {new.device}")
+        if known.pop(plan.plan_id) != plan:
             connection.execute(
                 "UPDATE plans SET kind = ?, starts_on = ?, ends_on = ?, retention_days = ?, cancelled_on = ?"
                 " WHERE plan_id = ?",
@@ -206,17 +222,12 @@ def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, n
     connection.execute("UPDATE devices SET classes = ? WHERE device = ?", (json.dumps(merged), new.device))
 
 
-def _insert_plan(connection: sqlite3.Connection, device: int, plan: PlanRow, now_ms: int) -> None:
-    connection.execute(
-        "INSERT INTO plans (device, kind, starts_on, ends_on, retention_days, cancelled_on, created_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            device,
-            plan.kind,
-            plan.starts_on,
-            plan.ends_on,
-            plan.retention_days,
-            plan.cancelled_on,
-            now_ms,
-        ),
-    )
+_INSERT_PLAN = (
+    "INSERT INTO plans (device, kind, starts_on, ends_on, retention_days, cancelled_on, created_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _plan_values(device: int, plan: PlanRow, now_ms: int) -> tuple[object, ...]:
+    days = (plan.starts_on, plan.ends_on, plan.retention_days, plan.cancelled_on)
+    return (device, plan.kind, *days, now_ms)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 
 from storage.catalog import ChunkRow
-from storage.days import MS_PER_DAY, day_of_ms
-from storage.sqlite.commits import OnDatabase, candidate_days
-from storage.sqlite.schema import partition, partition_days
+from storage.days import day_of_ms, ms_of_day
+from storage.sqlite.commits import OnDatabase
+from storage.sqlite.schema import open_days, partition
 
 CHUNK_COLUMNS = (
     "c.device, c.capture_ms, c.duration_ms, s.expires_on, c.segment_id, s.key, c.ordinal, c.offset, c.length,"
@@ -22,44 +23,45 @@ def classes_of(connection: sqlite3.Connection, device: int) -> list[int]:
     return [] if row is None else json.loads(row[0])
 
 
-def days_of_range(connection: sqlite3.Connection, device: int, from_ms: int, to_ms: int) -> list[int]:
-    """Existing expiry days that may hold chunks of the device captured in [from_ms, to_ms)."""
+def days_of_range(
+    connection: sqlite3.Connection, classes: Sequence[int], from_ms: int, to_ms: int
+) -> list[int]:
+    """Open expiry days, in order, that may hold chunks captured in [from_ms, to_ms) under these classes."""
     first, last = day_of_ms(from_ms), day_of_ms(to_ms - 1)
-    classes = classes_of(connection, device)
     return sorted(
-        day for day in partition_days(connection) if any(first + c <= day <= last + c + 1 for c in classes)
+        day for day in open_days(connection) if any(first + c <= day <= last + c + 1 for c in classes)
     )
 
 
 class Reads(OnDatabase):
     def chunk(self, device: int, capture_ms: int) -> ChunkRow | None:
-        with self._db.read() as connection:
-            days = partition_days(connection)
-            for day in candidate_days(capture_ms, classes_of(connection, device)):
-                if day in days:
-                    rows = _select(connection, day, device, capture_ms, capture_ms + 1, 1)
-                    if rows:
-                        return rows[0]
-        return None
+        found = self.chunks(device, capture_ms, capture_ms + 1, limit=1)
+        return found[0] if found else None
 
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
-        if to_ms <= from_ms:
-            return []
         found: list[ChunkRow] = []
+        if to_ms <= from_ms or limit <= 0:
+            return found
         with self._db.read() as connection:
-            for day in days_of_range(connection, device, from_ms, to_ms):
+            classes = classes_of(connection, device)
+            for day in days_of_range(connection, classes, from_ms, to_ms):
+                oldest_possible_ms = ms_of_day(day - max(classes) - 1)
+                if len(found) == limit and found[-1].capture_ms <= oldest_possible_ms:
+                    continue
                 found += _select(connection, day, device, from_ms, to_ms, limit)
-        found.sort(key=lambda row: row.capture_ms)
-        return found[:limit]
+                found.sort(key=lambda row: row.capture_ms)
+                del found[limit:]
+        return found
 
     def latest_chunks(self, device: int, *, limit: int) -> list[ChunkRow]:
         found: list[ChunkRow] = []
+        if limit <= 0:
+            return found
         with self._db.read() as connection:
             classes = classes_of(connection, device)
-            for day in sorted(partition_days(connection), reverse=True):
-                oldest_wanted = found[limit - 1].capture_ms if len(found) >= limit else None
-                newest_possible = max((day - c + 1 for c in classes), default=0) * MS_PER_DAY
-                if oldest_wanted is not None and newest_possible <= oldest_wanted:
+            for day in sorted(open_days(connection), reverse=True):
+                newest_possible_ms = ms_of_day(day - min(classes, default=0) + 1)
+                if len(found) == limit and found[-1].capture_ms >= newest_possible_ms:
                     continue
                 found += _select(connection, day, device, 0, 1 << 62, limit, newest_first=True)
                 found.sort(key=lambda row: row.capture_ms, reverse=True)
@@ -78,10 +80,12 @@ def _select(
     *,
     newest_first: bool = False,
 ) -> list[ChunkRow]:
+    """Rows of one day, less those of an earlier erase epoch: their key is going or gone (invariant 2)."""
     order = "DESC" if newest_first else "ASC"
     rows = connection.execute(
         f"SELECT {CHUNK_COLUMNS} FROM {partition(day)} c JOIN segments s USING (segment_id)"
         " WHERE c.device = ? AND c.capture_ms >= ? AND c.capture_ms < ?"
+        " AND c.epoch = (SELECT erase_epoch FROM devices WHERE device = c.device)"
         f" ORDER BY c.capture_ms {order} LIMIT ?",
         (device, from_ms, to_ms, limit),
     )

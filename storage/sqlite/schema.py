@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import suppress
 
 from storage.errors import CatalogCorrupt
 from storage.sqlite.database import Database
@@ -19,7 +21,7 @@ CREATE TABLE accounts (
 INSERT INTO accounts VALUES (1, 'operator', 'the built-in operator account', 0);
 
 CREATE TABLE devices (
-    device INTEGER PRIMARY KEY,
+    device INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: an old token or chunk must not fit a new one
     account INTEGER NOT NULL REFERENCES accounts,
     token_generation INTEGER NOT NULL DEFAULT 1,
     erase_epoch INTEGER NOT NULL DEFAULT 0,
@@ -29,6 +31,7 @@ CREATE TABLE devices (
     erase_reason TEXT NOT NULL DEFAULT '',
     classes TEXT NOT NULL DEFAULT '[]',  -- JSON: every retention class this device's chunks may have
     has_deletions INTEGER NOT NULL DEFAULT 0,
+    stale_rows INTEGER NOT NULL DEFAULT 0,  -- 1: there may be chunk rows of an earlier erase epoch
     created_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX devices_erasing ON devices (erase_state) WHERE erase_state != 0;
@@ -62,13 +65,16 @@ CREATE TABLE segments (
     crc32 INTEGER NOT NULL DEFAULT 0,
     refused BLOB NOT NULL DEFAULT x'',   -- uint32 ordinals
     delete_after_ms INTEGER,
+    retry_at_ms INTEGER NOT NULL DEFAULT 0,  -- apart from delete_after_ms, which tells how old a tombstone is
     attempts INTEGER NOT NULL DEFAULT 0,
     last_error TEXT,
     reclaimed INTEGER NOT NULL DEFAULT 0  -- 1: to be deleted twice; 2: once more
 ) STRICT;
 CREATE INDEX segments_by_state ON segments (state, expires_on);
+CREATE INDEX tombstones ON segments (state) WHERE state = 2;  -- the sweep reads them in order of id, in pages
 
-CREATE TABLE days (expires_on INTEGER PRIMARY KEY) STRICT;  -- which chunks_N tables exist
+-- Which chunks_N tables exist.
+CREATE TABLE days (expires_on INTEGER PRIMARY KEY) STRICT;
 
 CREATE TABLE deletions (
     deletion_id INTEGER PRIMARY KEY,
@@ -93,20 +99,47 @@ CREATE TABLE sweeps (sweep_id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, repor
 def create_schema(database: Database) -> None:
     """Make all tables in a new file, in one transaction."""
     with database.write() as connection:
-        for statement in _TABLES.split(";\n"):
-            if statement.strip():
-                connection.execute(statement)
+        for statement in _statements(_TABLES):
+            connection.execute(statement)
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script. (sqlite3's own `executescript` commits what went before.)"""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    assert not statement.strip(), statement
+
+
 def require_schema(database: Database) -> None:
-    """Raises CatalogCorrupt when the file has another schema version than this release writes."""
+    """Say whether this is a whole catalog of this release.
+
+    Raises:
+        CatalogCorrupt: another schema version than this release writes, or a file that was cut.
+    """
     with database.read() as connection:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
     if found != SCHEMA_VERSION:
         raise CatalogCorrupt(
             f"schema version {found}, this release reads {SCHEMA_VERSION}: not a Clipkeep catalog, or of another "
             "release",
+            subject=str(database.path),
+        )
+    # SQLite reads a last page that was cut as if it ended in zeros. What is not in the file may be in the
+    # write-ahead log, so only an empty one proves a cut; asked in this order, neither can have grown into an alarm.
+    log = database.path.with_name(database.path.name + "-wal")
+    log_bytes = 0
+    with suppress(FileNotFoundError):
+        log_bytes = log.stat().st_size
+    if log_bytes == 0 and database.path.stat().st_size < pages * page_bytes:
+        raise CatalogCorrupt(
+            "the file was cut; restore it from a backup, then run `clipkeep check`",
             subject=str(database.path),
         )
 
@@ -117,9 +150,10 @@ def partition(day: int) -> str:
 
 
 def create_partition(connection: sqlite3.Connection, day: int) -> None:
-    """Make a day's chunk table and note it in `days`. Clustered by device and time, as playback reads it."""
+    """Make a day's chunk table, where it is missing, and note it in `days`. Clustered by device and time, as
+    playback reads it."""
     connection.execute(
-        f"""CREATE TABLE {partition(day)} (
+        f"""CREATE TABLE IF NOT EXISTS {partition(day)} (
             device INTEGER NOT NULL,
             capture_ms INTEGER NOT NULL,
             segment_id INTEGER NOT NULL,
@@ -135,9 +169,21 @@ def create_partition(connection: sqlite3.Connection, day: int) -> None:
             PRIMARY KEY (device, capture_ms)
         ) STRICT, WITHOUT ROWID"""
     )
-    connection.execute("INSERT INTO days VALUES (?)", (day,))
+    connection.execute("INSERT OR IGNORE INTO days VALUES (?)", (day,))
 
 
 def partition_days(connection: sqlite3.Connection) -> set[int]:
     """Expiry days that have a chunk table."""
     return {row[0] for row in connection.execute("SELECT expires_on FROM days")}
+
+
+def closed_through(connection: sqlite3.Connection) -> int:
+    """The last expiry day already swept."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'closed_through'").fetchone()
+    return int(row[0])
+
+
+def open_days(connection: sqlite3.Connection) -> set[int]:
+    """Expiry days whose chunk table is served: what is closed is gone, even where its table still is there."""
+    closed = closed_through(connection)
+    return {day for day in partition_days(connection) if day > closed}

@@ -11,15 +11,17 @@ from typing import Any
 from storage.catalog import (
     DayTotals,
     DeviceFacts,
+    EraseState,
     SegmentRow,
     SegmentState,
     Tombstone,
     Unindexed,
 )
-from storage.errors import LeaseLost
+from storage.days import day_of_ms
+from storage.errors import CallerError, LeaseLost
 from storage.sqlite.commits import OnDatabase
-from storage.sqlite.devices import add_unindexed, facts_where, unindex_rows
-from storage.sqlite.schema import partition, partition_days
+from storage.sqlite.devices import add_unindexed, facts_where, no_such_device, unindex_rows
+from storage.sqlite.schema import closed_through, partition, partition_days
 
 SWEEP_LEASE = "sweep"
 SEGMENT_COLUMNS = (
@@ -63,8 +65,9 @@ class Sweeping(OnDatabase):
 
     def release_lease(self, name: str, *, fence: int) -> None:
         with self._db.write() as connection:
-            connection.execute(
-                "UPDATE leases SET holder = '', expires_ms = 0 WHERE name = ? AND fence = ?", (name, fence)
+            connection.execute(  # the token goes with it: what still holds it is stale from here on
+                "UPDATE leases SET holder = '', fence = fence + 1, expires_ms = 0 WHERE name = ? AND fence = ?",
+                (name, fence),
             )
 
     def open_days(self, through: int) -> list[DayTotals]:
@@ -80,6 +83,8 @@ class Sweeping(OnDatabase):
             return [DayTotals(*row) for row in rows]
 
     def close_day(self, day: int, *, fence: int, now_ms: int, delete_after_ms: int) -> DayTotals:
+        if day > day_of_ms(now_ms):
+            raise CallerError(f"day {day} has not come: its chunks are live", code="not_expired")
         with self._fenced(fence) as connection:
             _grow_closed_through(connection, day)
             totals = connection.execute(
@@ -117,58 +122,75 @@ class Sweeping(OnDatabase):
 
     def reclaim(self, segment_ids: Sequence[int], *, fence: int, now_ms: int) -> int:
         with self._fenced(fence) as connection:
-            cursor = connection.executemany(
+            before = connection.total_changes
+            connection.executemany(
                 "UPDATE segments SET state = ?, delete_after_ms = ?, reclaimed = 1"
                 " WHERE segment_id = ? AND state = ?",
                 [(SegmentState.DELETING, now_ms, i, SegmentState.PREPARED) for i in segment_ids],
             )
-            return cursor.rowcount
+            return connection.total_changes - before
 
     def due_tombstones(self, now_ms: int, *, after_id: int, limit: int) -> list[Tombstone]:
         with self._db.read() as connection:
             rows = connection.execute(
                 "SELECT segment_id, key, size_bytes, attempts, reclaimed != 0 FROM segments"
-                " WHERE state = ? AND delete_after_ms <= ? AND segment_id > ? ORDER BY segment_id LIMIT ?",
-                (SegmentState.DELETING, now_ms, after_id, limit),
+                " WHERE state = 2 AND delete_after_ms <= ? AND retry_at_ms <= ? AND segment_id > ?"
+                " ORDER BY segment_id LIMIT ?",  # a literal state, for its partial index
+                (now_ms, now_ms, after_id, limit),
             )
             return [Tombstone(i, key, size, attempts, bool(r)) for i, key, size, attempts, r in rows]
 
-    def deleted(self, segment_ids: Sequence[int], *, fence: int, again_at_ms: int) -> int:
+    def deleted(self, segment_ids: Sequence[int], *, fence: int, now_ms: int, again_at_ms: int) -> int:
+        due = [(i, now_ms) for i in segment_ids]
         with self._fenced(fence) as connection:
-            cursor = connection.executemany(
-                "DELETE FROM segments WHERE segment_id = ? AND state = ? AND reclaimed != 1",
-                [(i, SegmentState.DELETING) for i in segment_ids],
-            )
-            forgotten = cursor.rowcount
+            before = connection.total_changes
             connection.executemany(
-                "UPDATE segments SET reclaimed = 2, delete_after_ms = ?, attempts = 0, last_error = NULL"
-                " WHERE segment_id = ? AND state = ? AND reclaimed = 1",
-                [(again_at_ms, i, SegmentState.DELETING) for i in segment_ids],
+                "DELETE FROM segments WHERE segment_id = ? AND state = 2 AND delete_after_ms <= ?"
+                " AND reclaimed != 1",
+                due,
+            )
+            forgotten = connection.total_changes - before
+            connection.executemany(
+                "UPDATE segments SET reclaimed = 2, delete_after_ms = ?, retry_at_ms = 0, attempts = 0,"
+                " last_error = NULL"
+                " WHERE segment_id = ? AND state = 2 AND delete_after_ms <= ? AND reclaimed = 1",
+                [(again_at_ms, *values) for values in due],
             )
             return forgotten
 
     def delete_failed(self, errors: dict[int, str], *, fence: int, retry_at_ms: int) -> None:
         with self._fenced(fence) as connection:
             connection.executemany(
-                "UPDATE segments SET attempts = attempts + 1, last_error = ?, delete_after_ms = ?"
+                "UPDATE segments SET attempts = attempts + 1, last_error = ?, retry_at_ms = ?"
                 " WHERE segment_id = ? AND state = ?",
-                [(error, retry_at_ms, i, SegmentState.DELETING) for i, error in errors.items()],
+                [(error[:200], retry_at_ms, i, SegmentState.DELETING) for i, error in errors.items()],
             )
 
     def erasing_devices(self) -> list[DeviceFacts]:
         with self._db.read() as connection:
-            return facts_where(connection, "erase_state != 0 ORDER BY device", ())
+            where = "erase_state != 0 AND (erase_state = ? OR stale_rows) ORDER BY device"
+            return facts_where(connection, where, (EraseState.ERASING,))
 
     def unindex_device(self, device: int, *, fence: int, now_ms: int, delete_after_ms: int) -> Unindexed:
         total = Unindexed()
-        with self._db.read() as connection:
+        with self._fenced(fence) as connection:
+            row = connection.execute("SELECT erase_epoch FROM devices WHERE device = ?", (device,)).fetchone()
             days = sorted(partition_days(connection))
-        for day in days:  # a transaction each: a device with months of rows does not hold up the commits
+        if row is None:
+            raise no_such_device(device)
+        epoch = row[0]
+        # From here on no commit adds a row of an earlier epoch. A transaction a day: a device with months of
+        # rows does not hold up the commits.
+        for day in days:
             with self._fenced(fence) as connection:
                 if day in partition_days(connection):
-                    where = "device = ? AND epoch < (SELECT erase_epoch FROM devices WHERE device = ?)"
-                    part = unindex_rows(connection, day, where, (device, device), delete_after_ms)
+                    where = "device = ? AND epoch < ?"
+                    part = unindex_rows(connection, day, where, (device, epoch), delete_after_ms)
                     total = add_unindexed(total, part)
+        with self._fenced(fence) as connection:
+            connection.execute(
+                "UPDATE devices SET stale_rows = 0 WHERE device = ? AND erase_epoch = ?", (device, epoch)
+            )
         return total
 
     def record_sweep(self, report: dict[str, Any], *, now_ms: int) -> None:
@@ -181,11 +203,6 @@ class Sweeping(OnDatabase):
         with self._db.read() as connection:
             row = connection.execute("SELECT report FROM sweeps ORDER BY sweep_id DESC LIMIT 1").fetchone()
             return None if row is None else json.loads(row[0])
-
-
-def closed_through(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT value FROM meta WHERE name = 'closed_through'").fetchone()
-    return int(row[0])
 
 
 def _grow_closed_through(connection: sqlite3.Connection, day: int) -> None:
