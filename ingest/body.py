@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-from ingest.buffers import SMALLEST_BYTES, BufferPool
+from ingest.buffers import BufferPool
 
 
 class Body:
     """Bytes received so far, contiguous.
 
-    A sized body gets its memory at once (untouched pages cost nothing); a chunked one grows by doubling.
+    A body that came in one piece stays where it is. A sized one gets its memory at once when more is to come
+    (untouched pages cost nothing); a chunked one grows by doubling.
 
     Args:
         pool: where the memory comes from and goes back to.
         content_length: bytes, None for a chunked body.
-        max_bytes: a chunked body never grows past it.
     """
 
-    __slots__ = ("_buffer", "_max_bytes", "_pool", "_view", "length")
+    __slots__ = ("_buffer", "_expected_bytes", "_only", "_pool", "_view", "length")
 
-    def __init__(self, pool: BufferPool, content_length: int | None, max_bytes: int) -> None:
+    def __init__(self, pool: BufferPool, content_length: int | None) -> None:
         self._pool = pool
-        self._max_bytes = max_bytes
-        self._buffer = pool.take(content_length or SMALLEST_BYTES)
-        self._view = memoryview(self._buffer)
+        self._expected_bytes = content_length or 0
+        self._only = b""
+        self._buffer: bytearray | None = None
+        self._view = memoryview(b"")
         self.length = 0
 
     def tail(self, size: int) -> memoryview:
         """The place for the next `size` bytes. Add what was received to `length` afterwards."""
+        self._make_room(self.length + size)
         return self._view[self.length : self.length + size]
 
     def append(self, piece: bytes) -> None:
-        """Copy a piece behind what is there."""
-        end = self.length + len(piece)
-        if end > len(self._buffer):
-            larger = self._pool.take(end)
-            larger[: self.length] = self._view[: self.length]
-            self._view.release()
-            self._pool.give(self._buffer)
-            self._buffer, self._view = larger, memoryview(larger)
-        self._view[self.length : end] = piece
-        self.length = end
+        """Put a piece behind what is there."""
+        if not self.length:
+            self._only = piece
+        else:
+            self.tail(len(piece))[:] = piece
+        self.length += len(piece)
+
+    def _make_room(self, size: int) -> None:
+        if self._buffer is not None and size <= len(self._buffer):
+            return
+        larger = self._pool.take(max(size, self._expected_bytes))
+        larger[: self.length] = self.data()
+        self.release()
+        self._buffer, self._view = larger, memoryview(larger)
 
     def data(self) -> memoryview:
-        """What was received. Valid until `release`."""
-        return self._view[: self.length]
+        """What was received, as a view that the caller releases."""
+        return memoryview(self._only) if self._buffer is None else self._view[: self.length]
 
     def release(self) -> None:
         """Give the memory back. All views of it must be gone."""
-        self._view.release()
-        self._pool.give(self._buffer)
+        if self._buffer is not None:
+            self._view.release()
+            self._pool.give(self._buffer)
+            self._buffer = None
+        self._only = b""

@@ -196,7 +196,7 @@ class Connection:
             self._refuse(decided, head)
             return
         self._admission = decided
-        self._body = Body(self.receiver.pool, head.content_length, self.limits.max_chunk_bytes)
+        self._body = Body(self.receiver.pool, head.content_length)
         self._enter(Phase.BODY)
         self.received_bytes = 0
         if head.expect_continue:

@@ -149,6 +149,7 @@ class Packer:
     def recycle(self, segment: OpenSegment) -> None:
         """Take back the buffer of a segment whose way has ended."""
         self.in_use -= 1
+        segment.writer.close()
         if not segment.oversize:
             restore_capacity(segment.buffer, self._buffer_bytes)
             self._free.append(segment.buffer)

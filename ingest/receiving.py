@@ -32,7 +32,9 @@ from storage.segment import MAX_CHUNK_BYTES
 if TYPE_CHECKING:
     from ingest.connection import Connection, Slot
 
-SCRATCH_BYTES = 256 * 1024
+SCRATCH_BYTES = 128 * 1024
+"""Receives a head with as much of its body as has come: a whole chunk of 64 KiB, and of a larger one little enough that
+its copy does not matter; the rest goes straight to its place."""
 DEFAULT_DURATION_MS = 4000
 """Duration of a chunk that neither says nor shows one: a few seconds, as cameras cut them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -27,6 +28,8 @@ from storage.errors import ClipkeepError, WorldError
 from storage.keys import KeyId
 
 PUBLISH_EVERY_S = 1.0
+GC_THRESHOLDS = (20_000, 50, 50)
+"""Objects made between collections: Python's own (700, 10, 10) spends 3 % of the time at full load."""
 
 _log = structlog.get_logger("worker")
 
@@ -149,6 +152,9 @@ def main() -> None:
     args = parser.parse_args()
     configure_logs(args.name)
     die_with_supervisor()
+    # What was imported lives as long as the process, and requests make no cycles: collect rarely, and not that.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         with open_folder(args.data, store_url=args.store) as opened:
             worker = Worker(opened, args.name)

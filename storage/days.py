@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from functools import lru_cache
 
 from storage.errors import CallerError
 
@@ -28,6 +29,7 @@ def to_day(value: date) -> int:
     return (value - _EPOCH).days
 
 
+@lru_cache(maxsize=1024)
 def month_of_day(day: int) -> int:
     """yyyymm of a day number, the month in which data keys are named."""
     value = to_date(day)

@@ -103,6 +103,7 @@ class SegmentWriter:
         self.used_bytes = len(MAGIC)
         self.chunks = 0
         self._view[: len(MAGIC)] = MAGIC
+        self._crc32 = checksums.crc32(MAGIC)
 
     def fits(self, length: int) -> bool:
         """Whether a chunk of `length` plaintext bytes, the index and the footer still fit."""
@@ -145,19 +146,15 @@ class SegmentWriter:
             raise CallerError(f"a chunk of {length} bytes with a nonce of {len(nonce)} cannot be stored")
         start = self.used_bytes
         end = start + length + TAG_BYTES
-        cipher.encrypt_into(nonce, plaintext, _AAD.pack(device, capture_ms), self._view[start:end])
+        place = self._view[start:end]
+        cipher.encrypt_into(nonce, plaintext, _AAD.pack(device, capture_ms), place)
+        self._crc32 = checksums.crc32(place, self._crc32)  # while the bytes are still in the cache
         self._index += _ROW.pack(
             capture_ms, crc64, device, epoch, start, length, crc32, duration_ms, nonce, media
         )
         self.used_bytes = end
         self.chunks += 1
         return self.chunks - 1
-
-    def ciphertext(self, ordinal: int) -> tuple[bytes, bytes]:
-        """The nonce and the stored body of one chunk: for moving it, not for reading it."""
-        row = _ROW.unpack_from(self._index, ordinal * _ROW.size)
-        offset, length = row[4], row[5]
-        return row[8], bytes(self._view[offset : offset + length + TAG_BYTES])
 
     def index(self) -> np.ndarray:
         """The rows so far, shape (chunks,), dtype INDEX_DTYPE, a copy."""
@@ -172,7 +169,6 @@ class SegmentWriter:
             that a buffer never loses its memory. The writer must not be used afterwards.
         """
         compressed = zstandard.ZstdCompressor(level=1).compress(self._index)
-        body_crc32 = checksums.crc32(self._view[: self.used_bytes])
         fields = _FOOTER.pack(
             FOOTER_MAGIC,
             VERSION,
@@ -182,20 +178,24 @@ class SegmentWriter:
             self.used_bytes,
             len(compressed),
             checksums.crc32(compressed),
-            body_crc32,
+            self._crc32,
             segment_id,
         )
         tail = compressed + fields + checksums.crc32(fields).to_bytes(4, "little")
         size = self.used_bytes + len(tail)
         self._view[self.used_bytes : size] = tail
-        crc32 = checksums.crc32(tail, body_crc32)
+        crc32 = checksums.crc32(tail, self._crc32)
         if size * 2 > self._capacity:
-            self._view.release()
+            self.close()
             del self._buffer[size:]
             return self._buffer, crc32
         body = bytearray(self._view[:size])
-        self._view.release()
+        self.close()
         return body, crc32
+
+    def close(self) -> None:
+        """Let go of the buffer, sealed or not. A buffer that is looked at cannot be resized."""
+        self._view.release()
 
 
 def restore_capacity(buffer: bytearray, capacity: int) -> None:
