@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from retention.plans import MAX_RETENTION_DAYS, Plan, day_date, windows
+from retention.plans import MAX_RETENTION_DAYS, Plan, windows
 from retention.row import RING_DAYS, Row
+from storage.days import to_date
 
 PAST_DAYS = MAX_RETENTION_DAYS + 1
 """How far back a row reaches: the same for all, so that two rows compiled on one day compare bit by bit."""
@@ -45,7 +46,7 @@ def compile_row(
         stop = first_day + RING_DAYS if last is None else min(last + 1, first_day + RING_DAYS)
         if start < stop:
             days |= (1 << stop - first_day) - (1 << start - first_day)
-    class_days = _class_days(own, day_date(today))
+    class_days = _class_days(own, to_date(today))
     return Row(flags, class_days, first_day, token_generation, erase_epoch, days)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 
+from storage.days import to_date, to_day
 from storage.errors import CallerError
 
 TRIAL_DAYS = 14
@@ -26,7 +27,7 @@ MIN_RETENTION_DAYS = 1
 MAX_RETENTION_DAYS = 255
 """The retention class is one byte of a bitmap row."""
 
-EPOCH = date(1970, 1, 1)
+EPOCH = to_date(0)
 _DAY = timedelta(days=1)
 
 
@@ -81,16 +82,6 @@ class Plan:
     def runs(self, on: date) -> bool:
         """Whether `on` is one of its entitled days."""
         return self.starts_on <= on and not self.has_ended(on)
-
-
-def day_number(on: date) -> int:
-    """Return the day number of a UTC date."""
-    return (on - EPOCH).days
-
-
-def day_date(day: int) -> date:
-    """Return the UTC date of a day number: the inverse of `day_number`."""
-    return EPOCH + timedelta(days=day)
 
 
 def add_months(start: date, months: int) -> date:
@@ -179,8 +170,8 @@ def windows(plans: Iterable[Plan]) -> list[tuple[int, int | None]]:
     Windows that touch or overlap are one; last is None when there is no end yet."""
     merged: list[tuple[int, int | None]] = []
     for plan in sorted(plans, key=lambda plan: plan.starts_on):
-        first_day = day_number(plan.starts_on)
-        last_day = None if plan.ends_on is None else day_number(plan.ends_on)
+        first_day = to_day(plan.starts_on)
+        last_day = None if plan.ends_on is None else to_day(plan.ends_on)
         if last_day is not None and last_day < first_day:
             continue
         if not merged:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 
-import click
 import typer
 
 from bench.cli import app as bench_app
@@ -30,20 +29,20 @@ app.add_typer(bench_app, name="bench")
 def main() -> None:
     """Run one command. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        app()  # prints wrong usage by itself, and always ends in SystemExit
     except ClipkeepError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": error.code, "detail": str(error)}))
-        print(f"clipkeep: {error} ({error.code})", file=sys.stderr)
-        sys.exit(1)
+        _refuse(error.code, str(error))
+    except OSError as error:
+        # What no command expected: above all a full disk, or a file that this user may not touch.
+        where = f"{error.filename}: " if error.filename else ""
+        _refuse("os_error", f"{where}the system refused: {error.strerror or error}")
+
+
+def _refuse(code: str, detail: str) -> None:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": code, "detail": detail}))
+    print(f"clipkeep: {detail} ({code})", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

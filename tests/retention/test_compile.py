@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retention.compile import PAST_DAYS, compile_row
-from retention.plans import Plan, PlanKind, cancel, day_date, day_number, start_plan, windows
+from retention.plans import Plan, PlanKind, cancel, start_plan, windows
 from retention.row import PRESENT, RING_DAYS, SUSPENDED, Row, pack, unpack
+from storage.days import to_date, to_day
 
 DAY = timedelta(days=1)
 START = date(2024, 1, 1)
-TODAY = day_number(date(2025, 6, 1))
+TODAY = to_day(date(2025, 6, 1))
 TRIAL, MONTHLY, ANNUAL = PlanKind.TRIAL, PlanKind.MONTHLY, PlanKind.ANNUAL
 
 
@@ -32,7 +33,7 @@ def compiled(plans: list[Plan], today: int = TODAY) -> Row:
 
 
 @settings(max_examples=200)
-@given(st.lists(any_plan(), max_size=5), st.integers(day_number(START) - 100, day_number(START) + 2500))
+@given(st.lists(any_plan(), max_size=5), st.integers(to_day(START) - 100, to_day(START) + 2500))
 def test_compiled_bits_equal_the_windows(plans: list[Plan], today: int) -> None:
     """Invariants 2 and 12: within its reach a row allows the days of the windows and no other."""
     row = compiled(plans, today)
@@ -78,18 +79,18 @@ def test_the_class_is_that_of_the_plan_running_today() -> None:
     trial = start_plan(TRIAL, date(2025, 6, 1), None, 30)
     annual = start_plan(ANNUAL, date(2025, 6, 15), 60, 30)
     plans = [annual, trial]
-    assert compiled(plans, day_number(date(2025, 5, 31))).class_days == 7  # the next to start
-    assert compiled(plans, day_number(date(2025, 6, 14))).class_days == 7
-    assert compiled(plans, day_number(date(2025, 6, 15))).class_days == 60
-    assert compiled(plans, day_number(date(2027, 1, 1))).class_days == 60  # the last that ended
-    assert compiled([trial], day_number(date(2027, 1, 1))).class_days == 7
+    assert compiled(plans, to_day(date(2025, 5, 31))).class_days == 7  # the next to start
+    assert compiled(plans, to_day(date(2025, 6, 14))).class_days == 7
+    assert compiled(plans, to_day(date(2025, 6, 15))).class_days == 60
+    assert compiled(plans, to_day(date(2027, 1, 1))).class_days == 60  # the last that ended
+    assert compiled([trial], to_day(date(2027, 1, 1))).class_days == 7
 
 
 def test_of_two_plans_running_at_once_the_longer_retention_counts() -> None:
     trial = start_plan(TRIAL, date(2025, 6, 1), None, 30)
     for retention_days, class_days in ((3, 7), (30, 30)):
         paid = start_plan(MONTHLY, date(2025, 6, 4), retention_days, 30)
-        assert compiled([trial, paid], day_number(date(2025, 6, 5))).class_days == class_days
+        assert compiled([trial, paid], to_day(date(2025, 6, 5))).class_days == class_days
 
 
 def test_a_plan_cancelled_before_it_began_leaves_no_trace_in_the_row() -> None:
@@ -111,4 +112,4 @@ def test_a_plan_without_end_is_denied_where_nobody_rolled() -> None:
     last_day = row.first_day + RING_DAYS - 1
     assert row.allows(last_day)
     assert not row.allows(last_day + 1)
-    assert day_date(last_day) == date(2025, 10, 6)
+    assert to_date(last_day) == date(2025, 10, 6)

@@ -14,12 +14,11 @@ from retention.plans import (
     PlanKind,
     add_months,
     cancel,
-    day_date,
-    day_number,
     period,
     start_plan,
     windows,
 )
+from storage.days import to_date, to_day
 from storage.errors import CallerError
 
 DAY = timedelta(days=1)
@@ -37,9 +36,9 @@ def code(error: pytest.ExceptionInfo[CallerError]) -> str:
 
 @given(DATES)
 def test_day_number_and_date_are_inverse(on: date) -> None:
-    assert day_date(day_number(on)) == on
-    assert day_number(on + DAY) == day_number(on) + 1
-    assert day_number(date(1970, 1, 1)) == 0
+    assert to_date(to_day(on)) == on
+    assert to_day(on + DAY) == to_day(on) + 1
+    assert to_day(date(1970, 1, 1)) == 0
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_a_cancelled_monthly_plan_ends_with_the_period_paid_for(starts_on: date,
     assert cancelled.ends_on == period(plan, on)[1]
     assert cancelled.cancelled_on == on
     assert cancelled.runs(on)
-    assert windows([cancelled]) == [(day_number(starts_on), day_number(period(plan, on)[1]))]
+    assert windows([cancelled]) == [(to_day(starts_on), to_day(period(plan, on)[1]))]
 
 
 def test_a_monthly_plan_cancelled_before_it_starts_never_begins() -> None:
@@ -253,9 +252,9 @@ def any_plan(draw: st.DrawFn) -> Plan:
 def test_windows_are_the_days_of_the_plans_merged_and_in_order(plans: list[Plan]) -> None:
     """Invariant 12."""
     merged = windows(plans)
-    for day in range(day_number(date(2023, 12, 1)), day_number(date(2030, 1, 1))):
+    for day in range(to_day(date(2023, 12, 1)), to_day(date(2030, 1, 1))):
         in_window = any(first <= day and (last is None or day <= last) for first, last in merged)
-        assert in_window == any(plan.runs(day_date(day)) for plan in plans)
+        assert in_window == any(plan.runs(to_date(day)) for plan in plans)
     for (_, last), (first, _) in pairwise(merged):
         assert last is not None
         assert last + 1 < first
@@ -264,9 +263,9 @@ def test_windows_are_the_days_of_the_plans_merged_and_in_order(plans: list[Plan]
 def test_a_plan_that_follows_without_a_gap_makes_one_window() -> None:
     trial = start_plan(TRIAL, date(2025, 1, 1), None, 30)
     assert windows([start_plan(ANNUAL, date(2025, 1, 15), None, 30), trial]) == [
-        (day_number(date(2025, 1, 1)), day_number(date(2026, 1, 14)))
+        (to_day(date(2025, 1, 1)), to_day(date(2026, 1, 14)))
     ]
     assert windows([start_plan(MONTHLY, date(2025, 1, 16), None, 30), trial]) == [
-        (day_number(date(2025, 1, 1)), day_number(date(2025, 1, 14))),
-        (day_number(date(2025, 1, 16)), None),
+        (to_day(date(2025, 1, 1)), to_day(date(2025, 1, 14))),
+        (to_day(date(2025, 1, 16)), None),
     ]
