@@ -1,0 +1,1 @@
+"""Real processes through the installed command, and a real ffmpeg."""

@@ -1,0 +1,220 @@
+"""Devices that upload, and a viewer that reads everything back."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from types import TracebackType
+from typing import Self
+
+from tests.e2e.service import SOON_S, Device, Service
+
+PACKET_BYTES = 188
+_POOL = bytearray(random.Random(188).randbytes(PACKET_BYTES * 4096))
+_POOL[::PACKET_BYTES] = b"\x47" * 4096
+RETRY_S = 0.05
+
+
+def chunk_body(device: int, capture_ms: int, packets: int) -> bytes:
+    """MPEG-TS by its sync bytes, noise by its content; the same for the same arguments, and for no others."""
+    name = b"\x47" + f"{device}/{capture_ms}/{packets}".encode().ljust(PACKET_BYTES - 1, b".")
+    start = capture_ms % (4096 - packets) * PACKET_BYTES
+    return name + bytes(_POOL[start : start + (packets - 1) * PACKET_BYTES])
+
+
+@dataclass
+class Acknowledged:
+    """What a service has promised to keep: sha256 by device and capture time. Shared by threads."""
+
+    chunks: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    answers: Counter[int] = field(default_factory=Counter)
+    """All answers by status."""
+    surprises: list[str] = field(default_factory=list)
+    """Answers that should never have come."""
+
+
+class Uploader:
+    """One device on one connection: sends `depth` chunks at a time, then reads their answers, for ever.
+
+    What was not acknowledged is sent again, with the same bytes, until it is.
+
+    Args:
+        new: whether connections are made anew for every round.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        device: Device,
+        kept: Acknowledged,
+        *,
+        depth: int = 4,
+        packets: tuple[int, int] = (20, 600),
+        new: bool = False,
+        first_ms: int | None = None,
+        expected: Sequence[int] = (200, 201, 503),
+    ) -> None:
+        self._service = service
+        self._device = device
+        self._kept = kept
+        self._depth = depth
+        self._packets = packets
+        self._new = new
+        self._expected = expected
+        self._next_ms = first_ms or int(time.time() * 1000) - 3_600_000
+        self._owed: list[tuple[int, int]] = []
+        """(capture_ms, packets) not acknowledged yet."""
+        self._random = random.Random(device.number)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"device-{device.number}")
+        self.asked_to_leave = False
+        """The server said `Connection: close`."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def join(self) -> None:
+        self._thread.join(SOON_S)
+        assert not self._thread.is_alive(), "an uploader hangs"
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with socket.create_connection(self._service.ingest, timeout=SOON_S) as sock:
+                    self._use(sock)
+            except OSError:
+                self._stop.wait(RETRY_S)  # the service is away for the moment
+
+    def _use(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        reader = sock.makefile("rb")
+        with reader:
+            while not self._stop.is_set():
+                while len(self._owed) < self._depth:
+                    self._owed.append((self._next_ms, self._random.randint(*self._packets)))
+                    self._next_ms += 1
+                batch = self._owed[: self._depth]
+                # The answers to what did arrive are read even when a send fails half-way.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    for capture_ms, packets in batch:
+                        sock.sendall(self._request(capture_ms, packets))
+                refused = False
+                for capture_ms, packets in batch:
+                    status, close = read_answer(reader.readline, reader.read)
+                    self._note(capture_ms, packets, status)
+                    refused = refused or status == 503
+                    if close:
+                        return
+                if refused:
+                    self._stop.wait(RETRY_S)
+                if self._new:
+                    return
+
+    def _request(self, capture_ms: int, packets: int) -> bytes:
+        body = chunk_body(self._device.number, capture_ms, packets)
+        return (
+            f"PUT /v1/devices/{self._device.number}/chunks/{capture_ms} HTTP/1.1\r\nHost: clipkeep\r\n"
+            f"Authorization: Bearer {self._device.token}\r\nClip-Duration-Ms: 1\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
+
+    def _note(self, capture_ms: int, packets: int, status: int) -> None:
+        self._kept.answers[status] += 1
+        if status in (200, 201):
+            body = chunk_body(self._device.number, capture_ms, packets)
+            self._kept.chunks[self._device.number, capture_ms] = hashlib.sha256(body).digest()
+            self._owed.remove((capture_ms, packets))
+        elif status not in self._expected:
+            self._kept.surprises.append(f"device {self._device.number} at {capture_ms}: {status}")
+
+
+def read_answer(readline: Callable[[], bytes], read: Callable[[int], bytes]) -> tuple[int, bool]:
+    """(status, whether the connection ends) of one answer; 100 Continue is passed over.
+
+    Raises:
+        ConnectionError: the connection ended first.
+    """
+    while True:
+        line = readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionResetError("no answer")
+        status = int(line.split()[1])
+        length, close = 0, False
+        while (header := readline().strip().lower()) != b"":
+            name, _, value = header.partition(b":")
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection":
+                close = value.strip() == b"close"
+        if length and len(read(length)) < length:
+            raise ConnectionResetError("half an answer")
+        if status != 100:
+            return status, close
+
+
+class Load:
+    """Several uploaders, for the time of a `with` block; all have ended behind it."""
+
+    def __init__(self, uploaders: Sequence[Uploader]) -> None:
+        self._uploaders = uploaders
+
+    def __enter__(self) -> Self:
+        for uploader in self._uploaders:
+            uploader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for uploader in self._uploaders:
+            uploader.stop()
+        for uploader in self._uploaders:
+            uploader.join()
+
+
+def lost_chunks(service: Service, kept: Acknowledged, *, threads: int = 4) -> list[str]:
+    """Read every acknowledged chunk through the API, and tell which are not what was acknowledged."""
+    by_device: dict[int, list[tuple[int, bytes]]] = {}
+    for (device, capture_ms), digest in kept.chunks.items():
+        by_device.setdefault(device, []).append((capture_ms, digest))
+    tokens = {device: service.viewer_token(device) for device in by_device}
+
+    def read(device: int) -> list[str]:
+        lost = []
+        connection = HTTPConnection(*service.api, timeout=SOON_S)
+        headers = {"Authorization": f"Bearer {tokens[device]}"}
+        try:
+            for capture_ms, digest in by_device[device]:
+                connection.request("GET", f"/v1/devices/{device}/chunks/{capture_ms}", headers=headers)
+                answer = connection.getresponse()
+                body = answer.read()
+                if answer.status != 200:
+                    lost.append(f"device {device} at {capture_ms}: {answer.status} {body[:200]!r}")
+                elif hashlib.sha256(body).digest() != digest:
+                    lost.append(f"device {device} at {capture_ms}: other bytes")
+        finally:
+            connection.close()
+        return lost
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [line for lines in pool.map(read, by_device) for line in lines]
+
+
+def assert_all_kept(service: Service, kept: Acknowledged) -> None:
+    """Invariant 1: what was acknowledged is readable, byte for byte; and nothing strange was answered."""
+    assert not kept.surprises, kept.surprises[:20]
+    assert kept.chunks, f"nothing was acknowledged: {kept.answers}"
+    lost = lost_chunks(service, kept)
+    assert not lost, f"{len(lost)} of {len(kept.chunks)} lost: {lost[:20]}"
