@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import httptools
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Request line and headers: what nginx (4 x 8 KiB) and h11 (16 KiB) allow, to the same order."""
+"""Request line and headers: what nginx (4 x 8 KiB) and h11 (16 KiB) allow, to the same order. Counted are the
+target and, for each header, its name, its value and 4; trailers count as headers."""
+
+_UNSEEN_BYTES = 1024
+"""Bytes of a head that are not counted, such as the method and the spaces before a value: by so many a head that comes
+in pieces may be over the limit before it is refused."""
+_VERSIONS = ("1.1", "1.0")
+_NO_UPGRADE = "upgrades and CONNECT are not served here"
 
 
 @dataclass(slots=True)
@@ -62,7 +69,7 @@ class Framer:
     def _begin(self) -> None:
         self._head = Head()
         self._head_bytes = 0
-        self._partial_bytes = 0
+        self._uncounted_bytes = 0
         self._in_body = False
         self._started = False
         self.direct_bytes = 0
@@ -83,23 +90,20 @@ class Framer:
             return []
         events: list[Event] = []
         self._events = events
-        in_head_before = self._started and not self._in_body
-        self._started = self._started or len(data) > 0
+        self._uncounted_bytes += len(data)  # a callback that has seen something sets it to 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail(400, "upgrades and CONNECT are not served here")
+            self._fail(400, _NO_UPGRADE)  # on_headers_complete refuses them before
         except httptools.HttpParserError as error:
             refused = error.__context__
             if isinstance(refused, _Refused):
                 self._fail(refused.status, refused.detail)
             else:
                 self._fail(400, f"not HTTP/1.1: {error}")
-        if in_head_before and not self._in_body and not events:
-            # A header reaches `on_header` only when it is whole; a cut one is counted as it is fed.
-            self._partial_bytes += len(data)
-            if self._partial_bytes > self._max_head_bytes:
-                self._fail(431, self._too_large())
+        if self._head_bytes + self._uncounted_bytes > self._max_head_bytes + _UNSEEN_BYTES and not self._dead:
+            # The parser keeps a header or trailer until it is whole, so one without an end must not go on.
+            self._fail(431, self._too_large())
         return events
 
     def direct_done(self) -> list[Event]:
@@ -145,11 +149,12 @@ class Framer:
             case b"content-digest":
                 head.content_digest = value
             case b"clip-duration-ms":
-                head.clip_duration = value
+                head.clip_duration = value.strip()
             case _:
                 pass
 
     def _count(self, size: int) -> None:
+        self._uncounted_bytes = 0
         self._head_bytes += size
         if self._head_bytes > self._max_head_bytes:
             raise _Refused(431, self._too_large())
@@ -159,11 +164,19 @@ class Framer:
         head.method = self._parser.get_method()
         head.keep_alive = self._parser.should_keep_alive()
         self._in_body = True
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS:
+            raise _Refused(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+        if head.chunked and version == "1.0":
+            raise _Refused(400, "HTTP/1.0 knows no transfer-encoding")  # RFC 9112 §6.1: its framing is faulty
+        if self._parser.should_upgrade():
+            raise _Refused(400, _NO_UPGRADE)
         if head.content_length is not None and not head.chunked:
             self.direct_bytes = head.content_length
         self._events.append(head)
 
     def on_body(self, body: bytes) -> None:
+        self._uncounted_bytes = 0
         if self.direct_bytes:
             self.direct_bytes -= len(body)
         self._events.append(body)

@@ -1,0 +1,370 @@
+"""HTTP framing: the same bytes give the same events however they are cut, and nothing ambiguous gets through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.framing import END, MAX_HEAD_BYTES, Event, Framer, Head, Malformed
+
+START = b"PUT /x HTTP/1.1\r\nHost: a\r\n"
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """The events with neighbouring body pieces put together: where they were cut says nothing."""
+    told: list[Event] = []
+    for event in events:
+        if isinstance(event, bytes) and told and isinstance(told[-1], bytes):
+            told[-1] += event
+        else:
+            told.append(event)
+    return told
+
+
+def fed(*pieces: bytes, max_head_bytes: int = MAX_HEAD_BYTES) -> list[Event]:
+    framer = Framer(max_head_bytes)
+    return joined([event for piece in pieces for event in framer.feed(piece)])
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[a:b] for a, b in pairwise(bounds)]
+
+
+def is_between(framer: Framer) -> bool:
+    return (
+        framer.between_messages
+    )  # asked through a function, so that no type checker takes it for a constant
+
+
+def direct_bytes(framer: Framer) -> int:
+    return framer.direct_bytes
+
+
+# --- what a head says ------------------------------------------------------------------------------------------
+
+
+def test_a_head_tells_what_ingest_asks_for() -> None:
+    (head, body, end) = fed(
+        b"POST /v1/devices/7/chunks/12?a=b HTTP/1.1\r\nAUTHORIZATION: Bearer t\r\nExpect: 100-Continue\r\n"
+        b"content-digest: crc32=:AAAAAA==:\r\nClip-Duration-Ms:  4000 \r\nX-Other: y\r\nContent-Length: 3\r\n\r\nabc"
+    )
+    assert isinstance(head, Head)
+    assert (head.method, head.target, head.keep_alive) == (b"POST", b"/v1/devices/7/chunks/12?a=b", True)
+    assert (head.content_length, head.chunked, head.expect_continue) == (3, False, True)
+    assert head.authorization == b"Bearer t"
+    assert head.content_digest == b"crc32=:AAAAAA==:"
+    assert head.clip_duration == b"4000"
+    assert (body, end) == (b"abc", END)
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        (START + b"\r\n", True),
+        (START + b"Connection: close\r\n\r\n", False),
+        (b"PUT /x HTTP/1.0\r\n\r\n", False),
+        (b"PUT /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", True),
+    ],
+)
+def test_keep_alive(data: bytes, kept: bool) -> None:
+    head = fed(data)[0]
+    assert isinstance(head, Head)
+    assert head.keep_alive is kept
+
+
+def test_only_the_word_100_continue_is_an_expectation() -> None:
+    head = fed(START + b"Expect: something-else\r\nContent-Length: 0\r\n\r\n")[0]
+    assert isinstance(head, Head)
+    assert not head.expect_continue
+
+
+def test_a_message_without_a_body_ends_at_once() -> None:
+    for data in (START + b"\r\n", START + b"Content-Length: 0\r\n\r\n"):
+        framer = Framer()
+        assert [type(event).__name__ for event in framer.feed(data)] == ["Head", "End"]
+        assert direct_bytes(framer) == 0
+        assert is_between(framer)
+
+
+def test_between_messages_is_true_until_a_byte_of_the_next_one_came() -> None:
+    framer = Framer()
+    assert is_between(framer)
+    framer.feed(b"")
+    assert is_between(framer)
+    framer.feed(b"\r\n")
+    assert is_between(framer), "an empty line before a request is none (RFC 9112 §2.2)"
+    framer.feed(b"P")
+    assert not is_between(framer)
+    framer.feed(b"UT /x HTTP/1.1\r\nContent-Length: 2\r\n\r\na")
+    assert not is_between(framer)
+    framer.feed(b"b")
+    assert is_between(framer)
+    framer.feed(b"P")
+    assert not is_between(framer)
+
+
+# --- any split -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """One request as bytes, and the events it stands for."""
+
+    wire: bytes
+    body: bytes
+    chunked: bool
+
+    def events(self) -> list[str | bytes]:
+        return ["head", self.body, "end"] if self.body else ["head", "end"]
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Message:
+    body = draw(st.binary(max_size=60))
+    headers = draw(
+        st.lists(st.sampled_from([b"X: y", b"Expect: 100-continue", b"Authorization: Bearer t", b"E:"]))
+    )
+    lines = [draw(st.sampled_from([b"PUT /x HTTP/1.1", b"POST /longer/target HTTP/1.1"])), *headers]
+    if draw(st.booleans()):
+        pieces, rest = [], body
+        while rest:
+            size = draw(st.integers(1, len(rest)))
+            extension = draw(st.sampled_from([b"", b";a=b"]))
+            pieces.append(b"%x%s\r\n%s\r\n" % (size, extension, rest[:size]))
+            rest = rest[size:]
+        trailer = draw(st.sampled_from([b"", b"Trailer: x\r\n", b"Authorization: z\r\nB: c\r\n"]))
+        wire = b"\r\n".join([*lines, b"Transfer-Encoding: chunked"]) + b"\r\n\r\n" + b"".join(pieces)
+        return Message(wire + b"0\r\n" + trailer + b"\r\n", body, True)
+    return Message(
+        b"\r\n".join([*lines, b"Content-Length: %d" % len(body)]) + b"\r\n\r\n" + body, body, False
+    )
+
+
+@given(st.lists(messages(), min_size=1, max_size=4), st.lists(st.integers(0, 2000), max_size=40))
+def test_any_split_gives_the_same_events(stream: list[Message], places: list[int]) -> None:
+    """Sized and chunked, pipelined, with trailers and extensions; a trailer never changes the framing."""
+    data = b"".join(message.wire for message in stream)
+    whole = fed(data)
+    assert fed(*cut(data, places)) == whole
+    told = [event if isinstance(event, bytes) else type(event).__name__.lower() for event in whole]
+    assert told == [event for message in stream for event in message.events()]
+    assert [event.chunked for event in whole if isinstance(event, Head)] == [m.chunked for m in stream]
+
+
+@given(messages(), st.lists(st.integers(0, 2000), max_size=20))
+def test_byte_by_byte_is_a_split_too(message: Message, places: list[int]) -> None:
+    assert fed(*(bytes([byte]) for byte in message.wire)) == fed(*cut(message.wire, places))
+
+
+@given(messages(), messages(), st.integers(0, 2000))
+def test_receiving_the_rest_directly_equals_feeding_it(first: Message, second: Message, place: int) -> None:
+    """`direct_bytes` is exact, and after `direct_done` the next request parses as ever."""
+    if first.chunked or not first.body:
+        return
+    head_bytes = len(first.wire) - len(first.body)
+    upto = head_bytes + place % len(first.body)
+    framer = Framer()
+    events = framer.feed(first.wire[:upto])
+    assert direct_bytes(framer) == len(first.wire) - upto
+    assert not is_between(framer)
+    events += [first.wire[upto:], *framer.direct_done()]
+    assert is_between(framer)
+    assert direct_bytes(framer) == 0
+    events += framer.feed(second.wire)
+    assert joined(events) == fed(first.wire + second.wire)
+
+
+def test_a_chunked_body_is_never_received_directly() -> None:
+    framer = Framer()
+    framer.feed(START + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab")
+    assert direct_bytes(framer) == 0
+
+
+def test_the_scratch_may_be_reused_after_a_feed() -> None:
+    """The caller's buffer is everybody's: nothing may point into it."""
+    scratch = bytearray(START + b"Content-Length: 3\r\n\r\nabc")
+    events = Framer().feed(memoryview(scratch))
+    scratch[:] = bytes(len(scratch))
+    assert joined(events)[1:] == [b"abc", END]
+
+
+# --- the limit of a head -----------------------------------------------------------------------------------------
+
+
+def head_of(counted_bytes: int) -> bytes:
+    """A request whose head counts exactly so many bytes: target, and name + value + 4 per header."""
+    return b"PUT /x HTTP/1.1\r\nA: " + b"v" * (counted_bytes - len(b"/x") - len(b"A") - 4) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+def test_the_head_limit_is_exact_however_the_head_is_cut(step: int) -> None:
+    for size, status in ((511, None), (512, None), (513, 431)):
+        data = head_of(size)
+        events = fed(*(data[i : i + step] for i in range(0, len(data), step)), max_head_bytes=512)
+        first = events[0]
+        if status is None:
+            assert [type(event).__name__ for event in events] == ["Head", "End"], size
+        else:
+            assert isinstance(first, Malformed)
+            assert (first.status, len(events)) == (status, 1)
+
+
+@pytest.mark.parametrize("step", [1, 100_000])
+def test_the_target_counts_and_so_does_the_number_of_headers(step: int) -> None:
+    for data in (
+        b"PUT /" + b"x" * 600 + b" HTTP/1.1\r\n\r\n",
+        b"PUT /x HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+    ):
+        (event,) = fed(*(data[i : i + step] for i in range(0, len(data), step)), max_head_bytes=512)
+        assert isinstance(event, Malformed)
+        assert event.status == 431
+
+
+def test_a_head_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    """Invariant 15: the parser keeps a header until it is whole, so an endless one is cut off."""
+    framer = Framer(512)
+    events = framer.feed(b"PUT /x HTTP/1.1\r\nA: ")
+    fed_bytes = 0
+    while not events:
+        events = framer.feed(b"v" * 100)
+        fed_bytes += 100
+    assert isinstance(events[0], Malformed)
+    assert events[0].status == 431
+    assert fed_bytes < 512 + 2048
+
+
+@pytest.mark.parametrize("tail", [b"0\r\nTrailer: ", b"5;extension="])
+def test_an_endless_trailer_or_chunk_extension_is_refused(tail: bytes) -> None:
+    """Invariant 15: as much as an endless header."""
+    framer = Framer(512)
+    events = framer.feed(START + b"Transfer-Encoding: chunked\r\n\r\n" + tail)[1:]
+    for _ in range(40):
+        events += framer.feed(b"v" * 100)
+    assert [type(event).__name__ for event in events] == ["Malformed"]
+
+
+def test_a_large_chunked_body_is_no_large_head() -> None:
+    framer = Framer(512)
+    events = framer.feed(START + b"Transfer-Encoding: chunked\r\n\r\n")
+    for _ in range(50):
+        events += framer.feed(b"400\r\n" + b"b" * 700)
+        events += framer.feed(b"b" * 324 + b"\r\n")
+    events += framer.feed(b"0\r\n\r\n")
+    assert joined(events)[1:] == [b"b" * 51_200, END]
+
+
+def test_each_message_has_the_limit_to_itself() -> None:
+    assert [type(event).__name__ for event in fed(head_of(512) * 3, max_head_bytes=512)] == [
+        "Head",
+        "End",
+    ] * 3
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
+AMBIGUOUS = {
+    "both lengths": START + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "both lengths, the other way round": START
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two different lengths": START + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+    "two equal lengths": START + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
+    "a list of lengths": START + b"Content-Length: 5, 5\r\n\r\nabcde",
+    "a negative length": START + b"Content-Length: -5\r\n\r\nabcde",
+    "a signed length": START + b"Content-Length: +5\r\n\r\nabcde",
+    "a length that only Python reads": START + b"Content-Length: 1_0\r\n\r\nabcdeabcde",
+    "an empty length": START + b"Content-Length: \r\n\r\n",
+    "a length beyond 64 bits": START + b"Content-Length: 18446744073709551616\r\n\r\n",
+    "two codings": START + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": START + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "an unknown coding": START + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked in HTTP/1.0": b"PUT /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a folded header": START + b"Content-Length:\r\n 5\r\n\r\nabcde",
+    "a space before the colon": START + b"Content-Length : 5\r\n\r\nabcde",
+    "a bare LF": b"PUT /x HTTP/1.1\nHost: a\n\n",
+    "a bare CR": START + b"A: b\rContent-Length: 5\r\n\r\n",
+    "a NUL": START + b"A: b\0c\r\n\r\n",
+    "no version": b"PUT /x\r\n\r\n\r\n",
+    "another version": b"PUT /x HTTP/2.0\r\n\r\n",
+    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "an unknown method": b"BREW /x HTTP/1.1\r\n\r\n",
+    "a space in the target": b"PUT /x y HTTP/1.1\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "CONNECT": b"CONNECT host:1 HTTP/1.1\r\n\r\n",
+    "an upgrade": START + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+}
+BAD_CHUNKS = {
+    "no hexadecimal": b"zz\r\n\r\n",
+    "0x": b"0x5\r\nabcde\r\n0\r\n\r\n",
+    "negative": b"-5\r\nabcde\r\n0\r\n\r\n",
+    "a space": b"5 \r\nabcde\r\n0\r\n\r\n",
+    "a bare LF": b"5\nabcde\r\n0\r\n\r\n",
+    "longer than it says": b"5\r\nabcdef\r\n0\r\n\r\n",
+    "shorter than it says": b"5\r\nabc\r\n0\r\n\r\n",
+    "beyond 64 bits": b"11111111111111111\r\nabcde\r\n0\r\n\r\n",
+    "a length as its trailer": b"1\r\na\r\n0\r\nContent-Length: 7\r\n\r\n",
+    "no size": b"\r\nabcde\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+@pytest.mark.parametrize("step", [1, 100_000])
+def test_an_ambiguous_or_foreign_head_is_one_refusal_and_nothing_else(name: str, step: int) -> None:
+    """No Head and no End beside it: a request is answered once."""
+    data = AMBIGUOUS[name]
+    framer = Framer()
+    events = [event for i in range(0, len(data), step) for event in framer.feed(data[i : i + step])]
+    assert [type(event).__name__ for event in events] == ["Malformed"]
+    assert isinstance(events[0], Malformed)
+    assert events[0].status == 400
+    assert framer.feed(START + b"\r\n") == [], "nothing after it is parsed"
+
+
+@pytest.mark.parametrize("name", BAD_CHUNKS)
+@pytest.mark.parametrize("step", [1, 100_000])
+def test_a_bad_chunk_never_completes_its_body(name: str, step: int) -> None:
+    data = CHUNKED + BAD_CHUNKS[name] + START + b"\r\n"
+    events = fed(*(data[i : i + step] for i in range(0, len(data), step)))
+    assert isinstance(events[0], Head)
+    assert isinstance(events[-1], Malformed)
+    assert END not in events
+    assert sum(isinstance(event, Head) for event in events) == 1
+
+
+def test_what_follows_connection_close_is_not_a_request() -> None:
+    events = fed(START + b"Connection: close\r\nContent-Length: 1\r\n\r\na" + START + b"\r\n")
+    assert [type(event).__name__ for event in events] == ["Head", "bytes", "End", "Malformed"]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=200), st.sampled_from([*AMBIGUOUS.values(), *BAD_CHUNKS.values(), CHUNKED])
+        )
+    )
+)
+def test_no_bytes_raise(pieces: list[bytes]) -> None:
+    """Any content, any cut: events or a refusal, and at most one refusal."""
+    framer = Framer(512)
+    refusals = 0
+    for piece in pieces:
+        events = framer.feed(piece)
+        assert not refusals or not events
+        refusals += sum(isinstance(event, Malformed) for event in events)
+        assert framer.direct_bytes >= 0
+    assert refusals <= 1
+
+
+@given(messages(), st.integers(0, 2000), st.integers(0, 255), st.lists(st.integers(0, 2000), max_size=10))
+def test_a_flipped_byte_gives_the_same_events_however_it_is_cut(
+    message: Message, at: int, byte: int, places: list[int]
+) -> None:
+    damaged = bytearray(message.wire + message.wire)
+    damaged[at % len(damaged)] = byte
+    data = bytes(damaged)
+    assert fed(*cut(data, places)) == fed(data)
