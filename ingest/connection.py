@@ -30,6 +30,9 @@ RECEIVE_BYTES = 256 * 1024
 
 TURN_BYTES = 1024 * 1024
 """What one connection may receive before the others get their turn: about a millisecond."""
+ORDERED_MS = 1000
+"""How far the time of an arrival may run ahead of the clock so that chunks keep their order: a thousand chunks
+within one millisecond."""
 
 
 class Phase(Enum):
@@ -79,6 +82,7 @@ class Connection:
         self._sending = False
         self._progress = trio.Event()
         self._turn_bytes = 0
+        self._last_arrival_ms = 0
 
     # --- the reader -----------------------------------------------------------------------------------------
 
@@ -274,6 +278,22 @@ class Connection:
             self._refund(self._body.length)
             self._body.release()
             self._body = None
+
+    def ends_with(self, slot: Slot) -> bool:
+        """Whether the answer in this slot is the last one, and says so. Asked when the answer becomes known."""
+        if self._slots[-1] is not slot or self._body is not None:
+            return False
+        # A body that is refused while it is taken is answered before the reader comes to closing.
+        taking = self.phase is Phase.OURS
+        return self._closing or (taking and (self._close_after or self.receiver.stopping))
+
+    def arrival_ms(self, now_ms: int) -> int:
+        """The capture time of a chunk that is timed by its arrival: those of one connection keep their order,
+        also when several come within a millisecond."""
+        last_ms = self._last_arrival_ms
+        # Further ahead than any burst gets, the clock was set back.
+        self._last_arrival_ms = last_ms + 1 if 0 <= last_ms - now_ms < ORDERED_MS else now_ms
+        return self._last_arrival_ms
 
     # --- phases -----------------------------------------------------------------------------------------------
 

@@ -150,7 +150,7 @@ class Receiver:
             kind = media.sniff(data)
             refusal = _refusal(admission, data, kind)
             if refusal is None:
-                chunk = self._chunk(admission, data, kind)
+                chunk = self._chunk(admission, data, kind, slot.connection)
                 chunk.done = partial(self._done, slot, charged, complete_s)
                 await self._uploads.pack(chunk, data)
         except KeyDestroyed:
@@ -164,9 +164,13 @@ class Receiver:
             self._finish(slot, refusal, charged)
             slot.connection.flush()
 
-    def _chunk(self, admission: Admission, data: memoryview, kind: media.Media) -> Chunk:
+    def _chunk(
+        self, admission: Admission, data: memoryview, kind: media.Media, connection: Connection
+    ) -> Chunk:
         now_ms = self._clock.now_ms()
-        capture_ms = now_ms if admission.capture_ms is None else admission.capture_ms
+        capture_ms = admission.capture_ms
+        if capture_ms is None:
+            capture_ms = connection.arrival_ms(now_ms)
         duration_ms = admission.duration_ms or media.duration_ms(data, kind) or DEFAULT_DURATION_MS
         return Chunk(
             device=admission.device,
@@ -197,7 +201,7 @@ class Receiver:
     def _finish(self, slot: Slot, answer: Answer, charged: int) -> None:
         self.budget.refund(slot.connection.account, charged)
         self.count(answer)
-        slot.data = answer.render()
+        slot.data = answer.render(close=slot.connection.ends_with(slot))
 
     def flush(self) -> None:
         """Send the answers of a group of chunks: one send per connection, however many of its chunks."""
