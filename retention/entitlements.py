@@ -10,23 +10,35 @@ Lock order: the bitmap's file lock, then the catalog's write transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
-from retention.compile import compile_row
+from retention.compile import PAST_DAYS, compile_row
 from retention.plans import Plan, PlanKind
+from retention.row import RING_DAYS
 from storage.catalog import Catalog, DeviceFacts, EraseState, PlanRow
 from storage.clock import Clock, today
 from storage.days import to_date, to_day
-from storage.errors import NotFound
+from storage.errors import CallerError, ClipkeepError
 
 ROLL_HORIZON_DAYS = 100
 """A row that reaches less far ahead than this is compiled anew: a row reaches 127 days when fresh."""
+OLDEST_ROW_DAYS = RING_DAYS - PAST_DAYS - ROLL_HORIZON_DAYS
+"""How long ago a row was compiled at most, when its reach does not call for a roll: 28 days."""
+BATCH_ROWS = 1000
+"""Rows written under one hold of the lock, and facts read in one query: tens of milliseconds."""
+NO_ROW = Row(0, 0, 0, 0, 0, 0)
+"""What stands in the bitmap for a device that the catalog does not have: nothing is allowed."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Change = Callable[[DeviceFacts], DeviceFacts]
+
+
+class CatalogRestored(ClipkeepError):
+    """The catalog knows less than this host has seen of it: an older one was put in its place."""
+
+    code = "catalog_restored"
 
 
 def plan_of(row: PlanRow) -> Plan:
@@ -64,7 +76,9 @@ def bitmap_row(facts: DeviceFacts, on: int) -> Row:
         flags |= SUSPENDED
     if facts.terminated_ms is not None:
         flags |= TERMINATED
-    if facts.erase_state is not EraseState.NONE and not entitled_from(facts, on):
+    if facts.erase_state is not EraseState.NONE and (
+        facts.terminated_ms is not None or not entitled_from(facts, on)
+    ):
         flags |= ERASED
     return compile_row(
         [plan_of(plan) for plan in facts.plans],
@@ -76,11 +90,14 @@ def bitmap_row(facts: DeviceFacts, on: int) -> Row:
 
 
 def meet(old: Row, new: Row) -> Row:
-    """What both rows allow. Both are compiled for the same day, so their windows are the same."""
+    """What both rows allow. Both are compiled for the same day, so their windows are the same.
+
+    Tokens and uploads of the old generation and epoch end with the write; nobody has any of the new ones yet.
+    """
     assert old.first_day == new.first_day, "rows of two different days"
     return Row(
         old.flags | new.flags,
-        new.class_days,
+        min(old.class_days, new.class_days),
         new.first_day,
         new.token_generation,
         new.erase_epoch,
@@ -89,16 +106,28 @@ def meet(old: Row, new: Row) -> Row:
 
 
 class Entitlements:
-    """Changes what devices may do, and keeps the bitmap what the catalog says."""
+    """Changes what devices may do, and keeps the bitmap what the catalog says.
+
+    All methods may raise:
+        CatalogRestored: nothing was changed, see there.
+        WorldError: `bitmap_busy`, or the catalog is unavailable; nothing was changed.
+    """
 
     def __init__(self, catalog: Catalog, bitmap: EntitlementBitmap, clock: Clock) -> None:
         self._catalog = catalog
         self._bitmap = bitmap
         self._clock = clock
+        # Numbers beyond have no row, so they are denied on this host.
+        self._stop = min(bitmap.capacity_rows, ALL_DEVICES)
 
     def today(self) -> int:
         """The day number that entitlement is judged by."""
         return today(self._clock, self._bitmap.closed_through)
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the rows are of this boot of the machine; else `recover` is still to come."""
+        return self._bitmap.boot_id == machine_boot_id()
 
     def change(self, device: int, change: Change, *, what: str) -> DeviceFacts:
         """Change one device; when this returns, every process of this host acts on it.
@@ -108,14 +137,14 @@ class Entitlements:
             what: who and why, for the history.
 
         Raises:
-            NotFound: no such device. WorldError: `bitmap_busy`, or the catalog is unavailable; nothing changed.
+            NotFound: no such device.
         """
         with self._bitmap.locked():
             self._replay()
             on = self.today()
 
             def revoke_first(old: DeviceFacts, new: DeviceFacts) -> None:
-                self._bitmap.write(device, meet(bitmap_row(old, on), bitmap_row(new, on)))
+                self._write(device, meet(bitmap_row(old, on), bitmap_row(new, on)))
 
             try:
                 facts, _ = self._catalog.update_device(
@@ -126,8 +155,21 @@ class Entitlements:
             return facts
 
     def add_devices(self, count: int, *, account: int, plans: Sequence[PlanRow]) -> list[DeviceFacts]:
-        """Make devices and let them in."""
+        """Make devices and let them in.
+
+        Raises:
+            CallerError: `too_many_devices`, the bitmap has no room for so many; none was added.
+        """
         with self._bitmap.locked():
+            self._replay()
+            room = self._stop - 1
+            if count > room or self._catalog.devices(after=room - count, limit=1):
+                raise CallerError(
+                    f"{count} more do not fit: there is room for {room} devices. Stop the service, set"
+                    " [retention] max_devices in config.toml, and move entitlements.bitmap aside: the next start"
+                    " makes a larger one",
+                    code="too_many_devices",
+                )
             facts = self._catalog.add_devices(
                 count, account=account, plans=plans, now_ms=self._clock.now_ms()
             )
@@ -145,6 +187,7 @@ class Entitlements:
         """Write every row anew, in place: after an unclean boot, or when the file is new. Returns how many."""
         with self._bitmap.locked():
             newest = self._catalog.newest_change()
+            self._require_all_seen(newest)
             self._bitmap.raise_closed_through(self._catalog.closed_through)
             count = self._write_all()
             self._bitmap.settle()
@@ -154,39 +197,46 @@ class Entitlements:
 
     def recover(self) -> int:
         """What a start needs: rebuild when the machine has booted since, else replay. Returns how many rows."""
-        if self._bitmap.boot_id != machine_boot_id():
-            return self.rebuild()
-        return self.replay()
+        return self.replay() if self.recovered else self.rebuild()
 
     def roll(self) -> int:
-        """Compile anew the rows that reach too little ahead, and those of devices where a plan begins or ends
-        today. Returns how many."""
+        """Compile anew the rows that reach too little ahead, and those of devices where a plan has begun or
+        ended since they were compiled. Returns how many.
+
+        To be called every day; days on which nobody did are made good.
+        """
         on = self.today()
         needing = {int(n) for n in self._bitmap.devices_needing_roll(on, ROLL_HORIZON_DAYS)}
-        needing.update(self._catalog.devices_changing_on(on))
-        for device in sorted(needing):
+        for day in range(on - OLDEST_ROW_DAYS + 1, on + 1):
+            needing.update(self._catalog.devices_changing_on(day))
+        devices = sorted(needing)
+        for start in range(0, len(devices), BATCH_ROWS):
             with self._bitmap.locked():
-                self._restore(device, on)
-        return len(needing)
-
-    def _replay(self) -> int:
-        self._mend()
-        devices, newest = self._catalog.changes_after(self._bitmap.last_change)
-        on = self.today()
-        for device in devices:
-            self._restore(device, on)
-        self._bitmap.set_last_change(newest)
+                self._replay()
+                self._restore(devices[start : start + BATCH_ROWS])
+                self._bitmap.settle()
         return len(devices)
 
-    def _write_all(self) -> int:
-        on = self.today()
-        count = after = 0
-        while batch := self._catalog.devices(after=after, limit=1000):
-            for facts in batch:
-                self._bitmap.write(facts.device, bitmap_row(facts, on))
-            after = batch[-1].device
-            count += len(batch)
-        return count
+    # --- under the lock -------------------------------------------------------------------------------------------
+
+    def _replay(self) -> int:
+        devices, newest = self._catalog.changes_after(self._bitmap.last_change)
+        self._require_all_seen(newest)
+        self._mend()
+        self._restore(devices)
+        self._bitmap.set_last_change(newest)
+        self._bitmap.settle()
+        return len(devices)
+
+    def _require_all_seen(self, newest: int) -> None:
+        seen = self._bitmap.last_change
+        if newest < seen:
+            raise CatalogRestored(
+                f"its newest change is number {newest}, this host has seen {seen}: the catalog was restored or"
+                " replaced. Put the newer one back. When it is lost: stop the service and move entitlements.bitmap"
+                " aside, so that the next start makes it anew",
+                subject="catalog",
+            )
 
     def _mend(self) -> None:
         """Write rows anew that a killed or failed writer left more restrictive than the catalog is."""
@@ -194,12 +244,44 @@ class Entitlements:
         if unfinished == ALL_DEVICES:
             self._write_all()
         elif unfinished:
-            with suppress(NotFound):
-                self._restore(unfinished, self.today())
-        self._bitmap.settle()
+            self._restore([unfinished])
 
-    def _restore(self, device: int, on: int) -> None:
-        self._bitmap.write(device, bitmap_row(self._catalog.device(device), on))
+    def _write_all(self) -> int:
+        on = self.today()
+        count = after = 0
+        while batch := self._catalog.devices(after=after, limit=BATCH_ROWS):
+            for facts in batch:
+                self._write(facts.device, bitmap_row(facts, on))
+            after = batch[-1].device
+            count += len(batch)
+        return count
+
+    def _restore(self, devices: Sequence[int]) -> None:
+        """Write the rows of these devices, in ascending order, as the catalog says."""
+        on = self.today()
+        for first, count in _runs(devices):
+            found = {facts.device: facts for facts in self._catalog.devices(after=first - 1, limit=count)}
+            for device in range(first, first + count):
+                facts = found.get(device)
+                self._write(device, NO_ROW if facts is None else bitmap_row(facts, on))
+
+    def _write(self, device: int, row: Row) -> None:
+        if device < self._stop:
+            self._bitmap.write(device, row)
+
+
+def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(first, count) of the runs of consecutive numbers, each at most BATCH_ROWS long."""
+    first = count = 0
+    for number in numbers:
+        if count and number == first + count and count < BATCH_ROWS:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = number, 1
+    if count:
+        yield first, count
 
 
 def machine_boot_id() -> bytes:

@@ -20,18 +20,21 @@ def begin(
 ) -> Plan:
     """The new plan of a device.
 
-    Without a date it starts today; behind a plan that runs or is to come, on the day after that one's last
-    (agreement 7.2.1); during a trial at once (7.1).
+    Without a date it starts today; behind a paid plan that runs or is to come, on the day after that one's last
+    (agreement 7.2.1); during a trial at once (7.1). A plan cancelled before it began has no day, and counts for
+    nothing.
 
     Raises:
-        CallerError: `plan_overlaps`: it would run at the same time as another paid plan; the text says which.
+        CallerError: `plan_overlaps`: it would run on a day of another paid plan (a trial: of any other), even one
+            that ended; the text says which.
             `plan_renews`: the running plan renews itself and has no last day; cancel it first.
             And those of `start_plan`.
     """
-    others = [plan for plan in plans if plan.kind is not PlanKind.TRIAL and not plan.has_ended(today)]
+    there = [plan for plan in plans if plan.ends_on is None or plan.ends_on >= plan.starts_on]
+    paid = [plan for plan in there if plan.kind is not PlanKind.TRIAL]
     if starts_on is None:
         starts_on = today
-        for plan in others:
+        for plan in paid:
             if plan.ends_on is None:
                 raise CallerError(
                     f"the monthly plan since {plan.starts_on} renews itself; cancel it, and the new one follows it",
@@ -39,15 +42,17 @@ def begin(
                 )
             starts_on = max(starts_on, plan.ends_on + timedelta(days=1))
     begun = start_plan(kind, starts_on, retention_days, default_retention_days)
-    for plan in plans if kind is PlanKind.TRIAL else others:
+    for plan in there if kind is PlanKind.TRIAL else paid:
         if _overlap(plan, begun):
-            until = "further notice" if plan.ends_on is None else str(plan.ends_on)
-            raise CallerError(
-                f"the {plan.kind} plan from {plan.starts_on} runs until {until}; start this one after it",
-                code="plan_overlaps",
-            )
+            raise CallerError(_overlaps(plan), code="plan_overlaps")
     return begun
 
 
 def _overlap(a: Plan, b: Plan) -> bool:
     return (a.ends_on is None or b.starts_on <= a.ends_on) and (b.ends_on is None or a.starts_on <= b.ends_on)
+
+
+def _overlaps(plan: Plan) -> str:
+    if plan.ends_on is None:
+        return f"the monthly plan since {plan.starts_on} renews itself; cancel it first, and start this one behind it"
+    return f"it would share days with the {plan.kind} plan from {plan.starts_on} to {plan.ends_on}; choose others"
