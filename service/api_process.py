@@ -6,16 +6,19 @@ It replays the change log (so that changes made on other hosts arrive), and comp
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
 
+from ingest.server import listen
 from service.api import ApiServices, create_app
 from service.child import die_with_supervisor, on_stop_signal, say_ready
 from service.folder import Opened, open_folder
@@ -24,6 +27,7 @@ from service.metrics import STALE_MS, published, render
 from service.worker import probe_of
 from storage.errors import ClipkeepError
 
+SEND_TIMEOUT_MS = 30_000
 REPLAY_EVERY_S = 1.0
 """Changes made on other hosts are seen here within this time (promised: 2 s)."""
 
@@ -72,7 +76,10 @@ class ApiProcess:
     async def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT."""
         settings = HypercornConfig()
-        settings.bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+        listener = listen(host, port)
+        # Hypercorn's stop waits for clients that read nothing; the kernel ends them after this time.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
+        settings.bind = [f"fd://{listener.detach()}"]
         settings.graceful_timeout = self.opened.config.ingest.stop_deadline_s
         settings.accesslog = None
         settings.errorlog = None
