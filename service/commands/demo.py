@@ -1,0 +1,55 @@
+"""`demo`: the main job on this machine, to be seen."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service import terminal
+from service.demo.cameras import CHUNK_S, Ffmpeg
+from service.demo.show import Show
+from service.demo.story import run_demo
+from service.terminal import Json
+from storage.errors import CallerError
+
+MIN_SECONDS = 4
+MAX_SECONDS = 60
+
+
+def demo(
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Leave the service running when all is good, and print playlists to watch and how to stop it.",
+        ),
+    ] = False,
+    seconds: Annotated[
+        int,
+        typer.Option("--seconds", help="Of video per camera; even.", min=MIN_SECONDS, max=MAX_SECONDS),
+    ] = 12,
+    json: Json = False,
+) -> None:
+    """Show the main job with real video, in about a minute: kept, played back, lapsed, swept, killed, still there.
+
+    A service starts on the embedded defaults in a temporary folder. Two stock ffmpegs push HLS to it and six
+    simulated cameras upload; every one is played back and each decoded frame compared with what was encoded. Then
+    time flies, on a test clock: recordings expire, a trial lapses, a camera is terminated, sweeps destroy keys and
+    delete objects. At last the whole service is killed with SIGKILL in a burst of uploads and started again.
+
+    What happens is told on stderr; a table of what was expected and seen goes to stdout. Exit code 0 when all of it
+    was right, else 1. Ctrl-C ends everything and removes the folder. Needs imageio-ffmpeg, a stock ffmpeg in a
+    wheel, which `make setup` installs.
+    """
+    if seconds % CHUNK_S:
+        raise CallerError(f"--seconds is a multiple of {CHUNK_S}", code="bad_usage")
+    show = Show()
+    run_demo(Ffmpeg.find(), show, seconds=seconds, keep=keep)
+    terminal.report(show.document(), json, show.table)
+    if not show.ok:
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(demo)
