@@ -1,0 +1,82 @@
+"""Answers on the wire."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+import pytest
+
+from ingest import answers
+from ingest.answers import CHALLENGE, RETRY_AFTER_S, Answer
+
+EVERY = [
+    *(value for value in vars(answers).values() if isinstance(value, Answer)),
+    answers.malformed("why"),
+    answers.head_too_large("why"),
+    answers.too_large(5),
+]
+REFUSALS = {
+    ("malformed", 400),
+    ("empty", 400),
+    ("bad_token", 401),
+    ("suspended", 403),
+    ("terminated", 403),
+    ("plan_lapsed", 403),
+    ("not_entitled_at_capture", 403),
+    ("not_found", 404),
+    ("head_timeout", 408),
+    ("too_slow", 408),
+    ("conflict", 409),
+    ("deleted", 410),
+    ("expired", 410),
+    ("too_large", 413),
+    ("unknown_media", 415),
+    ("clock_ahead", 422),
+    ("digest_mismatch", 422),
+    ("head_too_large", 431),
+    ("not_stored", 503),
+    ("overloaded", 503),
+    ("rate_limited", 503),
+    ("stopping", 503),
+    ("store_unavailable", 503),
+}
+
+
+def parsed(data: bytes) -> tuple[str, dict[str, str], bytes]:
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    return first, dict(line.split(": ", 1) for line in lines), body
+
+
+@pytest.mark.parametrize("answer", EVERY, ids=lambda a: f"{a.status}-{a.code}")
+@pytest.mark.parametrize("close", [False, True])
+def test_every_answer_is_well_formed(answer: Answer, close: bool) -> None:
+    first, headers, body = parsed(answer.render(close=close))
+    assert first == f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"
+    assert headers.get("Connection") == ("close" if close else None)
+    assert headers.get("Retry-After") == (str(RETRY_AFTER_S) if answer.status == 503 else None)
+    assert headers.get("WWW-Authenticate") == (CHALLENGE if answer.status == 401 else None)
+    if answer.status == 204:
+        assert "Content-Length" not in headers, "RFC 9110 §8.6 forbids it"
+        assert body == b""
+        return
+    assert headers["Content-Length"] == str(len(body))
+    if answer.status < 300:
+        assert body == b""
+        return
+    told = json.loads(body)
+    assert set(told) == {"error", "detail"}
+    assert told == {"error": answer.code, "detail": answer.detail}
+    assert told["detail"]
+    assert len(body) < 300, "tiny"
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_the_codes_are_stable() -> None:
+    assert {(a.code, a.status) for a in EVERY if a.code} == REFUSALS
+
+
+def test_challenges_are_basic() -> None:
+    """Stock ffmpeg sends credentials only after a Basic challenge."""
+    assert CHALLENGE.startswith('Basic realm="')

@@ -1,0 +1,119 @@
+"""What the ingest tests stand on: a clock, video-like bytes, and the parts of a worker that can be told to fail."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from storage.catalog import PreparedKey, SegmentCommit
+from storage.days import MS_PER_DAY, month_of_day
+from storage.errors import CatalogUnavailable, ClipkeepError
+from storage.keys import KeyId
+from storage.objects import ObjectStore
+from storage.segment import TAG_BYTES, decrypt_chunk, parse_segment
+from storage.sqlite import SqliteCatalog
+from storage.sqlite.database import Database
+
+TODAY = 20_600
+"""A day number in the middle of a month: 27 May 2026."""
+NOW_MS = TODAY * MS_PER_DAY + MS_PER_DAY // 2
+PACKET_BYTES = 188
+
+
+@dataclass
+class ManualClock:
+    """Stands still until a test moves it."""
+
+    ms: int = NOW_MS
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+def video(size: int = 4 * PACKET_BYTES, seed: int = 0) -> bytes:
+    """`size` bytes that look like MPEG-TS: sync bytes in their places, null packets, noise between them."""
+    data = bytearray(random.Random(seed).randbytes(size))
+    for at in range(0, size, PACKET_BYTES):
+        packet = b"\x47\x1f\xff\x10"
+        data[at : at + 4] = packet[: size - at]
+    return bytes(data)
+
+
+def key_bytes(key_id: KeyId) -> bytes:
+    """A data key that follows from its id: for tests that decrypt what they find."""
+    return random.Random(repr(tuple(key_id))).randbytes(32)
+
+
+@dataclass
+class KeySource:
+    """A key store in memory: what a `Keyring` fetches from."""
+
+    faults: dict[int, ClipkeepError] = field(default_factory=dict)
+    """By device."""
+    fault: ClipkeepError | None = None
+
+    def __call__(self, ids: Collection[KeyId]) -> Mapping[KeyId, bytes | ClipkeepError]:
+        if self.fault is not None:
+            raise self.fault
+        return {key_id: self.faults.get(key_id.device, key_bytes(key_id)) for key_id in ids}
+
+
+class FaultyCatalog(SqliteCatalog):
+    """A catalog that fails as told: `faults["commit"]` is "before" (nothing happened) or "after" (the answer was
+    lost), until it is taken away."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.faults: dict[str, str] = {}
+        self.commits: list[int] = []
+        """How many segments each commit had."""
+        self.released: list[int] = []
+
+    def prepare(
+        self, *, worker: str, class_days: int, expires_on: int, count: int, now_ms: int
+    ) -> list[PreparedKey]:
+        self._fail("prepare", "before")
+        keys = super().prepare(
+            worker=worker, class_days=class_days, expires_on=expires_on, count=count, now_ms=now_ms
+        )
+        self._fail("prepare", "after")
+        return keys
+
+    def release(self, segment_ids: Sequence[int]) -> None:
+        self._fail("release", "before")
+        super().release(segment_ids)
+        self.released += segment_ids
+
+    def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
+        self._fail("commit", "before")
+        verdicts = super().commit(segments, now_ms=now_ms)
+        self.commits.append(len(segments))
+        self._fail("commit", "after")
+        return verdicts
+
+    def _fail(self, what: str, when: str) -> None:
+        if self.faults.get(what) == when:
+            raise CatalogUnavailable("injected: the catalog does not answer")
+
+
+def stored_chunks(store: ObjectStore) -> dict[tuple[int, int], bytes]:
+    """Every chunk of every object in the store, decrypted with `key_bytes`: what a reader without a catalog finds.
+
+    Invariant 11 on the way: a chunk decrypts as its own device and time only.
+    """
+    found = {}
+    for info in store.list(""):
+        data = store.get_range(info.key, 0, info.size_bytes)
+        footer, index = parse_segment(data, subject=info.key)
+        for row in index:
+            device, capture_ms, start = int(row["device"]), int(row["capture_ms"]), int(row["offset"])
+            stored = data[start : start + int(row["length"]) + TAG_BYTES]
+            cipher = AESGCM(key_bytes(KeyId(device, int(row["epoch"]), month_of_day(footer.expires_on))))
+            found[device, capture_ms] = decrypt_chunk(
+                cipher, row["nonce"].tobytes(), stored, device=device, capture_ms=capture_ms
+            )
+    return found
