@@ -19,6 +19,7 @@ from storage.days import day_of_ms
 
 MAX_CLIP_DURATION_MS = 3_600_000
 """Longest duration a chunk may claim: an hour, far above the few seconds of one upload unit."""
+_MAX_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,11 @@ def _admit_body(
         return answers.too_large(max_chunk_bytes)
     duration_ms = None
     if head.clip_duration is not None:
-        if not head.clip_duration.isdigit() or not 0 < int(head.clip_duration) <= MAX_CLIP_DURATION_MS:
+        digits = head.clip_duration
+        # Python refuses to read a number of thousands of digits, with an exception.
+        duration_ms = int(digits) if digits.isdigit() and len(digits) <= _MAX_DIGITS else 0
+        if not 0 < duration_ms <= MAX_CLIP_DURATION_MS:
             return answers.malformed(f"Clip-Duration-Ms is 1 to {MAX_CLIP_DURATION_MS} milliseconds")
-        duration_ms = int(head.clip_duration)
     digest = None
     if head.content_digest is not None:
         try:
