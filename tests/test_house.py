@@ -1,0 +1,60 @@
+"""The house stays as docs/design.md §2 draws it: who may import whom, and one file for each foreign library."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("storage", "retention", "ingest", "service", "bench")
+MAY_IMPORT = {
+    "storage": set(),
+    "retention": {"storage"},
+    "ingest": {"retention", "storage"},
+    "service": {"ingest", "retention", "storage"},
+    "bench": {"service", "ingest", "retention", "storage"},
+}
+MOUNTS_BENCH = "service/cli.py"
+"""The command line mounts the bench, and is the only file of service that knows of it."""
+ONE_FILE = {"boto3": {"storage/s3.py"}, "botocore": {"storage/s3.py"}, "httptools": {"ingest/framing.py"}}
+
+
+def modules() -> list[Path]:
+    return sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    room = name.split("/")[0]
+    allowed = MAY_IMPORT[room] | {room} | ({"bench"} if name == MOUNTS_BENCH else set())
+    assert imported(path) & set(ROOMS) <= allowed
+
+
+@pytest.mark.parametrize("library", ONE_FILE)
+def test_a_foreign_library_lives_in_one_file(library: str) -> None:
+    found = {
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if library in imported(path) and not str(path.relative_to(ROOT)).startswith("bench/peers/")
+    }
+    assert found <= ONE_FILE[library]
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    text = path.read_text()
+    assert not text.strip() or ast.get_docstring(ast.parse(text)), "a module docstring is missing"
