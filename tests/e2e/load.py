@@ -189,7 +189,7 @@ def lost_chunks(service: Service, kept: Acknowledged, *, threads: int = 4) -> li
     by_device: dict[int, list[tuple[int, bytes]]] = {}
     for (device, capture_ms), digest in kept.chunks.items():
         by_device.setdefault(device, []).append((capture_ms, digest))
-    tokens = {device: service.viewer_token(device) for device in by_device}
+    tokens = service.viewer_tokens(by_device)
 
     def read(device: int) -> list[str]:
         lost = []
