@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mmap import mmap
+
 from ingest.buffers import BufferPool
 
 
@@ -22,7 +24,7 @@ class Body:
         self._pool = pool
         self._expected_bytes = content_length or 0
         self._only = b""
-        self._buffer: bytearray | None = None
+        self._buffer: mmap | None = None
         self._view = memoryview(b"")
         self.length = 0
 
