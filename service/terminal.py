@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 Data = Annotated[
     Path,
@@ -27,9 +29,14 @@ Store = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
-Device = Annotated[int, typer.Option("--device", help="The device number.", min=1)]
+MAX_DEVICE = (1 << 32) - 1
+Device = Annotated[int, typer.Option("--device", help="The device number.", min=1, max=MAX_DEVICE)]
 
 DEFAULT_DATA = Path("clipkeep-data")
+LINE_EVERY_S = 1.0
+"""How often progress is told where there is no terminal: a log must not grow with the work."""
+PIPED_WIDTH = 200
+"""Columns of a table that goes into a file or a pipe: room for an object's key on one line."""
 
 
 def report(document: Any, as_json: bool, human: Callable[[], None] | None = None) -> None:
@@ -47,8 +54,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     """Print a table on stdout."""
     drawn = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(drawn)
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(drawn)
 
 
 def say(text: str) -> None:
@@ -60,8 +67,13 @@ def say(text: str) -> None:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A (phase, done, of) callback: bars on a terminal, JSON lines otherwise; both on stderr."""
     if not sys.stderr.isatty():
+        told_s: dict[str, float] = {}
 
         def line(phase: str, done: int, of: int) -> None:
+            now_s = time.monotonic()
+            if done < of and now_s - told_s.get(phase, -LINE_EVERY_S) < LINE_EVERY_S:
+                return
+            told_s[phase] = now_s
             print(json.dumps({"phase": phase, "done": done, "of": of}), file=sys.stderr)
 
         yield line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
@@ -10,12 +11,13 @@ from typing import Annotated, Any
 import typer
 
 from retention.entitlements import plan_of, row_of
+from retention.erasure import mark_renewed, mark_terminated
 from retention.plans import Plan, PlanKind, cancel, period
 from retention.subscriptions import begin
 from retention.tokens import mint_device_token, mint_viewer_token
 from service import terminal
 from service.folder import Opened, open_folder
-from service.terminal import DEFAULT_DATA, Data, Device, Json
+from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json
 from storage.catalog import DeviceFacts, EraseState, PlanRow
 from storage.days import parse_date, to_date
 from storage.errors import CallerError
@@ -23,6 +25,8 @@ from storage.errors import CallerError
 OPERATOR_ACCOUNT = 1
 MAX_ADDED = 1_000_000
 MAX_VIEWER_HOURS = 24 * 366
+MAX_MS = 253_402_300_800_000
+"""The first millisecond of the year 10000: no capture time lies behind it."""
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words: kept in the history.")]
 Kind = Annotated[PlanKind, typer.Option("--plan", help="trial: 14 days, 7 days of storage; monthly; annual.")]
@@ -75,7 +79,9 @@ def device_add(
 
 @device_app.command("list")
 def device_list(
-    after: Annotated[int, typer.Option("--after", help="Only devices with higher numbers.", min=0)] = 0,
+    after: Annotated[
+        int, typer.Option("--after", help="Only devices with higher numbers.", min=0, max=MAX_DEVICE)
+    ] = 0,
     limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1, max=100_000)] = 100,
     data: Data = DEFAULT_DATA,
     json: Json = False,
@@ -150,15 +156,7 @@ def device_terminate(
         now_ms = opened.clock.now_ms()
 
         def terminate(facts: DeviceFacts) -> DeviceFacts:
-            facts = replace(facts, terminated_ms=facts.terminated_ms or now_ms)
-            if erase and facts.erase_state is EraseState.NONE:
-                return replace(
-                    facts,
-                    erase_state=EraseState.ERASING,
-                    erase_epoch=facts.erase_epoch + 1,
-                    erase_reason="terminated",
-                )
-            return facts
+            return mark_terminated(facts, now_ms=now_ms, erase=erase)
 
         facts = opened.entitlements.change(device, terminate, what=f"terminated: {reason}")
         destroyed = 0
@@ -188,8 +186,7 @@ def plan_start(
                     "this device was terminated; add a new one", subject=f"device {device}", code="terminated"
                 )
             begun = _begin(opened, [plan_of(p) for p in facts.plans], plan, retention_days, starts_on)
-            erase_state = EraseState.NONE if facts.erase_state is EraseState.ERASED else facts.erase_state
-            return replace(facts, plans=(*facts.plans, row_of(begun)), erase_state=erase_state)
+            return replace(mark_renewed(facts), plans=(*facts.plans, row_of(begun)))
 
         facts = opened.entitlements.change(device, start, what=f"plan started: {plan}")
         started = facts.plans[-1]
@@ -198,32 +195,45 @@ def plan_start(
 
 @plan_app.command("cancel")
 def plan_cancel(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Cancel the device's running plan: it goes on through the last day of its period, and then lapses."""
+    """Cancel the device's plan: it goes on through the last day of its period, and then lapses.
+
+    Of a plan that runs and one that is to follow it, the one that follows is cancelled first.
+    """
     with open_folder(data) as opened:
         on = to_date(opened.entitlements.today())
+        chosen: PlanRow | None = None
 
         def stop(facts: DeviceFacts) -> DeviceFacts:
-            open_plans = [p for p in facts.plans if p.cancelled_on is None and not plan_of(p).has_ended(on)]
-            if not open_plans:
-                raise CallerError(
-                    "no plan of this device can be cancelled: none runs, or it is cancelled already",
-                    subject=f"device {device}",
-                    code="no_running_plan",
-                )
-            last = open_plans[-1]
-            cancelled = row_of(cancel(plan_of(last), on), last.plan_id)
-            return replace(facts, plans=tuple(cancelled if p is last else p for p in facts.plans))
+            nonlocal chosen
+            chosen = _to_cancel(facts, on)
+            cancelled = row_of(cancel(plan_of(chosen), on), chosen.plan_id)
+            return replace(facts, plans=tuple(cancelled if p is chosen else p for p in facts.plans))
 
         facts = opened.entitlements.change(device, stop, what="plan cancelled")
-        cancelled = [p for p in facts.plans if p.cancelled_on is not None][-1]
+        assert chosen is not None, "the change was made"
+        [cancelled] = [p for p in facts.plans if p.plan_id == chosen.plan_id]
         terminal.report(_shown_plan(device, cancelled), json)
+
+
+def _to_cancel(facts: DeviceFacts, on: date) -> PlanRow:
+    """The plan that ends last of those not ended or cancelled: a paid one, where there is one."""
+    plans = [p for p in facts.plans if p.cancelled_on is None and not plan_of(p).has_ended(on)]
+    if not plans:
+        raise CallerError(
+            "no plan of this device can be cancelled: none runs, or it is cancelled already",
+            subject=f"device {facts.device}",
+            code="no_running_plan",
+        )
+    return max(plans, key=lambda p: (p.kind != PlanKind.TRIAL, p.starts_on))
 
 
 @recordings_app.command("delete")
 def recordings_delete(
     device: Device,
-    from_ms: Annotated[int, typer.Option("--from", help="First capture time, Unix ms.", min=0)],
-    to_ms: Annotated[int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1)],
+    from_ms: Annotated[int, typer.Option("--from", help="First capture time, Unix ms.", min=0, max=MAX_MS)],
+    to_ms: Annotated[
+        int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1, max=MAX_MS)
+    ],
     reason: Reason,
     data: Data = DEFAULT_DATA,
     json: Json = False,
@@ -265,6 +275,8 @@ def viewer_token(
     json: Json = False,
 ) -> None:
     """Print a token with which a person or a player may watch one device's recordings."""
+    if not math.isfinite(hours):
+        raise CallerError("--hours is a number of hours", code="bad_usage")
     with open_folder(data) as opened:
         facts = opened.catalog.device(device)
         expires_s = opened.clock.now_ms() // 1000 + round(hours * 3600)
@@ -314,7 +326,7 @@ def _shown(opened: Opened, facts: DeviceFacts) -> dict[str, Any]:
     elif running:
         state = "recording"
     elif facts.plans:
-        state = "not started" if all(to_date(p.starts_on) > on for p in facts.plans) else "lapsed"
+        state = "not started" if any(_is_to_come(p, on) for p in facts.plans) else "lapsed"
     through = [_through(p, on) for p in running]
     return {
         "device": facts.device,
@@ -325,6 +337,10 @@ def _shown(opened: Opened, facts: DeviceFacts) -> dict[str, Any]:
         "erasure": facts.erase_state.name.lower(),
         "plans": [_shown_plan(facts.device, p) for p in facts.plans],
     }
+
+
+def _is_to_come(row: PlanRow, on: date) -> bool:
+    return to_date(row.starts_on) > on and not plan_of(row).has_ended(to_date(row.starts_on))
 
 
 def _through(row: PlanRow, on: date) -> date:

@@ -49,7 +49,9 @@ def config(data: Data = DEFAULT_DATA) -> None:
         print(render_config(opened.config))
 
 
-_OFFSET = re.compile(r"([+-]?)(\d+)(ms|s|m|h|d)")
+_OFFSET = re.compile(r"([+-]?)([0-9]{1,18})(ms|s|m|h|d)")
+MAX_OFFSET_MS = 50 * 365 * 86_400_000
+"""Either way: further would leave the years in which days have numbers and dates."""
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -73,18 +75,22 @@ def clock(
                 subject=str(data),
                 code="real_clock",
             )
-        if offset is not None:
-            opened.clock.set_offset_ms(_parse_offset(offset))
-        if advance is not None:
-            opened.clock.set_offset_ms(opened.clock.offset_ms + _parse_offset(advance))
-        opened.entitlements.roll()
+        moved_ms = opened.clock.offset_ms if offset is None else _parse_offset(offset)
+        moved_ms += 0 if advance is None else _parse_offset(advance)
+        if abs(moved_ms) > MAX_OFFSET_MS:
+            raise CallerError("that is more than 50 years from now", code="bad_offset")
+        if moved_ms != opened.clock.offset_ms:
+            opened.clock.set_offset_ms(moved_ms)
+            opened.entitlements.roll()
         terminal.report({"offset_ms": opened.clock.offset_ms, "now_ms": opened.clock.now_ms()}, json)
 
 
 def _parse_offset(text: str) -> int:
     match = _OFFSET.fullmatch(text)
     if match is None:
-        raise CallerError(f"{text!r} is no time span; write a number and ms, s, m, h or d", code="bad_offset")
+        raise CallerError(
+            f"{text[:40]!r} is no time span; write a number and ms, s, m, h or d", code="bad_offset"
+        )
     sign, number, unit = match.groups()
     return int(sign + number) * _UNIT_MS[unit]
 

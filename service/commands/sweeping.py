@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retention.sweep import Progress, Sweep, SweepLimits
+from retention.sweep import Progress, Sweep, SweepLimits, SweepReport
 from service import terminal
 from service.checks import check_folder, rebuild_catalog
 from service.folder import Opened, open_folder
@@ -53,18 +53,39 @@ def sweep(
 
     Expired days are un-indexed as a whole, lapsed and terminated devices lose their keys after their grace, and
     objects whose delete delay is over go from the store. A pass that was killed is simply run again; failed
-    deletes are retried by later passes. Exit code 1 when a guard refused or a delete failed.
+    deletes are retried by later passes. Exit code 1 when a guard refused, when something failed, or when more
+    devices than the bulk limit are to be erased: those wait for --allow-bulk, the rest of the pass is done.
     """
     with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
         one_pass = sweep_of(opened, progress)
-        done = one_pass.plan().summary() if dry_run else one_pass.run(allow_bulk=allow_bulk).as_dict()
-    document: dict[str, Any] = done
-    terminal.report(document, json, lambda: _show_plan(document) if dry_run else _show_report(document))
-    if document.get("failed_delete_count"):
-        terminal.say(
-            f"{document['failed_delete_count']} objects could not be deleted; they are tried again by the next sweeps"
-        )
+        if dry_run:
+            plan = one_pass.plan(allow_bulk=allow_bulk).summary()
+            terminal.report(plan, json, lambda: _show_plan(plan))
+            return
+        report = one_pass.run(allow_bulk=allow_bulk)
+    terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
+    left = _left_undone(report)
+    for sentence in left:
+        terminal.say(sentence)
+    if left:
         raise typer.Exit(1)
+
+
+def _left_undone(report: SweepReport) -> list[str]:
+    """What the operator has to know of a pass that did not do everything."""
+    left = []
+    if report.failed_delete_count:
+        left.append(
+            f"{report.failed_delete_count} objects could not be deleted; they are tried again by the next sweeps"
+        )
+    if report.key_store_failure:
+        left.append(f"data keys could not be destroyed: {report.key_store_failure}; the next sweep goes on")
+    if report.held_back_devices:
+        left.append(
+            f"{report.held_back_devices} devices are to be erased, more than [retention] bulk_limit; none was. Look at"
+            " `clipkeep sweep --dry-run`, then run it with --allow-bulk"
+        )
+    return left
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
@@ -72,6 +93,10 @@ def _show_plan(plan: dict[str, Any]) -> None:
         "would expire", ["day", "segments", "chunks", "bytes"], [list(d.values()) for d in plan["expire"]]
     )
     terminal.table("would erase", ["device", "why"], [list(d.values()) for d in plan["erase"]])
+    if plan["held_back"]:
+        terminal.table(
+            "would erase with --allow-bulk", ["device", "why"], [list(d.values()) for d in plan["held_back"]]
+        )
     terminal.table("would delete", ["object"], [[key] for key in plan["delete"]])
     terminal.table("would reclaim", ["prepared key"], [[key] for key in plan["reclaim"]])
 
@@ -84,6 +109,7 @@ def _show_report(report: dict[str, Any]) -> None:
             ["days expired", len(report["days"])],
             ["chunks un-indexed", report["unindexed_chunks"]],
             ["devices erased", len(report["erased_devices"])],
+            ["devices held back", report["held_back_devices"]],
             ["data keys destroyed", report["destroyed_keys"]],
             ["prepared keys reclaimed", report["reclaimed_keys"]],
             ["objects deleted", report["deleted_objects"]],
