@@ -74,9 +74,10 @@ class Budget:
         """
         deadline = trio.current_time() + self.wait_s
         while not (granted := self.charge(account, wanted)):
-            if trio.current_time() >= deadline:
+            left_s = deadline - trio.current_time()
+            if left_s <= 0:
                 return 0
-            with trio.move_on_after(self.patience_s) as patience:
+            with trio.move_on_after(min(self.patience_s, left_s)) as patience:
                 await self._lot.park()
             if patience.cancelled_caught and self.in_use_bytes + STEP_BYTES > self.total_bytes:
                 self.let_go()
