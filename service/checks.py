@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from retention.sweep import SEGMENT_PREFIX
 from service.folder import Opened
 from storage.catalog import ChunkRow, SegmentRow, SegmentState
 from storage.days import month_of_day
-from storage.errors import ClipkeepError, CorruptError, ObjectMissing
-from storage.keys import KeyId
+from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
+from storage.keys import KeyId, Outcome
 from storage.objects import ObjectInfo
-from storage.recover import load_index_of, verify_object
-from storage.segment import TAG_BYTES, decrypt_chunk
+from storage.recover import load_index_of
+from storage.segment import TAG_BYTES, decrypt_chunk, parse_segment
 
-SEGMENT_PREFIX = "v1/"
 MAX_LISTED = 1000
 """Findings kept in a report; the count goes on."""
 
@@ -111,6 +111,11 @@ def _check_orphan(opened: Opened, info: ObjectInfo, result: CheckResult) -> None
         result.found(f"{info.key}: an object that the catalog does not know, {info.size_bytes} bytes")
 
 
+def _as_before(opened: Opened, row: SegmentRow) -> bool:
+    """Whether a segment's row is still the one that was read: neither swept nor partly deleted meanwhile."""
+    return opened.catalog.segments(after_id=row.segment_id - 1, limit=1) == [row]
+
+
 def _state_now(opened: Opened, row: SegmentRow) -> SegmentState | None:
     found = opened.catalog.segments(after_id=row.segment_id - 1, limit=1)
     return found[0].state if found and found[0].segment_id == row.segment_id else None
@@ -125,51 +130,73 @@ def _check_contents(
     by_id = {row.segment_id: row for row in committed}
     done = 0
     for day in sorted({row.expires_on for row in committed}):
-        for segment_id, rows in groupby(opened.catalog.day_rows(day), key=lambda row: row.segment_id):
-            segment = by_id.get(segment_id)
-            if segment is not None:
-                _check_segment(opened, segment, list(rows), result)
-            done += 1
-            progress("segments", min(done, len(committed)), len(committed))
+        try:
+            for segment_id, rows in groupby(opened.catalog.day_rows(day), key=lambda row: row.segment_id):
+                if segment_id in by_id:
+                    _check_segment(opened, by_id[segment_id], list(rows), result)
+                    done += 1
+                    progress("segments", done, len(committed))
+        except CatalogCorrupt as error:
+            result.found(f"day {day}: {error}")
 
 
 def _check_segment(opened: Opened, segment: SegmentRow, rows: list[ChunkRow], result: CheckResult) -> None:
     try:
-        _, index = verify_object(opened.store, segment.key)
+        body = opened.store.get_range(segment.key, 0, segment.size_bytes)
+        footer, index = parse_segment(body, subject=segment.key)
     except (CorruptError, ObjectMissing) as error:
         if _state_now(opened, segment) is SegmentState.COMMITTED:
             result.found(str(error))
         return
-    live = set(range(len(index))) - set(np.frombuffer(segment.refused, dtype="<u4").tolist())
-    if live != {row.ordinal for row in rows} and _state_now(opened, segment) is SegmentState.COMMITTED:
-        result.found(f"{segment.key}: its rows are not the chunks that its commit accepted")
-    keys = opened.key_store.get_each(
-        {KeyId(row.device, row.epoch, month_of_day(row.expires_on)) for row in rows}
-    )
-    for row in rows:
-        key = keys.get(KeyId(row.device, row.epoch, month_of_day(row.expires_on)))
-        if isinstance(key, bytes):  # else it is being erased, and nobody can read it
-            _check_chunk(opened, row, index, AESGCM(key), result)
-
-
-def _check_chunk(
-    opened: Opened, row: ChunkRow, index: np.ndarray, cipher: AESGCM, result: CheckResult
-) -> None:
-    where = f"device {row.device} at {row.capture_ms}"
-    entry = index[row.ordinal]
-    if (entry["device"], entry["capture_ms"], entry["offset"], entry["length"]) != (
-        row.device,
-        row.capture_ms,
-        row.offset,
-        row.length,
-    ):
-        result.found(f"{where}: the row points at another chunk of {row.segment_key}")
+    if (footer.segment_id, footer.expires_on) != (segment.segment_id, segment.expires_on):
+        result.found(f"{segment.key}: the object is that of another segment, number {footer.segment_id}")
         return
+    refused = set(np.frombuffer(segment.refused, dtype="<u4").tolist())
+    ordinals = {row.ordinal for row in rows}
+    if ordinals != set(range(len(index))) - refused and _as_before(opened, segment):
+        result.found(f"{segment.key}: its rows are not the chunks that its commit accepted")
+    keys = opened.key_store.get_each({_key_id(row) for row in rows})
+    for row in rows:
+        what = _fault_of(opened, row, index, body, keys[_key_id(row)])
+        if what:
+            result.found(f"device {row.device} at {row.capture_ms}: {what}")
+
+
+def _key_id(row: ChunkRow) -> KeyId:
+    return KeyId(row.device, row.epoch, month_of_day(row.expires_on))
+
+
+def _fault_of(opened: Opened, row: ChunkRow, index: np.ndarray, body: bytes, key: Outcome) -> str:
+    """What is wrong with one chunk; empty when nothing is."""
+    if row.ordinal >= len(index) or _place(row) != _place_of(index[row.ordinal]):
+        return f"the row points at another chunk of {row.segment_key}"
+    if not isinstance(key, bytes):
+        return "" if _is_going(opened, row) else f"its data key is gone: {key}"
     try:
-        stored = opened.store.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
-        decrypt_chunk(cipher, row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
-    except ClipkeepError as error:
-        result.found(f"{where}: {error}")
+        stored = body[row.offset : row.offset + row.length + TAG_BYTES]
+        decrypt_chunk(AESGCM(key), row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
+    except CorruptError as error:
+        return error.detail
+    return ""
+
+
+def _place(row: ChunkRow) -> tuple[Any, ...]:
+    where = (row.device, row.capture_ms, row.epoch, row.offset, row.length)
+    return (*where, row.crc32, row.duration_ms, row.nonce)
+
+
+def _place_of(entry: np.void) -> tuple[Any, ...]:
+    names = ("device", "capture_ms", "epoch", "offset", "length", "crc32", "duration_ms")
+    return (*(int(entry[name]) for name in names), entry["nonce"].tobytes())
+
+
+def _is_going(opened: Opened, row: ChunkRow) -> bool:
+    """Whether a chunk without a key is no fault: its device is being erased, or its day has been swept."""
+    try:
+        erased = opened.catalog.device(row.device).erase_epoch != row.epoch
+    except NotFound:
+        return False
+    return erased or row.expires_on <= opened.catalog.closed_through
 
 
 # --- rebuild --------------------------------------------------------------------------------------------------------

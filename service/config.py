@@ -6,6 +6,9 @@ misspelt limit must not pass for a set one.
 
 from __future__ import annotations
 
+import json
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,7 +17,13 @@ from typing import Any
 
 from storage.errors import CallerError
 
-MIB = 1024 * 1024
+MIB = 1 << 20
+GIB = 1 << 30
+TIB = 1 << 40
+HOUR_S = 3600
+DAY_S = 86_400
+DAY_MS = 86_400_000
+"""Upper bounds stop slips of the hand (ms for s, a zero too many), not large machines."""
 
 
 def limit(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
@@ -30,26 +39,34 @@ class StoreSettings:
 @dataclass(frozen=True, slots=True)
 class IngestSettings:
     budget_bytes: int = limit(
-        512 * MIB, "bytes in flight per worker; past it clients wait, then get 503", least=32 * MIB
+        512 * MIB, "bytes in flight per worker; past it clients wait, then get 503", least=32 * MIB, most=TIB
     )
-    share_bytes: int = limit(64 * MIB, "of these, at most so many of one connection", least=16 * MIB)
-    budget_wait_s: float = limit(10.0, "how long a client waits for the budget before 503", least=0.1)
-    max_connections: int = limit(20_000, "per worker", least=1)
+    share_bytes: int = limit(
+        64 * MIB, "of these, at most so many of one connection", least=16 * MIB, most=TIB
+    )
+    budget_wait_s: float = limit(
+        10.0, "how long a client waits for the budget before 503", least=0.1, most=HOUR_S
+    )
+    max_connections: int = limit(20_000, "per worker", least=1, most=1_000_000)
     max_chunk_bytes: int = limit(16 * MIB, "largest chunk", least=1, most=16 * MIB)
     max_head_bytes: int = limit(16 * 1024, "request line and headers", least=512, most=MIB)
     max_outstanding: int = limit(64, "unanswered requests of one connection", least=1, most=10_000)
     drain_bytes: int = limit(
-        16 * MIB, "of a refused body that are read and thrown away to keep the connection", least=0
+        16 * MIB, "of a refused body that are read and thrown away to keep the connection", least=0, most=GIB
     )
-    min_body_bytes_per_s: int = limit(8000, "a body that comes slower is ended with 408", least=1)
-    body_grace_s: float = limit(10.0, "before that rate is asked for", least=0.1)
-    head_timeout_s: float = limit(10.0, "for a request's head", least=0.1)
-    idle_timeout_s: float = limit(75.0, "of a connection between requests", least=1)
-    send_timeout_s: float = limit(30.0, "for a client that does not read its answers", least=0.1)
-    linger_close_s: float = limit(2.0, "how long a closed connection may still read its answer", least=0.1)
-    chunks_per_s: float = limit(0.0, "per device and worker; 0 is no limit", least=0)
-    max_cached_keys: int = limit(16_384, "data keys in memory per worker, about 2.7 kB each", least=16)
-    stop_deadline_s: float = limit(30.0, "how long a stop waits for what is under way", least=0)
+    min_body_bytes_per_s: int = limit(8000, "a body that comes slower is ended with 408", least=1, most=GIB)
+    body_grace_s: float = limit(10.0, "before that rate is asked for", least=0.1, most=HOUR_S)
+    head_timeout_s: float = limit(10.0, "for a request's head", least=0.1, most=HOUR_S)
+    idle_timeout_s: float = limit(75.0, "of a connection between requests", least=1, most=DAY_S)
+    send_timeout_s: float = limit(30.0, "for a client that does not read its answers", least=0.1, most=HOUR_S)
+    linger_close_s: float = limit(
+        2.0, "how long a closed connection may still read its answer", least=0.1, most=60
+    )
+    chunks_per_s: float = limit(0.0, "per device and worker; 0 is no limit", least=0, most=1_000_000)
+    max_cached_keys: int = limit(
+        16_384, "data keys in memory per worker, about 2.7 kB each", least=16, most=10_000_000
+    )
+    stop_deadline_s: float = limit(30.0, "how long a stop waits for what is under way", least=0, most=HOUR_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,10 @@ class SegmentSettings:
     linger_ms: int = limit(100, "how long its oldest chunk waits at most", least=1, most=60_000)
     max_segments: int = limit(24, "open or on their way, per worker; each a buffer", least=2, most=1024)
     prepare_ttl_s: float = limit(
-        600.0, "after which a prepared key is reclaimed; over twice the worst bounded PUT", least=5
+        600.0,
+        "after which a prepared key is reclaimed; over twice the worst bounded PUT",
+        least=5,
+        most=DAY_S,
     )
 
 
@@ -66,35 +86,49 @@ class SegmentSettings:
 class RetentionSettings:
     default_days: int = limit(30, "storage of monthly and annual plans when not said", least=1, most=255)
     max_devices: int = limit(
-        1 << 24, "rows of the bitmap file, 64 bytes each, sparse; fixed by init", least=2
+        1 << 24, "rows of the bitmap file, 64 bytes each, sparse; fixed by init", least=2, most=1 << 32
     )
     lapse_grace_days: int = limit(3, "after a lapse, before keys are destroyed", least=0, most=200)
-    delete_delay_s: float = limit(3600.0, "from un-indexing an object to deleting it", least=1)
+    delete_delay_s: float = limit(
+        3600.0, "from un-indexing an object to deleting it", least=1, most=30 * DAY_S
+    )
     expiry_slack_s: float = limit(900.0, "after midnight UTC, before a day is swept", least=0, most=86_000)
-    max_clock_skew_s: float = limit(300.0, "against the store's Date; beyond it a sweep refuses", least=1)
-    bulk_limit: int = limit(1000, "erasures by lapse in one pass without --allow-bulk", least=0)
-    lease_s: float = limit(60.0, "how long a sweeper's lease lasts unless renewed", least=1)
-    retry_s: float = limit(300.0, "before a failed delete is tried again", least=0)
+    max_clock_skew_s: float = limit(
+        300.0, "against the store's Date; beyond it a sweep refuses", least=1, most=DAY_S
+    )
+    bulk_limit: int = limit(1000, "erasures by lapse in one pass without --allow-bulk", least=0, most=1 << 32)
+    lease_s: float = limit(60.0, "how long a sweeper's lease lasts unless renewed", least=1, most=DAY_S)
+    retry_s: float = limit(300.0, "before a failed delete is tried again", least=0, most=DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    gap_ms: int = limit(1000, "between two chunks, from which recordings are not contiguous", least=0)
-    page_chunks: int = limit(1000, "chunks in a page of a listing", least=1)
-    max_listed_chunks: int = limit(100_000, "chunks of one playlist or export", least=10)
-    live_window_ms: int = limit(60_000, "of video in a live playlist", least=10_000)
-    live_reach_ms: int = limit(600_000, "how late chunks may be and still play live", least=10_000)
-    live_step_ms: int = limit(21_600_000, "how often the numbering of live playlists moves on", least=60_000)
-    listing_threads: int = limit(2, "listings made at once", least=1)
-    lookup_threads: int = limit(4, "look-ups of single chunks at once", least=1)
-    store_threads: int = limit(16, "chunks fetched and decrypted at once", least=1)
-    max_bytes_held: int = limit(256 * MIB, "plaintext of chunks read or being sent", least=32 * MIB)
-    memory_wait_s: float = limit(5.0, "how long a read waits for that memory before 503", least=0.1)
-    max_exports: int = limit(8, "exports at once", least=1)
-    read_ahead_chunks: int = limit(4, "chunks that an export reads ahead", least=1)
-    read_ahead_bytes: int = limit(8 * MIB, "bytes of them", least=1)
-    max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16)
-    purge_every_s: float = limit(5.0, "how often destroyed keys are dropped from memory", least=0.1)
+    gap_ms: int = limit(
+        1000, "between two chunks, from which recordings are not contiguous", least=0, most=DAY_MS
+    )
+    page_chunks: int = limit(1000, "chunks in a page of a listing", least=1, most=100_000)
+    max_listed_chunks: int = limit(100_000, "chunks of one playlist or export", least=10, most=10_000_000)
+    live_window_ms: int = limit(60_000, "of video in a live playlist", least=10_000, most=DAY_MS)
+    live_reach_ms: int = limit(
+        600_000, "how late chunks may be and still play live", least=10_000, most=DAY_MS
+    )
+    live_step_ms: int = limit(
+        21_600_000, "how often the numbering of live playlists moves on", least=60_000, most=DAY_MS
+    )
+    listing_threads: int = limit(2, "listings made at once", least=1, most=1024)
+    lookup_threads: int = limit(4, "look-ups of single chunks at once", least=1, most=1024)
+    store_threads: int = limit(16, "chunks fetched and decrypted at once", least=1, most=1024)
+    max_bytes_held: int = limit(256 * MIB, "plaintext of chunks read or being sent", least=32 * MIB, most=TIB)
+    memory_wait_s: float = limit(
+        5.0, "how long a read waits for that memory before 503", least=0.1, most=HOUR_S
+    )
+    max_exports: int = limit(8, "exports at once", least=1, most=10_000)
+    read_ahead_chunks: int = limit(4, "chunks that an export reads ahead", least=1, most=1024)
+    read_ahead_bytes: int = limit(8 * MIB, "bytes of them", least=1, most=GIB)
+    max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16, most=10_000_000)
+    purge_every_s: float = limit(
+        5.0, "how often destroyed keys are dropped from memory", least=0.1, most=HOUR_S
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +154,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
             the file, the key and what is allowed.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise CallerError(
             "no such file: run `clipkeep init`, or say where the data folder is with --data",
@@ -129,6 +163,11 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CallerError(f"not TOML: {error}", subject=str(path), code="bad_config") from error
+    except OSError as error:
+        raise CallerError(
+            f"cannot be read: {error.strerror}", subject=str(path), code="no_data_folder"
+        ) from error
+    _refuse_unknown_variables(environ)
     sections: dict[str, Any] = {}
     for section in fields(Config):
         table = document.pop(section.name, {})
@@ -163,6 +202,25 @@ def _section(
     return kind(**values)
 
 
+_BY_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT.*)|PORT(_.*)?")
+"""What a Kubernetes service named clipkeep-ingest or the like puts into everyone's environment."""
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    for section in fields(Config):
+        prefix = f"CLIPKEEP_{section.name.upper()}_"
+        known = {prefix + spec.name.upper() for spec in fields(section.default_factory)}  # type: ignore[arg-type]
+        for variable in environ:
+            if not variable.startswith(prefix) or variable in known:
+                continue
+            if not _BY_KUBERNETES.fullmatch(variable.removeprefix(prefix)):
+                raise CallerError(
+                    f"no such setting; there are {', '.join(sorted(known))}",
+                    subject=variable,
+                    code="bad_config",
+                )
+
+
 def _from_text(text: str, spec: Any, variable: str) -> Any:
     if isinstance(spec.default, str):
         return text
@@ -178,7 +236,7 @@ def _checked(value: Any, spec: Any, path: Path, name: str) -> Any:
     kind = type(spec.default)
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise _bad(path, name, f"is {_KINDS[kind]}, not {value!r}")
     least, most = spec.metadata["least"], spec.metadata["most"]
     if (least is not None and value < least) or (most is not None and value > most):
@@ -220,5 +278,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        # A JSON string is a TOML string, but for one control character that JSON lets pass.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from retention.bitmap import EntitlementBitmap
@@ -15,7 +16,7 @@ from retention.entitlements import Entitlements
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
 from storage.catalog import Catalog
 from storage.clock import Clock, SystemClock
-from storage.errors import CallerError
+from storage.errors import CallerError, WorldError
 from storage.keys import KeyStore
 from storage.objects import ObjectStore
 from storage.open_store import open_store
@@ -62,15 +63,25 @@ class DataFolder:
 
 
 class OffsetClock:
-    """The test clock: the host's, moved by an offset that all processes of a data folder share."""
+    """The test clock: the host's, moved by an offset that all processes of a data folder share.
+
+    Raises:
+        WorldError: the file cannot be opened or made.
+    """
 
     _FORMAT = struct.Struct("<q")
 
     def __init__(self, path: Path) -> None:
         self._clock = SystemClock()
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(self._fd, self._FORMAT.size)
-        self._map = mmap.mmap(self._fd, self._FORMAT.size)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                os.ftruncate(fd, self._FORMAT.size)
+                self._map = mmap.mmap(fd, self._FORMAT.size)
+            finally:
+                os.close(fd)  # the mapping has its own
+        except OSError as error:
+            raise _refused(path, error) from error
 
     @property
     def offset_ms(self) -> int:
@@ -79,10 +90,12 @@ class OffsetClock:
     def set_offset_ms(self, offset_ms: int) -> None:
         """Move the time of every process at once. An aligned 8-byte store is seen whole."""
         self._FORMAT.pack_into(self._map, 0, offset_ms)
-        self._map.flush()
 
     def now_ms(self) -> int:
         return self._clock.now_ms() + self.offset_ms
+
+    def close(self) -> None:
+        self._map.close()
 
 
 def create_folder(
@@ -92,27 +105,65 @@ def create_folder(
 
     Raises:
         CallerError: something is there already; nothing is overwritten.
+        WorldError: the folder or the store cannot be made or reached. What was made is taken away again.
     """
     folder = DataFolder(root)
-    if folder.config.exists() or folder.catalog.exists() or folder.keys.exists():
+    _require_new(folder)
+    config = Config(
+        store=StoreSettings(url=store_url or ""),
+        clock=ClockSettings(test=test_clock),
+    )
+    with ExitStack() as undo:
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # The store first: it is what a person gets wrong, and objects/ is harmless to leave.
+            open_store(folder.store_url(config, None), environ=environ, create=True).close()
+            KeyStore.create(folder.keys).close()
+            undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
+            SqliteCatalog.create(folder.catalog).close()
+            undo.callback(_remove_catalog, folder.catalog)
+            EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
+            undo.callback(folder.bitmap.unlink, missing_ok=True)
+            # Last: a folder without it was not finished.
+            with folder.config.open("x", encoding="utf-8") as file:
+                undo.callback(folder.config.unlink, missing_ok=True)
+                file.write(render_config(config))
+        except OSError as error:
+            raise _refused(root, error) from error
+        undo.pop_all()
+    return config
+
+
+def _require_new(folder: DataFolder) -> None:
+    if folder.config.exists():
         raise CallerError(
             "a data folder is already here; use it as it is, or choose another with --data",
-            subject=str(root),
+            subject=str(folder.root),
             code="exists",
         )
-    config = Config()
-    if store_url:
-        config = replace(config, store=StoreSettings(url=store_url))
-    if test_clock:
-        config = replace(config, clock=ClockSettings(test=True))
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    KeyStore.create(folder.keys).close()
-    SqliteCatalog.create(folder.catalog).close()
-    EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
-    url = store_url or folder.objects.absolute().as_uri()
-    open_store(url, environ=environ, create=True).close()
-    folder.config.write_text(render_config(config))  # last: a folder without it was not finished
-    return config
+    left = [path for path in (folder.keys, folder.catalog, folder.bitmap) if path.exists()]
+    if left:
+        names = ", ".join(path.name for path in left)
+        raise CallerError(
+            f"there is no config.toml, but {names}. If an `init` was interrupted here, remove that and run it again;"
+            " if config.toml was lost, put it back: an empty file means all defaults",
+            subject=str(folder.root),
+            code="exists",
+        )
+
+
+def _remove_catalog(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: OSError) -> WorldError:
+    return WorldError(
+        f"the file system refused: {error.strerror or error}; correct the path or its permissions, or free some"
+        " space",
+        subject=str(error.filename or path),
+        code="folder_unavailable",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +195,10 @@ def open_folder(
     environ = os.environ if environ is None else environ
     folder = DataFolder(root)
     config = load_config(folder.config, environ)
-    clock: Clock = OffsetClock(folder.clock_offset) if config.clock.test else SystemClock()
     with ExitStack() as stack:
+        clock: Clock = SystemClock()
+        if config.clock.test:
+            clock = stack.enter_context(closing(OffsetClock(folder.clock_offset)))
         catalog = SqliteCatalog.open(folder.catalog)
         stack.callback(catalog.close)
         key_store = KeyStore.open(folder.keys)

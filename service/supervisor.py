@@ -5,10 +5,13 @@ Children stay in this process's group and hold the other end of a pipe from it, 
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +19,7 @@ import structlog
 import trio
 
 from service.child import READY_LINE, on_stop_signal
-from storage.errors import CallerError, WorldError
+from storage.errors import CallerError, ClipkeepError, WorldError
 
 RESTART_PAUSE_S = 0.5
 MAX_RESTART_PAUSE_S = 10.0
@@ -24,6 +27,8 @@ STEADY_S = 30.0
 """A child that ran so long is restarted without having to wait longer and longer."""
 KILL_AFTER_S = 5.0
 """After a child's own deadline has passed."""
+
+_PORT = re.compile("[0-9]{1,5}")
 
 _log = structlog.get_logger("supervisor")
 
@@ -45,7 +50,7 @@ def parse_address(text: str, *, option: str) -> Address:
         CallerError: it is not of that form.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not _PORT.fullmatch(port) or int(port) > 65535:
         raise CallerError(f"{option}: {text!r} is not HOST:PORT", code="bad_address")
     return Address(host.strip("[]"), int(port))
 
@@ -64,9 +69,10 @@ def claim(address: Address, *, option: str) -> Address:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(info[4])
             return Address(address.host, sock.getsockname()[1])
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can be no name
+        why = getattr(error, "strerror", None) or "no such host"
         raise CallerError(
-            f"{option}: cannot listen: {error.strerror or error}; choose another", subject=str(address)
+            f"{option}: cannot listen: {why}; choose another", subject=str(address), code="cannot_listen"
         ) from error
 
 
@@ -88,7 +94,6 @@ class Supervisor:
     def __init__(self, children: list[Child], *, stop_deadline_s: float) -> None:
         self._children = children
         self._stop_deadline_s = stop_deadline_s
-        self._running: dict[str, trio.Process] = {}
         self._stopping = trio.Event()
         self.restarts = 0
 
@@ -101,8 +106,9 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             await nursery.start(on_stop_signal, self.stop)
             async with trio.open_nursery() as keepers:
-                for child in self._children:
-                    await keepers.start(self._keep, child)
+                async with trio.open_nursery() as starting:
+                    for child in self._children:
+                        starting.start_soon(keepers.start, self._keep, child)
                 task_status.started()
             nursery.cancel_scope.cancel()
 
@@ -159,6 +165,21 @@ class Supervisor:
         await trio.sleep(self._stop_deadline_s + KILL_AFTER_S)
         _log.error("child_killed", pid=process.pid)
         process.kill()
+
+
+@contextmanager
+def first_error() -> Iterator[None]:
+    """Let the first of our own errors out of the groups that nurseries make of them."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(ClipkeepError)
+        if ours is None:
+            raise
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def children_of(

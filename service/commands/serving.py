@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +14,10 @@ import typer
 
 from retention.filelock import holding
 from service import terminal
+from service.config import load_config
 from service.folder import DataFolder, open_folder
 from service.logs import configure_logs
-from service.supervisor import Address, Supervisor, children_of, claim, parse_address
+from service.supervisor import Address, Supervisor, children_of, claim, first_error, parse_address
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import CallerError, WorldError
 
@@ -42,26 +45,37 @@ def serve(
     processes serve.
     """
     configure_logs("supervisor")
-    with open_folder(data, store_url=store) as opened:
-        deadline_s = opened.config.ingest.stop_deadline_s
-        opened.folder.run.mkdir(exist_ok=True)
-        for stale in opened.folder.run.glob("*.json"):
+    folder = DataFolder(data)
+    deadline_s = load_config(folder.config, os.environ).ingest.stop_deadline_s
+    with _alone(folder):
+        for stale in folder.run.glob("*.json"):
             stale.unlink()  # counters of workers that no longer run
-        opened.entitlements.recover()
-    ingest_at = claim(parse_address(ingest, option="--ingest"), option="--ingest")
-    api_at = claim(parse_address(api, option="--api"), option="--api")
-    children = children_of(data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store)
-    try:
-        with holding(DataFolder(data).run / "serve.lock", 1.0):
-            trio.run(_serve, Supervisor(children, stop_deadline_s=deadline_s), ingest_at, api_at, data, json)
-    except WorldError as error:
-        if error.code == "bitmap_busy":
+        with open_folder(data, store_url=store) as opened:
+            opened.entitlements.recover()
+        ingest_at = claim(parse_address(ingest, option="--ingest"), option="--ingest")
+        api_at = claim(parse_address(api, option="--api"), option="--api")
+        children = children_of(data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store)
+        supervisor = Supervisor(children, stop_deadline_s=deadline_s)
+        with first_error():
+            trio.run(_serve, supervisor, ingest_at, api_at, data, json)
+
+
+@contextmanager
+def _alone(folder: DataFolder) -> Iterator[None]:
+    """Hold the lock of the one service that may run on a data folder."""
+    folder.run.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(holding(folder.run / "serve.lock", 1.0))
+        except WorldError as error:
+            if error.code != "bitmap_busy":
+                raise
             raise CallerError(
                 "another `clipkeep serve` runs on this data folder; stop it first",
-                subject=str(data),
+                subject=str(folder.root),
                 code="busy",
             ) from error
-        raise
+        yield
 
 
 async def _serve(supervisor: Supervisor, ingest: Address, api: Address, data: Path, as_json: bool) -> None:

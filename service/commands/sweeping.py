@@ -89,16 +89,19 @@ def _left_undone(report: SweepReport) -> list[str]:
 
 
 def _show_plan(plan: dict[str, Any]) -> None:
-    terminal.table(
-        "would expire", ["day", "segments", "chunks", "bytes"], [list(d.values()) for d in plan["expire"]]
+    devices = ["device", "why"]
+    tables = (
+        ("would expire", ["day", "segments", "chunks", "bytes"], [list(d.values()) for d in plan["expire"]]),
+        ("would erase", devices, [list(d.values()) for d in plan["erase"]]),
+        ("would erase with --allow-bulk", devices, [list(d.values()) for d in plan["held_back"]]),
+        ("would delete", ["object"], [[key] for key in plan["delete"]]),
+        ("would reclaim", ["prepared key"], [[key] for key in plan["reclaim"]]),
     )
-    terminal.table("would erase", ["device", "why"], [list(d.values()) for d in plan["erase"]])
-    if plan["held_back"]:
-        terminal.table(
-            "would erase with --allow-bulk", ["device", "why"], [list(d.values()) for d in plan["held_back"]]
-        )
-    terminal.table("would delete", ["object"], [[key] for key in plan["delete"]])
-    terminal.table("would reclaim", ["prepared key"], [[key] for key in plan["reclaim"]])
+    for title, columns, rows in tables:
+        if rows:
+            terminal.table(title, columns, rows)
+    if not any(rows for _, _, rows in tables):
+        print("nothing to do")
 
 
 def _show_report(report: dict[str, Any]) -> None:
