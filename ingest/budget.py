@@ -14,13 +14,18 @@ STEP_BYTES = 64 * 1024
 """The budget is charged in these steps: one charge per receive, not per byte."""
 
 
+SHARE_SLACK_BYTES = 2 * STEP_BYTES
+"""What a connection may have beyond its share: one receive of what surrounds a largest chunk, such as the end of a
+chunked body. Without it, a share of exactly one chunk could never see that chunk's end."""
+
+
 class Budget:
     """Counts bytes in flight.
 
     Args:
         total_bytes: most bytes in flight in this process.
-        share_bytes: most bytes of one connection, those waiting for their acknowledgement included. At least
-            the largest chunk.
+        share_bytes: most bytes of one connection, those waiting for their acknowledgement included, but for
+            SHARE_SLACK_BYTES. At least the largest chunk.
         patience_s: how long a client waits before the slowest one is let go in its favour.
         wait_s: how long a client waits in all.
         let_go: called to let the slowest client go; returns whether there was one.
@@ -50,7 +55,8 @@ class Budget:
         Returns:
             The bytes granted; 0 when there is nothing left now.
         """
-        room = min(self.total_bytes - self.in_use_bytes, self.share_bytes - account.charged_bytes)
+        share_left = self.share_bytes + SHARE_SLACK_BYTES - account.charged_bytes
+        room = min(self.total_bytes - self.in_use_bytes, share_left)
         granted = wanted if wanted <= room else max(0, room // STEP_BYTES * STEP_BYTES)
         self.in_use_bytes += granted
         self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from contextlib import suppress
 from enum import Enum, auto
 
 import trio
@@ -20,14 +21,14 @@ from ingest import answers
 from ingest.admission import Admission, Credentials
 from ingest.answers import Answer
 from ingest.body import Body
-from ingest.budget import STEP_BYTES, Account
+from ingest.budget import Account
 from ingest.framing import End, Event, Framer, Head, Malformed
 from ingest.receiving import Receiver
 
 RECEIVE_BYTES = 256 * 1024
 """Most bytes of one receive: the size from which larger ones gained nothing."""
-
-
+UNSENT_BYTES = 64 * 1024
+"""Of answers that the peer has not read: past it no further request is looked at. Some 300 refusals."""
 TURN_BYTES = 1024 * 1024
 """What one connection may receive before the others get their turn: about a millisecond."""
 ORDERED_MS = 1000
@@ -79,7 +80,10 @@ class Connection:
         """While a refused body is thrown away: how much more of it is put up with."""
         self._closing = False
         self._unsent = bytearray()
-        self._sending = False
+        self._gone = False
+        """The peer does not read its answers: they are no longer sent."""
+        self._prepaid_bytes = 0
+        """Charged for what was just received, and not yet part of a body."""
         self._progress = trio.Event()
         self._turn_bytes = 0
         self._last_arrival_ms = 0
@@ -91,7 +95,8 @@ class Connection:
         try:
             with self._scope:
                 await self._read()
-            if self._verdict is not None:
+            if self._verdict is not None and self._owes_an_answer():
+                self.receiver.count(self._verdict)
                 self._push(self._verdict.render(close=True))
             self._drop_body()
             await self._finish()
@@ -99,6 +104,9 @@ class Connection:
             pass  # the peer is gone: what was complete is stored all the same
         finally:
             self._drop_body()
+            self._refund_prepaid()
+            # `_send_rest` may be waiting for this socket, whose number the next connection gets.
+            trio.lowlevel.notify_closing(self.sock)
             self.sock.close()
 
     def ending(self) -> bool:
@@ -106,66 +114,86 @@ class Connection:
         return self._closing
 
     async def _read(self) -> None:
-        scratch = self.receiver.scratch
         while not self.ending():
             if self._framer.direct_bytes and self._body is not None:
-                for event in await self._receive_direct():
-                    await self._on_event(event)
-                continue
-            received = await self._receive_into(scratch)
-            if not received:
-                return
-            if self.phase is Phase.IDLE:
-                self._enter(Phase.HEAD)
-            events = self._framer.feed(scratch[:received])  # copies what it keeps: the scratch is everybody's
+                if not await self._receive_direct(self._body):
+                    return
+                events = self._framer.direct_done()
+            else:
+                received = await self._receive_some()
+                if not received:
+                    return
+                # The framer copies what it keeps: the scratch is everybody's.
+                events = self._framer.feed(self.receiver.scratch[:received])
+                if self.phase is Phase.IDLE and (events or not self._framer.between_messages):
+                    self._enter(Phase.HEAD)
             for event in events:
                 await self._on_event(event)
                 if self.ending():
                     return
+            self._refund_prepaid()
 
-    async def _receive_into(self, view: memoryview) -> int:
-        """Like socket.recv_into. Other tasks run when there is nothing to read, and after every TURN_BYTES, so that
-        one fast sender does not keep the loop to itself."""
-        if self._turn_bytes >= TURN_BYTES:  # before the receive: no other task may run between it and its use
+    async def _receive_some(self) -> int:
+        """Receive into the scratch. What came is charged, also while its events wait to be looked at (invariant 15)."""
+        scratch = self.receiver.scratch
+        while True:
+            await self._end_turn()
+            granted = self.receiver.budget.charge(self.account, len(scratch))
+            if not granted:
+                await trio.lowlevel.wait_readable(self.sock)  # who sends nothing needs no budget
+                if self.phase is Phase.IDLE:
+                    self._enter(Phase.HEAD)
+                granted = await self._charge(len(scratch))
+            received = self._receive_now(scratch, granted)
+            if received is not None:
+                self._prepaid_bytes = received
+                return received
+            await trio.lowlevel.wait_readable(self.sock)
+
+    def _receive_now(self, view: memoryview, granted: int) -> int | None:
+        """Receive up to `granted` bytes, and give back what they exceed the receipt by: nobody holds bytes of the
+        budget for what has not come. None when there is nothing yet."""
+        received = 0
+        try:
+            received = self.sock.recv_into(view, granted)
+        except BlockingIOError:
+            return None
+        finally:
+            self._refund(granted - received)
+        self._turn_bytes += received
+        return received
+
+    async def _end_turn(self) -> None:
+        """Let other tasks run after every TURN_BYTES, so that one fast sender does not keep the loop to itself."""
+        if self._turn_bytes >= TURN_BYTES:
             self._turn_bytes = 0
             await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                received = self.sock.recv_into(view)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.sock)
-                continue
-            self._turn_bytes += received
-            return received
 
-    async def _receive_direct(self) -> list[Event]:
-        """Receive the rest of a sized body straight into its own memory."""
-        body = self._body
-        assert body is not None
+    async def _receive_direct(self, body: Body) -> bool:
+        """Receive the rest of a sized body straight into its own memory. Returns whether it came."""
         remaining = self._framer.direct_bytes
         while remaining:
+            await self._end_turn()
             granted = await self._charge(min(remaining, RECEIVE_BYTES))
-            received = 0
-            try:
-                received = await self._receive_into(body.tail(granted))
-            finally:
-                # What the charge exceeds the receipt by is kept to the end of the step, for the next receive.
-                self._refund(granted - received)
+            received = self._receive_now(body.tail(granted), granted)
+            if received is None:
+                await trio.lowlevel.wait_readable(self.sock)
+                continue
             if not received:
-                raise ConnectionResetError
+                return False
             body.length += received
             self.received_bytes = body.length
             remaining -= received
         await trio.lowlevel.checkpoint_if_cancelled()
-        return self._framer.direct_done()
+        return True
 
     async def _charge(self, wanted: int) -> int:
         granted = self.receiver.budget.charge(self.account, wanted)
         if granted:
             return granted
-        began_s = self._wait_for_us()
+        phase, began_s = self.phase, self._wait_for_us()
         granted = await self.receiver.budget.wait(self.account, wanted)
-        self._end_wait(Phase.BODY, began_s)
+        self._end_wait(phase, began_s)
         if not granted:
             self.evict(answers.OVERLOADED)
             await trio.lowlevel.checkpoint()
@@ -175,11 +203,15 @@ class Connection:
         if size:
             self.receiver.budget.refund(self.account, size)
 
+    def _refund_prepaid(self) -> None:
+        self._refund(self._prepaid_bytes)
+        self._prepaid_bytes = 0
+
     # --- events -----------------------------------------------------------------------------------------------
 
     async def _on_event(self, event: Event) -> None:
         if isinstance(event, bytes):
-            await self._on_body(event)
+            self._on_body(event)
         elif isinstance(event, Head):
             await self._on_head(event)
         elif isinstance(event, End):
@@ -188,9 +220,9 @@ class Connection:
             self._on_malformed(event)
 
     async def _on_head(self, head: Head) -> None:
-        if len(self._slots) >= self.limits.max_outstanding:
+        if self._owes_too_much():
             began_s = self._wait_for_us()
-            while len(self._slots) >= self.limits.max_outstanding:
+            while self._owes_too_much():
                 self._progress = trio.Event()
                 await self._progress.wait()
             self._end_wait(Phase.HEAD, began_s)
@@ -210,7 +242,8 @@ class Connection:
         """Answer at once; throw the body away within a bound, so that a keep-alive client survives."""
         length = head.content_length or 0
         # A client that waits for 100 Continue may or may not send its body now: only closing is unambiguous.
-        close = head.expect_continue or length > self.limits.drain_bytes or not head.keep_alive
+        ambiguous = head.expect_continue or length > self.limits.drain_bytes
+        close = ambiguous or not head.keep_alive or self.receiver.stopping
         self._push(answer.render(close=close))
         self.receiver.count(answer)
         if close:
@@ -220,7 +253,7 @@ class Connection:
             self._enter(Phase.BODY)
             self.received_bytes = 0
 
-    async def _on_body(self, piece: bytes) -> None:
+    def _on_body(self, piece: bytes) -> None:
         self.received_bytes += len(piece)
         if self._drain_bytes is not None:
             self._drain_bytes -= len(piece)
@@ -236,9 +269,7 @@ class Connection:
             self.receiver.count(answer)
             self._closing = True
             return
-        charged = 0
-        while charged < len(piece):
-            charged += await self._charge(min(len(piece) - charged, STEP_BYTES))
+        self._prepaid_bytes -= len(piece)  # it is the body's from here on
         body.append(piece)
 
     async def _on_end(self) -> None:
@@ -260,12 +291,14 @@ class Connection:
         self._next_request()
 
     def _on_malformed(self, event: Malformed) -> None:
+        self._closing = True
+        if self._drain_bytes is not None:
+            return  # this request was answered before its body went wrong
         make = answers.head_too_large if event.status == 431 else answers.malformed
         answer = make(event.detail)
         self._drop_body()
         self._push(answer.render(close=True))
         self.receiver.count(answer)
-        self._closing = True
 
     def _next_request(self) -> None:
         self._enter(Phase.HEAD if not self._framer.between_messages else Phase.IDLE)
@@ -278,6 +311,18 @@ class Connection:
             self._refund(self._body.length)
             self._body.release()
             self._body = None
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a request has begun that was not answered."""
+        return self._body is not None or self.phase is Phase.HEAD
+
+    def _owes_too_much(self) -> bool:
+        return len(self._slots) >= self.limits.max_outstanding or len(self._unsent) > UNSENT_BYTES
+
+    @property
+    def body_bytes(self) -> int:
+        """Received of a body that is not complete: what letting go of this connection gives back."""
+        return 0 if self._body is None else self._body.length
 
     def ends_with(self, slot: Slot) -> bool:
         """Whether the answer in this slot is the last one, and says so. Asked when the answer becomes known."""
@@ -312,8 +357,8 @@ class Connection:
 
     def evict(self, verdict: Answer | None) -> None:
         """End the reading now: with this answer to the current request, or without one between requests."""
-        if verdict is not None:
-            self.receiver.count(verdict)
+        if self._closing:
+            return
         self._verdict = verdict
         self._closing = True
         self._scope.cancel()
@@ -339,6 +384,8 @@ class Connection:
         if not out:
             return
         self._progress.set()
+        if self._gone:
+            return
         if self._unsent:
             self._unsent += out
             return
@@ -358,11 +405,14 @@ class Connection:
             try:
                 while self._unsent:
                     await trio.lowlevel.wait_writable(self.sock)
-                    sent = self.sock.send(self._unsent)
-                    del self._unsent[:sent]
+                    with suppress(BlockingIOError):
+                        sent = self.sock.send(self._unsent)
+                        del self._unsent[:sent]
             except (OSError, trio.ClosedResourceError):
-                self._unsent.clear()
+                self._gone = True
         if timeout.cancelled_caught:
+            self._gone = True
+        if self._gone:
             self._unsent.clear()
             self.evict(None)
         self._progress.set()
@@ -379,7 +429,13 @@ class Connection:
         with trio.move_on_after(self.limits.linger_close_s):
             left = self.limits.drain_bytes
             while left > 0:
-                received = await self._receive_into(self.receiver.scratch)
+                await self._end_turn()
+                try:
+                    received = self.sock.recv_into(self.receiver.scratch)
+                except BlockingIOError:
+                    await trio.lowlevel.wait_readable(self.sock)
+                    continue
                 if not received:
                     return
+                self._turn_bytes += received
                 left -= received

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import structlog
 import trio
 
 from ingest import answers, media
@@ -26,7 +27,7 @@ from retention.bitmap import EntitlementBitmap
 from storage import checksums
 from storage.catalog import Verdict
 from storage.clock import Clock
-from storage.errors import KeyDestroyed, WorldError
+from storage.errors import ClipkeepError, KeyDestroyed
 from storage.segment import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ _DIGESTS: dict[bytes, Callable[[memoryview], bytes]] = {
     b"sha-256": lambda data: hashlib.sha256(data).digest(),
     b"crc32": lambda data: checksums.crc32(data).to_bytes(4, "big"),
 }
+
+
+_log = structlog.get_logger("ingest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,8 @@ class Receiver:
                 await self._uploads.pack(chunk, data)
         except KeyDestroyed:
             refusal = answers.TERMINATED
-        except WorldError:
+        except ClipkeepError as error:
+            _log.warning("chunk_not_packed", code=error.code, detail=str(error))
             refusal = answers.TRY_AGAIN
         finally:
             data.release()

@@ -70,9 +70,11 @@ class IngestServer:
             async with trio.open_nursery() as others:
                 others.start_soon(self._reap)
                 task_status.started()
-                with self._accepting:
-                    await self._accept(listener, handlers)
-                listener.close()
+                try:
+                    with self._accepting:
+                        await self._accept(listener, handlers)
+                finally:
+                    listener.close()
                 if self._connections:
                     self._empty = trio.Event()
                     await self._empty.wait()
@@ -109,11 +111,12 @@ class IngestServer:
                 sock.send(answers.OVERLOADED.render(close=True))
             sock.close()
             return
-        handlers.start_soon(self._handle, Connection(sock, self._receiver))
+        connection = Connection(sock, self._receiver)
+        self._connections.add(connection)  # now: a stop before its task has begun must know of it
+        self._stats.connections = len(self._connections)
+        handlers.start_soon(self._handle, connection)
 
     async def _handle(self, connection: Connection) -> None:
-        self._connections.add(connection)
-        self._stats.connections = len(self._connections)
         try:
             await connection.serve()
         except Exception:
@@ -154,9 +157,11 @@ class IngestServer:
     def _let_slowest_go(self) -> bool:
         """Let the slowest sender go, for those who wait for its bytes. Returns whether there was one."""
         now_s = trio.current_time()
-        holding = [c for c in self._connections if c.phase is Phase.BODY and c.account.charged_bytes]
+        holding = [c for c in self._connections if c.phase is Phase.BODY and c.body_bytes]
         if not holding:
             return False
+        if any(c.ending() for c in holding):
+            return True  # its bytes are about to come back
         slowest = min(holding, key=lambda c: c.received_bytes / max(now_s - c.since_s, 1e-3))
         slowest.evict(answers.OVERLOADED)
         return True
