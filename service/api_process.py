@@ -6,8 +6,10 @@ It replays the change log (so that changes made on other hosts arrive), and comp
 from __future__ import annotations
 
 import argparse
+import math
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,13 +27,54 @@ from service.folder import Opened, open_folder
 from service.logs import configure_logs
 from service.metrics import STALE_MS, published, render
 from service.worker import probe_of
-from storage.errors import ClipkeepError
+from storage.errors import ClipkeepError, StoreUnavailable
 
 SEND_TIMEOUT_MS = 30_000
 REPLAY_EVERY_S = 1.0
 """Changes made on other hosts are seen here within this time (promised: 2 s)."""
+PROBE_FRESH_S = 1.0
+"""However often `/readyz` is asked, the store is asked no more often."""
+PROBE_WAIT_S = 2.0
+"""Well within what those who ask for readiness wait themselves; a store call may take a minute to fail."""
 
 _log = structlog.get_logger("api")
+
+
+class Prober:
+    """Asks store and catalog on behalf of all who want to know: once at a time, and nobody waits long."""
+
+    def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
+        self._probe = probe
+        self._wanted = trio.Event()
+        self._answered = trio.Event()
+        self._answered_s = -math.inf
+        self._problem: ClipkeepError | None = None
+
+    async def run(self) -> None:
+        """The owning task of the questions."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            try:
+                await self._probe()
+            except ClipkeepError as error:
+                self._problem = error
+            else:
+                self._problem = None
+            self._answered_s = trio.current_time()
+            self._answered.set()
+            self._answered = trio.Event()
+
+    async def problem(self) -> ClipkeepError | None:
+        """What is wrong, as of at most `PROBE_FRESH_S` ago; no answer within `PROBE_WAIT_S` is wrong too."""
+        if trio.current_time() - self._answered_s < PROBE_FRESH_S:
+            return self._problem
+        self._wanted.set()
+        with trio.move_on_after(PROBE_WAIT_S) as patience:
+            await self._answered.wait()
+        if patience.cancelled_caught:
+            return StoreUnavailable(f"has not answered for {PROBE_WAIT_S:g} s")
+        return self._problem
 
 
 class ApiProcess:
@@ -40,6 +83,7 @@ class ApiProcess:
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
         self._stop = trio.Event()
+        self._prober = Prober(probe_of(opened))
 
     def services(self) -> ApiServices:
         opened = self.opened
@@ -58,10 +102,9 @@ class ApiProcess:
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""
         problems: dict[str, str] = {}
-        try:
-            await probe_of(self.opened)()
-        except ClipkeepError as error:
-            problems[error.code] = str(error)
+        problem = await self._prober.problem()
+        if problem is not None:
+            problems[problem.code] = str(problem)
         now_ms = self.opened.clock.now_ms()
         workers = published(self.opened.folder.run)
         if not workers:
@@ -87,10 +130,11 @@ class ApiProcess:
         async with trio.open_nursery() as nursery:
             await nursery.start(on_stop_signal, self._stop.set)
             nursery.start_soon(self._keep_bitmap)
+            nursery.start_soon(self._prober.run)
             app: Any = create_app(self.services())  # an ASGI application, by duck typing
-            await nursery.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))
-            say_ready()
-            await self._stop.wait()
+            async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
+                await serving.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))
+                say_ready()
             nursery.cancel_scope.cancel()
 
     async def _keep_bitmap(self) -> None:

@@ -42,6 +42,8 @@ class Worker:
         self.name = name
         self.opened = opened
         self.stats = Stats()
+        self._unpublished: int | None = None
+        """Why the last counters could not be published, an errno."""
         self.keyring = Keyring(opened.key_store.ensure_each, max_keys=config.ingest.max_cached_keys)
         self.health = Health(probe_of(opened))
         self.uploads = Uploads(
@@ -116,12 +118,19 @@ class Worker:
     def _publish(self) -> None:
         self.stats.budget_bytes = self.budget.in_use_bytes
         problem = self.health.problem
-        publish(
-            self.opened.folder.run / f"{self.name}.json",
-            self.stats,
-            now_ms=self.opened.clock.now_ms(),
-            problem="" if problem is None else f"{problem.code}: {problem}",
-        )
+        try:
+            publish(
+                self.opened.folder.run / f"{self.name}.json",
+                self.stats,
+                now_ms=self.opened.clock.now_ms(),
+                problem="" if problem is None else f"{problem.code}: {problem}",
+            )
+        except OSError as error:  # a full disk, above all: no reason to stop serving
+            if self._unpublished != error.errno:
+                _log.warning("not_published", detail=str(error))
+            self._unpublished = error.errno
+        else:
+            self._unpublished = None
 
 
 def limits_of(settings: IngestSettings) -> Limits:
@@ -137,7 +146,8 @@ def probe_of(opened: Opened) -> Callable[[], Awaitable[None]]:
         _ = opened.catalog.closed_through
 
     async def probe() -> None:
-        await trio.to_thread.run_sync(ask)
+        # A store that hangs is left to itself: its answer is not worth the wait of a stop.
+        await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
 
     return probe
 
