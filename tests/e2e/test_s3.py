@@ -1,0 +1,183 @@
+"""An S3 server as the store: the main job on it, and what happens while it is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_body
+from tests.e2e.s3 import BUCKET, S3Server
+from tests.e2e.service import COMMAND_S, Device, Reply, Service, until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def s3() -> Iterator[S3Server]:
+    server = S3Server()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def on_s3(tmp_path: Path, s3: S3Server) -> Iterator[Service]:
+    with Service(tmp_path, environ=s3.environ) as service:
+        yield service
+
+
+DAY_MS = 86_400_000
+
+
+def test_upload_playback_sweep_and_check(on_s3: Service, s3: S3Server) -> None:
+    service = on_s3
+    s3.start()
+    service.init("--test-clock", "--store", f"s3://{BUCKET}/some/prefix")
+    service.configure(retention_expiry_slack_s=0, retention_delete_delay_s=1)
+    now_ms = not_around_midnight_ms()
+    three_days_ago_ms = now_ms - 3 * DAY_MS
+    began = datetime.fromtimestamp(now_ms / 1000 - 10 * 86_400, UTC).date().isoformat()
+    devices = service.add_devices(3, "monthly", "--retention-days", "3", "--starts-on", began)
+    kept = Acknowledged()
+    service.start(workers=2)
+    assert service.problems() == {}
+    with Load([Uploader(service, device, kept, first_ms=three_days_ago_ms) for device in devices]):
+        until(lambda: len(kept.chunks) > 100, "chunks are acknowledged")
+    assert_all_kept(service, kept)
+    checked = service.command("check", "--deep")
+    assert checked["broken"] == []
+    assert checked["objects"] == len(s3.object_keys()) > 0
+    assert all(key.startswith("some/prefix/v1/") for key in s3.object_keys())
+
+    tomorrow_ms = (now_ms // DAY_MS + 1) * DAY_MS
+    service.command("clock", "--offset", f"{tomorrow_ms + 1000 - int(time.time() * 1000)}ms")
+    expired = next(iter(kept.chunks))
+    (token,) = service.viewer_tokens([expired[0]]).values()
+    assert service.get(f"/v1/devices/{expired[0]}/chunks/{expired[1]}", token=token).status == 410
+    # The store's own clock disagrees with the one that was moved, and a sweep must not trust either.
+    refused = service.run("sweep")
+    assert refused.returncode == 1
+    assert "clock" in refused.stderr
+    assert len(s3.object_keys()) == checked["objects"]
+    service.configure(retention_max_clock_skew_s=86_400)
+    assert service.command("sweep")["unindexed_chunks"] == checked["chunks"]
+
+    def swept() -> bool:
+        service.command("sweep")
+        return not s3.object_keys()
+
+    until(swept, "the objects are deleted")
+    assert service.command("check", "--deep")["broken"] == []
+    assert service.stop() == 0
+
+
+def not_around_midnight_ms() -> int:
+    """The time; past midnight UTC if that is less than a minute away."""
+    left_ms = -int(time.time() * 1000) % DAY_MS
+    if left_ms < 60_000:
+        time.sleep(left_ms / 1000 + 0.1)
+    return int(time.time() * 1000)
+
+
+def _put(service: Service, device: Device) -> Reply:
+    now_ms = int(time.time() * 1000)
+    return service.put(device, now_ms, chunk_body(device.number, now_ms, 50))
+
+
+def _assert_refused(service: Service, device: Device) -> None:
+    """Whoever uploads is told at once, and when to come again."""
+    refused = _put(service, device)
+    assert refused.status == 503
+    assert refused.code in ("store_unavailable", "not_stored")
+    assert int(refused.headers["Retry-After"]) > 0
+
+
+def test_down_at_the_start(on_s3: Service, s3: S3Server) -> None:
+    service = on_s3
+    service.init("--store", f"s3://{BUCKET}/p")
+    (device,) = service.add_devices(1)
+    service.start()
+    ready = service.get("/readyz")
+    assert ready.status == 503
+    assert "store_unavailable" in service.problems()
+    assert service.get("/healthz").status == 200
+    _assert_refused(service, device)
+    s3.start()
+    until(lambda: not service.problems(), "it has healed by itself", COMMAND_S)
+    until(lambda: _put(service, device).status == 201, "it takes chunks", COMMAND_S)
+    assert service.stop() == 0
+
+
+def test_down_later(on_s3: Service, s3: S3Server) -> None:
+    service = on_s3
+    s3.start()
+    service.init("--store", f"s3://{BUCKET}/p")
+    (device,) = service.add_devices(1)
+    kept = Acknowledged()
+    service.start()
+    with Load([Uploader(service, device, kept)]):
+        until(lambda: len(kept.chunks) > 20, "chunks are acknowledged")
+        s3.stop()
+        until(lambda: kept.answers[503], "uploads are refused", COMMAND_S)
+        kept.chunks.clear()  # this server has forgotten them; whatever is acknowledged from here on counts
+        until(lambda: "store_unavailable" in service.problems(), "readyz says so", COMMAND_S)
+        _assert_refused(service, device)
+        (token,) = service.viewer_tokens([device.number]).values()
+        listing = service.get(f"/v1/devices/{device.number}/recordings", token=token)
+        assert listing.status == 200, "what needs no store is still answered"
+        s3.start()
+        until(lambda: len(kept.chunks) > 20, "it has healed by itself", COMMAND_S)
+        until(lambda: not service.problems(), "readyz says so", COMMAND_S)
+    assert_all_kept(service, kept)
+    s3.stop()
+    began_s = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began_s < 20, "a store that is away holds up no stop"
+
+
+def test_a_bucket_that_is_not_there(on_s3: Service, s3: S3Server) -> None:
+    service = on_s3
+    s3.start()
+    service.init("--store", "s3://no-such-bucket/p")
+    (device,) = service.add_devices(1)
+    service.start()
+    assert "bucket" in service.problems()["store_denied"]
+    refused = _put(service, device)
+    assert refused.status == 503
+    swept = service.run("sweep")
+    assert swept.returncode in (0, 1)
+    checked = service.run("check")
+    assert checked.returncode == 1
+    assert "bucket" in checked.stderr
+    assert service.stop() == 0
+
+
+def test_a_store_that_hangs(on_s3: Service, s3: S3Server) -> None:
+    """Neither readiness nor a stop waits for it much longer than their own bounds."""
+    service = on_s3
+    s3.start()
+    service.init("--store", f"s3://{BUCKET}/p")
+    service.configure(ingest_stop_deadline_s=2)
+    (device,) = service.add_devices(1)
+    kept = Acknowledged()
+    service.start()
+    with Load([Uploader(service, device, kept)]):
+        until(lambda: len(kept.chunks) > 20, "chunks are acknowledged")
+        s3.pause()
+        until(lambda: service.by_worker("clipkeep_ingest_budget_bytes").get("w0"), "chunks wait for it")
+        began_s = time.monotonic()
+        assert service.get("/healthz").status == 200
+        assert service.get("/readyz").status == 503
+        assert service.stop() == 0
+        assert time.monotonic() - began_s < 20, (
+            "a store call may take a minute to fail; nobody waits for that"
+        )
+    s3.resume()
+    service.start()
+    assert_all_kept(service, kept)
+    assert service.stop() == 0
