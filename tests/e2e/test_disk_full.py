@@ -1,0 +1,142 @@
+"""A full disk: uploads are refused, nothing is acknowledged that is not there, and all heals with the space."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_body
+from tests.e2e.service import Device, Reply, Service, until
+
+pytestmark = pytest.mark.e2e
+
+MIB = 1 << 20
+FULL = ("store_unavailable", "not_stored")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 128 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "clipkeep-test", str(disk)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip(f"mounting a file system is not permitted here: {done.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def put(service: Service, device: Device) -> Reply:
+    now_ms = int(time.time() * 1000)
+    return service.put(device, now_ms, chunk_body(device.number, now_ms, 300))
+
+
+def assert_refused(reply: Reply) -> None:
+    assert reply.status == 503
+    assert reply.code in FULL
+    assert int(reply.headers["Retry-After"]) > 0
+
+
+def test_the_store_s_disk(service: Service, small_disk: Path) -> None:
+    service.init("--store", (small_disk / "objects").as_uri())
+    devices = service.add_devices(2)
+    kept = Acknowledged()
+    service.start()
+    ballast = small_disk / "ballast"
+    with Load([Uploader(service, device, kept) for device in devices]):
+        until(lambda: len(kept.chunks) > 20, "chunks are acknowledged")
+        fill(ballast)
+        refusals = kept.answers[503]
+        until(lambda: kept.answers[503] > refusals + 5, "uploads are refused")
+        until(lambda: service.problems(), "readyz says so", every_s=0.02)
+        ballast.unlink()
+        stored = len(kept.chunks)
+        until(lambda: len(kept.chunks) > stored + 10, "it has healed by itself")
+        until(lambda: not service.problems(), "readyz says so")
+    assert_all_kept(service, kept)
+    assert service.command("check", "--deep")["broken"] == []
+    assert service.stop() == 0
+
+
+def fill(ballast: Path) -> None:
+    """Take all space that is left."""
+    with ballast.open("wb", buffering=0) as file:
+        block = bytes(MIB)
+        while block:
+            try:
+                file.write(block)
+            except OSError:
+                block = block[: len(block) // 2]
+
+
+def limit_file_size(service: Service, size_bytes: int) -> None:
+    """No process of the service can make a file longer than this: what a full disk does, without a disk.
+
+    RLIMIT_FSIZE makes such a write fail with EFBIG, as a full disk does with ENOSPC.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for pid in (service.pid, *service.children().values()):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size_bytes, hard))
+
+
+@pytest.mark.parametrize("size_bytes", [0, 4096, 2 * MIB], ids=["nothing", "a page", "2 MiB"])
+def test_no_file_can_grow(service: Service, size_bytes: int) -> None:
+    """Neither objects nor catalog nor key store nor counters can be written."""
+    service.init()
+    service.configure(segments_linger_ms=20)
+    devices = service.add_devices(3)
+    kept = Acknowledged()
+    service.start(workers=2)
+    started = service.children()
+    with Load([Uploader(service, device, kept, packets=(500, 1500), depth=8) for device in devices]):
+        until(lambda: len(kept.chunks) > 20, "chunks are acknowledged")
+        limit_file_size(service, size_bytes)
+        until(lambda: kept.answers[503] > 20, "uploads are refused")
+        assert service.get("/healthz").status == 200
+        assert service.get("/metrics").status == 200
+        limit_file_size(service, resource.RLIM_INFINITY)
+        stored = len(kept.chunks)
+        until(lambda: len(kept.chunks) > stored + 20, "it has healed by itself")
+        until(lambda: not service.problems(), "readyz says so")
+    assert service.children() == started, "no process has died of it"
+    assert_all_kept(service, kept)
+    assert service.command("check", "--deep")["broken"] == []
+    assert service.stop() == 0
+
+
+def test_the_catalog_s_disk(service: Service, tmp_path: Path, small_disk: Path) -> None:
+    """Catalog, keys and counters on a full disk, objects on another."""
+    service.data = small_disk / "data"
+    service.init("--store", (tmp_path / "objects").as_uri())
+    devices = service.add_devices(2)
+    kept = Acknowledged()
+    service.start()
+    started = service.children()
+    with Load([Uploader(service, device, kept) for device in devices]):
+        until(lambda: len(kept.chunks) > 20, "chunks are acknowledged")
+        fill(small_disk / "ballast")
+        # Until then the catalog goes on in the space that it has.
+        until(lambda: kept.answers[503] > 5, "uploads are refused", 60)
+        full = service.run("device", "add", "--count", "1000", "--json")
+        assert full.returncode == 1
+        assert "unavailable" in full.stderr
+        assert service.children() == started
+        os.unlink(small_disk / "ballast")
+        stored = len(kept.chunks)
+        until(lambda: len(kept.chunks) > stored + 20, "it has healed by itself")
+        until(lambda: not service.problems(), "readyz says so")
+    assert_all_kept(service, kept)
+    assert service.command("check", "--deep")["broken"] == []
+    assert service.stop() == 0
