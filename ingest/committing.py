@@ -6,6 +6,7 @@ everything that waits into one catalog transaction. Only then are its chunks ans
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,7 +93,7 @@ class Committer:
                 waiting.verdicts = verdict
         except ClipkeepError as error:
             for waiting in batch:
-                waiting.error = error
+                waiting.error = copy.copy(error)  # one each: a raised error collects its task's traceback
         finally:
             for waiting in batch:
                 waiting.finished.set()
@@ -272,18 +273,23 @@ class Uploads:
         """Chunks timed by arrival that met another chunk at their millisecond, with their plaintext."""
         moved = []
         for ordinal, chunk in enumerate(segment.chunks):
-            if outcomes[ordinal] == Verdict.CONFLICT and chunk.by_arrival:
-                row = index[ordinal]
-                start = int(row["offset"])
-                stored = bytes(memoryview(body)[start : start + chunk.length + TAG_BYTES])
-                cipher = await self._keyring.load(
-                    KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on))
-                )
-                plaintext = decrypt_chunk(
-                    cipher, row["nonce"].tobytes(), stored, device=chunk.device, capture_ms=chunk.capture_ms
-                )
-                moved.append((chunk, plaintext))
+            if outcomes[ordinal] != Verdict.CONFLICT or not chunk.by_arrival:
+                continue
+            try:
+                moved.append((chunk, await self._plaintext(chunk, index[ordinal], body)))
+            except KeyDestroyed:
+                outcomes[ordinal] = Verdict.ERASED
+            except ClipkeepError as error:
+                _log.warning("chunk_not_moved_on", code=error.code, detail=str(error))
+                outcomes[ordinal] = Verdict.RECLAIMED  # nothing of it is stored: to be sent again
         return moved
+
+    async def _plaintext(self, chunk: Chunk, row: np.void, body: bytearray) -> bytes:
+        start = int(row["offset"])
+        stored = bytes(memoryview(body)[start : start + chunk.length + TAG_BYTES])
+        cipher = await self._keyring.load(KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on)))
+        nonce = row["nonce"].tobytes()
+        return decrypt_chunk(cipher, nonce, stored, device=chunk.device, capture_ms=chunk.capture_ms)
 
     async def _pack_again(self, chunk: Chunk, plaintext: bytes) -> None:
         chunk.capture_ms += 1
@@ -291,5 +297,6 @@ class Uploads:
             await self.pack(chunk, memoryview(plaintext))
         except KeyDestroyed:
             chunk.done(Verdict.ERASED)
-        except WorldError:
+        except ClipkeepError as error:
+            _log.warning("chunk_not_moved_on", code=error.code, detail=str(error))
             chunk.done(None)
