@@ -19,6 +19,7 @@ import trio
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
+from ingest.next_month import NextMonth
 from ingest.packing import Chunk, OpenSegment, Packer
 from ingest.stats import Stats
 from storage.catalog import Catalog, PreparedKey, SegmentCommit, Verdict
@@ -139,6 +140,7 @@ class Uploads:
         self.answered: Callable[[], None] = lambda: None
         """Called once after each group of chunks was answered."""
         self._committer = Committer(catalog, clock)
+        self._next_month = NextMonth(keyring)
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
         self._nursery: trio.Nursery | None = None
@@ -152,6 +154,7 @@ class Uploads:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self._committer.run)
+            await nursery.start(self._next_month.run)
             nursery.start_soon(self._seal_lingering)
             task_status.started()
 
@@ -187,6 +190,7 @@ class Uploads:
             await self._room.park()
         now_s = trio.current_time()
         self.packer.add(cipher, chunk, body, now_s)
+        self._next_month.seen(key_id, chunk.expires_on)
         if not self._opened.is_set():
             self._opened.set()
 
