@@ -264,6 +264,7 @@ class Sweep:
         with self._lease():
             plan = self.plan(allow_bulk=allow_bulk)
             report = SweepReport(started_ms=plan.now_ms, held_back_devices=len(plan.held_back))
+            self._entitlements.replay()  # a pass that was killed may have left a row unfinished
             self._expire(plan, report)
             self._reclaim(plan, report)
             self._erase(plan, report)
@@ -271,6 +272,7 @@ class Sweep:
             self._renew()
             with _noted(report):
                 report.destroyed_keys += self._key_store.destroy_months(plan.destroy_keys_through)
+            self._renew()
             report.finished_ms = self._clock.now_ms()
             self._catalog.record_sweep(report.as_dict(), now_ms=report.finished_ms)
             return report

@@ -1,0 +1,274 @@
+"""All of a data folder's stores with a clock set by hand: what the tests of retention act on and look into."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from retention.bitmap import ERASED, SUSPENDED, TERMINATED, EntitlementBitmap
+from retention.entitlements import Entitlements
+from retention.erasure import mark_renewed, mark_terminated
+from retention.sweep import Sweep, SweepLimits
+from storage.catalog import Catalog, ChunkRow, DeviceFacts, PlanRow, PreparedKey, SegmentCommit, Verdict
+from storage.checksums import crc32, crc64nvme
+from storage.days import MS_PER_DAY, day_of_ms, month_of_day, ms_of_day
+from storage.errors import CorruptError
+from storage.faults import FaultyStore
+from storage.keys import KeyId, KeyStore
+from storage.local import LocalStore
+from storage.memory import MemoryStore
+from storage.objects import ObjectStore
+from storage.segment import TAG_BYTES, SegmentWriter, buffer_bytes, decrypt_chunk
+from storage.sqlite import SqliteCatalog
+
+TODAY = 20_254  # 2025-06-15
+NOON = ms_of_day(TODAY) + MS_PER_DAY // 2
+HOUR = 3_600_000
+WEEK = 7
+ROWS = 100
+
+SLACK_MS, DELAY_MS, TTL_MS, GRACE_DAYS, SKEW_MS, LEASE_MS, RETRY_MS = (
+    *(900_000, 3_600_000, 600_000),
+    *(3, 300_000, 60_000, 300_000),
+)
+LIMITS = SweepLimits(
+    expiry_slack_ms=SLACK_MS,
+    delete_delay_ms=DELAY_MS,
+    prepare_ttl_ms=TTL_MS,
+    lapse_grace_days=GRACE_DAYS,
+    max_clock_skew_ms=SKEW_MS,
+    bulk_limit=1000,
+    lease_ms=LEASE_MS,
+    retry_ms=RETRY_MS,
+)
+
+_nonces = itertools.count(time.time_ns())
+
+
+class HandClock:
+    """Time passes when it is told to."""
+
+    def __init__(self, ms: int = NOON) -> None:
+        self.ms = ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+
+@contextmanager
+def fast_folder() -> Iterator[Path]:
+    """A folder in memory, where the system has that: fsync is what these tests would wait for most."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with TemporaryDirectory(prefix="clipkeep-test-", dir=memory) as folder:
+        yield Path(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A chunk whose bytes an attacker has copied, with all that is needed to read them but the key."""
+
+    device: int
+    capture_ms: int
+    key_id: KeyId
+    nonce: bytes
+    stored: bytes
+
+
+def content(device: int, capture_ms: int) -> bytes:
+    return f"{device} at {capture_ms}, ".encode() * 20
+
+
+class World:
+    """See the module docstring.
+
+    Args:
+        folder: empty, or one that another World made: a crashed process is then looked at by the next.
+        local: objects in the folder instead of in memory.
+    """
+
+    def __init__(self, folder: Path, *, clock_ms: int = NOON, local: bool = False) -> None:
+        new = not (folder / "keys").exists()
+        if new:
+            KeyStore.create(folder / "keys").close()
+            SqliteCatalog.create(folder / "catalog.db").close()
+            EntitlementBitmap.create(folder / "bitmap", ROWS)
+        self.folder = folder
+        self.clock = HandClock(clock_ms)
+        self.key_store = KeyStore.open(folder / "keys")
+        self.catalog: Catalog = SqliteCatalog.open(folder / "catalog.db")
+        self.bitmap = EntitlementBitmap.open(folder / "bitmap", writable=True)
+        self.memory = MemoryStore()
+        inner: ObjectStore = LocalStore(folder / "objects", create=new) if local else self.memory
+        self.store = FaultyStore(inner, sleep=time.sleep)
+        self.kept: list[Kept] = []
+        if new:
+            self.entitlements.recover()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bitmap.close()
+        self.catalog.close()
+        self.key_store.close()
+
+    @property
+    def entitlements(self) -> Entitlements:
+        return Entitlements(self.catalog, self.bitmap, self.clock)
+
+    # --- devices ----------------------------------------------------------------------------------------------
+
+    def add(self, *plans: PlanRow) -> int:
+        """A device; without a plan one that is entitled from 100 days ago on, with a week of storage."""
+        rows = plans or (monthly(TODAY - 100),)
+        return self.entitlements.add_devices(1, account=1, plans=rows)[0].device
+
+    def change(self, device: int, change: Callable[[DeviceFacts], DeviceFacts]) -> DeviceFacts:
+        return self.entitlements.change(device, change, what="test")
+
+    def renew(self, device: int, plan: PlanRow) -> DeviceFacts:
+        """As `plan start` does."""
+        return self.change(device, lambda facts: replace(mark_renewed(facts), plans=(*facts.plans, plan)))
+
+    def terminate(self, device: int, *, erase: bool = False) -> DeviceFacts:
+        """As `device terminate` does, killed before it destroys keys."""
+        return self.change(device, lambda f: mark_terminated(f, now_ms=self.clock.ms, erase=erase))
+
+    # --- chunks -----------------------------------------------------------------------------------------------
+
+    def keep(self, chunks: Iterable[tuple[int, int]], *, expires_on: int | None = None) -> str:
+        """Store (device, capture_ms) chunks in one segment, as ingest does; return its key."""
+        commit, prepared = self.put(chunks, expires_on=expires_on)
+        [verdicts] = self.catalog.commit([commit], now_ms=self.clock.ms)
+        assert set(verdicts.tolist()) == {Verdict.STORED}
+        return prepared.key
+
+    def put(
+        self, chunks: Iterable[tuple[int, int]], *, expires_on: int | None = None
+    ) -> tuple[SegmentCommit, PreparedKey]:
+        """Store an object that is not committed yet."""
+        chunks = list(chunks)
+        if expires_on is None:
+            expires_on = max(day_of_ms(capture_ms) for _, capture_ms in chunks) + WEEK + 1
+        [prepared] = self.catalog.prepare(
+            worker="w0", class_days=31, expires_on=expires_on, count=1, now_ms=self.clock.ms
+        )
+        writer = SegmentWriter(bytearray(buffer_bytes(1000 * len(chunks))))
+        for device, capture_ms in chunks:
+            key_id = KeyId(device, self.catalog.device(device).erase_epoch, month_of_day(expires_on))
+            data = content(device, capture_ms)
+            writer.append(
+                AESGCM(self.key_store.ensure([key_id])[key_id]),
+                next(_nonces).to_bytes(12, "little"),
+                data,
+                device=device,
+                capture_ms=capture_ms,
+                epoch=key_id.epoch,
+                duration_ms=2000,
+                crc32=crc32(data),
+                crc64=crc64nvme(data),
+                media=1,
+            )
+        index = writer.index()
+        body, crc = writer.seal(class_days=31, expires_on=expires_on, segment_id=prepared.segment_id)
+        self.store.inner.put(prepared.key, body, crc)
+        for row in index:
+            stop = int(row["offset"]) + int(row["length"]) + TAG_BYTES
+            key_id = KeyId(int(row["device"]), int(row["epoch"]), month_of_day(expires_on))
+            stored = bytes(body[int(row["offset"]) : stop])
+            self.kept.append(
+                Kept(key_id.device, int(row["capture_ms"]), key_id, row["nonce"].tobytes(), stored)
+            )
+        return SegmentCommit(prepared.segment_id, expires_on, len(body), crc, index), prepared
+
+    def read(self, device: int, capture_ms: int) -> bytes | None:
+        """The chunk, asked for as playback asks; None when it is not served."""
+        today = self.entitlements.today()
+        flags, _, _, _, today_ok, _ = self.bitmap.probe(device, today, today)
+        if not today_ok or flags & (SUSPENDED | TERMINATED | ERASED):
+            return None
+        row = self.catalog.chunk(device, capture_ms)
+        return None if row is None or row.expires_on <= today else self.decrypted(row)
+
+    def decrypted(self, row: ChunkRow) -> bytes | None:
+        key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
+        key = self.key_store.get_each([key_id])[key_id]
+        if not isinstance(key, bytes):
+            return None
+        stored = self.store.inner.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
+        return decrypt_chunk(AESGCM(key), row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
+
+    def serves(self, device: int, *captures_ms: int) -> list[bool]:
+        """For each capture whether it is served, byte for byte."""
+        found = [self.read(device, capture_ms) for capture_ms in captures_ms]
+        for capture_ms, data in zip(captures_ms, found, strict=True):
+            assert data in (None, content(device, capture_ms))
+        return [data is not None for data in found]
+
+    def attacked(self) -> set[tuple[int, int]]:
+        """(device, capture_ms) of all that can be decrypted from copied bytes and whatever keys are left."""
+        found = set()
+        for kept in self.kept:
+            key = self.key_store.get_each([kept.key_id])[kept.key_id]
+            if isinstance(key, bytes):
+                try:
+                    decrypt_chunk(
+                        AESGCM(key),
+                        kept.nonce,
+                        kept.stored,
+                        device=kept.device,
+                        capture_ms=kept.capture_ms,
+                    )
+                except CorruptError:
+                    continue
+                found.add((kept.device, kept.capture_ms))
+        return found
+
+    # --- sweeps -----------------------------------------------------------------------------------------------
+
+    def sweep(self, **changed: Any) -> Sweep:
+        """A sweep; keywords change its limits, or its parts `catalog`, `store` and `key_store`."""
+        parts = {
+            name: changed.pop(name, getattr(self, name))
+            for name in ("catalog", "store", "key_store", "bitmap")
+        }
+        return Sweep(clock=self.clock, limits=replace(LIMITS, **changed), **parts)
+
+    def objects(self) -> set[str]:
+        return {info.key for info in self.store.inner.list("")}
+
+    def states(self) -> dict[str, str]:
+        """Key to the state that the catalog says."""
+        return {row.key: row.state.name for row in self.catalog.segments()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything that lasts, to say that nothing changed."""
+        devices = self.catalog.devices()
+        return {
+            "objects": self.objects(),
+            "segments": self.catalog.segments(),
+            "rows": [list(self.catalog.day_rows(row.expires_on)) for row in self.catalog.segments()],
+            "devices": devices,
+            "bitmap": [self.bitmap.read(facts.device) for facts in devices],
+            "header": (self.bitmap.last_change, self.bitmap.closed_through, self.bitmap.unfinished),
+            "keys": self.key_store.count(),
+            "totals": self.catalog.totals(),
+            "reports": self.catalog.last_sweep(),
+            "changes": self.catalog.newest_change(),
+        }
+
+
+def monthly(starts_on: int, ends_on: int | None = None, days: int = WEEK) -> PlanRow:
+    return PlanRow(0, "monthly", starts_on, ends_on, days)
