@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from storage.errors import ClipkeepError
 STALE_MS = 10_000
 """A worker that has not published for so long is not counted as up."""
 
+_PUBLISHED = {"at_ms", "problem", *(field.name for field in fields(Stats))}
+
 
 def publish(path: Path, stats: Stats, *, now_ms: int, problem: str) -> None:
     """Write a worker's counters: whole or not at all, no more durable than a metric need be."""
@@ -39,13 +41,15 @@ def publish(path: Path, stats: Stats, *, now_ms: int, problem: str) -> None:
 
 
 def published(run: Path) -> dict[str, dict[str, Any]]:
-    """What every worker published last, by its name. Unreadable files are left out."""
+    """What every worker published last, by its name. Files that are not whole are left out."""
     found = {}
     for path in sorted(run.glob("*.json")):
         try:
-            found[path.stem] = json.loads(path.read_text())
+            values = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
+        if isinstance(values, dict) and values.keys() >= _PUBLISHED:
+            found[path.stem] = values
     return found
 
 
