@@ -205,6 +205,7 @@ class Entitlements:
 
         To be called every day; days on which nobody did are made good.
         """
+        self.replay()
         on = self.today()
         needing = {int(n) for n in self._bitmap.devices_needing_roll(on, ROLL_HORIZON_DAYS)}
         for day in range(on - OLDEST_ROW_DAYS + 1, on + 1):
