@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.catalog import PreparedKey, SegmentCommit
+from storage.catalog import ChunkRow, PreparedKey, SegmentCommit
 from storage.days import MS_PER_DAY, month_of_day
 from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.keys import KeyId
 from storage.objects import ObjectStore
-from storage.segment import TAG_BYTES, decrypt_chunk, parse_segment
+from storage.segment import TAG_BYTES, decrypt_chunk
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.database import Database
 
@@ -72,6 +73,9 @@ class FaultyCatalog(SqliteCatalog):
         self.commits: list[int] = []
         """How many segments each commit had."""
         self.released: list[int] = []
+        self.commit_open = threading.Event()
+        """Cleared, it holds commits up."""
+        self.commit_open.set()
 
     def prepare(
         self, *, worker: str, class_days: int, expires_on: int, count: int, now_ms: int
@@ -89,6 +93,7 @@ class FaultyCatalog(SqliteCatalog):
         self.released += segment_ids
 
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
+        assert self.commit_open.wait(10)
         self._fail("commit", "before")
         verdicts = super().commit(segments, now_ms=now_ms)
         self.commits.append(len(segments))
@@ -100,20 +105,11 @@ class FaultyCatalog(SqliteCatalog):
             raise CatalogUnavailable("injected: the catalog does not answer")
 
 
-def stored_chunks(store: ObjectStore) -> dict[tuple[int, int], bytes]:
-    """Every chunk of every object in the store, decrypted with `key_bytes`: what a reader without a catalog finds.
+def read_chunk(store: ObjectStore, row: ChunkRow) -> bytes:
+    """What a reader gets for a chunk row, its key made by `key_bytes`.
 
-    Invariant 11 on the way: a chunk decrypts as its own device and time only.
+    Invariant 11 on the way: it decrypts as the row's own device and time only.
     """
-    found = {}
-    for info in store.list(""):
-        data = store.get_range(info.key, 0, info.size_bytes)
-        footer, index = parse_segment(data, subject=info.key)
-        for row in index:
-            device, capture_ms, start = int(row["device"]), int(row["capture_ms"]), int(row["offset"])
-            stored = data[start : start + int(row["length"]) + TAG_BYTES]
-            cipher = AESGCM(key_bytes(KeyId(device, int(row["epoch"]), month_of_day(footer.expires_on))))
-            found[device, capture_ms] = decrypt_chunk(
-                cipher, row["nonce"].tobytes(), stored, device=device, capture_ms=capture_ms
-            )
-    return found
+    stored = store.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
+    cipher = AESGCM(key_bytes(KeyId(row.device, row.epoch, month_of_day(row.expires_on))))
+    return decrypt_chunk(cipher, row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
