@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
+from http.client import HTTPConnection
 
 import pytest
 
@@ -15,6 +17,8 @@ pytestmark = pytest.mark.e2e
 
 LONG_LINGER_MS = 3000
 """So that what was sent is certainly not yet answered when the stop begins."""
+DOWNLOADED = 40
+"""Chunks of 750 kB: far more than sockets hold."""
 
 
 def request(device: Device, capture_ms: int, packets: int = 100) -> bytes:
@@ -63,8 +67,6 @@ def test_a_second_signal_changes_nothing(service: Service) -> None:
 
 def test_ctrl_c_reaches_all_processes_and_is_graceful_all_the_same(service: Service) -> None:
     """A terminal sends SIGINT to the whole group; the supervisor's own signal is then the second one."""
-    import os
-
     service.init()
     (device,) = service.add_devices(1)
     service.configure(segments_linger_ms=LONG_LINGER_MS)
@@ -136,3 +138,28 @@ def test_a_stop_while_it_still_starts(service: Service) -> None:
         code = service.stop()
         assert code in (0, 130, -signal.SIGTERM)
         assert service.members() == []
+
+
+def test_a_download_under_way_finishes(service: Service) -> None:
+    service.init()
+    (device,) = service.add_devices(1)
+    service.start()
+    body = chunk_body(device.number, 0, 4000)
+    now_ms = int(time.time() * 1000)
+    for i in range(DOWNLOADED):
+        assert service.put(device, now_ms - i, body).status == 201
+    token = service.viewer_token(device.number)
+    connection = HTTPConnection(*service.api, timeout=60)
+    try:
+        url = f"/v1/devices/{device.number}/clip.ts?from={now_ms - 1000}&to={now_ms + 1}&token={token}"
+        connection.request("GET", url)
+        answer = connection.getresponse()
+        read = len(answer.read(1 << 16))
+        service.send(signal.SIGTERM)
+        time.sleep(1)
+        while piece := answer.read(1 << 20):
+            read += len(piece)
+        assert read == DOWNLOADED * len(body)
+    finally:
+        connection.close()
+    assert service.wait() == 0

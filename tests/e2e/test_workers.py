@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,14 @@ def test_both_take_connections_and_nothing_is_lost(service: Service) -> None:
             "both workers have connections",
         )
         until(lambda: len(kept.chunks) > 20 * CONNECTIONS, "chunks are acknowledged")
+        # What a running service has under way is no fault, and nobody's to take away.
+        assert service.command("check", "--deep")["broken"] == []
+        assert service.command("sweep")["deleted_objects"] == 0
+        assert service.command("catalog", "rebuild") | {"segments": 0} == {
+            "segments": 0,
+            "chunks": 0,
+            "unreadable": {},
+        }
     assert_all_kept(service, kept)
     counted = until(
         lambda: (
@@ -152,15 +161,23 @@ def test_a_lapse_denies_everywhere_at_once(service: Service) -> None:
     assert service.stop() == 0
 
 
-def test_two_services_on_one_folder_or_port_are_refused(service: Service) -> None:
+def test_a_second_service_on_one_folder_or_port_is_refused(service: Service, tmp_path: Path) -> None:
     service.init()
+    (device,) = service.add_devices(1)
     service.start()
     free = "127.0.0.1:0"
     again = service.run("serve", "--ingest", free, "--api", free)
     assert again.returncode == 1
     assert "busy" in again.stderr
-    taken = service.run("serve", "--ingest", f"127.0.0.1:{service.ingest[1]}", "--api", free)
-    assert taken.returncode == 1
-    assert "--ingest" in taken.stderr
-    until(lambda: not service.problems(), "the one that runs is as ready as before")
+    (tmp_path / "other").mkdir()
+    with Service(tmp_path / "other") as other:
+        other.init()
+        for option, taken in (("--ingest", service.ingest), ("--api", service.api)):
+            addresses = {"--ingest": free, "--api": free, option: f"127.0.0.1:{taken[1]}"}
+            refused = other.run("serve", *(word for pair in addresses.items() for word in pair))
+            assert refused.returncode == 1
+            assert option in refused.stderr
+    assert service.problems() == {}, "the one that runs is not disturbed"
+    now_ms = int(time.time() * 1000)
+    assert service.put(device, now_ms, chunk_body(device.number, now_ms, 20)).status == 201
     assert service.stop() == 0
