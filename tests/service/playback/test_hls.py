@@ -1,4 +1,4 @@
-"""service.hls: the rules of RFC 8216 as properties, and a stock ffmpeg as the player.
+"""service.playback.hls: the rules of RFC 8216 as properties, and a stock ffmpeg as the player.
 
 `parsed` is a small reader of its own, by the RFC and not by the renderer. For live playlists the tests hold
 the successive playlists of one viewing next to each other, as a player does.
@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.media import Media, duration_ms
-from service.hls import EMPTY_TARGET_S, ListedChunk, Span, live_window, playlist, rfc3339, spans
+from service.playback.hls import EMPTY_TARGET_S, ListedChunk, Span, live_window, playlist, rfc3339, spans
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,82 @@
+"""What went wrong, as answers: one shape for all, and nothing of the inside in it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from ingest import answers
+from service.api.responses import problem
+from service.playback import Refused
+from storage.errors import ClipkeepError, KeyDestroyed, StoreDenied, StoreUnavailable, WorldError
+
+_SAME_AS_INGEST = (
+    answers.BAD_TOKEN,
+    answers.SUSPENDED,
+    answers.TERMINATED,
+    answers.PLAN_LAPSED,
+    answers.EXPIRED,
+    answers.OVERLOADED,
+)
+STATUS_OF = {answer.code: answer.status for answer in _SAME_AS_INGEST} | {
+    "erased": 403,
+    "not_found": 404,
+    "only_mp4": 404,
+    "range_too_large": 400,
+}
+"""Status of each code that `Refused` carries."""
+
+_log = structlog.get_logger("api")
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Every error that leaves a handler is answered from here."""
+    app.add_exception_handler(ClipkeepError, _on_clipkeep_error)
+    app.add_exception_handler(RequestValidationError, _on_malformed)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ClipkeepError)
+    match error:
+        case Refused():
+            return problem(STATUS_OF[error.code], error.code, error.detail)
+        case KeyDestroyed():
+            return problem(410, answers.DELETED.code, "this recording was erased and can't be read by anyone")
+        case StoreUnavailable() | StoreDenied():
+            _log.warning("store_unavailable", code=error.code)
+            return problem(503, answers.STORE_DOWN.code, answers.STORE_DOWN.detail)
+        case WorldError():
+            _log.warning("unavailable", code=error.code)
+            return problem(503, error.code, "something that is needed can't be reached; try again")
+        case _:
+            _log.error("failed", code=error.code)
+            return problem(500, error.code, "this can't be read; the operator's log says more")
+
+
+async def _on_malformed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return problem(400, "malformed", f"{place}: {first['msg']}")
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """What the router has to say."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return problem(404, "not_found", "there is no such page; /docs tells which there are")
+    phrase = HTTPStatus(error.status_code).phrase
+    # The router knows one method of a page at a time, and so do its headers.
+    headers = {"Allow": "GET, HEAD"} if error.status_code == 405 else {}
+    return problem(error.status_code, phrase.lower().replace(" ", "_"), phrase, headers)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    _log.error("bug", exc_info=error)
+    return problem(500, "internal", "a fault of the service; the operator's log says more")

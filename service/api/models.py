@@ -1,0 +1,45 @@
+"""What is answered in JSON, as the OpenAPI document shows it. Listings are written without going through these."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+
+class Problem(BaseModel):
+    """Every refusal and every failure."""
+
+    error: Annotated[str, Field(description="stable code, for programs", examples=["plan_lapsed"])]
+    detail: Annotated[str, Field(description="what happened and what to do, for people")]
+
+
+class NotReady(Problem):
+    problems: Annotated[dict[str, str], Field(description="by component")]
+
+
+class RecordedChunk(BaseModel):
+    capture_ms: Annotated[int, Field(description="Unix ms")]
+    duration_ms: int
+    length_bytes: int
+    content_type: Annotated[str, Field(examples=["video/mp2t", "video/mp4"])]
+    expires_on: Annotated[str, Field(description="UTC date of the first day on which it is no longer served")]
+    url: Annotated[str, Field(description="relative to this listing; without a token")]
+
+
+class RecordedSpan(BaseModel):
+    """A stretch of recording without a gap."""
+
+    from_ms: Annotated[int, Field(description="Unix ms")]
+    to_ms: Annotated[int, Field(description="Unix ms, the first moment after it")]
+    length_bytes: int
+    chunks: list[RecordedChunk]
+
+
+class Recordings(BaseModel):
+    device: int
+    spans: list[RecordedSpan]
+    next: Annotated[
+        int | None,
+        Field(description="`from` of the next page, null after the last"),
+    ]

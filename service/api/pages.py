@@ -1,0 +1,130 @@
+"""The pages: one handler each, which asks playback and words its answer. `app` says where they are."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import trio
+from fastapi import Header, Request, Response
+
+from service.api.asking import (
+    Asks,
+    CaptureMs,
+    Encodings,
+    FromMs,
+    Limit,
+    MaybeFromMs,
+    MaybeToMs,
+    ToMs,
+    check_order,
+    part_of,
+    takes_gzip,
+)
+from service.api.responses import (
+    PLAYLIST_TYPE,
+    RETRY,
+    ChunkResponse,
+    ExportResponse,
+    as_json,
+    as_text,
+    etag,
+    listing,
+    problem,
+)
+from service.api.services import ApiServices
+from service.playback import MAX_TIME_MS, Playback
+
+
+class Pages:
+    """The handlers. Each docstring is a description in the OpenAPI document."""
+
+    def __init__(self, services: ApiServices, playback: Playback) -> None:
+        self._services = services
+        self._playback = playback
+        self._metrics_thread = trio.CapacityLimiter(1)
+
+    async def recordings(
+        self,
+        viewer: Asks,
+        from_ms: FromMs = 0,
+        to_ms: ToMs = MAX_TIME_MS,
+        limit: Limit = None,
+        accept_encoding: Encodings = "",
+    ) -> Response:
+        """Contiguous spans of recording and their chunks, by capture time. A span that does not end with its page
+        goes on in the next one."""
+        check_order(from_ms, to_ms)
+        finish = partial(listing, viewer.device, takes_gzip(accept_encoding))
+        limit = limit or self._services.page_chunks
+        return await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
+
+    async def playlist(
+        self,
+        viewer: Asks,
+        from_ms: MaybeFromMs = None,
+        to_ms: MaybeToMs = None,
+        accept_encoding: Encodings = "",
+    ) -> Response:
+        """HLS of the MPEG-TS chunks. With `to` the recording of that range, complete; without it live, where
+        `from` is the earliest time listed. Segment URLs carry the token of this request."""
+        finish = partial(as_text, PLAYLIST_TYPE, takes_gzip(accept_encoding))
+        if to_ms is None:
+            return await self._playback.listings.live(viewer, from_ms, finish=finish)
+        check_order(from_ms or 0, to_ms)
+        return await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
+
+    async def chunk(
+        self,
+        request: Request,
+        viewer: Asks,
+        capture_ms: CaptureMs,
+        range_: Annotated[
+            str | None, Header(alias="Range", description="one range of bytes; several are ignored")
+        ] = None,
+    ) -> Response:
+        """One chunk as it was uploaded."""
+        row = await self._playback.chunks.find(viewer, capture_ms)
+        part = part_of(row.length, etag(row), range_, request.headers.get("if-range"))
+        if part is None:
+            headers = {"Content-Range": f"bytes */{row.length}"}
+            detail = f"the chunk has {row.length} bytes"
+            return problem(416, "range_not_satisfiable", detail, headers)
+        if request.method == "HEAD":
+            await self._playback.chunks.readable(viewer, row)
+            return ChunkResponse(row, part, None)
+        return ChunkResponse(row, part, await self._playback.chunks.read(viewer, row))
+
+    async def clip(self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs) -> Response:
+        """The MPEG-TS chunks of a range, one after the other, to keep as a file. MP4 chunks are left out. The
+        connection breaks before `Content-Length` bytes have come when the right to them ends half-way."""
+        check_order(from_ms, to_ms)
+        export = await self._playback.exports.plan(viewer, from_ms, to_ms)
+        if request.method == "HEAD":
+            await export.probe()
+            return ExportResponse(export, viewer.device)
+        try:
+            await export.open()
+        except BaseException:
+            export.close()
+            raise
+        return ExportResponse(export, viewer.device)
+
+    async def healthz(self) -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok"}
+
+    async def readyz(self) -> Response:
+        """Whether the service can do its work; else what is wrong."""
+        problems = await self._services.ready()
+        if not self._playback.running:
+            problems = problems | {"keyring": "data keys are not being read"}
+        if not problems:
+            return as_json(200, {"status": "ready"})
+        detail = "; ".join(f"{component}: {what}" for component, what in problems.items())
+        return as_json(503, {"error": "not_ready", "detail": detail, "problems": problems}, RETRY)
+
+    async def metrics(self) -> Response:
+        """Figures for Prometheus."""
+        text = await trio.to_thread.run_sync(self._services.metrics, limiter=self._metrics_thread)
+        return Response(text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -1,0 +1,172 @@
+"""What is answered: chunks, exports, listings, refusals. Answers are whole, with their length, so that one which
+breaks off half-way can be told from one that ended, by any client. All carry `Cache-Control: no-store`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import structlog
+import trio
+from fastapi import Response
+from isal import igzip
+from starlette.types import Receive, Scope, Send
+
+from ingest import answers
+from ingest.media import Media
+from service.playback import Export, Page, ReadChunk
+from storage.catalog import ChunkRow
+from storage.days import to_date
+from storage.errors import ClipkeepError
+
+GZIP_FROM_BYTES = 1024
+"""Smaller texts go as they are: they fit a packet anyway."""
+PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
+MEDIA_TYPES = {Media.MPEG_TS: "video/mp2t", Media.MP4: "video/mp4"}
+NO_STORE = {"Cache-Control": "no-store"}
+RETRY = {"Retry-After": str(answers.RETRY_AFTER_S)}
+
+_log = structlog.get_logger("api")
+
+
+class ChunkResponse(Response):
+    """A chunk or a part of it, `start <= byte < stop`; without `read`, its headers. Gives its memory back."""
+
+    def __init__(self, row: ChunkRow, part: tuple[int, int], read: ReadChunk | None) -> None:
+        start, stop = part
+        whole = stop - start == row.length
+        headers = {
+            "Content-Type": _content_type(row),
+            "Content-Length": str(stop - start),
+            "Accept-Ranges": "bytes",
+            "ETag": etag(row),
+        }
+        if not whole:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{row.length}"
+        body = b""
+        if read is not None:
+            read.keep(start, stop)
+            body = read.data
+        super().__init__(body, 200 if whole else 206, NO_STORE | headers)
+        self._read = read
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self._read is not None:
+                self._read.release()
+
+
+class ExportResponse(Response):
+    """An opened export; one that was not opened is answered without its body."""
+
+    def __init__(self, export: Export, device: int) -> None:
+        headers = {
+            "Content-Type": MEDIA_TYPES[Media.MPEG_TS],
+            "Content-Length": str(export.length_bytes),
+            "Content-Disposition": f'attachment; filename="device-{device}-{export.from_ms}.ts"',
+        }
+        super().__init__(None, 200, NO_STORE | headers)
+        self._export = export
+        self._device = device
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            return await super().__call__(scope, receive, send)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            finished = False
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+                finished = await self._stream(send)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._export.close()
+        if finished:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        # Else nothing: the server closes the connection of an answer that its application left unfinished.
+
+    async def _stream(self, send: Send) -> bool:
+        """Whether all of it was sent."""
+        sent_bytes = 0
+
+        async def write(data: bytes) -> None:
+            nonlocal sent_bytes
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            sent_bytes += len(data)
+
+        try:
+            await self._export.stream(write)
+        except ClipkeepError as error:
+            _log.warning("export_stopped", device=self._device, code=error.code, sent_bytes=sent_bytes)
+            return False
+        return True
+
+
+async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    """Sending to a client that has gone raises nothing: without this an export would be read to its end."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def listing(device: int, gzip: bool, page: Page) -> Response:
+    """JSON of `Recordings`. Not through the model: that would take four times as long."""
+    spans = [
+        {
+            "from_ms": span.from_ms,
+            "to_ms": span.to_ms,
+            "length_bytes": span.length_bytes,
+            "chunks": [_listed(row) for row in rows],
+        }
+        for span, rows in page.spans
+    ]
+    text = json.dumps({"device": device, "spans": spans, "next": page.next_ms}, separators=(",", ":"))
+    return as_text("application/json", gzip, text)
+
+
+def _listed(row: ChunkRow) -> dict[str, object]:
+    return {
+        "capture_ms": row.capture_ms,
+        "duration_ms": row.duration_ms,
+        "length_bytes": row.length,
+        "content_type": _content_type(row),
+        "expires_on": to_date(row.expires_on).isoformat(),
+        "url": f"chunks/{row.capture_ms}{'.ts' if row.media == Media.MPEG_TS else ''}",
+    }
+
+
+def as_text(content_type: str, gzip: bool, text: str) -> Response:
+    """A text about recordings, compressed when the client takes that. Made in a thread."""
+    body = text.encode()
+    headers = {"Content-Type": content_type, "Vary": "Accept-Encoding"}
+    if gzip and len(body) >= GZIP_FROM_BYTES:
+        body = igzip.compress(body, compresslevel=1)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, headers=NO_STORE | headers)
+
+
+def as_json(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    body = json.dumps(content) + "\n"
+    return Response(body, status, NO_STORE | (headers or {}), "application/json")
+
+
+def problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
+    headers = dict(headers or {})
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        headers |= RETRY
+    return as_json(status, {"error": code, "detail": detail}, headers)
+
+
+def etag(row: ChunkRow) -> str:
+    return f'"{row.crc32:08x}-{row.length:x}"'
+
+
+def _content_type(row: ChunkRow) -> str:
+    # A row may name a medium of a later version.
+    return next(
+        (text for media, text in MEDIA_TYPES.items() if media == row.media), "application/octet-stream"
+    )

@@ -1,0 +1,69 @@
+"""Reading recordings: who may, what there is, and the bytes. No HTTP in here.
+
+`gate` is entitlement, `listing` says what there is (`hls` writes its playlists), `reading` is one chunk, `export`
+many; `memory` bounds them, `services` has the limits.
+
+Entitlement is asked at every read, and once more when the bytes have come back from the store, right before
+they are sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
+that: the row says which erase epoch and expiry day a chunk is of, the bitmap says which are served now.
+
+Blocking calls run in threads, in three groups that don't wait for each other: listings, which take long,
+look-ups of one chunk, and the store.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from ingest.keyring import Keyring
+from service.playback.export import Export, Exports
+from service.playback.gate import Gate, Grant, Viewer
+from service.playback.listing import MAX_TIME_MS, Listings, Page
+from service.playback.memory import Memory
+from service.playback.reading import ChunkReader, ReadChunk
+from service.playback.refusals import Refused
+from service.playback.services import PlaybackServices
+
+__all__ = [
+    "MAX_TIME_MS",
+    "ChunkReader",
+    "Export",
+    "Exports",
+    "Gate",
+    "Grant",
+    "Listings",
+    "Memory",
+    "Page",
+    "Playback",
+    "PlaybackServices",
+    "ReadChunk",
+    "Refused",
+    "Viewer",
+]
+
+
+class Playback:
+    """All reading of one process: `listings`, `chunks` and `exports`. `run` must be running."""
+
+    def __init__(self, services: PlaybackServices) -> None:
+        self._gate = Gate(services.bitmap, services.clock, services.token_secret)
+        self._keyring = Keyring(services.key_store.get_each, max_keys=services.max_keys)
+        self._purge_every_s = services.purge_every_s
+        self.memory = Memory(services.max_bytes_held, services.memory_wait_s)
+        self.listings = Listings(services, self._gate)
+        self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory)
+        self.exports = Exports(services, self.listings, self.chunks)
+        self.running = False
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the key cache, until cancelled. Keys that are over leave it every `purge_every_s`."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._keyring.run)
+            self.running = True
+            try:
+                task_status.started()
+                while True:
+                    await trio.sleep(self._purge_every_s)
+                    self._keyring.purge(self._gate.key_is_live())
+            finally:
+                self.running = False

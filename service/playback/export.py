@@ -1,0 +1,166 @@
+"""Exports: the MPEG-TS chunks of a range as one stream, each asked for and confirmed like one alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from ingest import answers
+from ingest.media import Media
+from service.playback.gate import Viewer
+from service.playback.hls import ListedChunk
+from service.playback.listing import Listings
+from service.playback.reading import ChunkReader, ReadChunk
+from service.playback.refusals import Refused, not_found
+from service.playback.services import PlaybackServices
+from storage.catalog import ChunkRow
+from storage.errors import ClipkeepError
+
+
+class Exports:
+    """The exports of one process. `under_way` counts those that are open, `max_exports` at most."""
+
+    def __init__(self, services: PlaybackServices, listings: Listings, chunks: ChunkReader) -> None:
+        self.services = services
+        self.chunks = chunks
+        self.under_way = 0
+        self._listings = listings
+
+    async def plan(self, viewer: Viewer, from_ms: int, to_ms: int) -> Export:
+        """The MPEG-TS chunks captured in [from_ms, to_ms), to be read one after the other.
+
+        MP4 chunks can't be joined to a stream and are left out.
+
+        Raises:
+            Refused: `not_found`, there is nothing; `only_mp4`; and as `Listings.all`.
+        """
+        listed = await self._listings.all(viewer, from_ms, to_ms)
+        chunks = [chunk for chunk in listed if chunk.media is Media.MPEG_TS]
+        if listed and not chunks:
+            detail = "there are only MP4 recordings in this range; fetch them one by one from `recordings`"
+            raise Refused(detail, code="only_mp4")
+        if not chunks:
+            raise Refused("there are no recordings in this range")
+        return Export(self, viewer, chunks)
+
+
+class Export:
+    """One planned export: either `probe`, or `open` and `stream`; and `close` in any case."""
+
+    def __init__(self, exports: Exports, viewer: Viewer, chunks: Sequence[ListedChunk]) -> None:
+        self.length_bytes = sum(chunk.length_bytes for chunk in chunks)
+        self.from_ms = chunks[0].capture_ms
+        self._exports = exports
+        self._chunks = exports.chunks
+        self._limits = exports.services
+        self._viewer = viewer
+        self._planned = deque(chunks)
+        self._ahead: deque[_Ahead] = deque()
+        self._opened = False
+
+    async def probe(self) -> None:
+        """Whether its first chunk can be read, short of the bytes.
+
+        Raises:
+            As `ChunkReader.find` and `ChunkReader.readable`.
+        """
+        row = await _find(self._chunks, self._viewer, self._planned[0])
+        await self._chunks.readable(self._viewer, row)
+
+    async def open(self) -> None:
+        """Read the first chunk, so that what is wrong with it can still be answered.
+
+        Raises:
+            Refused: `overloaded`, `max_exports` are under way; and what `ChunkReader.read` raises.
+        """
+        if self._exports.under_way >= self._limits.max_exports:
+            raise Refused.by(answers.OVERLOADED)
+        self._exports.under_way += 1
+        self._opened = True
+        self._ahead.append(_Ahead(self._planned.popleft()))
+        await self._ahead[0].fill(self._chunks, self._viewer)
+        await self._next()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._exports.under_way -= self._opened
+        self._opened = False
+        for ahead in self._ahead:
+            ahead.release()
+        self._ahead.clear()
+
+    async def stream(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Hand every chunk to `write` in turn, while the next ones are being read.
+
+        Raises:
+            ClipkeepError: it can't go on: entitlement was lost, a chunk was deleted or can't be read. What was
+                written until then is good; nothing more is.
+        """
+        failure: ClipkeepError | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                while self._ahead or self._planned:
+                    self._read_ahead(nursery)
+                    await self._write_one(write)
+            except ClipkeepError as error:  # raised below: a nursery would wrap it
+                failure = error
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    def _read_ahead(self, nursery: trio.Nursery) -> None:
+        while self._planned and len(self._ahead) <= self._limits.read_ahead_chunks:
+            chunk_bytes = self._planned[0].length_bytes
+            ahead_bytes = sum(ahead.chunk.length_bytes for ahead in self._ahead)
+            if self._ahead and ahead_bytes + chunk_bytes > self._limits.read_ahead_bytes:
+                return
+            self._ahead.append(_Ahead(self._planned.popleft()))
+            nursery.start_soon(self._ahead[-1].fill, self._chunks, self._viewer)
+
+    async def _write_one(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        await write((await self._next()).data)
+        self._ahead.popleft().release()
+
+    async def _next(self) -> ReadChunk:
+        """The chunk whose turn it is, and it may be sent now: it may have waited long."""
+        ahead = self._ahead[0]
+        await ahead.filled.wait()
+        if ahead.read is None:
+            assert ahead.error is not None, "filled with neither"
+            raise ahead.error
+        await self._chunks.confirm(self._viewer, ahead.read.row)
+        return ahead.read
+
+
+class _Ahead:
+    """One chunk that an export reads ahead: planned, then either read or failed."""
+
+    __slots__ = ("chunk", "error", "filled", "read")
+
+    def __init__(self, chunk: ListedChunk) -> None:
+        self.chunk = chunk
+        self.filled = trio.Event()
+        self.read: ReadChunk | None = None
+        self.error: ClipkeepError | None = None
+
+    async def fill(self, chunks: ChunkReader, viewer: Viewer) -> None:
+        """Read it, as if it had been asked for alone: what was deleted since the planning is not sent."""
+        try:
+            self.read = await chunks.fetch(viewer, await _find(chunks, viewer, self.chunk))
+        except ClipkeepError as error:
+            self.error = error
+        self.filled.set()
+
+    def release(self) -> None:
+        if self.read is not None:
+            self.read.release()
+
+
+async def _find(chunks: ChunkReader, viewer: Viewer, planned: ListedChunk) -> ChunkRow:
+    """The row of a planned chunk, of the length that was promised for it."""
+    row = await chunks.find(viewer, planned.capture_ms)
+    if row.length != planned.length_bytes:
+        raise not_found()
+    return row

@@ -1,0 +1,116 @@
+"""Entitlement: who may read what, as of now. Pure but for the clock and the bitmap; every question takes microseconds.
+
+Nothing here is remembered. A `Grant` is the answer of one moment; whoever waits for anything asks again after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ingest import answers
+from retention.bitmap import BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
+from retention.tokens import read_viewer_token
+from service.playback.refusals import Refused, not_found
+from storage.catalog import ChunkRow
+from storage.clock import Clock, today
+from storage.days import month_of_day, ms_of_day
+from storage.errors import CallerError
+from storage.keys import KeyId
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Who asks: for which device, and with which token."""
+
+    device: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A yes, as of now: chunks of this erase epoch which expire after this day number."""
+
+    device: int
+    epoch: int
+    today: int
+    token_expires_ms: int
+
+    def covers(self, row: ChunkRow) -> bool:
+        return row.epoch == self.epoch and row.expires_on > self.today
+
+
+class Gate:
+    """Asks the bitmap. Synchronous: nothing happens between an answer and what is done with it."""
+
+    def __init__(self, bitmap: EntitlementBitmap, clock: Clock, token_secret: bytes) -> None:
+        self._bitmap = bitmap
+        self._clock = clock
+        self._secret = token_secret
+
+    def ask(self, viewer: Viewer) -> Grant:
+        """May this viewer read this device's recordings, now?
+
+        The token comes first: who has none learns nothing of the device.
+
+        Raises:
+            Refused: `overloaded` (the row is being written), `bad_token`, `suspended`, `terminated`, `erased`,
+                `plan_lapsed`.
+        """
+        day = today(self._clock, self._bitmap.closed_through)
+        now_ms = max(self._clock.now_ms(), ms_of_day(day))  # tokens, too, are judged by the later day
+        flags, _, generation, epoch, today_ok, _ = self._bitmap.probe(viewer.device, day, day)
+        if flags & BUSY:
+            raise Refused.by(answers.OVERLOADED)
+        expires_ms = self._token_expires_ms(viewer, generation)
+        if not flags & PRESENT or expires_ms <= now_ms:
+            raise _bad_token()
+        if flags & SUSPENDED:
+            raise Refused.by(answers.SUSPENDED)
+        if flags & TERMINATED:
+            raise Refused.by(answers.TERMINATED)
+        if flags & ERASED:
+            raise Refused("the recordings of this device were erased", code="erased")
+        if not today_ok:
+            raise Refused.by(answers.PLAN_LAPSED)
+        return Grant(viewer.device, epoch, day, expires_ms)
+
+    def check(self, viewer: Viewer, row: ChunkRow) -> None:
+        """May this viewer have this chunk, now?
+
+        Raises:
+            Refused: as `ask`; `not_found`, it is another device's or of before an erasure; `expired`.
+        """
+        grant = self.ask(viewer)
+        if row.device != grant.device or row.epoch != grant.epoch:
+            raise not_found()
+        if not grant.covers(row):
+            raise Refused("this recording has expired", code=answers.EXPIRED.code)
+
+    def _token_expires_ms(self, viewer: Viewer, generation: int) -> int:
+        try:
+            claims = read_viewer_token(self._secret, viewer.token)
+        except CallerError:
+            raise _bad_token() from None
+        if (claims.device, claims.generation) != (viewer.device, generation):
+            raise _bad_token()
+        return claims.expires_s * 1000
+
+    def key_is_live(self) -> Callable[[KeyId], bool]:
+        """For `Keyring.purge`: whether a key may still be needed, as of now."""
+        day = today(self._clock, self._bitmap.closed_through)
+        month = month_of_day(day)
+
+        def is_live(key_id: KeyId) -> bool:
+            flags, _, _, epoch, _, _ = self._bitmap.probe(key_id.device, day, day)
+            if flags & BUSY:
+                return True  # asked again at the next purge
+            alive = flags & PRESENT and not flags & ERASED
+            return bool(alive) and epoch == key_id.epoch and key_id.month >= month
+
+        return is_live
+
+
+def _bad_token() -> Refused:
+    detail = "send a viewer token of this device that has not ended: as Bearer, or as ?token="
+    return Refused(detail, code=answers.BAD_TOKEN.code)

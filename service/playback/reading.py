@@ -1,0 +1,162 @@
+"""Reading one chunk: where it is, its bytes, and the last question before it is sent.
+
+What `fetch` returns has been decrypted as what was asked for, device and time, and checked against its length
+and CRC-32 (invariant 11), but it may be over by now: a store can take a minute, and a chunk that was read ahead
+waits for its turn. So `confirm` comes after all waiting, right before the sending. It asks the catalog, which
+knows of deleted ranges, and then the gate.
+"""
+
+from __future__ import annotations
+
+import structlog
+import trio
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from ingest.keyring import Keyring
+from service.playback.gate import Gate, Viewer
+from service.playback.memory import Memory
+from service.playback.refusals import not_found
+from service.playback.services import PlaybackServices
+from storage.catalog import ChunkRow
+from storage.checksums import crc32
+from storage.days import month_of_day
+from storage.errors import CorruptError, KeyDestroyed, ObjectMissing
+from storage.keys import KeyId
+from storage.segment import TAG_BYTES, decrypt_chunk
+
+_log = structlog.get_logger("playback")
+
+
+class ReadChunk:
+    """A chunk's plaintext, checked. Its memory is charged until `release`, which may be called again."""
+
+    def __init__(self, row: ChunkRow, data: bytes, memory: Memory) -> None:
+        self.row = row
+        self.data = data
+        self._memory: Memory | None = memory
+
+    def keep(self, start: int, stop: int) -> None:
+        """Let go of all bytes but `start <= i < stop`, so that a part never costs more than the whole."""
+        self.data = self.data[start:stop]
+
+    def release(self) -> None:
+        if self._memory is not None:
+            self._memory.give(self.row.length)
+        self._memory = None
+        self.data = b""
+
+
+class ChunkReader:
+    """Reads the chunks of one process: at most `store_threads` are fetched at once, all in `memory`.
+
+    Every method raises Refused as `Gate.check` does, and WorldError when catalog, store or key store can't be
+    asked. A cancelled one waits for its call under way, which its own time-outs bound.
+    """
+
+    def __init__(self, services: PlaybackServices, gate: Gate, keyring: Keyring, memory: Memory) -> None:
+        self._catalog = services.catalog
+        self._store = services.store
+        self._gate = gate
+        self._keyring = keyring
+        self._memory = memory
+        self._lookups = trio.CapacityLimiter(services.lookup_threads)
+        self._fetches = trio.CapacityLimiter(services.store_threads)
+
+    async def find(self, viewer: Viewer, capture_ms: int) -> ChunkRow:
+        """The row of a chunk that may be read now.
+
+        Raises:
+            Refused: `not_found` when there is none.
+        """
+        self._gate.ask(viewer)
+        row = await self._look_up(viewer.device, capture_ms)
+        if row is None:
+            raise not_found()
+        self._gate.check(viewer, row)
+        return row
+
+    async def readable(self, viewer: Viewer, row: ChunkRow) -> None:
+        """As `read`, short of the bytes: whether there still is a key.
+
+        Raises:
+            KeyDestroyed: as `fetch`.
+        """
+        await self._cipher(row)
+        await self.confirm(viewer, row)
+
+    async def read(self, viewer: Viewer, row: ChunkRow) -> ReadChunk:
+        """The plaintext of a chunk that `find` found, to be sent at once. The caller releases it.
+
+        Raises:
+            As `fetch` and `confirm`. None of the chunk leaves here then.
+        """
+        read = await self.fetch(viewer, row)
+        try:
+            await self.confirm(viewer, row)
+        except BaseException:
+            read.release()
+            raise
+        return read
+
+    async def fetch(self, viewer: Viewer, row: ChunkRow) -> ReadChunk:
+        """The plaintext of a chunk, to be sent after `confirm` and not before. The caller releases it.
+
+        Raises:
+            KeyDestroyed: nobody can read it any more.
+            CorruptError: `chunk_corrupt`, what is stored is not this chunk; `object_missing`, its segment is gone.
+                Logged.
+            Refused: `overloaded`, no memory for it; and as `confirm` when that is why it can't be read.
+        """
+        await self._memory.take(row.length)
+        try:
+            data = await self._decrypted(viewer, row)
+        except BaseException:
+            self._memory.give(row.length)
+            raise
+        return ReadChunk(row, data, self._memory)
+
+    async def confirm(self, viewer: Viewer, row: ChunkRow) -> None:
+        """May this chunk be sent now? Nothing happens between the gate's answer and the return.
+
+        Raises:
+            Refused: as `find`; what was deleted since it was found is `not_found`.
+        """
+        found = await self._look_up(row.device, row.capture_ms)
+        self._gate.check(viewer, row)
+        if found != row:
+            raise not_found()
+
+    async def _look_up(self, device: int, capture_ms: int) -> ChunkRow | None:
+        return await trio.to_thread.run_sync(self._catalog.chunk, device, capture_ms, limiter=self._lookups)
+
+    async def _cipher(self, row: ChunkRow) -> AESGCM:
+        key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
+        return self._keyring.cached(key_id) or await self._keyring.load(key_id)
+
+    async def _decrypted(self, viewer: Viewer, row: ChunkRow) -> bytes:
+        try:
+            cipher = await self._cipher(row)
+            return await trio.to_thread.run_sync(self._get, row, cipher, limiter=self._fetches)
+        except (CorruptError, KeyDestroyed) as error:
+            await self.confirm(viewer, row)  # erased or swept meanwhile: no fault then, and a better answer
+            if isinstance(error, CorruptError):
+                place = {"segment_id": row.segment_id, "ordinal": row.ordinal}
+                _log.error(error.code, device=row.device, capture_ms=row.capture_ms, **place)
+            raise
+
+    def _get(self, row: ChunkRow, cipher: AESGCM) -> bytes:
+        """In a thread: fetch, decrypt and check."""
+        try:
+            stored = self._store.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
+            data = decrypt_chunk(cipher, row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
+        except ObjectMissing as error:
+            raise CorruptError("its segment is not in the store", code=error.code) from error
+        except CorruptError as error:
+            raise _corrupt() from error
+        if len(data) != row.length or crc32(data) != row.crc32:
+            raise _corrupt()
+        return data
+
+
+def _corrupt() -> CorruptError:
+    return CorruptError("what is stored is not this recording", code="chunk_corrupt")

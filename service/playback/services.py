@@ -1,0 +1,59 @@
+"""What playback stands on, and every limit it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retention.bitmap import EntitlementBitmap
+from storage.catalog import Catalog
+from storage.clock import Clock
+from storage.keys import KeyStore
+from storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaybackServices:
+    """What playback stands on, and its limits."""
+
+    catalog: Catalog
+    store: ObjectStore
+    key_store: KeyStore
+    bitmap: EntitlementBitmap
+    clock: Clock
+    token_secret: bytes
+
+    gap_ms: int = 1000
+    """More than this between two chunks is a gap: a new span, a discontinuity in a playlist."""
+    page_chunks: int = 1000
+    """Chunks in a page of a listing, unless fewer are asked for."""
+    max_listed_chunks: int = 100_000
+    """Most chunks of one playlist or export: four days of 4 s chunks, some 30 MB while it is made."""
+    live_window_ms: int = 60_000
+    """What a live playlist lists, at least: enough to start with and to pause for a moment."""
+    live_reach_ms: int = 600_000
+    """How late a camera's chunks may be, by its clock or by its network, and still play live: as much as a
+    clock may be ahead. At least `live_window_ms`."""
+    live_step_ms: int = 21_600_000
+    """How often the anchor of live numbering moves: a quarter of a default token's life. Each reload reads all
+    chunks since the anchor, 5,400 of 4 s at most, and a viewing which lasts through a step skips to the live edge
+    once."""
+    listing_threads: int = 2
+    """Listings made at once. They hold the interpreter; more would only slow the reads down."""
+    lookup_threads: int = 4
+    """Look-ups of single chunks at once: as many as the catalog keeps connections."""
+    store_threads: int = 16
+    """Chunks being fetched and decrypted at once, by all requests together."""
+    max_bytes_held: int = 256 * 1024 * 1024
+    """Plaintext of chunks read or being sent. Ciphertext comes on top, one chunk per store thread."""
+    memory_wait_s: float = 5.0
+    """How long a read waits for that memory before it is refused as overload."""
+    max_exports: int = 8
+    """Exports at once. Each holds its list of chunks, 15 MB at `max_listed_chunks`."""
+    read_ahead_chunks: int = 4
+    """Chunks that an export reads ahead of what it sends: hides the store's latency."""
+    read_ahead_bytes: int = 8 * 1024 * 1024
+    """Bytes of them, unless one chunk alone is more."""
+    max_keys: int = 4096
+    """Data keys kept in memory: 11 MB, and a purge takes some 5 ms of the loop."""
+    purge_every_s: float = 5.0
+    """How soon the keys of erased devices and past months leave memory. They are never used in between."""

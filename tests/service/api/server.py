@@ -1,0 +1,128 @@
+"""service.api in a real Hypercorn on trio, over loopback, and how the tests ask it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+
+from service.api import ApiServices, create_app
+from tests.service.world import NOON_MS, World, clips
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> str:
+        return str(json.loads(self.body)["error"])
+
+
+class Server:
+    """Hypercorn serving the API in a thread of this process."""
+
+    def __init__(self, world: World, **fields: Any) -> None:
+        self.world = world
+        self.problems: dict[str, str] = {}
+        self.bugs: list[str] = []
+        self._services = ApiServices(
+            **world.parts(), ready=self._ready, metrics=lambda: b"clipkeep_up 1\n", **fields
+        )
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: trio.run(self._run))
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        assert self._started.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._trio.run_sync_soon(self._stop.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    async def _ready(self) -> dict[str, str]:
+        return self.problems
+
+    async def _run(self) -> None:
+        config = Config()
+        config.bind = [f"fd://{self._listener.detach()}"]
+        logger = logging.getLogger("test_api")
+        logger.propagate = False
+        logger.handlers = [_Collecting(self.bugs)]
+        config.errorlog = logger
+        config.loglevel = "ERROR"
+        config.graceful_timeout = 1
+        self._trio = trio.lowlevel.current_trio_token()
+        self._stop = trio.Event()
+        app: Any = create_app(self._services)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._serve, app, config)
+            self._started.set()
+
+    async def _serve(self, app: Any, config: Config, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        await serve(app, config, shutdown_trigger=self._stop.wait, task_status=task_status)
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def get(self, path: str, *, token: str | None = "", method: str = "GET", **headers: str) -> Reply:
+        """One request on a connection of its own. `token` "" is the device's own, None is none."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token or self.world.token()}"
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            connection.request(method, path, headers=names)
+            response = connection.getresponse()
+            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+        finally:
+            connection.close()
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class _Collecting(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(self.format(record))
+
+
+AT = clips(1)[0].capture_ms
+CHUNK = f"/v1/devices/1/chunks/{AT}"
+ALL = f"from=0&to={NOON_MS}"
+PATHS = [
+    CHUNK,
+    f"{CHUNK}.ts",
+    f"/v1/devices/1/recordings?{ALL}",
+    f"/v1/devices/1/playlist.m3u8?{ALL}",
+    "/v1/devices/1/playlist.m3u8",
+    f"/v1/devices/1/clip.ts?{ALL}",
+]
+
+
+def refused(reply: Reply, status: int, code: str) -> None:
+    """The shape that every refusal has."""
+    assert (reply.status, reply.error) == (status, code), reply
+    assert json.loads(reply.body)["detail"]
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["cache-control"] == "no-store"
+    assert ("retry-after" in reply.headers) is (status == 503)
+    assert reply.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)

@@ -1,0 +1,179 @@
+"""Entitlement, asked of all of playback: who may read what, at every moment (invariant 2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED
+from retention.tokens import mint_device_token, mint_viewer_token
+from service.playback import (
+    MAX_TIME_MS,
+    Viewer,
+)
+from storage.days import ms_of_day
+from tests.service.world import (
+    HOUR_MS,
+    NOON_MS,
+    TODAY,
+    World,
+    clips,
+    exported,
+    fetched,
+    listed,
+    playing,
+    refused,
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"flags": PRESENT | SUSPENDED}, "suspended"),
+        ({"flags": PRESENT | TERMINATED}, "terminated"),
+        ({"flags": PRESENT | ERASED}, "erased"),
+        ({"days": 1}, "plan_lapsed"),  # entitled yesterday only
+        ({"token_generation": 2}, "bad_token"),
+        ({"flags": 0}, "bad_token"),
+        ({"flags": PRESENT | SUSPENDED | TERMINATED, "days": 0}, "suspended"),
+        ({"flags": PRESENT | SUSPENDED, "token_generation": 2}, "bad_token"),
+        ({"erase_epoch": 1}, "not_found"),
+    ],
+)
+@pytest.mark.parametrize("moment", ["before", "after the row was found", "while it is fetched"])
+async def test_every_denial_wins_at_every_moment(
+    world: World, fields: dict[str, int], code: str, moment: str
+) -> None:
+    world.keep(*clips(1))
+    viewer, at_ms = world.viewer(), clips(1)[0].capture_ms
+    async with playing(world) as playback:
+        assert await fetched(playback, viewer, at_ms) == clips(1)[0].data  # the key is in the cache now
+        row = await playback.chunks.find(viewer, at_ms)
+        if moment == "while it is fetched":
+            world.during_next_fetch(lambda: world.change(**fields))
+        else:
+            world.change(**fields)
+        with refused(code):
+            if moment == "before":
+                await playback.chunks.find(viewer, at_ms)
+            await playback.chunks.read(viewer, row)
+        if moment == "after the row was found":
+            with refused(code):
+                await playback.chunks.readable(viewer, row)
+        if code != "not_found":
+            with refused(code):
+                await listed(playback, viewer)
+
+
+async def test_a_device_of_another_epoch_lists_nothing(world: World) -> None:
+    """Rows of before an erasure, though the catalog that answers has not heard of it yet."""
+    world.keep(*clips(3))
+    async with playing(world) as playback:
+        assert len(await listed(playback, world.viewer())) == 3
+        world.change(erase_epoch=1)
+        assert await listed(playback, world.viewer()) == []
+        assert "chunks/" not in await playback.listings.recorded(world.viewer(), 0, MAX_TIME_MS, finish=str)
+        with refused("not_found"):
+            await exported(playback, world.viewer())
+
+
+async def test_tokens_are_of_one_device_one_generation_and_one_time(world: World) -> None:
+    other = world.add_device()
+    world.keep(*clips(1))
+    at_ms, secret = clips(1)[0].capture_ms, world.key_store.token_secret
+    bad = [
+        "",
+        "nonsense",
+        world.token(other),
+        world.token(generation=0),
+        world.token(generation=2),
+        world.token()[:-1] + "!",
+        mint_device_token(secret, 1, 1),
+        mint_viewer_token(b"another secret of 32 bytes......", 1, 1, 2**40),
+    ]
+    async with playing(world) as playback:
+        for token in bad:
+            with refused("bad_token"):
+                await playback.chunks.find(Viewer(1, token), at_ms)
+        for device in (0, 2**32 - 1, other):
+            with refused("bad_token"):
+                await playback.chunks.find(Viewer(device, world.token()), at_ms)
+        viewer = Viewer(1, world.token(hours=1))
+        world.clock.ms += HOUR_MS - 1
+        await playback.chunks.find(viewer, at_ms)
+        world.clock.ms += 1
+        with refused("bad_token"):
+            await playback.chunks.find(viewer, at_ms)
+
+
+async def test_the_last_millisecond_of_the_last_day(world: World) -> None:
+    """Rows, objects and keys are all still there (invariant 2)."""
+    device = world.add_device(days=4)  # yesterday to the day after tomorrow
+    world.keep(*clips(1), device=device)
+    viewer = Viewer(device, world.token(device, hours=1000))
+    async with playing(world) as playback:
+        world.clock.ms = ms_of_day(TODAY + 3) - 1
+        assert await fetched(playback, viewer, clips(1)[0].capture_ms) == clips(1)[0].data
+        row = await playback.chunks.find(viewer, clips(1)[0].capture_ms)
+        world.clock.ms += 1
+        with refused("plan_lapsed"):
+            await playback.chunks.read(viewer, row)
+        world.clock.ms -= 1
+        world.during_next_fetch(lambda: setattr(world.clock, "ms", ms_of_day(TODAY + 3)))
+        with refused("plan_lapsed"):
+            await playback.chunks.read(viewer, row)
+
+
+async def test_a_chunk_expires_at_midnight_and_a_clock_set_back_does_not_bring_it_back(world: World) -> None:
+    early, late = clips(1, expires_on=TODAY + 2)[0], clips(1, start_ms=NOON_MS)[0]
+    world.keep(early)
+    world.keep(late)
+    viewer = Viewer(1, world.token(hours=1000))
+    async with playing(world) as playback:
+        world.clock.ms = ms_of_day(TODAY + 2) - 1
+        row = await playback.chunks.find(viewer, early.capture_ms)
+        assert await listed(playback, viewer) == [early.capture_ms, late.capture_ms]
+        world.clock.ms += 1
+        with refused("expired"):
+            await playback.chunks.read(viewer, row)
+        with refused("expired"):
+            await playback.chunks.find(viewer, early.capture_ms)
+        assert await listed(playback, viewer) == [late.capture_ms]
+        assert await exported(playback, viewer) == late.data
+        assert str(early.capture_ms) not in await playback.listings.recorded(
+            viewer, 0, MAX_TIME_MS, finish=str
+        )
+        with world.bitmap.locked():
+            world.bitmap.raise_closed_through(TODAY + 2)
+        world.clock.ms = NOON_MS  # invariant 12
+        with refused("expired"):
+            await playback.chunks.read(viewer, row)
+
+
+async def test_a_row_being_written_is_asked_again_later(world: World) -> None:
+    world.keep(*clips(1))
+    viewer = world.viewer()
+    async with playing(world) as playback:
+        at = (4096 + 64) // 2  # the sequence number of row 1
+        world.bitmap._seqs[at] |= 1
+        with refused("overloaded"):
+            await playback.chunks.find(viewer, clips(1)[0].capture_ms)
+        world.bitmap._seqs[at] += 1
+        await playback.chunks.find(viewer, clips(1)[0].capture_ms)
+
+
+async def test_what_is_deleted_is_not_found_any_more(world: World) -> None:
+    kept = clips(3)
+    world.keep(*kept)
+    world.catalog.delete_range(
+        1,
+        kept[1].capture_ms,
+        kept[2].capture_ms,
+        reason="r",
+        who="w",
+        now_ms=NOON_MS,
+        delete_after_ms=NOON_MS,
+    )
+    async with playing(world) as playback:
+        assert await listed(playback, world.viewer()) == [kept[0].capture_ms, kept[2].capture_ms]
+        with refused("not_found"):
+            await playback.chunks.find(world.viewer(), kept[1].capture_ms)

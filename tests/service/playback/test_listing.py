@@ -1,0 +1,154 @@
+"""service.playback.listing: pages, playlists and the numbers of live ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retention.bitmap import PRESENT, SUSPENDED
+from service.playback import (
+    MAX_TIME_MS,
+    Page,
+    Viewer,
+)
+from service.playback.listing import live_anchor
+from storage.days import MS_PER_DAY
+from tests.service.world import (
+    CHUNK_MS,
+    HOUR_MS,
+    NOON_MS,
+    World,
+    captures,
+    clips,
+    exported,
+    playing,
+    refused,
+)
+
+
+async def test_pages_join_to_the_whole_and_spans_are_contiguous(world: World) -> None:
+    kept = clips(5) + clips(6, start_ms=NOON_MS - HOUR_MS + 60_000)
+    world.keep(*kept)
+    async with playing(world) as playback:
+        for limit in (1, 2, 4, 5, 6, 10, 11, 12):
+            found: list[int] = []
+            next_ms: int | None = 0
+            while next_ms is not None:
+                page = await playback.listings.page(
+                    world.viewer(), next_ms, MAX_TIME_MS, limit=limit, finish=lambda page: page
+                )
+                for span, rows in page.spans:
+                    assert span.chunk_count == len(rows)
+                    assert (span.from_ms, span.to_ms) == (
+                        rows[0].capture_ms,
+                        rows[-1].capture_ms + CHUNK_MS,
+                    )
+                assert 1 <= len(captures(page)) <= limit
+                found += captures(page)
+                next_ms = page.next_ms
+            assert found == [clip.capture_ms for clip in kept], limit
+        whole = await playback.listings.page(
+            world.viewer(), 0, MAX_TIME_MS, limit=50, finish=lambda page: page
+        )
+        assert [len(rows) for _, rows in whole.spans] == [5, 6]
+
+
+async def test_ranges_include_their_start_and_leave_out_their_end(world: World) -> None:
+    kept = [clip.capture_ms for clip in clips(3)]
+    world.keep(*clips(3))
+    async with playing(world) as playback:
+        for from_ms, to_ms, count in (
+            (kept[0], kept[2], 2),
+            (kept[0] + 1, kept[2], 1),
+            (kept[0], kept[2] + 1, 3),
+            (kept[0] - 1, kept[2] - 1, 2),
+        ):
+            text = await playback.listings.recorded(world.viewer(), from_ms, to_ms, finish=str)
+            assert text.count("#EXTINF") == count
+
+
+async def test_a_listing_has_a_bound_that_it_may_reach(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.playback.listing.BATCH_ROWS", 3)
+    world.keep(*clips(10))
+    async with playing(world, max_listed_chunks=10) as playback:
+        text = await playback.listings.recorded(world.viewer(), 0, MAX_TIME_MS, finish=str)
+        assert text.count("#EXTINF") == 10
+        world.keep(*clips(1, start_ms=NOON_MS))
+        with refused("range_too_large"):
+            await playback.listings.recorded(world.viewer(), 0, MAX_TIME_MS, finish=str)
+        with refused("range_too_large"):
+            await exported(playback, world.viewer())
+
+
+async def test_an_end_of_entitlement_while_a_listing_is_made_wins(world: World) -> None:
+    world.keep(*clips(2))
+    async with playing(world) as playback:
+
+        def meanwhile(page: Page) -> Page:
+            world.change(flags=PRESENT | SUSPENDED)
+            return page
+
+        with refused("suspended"):
+            await playback.listings.page(world.viewer(), 0, MAX_TIME_MS, limit=9, finish=meanwhile)
+        world.change(flags=PRESENT)
+
+        def midnight(text: str) -> str:
+            world.clock.ms += MS_PER_DAY
+            return text
+
+        with refused("overloaded"):
+            await playback.listings.recorded(
+                Viewer(1, world.token(hours=100)), 0, MAX_TIME_MS, finish=midnight
+            )
+
+
+def numbers(text: str) -> tuple[int, int, list[str]]:
+    tags = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("#") and ":" in line)
+    uris = [line.split("?")[0] for line in text.splitlines() if line and not line.startswith("#")]
+    return int(tags["#EXT-X-MEDIA-SEQUENCE"]), int(tags["#EXT-X-DISCONTINUITY-SEQUENCE"]), uris
+
+
+@pytest.mark.parametrize("by_from", [False, True])
+async def test_live_numbers_never_go_back_and_name_each_chunk_for_a_whole_step(
+    world: World, by_from: bool
+) -> None:
+    """One viewing, through two steps of the anchor."""
+    start_ms, step_ms = world.clock.ms, 100_000
+    viewer = Viewer(1, world.token(hours=1))
+    limits = {"live_window_ms": 12_000, "live_reach_ms": 20_000, "live_step_ms": step_ms}
+    by_number: dict[int, str] = {}
+    seen = (-1, -1)
+    jumps = 0
+    async with playing(world, max_listed_chunks=1000, **limits) as playback:
+        for i in range(60):
+            world.clock.ms = start_ms + i * CHUNK_MS
+            world.keep(*clips(1, start_ms=world.clock.ms - CHUNK_MS))
+            text = await playback.listings.live(viewer, start_ms - CHUNK_MS if by_from else None, finish=str)
+            sequence, breaks, uris = numbers(text)
+            assert "#EXT-X-ENDLIST" not in text
+            assert (sequence, breaks) >= seen
+            assert sequence >= seen[0]
+            assert breaks >= seen[1]
+            jumps += sequence > seen[0] + 1 and seen[0] >= 0
+            seen = (sequence, breaks)
+            assert uris[-1] == f"chunks/{world.clock.ms - CHUNK_MS}.ts"
+            assert len(uris) <= 4
+            for number, uri in enumerate(uris, sequence):
+                assert by_number.setdefault(number, uri) == uri
+    assert jumps == 2
+    if by_from:
+        assert min(by_number) == 0
+
+
+@given(
+    st.integers(0, 2**50), st.integers(0, 2**42), st.integers(0, 10**7), st.integers(1, 10**8)
+)  # a token may end in 30,000 years
+def test_an_anchor_stays_for_a_step_and_is_never_after_what_it_must_reach(
+    base_ms: int, reached_ms: int, later_ms: int, step_ms: int
+) -> None:
+    anchor_ms, step = live_anchor(base_ms, reached_ms, step_ms)
+    assert reached_ms - step_ms < anchor_ms <= reached_ms
+    assert (anchor_ms - base_ms) % step_ms == 0
+    next_ms, next_step = live_anchor(base_ms, reached_ms + later_ms, step_ms)
+    assert next_ms - anchor_ms == (next_step - step) * step_ms >= 0
