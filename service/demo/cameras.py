@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,10 @@ class Ffmpeg:
         try:
             import imageio_ffmpeg
 
-            return cls(imageio_ffmpeg.get_ffmpeg_exe())
+            program = imageio_ffmpeg.get_ffmpeg_exe()
+            if shutil.which(program) is None:
+                raise RuntimeError(f"{program} can't be run")
+            return cls(program)
         except (ImportError, RuntimeError) as error:
             raise CallerError(
                 "the demo needs a stock ffmpeg; install it with: python -m pip install 'clipkeep[demo]'"

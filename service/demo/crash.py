@@ -60,10 +60,11 @@ async def crash(stage: Stage) -> None:
     checked = await clipkeep.run("check", "--deep", ok=(0, 1))
     broken = checked["broken_count"]
     show.check(
-        "check --deep: catalog against objects, every byte",
+        "clipkeep check --deep",
         "sound",
-        f"{checked['segments']} segments, {checked['chunks']} chunks: "
-        + (f"{broken} broken: {checked['broken'][0]}" if broken else "sound"),
+        f"{broken} broken: {checked['broken'][0]}"
+        if broken
+        else f"sound: {checked['segments']} segments, {checked['chunks']} chunks",
         not broken,
     )
 
@@ -78,8 +79,8 @@ async def _check_acknowledged(stage: Stage, bursts: list[Burst], under_way: int)
     ]
     _say_some(stage, wrong)
     stage.show.check(
-        f"SIGKILL to all processes, {under_way} uploads under way",
-        f"{count} acknowledged chunks, byte for byte",
+        f"SIGKILL, {under_way} uploads under way",
+        f"{count} acked chunks intact",
         f"{count - len(wrong)} of {count} byte for byte",
         not wrong and count > 0 and under_way > 0,
     )
@@ -95,10 +96,11 @@ async def _check_rest(stage: Stage, bursts: list[Burst], total: int) -> None:
     ]
     _say_some(stage, wrong)
     retries = sum(burst.simulator.retries for burst in bursts)
+    stage.show.say(f"the cameras tried {retries} times more; {statuses[200]} chunks were stored already")
     stage.show.check(
-        "the cameras send again what had no answer",
-        f"{total} chunks, byte for byte",
-        f"{total - len(wrong)} byte for byte; {retries} attempts more, {statuses[200]} were there already",
+        "what had no answer is sent again",
+        f"{total} chunks in the end",
+        f"{total - len(wrong)} of {total} byte for byte",
         not wrong and statuses.total() == total,
     )
 

@@ -115,4 +115,4 @@ class Stage:
                 nursery.start_soon(play_one, camera)
         total = sum(len(camera.filmed().frames) for camera in cameras)
         seen_text = "; ".join(wrong) or f"{sum(same.values())} of {total} frames"
-        self.show.check(what, f"{total} frames, as encoded", seen_text, not wrong and total > 0)
+        self.show.check(what, f"{total} frames as encoded", seen_text, not wrong and total > 0)
