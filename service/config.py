@@ -182,6 +182,8 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise _bad(path, "ingest.share_bytes", "is at least max_chunk_bytes")
     if config.ingest.budget_bytes < config.ingest.share_bytes:
         raise _bad(path, "ingest.budget_bytes", "is at least share_bytes")
+    if config.api.live_reach_ms < config.api.live_window_ms:
+        raise _bad(path, "api.live_reach_ms", "is at least live_window_ms")
     return config
 
 

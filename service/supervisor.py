@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,10 +124,7 @@ class Supervisor:
         served = False
         while not self._stopping.is_set():
             began_s = trio.current_time()
-            process = await trio.lowlevel.open_process(
-                child.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            async with trio.open_nursery() as nursery:
+            async with _process_of(child) as process, trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_with_us, process)
                 if await self._became_ready(process) and not served:
                     served = True
@@ -167,6 +164,24 @@ class Supervisor:
         process.kill()
 
 
+@asynccontextmanager
+async def _process_of(child: Child) -> AsyncIterator[trio.Process]:
+    """A child's process. Leaving early, because another child could not start, kills it: it dies as with us."""
+    process = await trio.lowlevel.open_process(
+        child.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=_ignore_sigint
+    )
+    try:
+        yield process
+    finally:
+        with trio.move_on_after(KILL_AFTER_S, shield=True):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                await trio.aclose_forcefully(pipe)
+
+
 @contextmanager
 def first_error() -> Iterator[None]:
     """Let the first of our own errors out of the groups that nurseries make of them."""
@@ -180,6 +195,12 @@ def first_error() -> Iterator[None]:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+def _ignore_sigint() -> None:
+    """In the child, before it is itself: a Ctrl-C reaches the whole group, also a child that still imports. Once it
+    serves it listens for SIGINT as for SIGTERM; until then the supervisor's SIGTERM ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def children_of(

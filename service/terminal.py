@@ -52,9 +52,10 @@ def report(document: Any, as_json: bool, human: Callable[[], None] | None = None
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout."""
-    drawn = Table(*columns, title=title, title_justify="left")
+    drawn = Table(*columns)
     for row in rows:
         drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    print(title)  # Rich would wrap it to the width of the table
     Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(drawn)
 
 

@@ -1,4 +1,4 @@
-"""All of a data folder's stores with a clock set by hand: what the tests of retention act on and look into."""
+"""A data folder with a clock set by hand: what the tests of retention act on and look into."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ class World:
         if new:
             KeyStore.create(folder / "keys").close()
             SqliteCatalog.create(folder / "catalog.db").close()
-            EntitlementBitmap.create(folder / "bitmap", ROWS)
+            EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.folder = folder
         self.clock = HandClock(clock_ms)
         self.key_store = KeyStore.open(folder / "keys")
         self.catalog: Catalog = SqliteCatalog.open(folder / "catalog.db")
-        self.bitmap = EntitlementBitmap.open(folder / "bitmap", writable=True)
+        self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.memory = MemoryStore()
         inner: ObjectStore = LocalStore(folder / "objects", create=new) if local else self.memory
         self.store = FaultyStore(inner, sleep=time.sleep)

@@ -1,0 +1,348 @@
+"""`check` finds each kind of damage and nothing else; `catalog rebuild` gives every row back."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from service.checks import MAX_LISTED, CheckResult, check_folder, rebuild_catalog
+from service.folder import Opened, open_folder
+from storage.catalog import ChunkRow, EraseState
+from storage.checksums import crc32
+from storage.days import ms_of_day
+from storage.errors import StoreUnavailable
+from storage.objects import ObjectInfo
+from tests.retention.world import DELAY_MS, NOON, TODAY, WEEK, World, fast_folder
+
+ENDS = TODAY + WEEK + 1
+CAPTURES = [NOON, NOON + 2000, NOON + 4000]
+
+
+def quiet(phase: str, done: int, of: int) -> None:
+    pass
+
+
+class Folder:
+    """A data folder that holds two devices' chunks in two segments."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "config.toml").write_text("")
+        with World(root, local=True) as world:
+            self.one, self.other = world.add(), world.add()
+            self.key = world.keep([(d, ms) for d in (self.one, self.other) for ms in CAPTURES])
+            self.second = world.keep([(self.one, NOON + 9000)])
+
+    @property
+    def object(self) -> Path:
+        return self.root / "objects" / self.key
+
+    def check(self, *, deep: bool = False) -> CheckResult:
+        with open_folder(self.root, environ={}) as opened:
+            return check_folder(opened, deep=deep, progress=quiet)
+
+    def sql(self, *statements: str) -> None:
+        with closing(sqlite3.connect(self.root / "catalog.db", isolation_level=None)) as connection:
+            connection.execute("PRAGMA foreign_keys=OFF")
+            for statement in statements:
+                connection.execute(statement)
+
+    def rows(self) -> list[ChunkRow]:
+        with open_folder(self.root, environ={}) as opened:
+            days = {row.expires_on for row in opened.catalog.segments()}
+            return [row for day in sorted(days) for row in opened.catalog.day_rows(day)]
+
+
+@pytest.fixture
+def folder() -> Iterator[Folder]:
+    with fast_folder() as root:
+        yield Folder(root)
+
+
+def broken(folder: Folder, *words: str, deep: bool = False) -> None:
+    """The check finds something, and one sentence has all these words."""
+    result = folder.check(deep=deep)
+    assert result.broken_count == len(result.broken) > 0
+    assert any(all(word in sentence for word in words) for sentence in result.broken), result.broken
+
+
+def sound(folder: Folder) -> CheckResult:
+    for deep in (False, True):
+        result = folder.check(deep=deep)
+        assert (result.broken, result.broken_count, result.notes) == ([], 0, [])
+    return result
+
+
+# --- check ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_folder(folder: Folder) -> None:
+    result = sound(folder)
+    assert (result.segments, result.chunks, result.objects) == (2, 7, 2)
+    assert result.object_bytes == sum(
+        (folder.root / "objects" / key).stat().st_size for key in (folder.key, folder.second)
+    )
+
+
+def test_what_is_under_way_is_no_fault(folder: Folder) -> None:
+    """Prepared keys with and without an object, and objects that a sweep has yet to delete."""
+    with World(folder.root, local=True) as world:
+        world.put([(folder.one, NOON + 1)])
+        world.catalog.prepare(worker="w", class_days=31, expires_on=ENDS, count=3, now_ms=NOON)
+        sound(folder)
+        world.clock.ms = ms_of_day(ENDS + 1)
+        world.sweep().run()
+        sound(folder)
+        world.clock.ms += DELAY_MS
+        world.sweep().run()
+        assert world.objects() == set()
+    sound(folder)
+
+
+def test_deleted_ranges_and_erased_devices_are_no_fault(folder: Folder) -> None:
+    with World(folder.root, local=True) as world:
+        world.catalog.delete_range(
+            folder.other, NOON, NOON + 1, reason="x", who="me", now_ms=NOON, delete_after_ms=NOON
+        )
+        sound(folder)
+        world.terminate(folder.one, erase=True)
+        world.key_store.destroy_device(folder.one, below_epoch=1)
+        sound(folder)  # its rows are still there, without a key
+        world.sweep().run()
+    assert sound(folder).chunks == 2
+
+
+def test_a_missing_object(folder: Folder) -> None:
+    folder.object.unlink()
+    broken(folder, folder.key, "6 chunks", "the object is missing")
+    broken(folder, folder.key, "no such", deep=True)
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_an_object_of_another_size(folder: Folder, by: int) -> None:
+    size = folder.object.stat().st_size + by
+    os.truncate(folder.object, size)
+    broken(folder, folder.key, f"{size} bytes in the store", f"{size - by} in the catalog")
+
+
+def test_an_orphan_is_broken_once_it_is_older_than_the_floor(folder: Folder) -> None:
+    orphan = folder.object.with_name("0123orphan")
+    orphan.write_bytes(b"x")
+    result = folder.check()
+    assert result.broken == []
+    assert len(result.notes) == 1
+    assert "0123orphan" in result.notes[0]
+    old_s = orphan.stat().st_mtime - 2 * 600 - 1
+    os.utime(orphan, (old_s, old_s))
+    broken(folder, "0123orphan", "the catalog does not know")
+
+
+def test_files_that_are_no_segments_are_not_ours(folder: Folder) -> None:
+    (folder.root / "objects" / "notes.txt").write_text("mine")
+    sound(folder)
+
+
+@pytest.mark.parametrize("at", [0, 20, 0.5, -100, -1])
+def test_a_flipped_bit_is_found_by_a_deep_check(folder: Folder, at: float) -> None:
+    data = bytearray(folder.object.read_bytes())
+    data[int(at * len(data)) if isinstance(at, float) else at] ^= 4
+    folder.object.write_bytes(data)
+    assert folder.check().broken == []
+    broken(folder, folder.key, deep=True)
+
+
+def test_the_object_of_another_segment_under_its_key(folder: Folder) -> None:
+    other = folder.root / "objects" / folder.second
+    other.write_bytes(folder.object.read_bytes())
+    folder.sql(f"UPDATE segments SET size_bytes = {other.stat().st_size} WHERE key = '{folder.second}'")
+    assert folder.check().broken == []
+    broken(folder, folder.second, "another segment", deep=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("ordinal = 5", "ordinal = 77", "offset = offset + 1", "length = length - 1", "crc32 = 0"),
+        *("epoch = 1", "duration_ms = 1", "nonce = x'000000000000000000000000'"),
+        *("capture_ms = capture_ms + 1", "device = 2"),
+    ],
+)
+def test_a_row_that_points_elsewhere(folder: Folder, change: str) -> None:
+    """Invariant 11."""
+    where = f"device = {folder.one} AND capture_ms = {NOON}"
+    folder.sql(
+        f"DELETE FROM chunks_{ENDS} WHERE device = 2 AND capture_ms = {NOON}",
+        f"UPDATE chunks_{ENDS} SET {change} WHERE {where}",
+    )
+    broken(folder, "points at another chunk", deep=True)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM chunks_{ENDS} WHERE device = 1",
+        "DROP TABLE chunks_{ENDS}",
+        "DELETE FROM days",
+        "UPDATE segments SET state = 2, delete_after_ms = 5",
+        "UPDATE segments SET state = 0",
+        "DELETE FROM segments WHERE segment_id = 1",
+        "UPDATE segments SET expires_on = expires_on + 1",
+        "UPDATE segments SET live_chunks = live_chunks - 1",
+        "UPDATE segments SET refused = x'00000000'",
+    ],
+)
+def test_rows_that_disagree(folder: Folder, statement: str) -> None:
+    """Invariant 4."""
+    folder.sql(statement.format(ENDS=ENDS))
+    for deep in (False, True):
+        assert folder.check(deep=deep).broken_count > 0
+
+
+def test_a_data_key_that_is_gone_though_nobody_erased(folder: Folder) -> None:
+    """Invariant 1."""
+    with World(folder.root, local=True) as world:
+        world.key_store.destroy_device(folder.one, below_epoch=1)
+    assert folder.check().broken == []
+    broken(folder, f"device {folder.one} at {NOON}", "its data key is gone", deep=True)
+
+
+def test_a_row_of_a_device_that_does_not_exist(folder: Folder) -> None:
+    with World(folder.root, local=True) as world:
+        world.key_store.destroy_device(folder.one, below_epoch=1)
+    folder.sql("DELETE FROM plans WHERE device = 1", "DELETE FROM devices WHERE device = 1")
+    broken(folder, f"device {folder.one}", "its data key is gone", deep=True)
+
+
+def test_a_store_that_is_gone_is_an_error_and_not_a_finding(folder: Folder) -> None:
+    (folder.root / "objects").rename(folder.root / "unmounted")
+    with pytest.raises(StoreUnavailable):
+        folder.check()
+
+
+def test_findings_are_bounded_and_counted() -> None:
+    result = CheckResult()
+    for number in range(MAX_LISTED + 5):
+        result.found(str(number))
+    assert (len(result.broken), result.broken_count) == (MAX_LISTED, MAX_LISTED + 5)
+
+
+class Busy:
+    """Stands before an opened folder's store or catalog: something happens during one of its calls."""
+
+    def __init__(self, real: object, method: str, act: Callable[[], object]) -> None:
+        self._real, self._method, self._act = real, method, act
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._method:
+            self._method = ""
+            self._act()
+        return getattr(self._real, name)
+
+
+def during(folder: Folder, part: str, method: str, act: Callable[[World], object]) -> CheckResult:
+    with World(folder.root, local=True) as world, open_folder(folder.root, environ={}) as opened:
+        busy: Opened = replace(
+            opened,
+            **{part: Busy(getattr(opened, part), method, lambda: act(world))},  # type: ignore[arg-type]
+        )
+        return check_folder(busy, deep=True, progress=quiet)
+
+
+def swept_away(world: World) -> None:
+    world.clock.ms = ms_of_day(ENDS + 1)
+    world.sweep().run()
+    world.clock.ms += DELAY_MS
+    world.sweep().run()
+
+
+@pytest.mark.parametrize("method", ["broken_rows", "segments", "day_rows"])
+@pytest.mark.parametrize("act", ["commit", "sweep", "delete"])
+def test_a_service_at_work_is_no_fault(folder: Folder, method: str, act: str) -> None:
+    acts: dict[str, Callable[[World], object]] = {
+        "commit": lambda world: world.keep([(folder.one, NOON + 1)]),
+        "sweep": swept_away,
+        "delete": lambda world: world.catalog.delete_range(
+            folder.one, NOON, NOON + 1, reason="", who="", now_ms=NOON, delete_after_ms=NOON
+        ),
+    }
+    assert during(folder, "catalog", method, acts[act]).broken == []
+
+
+def test_an_object_put_after_the_listing_is_no_fault(folder: Folder) -> None:
+    def keep(world: World) -> None:
+        world.keep([(folder.one, NOON + 1)])
+
+    with World(folder.root, local=True) as world, open_folder(folder.root, environ={}) as opened:
+        listed: list[ObjectInfo] = list(opened.store.list("v1/"))
+        keep(world)
+        opened.store.list = lambda prefix: iter(listed)  # type: ignore[method-assign]
+        assert check_folder(opened, deep=False, progress=quiet).broken == []
+
+
+# --- rebuild ----------------------------------------------------------------------------------------------------
+
+
+def rebuilt(folder: Folder) -> dict[str, object]:
+    with open_folder(folder.root, environ={}) as opened:
+        return rebuild_catalog(opened, progress=quiet)
+
+
+@pytest.mark.parametrize("lost", ["tables", "rows", "some rows", "tables and days"])
+def test_a_rebuild_gives_every_row_back(folder: Folder, lost: str) -> None:
+    """Honouring what a commit refused, what was deleted and what was erased."""
+    with World(folder.root, local=True) as world:
+        commit, _ = world.put(
+            [(folder.one, NOON + 20_000), (folder.other, NOON + 20_000), (folder.one, NOON)]
+        )
+        world.catalog.delete_range(
+            folder.one, NOON + 20_000, NOON + 20_001, reason="", who="", now_ms=NOON, delete_after_ms=NOON
+        )
+        world.catalog.commit([commit], now_ms=NOON)  # of it, one was deleted before and one is stored already
+        world.catalog.delete_range(
+            folder.one, NOON + 2000, NOON + 2001, reason="", who="", now_ms=NOON, delete_after_ms=NOON
+        )
+        gone = world.add()
+        world.keep([(gone, NOON), (folder.other, NOON + 30_000)])
+        world.terminate(gone, erase=True)
+        world.sweep().run()
+        assert world.catalog.device(gone).erase_state is EraseState.ERASED
+    before = folder.rows()
+    assert len(before) == 8
+    folder.sql(
+        *{
+            "tables": [f"DROP TABLE chunks_{ENDS}"],
+            "rows": [f"DELETE FROM chunks_{ENDS}"],
+            "some rows": [f"DELETE FROM chunks_{ENDS} WHERE capture_ms > {NOON}"],
+            "tables and days": [f"DROP TABLE chunks_{ENDS}", "DELETE FROM days"],
+        }[lost]
+    )
+    assert folder.check().broken_count > 0
+    result = rebuilt(folder)
+    assert (result["segments"], result["unreadable"]) == (4, {})
+    assert result["chunks"] == (6 if lost == "some rows" else 8)
+    assert folder.rows() == before
+    sound(folder)
+    assert rebuilt(folder)["chunks"] == 0
+
+
+def test_a_rebuild_names_what_it_cannot_read_and_does_the_rest(folder: Folder) -> None:
+    folder.object.write_bytes(b"nothing of it is left")
+    folder.sql(f"DROP TABLE chunks_{ENDS}")
+    result = rebuilt(folder)
+    assert (result["segments"], result["chunks"]) == (1, 1)
+    assert isinstance(result["unreadable"], dict)
+    assert list(result["unreadable"]) == [folder.key]
+
+
+def test_the_damage_of_these_tests_is_what_they_think(folder: Folder) -> None:
+    with open_folder(folder.root, environ={}) as opened:
+        first, _ = opened.catalog.segments()
+    assert first.key == folder.key
+    assert first.crc32 == crc32(folder.object.read_bytes())
+    assert len(folder.rows()) == 7

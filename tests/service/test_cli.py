@@ -1,0 +1,543 @@
+"""The command line: the contract's names, help everywhere, one JSON document, and no traceback ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import typer
+
+from service.cli import app, main
+from storage.days import MS_PER_DAY
+from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
+
+CLIPKEEP = Path(sys.executable).with_name("clipkeep")
+COMMON = {"--data", "--json"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> str:
+        """The code of the refusal, which `--json` and the person are told alike."""
+        assert self.code == 1, self
+        assert self.err.rstrip().endswith(f"({self.document['error']})")
+        assert self.document["detail"] in self.err
+        return str(self.document["error"])
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a command in this process, through the same `main` as the installed one."""
+    for name in list(os.environ):
+        if name.startswith("CLIPKEEP_"):
+            monkeypatch.delenv(name)
+
+    def run_one(*args: object) -> Done:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["clipkeep", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else 0, out, err)
+
+    yield run_one
+    structlog.reset_defaults()  # `serve` configured it to write where this test's stderr was
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    with fast_folder() as folder:
+        yield folder / "data"
+
+
+@pytest.fixture
+def made(run: Run, data: Path) -> Path:
+    """A data folder with a test clock and one device on trial."""
+    assert run("init", "--data", data, "--test-clock").code == 0
+    assert run("device", "add", "--plan", "trial", "--data", data).code == 0
+    return data
+
+
+# --- what there is ----------------------------------------------------------------------------------------------
+
+
+def commands(group: Any = None, name: str = "") -> dict[str, Any]:
+    """Every command of the tree by its words."""
+    group = group or typer.main.get_command(app)
+    found: dict[str, Any] = {}
+    for word, command in group.commands.items():
+        words = f"{name} {word}".strip()
+        if hasattr(command, "commands"):
+            assert command.help, words
+            found |= commands(command, words)
+        else:
+            found[words] = command
+    return found
+
+
+def options(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("words", sorted(commands()))
+def test_every_command_and_option_is_documented(words: str) -> None:
+    command = commands()[words]
+    assert len(command.help or "") > 15
+    for parameter in command.params:
+        assert getattr(parameter, "help", None), f"{words} {parameter.name} has no help"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("init", {"--data", "--json", "--store"}),
+        ("serve", {"--data", "--json", "--store", "--ingest", "--api", "--workers"}),
+        ("device add", COMMON),
+        ("plan start", {*COMMON, "--device", "--plan", "--retention-days", "--starts-on"}),
+        ("plan cancel", {*COMMON, "--device"}),
+        ("device terminate", {*COMMON, "--device", "--reason", "--erase"}),
+        ("recordings delete", {*COMMON, "--device", "--from", "--to", "--reason"}),
+        ("viewer-token", {*COMMON, "--device", "--hours"}),
+        ("sweep", {*COMMON, "--store", "--dry-run", "--allow-bulk"}),
+        ("check", {*COMMON, "--store", "--deep"}),
+        ("catalog rebuild", {*COMMON, "--store"}),
+    ],
+)
+def test_the_contract(words: str, expected: set[str]) -> None:
+    assert expected <= options(commands()[words])
+
+
+def test_defaults_of_the_contract() -> None:
+    defaults = {p.name: p.default for p in commands()["serve"].params}
+    assert (defaults["ingest"], defaults["api"]) == ("127.0.0.1:8080", "127.0.0.1:8081")
+    assert str(defaults["data"]) == "clipkeep-data"
+    assert {p.name: p.default for p in commands()["viewer-token"].params}["hours"] == 24
+
+
+def test_the_data_folder_may_come_from_the_environment(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPKEEP_DATA", str(made))
+    assert run("device", "list", "--json").document["devices"][0]["device"] == 1
+
+
+# --- init -------------------------------------------------------------------------------------------------------
+
+
+def test_init_makes_a_folder_that_is_private_and_says_what_is_next(run: Run, data: Path) -> None:
+    done = run("init", "--data", data)
+    assert "clipkeep serve" in done.out
+    names = {path.name for path in data.iterdir()}
+    assert names == {"config.toml", "keys", "catalog.db", "entitlements.bitmap", "objects"}
+    assert data.stat().st_mode & 0o777 == 0o700
+    assert run("check", "--data", data).code == 0
+
+
+def test_init_refuses_what_is_there_and_leaves_it(run: Run, made: Path) -> None:
+    def files() -> dict[Path, bytes]:
+        found = {path for path in made.rglob("*") if path.is_file()}
+        return {path: path.read_bytes()[:4096] for path in found if path.suffix != ".bitmap"}
+
+    before = files()
+    assert run("init", "--data", made, "--json").error == "exists"
+    assert files() == before
+
+
+@pytest.mark.parametrize("left", ["keys", "catalog.db", "entitlements.bitmap"])
+def test_an_init_that_was_interrupted_is_never_overwritten(run: Run, made: Path, left: str) -> None:
+    """Nobody knows whether those keys are needed: a person decides."""
+    for path in made.iterdir():
+        if path.name != left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = run("init", "--data", made, "--json")
+    assert done.error == "exists"
+    assert left in done.document["detail"]
+    assert (made / left).exists()
+
+
+@pytest.mark.parametrize("store", ["nfs://x", "file://host/x", "s3://", "file:///proc/no/such"])
+def test_a_bad_store_leaves_nothing_behind(run: Run, data: Path, store: str) -> None:
+    done = run("init", "--data", data, "--store", store, "--json")
+    assert done.error in ("bad_store_url", "store_denied", "store_unavailable", "store_gone", "bad_request")
+    assert not data.exists() or list(data.iterdir()) == []
+    assert run("init", "--data", data).code == 0
+
+
+def test_init_stores_the_store(run: Run, data: Path) -> None:
+    url = (data.parent / "elsewhere").as_uri()
+    assert run("init", "--data", data, "--store", url, "--json").document["store"] == url
+    assert f'\nurl = "{url}"' in (data / "config.toml").read_text()
+    assert not (data / "objects").exists()
+    assert run("check", "--data", data).code == 0
+    shutil.rmtree(data.parent / "elsewhere")
+    assert run("check", "--data", data, "--json").error == "store_gone"
+
+
+# --- devices and plans ------------------------------------------------------------------------------------------
+
+
+def shown(run: Run, data: Path, device: int = 1) -> dict[str, Any]:
+    found: dict[str, Any] = run("device", "show", "--device", device, "--data", data, "--json").document
+    return found
+
+
+def test_the_life_of_a_device(run: Run, made: Path) -> None:
+    def go(*words: object) -> Any:
+        done = run(*words, "--data", made, "--json")
+        assert done.code == 0, done
+        return done.document
+
+    today = datetime.now(UTC).date()
+    first = shown(run, made)
+    assert (first["state"], first["retention_days"]) == ("recording", 7)
+    assert first["entitled_through"] == (today + timedelta(days=13)).isoformat()
+    assert go("device", "add").keys() == {"device", "token"}
+    assert shown(run, made, 2)["state"] == "no plan"
+    assert [d["device"] for d in go("device", "add", "--count", 3)["devices"]] == [3, 4, 5]
+
+    plan = go("plan", "start", "--device", 2, "--plan", "monthly", "--retention-days", 90)
+    assert (plan["starts_on"], plan["renews"], plan["retention_days"]) == (today.isoformat(), True, 90)
+    cancelled = go("plan", "cancel", "--device", 2)
+    assert (cancelled["cancelled_on"], cancelled["renews"]) == (today.isoformat(), False)
+    assert shown(run, made, 2)["state"] == "recording"
+
+    future = (today + timedelta(days=5)).isoformat()
+    go("plan", "start", "--device", 3, "--plan", "annual", "--starts-on", future)
+    assert shown(run, made, 3)["state"] == "not started"
+    go("plan", "start", "--device", 4, "--plan", "trial", "--starts-on", "2020-01-01")
+    assert shown(run, made, 4)["state"] == "lapsed"
+
+    go("device", "suspend", "--device", 1, "--reason", "unpaid")
+    assert shown(run, made)["state"] == "suspended"
+    go("device", "resume", "--device", 1, "--reason", "paid")
+    token = go("device", "new-token", "--device", 1, "--reason", "lost")["token"]
+    assert token != first["token"]
+    assert shown(run, made)["token"] == token
+    go("device", "terminate", "--device", 1, "--reason", "abuse", "--erase")
+    assert shown(run, made)["erasure"] == "erasing"
+    assert (
+        run("plan", "start", "--device", 1, "--plan", "monthly", "--data", made, "--json").error
+        == "terminated"
+    )
+    report = go("sweep")
+    assert [d["device"] for d in report["erased_devices"]] == [1, 4]
+    assert shown(run, made)["erasure"] == "erased"
+    assert len(go("device", "list", "--after", 3, "--limit", 1)["devices"]) == 1
+
+
+def test_cancelling_goes_from_the_last_plan_to_the_first(run: Run, made: Path) -> None:
+    today = datetime.now(UTC).date()
+    first = run("plan", "start", "--device", 1, "--plan", "annual", "--data", made, "--json").document
+    second = run("plan", "start", "--device", 1, "--plan", "monthly", "--data", made, "--json").document
+    assert (
+        second["starts_on"]
+        == (datetime.fromisoformat(first["ends_on"]) + timedelta(days=1)).date().isoformat()
+    )
+    for plan in (second, first):
+        cancelled = run("plan", "cancel", "--device", 1, "--data", made, "--json").document
+        assert (cancelled["plan"], cancelled["starts_on"]) == (plan["plan"], plan["starts_on"])
+        assert cancelled["cancelled_on"] == today.isoformat()
+    done = run("plan", "cancel", "--device", 1, "--data", made, "--json")
+    assert done.error == "trial_cannot_be_cancelled"
+
+
+def test_a_viewer_token_and_its_life(run: Run, made: Path) -> None:
+    words = ("viewer-token", "--device", 1, "--data", made)
+    document = run(*words, "--hours", 2, "--json").document
+    assert abs(document["expires_s"] - datetime.now(UTC).timestamp() - 7200) < 60
+    assert run(*words).out.strip().startswith(document["token"][:4])
+
+
+def test_recordings_are_deleted_by_range(run: Run, made: Path) -> None:
+    with World(made, local=True) as world:
+        world.keep([(1, NOON), (1, NOON + 2000)])
+    words = (
+        "recordings",
+        "delete",
+        "--device",
+        1,
+        "--from",
+        NOON,
+        "--reason",
+        "asked",
+        "--data",
+        made,
+        "--json",
+    )
+    document = run(*words, "--to", NOON + 1).document
+    assert (document["deleted_chunks"], document["dead_segments"]) == (1, 0)
+    assert run(*words, "--to", NOON + 9999).document["dead_segments"] == 1
+
+
+# --- sweep, check, rebuild, clock -------------------------------------------------------------------------------
+
+
+def test_a_sweep_dry_and_wet(run: Run, made: Path) -> None:
+    with World(made, local=True) as world:
+        key = world.keep([(1, NOON)])
+    words = ("sweep", "--data", made)
+    dry = run(*words, "--dry-run", "--json").document
+    assert [d["segments"] for d in dry["expire"]] == [1]
+    assert "2025-06-23" in run(*words, "--dry-run").out
+    assert "days expired" in run(*words).out
+    run("clock", "--advance", f"{DELAY_MS}ms", "--data", made)
+    assert run(*words, "--dry-run", "--json").document["delete"] == [key]
+    assert key in run(*words, "--dry-run").out
+    assert run(*words, "--json").document["deleted_objects"] == 1
+    assert run(*words, "--dry-run").out == "nothing to do\n"
+
+
+def test_a_sweep_that_left_something_says_so_and_fails(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 14."""
+    run("clock", "--offset", "20d", "--data", made)
+    monkeypatch.setenv("CLIPKEEP_RETENTION_BULK_LIMIT", "0")
+    done = run("sweep", "--data", made, "--json")
+    assert (done.code, done.document["held_back_devices"]) == (1, 1)
+    assert "--allow-bulk" in done.err
+    assert "with --allow-bulk" in run("sweep", "--dry-run", "--data", made).out
+    assert run("sweep", "--allow-bulk", "--data", made).code == 0
+    assert shown(run, made)["erasure"] == "erased"
+
+
+def test_a_second_sweep_at_once_is_refused(run: Run, made: Path) -> None:
+    with World(made, local=True) as world:
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        world.catalog.acquire_lease("sweep", holder="other", ttl_ms=60_000, now_ms=now_ms)
+    assert run("sweep", "--data", made, "--json").error == "busy"
+
+
+def test_check_fails_when_something_is_broken_and_rebuild_mends_rows(run: Run, made: Path) -> None:
+    with World(made, local=True) as world:
+        key = world.keep([(1, NOON)])
+    assert run("check", "--deep", "--data", made).code == 0
+    with closing(sqlite3.connect(made / "catalog.db")) as connection:
+        connection.execute(f"DROP TABLE chunks_{NOON // MS_PER_DAY + WEEK + 1}")
+    done = run("check", "--data", made, "--json")
+    assert (done.code, done.document["broken_count"]) == (1, len(done.document["broken"]))
+    assert "BROKEN" in run("check", "--data", made).out
+    assert run("catalog", "rebuild", "--data", made, "--json").document["chunks"] == 1
+    assert run("check", "--deep", "--data", made).code == 0
+    (made / "objects" / key).unlink()
+    done = run("catalog", "rebuild", "--data", made, "--json")
+    assert (done.code, list(done.document["unreadable"])) == (1, [key])
+
+
+def test_the_clock_moves_only_where_it_may(run: Run, made: Path, data: Path) -> None:
+    words = ("clock", "--data", made, "--json")
+    assert run(*words).document["offset_ms"] == 0
+    assert run(*words, "--offset", "15d").document["offset_ms"] == 15 * MS_PER_DAY
+    assert run(*words, "--advance", "90m").document["offset_ms"] == 15 * MS_PER_DAY + 5_400_000
+    assert run(*words, "--offset", "-1s").document["offset_ms"] == -1000
+    assert shown(run, made)["state"] == "recording"
+    run(*words, "--offset", "15d")
+    assert shown(run, made)["state"] == "lapsed"
+    text = (made / "config.toml").read_text().replace("test = true", "test = false")
+    (made / "config.toml").write_text(text)
+    assert run(*words, "--offset", "1d").error == "real_clock"
+    assert shown(run, made)["state"] == "recording"
+
+
+def test_the_configuration_in_force_is_printed(run: Run, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPKEEP_SEGMENTS_LINGER_MS", "42")
+    assert "\nlinger_ms = 42\n" in run("config", "--data", made).out
+
+
+# --- wrong use --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "frobnicate",
+        "device",
+        "device frobnicate",
+        "device add --count 0",
+        "device add --count many",
+        "device add --plan weekly",
+        "device show",
+        "device show --device 0",
+        "device show --device 99999999999999999999",
+        "device show --device one",
+        "device list --limit 0",
+        "device list --after 99999999999999999999",
+        "device terminate --device 1",
+        "plan start --device 1",
+        "recordings delete --device 1 --from 0 --to 99999999999999999999 --reason x",
+        "recordings delete --device 1 --from -1 --to 5 --reason x",
+        "serve --workers 0",
+        "serve --workers 1000",
+        "viewer-token --device 1 --hours 0",
+        "viewer-token --device 1 --hours inf",
+        "viewer-token --device 1 --hours 99999",
+        "sweep --dry-run yes",
+        "init extra",
+    ],
+)
+def test_wrong_usage_is_a_message(run: Run, made: Path, words: str) -> None:
+    done = run(*words.split(), *(["--data", made] if " --" in words else []))
+    assert done.code == 2
+    assert "Usage:" in done.out + done.err
+    assert "Traceback" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("device show --device 77", "not_found"),
+        ("device suspend --device 77 --reason x", "not_found"),
+        ("device add --retention-days 7", "bad_usage"),
+        ("device add --count 1000000 --plan trial", "too_many_devices"),
+        ("device add --plan trial --retention-days 30", "trial_retention_fixed"),
+        ("device add --plan monthly --retention-days 256", "bad_retention_days"),
+        ("device add --plan monthly --retention-days 99999999999999999999", "bad_retention_days"),
+        ("plan start --device 1 --plan monthly --starts-on yesterday", "bad_date"),
+        ("plan start --device 1 --plan monthly --starts-on 2025-02-30", "bad_date"),
+        ("plan start --device 1 --plan monthly --starts-on 1969-12-31", "bad_plan_dates"),
+        ("plan start --device 1 --plan annual --starts-on 9999-12-31", "date_out_of_range"),
+        ("plan start --device 1 --plan trial", "plan_overlaps"),
+        ("plan cancel --device 1", "trial_cannot_be_cancelled"),
+        ("recordings delete --device 1 --from 5 --to 5 --reason x", "bad_range"),
+        ("recordings delete --device 77 --from 5 --to 6 --reason x", "not_found"),
+        ("viewer-token --device 77", "not_found"),
+        ("clock --offset soon", "bad_offset"),
+        ("clock --offset 99999999999999999999d", "bad_offset"),
+        ("clock --advance 20000d", "bad_offset"),
+        ("sweep --store gopher://x", "bad_store_url"),
+        ("serve --ingest 8080", "bad_address"),
+        ("serve --ingest 127.0.0.1:99999", "bad_address"),
+        ("serve --api 127.0.0.1:²", "bad_address"),
+        ("serve --ingest 203.0.113.1:80", "cannot_listen"),
+    ],
+)
+def test_what_cannot_be_done_has_a_code(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch, words: str, code: str
+) -> None:
+    if code == "too_many_devices":
+        (made / "entitlements.bitmap").unlink()
+        monkeypatch.setenv("CLIPKEEP_RETENTION_MAX_DEVICES", "1000")
+    before = run("device", "list", "--data", made, "--json").document
+    assert run(*words.split(), "--data", made, "--json").error == code
+    assert run("device", "list", "--data", made, "--json").document == before
+
+
+def test_a_life_that_is_no_number_is_refused(run: Run, made: Path) -> None:
+    """By Typer in newer releases, by us where it passes."""
+    assert run("viewer-token", "--device", 1, "--hours", "nan", "--data", made).code in (1, 2)
+
+
+def test_a_file_in_the_way(run: Run, data: Path) -> None:
+    data.write_text("")
+    assert run("init", "--data", data, "--json").error == "folder_unavailable"
+    assert run("init", "--data", data / "in a file", "--json").error == "folder_unavailable"
+    assert run("sweep", "--data", data, "--json").error == "no_data_folder"
+    assert run("sweep", "--data", data.parent / "absent", "--json").error == "no_data_folder"
+
+
+def test_an_error_of_the_system_is_no_traceback(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **named: object) -> None:
+        raise OSError(28, "No space left on device", "/somewhere")
+
+    monkeypatch.setattr("service.terminal.report", full)
+    done = run("device", "list", "--data", made, "--json")
+    assert done.error == "os_error"
+    assert "/somewhere" in done.err
+
+
+# --- the installed command, as a person meets it ----------------------------------------------------------------
+
+
+def installed(*args: object, **environ: str) -> Done:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CLIPKEEP_")}
+    done = subprocess.run(
+        [CLIPKEEP, *map(str, args)], capture_output=True, text=True, env=kept | environ, timeout=60
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2 + 1)
+
+
+def scribble(path: Path) -> None:
+    path.write_bytes(b"\x93\xff" * (path.stat().st_size // 2) if path.suffix != ".bitmap" else b"")
+
+
+@pytest.mark.parametrize("damage", [cut, scribble])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.toml",
+        "entitlements.bitmap",
+        "catalog.db",
+        "keys/master.key",
+        "keys/tokens.key",
+        "keys/keys.db",
+    ],
+)
+def test_a_damaged_file_is_named(made: Path, name: str, damage: Callable[[Path], None]) -> None:
+    path = made / name
+    if name == "config.toml":
+        path.write_text(f"url = '{'x' * 99}'")
+    for extra in ("-wal", "-shm"):
+        path.with_name(path.name + extra).unlink(missing_ok=True)
+    damage(path)
+    done = installed("sweep", "--data", made, "--json")
+    assert done.error
+    assert str(path) in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("name", ["catalog.db", "keys", "objects"])
+def test_a_missing_part_is_named_and_never_made_anew(made: Path, name: str) -> None:
+    path = made / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = installed("sweep", "--data", made, "--json")
+    assert done.error
+    assert str(path) in done.err
+    assert not path.exists()
+
+
+def test_output_that_nobody_reads_is_no_traceback(made: Path) -> None:
+    shell = f"{CLIPKEEP} config --data {made} | head -1"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_beside_a_service_of_another_boot_still_denies(run: Run, made: Path) -> None:
+    """A bitmap that was moved aside is made anew; until a service filled it, it denies."""
+    (made / "entitlements.bitmap").unlink()
+    assert run("device", "suspend", "--device", 1, "--reason", "x", "--data", made).code == 0
+    with World(made, local=True) as world:
+        assert world.bitmap.probe(1, 20_000, 20_000)[0] & 2

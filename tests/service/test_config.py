@@ -1,0 +1,192 @@
+"""Configuration: every key has a meaning and bounds, and nothing misspelt passes for set."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import MISSING, Field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.receiving import Limits
+from service.api import ApiServices
+from service.config import Config, StoreSettings, load_config, render_config
+from service.worker import limits_of
+from storage.errors import CallerError
+
+SECTIONS = [section.name for section in fields(Config)]
+KEYS: list[tuple[str, Field[Any]]] = [
+    (name, key) for name in SECTIONS for key in fields(getattr(Config(), name))
+]
+NUMBERS = [(name, key) for name, key in KEYS if type(key.default) in (int, float)]
+
+
+def loaded(tmp_path: Path, text: str, **environ: str) -> Config:
+    path = tmp_path / "config.toml"
+    path.write_text(text, "utf-8")
+    return load_config(path, environ)
+
+
+def refused(tmp_path: Path, text: str, **environ: str) -> CallerError:
+    with pytest.raises(CallerError) as caught:
+        loaded(tmp_path, text, **environ)
+    assert caught.value.code == "bad_config"
+    return caught.value
+
+
+def value_of(config: Config, section: str, key: str) -> Any:
+    return getattr(getattr(config, section), key)
+
+
+def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "") == Config()
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS, ids=lambda k: getattr(k, "name", k))
+def test_every_key_says_what_it_is(section: str, key: Field[Any]) -> None:
+    assert len(key.metadata["doc"]) > 8
+    assert f"# {key.metadata['doc']}" in render_config(Config())
+
+
+@pytest.mark.parametrize(("section", "key"), NUMBERS, ids=lambda k: getattr(k, "name", k))
+def test_every_number_has_bounds_that_hold(tmp_path: Path, section: str, key: Field[Any]) -> None:
+    least, most = key.metadata["least"], key.metadata["most"]
+    assert least <= key.default <= most
+    for value in (least - 1, most + 1):
+        error = refused(tmp_path, f"[{section}]\n{key.name} = {value}")
+        assert error.subject.endswith("config.toml")
+        assert f"{section}.{key.name}" in error.detail
+        assert f"{least} to {most}" in error.detail
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS, ids=lambda k: getattr(k, "name", k))
+def test_every_key_can_be_set_in_the_file_and_in_the_environment(
+    tmp_path: Path, section: str, key: Field[Any]
+) -> None:
+    default: Any = key.default
+    value: Any = {int: 17, float: 0.5, bool: True, str: "s3://b"}[type(default)]
+    if type(default) in (int, float):
+        value += default
+    if key.name in ("max_chunk_bytes", "default_days", "lapse_grace_days", "share_bytes"):
+        value = default - 1  # bounded by another key, or by the layout of a bitmap row
+    text = f'"{value}"' if isinstance(value, str) else str(value).lower()
+    assert value_of(loaded(tmp_path, f"[{section}]\n{key.name} = {text}"), section, key.name) == value
+    variable = f"CLIPKEEP_{section}_{key.name}".upper()
+    plain = value if isinstance(value, str) else text
+    config = loaded(tmp_path, f"[{section}]\n", **{variable: plain})
+    assert value_of(config, section, key.name) == value
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    text = "[segments]\nlinger_ms = 5\nmax_segments = 3"
+    config = loaded(tmp_path, text, CLIPKEEP_SEGMENTS_LINGER_MS="7")
+    assert (config.segments.linger_ms, config.segments.max_segments) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[ingest]\nbugdet_bytes = 1", "ingest.bugdet_bytes"),
+        ("[retenton]\nlapse_grace_days = 1", "retenton"),
+        ("linger_ms = 1", "linger_ms"),
+        ("ingest = 1", "[ingest]"),
+        ("[[ingest]]\nbudget_bytes = 1", "[ingest]"),
+        ("[ingest]\nmax_connections = true", "a whole number"),
+        ("[ingest]\nmax_connections = 1.5", "a whole number"),
+        ('[ingest]\nmax_connections = "5"', "a whole number"),
+        ("[ingest]\nbody_grace_s = nan", "a number"),
+        ("[ingest]\nbody_grace_s = inf", "a number"),
+        ("[ingest]\nbody_grace_s = 2020-01-01", "a number"),
+        ("[clock]\ntest = 1", "true or false"),
+        ("[store]\nurl = 5", "a text in quotes"),
+        ("[ingest", "not TOML"),
+        (
+            "[ingest]\nshare_bytes = 16777216\nbudget_bytes = 33554432\nmax_chunk_bytes = 16777217",
+            "max_chunk",
+        ),
+        ("[ingest]\nshare_bytes = 600000000", "ingest.budget_bytes"),
+        ("[api]\nlive_reach_ms = 10000", "api.live_reach_ms"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
+    error = refused(tmp_path, text)
+    assert named in error.detail
+    assert error.subject == str(tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CLIPKEEP_INGEST_BUDGET_BYTES", "lots"),
+        ("CLIPKEEP_INGEST_BUDGET_BYTES", ""),
+        ("CLIPKEEP_INGEST_BUDGET_BYTES", "1"),
+        ("CLIPKEEP_CLOCK_TEST", "1"),
+        ("CLIPKEEP_INGEST_BUGDET_BYTES", "1"),
+        ("CLIPKEEP_STORE_ULR", "s3://b"),
+    ],
+)
+def test_a_variable_that_is_wrong_is_named(tmp_path: Path, variable: str, value: str) -> None:
+    assert refused(tmp_path, "", **{variable: value}).subject == variable
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "CLIPKEEP_DATA",
+        "CLIPKEEP_S3_ENDPOINT",
+        "CLIPKEEP_INGEST_SERVICE_HOST",
+        "CLIPKEEP_API_PORT",
+        "CLIPKEEP_API_PORT_8081_TCP_ADDR",
+        "CLIPKEEP_INGEST_SERVICE_PORT_HTTP",
+        "INGEST_BUDGET_BYTES",
+    ],
+)
+def test_variables_that_are_no_settings_are_left_alone(tmp_path: Path, variable: str) -> None:
+    assert loaded(tmp_path, "", **{variable: "x"}) == Config()
+
+
+def test_a_missing_or_unreadable_file_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in ("absent", "folder", "file/config.toml"):
+        with pytest.raises(CallerError) as caught:
+            load_config(tmp_path / path, {})
+        assert caught.value.code == "no_data_folder"
+    (tmp_path / "latin").write_bytes(b"[store]\nurl = '\xe9'")
+    with pytest.raises(CallerError) as caught:
+        load_config(tmp_path / "latin", {})
+    assert caught.value.code == "bad_config"
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=30))
+def test_what_is_rendered_reads_back(url: str) -> None:
+    config = Config(store=StoreSettings(url=url))
+    found = tomllib.loads(render_config(config))
+    assert found["store"] == ({"url": url} if url else {})
+
+
+def test_the_rendered_file_shows_every_key_and_sets_only_what_differs(tmp_path: Path) -> None:
+    plain = render_config(Config())
+    assert tomllib.loads(plain) == {name: {} for name in SECTIONS}
+    for _, key in KEYS:
+        assert f"# {key.name} = " in plain
+    config = Config()
+    for section, key in NUMBERS:
+        value = key.metadata["most"] if key.name != "share_bytes" else 1 << 30
+        default: Any = key.default
+        values = replace(getattr(config, section), **{key.name: type(default)(value)})
+        config = replace(config, **{section: values})
+    assert loaded(tmp_path, render_config(config)) == config
+    assert "\n# budget_bytes" not in render_config(config)
+
+
+def test_defaults_are_those_of_what_they_feed() -> None:
+    config = Config()
+    assert limits_of(config.ingest) == Limits()
+    fed = {key.name: key.default for key in fields(ApiServices) if key.default is not MISSING}
+    for key in fields(config.api):
+        assert fed[key.name] == key.default, key.name
+    assert set(fed) == {key.name for key in fields(config.api)}
