@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import resource
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -30,6 +31,8 @@ from storage.keys import KeyId
 PUBLISH_EVERY_S = 1.0
 GC_THRESHOLDS = (20_000, 50, 50)
 """Objects made between collections: Python's own (700, 10, 10) spends 3 % of the time at full load."""
+OWN_FILES = 128
+"""Open files kept for what is not a device's connection: catalog, keys, logs. Two for each segment come on top."""
 
 _log = structlog.get_logger("worker")
 
@@ -73,7 +76,11 @@ class Worker:
             clock=opened.clock,
             token_secret=opened.key_store.token_secret,
         )
-        self.server = IngestServer(receiver, self.stats, max_connections=config.ingest.max_connections)
+        own_files = OWN_FILES + 2 * config.segments.max_segments
+        most = allowed_connections(config.ingest.max_connections, own_files)
+        if most < config.ingest.max_connections:
+            _log.warning("fewer_connections", wanted=config.ingest.max_connections, allowed=most)
+        self.server = IngestServer(receiver, self.stats, max_connections=most)
 
     async def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is under way, up to the deadline."""
@@ -131,6 +138,20 @@ class Worker:
             self._unpublished = error.errno
         else:
             self._unpublished = None
+
+
+def allowed_connections(wanted: int, own_files: int) -> int:
+    """Raise this process's limit of open files as far as it may and need be; how many connections it then allows.
+
+    Without it idle connections could take the files that storing a chunk needs. (The usual soft limit is 1024, for
+    programs that use select(), which this one does not.)
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + own_files
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - own_files))
 
 
 def limits_of(settings: IngestSettings) -> Limits:
