@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -138,31 +138,52 @@ class Service:
 
     # --- processes --------------------------------------------------------------------------------------------
 
-    def launch(self, *, workers: int = 1, store: str | None = None, ports: tuple[int, int] = (0, 0)) -> None:
-        """Start `clipkeep serve`, and do not wait for it."""
+    def launch(
+        self,
+        *,
+        workers: int = 1,
+        ports: tuple[int, int] = (0, 0),
+        under: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> None:
+        """Start `clipkeep serve`, and do not wait for it.
+
+        Args:
+            under: a command that runs the one which is given to it as arguments.
+            log: where stderr goes; else it is read here.
+        """
         assert self._process is None, "it runs already"
         command = [
+            *under,
             *(str(CLIPKEEP), "serve", "--data", str(self.data), "--workers", str(workers), "--json"),
             *("--ingest", f"127.0.0.1:{ports[0]}", "--api", f"127.0.0.1:{ports[1]}"),
-            *(["--store", store] if store else []),
         ]
-        self._process = subprocess.Popen(
-            command,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # a group of its own, which can be ended as a whole
-        )
+        with open(log or os.devnull, "a") as file:
+            self._process = subprocess.Popen(
+                command,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file if log else subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # a group of its own, which can be ended as a whole
+            )
         self._groups.append(self._process.pid)
-        reader = threading.Thread(target=self._read_lines, args=(self._process,), daemon=True)
-        reader.start()
-        self._readers.append(reader)
+        if log is None:
+            reader = threading.Thread(target=self._read_lines, args=(self._process,), daemon=True)
+            reader.start()
+            self._readers.append(reader)
 
-    def start(self, *, workers: int = 1, store: str | None = None, ports: tuple[int, int] = (0, 0)) -> Self:
+    def start(
+        self,
+        *,
+        workers: int = 1,
+        ports: tuple[int, int] = (0, 0),
+        under: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> Self:
         """Start `clipkeep serve` and wait until it serves."""
-        self.launch(workers=workers, store=store, ports=ports)
+        self.launch(workers=workers, ports=ports, under=under, log=log)
         document = self.announced()
         self.ingest = _address(document["ingest"])
         self.api = _address(document["api"])

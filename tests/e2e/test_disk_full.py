@@ -92,13 +92,14 @@ def limit_file_size(service: Service, size_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("size_bytes", [0, 4096, 2 * MIB], ids=["nothing", "a page", "2 MiB"])
-def test_no_file_can_grow(service: Service, size_bytes: int) -> None:
-    """Neither objects nor catalog nor key store nor counters can be written."""
+def test_no_file_can_grow(service: Service, size_bytes: int, tmp_path: Path) -> None:
+    """Neither objects nor catalog nor key store nor counters nor the log can be written."""
     service.init()
     service.configure(segments_linger_ms=20)
     devices = service.add_devices(3)
     kept = Acknowledged()
-    service.start(workers=2)
+    log = tmp_path / "log"
+    service.start(workers=2, log=log)
     started = service.children()
     with Load([Uploader(service, device, kept, packets=(500, 1500), depth=8) for device in devices]):
         until(lambda: len(kept.chunks) > 20, "chunks are acknowledged")
@@ -111,6 +112,7 @@ def test_no_file_can_grow(service: Service, size_bytes: int) -> None:
         until(lambda: len(kept.chunks) > stored + 20, "it has healed by itself")
         until(lambda: not service.problems(), "readyz says so")
     assert service.children() == started, "no process has died of it"
+    assert "Traceback" not in log.read_text()
     assert_all_kept(service, kept)
     assert service.command("check", "--deep")["broken"] == []
     assert service.stop() == 0

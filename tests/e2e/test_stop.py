@@ -140,6 +140,18 @@ def test_a_stop_while_it_still_starts(service: Service) -> None:
         assert service.members() == []
 
 
+def test_ctrl_c_while_it_still_starts(service: Service) -> None:
+    """Children are still importing what they are made of, and know of no signals."""
+    service.init()
+    for pause_s in (0.0, 0.2, 0.4, 0.8):
+        service.launch(workers=2)
+        until(service.children, "the first child is there", every_s=0.01)
+        time.sleep(pause_s)
+        os.killpg(service.pid, signal.SIGINT)
+        assert service.wait() == 0
+        assert service.members() == []
+
+
 def test_a_download_under_way_finishes(service: Service) -> None:
     service.init()
     (device,) = service.add_devices(1)
