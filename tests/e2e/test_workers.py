@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,16 @@ class Line:
         )
         self._sock.sendall(head.encode() + body)
         return read_answer(self._reader.readline, self._reader.read)[0]
+
+    def push(self, device: Device, bodies: list[bytes]) -> list[int]:
+        """Live chunks, without waiting for answers in between."""
+        for body in bodies:
+            head = (
+                f"POST /v1/devices/{device.number}/live/now.ts HTTP/1.1\r\nHost: clipkeep\r\n"
+                f"Authorization: Bearer {device.token}\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            self._sock.sendall(head.encode() + body)
+        return [read_answer(self._reader.readline, self._reader.read)[0] for _ in bodies]
 
     def close(self) -> None:
         self._reader.close()
@@ -74,6 +86,35 @@ def test_both_take_connections_and_nothing_is_lost(service: Service) -> None:
     assert min(counted.values()) > 0
     assert service.command("check", "--deep")["broken"] == []
     assert service.stop() == 0
+
+
+def test_live_chunks_of_one_moment_are_all_kept(service: Service) -> None:
+    """They are timed by their arrival; where two workers meet at one millisecond, one gives way."""
+    service.init()
+    service.configure(segments_linger_ms=5)
+    crowd, alone = service.add_devices(2)
+    service.start(workers=WORKERS)
+    sent = [[chunk_body(crowd.number, 1000 * line + i, 5) for i in range(30)] for line in range(8)]
+    in_order = [chunk_body(alone.number, i, 5) for i in range(100)]
+    lines = [Line(service) for _ in range(len(sent) + 1)]
+    with ThreadPoolExecutor(len(lines)) as pool:
+        devices = [*(crowd for _ in sent), alone]
+        answers = pool.map(Line.push, lines, devices, [*sent, in_order])
+        assert {status for statuses in answers for status in statuses} == {201}
+    for line in lines:
+        line.close()
+    assert sorted(_stored(service, crowd)) == sorted(body for bodies in sent for body in bodies)
+    assert _stored(service, alone) == in_order, "those of one connection keep their order"
+    assert service.command("check", "--deep")["broken"] == []
+    assert service.stop() == 0
+
+
+def _stored(service: Service, device: Device) -> list[bytes]:
+    """All chunks of a device, by capture time."""
+    token = service.viewer_token(device.number)
+    listing = json.loads(service.get(f"/v1/devices/{device.number}/recordings", token=token).body)
+    urls = [chunk["url"] for span in listing["spans"] for chunk in span["chunks"]]
+    return [service.get(f"/v1/devices/{device.number}/{url}", token=token).body for url in urls]
 
 
 def test_commands_beside_the_service_act_at_once_on_all_workers(service: Service) -> None:
