@@ -155,13 +155,18 @@ class IngestServer:
                 return False, None
 
     def _let_slowest_go(self) -> bool:
-        """Let the slowest sender go, for those who wait for its bytes. Returns whether there was one."""
-        now_s = trio.current_time()
-        holding = [c for c in self._connections if c.phase is Phase.BODY and c.body_bytes]
+        """Let one connection go, for those who wait for its bytes: the slowest sender. When all who hold bytes wait
+        for more themselves, it is the one that loses least, so that the others get on. Returns whether there was one.
+        """
+        holding = [c for c in self._connections if c.body_bytes]
         if not holding:
             return False
         if any(c.ending() for c in holding):
             return True  # its bytes are about to come back
-        slowest = min(holding, key=lambda c: c.received_bytes / max(now_s - c.since_s, 1e-3))
-        slowest.evict(answers.OVERLOADED)
+        now_s = trio.current_time()
+        if sending := [c for c in holding if c.phase is Phase.BODY]:
+            given_up = min(sending, key=lambda c: c.received_bytes / max(now_s - c.since_s, 1e-3))
+        else:
+            given_up = min(holding, key=lambda c: c.body_bytes)
+        given_up.evict(answers.OVERLOADED)
         return True

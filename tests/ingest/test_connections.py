@@ -376,6 +376,23 @@ async def test_one_is_let_go_for_many_who_wait(begin: Begin) -> None:
     assert sum(c.body_bytes > 0 for c in worker.connections) == 1
 
 
+async def test_when_all_wait_for_each_other_one_gives_way(begin: Begin) -> None:
+    """The one that loses least; not all of them, when their patience ends at the same time."""
+    worker = await begin(budget_bytes=4 * STEP_BYTES, share_bytes=4 * STEP_BYTES, patience_s=0.1, wait_s=10.0)
+    clients = [await worker.connect() for _ in range(2)]
+    body = video(3 * STEP_BYTES + STEP_BYTES // 2)
+    wires = [client.request(body, NOW_MS + number) for number, client in enumerate(clients)]
+    await clients[0].send(wires[0][: 5 * STEP_BYTES // 2])
+    await until(lambda: worker.budget.in_use_bytes > 2.4 * STEP_BYTES)
+    await clients[1].send(wires[1])
+    await until(lambda: worker.budget.in_use_bytes > 3.4 * STEP_BYTES)
+    await clients[0].send(wires[0][5 * STEP_BYTES // 2 :])
+    await until(lambda: all(c.phase is Phase.OURS for c in worker.connections))
+    assert (await clients[0].reply()).status == 201
+    assert (await clients[1].reply()).code == "overloaded"
+    assert await clients[1].ended()
+
+
 async def test_who_waits_too_long_for_the_budget_is_told_so(begin: Begin) -> None:
     """Chunks that are being stored hold the budget: nobody can be let go, so the wait has an end."""
     worker = await begin(budget_bytes=4 * STEP_BYTES, share_bytes=4 * STEP_BYTES, patience_s=0.05, wait_s=0.2)
@@ -460,7 +477,7 @@ async def test_a_storm_never_exceeds_the_budget_and_loses_nothing_acknowledged(
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            for number in range(25):
+            for number in range(15):
                 nursery.start_soon(device, number, random.Random(rng.random()))
     assert set(statuses) <= {0, 200, 201, 408, 503}
     assert {number: worker.stored(1, NOW_MS + number) for number in kept} == kept
