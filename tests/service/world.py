@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.media import Media
 from retention.bitmap import PRESENT, EntitlementBitmap, Row
+from retention.entitlements import Entitlements
+from retention.erasure import mark_terminated
 from retention.tokens import mint_viewer_token
 from service.playback import (
     MAX_TIME_MS,
@@ -110,6 +112,20 @@ class World:
         assert row is not None
         with self.bitmap.locked():
             self.bitmap.write(device, replace(row, **fields))
+
+    def terminate(self, device: int = 1) -> None:
+        """As `clipkeep device terminate --erase` does, by the same path, and the sweep's next step: no keys."""
+        facts = Entitlements(self.catalog, self.bitmap, self.clock).change(
+            device, lambda facts: mark_terminated(facts, now_ms=self.clock.ms, erase=True), what="test"
+        )
+        self.key_store.destroy_device(device, below_epoch=facts.erase_epoch)
+
+    def delete(self, clip: Clip) -> None:
+        """As `clipkeep recordings delete` does."""
+        times = clip.capture_ms, clip.capture_ms + 1
+        self.catalog.delete_range(
+            1, *times, reason="r", who="w", now_ms=self.clock.ms, delete_after_ms=self.clock.ms
+        )
 
     def token(self, device: int = 1, hours: float = 24, generation: int | None = None) -> str:
         row = self.bitmap.read(device)

@@ -36,9 +36,10 @@ def test_an_export_is_the_chunks_one_after_the_other(world: World, server: Serve
         lambda world: world.change(days=1),
         lambda world: world.change(token_generation=2),
         lambda world: setattr(world.clock, "ms", world.clock.ms + 25 * HOUR_MS),
+        lambda world: world.terminate(),
         lambda world: world.objects.objects.clear(),
     ],
-    ids=["suspended", "lapsed", "tokens withdrawn", "token ended", "store lost"],
+    ids=["suspended", "lapsed", "tokens withdrawn", "token ended", "erased", "store lost"],
 )
 @pytest.mark.parametrize("version", [10, 11])
 def test_an_export_breaks_off_when_the_right_to_it_ends(
@@ -60,7 +61,8 @@ def test_an_export_breaks_off_when_the_right_to_it_ends(
     got = caught.value.partial
     assert whole.startswith(got)
     assert len(got) % len(kept[0].data) == 0, "whole chunks, none that was refused"
-    assert 10 * len(kept[0].data) <= len(got) <= 20 * len(kept[0].data)
+    # The twentieth fetch may be of the last chunk of those read ahead, and the others are sent meanwhile.
+    assert 10 * len(kept[0].data) <= len(got) <= 24 * len(kept[0].data)
     assert logs[-1]["event"] == "export_stopped"
     assert logs[-1]["sent_bytes"] == len(got)
 

@@ -32,6 +32,8 @@ def test_refusals_are_the_same_on_every_page(world: World, server: Server, path:
         refused(server.get(path, token=token), 403, code)
         refused(server.get(path, token="x"), 401, "bad_token")
         assert server.get(path, token=token, method="HEAD").status == 403
+        refused(server.get(path, token=token, Range="bytes=0-0"), 403, code)
+        refused(server.get(path, token=token, Range="bytes=999999-"), 403, code)
     world.change(flags=PRESENT)
     assert server.get(path, token=token).status == 200
     world.clock.ms = ms_of_day(TODAY + 29) - 1  # the plan's last day
@@ -174,6 +176,23 @@ def test_a_destroyed_key(world: World, server: Server) -> None:
     refused(server.get(CHUNK), 410, "deleted")
     assert server.get(CHUNK, method="HEAD").status == 410
     refused(server.get(f"/v1/devices/1/clip.ts?{ALL}"), 410, "deleted")
+    assert server.get(f"/v1/devices/1/clip.ts?{ALL}", method="HEAD").status == 410
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_given_of_a_device_that_was_terminated_and_erased(
+    world: World, server: Server, path: str
+) -> None:
+    """By the command's own path through catalog and bitmap, with its rows and objects still there."""
+    world.keep(*clips(3))
+    token = world.token()
+    assert server.get(path, token=token).status == 200  # the key is in the cache now
+    world.terminate()
+    refused(server.get(path, token=token), 403, "terminated")
+    refused(server.get(path, token=token, Range="bytes=0-9"), 403, "terminated")
+    head = server.get(path, token=token, method="HEAD")
+    assert (head.status, head.headers["cache-control"]) == (403, "no-store")
+    assert "etag" not in head.headers
 
 
 def test_an_erased_device_that_renewed_starts_empty(world: World, server: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 
 from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED
 from retention.tokens import mint_device_token, mint_viewer_token
@@ -103,6 +104,11 @@ async def test_tokens_are_of_one_device_one_generation_and_one_time(world: World
         world.clock.ms += 1
         with refused("bad_token"):
             await playback.chunks.find(viewer, at_ms)
+        with world.bitmap.locked():
+            world.bitmap.raise_closed_through(TODAY + 1)
+        world.clock.ms = NOON_MS  # invariant 12: no token comes back either
+        with refused("bad_token"):
+            await playback.chunks.find(viewer, at_ms)
 
 
 async def test_the_last_millisecond_of_the_last_day(world: World) -> None:
@@ -164,16 +170,35 @@ async def test_a_row_being_written_is_asked_again_later(world: World) -> None:
 async def test_what_is_deleted_is_not_found_any_more(world: World) -> None:
     kept = clips(3)
     world.keep(*kept)
-    world.catalog.delete_range(
-        1,
-        kept[1].capture_ms,
-        kept[2].capture_ms,
-        reason="r",
-        who="w",
-        now_ms=NOON_MS,
-        delete_after_ms=NOON_MS,
-    )
+    world.delete(kept[1])
     async with playing(world) as playback:
         assert await listed(playback, world.viewer()) == [kept[0].capture_ms, kept[2].capture_ms]
         with refused("not_found"):
             await playback.chunks.find(world.viewer(), kept[1].capture_ms)
+
+
+async def test_what_is_deleted_on_its_way_is_not_given(world: World) -> None:
+    world.keep(*clips(3))
+    async with playing(world) as playback:
+        row = await playback.chunks.find(world.viewer(), clips(1)[0].capture_ms)
+        world.during_next_fetch(lambda: world.delete(clips(1)[0]))
+        with refused("not_found"):
+            await playback.chunks.read(world.viewer(), row)
+        with refused("not_found"):
+            await playback.chunks.readable(world.viewer(), row)
+
+
+@pytest.mark.parametrize("gone", ["key", "object"])
+async def test_an_erasure_on_its_way_is_told_as_such_and_is_no_fault(world: World, gone: str) -> None:
+    """However far it has come: what was erased can't be read, and nobody need be woken for that."""
+    world.keep(*clips(1))
+    viewer = world.viewer()
+    async with playing(world) as playback:
+        row = await playback.chunks.find(viewer, clips(1)[0].capture_ms)
+        if gone == "object":
+            world.during_next_fetch(lambda: (world.terminate(), world.objects.objects.clear()))
+        else:
+            world.terminate()
+        with structlog.testing.capture_logs() as logs, refused("terminated"):
+            await playback.chunks.read(viewer, row)
+        assert logs == []

@@ -13,11 +13,12 @@ from service.playback import (
     Viewer,
 )
 from service.playback.listing import live_anchor
-from storage.days import MS_PER_DAY
+from storage.days import MS_PER_DAY, ms_of_day
 from tests.service.world import (
     CHUNK_MS,
     HOUR_MS,
     NOON_MS,
+    TODAY,
     World,
     captures,
     clips,
@@ -152,3 +153,29 @@ def test_an_anchor_stays_for_a_step_and_is_never_after_what_it_must_reach(
     assert (anchor_ms - base_ms) % step_ms == 0
     next_ms, next_step = live_anchor(base_ms, reached_ms + later_ms, step_ms)
     assert next_ms - anchor_ms == (next_step - step) * step_ms >= 0
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 4096])
+async def test_a_page_names_nothing_that_expired_not_even_as_the_next(
+    world: World, batch_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows stay until the sweep comes (invariant 2), here between those that may be read."""
+    monkeypatch.setattr("service.playback.listing.BATCH_ROWS", batch_rows)
+    kept, over = clips(4), clips(6, start_ms=NOON_MS - HOUR_MS + 1, expires_on=TODAY + 2)
+    world.keep(*kept)
+    world.keep(*over)
+    world.clock.ms = ms_of_day(TODAY + 2)
+    wanted = [clip.capture_ms for clip in kept]
+    async with playing(world) as playback:
+        for limit in (1, 2, 3, 4, 5):
+            found: list[int] = []
+            next_ms: int | None = 0
+            while next_ms is not None:
+                assert next_ms in {0, *wanted}
+                page = await playback.listings.page(
+                    world.viewer(), next_ms, MAX_TIME_MS, limit=limit, finish=lambda page: page
+                )
+                found += captures(page)
+                next_ms = page.next_ms
+                assert next_ms is None or len(captures(page)) == limit
+            assert found == wanted

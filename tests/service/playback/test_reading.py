@@ -140,3 +140,16 @@ async def test_no_key_cache_no_bytes(world: World) -> None:
         await playback.chunks.read(world.viewer(), row)
     assert caught.value.code == "key_store_unavailable"
     assert playback.memory.held_bytes == 0
+
+
+async def test_a_part_costs_no_more_than_the_whole_that_is_charged_for_it(world: World) -> None:
+    clip = clips(1)[0]
+    world.keep(clip)
+    async with playing(world) as playback:
+        row = await playback.chunks.find(world.viewer(), clip.capture_ms)
+        read = await playback.chunks.read(world.viewer(), row)
+        read.keep(10, 20)
+        assert read.data == clip.data[10:20]
+        assert playback.memory.held_bytes == len(clip.data)
+        read.release()
+        read.release()
