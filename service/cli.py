@@ -17,6 +17,7 @@ app = typer.Typer(
     "Start with `clipkeep init`, `clipkeep device add --plan trial`, `clipkeep serve`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     add_completion=False,
 )
 folder.register(app)
