@@ -130,6 +130,11 @@ class KeyDatabase:
         except OSError as error:
             raise unavailable(log, error) from error
 
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy all pages, of one moment, to another database. Others may write meanwhile."""
+        with self._statements() as connection:
+            connection.backup(target)
+
     def close(self) -> None:
         """Let go of the files. Idempotent; a call in another thread is waited for."""
         with self._lock:

@@ -36,6 +36,44 @@ def write_key_file(path: Path, magic: bytes, entries: Sequence[tuple[int, bytes]
         os.fsync(file.fileno())
 
 
+def replace_key_file(path: Path, magic: bytes, entries: Sequence[tuple[int, bytes]]) -> None:
+    """Write a key file in place of the one that is there, durably, and overwrite the bytes of that one.
+
+    At every moment `path` is the old file or the new one, whole. A crash leaves files beside it, which the next call,
+    or `shred_leftovers`, overwrites and removes. Raises OSError.
+    """
+    shred_leftovers(path)
+    fresh, old = _beside(path)
+    write_key_file(fresh, magic, entries)
+    os.link(path, old)  # so that its bytes can still be reached behind the new one
+    os.replace(fresh, path)
+    fsync(path.parent)
+    shred_leftovers(path)
+
+
+def shred_leftovers(path: Path) -> bool:
+    """Overwrite and remove what `replace_key_file` leaves beside `path`. Returns whether that included a file
+    which had been replaced. Raises OSError."""
+    fresh, old = _beside(path)
+    replaced = False
+    for leftover in (fresh, old):
+        if not leftover.exists():
+            continue
+        if not leftover.samefile(path):  # killed before the new one was in place: then it is the file in use
+            replaced = replaced or leftover == old
+            with leftover.open("r+b") as file:
+                file.write(bytes(leftover.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+        leftover.unlink()
+        fsync(path.parent)
+    return replaced
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    return path.with_suffix(".new"), path.with_suffix(".old")
+
+
 def read_key_file(path: Path, magic: bytes) -> list[tuple[int, bytes]]:
     """The entries `(id, secret)` of a key file, oldest first, at least one.
 

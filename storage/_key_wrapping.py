@@ -53,6 +53,13 @@ def checked_id(key_id: KeyId) -> KeyId:
     raise CallerError("device and epoch are u32, month is yyyymm", subject=str(key_id), code="bad_key_id")
 
 
+def new_wrapping_key() -> tuple[int, bytes]:
+    """A fresh random entry of master.key."""
+    # The highest bit but one is set: SQLite then takes 8 bytes for every such id, so that a rotation can
+    # overwrite rows in place.
+    return secrets.randbits(62) | 1 << 62, secrets.token_bytes(SECRET_BYTES)
+
+
 class WrappingKeys:
     """The wrapping keys of a folder's master.key, read when first needed and again for an id that is new.
 
@@ -66,11 +73,13 @@ class WrappingKeys:
     @staticmethod
     def create(path: Path) -> int:
         """Write a master.key with one fresh random key, and return its id."""
-        # The highest bit but one is set: SQLite then takes 8 bytes for every such id, so that a rotation can
-        # overwrite rows in place.
-        wrapping_key_id = secrets.randbits(62) | 1 << 62
-        write_key_file(path, MASTER_MAGIC, [(wrapping_key_id, secrets.token_bytes(SECRET_BYTES))])
-        return wrapping_key_id
+        entry = new_wrapping_key()
+        write_key_file(path, MASTER_MAGIC, [entry])
+        return entry[0]
+
+    def forget(self) -> None:
+        """Drop what is in memory; the next use reads the file."""
+        self._ciphers = {}
 
     def cipher(self, wrapping_key_id: int) -> AESGCM:
         """The wrapping key of this id.

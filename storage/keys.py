@@ -5,7 +5,8 @@ promises: a key that was handed out survives any crash, and a key that was destr
 
 The folder (mode 0700; every file in it 0600):
 
-    master.key   the wrapping key(s); the last one is current, an earlier one is there during a rotation
+    master.key   the wrapping key(s); the last one is current, an earlier one is there during a rotation (and a
+                 master.new or master.old beside it when that was killed; the next one overwrites them)
     tokens.key   the secret for token MACs; not wrapped, so that rotating the wrapping key breaks no token
     keys.db      SQLite, WAL. Tables:
                    state     one row: current wrapping_key_id, month_floor (the last month destroyed)
@@ -24,38 +25,35 @@ in a row, nor in a free page of keys.db, nor in its write-ahead log, as far as a
 no process can make or read such a key again. Out of reach are blocks that an SSD or a copying file system
 retired without erasing, a file system's journal, snapshots, swap, the memory of processes that have the key
 in use, and backups of this folder. What remains there is wrapped: it becomes worthless when the wrapping key has
-been rotated and the old one is gone, so a rotation, and the end of the backup window, are the outer ring.
-A folder restored from a backup has forgotten floors: repeat `destroy_devices` and `destroy_months` before use.
+been rotated (`rotate`) and the old one is gone, so a rotation, and the end of the backup window, are the outer ring.
+A folder restored from a backup has forgotten floors: `retention.destruction` repeats `destroy_devices` and
+`destroy_months` before it is used, at every start of the service and in every sweep.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import re
 import secrets
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from storage._key_database import KeyDatabase, create_database, translated_errors, whole_number
+from storage._key_backup import copy_key_store
+from storage._key_database import KeyDatabase, whole_number
 from storage._key_files import (
-    SECRET_BYTES,
     TOKENS_MAGIC,
     check_private,
-    fsync,
     read_key_file,
-    unavailable,
-    write_key_file,
 )
+from storage._key_folder import make_folder, write_new_store
+from storage._key_inventory import Inventory, KeyCount, count_of_devices, every_key, take_inventory
+from storage._key_rotation import Progress, Rotation, rotate
+from storage._key_tables import ZEROS, current_wrapping_key, month_floor_of, months_of
 from storage._key_wrapping import KEY_BYTES, WRAPPED_BYTES, KeyId, WrappingKeys, checked_id
 from storage.errors import CallerError, ClipkeepError, CorruptError, KeyDestroyed, NotFound
 
-__all__ = ["MAX_IDS_PER_CALL", "KeyId", "KeyStore", "Outcome"]
+__all__ = ["MAX_IDS_PER_CALL", "Inventory", "KeyCount", "KeyId", "KeyStore", "Outcome", "Rotation"]
 
 MAX_IDS_PER_CALL = 10_000
 """Most ids, or devices, in one call: bounds one transaction, and so everyone else's wait. Measured: 0.1 s to
@@ -64,8 +62,6 @@ DESTROY_BATCH_ROWS = 20_000
 """Rows that leave a month's table in one transaction, so that workers are never locked out for long."""
 
 _EPOCH_FLOOR = "SELECT coalesce((SELECT lowest_epoch FROM floors WHERE device = ?), 0)"
-_MONTH_TABLE = re.compile(r"month_[0-9]{6}")
-_ZEROS = f"zeroblob({WRAPPED_BYTES})"
 
 Outcome = bytes | ClipkeepError
 """What became of one id of a batch: its 32-byte key, or why there is none."""
@@ -99,25 +95,7 @@ class KeyStore:
             CallerError: `key_store_exists`: the folder is there and not empty; it is left as it is.
             WorldError: no space or no permission.
         """
-        try:
-            # Made aside, with mode 0700, and renamed into place: atomic, and refused when there is content.
-            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            try:
-                with translated_errors(folder):
-                    _write_new_store(aside)
-                os.rename(aside, folder)
-            except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise
-            fsync(folder.parent)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise unavailable(folder, error) from error
-            raise CallerError(
-                "there is a key store here already, or other files; nothing was changed",
-                subject=str(folder),
-                code="key_store_exists",
-            ) from error
+        make_folder(folder, write_new_store)
         return cls.open(folder)
 
     @classmethod
@@ -145,8 +123,7 @@ class KeyStore:
         store = cls(folder, KeyDatabase(folder / "keys.db", busy_timeout_s=busy_timeout_s), token_secret)
         try:
             store._database.check_format()
-            with store._database.transaction("DEFERRED") as connection:
-                store._wrapping_keys.cipher(whole_number(connection, "SELECT wrapping_key_id FROM state"))
+            _again_if_corrupt(store._check_wrapping_key)
         except BaseException:
             store.close()
             raise
@@ -213,11 +190,11 @@ class KeyStore:
                 " DO UPDATE SET lowest_epoch = max(lowest_epoch, excluded.lowest_epoch)",
                 below_epochs.items(),
             )
-            for month in _months(connection):
+            for month in months_of(connection):
                 destroyed += connection.executemany(
                     # The same length, so that SQLite overwrites in place instead of moving the row.
-                    f"UPDATE month_{month} SET wrapped = {_ZEROS}"
-                    f" WHERE device = ? AND epoch < ? AND wrapped <> {_ZEROS}",
+                    f"UPDATE month_{month} SET wrapped = {ZEROS}"
+                    f" WHERE device = ? AND epoch < ? AND wrapped <> {ZEROS}",
                     below_epochs.items(),
                 ).rowcount
         self._database.scrub_log()
@@ -233,7 +210,7 @@ class KeyStore:
         checked_id(KeyId(0, 0, through_month))
         with self._database.transaction("IMMEDIATE") as connection:
             connection.execute("UPDATE state SET month_floor = max(month_floor, ?)", (through_month,))
-            doomed = [month for month in _months(connection) if month <= through_month]
+            doomed = [month for month in months_of(connection) if month <= through_month]
         destroyed = 0
         for month in doomed:
             while (removed := self._remove_batch(month)) is not None:
@@ -244,15 +221,72 @@ class KeyStore:
     def count(self) -> int:
         """How many keys exist. Reads them all: for reports and tests."""
         with self._database.transaction("DEFERRED") as connection:
-            floor = _month_floor(connection)
+            floor = month_floor_of(connection)
             return sum(
                 whole_number(
                     connection,
-                    f"SELECT count(*) FROM month_{month} WHERE wrapped <> {_ZEROS}",
+                    f"SELECT count(*) FROM month_{month} WHERE wrapped <> {ZEROS}",
                 )
-                for month in _months(connection)
+                for month in months_of(connection)
                 if month > floor
             )
+
+    def count_of(
+        self, devices: Iterable[int], *, below_epochs: Mapping[int, int] | None = None
+    ) -> dict[int, KeyCount]:
+        """How many keys of each device there are, and how many were destroyed, in the months that still have a
+        table. Reads what is in the rows, whatever the floors say.
+
+        Args:
+            below_epochs: device → only keys of the epoch before this one: what one erasure was about.
+        """
+        wanted = tuple(devices)
+        _check_size(wanted)
+        with self._database.transaction("DEFERRED") as connection:
+            return count_of_devices(connection, wanted, below_epochs or {})
+
+    def behind(self, below_epochs: Mapping[int, int]) -> dict[int, int]:
+        """Those of `below_epochs` which this key store has not heard of: it was restored from a backup that is
+        older than their destruction, or the destruction is still to come."""
+        _check_size(below_epochs)
+        with self._database.transaction("DEFERRED") as connection:
+            return {
+                device: epoch
+                for device, epoch in below_epochs.items()
+                if whole_number(connection, _EPOCH_FLOOR, (device,)) < epoch
+            }
+
+    def every_key(self, *, device: int | None = None) -> Iterator[tuple[KeyId, bytes]]:
+        """Yield every data key that can still be unwrapped, even behind a floor: what an attacker would find who has
+        this folder. In pages: may be slow, holds nothing up."""
+        return every_key(self._database, self._wrapping_keys, device)
+
+    def inventory(self) -> Inventory:
+        """Counts and wrapping key ids; no secrets. Reads all rows."""
+        with self._database.transaction("DEFERRED") as connection:
+            return take_inventory(connection, self._folder / "master.key")
+
+    def rotate(self, progress: Progress = lambda phase, done, of: None) -> Rotation:
+        """Wrap every data key with a new wrapping key and destroy the old one; see `storage._key_rotation`.
+
+        Runs beside processes that use the store, each of which waits for single batches only. Killed at any
+        moment, it is simply called again, and then goes on instead of beginning anew.
+
+        Raises:
+            CorruptError: rows that do not unwrap; all others were re-wrapped, and the old wrapping key stays.
+        """
+        return rotate(self._database, self._folder / "master.key", self._wrapping_keys, progress)
+
+    def backup(self, folder: Path) -> None:
+        """Make a consistent copy of this key store, mode 0700, beside running processes.
+
+        What the copy holds is not erased until the copy is gone: see `[retention] key_backup_days`.
+
+        Raises:
+            CallerError: `key_store_exists`: the folder is there and not empty.
+            WorldError: no space or no permission.
+        """
+        make_folder(folder, lambda aside: copy_key_store(self._database, self._folder, aside))
 
     def close(self) -> None:
         """Let go of the files. Idempotent; a call in another thread is waited for."""
@@ -269,8 +303,7 @@ class KeyStore:
     def _outcomes(self, ids: Iterable[KeyId], *, make: bool, partly: bool) -> dict[KeyId, Outcome]:
         wanted = {checked_id(key_id) for key_id in ids}
         _check_size(wanted)
-        with self._database.transaction("DEFERRED") as connection:
-            outcomes = self._read(connection, wanted)
+        outcomes = self._read_settled(wanted)
         missing = wanted - outcomes.keys()
         if not missing or not make or not (partly or _faultless(outcomes)):
             return outcomes
@@ -281,9 +314,22 @@ class KeyStore:
                 outcomes |= self._make(connection, missing - outcomes.keys())
         return outcomes
 
+    def _check_wrapping_key(self) -> None:
+        with self._database.transaction("DEFERRED") as connection:
+            self._wrapping_keys.cipher(current_wrapping_key(connection))
+
+    def _read_settled(self, ids: Collection[KeyId]) -> dict[KeyId, Outcome]:
+        """As `_read`; once more when a row does not unwrap: a rotation may have ended between the two files."""
+        with self._database.transaction("DEFERRED") as connection:
+            outcomes = self._read(connection, ids)
+        if not any(isinstance(outcome, CorruptError) for outcome in outcomes.values()):
+            return outcomes
+        with self._database.transaction("DEFERRED") as connection:
+            return self._read(connection, ids)
+
     def _read(self, connection: sqlite3.Connection, ids: Collection[KeyId]) -> dict[KeyId, Outcome]:
         """Outcomes of the ids that have a row or were destroyed; the others are left out."""
-        month_floor, months = _month_floor(connection), set(_months(connection))
+        month_floor, months = month_floor_of(connection), set(months_of(connection))
         outcomes: dict[KeyId, Outcome] = {}
         for key_id in ids:
             device, epoch, month = key_id
@@ -301,7 +347,7 @@ class KeyStore:
     def _make(self, connection: sqlite3.Connection, ids: Collection[KeyId]) -> dict[KeyId, bytes]:
         # The current wrapping key is read in the transaction that uses it, so that a process which has not
         # heard of a rotation cannot wrap with a key that is about to be destroyed.
-        wrapping_key_id = whole_number(connection, "SELECT wrapping_key_id FROM state")
+        wrapping_key_id = current_wrapping_key(connection)
         made: dict[KeyId, bytes] = {}
         for month in {key_id.month for key_id in ids}:
             connection.execute(
@@ -329,39 +375,25 @@ class KeyStore:
     def _remove_batch(self, month: int) -> int | None:
         """Remove rows from the front of a month's table; None when the table itself went."""
         with self._database.transaction("IMMEDIATE") as connection:
-            if month not in _months(connection):
+            if month not in months_of(connection):
                 return None  # another process was faster
             first = connection.execute(f"SELECT min(slot) FROM month_{month}").fetchone()[0]
             if first is None:
                 connection.execute(f"DROP TABLE month_{month}")
                 return None
             bound = (first + DESTROY_BATCH_ROWS,)
-            zeroed = f"SELECT count(*) FROM month_{month} WHERE slot < ? AND wrapped = {_ZEROS}"
+            zeroed = f"SELECT count(*) FROM month_{month} WHERE slot < ? AND wrapped = {ZEROS}"
             destroyed_before = int(connection.execute(zeroed, bound).fetchone()[0])
             removed = connection.execute(f"DELETE FROM month_{month} WHERE slot < ?", bound).rowcount
             return removed - destroyed_before
 
 
-def _write_new_store(folder: Path) -> None:
-    wrapping_key_id = WrappingKeys.create(folder / "master.key")
-    write_key_file(folder / "tokens.key", TOKENS_MAGIC, [(1, secrets.token_bytes(SECRET_BYTES))])
-    create_database(folder / "keys.db", wrapping_key_id)
-    fsync(folder)
-
-
-def _months(connection: sqlite3.Connection) -> list[int]:
-    """The months that have a table, in order."""
-    names = {
-        str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    }
-    months = names - {"state", "floors"}
-    if not all(map(_MONTH_TABLE.fullmatch, months)):
-        raise sqlite3.DatabaseError("a table of another name")
-    return sorted(int(name.removeprefix("month_")) for name in months)
-
-
-def _month_floor(connection: sqlite3.Connection) -> int:
-    return whole_number(connection, "SELECT month_floor FROM state")
+def _again_if_corrupt(check: Callable[[], None]) -> None:
+    """A rotation may end between the reading of two files, so what does not fit is looked at twice."""
+    try:
+        check()
+    except CorruptError:
+        check()
 
 
 def _check_size(ids: Collection[object]) -> None:

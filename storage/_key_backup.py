@@ -1,0 +1,45 @@
+"""A consistent copy of a key store that is in use."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from storage._key_database import KeyDatabase, translated_errors
+from storage._key_files import (
+    MASTER_MAGIC,
+    TOKENS_MAGIC,
+    fsync,
+    read_key_file,
+    write_key_file,
+)
+from storage._key_tables import ZEROS, current_wrapping_key, months_of
+
+
+def copy_key_store(database: KeyDatabase, source: Path, target: Path) -> None:
+    """Copy `source` into the empty folder `target`, mode 0600 each, durably.
+
+    The database is copied as of one moment, while others go on writing. A rotation may go on too: wrapping keys are
+    read before and after, so that all which the copy needs are among them, and only those are kept.
+    """
+    before = read_key_file(source / "master.key", MASTER_MAGIC)
+    copied = target / "keys.db"
+    os.close(os.open(copied, os.O_CREAT | os.O_EXCL, 0o600))
+    with translated_errors(copied), closing(sqlite3.connect(copied, isolation_level=None)) as connection:
+        database.copy_to(connection)
+        used = {current_wrapping_key(connection)}
+        for month in months_of(connection):
+            used.update(
+                number
+                for (number,) in connection.execute(
+                    f"SELECT DISTINCT wrapping_key_id FROM month_{month} WHERE wrapped <> {ZEROS}"
+                )
+            )
+    fsync(copied)
+    entries = dict(before) | dict(read_key_file(source / "master.key", MASTER_MAGIC))
+    write_key_file(target / "master.key", MASTER_MAGIC, [(n, key) for n, key in entries.items() if n in used])
+    tokens = read_key_file(source / "tokens.key", TOKENS_MAGIC)
+    write_key_file(target / "tokens.key", TOKENS_MAGIC, tokens)
+    fsync(target)
