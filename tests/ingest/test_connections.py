@@ -6,6 +6,7 @@ import random
 import socket
 import threading
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,11 +14,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from ingest import answers
 from ingest import connection as connection_module
 from ingest.budget import SHARE_SLACK_BYTES, STEP_BYTES
 from ingest.connection import Phase
 from ingest.receiving import SCRATCH_BYTES, Limits
 from storage.faults import Fault, no_faults
+from storage.keys import KeyId, Outcome
 from tests.ingest.conftest import Begin
 from tests.ingest.served import MIB, PATIENT, Client, Worker, chunks, until
 from tests.ingest.world import NOW_MS, video
@@ -192,6 +195,29 @@ async def test_gone_after_a_complete_body(worker: Worker, chunked: bool, how: st
     await until(lambda: worker.stored() == DATA)
     await until(lambda: not worker.connections)
     assert worker.budget.in_use_bytes == 0
+
+
+async def test_let_go_after_a_complete_body(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it still waits for its data key: it commits, and is acknowledged when the client is there."""
+    gate = threading.Event()
+    fetch = worker.key_store.ensure_each
+
+    def wait_and_fetch(ids: Collection[KeyId]) -> Mapping[KeyId, Outcome]:
+        assert gate.wait(10)
+        return fetch(ids)
+
+    monkeypatch.setattr(worker.keyring, "_fetch", wait_and_fetch)
+    client = await worker.connect()
+    await client.send(client.request(DATA))
+    await until(lambda: any(c._slots for c in worker.connections))
+    (connection,) = worker.connections
+    assert connection.phase is Phase.OURS
+    connection.evict(None)
+    await wait_all_tasks_blocked()
+    gate.set()
+    assert (await client.reply()).status == 201
+    assert await client.ended()
+    assert worker.stored() == DATA
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -374,6 +400,33 @@ async def test_one_is_let_go_for_many_who_wait(begin: Begin) -> None:
         assert (await client.reply()).status == 201
     assert worker.stats.answers[503, "overloaded"] == 1
     assert sum(c.body_bytes > 0 for c in worker.connections) == 1
+
+
+async def test_while_one_goes_no_other_is_let_go(worker: Worker) -> None:
+    """Many who wait ask at the same time, before the first one's bytes have come back."""
+    clients = [await worker.connect() for _ in range(3)]
+    for number, client in enumerate(clients):
+        await client.send(client.request(DATA, NOW_MS + number)[:-10])
+    await in_bodies(worker, 3)
+    assert worker.server._let_slowest_go()
+    assert worker.server._let_slowest_go()
+    assert sum(connection.ending() for connection in worker.connections) == 1
+    await in_bodies(worker, 2)
+    assert worker.server._let_slowest_go()
+    await in_bodies(worker, 1)
+    assert worker.stats.answers == {(503, "overloaded"): 2}
+
+
+async def test_the_first_verdict_stands(worker: Worker) -> None:
+    client = await worker.connect()
+    await client.send(client.request(DATA)[:-10])
+    await in_bodies(worker, 1)
+    (connection,) = worker.connections
+    connection.evict(answers.TOO_SLOW)
+    connection.evict(answers.OVERLOADED)
+    connection.evict(None)
+    assert (await client.reply()).code == "too_slow"
+    assert worker.stats.answers == {(408, "too_slow"): 1}
 
 
 async def test_when_all_wait_for_each_other_one_gives_way(begin: Begin) -> None:
