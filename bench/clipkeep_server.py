@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,9 @@ from pathlib import Path
 
 from bench.children import LOG_TAIL_CHARS, Child, pinned
 from bench.errors import BenchError
-from bench.load import Device, Target
-from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, wait_until_ready
+from bench.promises import check_promises
+from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, free_ports, wait_until_ready
+from bench.wire import Device, Target
 
 DATA_FOLDER = "clipkeep-data"
 DEVICES_FILE = "devices.json"
@@ -27,23 +27,31 @@ COMMAND_TIMEOUT_S = 120.0
 class ClipkeepServer:
     """`clipkeep serve` with its defaults: encryption, checksums and durable catalog commits on.
 
-    The first start in a folder makes the data folder and the devices; later ones find them there.
+    The first start in a folder makes the data folder and the devices, and checks the promises; later ones find
+    them there.
     """
 
     name = "clipkeep"
+
+    def __init__(self) -> None:
+        self.promises: tuple[str, ...] = ()
 
     def available(self) -> str | None:
         if importlib.util.find_spec("service.cli") is None or _program() is None:
             return "the clipkeep command is not installed: pip install clipkeep"
         return None
 
+    def install_commands(self) -> list[list[str]]:
+        return [[sys.executable, "-m", "pip", "install", "clipkeep"]]
+
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
         data = setup.folder / DATA_FOLDER
-        if not data.exists():
+        is_first = not data.exists()
+        if is_first:
             _prepare(setup, data)
         devices = tuple(Device(*pair) for pair in json.loads((setup.folder / DEVICES_FILE).read_text()))
-        ingest, api = _free_ports(2)
+        ingest, api = free_ports(2)
         argv = [
             *("serve", "--data", str(data), "--workers", str(setup.workers)),
             *("--ingest", f"127.0.0.1:{ingest}", "--api", f"127.0.0.1:{api}"),
@@ -57,7 +65,10 @@ class ClipkeepServer:
             speaks=False,
         ) as child:
             wait_until_ready(child, f"http://127.0.0.1:{api}/readyz")
-            yield Running(child.session, Target("127.0.0.1", ingest, devices))
+            target = Target("127.0.0.1", ingest, devices)
+            if is_first and setup.store_url is None:
+                self.promises = check_promises(target, setup.store_port, data, setup.environment())
+            yield Running(child.session, target)
 
 
 def _program() -> str | None:
@@ -73,7 +84,8 @@ def _command() -> str:
 
 
 def _prepare(setup: Setup, data: Path) -> None:
-    _run(setup, ["init", "--data", str(data), "--store", f"s3://{BUCKET}/x"])
+    store_url = setup.store_url or f"s3://{BUCKET}/x"
+    _run(setup, ["init", "--data", str(data), "--store", store_url])
     added = _run(
         setup,
         ["device", "add", "--data", str(data), "--count", str(setup.devices), "--plan", "annual", "--json"],
@@ -109,10 +121,3 @@ def _run(setup: Setup, arguments: Sequence[str]) -> str:
     except subprocess.TimeoutExpired as error:
         raise BenchError(f"`clipkeep {arguments[0]}` did not end in time", subject="clipkeep") from error
     return done.stdout
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago. Another process may take one first; then the start fails loudly."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]

@@ -19,7 +19,6 @@ from bench.errors import BenchError
 
 BATCH = 1000
 """Checks between two looks at the clock, which costs some 50 ns."""
-PROGRESS_ROWS = 20_000
 RETENTION_DAYS = 30
 SEED = 1
 
@@ -39,15 +38,12 @@ class EntitlementResult:
         return asdict(self)
 
 
-def measure_entitlement(
-    rows: int, checks: int, progress: Callable[[int], None] = lambda written: None
-) -> EntitlementResult:
+def measure_entitlement(rows: int, checks: int) -> EntitlementResult:
     """Fill a bitmap of `rows` devices in a temporary folder, all entitled today, and ask it at random.
 
     Args:
         rows: 1 to 20 million (64 bytes each).
         checks: how many, rounded up to whole batches; at most 100 million.
-        progress: called with the rows written so far.
 
     Raises:
         BenchError: an argument is out of bounds, or a check denied an entitled device.
@@ -71,8 +67,6 @@ def measure_entitlement(
         with EntitlementBitmap.open(path, writable=True) as bitmap, bitmap.locked():
             for device in range(1, rows + 1):
                 bitmap.write(device, row)
-                if device % PROGRESS_ROWS == 0:
-                    progress(device)
         with EntitlementBitmap.open(path) as bitmap:
             return _time(bitmap.probe, rows, checks, today)
 

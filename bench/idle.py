@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.load import ANSWER_LIMIT_BYTES, Heads, Target, parse_answer
 from bench.machine import Cores
 from bench.media import transport_stream
 from bench.procfs import Memory, session_memory
 from bench.results import MB
-from bench.run import null_store
 from bench.servers import Server, Setup
+from bench.stage import null_store
+from bench.wire import ANSWER_LIMIT_BYTES, Heads, Target, parse_answer
 
 CHUNK_BYTES = 4096
 """Small, so that what stays is the connection and not its chunk."""

@@ -7,44 +7,45 @@ measures is the service, never a store.
     python -m bench.nullstore --latency-ms 0        prints {"port": N}
     GET  /_stats                                    {"calls": {"PUT": 12}, "calls_total": 12, ...}
     POST /_reset                                    counts from zero again
+    POST /_sample, then GET /_sample                the next object that was put, to look into; null before it
 
-Answered as S3 would: PUT object (200), HEAD bucket (200), POST ?delete (every key deleted), ListObjectsV2
-(empty), DELETE object (204), GET and HEAD of an object (404: nothing is kept). A chunked body is refused with
-411, as S3 does without a decoded length. Signatures are not looked at.
+What is answered to which call is in `bench.s3calls`. Signatures are not looked at.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import json
-import re
 import selectors
 import socket
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from urllib.parse import unquote, urlsplit
-from xml.sax.saxutils import escape
+from typing import Any
+
+import httptools
+
+from bench.s3calls import Answer, Request, S3Calls, parse_head
 
 HEAD_LIMIT_BYTES = 64 * 1024
 """A signed PUT of boto3 has a head of about 1 KB."""
 KEPT_BODY_LIMIT_BYTES = 4 * 1024 * 1024
-"""Only POST bodies are kept: 1000 keys of 1 KB each in a DeleteObjects, with room for the markup."""
+"""Kept are bodies of POST (1000 keys of 1 KB each in a DeleteObjects, with room for the markup), state files of
+tus servers, and one object when a sample was asked for."""
 SCRATCH_BYTES = 1024 * 1024
-BACKLOG = 1024
+BACKLOG = 4096
 SEND_TIMEOUT_S = 5.0
 """For the one answer that may not fit a send buffer at once: DeleteObjects of 1000 long keys."""
 
 DISCARD = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
 """tcp(7): with this flag Linux throws received bytes away instead of copying them out."""
 
-_KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
-_QUIET = re.compile(rb"<Quiet>\s*true\s*</Quiet>", re.IGNORECASE)
 _REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 404: "Not Found", 411: "Length Required"}
-_XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
 @dataclass(slots=True)
@@ -63,89 +64,37 @@ class Stats:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One parsed head. `length` is the Content-Length, 0 when absent."""
-
-    method: str
-    target: str
-    length: int
-    wants_continue: bool
-    chunked: bool
-
-    @property
-    def is_control(self) -> bool:
-        """True for the bench's own calls, which are neither counted nor delayed."""
-        return self.target in ("/_stats", "/_reset")
-
-
-def parse_head(head: bytes) -> Request:
-    """Parse a request head without its final blank line.
-
-    Raises:
-        ValueError: it is not an HTTP/1.1 request.
-    """
-    lines = head.decode("latin-1").split("\r\n")
-    method, target, _version = lines[0].split(" ")
-    fields = {name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines[1:])}
-    length = int(fields.get("content-length", "0"))
-    if length < 0:
-        raise ValueError("negative Content-Length")
-    expects = fields.get("expect", "").lower() == "100-continue"
-    return Request(method, target, length, expects, "transfer-encoding" in fields)
-
-
-def answer(request: Request, body: bytes) -> tuple[int, str]:
-    """Return status and XML body for one S3 call. Pure: no socket, no counter, no clock."""
-    parts = urlsplit(request.target)
-    query = parts.query.split("&") if parts.query else []
-    bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
-    if request.chunked:
-        return 411, _XML + "<Error><Code>MissingContentLength</Code></Error>"
-    if request.method == "POST" and any(x in ("delete", "delete=") for x in query):
-        return 200, _deleted(body)
-    if request.method == "PUT":
-        return 200, ""
-    if request.method == "DELETE":
-        return 204, ""
-    if key:
-        return 404, _XML + f"<Error><Code>NoSuchKey</Code><Key>{escape(key)}</Key></Error>"
-    if request.method == "HEAD":
-        return 200, ""
-    return 200, _XML + (
-        f"<ListBucketResult><Name>{escape(bucket)}</Name><Prefix></Prefix><KeyCount>0</KeyCount>"
-        "<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></ListBucketResult>"
-    )
-
-
-def _deleted(body: bytes) -> str:
-    keys = [] if _QUIET.search(body) else _KEY.findall(body)  # still escaped, and go back escaped
-    inner = "".join(f"<Deleted><Key>{key.decode()}</Key></Deleted>" for key in keys)
-    return f"{_XML}<DeleteResult>{inner}</DeleteResult>"
-
-
-def encode(status: int, text: str, *, is_head: bool, content_type: str = "application/xml") -> bytes:
+def encode(answer: Answer, *, is_head: bool, content_type: str = "application/xml") -> bytes:
     """Build a whole response. To HEAD and 204 no body is sent. `Date` is there because clients check clocks."""
-    body = b"" if is_head or status == 204 else text.encode()
-    length = "" if status == 204 else f"Content-Length: {len(body)}\r\n"
-    kind = f"Content-Type: {content_type}\r\n" if body else ""
-    return (
-        f"HTTP/1.1 {status} {_REASONS[status]}\r\nDate: {formatdate(usegmt=True)}\r\nServer: nullstore\r\n"
-        f'x-amz-request-id: 0\r\nETag: "0"\r\n{kind}{length}\r\n'
-    ).encode() + body
+    length = "" if answer.status == 204 else f"Content-Length: {len(answer.body)}\r\n"
+    kind = f"Content-Type: {content_type}\r\n" if answer.body else ""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in answer.fields.items())
+    head = (
+        f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nDate: {formatdate(usegmt=True)}\r\n"
+        f"Server: nullstore\r\nx-amz-request-id: 0\r\n{fields}{kind}{length}\r\n"
+    ).encode()
+    return head if is_head or answer.status == 204 else head + answer.body
 
 
 class _Connection:
-    """One client: reads a head, drops or keeps its body, then is answered; one request at a time."""
+    """One client: reads a head, drops or keeps its body, then is answered; one request at a time.
 
-    __slots__ = ("body", "body_left", "head", "request", "sock")
+    Args:
+        sock: non-blocking.
+        is_wanted: asked once per request: keep its body?
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = ("_chunks", "_head", "_is_wanted", "_keeps", "_left", "body", "request", "sock")
+
+    def __init__(self, sock: socket.socket, is_wanted: Callable[[Request], bool]) -> None:
         self.sock = sock
-        self.head = bytearray()
         self.request: Request | None = None
         self.body = bytearray()
-        self.body_left = 0
+        self._is_wanted = is_wanted
+        self._head = bytearray()
+        self._left = 0
+        self._keeps = False
+        self._chunks: _Chunks | None = None
 
     def receive(self, scratch: bytearray) -> Request | None:
         """Take what the socket has; return the request once it is complete.
@@ -154,46 +103,72 @@ class _Connection:
             ConnectionError: the client left.
             ValueError: what it sent is not HTTP, or beyond a limit.
         """
-        if self.request is None or self.request.method == "POST":
-            count = self.sock.recv_into(scratch, HEAD_LIMIT_BYTES)
+        if self.request is None or self._keeps or self._chunks is not None:
+            wanted = HEAD_LIMIT_BYTES if self.request is None else SCRATCH_BYTES
+            count = self.sock.recv_into(scratch, wanted)
             self._take(memoryview(scratch)[:count])
         else:
-            count = self.sock.recv_into(scratch, min(self.body_left, SCRATCH_BYTES), DISCARD)
-            self.body_left -= count
+            count = self.sock.recv_into(scratch, min(self._left, SCRATCH_BYTES), DISCARD)
+            self._left -= count
         if not count:
             raise ConnectionResetError
-        return self.request if self.request and not self.body_left else None
+        is_whole = self._chunks.ended if self._chunks is not None else not self._left
+        return self.request if self.request is not None and is_whole else None
+
+    def next_request(self) -> None:
+        self.request = self._chunks = None
+        self.body = bytearray()
 
     def _take(self, data: memoryview) -> None:
         if self.request is not None:
             self._take_body(data)
             return
-        self.head += data
-        end = self.head.find(b"\r\n\r\n")
+        self._head += data
+        end = self._head.find(b"\r\n\r\n")
         if end < 0:
-            if len(self.head) > HEAD_LIMIT_BYTES:
+            if len(self._head) > HEAD_LIMIT_BYTES:
                 raise ValueError("head too large")
             return
-        self.request = parse_head(bytes(self.head[:end]))
-        rest = self.head[end + 4 :]
-        self.head = bytearray()
-        self.body_left = 0 if self.request.chunked else self.request.length
-        if self.request.method == "POST" and self.body_left > KEPT_BODY_LIMIT_BYTES:
+        request = self.request = parse_head(bytes(self._head[:end]))
+        rest = self._head[end + 4 :]
+        self._head = bytearray()
+        self._keeps = self._is_wanted(request)
+        if self._keeps and request.length > KEPT_BODY_LIMIT_BYTES:
             raise ValueError("body too large")
-        if self.request.wants_continue and not rest:
+        self._chunks = _Chunks() if request.chunked and request.length >= 0 else None
+        self._left = 0 if request.chunked else request.length
+        if request.wants_continue and not rest:
             self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self._take_body(memoryview(rest))
+        if request.length >= 0:  # else it is refused without its body
+            self._take_body(memoryview(rest))
 
     def _take_body(self, data: memoryview) -> None:
-        if len(data) > self.body_left:
+        if self._chunks is not None:
+            self._chunks.feed(data)
+            return
+        if len(data) > self._left:
             raise ValueError("pipelined request")  # no S3 client does that
-        self.body_left -= len(data)
-        if self.request and self.request.method == "POST":
+        self._left -= len(data)
+        if self._keeps:
             self.body += data
 
-    def next_request(self) -> None:
-        self.request = None
-        self.body = bytearray()
+
+class _Chunks:
+    """Finds the end of a chunked body; the bytes in it are dropped."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    def feed(self, data: memoryview) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise ValueError("not a chunked body") from error
+
+    def on_message_complete(self) -> None:
+        self.ended = True
 
 
 class NullStore:
@@ -210,7 +185,10 @@ class NullStore:
     ) -> None:
         self._listener = listener
         self._latency_s = latency_s
+        self._calls = S3Calls()
         self._stats = Stats()
+        self._sample: dict[str, Any] | None = None
+        self._is_sampling = False
         self._scratch = bytearray(SCRATCH_BYTES)
         self._waiting: deque[tuple[float, _Connection]] = deque()
         self._selector = selectors.DefaultSelector()
@@ -239,7 +217,10 @@ class NullStore:
             sock, _ = self._listener.accept()
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._selector.register(sock, selectors.EVENT_READ, _Connection(sock))
+            self._selector.register(sock, selectors.EVENT_READ, _Connection(sock, self._is_wanted))
+
+    def _is_wanted(self, request: Request) -> bool:
+        return request.is_kept or (self._is_sampling and request.method == "PUT")
 
     def _advance(self, conn: _Connection) -> None:
         try:
@@ -252,7 +233,7 @@ class NullStore:
         if request is None:
             return
         if request.is_control or not self._latency_s:
-            self._answer(conn)
+            self._answer(conn, request)
         else:
             # Unregistered, not ignored: a level-triggered selector would spin on a client that sends more.
             self._selector.unregister(conn.sock)
@@ -263,20 +244,17 @@ class NullStore:
         while self._waiting and self._waiting[0][0] <= now:
             _, conn = self._waiting.popleft()
             self._selector.register(conn.sock, selectors.EVENT_READ, conn)
-            self._answer(conn)
+            assert conn.request is not None
+            self._answer(conn, conn.request)
 
-    def _answer(self, conn: _Connection) -> None:
-        request = conn.request
-        assert request is not None
+    def _answer(self, conn: _Connection, request: Request) -> None:
         if request.is_control:
-            text = json.dumps(self._control(request))
-            response = encode(200, text, is_head=False, content_type="application/json")
+            given = Answer(200, json.dumps(self._control(request)).encode())
+            response = encode(given, is_head=False, content_type="application/json")
         else:
-            self._stats.calls[request.method] += 1
-            self._stats.body_bytes += request.length if request.method == "PUT" else 0
-            status, text = answer(request, bytes(conn.body))
-            response = encode(status, text, is_head=request.method == "HEAD")
-        must_close = request.chunked
+            self._count(request, conn.body)
+            response = encode(self._calls.answer(request, bytes(conn.body)), is_head=request.method == "HEAD")
+        must_close = request.length < 0
         conn.next_request()
         try:
             conn.sock.settimeout(SEND_TIMEOUT_S)
@@ -287,7 +265,21 @@ class NullStore:
         if must_close:
             self._close(conn)
 
-    def _control(self, request: Request) -> dict[str, object]:
+    def _count(self, request: Request, body: bytearray) -> None:
+        self._stats.calls[request.method] += 1
+        if request.method != "PUT":
+            return
+        self._stats.body_bytes += max(0, request.length)
+        if self._is_sampling and len(body) == request.length:
+            text = base64.b64encode(body).decode()
+            self._sample = {"target": request.target, "checksum": request.checksum, "body": text}
+            self._is_sampling = False
+
+    def _control(self, request: Request) -> dict[str, Any] | None:
+        if request.target == "/_sample":
+            if request.method == "POST":
+                self._sample, self._is_sampling = None, True
+            return self._sample
         if request.target == "/_reset":
             self._stats = Stats()
         return self._stats.as_json()

@@ -17,7 +17,9 @@ DISTURBED = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run of one server at one chunk size. Times in s, sizes in bytes, acks in ms.
+    """One run of one server at one chunk size, number of connections and of workers.
+
+    Times in s, sizes in bytes, acks in ms.
 
     `chunks` and `body_bytes` are those acknowledged with 201 inside the window; `errors` counts everything
     else by status or exception, the warm-up's included. `server_cpu_s` and `peak_memory_bytes` are sums over
@@ -27,6 +29,8 @@ class Measurement:
 
     server: str
     size_bytes: int
+    connections: int
+    workers: int
     run: int
     window_s: float
     chunks: int
@@ -52,7 +56,8 @@ class Measurement:
 
     @property
     def store_calls_per_1000(self) -> float | None:
-        return self.store_calls * 1000 / self.chunks if self.chunks else None
+        """None also when the store was not the null store, which counts."""
+        return self.store_calls * 1000 / self.chunks if self.chunks and self.store_calls else None
 
     @property
     def server_busy(self) -> float:
@@ -94,6 +99,8 @@ class Summary:
 
     server: str
     size_bytes: int
+    connections: int
+    workers: int
     runs: int
     mb_per_s: float
     mb_per_s_min: float
@@ -115,16 +122,19 @@ class Ratio:
 
     peer: str
     size_bytes: int
+    connections: int
+    workers: int
     throughput: float
     cpu: float
 
 
 def summarise(measurements: Iterable[Measurement]) -> list[Summary]:
-    """Group by size (largest first) and server (in order of appearance)."""
-    groups: dict[tuple[int, str], list[Measurement]] = {}
+    """Group by workers, connections (fewest first), size (largest first) and server (in order of appearance)."""
+    groups: dict[tuple[int, int, int, str], list[Measurement]] = {}
     for one in measurements:
-        groups.setdefault((one.size_bytes, one.server), []).append(one)
-    return [_summary(group) for _, group in sorted(groups.items(), key=lambda item: -item[0][0])]
+        key = (one.workers, one.connections, -one.size_bytes, one.server)
+        groups.setdefault(key, []).append(one)
+    return [_summary(group) for _, group in sorted(groups.items(), key=lambda item: item[0][:3])]
 
 
 def _summary(group: Sequence[Measurement]) -> Summary:
@@ -132,6 +142,8 @@ def _summary(group: Sequence[Measurement]) -> Summary:
     return Summary(
         server=group[0].server,
         size_bytes=group[0].size_bytes,
+        connections=group[0].connections,
+        workers=group[0].workers,
         runs=len(group),
         mb_per_s=statistics.median(speeds),
         mb_per_s_min=min(speeds),
@@ -153,36 +165,41 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def ratios(summaries: Sequence[Summary], subject: str = "clipkeep") -> list[Ratio]:
-    """Compare `subject` with each peer at each size, where both were measured."""
-    ours = {one.size_bytes: one for one in summaries if one.server == subject}
+    """Compare `subject` with each peer at each size, number of connections and of workers that both have."""
+    ours = {_place(one): one for one in summaries if one.server == subject}
     found = []
     for peer in summaries:
-        mine = ours.get(peer.size_bytes)
+        mine = ours.get(_place(peer))
         if peer.server == subject or mine is None or not (peer.mb_per_s and peer.cpu_s_per_gb):
             continue
-        cpu = mine.cpu_s_per_gb
-        if cpu is not None:
-            found.append(
-                Ratio(peer.server, peer.size_bytes, mine.mb_per_s / peer.mb_per_s, cpu / peer.cpu_s_per_gb)
-            )
+        if mine.cpu_s_per_gb is not None:
+            throughput, cpu = mine.mb_per_s / peer.mb_per_s, mine.cpu_s_per_gb / peer.cpu_s_per_gb
+            found.append(Ratio(peer.server, *_place(peer), throughput, cpu))
     return found
 
 
-def ingest_document(
+def _place(one: Summary) -> tuple[int, int, int]:
+    return one.size_bytes, one.connections, one.workers
+
+
+def uploads_document(
+    bench: str,
     facts: Mapping[str, Any],
     settings: Mapping[str, Any],
     measurements: Sequence[Measurement],
     skipped: Mapping[str, str],
+    promises: Mapping[str, Sequence[str]],
     ended: str,
 ) -> dict[str, Any]:
-    """Build the one JSON document of a bench run. `ended` is `complete` or why it stopped before."""
+    """Build the one JSON document of `ingest` or `compare`. `ended` is `complete` or why it stopped before."""
     summaries = summarise(measurements)
     return {
-        "bench": "ingest",
+        "bench": bench,
         "ended": ended,
         **facts,
         "settings": dict(settings),
         "skipped": dict(skipped),
+        "promises": {name: list(lines) for name, lines in promises.items()},
         "summary": [asdict(one) for one in summaries],
         "ratios": [asdict(one) for one in ratios(summaries)],
         "measurements": [one.as_json() for one in measurements],

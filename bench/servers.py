@@ -1,13 +1,14 @@
 """The servers under test: what each must offer to the harness, and the list of them.
 
-A new peer is one class with `name`, `available` and `start`, added to `all_servers`. It takes the same
-requests as Clipkeep (design.md, contract of the ingest port) and answers 201 once the store has the bytes.
+A new peer is one class with the members of `Server`, added to `all_servers`. It takes chunks in one of the
+dialects of `bench.wire` and acknowledges each once the store has its bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -19,10 +20,12 @@ from typing import Protocol
 
 from bench.children import POLL_S, Child
 from bench.errors import BenchError
-from bench.load import Target
+from bench.wire import Device, Target
 
 START_TIMEOUT_S = 30.0
 BUCKET = "bench"
+PEERS_VARIABLE = "CLIPKEEP_BENCH_PEERS"
+DEFAULT_PEERS = Path("bench-results/peers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Setup:
         workers: processes that serve uploads.
         cpus: cores of the server; none means all.
         latency_s: how long the store takes for each answer, for a server that sizes its pool by it.
+        store_url: where Clipkeep keeps its objects instead of the null store: file:///… or s3://bucket/prefix,
+            then with the operator's own AWS settings. Promises are checked on the null store only.
     """
 
     store_port: int
@@ -44,9 +49,12 @@ class Setup:
     workers: int
     cpus: Sequence[int]
     latency_s: float = 0.0
+    store_url: str | None = None
 
     def environment(self) -> Mapping[str, str]:
-        """Name the store, with dummy credentials; nothing of the operator's own AWS settings is used."""
+        """Name the null store, with dummy credentials; nothing of the operator's own AWS settings is used."""
+        if self.store_url is not None:
+            return {}
         endpoint = f"http://127.0.0.1:{self.store_port}"
         return {
             "AWS_ACCESS_KEY_ID": "bench",
@@ -70,12 +78,23 @@ class Running:
 
 
 class Server(Protocol):
-    """One server under test."""
+    """One server under test.
 
-    name: str
+    Attributes:
+        promises: what its acknowledgement means and what stands behind it: printed in each report.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def promises(self) -> tuple[str, ...]: ...
 
     def available(self) -> str | None:
-        """Return None when it can be started here, else the reason and the command that helps."""
+        """Return None when it can be started here, else what is missing."""
+
+    def install_commands(self) -> list[list[str]]:
+        """Return the commands that install it for this bench, to be run in order."""
 
     def start(self, setup: Setup) -> AbstractContextManager[Running]:
         """Start it, wait until it is ready, and end it with the context.
@@ -105,31 +124,56 @@ def wait_until_ready(child: Child, url: str) -> None:
     raise child.failure(f"was not ready within {START_TIMEOUT_S:.0f} s")
 
 
-def all_servers() -> tuple[Server, ...]:
-    """Return Clipkeep first, then its peers in the order in which they are shown."""
+def numbered_devices(count: int) -> tuple[Device, ...]:
+    """Return devices 1 to `count` for a peer, which looks at no token."""
+    return tuple(Device(number, "bench") for number in range(1, count + 1))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free a moment ago. Another process may take one first; then the start fails loudly."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+def peers_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where peers are installed: `CLIPKEEP_BENCH_PEERS`, else `bench-results/peers` here."""
+    return Path(environ.get(PEERS_VARIABLE) or DEFAULT_PEERS)
+
+
+def all_servers(folder: Path) -> tuple[Server, ...]:
+    """Return Clipkeep first, then its peers in the order in which they are shown. `folder` is the peers'."""
     # Imported here because each module needs this one.
     from bench.clipkeep_server import ClipkeepServer
+    from bench.peers.nginx import NginxPeer
     from bench.peers.starlette_peer import StarlettePeer
+    from bench.peers.tus_node import TusNodePeer
+    from bench.peers.tusd import TusdPeer
 
-    return ClipkeepServer(), StarlettePeer()
+    return ClipkeepServer(), StarlettePeer(), TusNodePeer(folder), TusdPeer(folder), NginxPeer(folder)
 
 
-def choose(names: Sequence[str]) -> tuple[Server, ...]:
+def choose(names: Sequence[str], folder: Path) -> tuple[Server, ...]:
     """Return the named servers in the order of `all_servers`; no names means all.
 
     Raises:
         BenchError: one of the names is unknown.
     """
-    servers = all_servers()
-    known = {server.name for server in servers}
+    servers = all_servers(folder)
+    known = [server.name for server in servers]
     for name in names:
         if name not in known:
-            raise BenchError(f"is no server of this bench; known: {', '.join(sorted(known))}", subject=name)
+            raise BenchError(f"is no server of this bench; known: {', '.join(known)}", subject=name)
     return tuple(server for server in servers if not names or server.name in names)
 
 
 def split_available(servers: Sequence[Server]) -> tuple[list[Server], dict[str, str]]:
-    """Return those that can start here, and why the others cannot, by name."""
+    """Return those that can start here, and by name why the others cannot, with the command that helps."""
     reasons = {server.name: server.available() for server in servers}
     can_start = [server for server in servers if reasons[server.name] is None]
-    return can_start, {name: reason for name, reason in reasons.items() if reason is not None}
+    skipped = {
+        name: f"{reason}; `clipkeep bench peers --install {name}`"
+        for name, reason in reasons.items()
+        if reason is not None
+    }
+    return can_start, skipped

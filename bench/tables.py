@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -27,20 +28,34 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def ingest_tables(measurements: Sequence[Measurement]) -> list[Table]:
-    """One table of medians, a line per size and server, then one of ratios when there is a peer to compare
-    with. Both fit 80 columns."""
+def upload_tables(name: str, measurements: Sequence[Measurement]) -> list[Table]:
+    """Medians, a line per size and server, for each number of connections and workers; then ratios when there
+    is a peer to compare with. All fit 80 columns."""
     summaries = summarise(measurements)
-    counts = {one.runs for one in summaries} or {0}
+    tables = []
+    for workers, connections in dict.fromkeys((one.workers, one.connections) for one in summaries):
+        here = [one for one in summaries if (one.workers, one.connections) == (workers, connections)]
+        tables.append(_medians(f"{name}: {count_text(connections, 'connection')}, ", workers, here))
+        compared = ratios(here)
+        if compared:
+            tables.append(_ratio_table(compared))
+    return tables
+
+
+def count_text(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def _medians(title: str, workers: int, summaries: Sequence[Summary]) -> Table:
+    counts = {one.runs for one in summaries}
     runs = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    table = _table(f"ingest: medians, runs: {runs}", "chunk", "server")
+    table = _table(f"{title}{count_text(workers, 'worker')}; medians, runs: {runs}", "chunk", "server")
     for heading in _FIGURES:
         table.add_column(heading, justify="right", no_wrap=True)
     for one in summaries:
         table.add_row(size_text(one.size_bytes), one.server, *_figures(one))
     table.caption = f"MB = {MB:,} bytes; calls: to the store, per 1000 chunks; acks in ms"
-    compared = ratios(summaries)
-    return [table, _ratio_table(compared)] if compared else [table]
+    return table
 
 
 def _table(title: str, *words: str) -> Table:
@@ -80,7 +95,7 @@ def _number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def ingest_notes(measurements: Sequence[Measurement], skipped: Mapping[str, str]) -> list[str]:
+def upload_notes(measurements: Sequence[Measurement], skipped: Mapping[str, str]) -> list[str]:
     """Say what a reader must know before believing the table."""
     notes = [f"skipped {name}: {reason}" for name, reason in skipped.items()]
     for one in summarise(measurements):
@@ -92,7 +107,7 @@ def ingest_notes(measurements: Sequence[Measurement], skipped: Mapping[str, str]
             )
         if one.errors:
             kinds = sorted({kind for m in measurements if m.server == one.server for kind in m.errors})
-            notes.append(f"{where}: {one.errors} uploads were not answered 201 ({', '.join(kinds)})")
+            notes.append(f"{where}: {one.errors} uploads were not acknowledged ({', '.join(kinds)})")
     disturbed = sum(one.disturbed for one in measurements)
     if disturbed:
         notes.append(
@@ -100,6 +115,15 @@ def ingest_notes(measurements: Sequence[Measurement], skipped: Mapping[str, str]
             "repeat on a quiet machine"
         )
     return notes
+
+
+def promise_lines(promises: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say under which promises each server was measured."""
+    lines = []
+    for name, said in promises.items():
+        lines.append(f"{name} was measured with")
+        lines += [f"    {line}" for line in said]
+    return lines
 
 
 def idle_table(results: Sequence[IdleResult]) -> Table:
@@ -125,4 +149,12 @@ def entitlement_table(result: EntitlementResult) -> Table:
         table.add_column(heading, justify="right")
     figures = (result.best_ns, result.median_ns, result.p99_ns, result.loop_ns)
     table.add_row(f"{result.rows:,}", f"{result.checks:,}", *(f"{x:.0f}" for x in figures))
+    return table
+
+
+def peers_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("peers", "peer", "here")
+    table.add_column("installed by", overflow="fold")
+    for row in rows:
+        table.add_row(row["peer"], row["missing"] or "yes", "\n".join(row["install"]))
     return table

@@ -20,14 +20,15 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from bench.children import Child
-from bench.load import Device, Target
-from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, wait_until_ready
+from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, numbered_devices, wait_until_ready
+from bench.wire import Target
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 MODULES = ("starlette", "uvicorn", "uvloop", "httptools")
-INSTALL = "pip install 'clipkeep[bench]'"
+PACKAGES = ("starlette>=0.40", "uvicorn>=0.32", "uvloop>=0.21")
+"""Those of the extra `clipkeep[bench]`."""
 THREADS = 8
 """Per process, with a store that answers at once. Measured on one core with 32, 128 and 256 connections: the
 same throughput as with 16, 24 and 32 threads, within 10 %, and the best p99."""
@@ -83,10 +84,17 @@ class StarlettePeer:
     """Starts this module in a process of its own."""
 
     name = "starlette"
+    promises = (
+        "201: all bytes in the store as an object of their own, with the checksum of boto3's defaults",
+        "no token, no encryption, no catalog",
+    )
 
     def available(self) -> str | None:
         missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
-        return f"{', '.join(missing)} not installed: {INSTALL}" if missing else None
+        return f"{', '.join(missing)} not installed" if missing else None
+
+    def install_commands(self) -> list[list[str]]:
+        return [[sys.executable, "-m", "pip", "install", *PACKAGES]]
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
@@ -97,8 +105,7 @@ class StarlettePeer:
         ) as child:
             port = int(child.event(START_TIMEOUT_S)["port"])
             wait_until_ready(child, f"http://127.0.0.1:{port}/readyz")
-            devices = tuple(Device(number, "bench") for number in range(1, setup.devices + 1))
-            yield Running(child.session, Target("127.0.0.1", port, devices))
+            yield Running(child.session, Target("127.0.0.1", port, numbered_devices(setup.devices)))
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from bench import clipkeep_server
 from bench.children import Child
 from bench.clipkeep_server import ClipkeepServer
 from bench.errors import BenchError
-from bench.load import Device
 from bench.procfs import session_stats
 from bench.servers import Setup
+from bench.wire import Device
 
 STAND_IN = """#!{python}
 import json, os, pathlib, sys, threading
@@ -49,6 +49,7 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, serve: str = SERVES)
     program.write_text(STAND_IN.format(python=sys.executable, serve=serve))
     program.chmod(0o700)
     monkeypatch.setattr(clipkeep_server, "_program", lambda: str(program))
+    monkeypatch.setattr(clipkeep_server, "check_promises", lambda *_: ("checked",))
     return Setup(store_port=4242, folder=folder, devices=3, workers=2, cpus=())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import Device, Heads, Load, Target, parse_answer, quantiles_ms
+from bench.load import Load, quantiles_ms
 from bench.media import PACKET_BYTES, SYNC, transport_stream
+from bench.openload import UNANSWERED, OpenLoad
+from bench.slowload import SlowLoad
+from bench.wire import CLIPKEEP, RELAY, TUS, Device, Heads, Target, is_stored, parse_answer
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 DEVICES = (Device(7, "SEVEN"), Device(9, "NINE"))
 
 
@@ -132,6 +137,9 @@ def test_a_server_that_hangs_up_is_an_error_and_bounded() -> None:
         (b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\n{}", None),
         (b"HTTP/1.1 201 Created\r\ncontent-length:2\r\n\r\n{}", (201, 44)),
         (b"HTTP/1.1 204 No Content\r\n\r\nHTTP", (204, 27)),
+        (CHUNKED, None),
+        (CHUNKED + b"2;x=1\r\n{}\r\n0\r\n", None),
+        (CHUNKED + b"2;x=1\r\n{}\r\n0\r\n\r\nHTTP", (200, 63)),
     ],
 )
 def test_parse_answer(data: bytes, found: tuple[int, int] | None) -> None:
@@ -140,10 +148,15 @@ def test_parse_answer(data: bytes, found: tuple[int, int] | None) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"SSH-2.0-hello\r\n\r\n", b"x" * 70_000],
+    [
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        CHUNKED + b"zz\r\n",
+        b"SSH-2.0-hello\r\n\r\n",
+        b"x" * 70_000,
+    ],
 )
 def test_parse_answer_refuses_what_it_cannot_frame(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"Content-Length|invalid literal|too large"):
+    with pytest.raises(ValueError, match=r"without a length|invalid literal|too large"):
         parse_answer(data)
 
 
@@ -171,3 +184,79 @@ def test_transport_stream_is_whole_packets(size: int) -> None:
     assert len(stream) == max(188, size // PACKET_BYTES * PACKET_BYTES)
     assert set(stream[::PACKET_BYTES]) == {SYNC}
     assert stream == transport_stream(size)
+
+
+def test_a_tus_chunk_is_stored_only_when_all_of_it_is() -> None:
+    head = Heads(Target("h", 1, DEVICES, TUS), 188, start_ms=1000).next()
+    assert head.startswith(b"POST /files/ HTTP/1.1\r\n")
+    for field in (b"Tus-Resumable: 1.0.0", b"Upload-Length: 188", b"Content-Length: 188"):
+        assert field in head
+    assert is_stored(TUS, 201, b"HTTP/1.1 201 Created\r\nUpload-Offset: 188\r\n\r\n", 188)
+    assert not is_stored(TUS, 201, b"HTTP/1.1 201 Created\r\nUpload-Offset: 100\r\n\r\n", 188)
+    assert not is_stored(TUS, 201, b"HTTP/1.1 201 Created\r\n\r\n", 188)
+    assert is_stored(RELAY, 200, b"", 188)
+    assert not is_stored(CLIPKEEP, 200, b"", 188)
+
+
+def acks(sock: socket.socket) -> None:
+    while read_request(sock) is not None:
+        sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_no_more_chunks_are_sent_than_allowed() -> None:
+    with serving(acks) as target:
+        load = Load(target, transport_stream(188), 2, lambda event: None, max_chunks=7)
+        tally = load.run(warmup_s=0.0, window_s=0.5)
+    assert len(tally.acks_s) <= 7
+    assert not tally.errors
+
+
+def test_the_open_loop_keeps_its_rate() -> None:
+    with serving(acks) as target:
+        load = OpenLoad(target, transport_stream(188), 20, lambda event: None, rate_per_s=200)
+        tally = load.run(warmup_s=0.1, window_s=1.0)
+    assert 140 < len(tally.acks_s) < 260
+    assert not tally.errors
+    assert len(tally.late_s) == len(tally.acks_s)
+
+
+def test_the_open_loop_counts_from_when_a_chunk_was_meant_to_be_sent() -> None:
+    """A server that stalls once for half a second delays all that was meant to be sent meanwhile."""
+    stalls = iter([0.5])
+
+    def handle(sock: socket.socket) -> None:
+        while read_request(sock) is not None:
+            time.sleep(next(stalls, 0.0))
+            sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(handle) as target:
+        load = OpenLoad(target, transport_stream(188), 1, lambda event: None, rate_per_s=100)
+        tally = load.run(warmup_s=0.0, window_s=1.0)
+    slow = [ack_s for ack_s in tally.acks_s if ack_s > 0.1]
+    assert len(slow) > 20  # a closed loop would have seen one
+
+
+def test_the_open_loop_counts_what_was_never_answered() -> None:
+    with serving(lambda sock: time.sleep(1.0)) as target:
+        load = OpenLoad(target, transport_stream(188), 1, lambda event: None, rate_per_s=50)
+        tally = load.run(warmup_s=0.0, window_s=0.5, drain_s=0.1)
+    assert not tally.acks_s
+    assert tally.errors[UNANSWERED] > 10
+
+
+def test_slow_clients_send_at_their_rate_and_get_their_acks() -> None:
+    done: list[float] = []
+    began_s = time.monotonic()
+
+    def handle(sock: socket.socket) -> None:
+        while read_request(sock) is not None:
+            done.append(time.monotonic() - began_s)
+            sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(handle) as target:
+        load = SlowLoad(target, transport_stream(20_000), 10, lambda event: None, bytes_per_s=20_000)
+        tally = load.run(warmup_s=0.2, window_s=2.0, drain_s=0.5)
+    assert not tally.errors
+    assert 10 <= len(tally.acks_s) <= 30  # each about once a second, phases spread
+    assert done
+    assert done[0] < 0.8

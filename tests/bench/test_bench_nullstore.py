@@ -15,8 +15,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from bench.nullstore import Request, answer, encode, parse_head
-from bench.run import NullStoreClient, null_store
+from bench.nullstore import encode
+from bench.s3calls import MAX_KEPT_BYTES, Answer, Request, S3Calls, parse_head
+from bench.stage import NullStoreClient, null_store
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +141,64 @@ def test_expect_is_answered_before_the_body(store: NullStoreClient) -> None:
 
 def test_parse_head() -> None:
     head = b"PUT /b/k?x=1 HTTP/1.1\r\nHost: h\r\ncontent-LENGTH:  12 \r\nExpect: 100-Continue"
-    assert parse_head(head) == Request("PUT", "/b/k?x=1", 12, wants_continue=True, chunked=False)
+    assert parse_head(head) == Request("PUT", "/b/k?x=1", 12, wants_continue=True)
     with pytest.raises(ValueError, match="not enough values"):
         parse_head(b"PUT")
 
 
 def test_an_answer_to_head_has_no_body() -> None:
-    status, text = answer(Request("HEAD", "/b/k", 0, wants_continue=False, chunked=False), b"")
-    assert status == 404
-    assert encode(status, text, is_head=True).endswith(b"\r\n\r\n")
+    assert encode(Answer(404, b"<Error/>"), is_head=True).endswith(b"Content-Length: 8\r\n\r\n")
+
+
+def test_a_multipart_upload_as_tus_servers_make_it(s3: Any) -> None:
+    s3.put_object(Bucket="bench", Key="a.info", Body=b'{"size": 3}', Metadata={"upload-id": "7"})
+    kept = s3.get_object(Bucket="bench", Key="a.info")
+    assert (kept["Body"].read(), kept["Metadata"]) == (b'{"size": 3}', {"upload-id": "7"})
+    upload = {
+        "Bucket": "bench",
+        "Key": "a",
+        "UploadId": s3.create_multipart_upload(Bucket="bench", Key="a")["UploadId"],
+    }
+    assert "Parts" not in s3.list_parts(**upload)
+    tag = s3.upload_part(**upload, PartNumber=1, Body=b"abc")["ETag"]
+    (part,) = s3.list_parts(**upload)["Parts"]
+    assert (part["PartNumber"], part["Size"], part["ETag"]) == (1, 3, tag)
+    done = s3.complete_multipart_upload(
+        **upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    )
+    assert done["Key"] == "a"
+    with pytest.raises(ClientError, match="NoSuchUpload"):
+        s3.list_parts(**upload)
+    s3.delete_object(Bucket="bench", Key="a.info")
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        s3.get_object(Bucket="bench", Key="a.info")
+
+
+def test_a_chunked_part_that_says_its_length_is_taken(store: NullStoreClient) -> None:
+    with socket.create_connection(("127.0.0.1", store.port), timeout=5) as sock:
+        sock.sendall(
+            b"PUT /b/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX-Amz-Decoded-Content-Length: 3\r\n\r\n"
+        )
+        for piece in (b"3\r\na", b"bc\r\n0\r", b"\n\r\n"):
+            sock.sendall(piece)
+            time.sleep(0.01)
+        assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_is_kept_is_bounded() -> None:
+    calls = S3Calls(max_kept=2)
+    for number in range(3):
+        calls.answer(Request("PUT", f"/b/{number}.info", 1), b"x")
+    statuses = [calls.answer(Request("GET", f"/b/{number}.info", 0), b"").status for number in range(3)]
+    assert statuses == [404, 200, 200]
+    calls.answer(Request("PUT", "/b/large.info", 1), b"x" * (MAX_KEPT_BYTES + 1))
+    assert calls.answer(Request("GET", "/b/large.info", 0), b"").status == 404
+
+
+def test_the_next_object_can_be_looked_into(s3: Any, store: NullStoreClient) -> None:
+    control(store, "POST", "/_sample")
+    assert control(store, "GET", "/_sample") is None
+    s3.put_object(Bucket="bench", Key="x", Body=b"abc", ChecksumCRC32="NSRBwg==")
+    s3.put_object(Bucket="bench", Key="y", Body=b"def")
+    sample = control(store, "GET", "/_sample")
+    assert sample == {"target": "/bench/x", "checksum": True, "body": "YWJj"}

@@ -5,25 +5,29 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from bench.cli import parse_sizes
+from bench.console import parse_counts, parse_sizes
 from bench.errors import BenchError
 from bench.machine import Cores, share_out
-from bench.peers.starlette_peer import MAX_THREADS, THREADS, StarlettePeer, pool_threads
+from bench.peers.starlette_peer import MAX_THREADS, THREADS, pool_threads
 from bench.procfs import stat_fields
-from bench.results import Measurement, ingest_document, ratios, summarise
+from bench.results import Measurement, ratios, summarise, uploads_document
 from bench.run import IngestSettings, forecast_s, plan
-from bench.servers import Server, all_servers, choose
-from bench.tables import duration_text, ingest_notes, ingest_tables, size_text
+from bench.servers import Server, all_servers, choose, split_available
+from bench.tables import count_text, duration_text, promise_lines, size_text, upload_notes, upload_tables
 
 MIB = 1024 * 1024
+NOWHERE = Path("/nonexistent")
 
 ONE = Measurement(
     server="clipkeep",
     size_bytes=MIB,
+    connections=256,
+    workers=1,
     run=1,
     window_s=2.0,
     chunks=2000,
@@ -98,9 +102,13 @@ def test_ratios_need_both_at_one_size() -> None:
 
 def test_the_document_is_json_and_complete() -> None:
     facts = {"commit": "abc"}
-    document = ingest_document(facts, {"runs": 1}, [ONE, PEER], {"nginx": "not there"}, "complete")
+    promises = {"clipkeep": ("all of them",)}
+    document = uploads_document(
+        "compare", facts, {"runs": 1}, [ONE, PEER], {"nginx": "not there"}, promises, "complete"
+    )
     again = json.loads(json.dumps(document))
-    assert again["ended"] == "complete"
+    assert (again["bench"], again["ended"]) == ("compare", "complete")
+    assert again["promises"] == {"clipkeep": ["all of them"]}
     assert again["commit"] == "abc"
     assert again["skipped"] == {"nginx": "not there"}
     assert [x["mb_per_s"] for x in again["measurements"]] == [1000, 200]
@@ -109,7 +117,7 @@ def test_the_document_is_json_and_complete() -> None:
 
 def shown(measurements: list[Measurement]) -> str:
     console = Console(file=io.StringIO(), width=80)
-    for table in ingest_tables(measurements):
+    for table in upload_tables("ingest", measurements):
         console.print(table)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -124,15 +132,15 @@ def test_tables_fit_80_columns() -> None:
 
 def test_notes_say_what_a_reader_must_know() -> None:
     limited = replace(ONE, server_cpu_s=0.1, load_cpu_s=2.0, others_cpu_s=1.0, errors={"503": 3})
-    notes = "\n".join(ingest_notes([limited], {"tusd": "no go"}))
+    notes = "\n".join(upload_notes([limited], {"tusd": "no go"}))
     for words in ("skipped tusd: no go", "load generator was the limit", "other work", "3 uploads", "503"):
         assert words in notes
-    assert ingest_notes([ONE], {}) == []
+    assert upload_notes([ONE], {}) == []
 
 
 def test_plan_interleaves_and_alternates() -> None:
     settings = IngestSettings(sizes=(2000, 1000), runs=2, seconds=3, warmup=1)
-    servers: tuple[Server, ...] = all_servers()
+    servers: tuple[Server, ...] = all_servers(NOWHERE)
     steps = [(x.run, x.size_bytes, x.server.name) for x in plan(settings, servers)]
     names = [server.name for server in servers]
     assert steps == [
@@ -144,7 +152,14 @@ def test_plan_interleaves_and_alternates() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"sizes": ()}, {"sizes": (17 * MIB,)}, {"runs": 0}, {"connections": 10_001}, {"seconds": 0.0}],
+    [
+        {"sizes": ()},
+        {"sizes": (17 * MIB,)},
+        {"runs": 0},
+        {"connections": (256, 10_001)},
+        {"workers": (0,)},
+        {"seconds": 0.0},
+    ],
 )
 def test_settings_are_bounded(change: dict[str, object]) -> None:
     with pytest.raises(BenchError, match="must be between"):
@@ -187,18 +202,36 @@ def test_words_for_sizes_and_times() -> None:
 
 
 def test_servers_are_chosen_by_name() -> None:
-    assert [server.name for server in choose([])] == ["clipkeep", "starlette"]
-    assert [server.name for server in choose(["starlette"])] == ["starlette"]
+    names = ["clipkeep", "starlette", "tus-node", "tusd", "nginx-relay"]
+    assert [server.name for server in choose([], NOWHERE)] == names
+    assert [server.name for server in choose(["tusd", "starlette"], NOWHERE)] == ["starlette", "tusd"]
     with pytest.raises(BenchError, match="known: clipkeep, starlette"):
-        choose(["apache"])
+        choose(["apache"], NOWHERE)
 
 
 def test_a_peer_that_is_not_installed_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert StarlettePeer().available() is None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    reason = StarlettePeer().available()
-    assert reason is not None
-    assert "pip install" in reason
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    here, skipped = split_available(all_servers(NOWHERE))
+    assert here == []
+    assert skipped["tusd"] == "tusd is not installed; `clipkeep bench peers --install tusd`"
+    assert "starlette" in skipped["starlette"]
+    assert all("--install" in reason for reason in skipped.values())
+
+
+@pytest.mark.parametrize("server", all_servers(Path("peers")), ids=lambda server: server.name)
+def test_every_server_says_how_it_is_installed(server: Server) -> None:
+    commands = server.install_commands()
+    assert commands
+    assert all(word and isinstance(word, str) for argv in commands for word in argv)
+
+
+def test_counts_and_promises_in_words() -> None:
+    assert parse_counts("1, 2,40") == (1, 2, 40)
+    with pytest.raises(BenchError, match="is not a number"):
+        parse_counts("1,x")
+    assert [count_text(n, "worker") for n in (1, 2)] == ["1 worker", "2 workers"]
+    assert promise_lines({"a": ("x", "y")}) == ["a was measured with", "    x", "    y"]
 
 
 def test_the_peer_gets_threads_for_the_store_s_latency() -> None:

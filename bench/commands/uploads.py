@@ -1,0 +1,191 @@
+"""`bench ingest` and `bench compare`: uploads, what they cost, and what they cost elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench.console import (
+    JsonOption,
+    OnlyOption,
+    OutputOption,
+    RunsOption,
+    SecondsOption,
+    ShortOption,
+    WarmupOption,
+    chosen_servers,
+    collected,
+    cores_text,
+    errors_told,
+    exit_as,
+    given,
+    hand_out,
+    parse_counts,
+    parse_sizes,
+    print_notes,
+    promises_of,
+    run_facts,
+)
+from bench.machine import share_out, usable_cpus
+from bench.results import Measurement, uploads_document
+from bench.run import SLACK, IngestSettings, Step, forecast_s, measure, plan
+from bench.servers import Server
+from bench.tables import duration_text, promise_lines, size_text, upload_notes, upload_tables
+
+SHORT: Mapping[str, Any] = {"runs": 3, "seconds": 2.0, "warmup": 1.0}
+SHORT_COMPARE: Mapping[str, Any] = {"runs": 2, "seconds": 2.0, "warmup": 0.5}
+
+SizesOption = Annotated[str, typer.Option(help="Chunk sizes, comma-separated.")]
+ConnectionsOption = Annotated[
+    str,
+    typer.Option(help="Connections kept busy: each sends a chunk, waits for its ack, sends the next."),
+]
+DevicesOption = Annotated[int, typer.Option(help="Devices that send, in turn.")]
+LatencyOption = Annotated[float, typer.Option(help="What the null store takes for each answer.")]
+
+
+def ingest(
+    sizes: SizesOption = "1MiB,256KiB,64KiB",
+    connections: ConnectionsOption = "256",
+    workers: Annotated[str, typer.Option(help="Worker processes, each with a core of its own.")] = "1",
+    runs: RunsOption = None,
+    seconds: SecondsOption = None,
+    warmup: WarmupOption = None,
+    devices: DevicesOption = IngestSettings.devices,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of the null store: file:///path or s3://bucket/prefix, with your AWS settings. "
+            "What is put there stays there."
+        ),
+    ] = None,
+    latency_ms: LatencyOption = 0.0,
+    short: ShortOption = False,
+    only: OnlyOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Throughput of uploads, and what each gigabyte costs, by size, connections, workers.
+
+    What: MPEG-TS chunks by PUT with a token and a length, acknowledged with
+    201 once they are in the store and in the catalog, with encryption,
+    checksums and durable commits on: the defaults of `serve`.
+
+    How: the server under test on one core per worker; load generator and a
+    null store (it counts and forgets) on the others. Each step starts a fresh
+    server. Lists of --connections and --workers are combined with each size.
+    CPU time and peak memory are those of all of a server's processes.
+
+    Good, with one worker: under 1 CPU-s/GB at 1 MiB, under 150 store calls per
+    1000 chunks, no errors; with two workers, CPU-s/GB within 10 % of one. A
+    note below the table says when the load generator was the limit, or when
+    other work on the machine disturbed a run.
+
+    Ctrl-C ends it and shows what was measured so far.
+    """
+    with errors_told():
+        settings = IngestSettings(
+            sizes=parse_sizes(sizes),
+            connections=parse_counts(connections),
+            workers=parse_counts(workers),
+            devices=devices,
+            latency_ms=latency_ms,
+            store_url=store,
+            **given(SHORT, short, runs=runs, seconds=seconds, warmup=warmup),
+        ).checked()
+        servers, skipped = chosen_servers(only, ["clipkeep"])
+        _run("ingest", settings, servers, skipped, output, as_json)
+
+
+def compare(
+    sizes: SizesOption = "1MiB,256KiB,64KiB",
+    connections: Annotated[int, typer.Option(help="Connections kept busy.")] = 256,
+    workers: Annotated[int, typer.Option(help="Worker processes, or threads, of each server.")] = 1,
+    runs: RunsOption = None,
+    seconds: SecondsOption = None,
+    warmup: WarmupOption = None,
+    devices: DevicesOption = IngestSettings.devices,
+    latency_ms: LatencyOption = 0.0,
+    short: ShortOption = False,
+    only: OnlyOption = None,
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Clipkeep beside what people use instead, in turn, in one run.
+
+    What: the same chunks to Clipkeep, to a plain Starlette server, to
+    @tus/server on Node, to tusd, and through nginx to the store: the floor,
+    which looks at no byte. Throughput, CPU-seconds per GB of all of a server's
+    processes, store calls per 1000 chunks, peak memory, acks.
+
+    How: as `ingest`; the same load, null store and cores for all, which take
+    turns at every size in every run. tus servers get one POST per chunk
+    (creation with upload), the cheapest that tus allows. What each server
+    promises for its acknowledgement is printed below. A peer that is not
+    installed is skipped by name: see `clipkeep bench peers`.
+
+    Good: CPU-s/GB at most 2.5, 1.6 and 2.2 times the relay's at 1 MiB, 256 KiB
+    and 64 KiB; throughput at least 5, 9 and 10 times the Starlette server's.
+    Only figures of one run may be compared.
+
+    Ctrl-C ends it and shows what was measured so far.
+    """
+    with errors_told():
+        settings = IngestSettings(
+            sizes=parse_sizes(sizes),
+            connections=(connections,),
+            workers=(workers,),
+            devices=devices,
+            latency_ms=latency_ms,
+            **given(SHORT_COMPARE, short, runs=runs, seconds=seconds, warmup=warmup),
+        ).checked()
+        servers, skipped = chosen_servers(only, [])
+        _run("compare", settings, servers, skipped, output, as_json)
+
+
+def _run(
+    name: str,
+    settings: IngestSettings,
+    servers: Sequence[Server],
+    skipped: Mapping[str, str],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    cpus = usable_cpus()
+    cores = share_out(cpus, max(settings.workers))
+    facts = run_facts(cores)
+    steps = plan(settings, servers)
+    forecast = forecast_s(settings, len(servers))
+    Console(stderr=True).print(
+        f"{len(steps)} steps, about {duration_text(forecast)}, at most {duration_text(forecast * SLACK)}; "
+        f"{cores_text(cores)}"
+    )
+    names = [_step_text(step) for step in steps]
+    measurements, ended = collected(measure(settings, servers, cpus), cores, names, _measured_text)
+    promises = promises_of(servers)
+    document = uploads_document(name, facts, settings.as_json(), measurements, skipped, promises, ended)
+    hand_out(document, output, as_json)
+    if not as_json:
+        console = Console()
+        for table in upload_tables(name, measurements):
+            console.print(table)
+        print_notes([*upload_notes(measurements, skipped), *promise_lines(promises)])
+    exit_as(ended, failed=any(one.errors for one in measurements if one.server == "clipkeep"))
+
+
+def _step_text(step: Step) -> str:
+    return f"run {step.run}: {step.server.name} at {size_text(step.size_bytes)}"
+
+
+def _measured_text(one: Measurement) -> str:
+    cost = "–" if one.cpu_s_per_gb is None else f"{one.cpu_s_per_gb:.2f}"
+    errors = f", {sum(one.errors.values())} errors" if one.errors else ""
+    where = f"{size_text(one.size_bytes)}, {one.connections} connections, workers: {one.workers}"
+    return (
+        f"run {one.run}: {one.server} at {where}: {one.mb_per_s:.0f} MB/s, "
+        f"{cost} CPU-s/GB, ack p99 {one.ack_ms['p99']:.0f} ms{errors}"
+    )

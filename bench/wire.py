@@ -1,0 +1,137 @@
+"""What goes over a connection to a server under test: request heads out, answers in. No socket in here.
+
+Three dialects: that of Clipkeep's ingest port, which the Starlette peer speaks too; that of a relay, which
+answers with the store's 200; and tus 1.0, creation with upload: one POST creates the upload and carries its
+bytes, the cheapest way a chunk can go to a tus server (creation, then PATCH, is a request more).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.media import CHUNK_DURATION_MS
+
+ANSWER_LIMIT_BYTES = 64 * 1024
+CLIPKEEP, RELAY, TUS = "clipkeep", "relay", "tus"
+ACK_STATUS = {CLIPKEEP: 201, RELAY: 200, TUS: 201}
+TUS_PATH = "/files/"
+
+_LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:\s*chunked", re.IGNORECASE)
+_OFFSET = re.compile(rb"\r\nupload-offset:\s*(\d+)", re.IGNORECASE)
+
+
+class Device(NamedTuple):
+    """A device number and its upload token."""
+
+    number: int
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to send, as whom, and in which dialect."""
+
+    host: str
+    port: int
+    devices: tuple[Device, ...]
+    dialect: str = CLIPKEEP
+
+    @classmethod
+    def read(cls, path: Path) -> Target:
+        document = json.loads(path.read_text())
+        devices = tuple(Device(*x) for x in document["devices"])
+        return cls(document["host"], document["port"], devices, document["dialect"])
+
+    def write(self, path: Path) -> None:
+        """Write it for a load generator, readable by this user alone: it holds tokens."""
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(asdict(self)))
+
+
+class Heads:
+    """Builds request heads: all but the capture time is prepared once per device.
+
+    Capture times of a device start at `start_ms` and grow by `step_ms`, so they are unique per device. With a
+    step of 1 ms they stay near the clock (a server refuses times more than 10 min ahead) up to 1000 chunks/s
+    and device.
+    """
+
+    def __init__(self, target: Target, body_bytes: int, start_ms: int, step_ms: int = 1) -> None:
+        if target.dialect == TUS:
+            self._starts = [f"POST {TUS_PATH}".encode()] * len(target.devices)
+            fields = f"Tus-Resumable: 1.0.0\r\nUpload-Length: {body_bytes}\r\n"
+            kind = "application/offset+octet-stream"
+        else:
+            self._starts = [f"PUT /v1/devices/{device.number}/chunks/".encode() for device in target.devices]
+            fields = f"Clip-Duration-Ms: {CHUNK_DURATION_MS}\r\n"
+            kind = "video/mp2t"
+        self._ends = [
+            (
+                f" HTTP/1.1\r\nHost: {target.host}:{target.port}\r\nAuthorization: Bearer {device.token}\r\n"
+                f"Content-Type: {kind}\r\n{fields}Content-Length: {body_bytes}\r\n\r\n"
+            ).encode()
+            for device in target.devices
+        ]
+        self._has_times = target.dialect != TUS
+        self._start_ms = start_ms
+        self._step_ms = step_ms
+        self._count = 0
+
+    def next(self) -> bytes:
+        """Return the head of the next chunk; devices take turns."""
+        turn, index = divmod(self._count, len(self._starts))
+        self._count += 1
+        if not self._has_times:
+            return self._starts[index] + self._ends[index]
+        return b"%b%d%b" % (self._starts[index], self._start_ms + turn * self._step_ms, self._ends[index])
+
+
+def parse_answer(data: bytes) -> tuple[int, int] | None:
+    """Return status and whole length of the answer at the start of `data`, None while it is incomplete.
+
+    Raises:
+        ValueError: not an HTTP/1.1 answer, or one whose end cannot be told.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        if len(data) > ANSWER_LIMIT_BYTES:
+            raise ValueError("answer head too large")
+        return None
+    status = int(data[9:12])
+    if match := _LENGTH.search(data, 0, end):
+        total = end + 4 + int(match[1])
+    elif _CHUNKED.search(data, 0, end):
+        ended = _end_of_chunks(data, end + 4)
+        if ended is None:
+            return None
+        total = ended
+    elif status == 204:
+        total = end + 4
+    else:
+        raise ValueError("answer without a length")
+    return (status, total) if len(data) >= total else None
+
+
+def _end_of_chunks(data: bytes, at: int) -> int | None:
+    """Return where a chunked body that begins at `at` ends, None while it is incomplete. Trailers: none."""
+    while (line_end := data.find(b"\r\n", at)) >= 0:
+        size = int(data[at:line_end].partition(b";")[0], 16)
+        at = line_end + 2 + size + 2
+        if size == 0:
+            return at
+    return None
+
+
+def is_stored(dialect: str, status: int, answer: bytes, body_bytes: int) -> bool:
+    """Tell whether an answer says that all of the chunk is in the store: for tus, by its offset too."""
+    if status != ACK_STATUS[dialect]:
+        return False
+    if dialect != TUS:
+        return True
+    offset = _OFFSET.search(answer)
+    return offset is not None and int(offset[1]) == body_bytes
