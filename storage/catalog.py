@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -158,6 +159,14 @@ class Tombstone:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """What is due to be deleted."""
+
+    objects: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Unindexed:
     """What a change made unserved."""
 
@@ -238,6 +247,10 @@ class Catalog(ABC):
         """Facts of devices numbered above `after`, in order."""
 
     @abstractmethod
+    def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
+        """Facts of these devices, in order of number; numbers that no device has are left out."""
+
+    @abstractmethod
     def update_device(
         self,
         device: int,
@@ -301,6 +314,15 @@ class Catalog(ABC):
         """Give the lease back, if it is still ours. The fence is stale from here on."""
 
     @abstractmethod
+    def holding_lease(self, *, fence: int) -> AbstractContextManager[None]:
+        """Inside, nobody can take the sweep's lease: for steps that change something outside the catalog.
+        Everyone's writes wait meanwhile, so it is for milliseconds, and nothing of the catalog may be changed.
+
+        Raises:
+            LeaseLost: on entry, the lease is somebody else's.
+        """
+
+    @abstractmethod
     def open_days(self, through: int) -> list[DayTotals]:
         """Expiry days up to and including `through` which still hold committed segments or a partition."""
 
@@ -335,6 +357,10 @@ class Catalog(ABC):
         """Tombstones whose time has come, with an id above `after_id`, in order of id."""
 
     @abstractmethod
+    def due_totals(self, now_ms: int) -> Due:
+        """What all pages of `due_tombstones` hold together."""
+
+    @abstractmethod
     def deleted(self, segment_ids: Sequence[int], *, fence: int, now_ms: int, again_at_ms: int) -> int:
         """The store confirmed these: forget them, but keep reclaimed ones once more until `again_at_ms`.
 
@@ -348,9 +374,9 @@ class Catalog(ABC):
         as `totals` tells it, stays (invariant 7)."""
 
     @abstractmethod
-    def erasing_devices(self) -> list[DeviceFacts]:
+    def erasing_devices(self, *, limit: int = -1) -> list[DeviceFacts]:
         """Devices marked ERASING whose keys are still to be destroyed, and ERASED ones for which
-        `unindex_device` has not ended since."""
+        `unindex_device` has not ended since; at most `limit`, all when negative."""
 
     @abstractmethod
     def unindex_device(self, device: int, *, fence: int, now_ms: int, delete_after_ms: int) -> Unindexed:

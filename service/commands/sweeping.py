@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from json import dumps
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +17,7 @@ from service.terminal import DEFAULT_DATA, Data, Json, Store
 catalog_app = typer.Typer(help="The catalog: rebuild its chunk rows from the objects.", no_args_is_help=True)
 
 
-def sweep_of(opened: Opened, progress: Progress) -> Sweep:
+def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | None = None) -> Sweep:
     """The sweep of one data folder, with its configured limits."""
     retention = opened.config.retention
     return Sweep(
@@ -33,6 +35,7 @@ def sweep_of(opened: Opened, progress: Progress) -> Sweep:
             bulk_limit=retention.bulk_limit,
             lease_ms=round(retention.lease_s * 1000),
             retry_ms=round(retention.retry_s * 1000),
+            max_deletes_per_s=max_deletes_per_s,
         ),
         progress=progress,
     )
@@ -46,6 +49,10 @@ def sweep(
     allow_bulk: Annotated[
         bool, typer.Option("--allow-bulk", help="Erase more lapsed devices in one pass than the bulk limit.")
     ] = False,
+    max_deletes_per_s: Annotated[
+        float | None,
+        typer.Option("--max-deletes-per-s", help="Delete no more objects a second than this.", min=1),
+    ] = None,
     store: Store = None,
     json: Json = False,
 ) -> None:
@@ -57,10 +64,11 @@ def sweep(
     devices than the bulk limit are to be erased: those wait for --allow-bulk, the rest of the pass is done.
     """
     with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
-        one_pass = sweep_of(opened, progress)
+        one_pass = sweep_of(opened, progress, max_deletes_per_s=max_deletes_per_s)
         if dry_run:
-            plan = one_pass.plan(allow_bulk=allow_bulk).summary()
-            terminal.report(plan, json, lambda: _show_plan(plan))
+            plan = one_pass.plan(allow_bulk=allow_bulk)
+            show = _print_plan if json else _show_plan
+            show(plan.summary(), one_pass.due_keys(plan))
             return
         report = one_pass.run(allow_bulk=allow_bulk)
     terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
@@ -78,6 +86,8 @@ def _left_undone(report: SweepReport) -> list[str]:
         left.append(
             f"{report.failed_delete_count} objects could not be deleted; they are tried again by the next sweeps"
         )
+    if report.delete_failure:
+        left.append(f"deleting was broken off: {report.delete_failure}; the next sweep goes on")
     if report.key_store_failure:
         left.append(f"data keys could not be destroyed: {report.key_store_failure}; the next sweep goes on")
     if report.held_back_devices:
@@ -88,19 +98,28 @@ def _left_undone(report: SweepReport) -> list[str]:
     return left
 
 
-def _show_plan(plan: dict[str, Any]) -> None:
+def _print_plan(plan: dict[str, Any], due_keys: Iterator[str]) -> None:
+    """One JSON document. The keys of objects come last and are written as they are read."""
+    print(dumps(plan)[:-1] + ', "delete": [', end="")
+    for number, key in enumerate(due_keys):
+        print("," if number else "", dumps(key), sep="\n", end="")
+    print("]}")
+
+
+def _show_plan(plan: dict[str, Any], due_keys: Iterator[str]) -> None:
     devices = ["device", "why"]
     tables = (
         ("would expire", ["day", "segments", "chunks", "bytes"], [list(d.values()) for d in plan["expire"]]),
         ("would erase", devices, [list(d.values()) for d in plan["erase"]]),
         ("would erase with --allow-bulk", devices, [list(d.values()) for d in plan["held_back"]]),
-        ("would delete", ["object"], [[key] for key in plan["delete"]]),
         ("would reclaim", ["prepared key"], [[key] for key in plan["reclaim"]]),
     )
     for title, columns, rows in tables:
         if rows:
             terminal.table(title, columns, rows)
-    if not any(rows for _, _, rows in tables):
+    for key in due_keys:
+        print(f"would delete {key}")
+    if not plan["delete_objects"] and not any(rows for _, _, rows in tables):
         print("nothing to do")
 
 

@@ -46,6 +46,11 @@ class Devices(OnDatabase):
         with self._db.read() as connection:
             return facts_where(connection, "device > ? ORDER BY device LIMIT ?", (after, limit))
 
+    def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
+        with self._db.read() as connection:
+            where = "device IN (SELECT value FROM json_each(?)) ORDER BY device"
+            return facts_where(connection, where, (json.dumps(list(numbers)),))
+
     def update_device(
         self,
         device: int,
@@ -156,7 +161,7 @@ def no_such_device(device: int) -> NotFound:
     return NotFound("no such device; `clipkeep device list` shows them", subject=f"device {device}")
 
 
-def facts_where(connection: sqlite3.Connection, where: str, values: tuple[int, ...]) -> list[DeviceFacts]:
+def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[DeviceFacts]:
     found = {}
     for row in connection.execute(f"SELECT {_FACTS} FROM devices WHERE {where}", values):
         device, account, generation, epoch, suspended, terminated_ms, erase_state, erase_reason = row

@@ -11,6 +11,7 @@ from typing import Any
 from storage.catalog import (
     DayTotals,
     DeviceFacts,
+    Due,
     EraseState,
     SegmentRow,
     SegmentState,
@@ -69,6 +70,11 @@ class Sweeping(OnDatabase):
                 "UPDATE leases SET holder = '', fence = fence + 1, expires_ms = 0 WHERE name = ? AND fence = ?",
                 (name, fence),
             )
+
+    @contextmanager
+    def holding_lease(self, *, fence: int) -> Iterator[None]:
+        with self._fenced(fence):
+            yield
 
     def open_days(self, through: int) -> list[DayTotals]:
         with self._db.read() as connection:
@@ -140,6 +146,15 @@ class Sweeping(OnDatabase):
             )
             return [Tombstone(i, key, size, attempts, bool(r)) for i, key, size, attempts, r in rows]
 
+    def due_totals(self, now_ms: int) -> Due:
+        with self._db.read() as connection:
+            row = connection.execute(
+                "SELECT count(*), coalesce(sum(size_bytes), 0) FROM segments"
+                " WHERE state = 2 AND delete_after_ms <= ? AND retry_at_ms <= ?",
+                (now_ms, now_ms),
+            ).fetchone()
+            return Due(*row)
+
     def deleted(self, segment_ids: Sequence[int], *, fence: int, now_ms: int, again_at_ms: int) -> int:
         due = [(i, now_ms) for i in segment_ids]
         with self._fenced(fence) as connection:
@@ -166,10 +181,10 @@ class Sweeping(OnDatabase):
                 [(error[:200], retry_at_ms, i, SegmentState.DELETING) for i, error in errors.items()],
             )
 
-    def erasing_devices(self) -> list[DeviceFacts]:
+    def erasing_devices(self, *, limit: int = -1) -> list[DeviceFacts]:
         with self._db.read() as connection:
-            where = "erase_state != 0 AND (erase_state = ? OR stale_rows) ORDER BY device"
-            return facts_where(connection, where, (EraseState.ERASING,))
+            where = "erase_state != 0 AND (erase_state = ? OR stale_rows) ORDER BY device LIMIT ?"
+            return facts_where(connection, where, (EraseState.ERASING, limit))
 
     def unindex_device(self, device: int, *, fence: int, now_ms: int, delete_after_ms: int) -> Unindexed:
         total = Unindexed()

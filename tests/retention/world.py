@@ -244,7 +244,10 @@ class World:
             name: changed.pop(name, getattr(self, name))
             for name in ("catalog", "store", "key_store", "bitmap")
         }
-        return Sweep(clock=self.clock, limits=replace(LIMITS, **changed), **parts)
+        return Sweep(clock=self.clock, limits=replace(LIMITS, **changed), sleep=self.sleep, **parts)
+
+    def sleep(self, seconds: float) -> None:
+        self.clock.ms += round(seconds * 1000)
 
     def objects(self) -> set[str]:
         return {info.key for info in self.store.inner.list("")}

@@ -125,7 +125,7 @@ def test_every_command_and_option_is_documented(words: str) -> None:
         ("device terminate", {*COMMON, "--device", "--reason", "--erase"}),
         ("recordings delete", {*COMMON, "--device", "--from", "--to", "--reason"}),
         ("viewer-token", {*COMMON, "--device", "--hours"}),
-        ("sweep", {*COMMON, "--store", "--dry-run", "--allow-bulk"}),
+        ("sweep", {*COMMON, "--store", "--dry-run", "--allow-bulk", "--max-deletes-per-s"}),
         ("check", {*COMMON, "--store", "--deep"}),
         ("catalog rebuild", {*COMMON, "--store"}),
     ],

@@ -1,0 +1,209 @@
+"""A pass: the plan carried out in phases, each idempotent. One that was killed anywhere is simply run again.
+
+1 guard     the lease; the clock against the store's; the catalog against what this host has seen of it
+2 expire    un-index whole days, tombstones in the same transaction (invariant 6)
+3 reclaim   prepared keys past their time become tombstones (invariant 5)
+4 finish    deletions of ranges that a killed command left unfinished
+5 erase     lapsed and terminated devices past their grace: mark, destroy keys, un-index rows
+6 delete    objects whose delay is over (`deleting`)
+7 forget    data keys of months that are over
+8 rewrite   segments of which little is left (`rewriting`): last, because it takes longest and matters least
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from retention.bitmap import EntitlementBitmap
+from retention.entitlements import Entitlements
+from retention.erasure import erase_cause, mark_erased, mark_erasing, to_be_erased
+from retention.sweep.deleting import Deleting, due_batches
+from retention.sweep.facts import read_facts
+from retention.sweep.guards import check_catalog, check_clock
+from retention.sweep.lease import Lease
+from retention.sweep.planning import SweepLimits, SweepPlan, last_month_over, plan_sweep, shown_day
+from retention.sweep.report import Progress, SweepReport, key_failures_noted
+from storage.catalog import Catalog, DeviceFacts, EraseState
+from storage.clock import Clock
+from storage.keys import KeyStore
+from storage.objects import DELETE_BATCH_KEYS, ObjectStore
+
+ERASE_BATCH_DEVICES = 500
+"""Devices whose keys are destroyed in one transaction of the key store, while commits wait: 20 ms."""
+
+
+class Sweep:
+    """One pass over one data folder.
+
+    Args:
+        progress: called with (phase, done, of) as work goes on.
+        sleep: how time passes between deletes, in s.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        store: ObjectStore,
+        key_store: KeyStore,
+        bitmap: EntitlementBitmap,
+        clock: Clock,
+        limits: SweepLimits,
+        progress: Progress = lambda phase, done, of: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._key_store = key_store
+        self._bitmap = bitmap
+        self._entitlements = Entitlements(catalog, bitmap, clock)
+        self._clock = clock
+        self._limits = limits
+        self._progress = progress
+        self._sleep = sleep
+        self._lease = Lease(catalog, clock, ttl_ms=limits.lease_ms)
+
+    def plan(self, *, allow_bulk: bool = False) -> SweepPlan:
+        """What `run` would do now. Writes nothing (invariant 13).
+
+        Raises:
+            SweepRefused: a guard says no.
+        """
+        check_clock(self._store, self._clock, max_skew_ms=self._limits.max_clock_skew_ms)
+        check_catalog(self._catalog, self._bitmap)
+        facts = read_facts(
+            self._catalog, self._bitmap, self._entitlements, self._limits, now_ms=self._clock.now_ms()
+        )
+        return plan_sweep(facts, self._limits, allow_bulk=allow_bulk)
+
+    def due_keys(self, plan: SweepPlan) -> Iterator[str]:
+        """The key of every object that carrying out this plan deletes, page by page: there may be millions."""
+        yield from (row.key for row in plan.reclaim)
+        for batch in due_batches(self._catalog, plan.moment.now_ms, limit=lambda: DELETE_BATCH_KEYS):
+            yield from (tombstone.key for tombstone in batch)
+
+    def run(self, *, allow_bulk: bool = False) -> SweepReport:
+        """Carry out one pass.
+
+        Args:
+            allow_bulk: erase also when more devices than the bulk limit have lapsed.
+
+        Raises:
+            SweepRefused: a guard says no, or another sweeper is at work. Nothing was changed.
+            LeaseLost: another sweeper took over; nothing was done after that.
+            WorldError: store or catalog failed; run it again later.
+        """
+        with self._lease.taken():
+            plan = self.plan(allow_bulk=allow_bulk)
+            report = SweepReport(started_ms=plan.moment.now_ms, held_back_devices=plan.held_back_count)
+            self._entitlements.replay()  # a pass that was killed may have left a row unfinished
+            self._expire(plan, report)
+            self._reclaim(plan, report)
+            self._erase(plan, report)
+            self._delete(plan, report)
+            self._forget_keys(report)
+            self._lease.renew()
+            report.finished_ms = self._clock.now_ms()
+            self._catalog.record_sweep(report.as_dict(), now_ms=report.finished_ms)
+            return report
+
+    def _expire(self, plan: SweepPlan, report: SweepReport) -> None:
+        # Readers stop first: the bitmap's word goes out before the rows do.
+        self._lease.renew()
+        with self._bitmap.locked():
+            self._bitmap.raise_closed_through(plan.moment.expired_through)
+        for number, day in enumerate(plan.expire):
+            self._lease.renew()
+            totals = self._catalog.close_day(
+                day.expires_on,
+                fence=self._lease.fence,
+                now_ms=plan.moment.now_ms,
+                delete_after_ms=self._delete_after_ms(),
+            )
+            report.unindexed_chunks += totals.chunks
+            report.days.append(shown_day(totals))
+            self._progress("expire", number + 1, len(plan.expire))
+        self._catalog.advance_closed_through(plan.moment.expired_through, fence=self._lease.fence)
+
+    def _delete_after_ms(self) -> int:
+        return self._clock.now_ms() + self._limits.delete_delay_ms
+
+    def _reclaim(self, plan: SweepPlan, report: SweepReport) -> None:
+        if plan.reclaim:
+            report.reclaimed_keys = self._catalog.reclaim(
+                [row.segment_id for row in plan.reclaim], fence=self._lease.fence, now_ms=plan.moment.now_ms
+            )
+
+    def _erase(self, plan: SweepPlan, report: SweepReport) -> None:
+        """Mark, destroy keys, un-index. Each step is safe to repeat; a renewal before the mark wins."""
+        for start in range(0, len(plan.erase), ERASE_BATCH_DEVICES):
+            marked = [self._mark(facts) for facts in plan.erase[start : start + ERASE_BATCH_DEVICES]]
+            going = [facts for facts in marked if facts.erase_state is not EraseState.NONE]
+            with self._lease.held(), key_failures_noted(report):
+                report.destroyed_keys += self._key_store.destroy_devices(
+                    {facts.device: facts.erase_epoch for facts in going}
+                )
+            if report.key_store_failure:
+                return  # rows must not go before keys: what is marked stays marked, for the next pass
+            for number, facts in enumerate(going, start + 1):
+                self._unindex(facts, report)
+                self._progress("erase", number, len(plan.erase))
+
+    def _mark(self, facts: DeviceFacts) -> DeviceFacts:
+        if facts.erase_state is not EraseState.NONE:
+            return facts
+        self._lease.renew()
+
+        def decide(found: DeviceFacts) -> DeviceFacts:
+            now_ms, today = self._clock.now_ms(), self._entitlements.today()
+            grace_days = self._limits.lapse_grace_days
+            if to_be_erased(found, now_ms=now_ms, today=today, grace_days=grace_days):
+                return mark_erasing(found, erase_cause(found))
+            return found
+
+        return self._entitlements.change(facts.device, decide, what="sweep: erasing")
+
+    def _unindex(self, facts: DeviceFacts, report: SweepReport) -> None:
+        self._lease.renew()
+        gone = self._catalog.unindex_device(
+            facts.device,
+            fence=self._lease.fence,
+            now_ms=self._clock.now_ms(),
+            delete_after_ms=self._delete_after_ms(),
+        )
+        self._entitlements.change(
+            facts.device,
+            lambda found: mark_erased(found, epoch=facts.erase_epoch),
+            what="sweep: erased",
+        )
+        report.unindexed_chunks += gone.chunks
+        report.erased_devices.append(
+            {
+                "device": facts.device,
+                "why": facts.erase_reason,
+                "chunks": gone.chunks,
+                "bytes": gone.size_bytes,
+            }
+        )
+
+    def _delete(self, plan: SweepPlan, report: SweepReport) -> None:
+        deleting = Deleting(
+            self._catalog,
+            self._store,
+            self._clock,
+            self._lease,
+            self._limits,
+            sleep=self._sleep,
+            progress=self._progress,
+        )
+        deleting.run(plan, report)
+
+    def _forget_keys(self, report: SweepReport) -> None:
+        """Destroy the keys of months of which every day is closed, by the catalog's word: that was fenced and is
+        durable, so a sweeper that does it late destroys nothing that lives. A month may have millions of keys, so
+        the lease is not held fast meanwhile: commits would wait for seconds."""
+        self._lease.renew()
+        with key_failures_noted(report):
+            through = last_month_over(self._catalog.closed_through)
+            report.destroyed_keys += self._key_store.destroy_months(through)

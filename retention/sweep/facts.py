@@ -1,0 +1,86 @@
+"""Reading what a plan is made of. Writes nothing (invariant 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from retention.bitmap import ERASED, TERMINATED, EntitlementBitmap
+from retention.entitlements import Entitlements
+from retention.erasure import to_be_erased
+from retention.sweep.planning import (
+    MAX_ERASED,
+    MAX_RECLAIMED,
+    SweepFacts,
+    SweepLimits,
+    SweepMoment,
+)
+from storage.catalog import Catalog, DeviceFacts
+
+NOMINEES_AT_ONCE = 1000
+"""Devices asked about in one query: milliseconds."""
+
+
+def read_facts(
+    catalog: Catalog,
+    bitmap: EntitlementBitmap,
+    entitlements: Entitlements,
+    limits: SweepLimits,
+    *,
+    now_ms: int,
+) -> SweepFacts:
+    """All that `plan_sweep` needs. Memory is bounded, however much there is to do."""
+    moment = SweepMoment.at(now_ms, limits)
+    erasable, count = _erasable(catalog, bitmap, entitlements, limits, now_ms)
+    return SweepFacts(
+        moment,
+        open_days=tuple(catalog.open_days(moment.expired_through)),
+        stale_prepared=tuple(catalog.stale_prepared(moment.stale_before_ms, limit=MAX_RECLAIMED)),
+        erasing=tuple(catalog.erasing_devices(limit=MAX_ERASED)),
+        erasable=tuple(erasable),
+        erasable_count=count,
+        due=catalog.due_totals(now_ms),
+    )
+
+
+def _erasable(
+    catalog: Catalog,
+    bitmap: EntitlementBitmap,
+    entitlements: Entitlements,
+    limits: SweepLimits,
+    now_ms: int,
+) -> tuple[list[DeviceFacts], int]:
+    """Devices to be marked for erasure, and how many there are. The bitmap nominates, the catalog decides."""
+    today = entitlements.today()
+    grace_days = limits.lapse_grace_days
+    # Nobody has made the rows of this boot yet: ask about everyone.
+    batches = (
+        _lapsed(catalog, bitmap, today, grace_days) if entitlements.recovered else _every_device(catalog)
+    )
+    found: list[DeviceFacts] = []
+    count = 0
+    for batch in batches:
+        for facts in batch:
+            if to_be_erased(facts, now_ms=now_ms, today=today, grace_days=grace_days):
+                count += 1
+                if len(found) < MAX_ERASED:
+                    found.append(facts)
+    return found, count
+
+
+def _every_device(catalog: Catalog) -> Iterator[list[DeviceFacts]]:
+    after = 0
+    while batch := catalog.devices(after=after):
+        yield batch
+        after = batch[-1].device
+
+
+def _lapsed(
+    catalog: Catalog, bitmap: EntitlementBitmap, today: int, grace_days: int
+) -> Iterator[list[DeviceFacts]]:
+    nominees = np.union1d(
+        bitmap.lapsed_devices(today, grace_days), bitmap.devices_with(TERMINATED, without=ERASED)
+    )
+    for start in range(0, len(nominees), NOMINEES_AT_ONCE):
+        yield catalog.devices_numbered(nominees[start : start + NOMINEES_AT_ONCE].tolist())

@@ -1,0 +1,63 @@
+"""What a pass did: kept in the catalog, shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from storage.errors import CorruptError, WorldError
+
+MAX_REPORTED_FAILURES = 100
+
+Progress = Callable[[str, int, int], None]
+"""(phase, done, of)."""
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What a pass did."""
+
+    started_ms: int
+    finished_ms: int = 0
+    days: list[dict[str, Any]] = field(default_factory=list)
+    reclaimed_keys: int = 0
+    finished_deletions: int = 0
+    """Deletions of ranges that a killed command had left unfinished."""
+    erased_devices: list[dict[str, Any]] = field(default_factory=list)
+    held_back_devices: int = 0
+    """Erasures left out because they are more than the bulk limit."""
+    unindexed_chunks: int = 0
+    destroyed_keys: int = 0
+    delete_calls: int = 0
+    deleted_objects: int = 0
+    deleted_bytes: int = 0
+    slow_downs: int = 0
+    """How often the store asked for fewer requests."""
+    failed_deletes: dict[str, str] = field(default_factory=dict)
+    """Key to the store's word, for at most MAX_REPORTED_FAILURES of them."""
+    failed_delete_count: int = 0
+    delete_failure: str = ""
+    """Why deleting was broken off. The next pass goes on with it."""
+    key_store_failure: str = ""
+    """Why data keys could not be destroyed. The next pass goes on with them."""
+    rewritten_segments: int = 0
+    rewritten_bytes: int = 0
+    """Bytes of the objects that were read for it."""
+    freed_bytes: int = 0
+    """What rewriting makes free, once the old objects are deleted."""
+    failed_rewrites: dict[str, str] = field(default_factory=dict)
+    """Key to why, for at most MAX_REPORTED_FAILURES of them. They are set aside and tried again."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@contextmanager
+def key_failures_noted(report: SweepReport) -> Iterator[None]:
+    """A key store that fails is reported; objects go all the same."""
+    try:
+        yield
+    except (WorldError, CorruptError) as error:
+        report.key_store_failure = f"{error} ({error.code})"
