@@ -117,6 +117,26 @@ async def test_an_export_ends_where_a_chunk_was_deleted_or_its_token_ended(
         assert len(written) == 7
 
 
+async def test_an_export_takes_nothing_of_another_length_into_its_own(world: World) -> None:
+    """A device that was erased and renewed half-way, and recorded at the same time again."""
+    world.keep(*clips(10))
+    written: list[bytes] = []
+    async with playing(world, read_ahead_chunks=0) as playback:
+
+        async def renew(data: bytes) -> None:
+            written.append(data)
+            if len(written) == 3:
+                world.catalog.update_device(
+                    1, lambda facts: replace(facts, erase_epoch=1), what="test", now_ms=NOON_MS
+                )
+                world.change(erase_epoch=1)
+                world.keep(*clips(10, size=3760), epoch=1)
+
+        with refused("not_found"):
+            await exported(playback, world.viewer(), renew)
+    assert written == [clip.data for clip in clips(3)]
+
+
 @pytest.mark.parametrize("bad", [0, 1, 7])
 async def test_an_export_never_skips_what_it_cannot_read(world: World, bad: int) -> None:
     kept = clips(10)

@@ -98,6 +98,8 @@ async def test_tokens_are_of_one_device_one_generation_and_one_time(world: World
         for device in (0, 2**32 - 1, other):
             with refused("bad_token"):
                 await playback.chunks.find(Viewer(device, world.token()), at_ms)
+        with refused("bad_token"):  # no device has this number: its row is all zero
+            await playback.chunks.find(Viewer(999, world.token(999, generation=0)), at_ms)
         viewer = Viewer(1, world.token(hours=1))
         world.clock.ms += HOUR_MS - 1
         await playback.chunks.find(viewer, at_ms)
@@ -109,6 +111,16 @@ async def test_tokens_are_of_one_device_one_generation_and_one_time(world: World
         world.clock.ms = NOON_MS  # invariant 12: no token comes back either
         with refused("bad_token"):
             await playback.chunks.find(viewer, at_ms)
+
+
+async def test_what_was_found_for_one_viewer_is_not_read_for_another(world: World) -> None:
+    other = world.add_device()
+    world.keep(*clips(1))
+    async with playing(world) as playback:
+        row = await playback.chunks.find(world.viewer(), clips(1)[0].capture_ms)
+        for read in (playback.chunks.read, playback.chunks.readable):
+            with refused("not_found"):
+                await read(world.viewer(other), row)
 
 
 async def test_the_last_millisecond_of_the_last_day(world: World) -> None:

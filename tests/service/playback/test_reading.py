@@ -119,7 +119,8 @@ async def test_a_destroyed_key_is_the_end_of_what_it_encrypted(world: World) -> 
 async def test_keys_that_are_over_leave_memory(world: World, end: Callable[[World], None]) -> None:
     world.keep(*clips(1))
     async with playing(world, purge_every_s=0.01) as playback:
-        await fetched(playback, world.viewer(), clips(1)[0].capture_ms)
+        while not len(playback._keyring):  # a key that was fetched during a purge is used and not kept
+            await fetched(playback, world.viewer(), clips(1)[0].capture_ms)
         await trio.sleep(0.03)
         assert len(playback._keyring) == 1
         world.change(flags=PRESENT | SUSPENDED)  # may be lifted
