@@ -99,6 +99,13 @@ class RetentionSettings:
     bulk_limit: int = limit(1000, "erasures by lapse in one pass without --allow-bulk", least=0, most=1 << 32)
     lease_s: float = limit(60.0, "how long a sweeper's lease lasts unless renewed", least=1, most=DAY_S)
     retry_s: float = limit(300.0, "before a failed delete is tried again", least=0, most=DAY_S)
+    key_backup_days: int = limit(
+        7, "after which backups of keys/ are deleted; an erasure is cleared no sooner", least=0, most=3650
+    )
+    lifecycle_slack_days: int = limit(
+        3, "by which the store's own expiry rules come later than the sweep", least=1, most=365
+    )
+    price_per_gb_month: float = limit(0.023, "of stored bytes, for reports", least=0, most=1000)
 
 
 @dataclass(frozen=True, slots=True)

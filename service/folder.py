@@ -177,6 +177,7 @@ class Opened:
     key_store: KeyStore
     bitmap: EntitlementBitmap
     store: ObjectStore
+    store_url: str
 
     @property
     def entitlements(self) -> Entitlements:
@@ -208,6 +209,7 @@ def open_folder(
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
         bitmap = EntitlementBitmap.open(folder.bitmap, writable=True)
         stack.callback(bitmap.close)
-        store = open_store(folder.store_url(config, store_url), environ=environ)
+        url = folder.store_url(config, store_url)
+        store = open_store(url, environ=environ)
         stack.callback(store.close)
-        yield Opened(folder, config, clock, catalog, key_store, bitmap, store)
+        yield Opened(folder, config, clock, catalog, key_store, bitmap, store, url)

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from storage.records import Records
+
 MAX_CLOCK_AHEAD_MS = 600_000
 """How far a device's clock may be ahead. Not configurable: a commit derives from it in which partitions the same
 (device, capture_ms) could already be."""
@@ -189,8 +191,8 @@ class Totals:
     closed_through: int = 0
 
 
-class Catalog(ABC):
-    """See the module docstring. Grouped by who calls."""
+class Catalog(Records, ABC):
+    """See the module docstring. Grouped by who calls; what it remembers of erasures and sweeps: `storage.records`."""
 
     # --- ingest -------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ Considerations:
 from __future__ import annotations
 
 import base64
+import builtins
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -274,6 +275,47 @@ class S3Store(ObjectStore):
             with _translated(self._bucket):
                 answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         return _date_s(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+
+    # The bucket's own settings: for `clipkeep store setup`, with `s3:GetLifecycleConfiguration`,
+    # `s3:PutLifecycleConfiguration` and `s3:GetBucketVersioning`.
+
+    @property
+    def key_prefix(self) -> str:
+        """What all keys in the bucket begin with: empty, or with a slash at its end."""
+        return self._prefix
+
+    def lifecycle_rules(self) -> builtins.list[dict[str, Any]]:
+        """The rules of the bucket, whoever made them, as S3 tells them."""
+        found: builtins.list[dict[str, Any]] = self._lifecycle().get("Rules", [])
+        return found
+
+    def put_lifecycle_rules(self, rules: builtins.list[dict[str, Any]]) -> None:
+        """Put these rules in place of all that the bucket has. S3 knows no condition for this: between reading and
+        putting, nobody else should change them."""
+        named = {"Bucket": self._bucket}
+        if not rules:
+            with _translated(self._bucket):
+                self._client.delete_bucket_lifecycle(**named)
+            return
+        setting = "TransitionDefaultMinimumObjectSize"  # beside the rules, and not ours
+        named |= {name: value for name, value in self._lifecycle().items() if name == setting}
+        with _translated(self._bucket):
+            self._client.put_bucket_lifecycle_configuration(**named, LifecycleConfiguration={"Rules": rules})
+
+    def keeps_old_versions(self) -> bool:
+        """Whether the bucket is, or was, versioned: then a delete only hides the bytes."""
+        with _translated(self._bucket):
+            return bool(self._client.get_bucket_versioning(Bucket=self._bucket).get("Status"))
+
+    def _lifecycle(self) -> dict[str, Any]:
+        with _translated(self._bucket):
+            try:
+                answer: dict[str, Any] = self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") != "NoSuchLifecycleConfiguration":
+                    raise
+                return {}
+            return answer
 
     def close(self) -> None:
         self._client.close()

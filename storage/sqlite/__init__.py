@@ -1,7 +1,8 @@
 """The catalog on SQLite: one file, WAL, every commit durable (synchronous=FULL).
 
 `database` holds connections and transactions, `schema` the tables; the rest is the catalog by who calls:
-`commits` (ingest), `reads` (playback), `devices` (plans), `sweeping` (the end of recordings), `checking`.
+`commits` (ingest), `reads` (playback), `devices` (plans), `sweeping` (the end of recordings),
+`records` (what is remembered of it), `checking`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from storage.sqlite.commits import Commits
 from storage.sqlite.database import Database
 from storage.sqlite.devices import Devices
 from storage.sqlite.reads import Reads
+from storage.sqlite.records import Recording
 from storage.sqlite.schema import create_schema, require_schema
-from storage.sqlite.sweeping import Sweeping
 
 
-class SqliteCatalog(Commits, Reads, Devices, Sweeping, Checking):
+class SqliteCatalog(Commits, Reads, Devices, Recording, Checking):
     """See `storage.catalog.Catalog`.
 
     Safe from several threads (a connection for each transaction) and processes (SQLite's own locks), but not

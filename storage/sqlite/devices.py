@@ -10,6 +10,7 @@ from dataclasses import replace
 from storage.catalog import DeviceFacts, EraseState, PlanRow, Unindexed
 from storage.errors import CallerError, NotFound
 from storage.sqlite.commits import OnDatabase, mark_dead
+from storage.sqlite.erasures import note_marked
 from storage.sqlite.reads import classes_of, days_of_range
 from storage.sqlite.schema import partition
 
@@ -68,6 +69,7 @@ class Devices(OnDatabase):
             if (new.device, new.account) != (old.device, old.account):
                 raise CallerError("a device's number and account never change", subject=f"device {device}")
             _write(connection, old, new, now_ms)
+            note_marked(connection, old, new, what=what, now_ms=now_ms)
             cursor = connection.execute(
                 "INSERT INTO changes (device, what, at_ms) VALUES (?, ?, ?)", (device, what, now_ms)
             )

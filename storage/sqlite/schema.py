@@ -93,6 +93,31 @@ CREATE TABLE leases (
 ) STRICT;
 
 CREATE TABLE sweeps (sweep_id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, report TEXT NOT NULL) STRICT;
+CREATE TABLE failed_sweeps (
+    failure_id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    after_sweep INTEGER NOT NULL  -- the newest sweep_id of then: how many failed since the last that ended well
+) STRICT;
+
+CREATE TABLE erasures (
+    erasure_id INTEGER PRIMARY KEY,
+    device INTEGER NOT NULL,  -- no reference: the record outlives its device, and holds no personal data
+    epoch INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    who TEXT NOT NULL,
+    marked_ms INTEGER NOT NULL,
+    keys_destroyed_ms INTEGER,
+    keys_destroyed INTEGER NOT NULL DEFAULT 0,
+    unindexed_ms INTEGER,
+    unindexed_chunks INTEGER NOT NULL DEFAULT 0,
+    cleared_ms INTEGER,
+    verified_ms INTEGER,
+    verified TEXT NOT NULL DEFAULT '',
+    UNIQUE (device, epoch)
+) STRICT;
+CREATE INDEX erasures_open ON erasures (erasure_id) WHERE cleared_ms IS NULL;
 """
 
 

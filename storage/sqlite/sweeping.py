@@ -20,8 +20,10 @@ from storage.catalog import (
 )
 from storage.days import day_of_ms
 from storage.errors import CallerError, LeaseLost
+from storage.records import MAX_SWEEP_REPORTS
 from storage.sqlite.commits import OnDatabase
 from storage.sqlite.devices import add_unindexed, facts_where, no_such_device, unindex_rows
+from storage.sqlite.erasures import note_all_unindexed, note_unindexed
 from storage.sqlite.schema import closed_through, partition, partition_days
 
 SWEEP_LEASE = "sweep"
@@ -202,7 +204,9 @@ class Sweeping(OnDatabase):
                     where = "device = ? AND epoch < ?"
                     part = unindex_rows(connection, day, where, (device, epoch), delete_after_ms)
                     total = add_unindexed(total, part)
+                    note_unindexed(connection, device, epoch, part.chunks)
         with self._fenced(fence) as connection:
+            note_all_unindexed(connection, device, epoch, now_ms=now_ms)
             connection.execute(
                 "UPDATE devices SET stale_rows = 0 WHERE device = ? AND erase_epoch = ?", (device, epoch)
             )
@@ -212,6 +216,11 @@ class Sweeping(OnDatabase):
         with self._db.write() as connection:
             connection.execute(
                 "INSERT INTO sweeps (at_ms, report) VALUES (?, ?)", (now_ms, json.dumps(report))
+            )
+            connection.execute(
+                "DELETE FROM sweeps WHERE sweep_id <="
+                " (SELECT sweep_id FROM sweeps ORDER BY sweep_id DESC LIMIT 1 OFFSET ?)",
+                (MAX_SWEEP_REPORTS,),
             )
 
     def last_sweep(self) -> dict[str, Any] | None:

@@ -1,0 +1,109 @@
+"""`keys`: the key store by itself: rotate its wrapping key, show what is in it, back it up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service import terminal
+from service.folder import Opened, open_folder
+from service.terminal import DEFAULT_DATA, Data, Json
+from storage.clock import SystemClock
+from storage.days import MS_PER_DAY
+
+keys_app = typer.Typer(help="The key store: rotate, show, back up.", no_args_is_help=True)
+
+
+@keys_app.command("rotate")
+def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
+    """Wrap every data key with a new wrapping key, then destroy the old one.
+
+    A running service goes on. When this was interrupted, run it again: it goes on where it stood. Backups of the
+    key store made before hold the old wrapping key, so they stay readable until they are deleted.
+    """
+    with open_folder(data) as opened, terminal.progress_bar() as progress:
+        done = opened.key_store.rotate(progress)
+    terminal.report(
+        {
+            "wrapping_key": _shown(done.wrapping_key_id),
+            "resumed": done.resumed,
+            "rewrapped_keys": done.rewrapped,
+            "destroyed_wrapping_keys": [_shown(number) for number in done.retired],
+        },
+        json,
+    )
+
+
+@keys_app.command("show")
+def keys_show(data: Data = DEFAULT_DATA, json: Json = False) -> None:
+    """Show what is in the key store, without secrets: keys by month, wrapping keys and the age of the current one."""
+    with open_folder(data) as opened:
+        document = _inventory(opened)
+    terminal.report(document, json, lambda: _print_inventory(document))
+
+
+@keys_app.command("backup")
+def keys_backup(
+    to: Annotated[Path, typer.Option("--to", help="The folder to make; its parent is there already.")],
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Copy the key store, consistently, beside a running service. Keep the copy apart from catalog and objects.
+
+    Who has it and the objects can read recordings, also those erased since. So delete it after [retention]
+    key_backup_days: only then does an erasure count as cleared. `clipkeep serve` and `clipkeep sweep` repeat what a
+    restored copy has not heard of.
+    """
+    with open_folder(data) as opened:
+        opened.key_store.backup(to)
+        until_ms = SystemClock().now_ms() + opened.config.retention.key_backup_days * MS_PER_DAY
+    document = {"backup": str(to), "delete_by": _time(until_ms)}
+    terminal.report(document, json, lambda: print(f"made {to}; delete it by {document['delete_by']}"))
+
+
+def _inventory(opened: Opened) -> dict[str, Any]:
+    found = opened.key_store.inventory()
+    age_s = max(0.0, (SystemClock().now_ms() - found.rotated_ms) / 1000)
+    return {
+        "keys": sum(month.live for month in found.months.values()),
+        "months": [
+            {"month": month, "keys": count.live, "destroyed": count.destroyed}
+            for month, count in found.months.items()
+        ],
+        "destroyed_through_month": found.month_floor or None,
+        "erased_devices": found.erased_devices,
+        "wrapping_keys": [
+            {"id": _shown(number), "current": number == found.current_wrapping_key, "keys": count}
+            for number, count in found.wrapping_keys.items()
+        ],
+        "rotated_at": _time(found.rotated_ms),
+        "rotated_days_ago": round(age_s / 86_400, 1),
+        "rotation_unfinished": len(found.wrapping_keys) > 1,
+    }
+
+
+def _print_inventory(document: dict[str, Any]) -> None:
+    terminal.table(
+        "data keys", ["month", "keys", "destroyed"], [list(row.values()) for row in document["months"]]
+    )
+    terminal.table(
+        "wrapping keys", ["id", "current", "keys"], [list(row.values()) for row in document["wrapping_keys"]]
+    )
+    print(f"last rotated {document['rotated_at']}, {document['rotated_days_ago']} days ago")
+    if document["rotation_unfinished"]:
+        print("a rotation was interrupted: run `clipkeep keys rotate`")
+
+
+def _shown(wrapping_key_id: int) -> str:
+    return f"{wrapping_key_id:016x}"
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(keys_app, name="keys")

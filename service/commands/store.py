@@ -1,0 +1,128 @@
+"""`store setup`: the backstop in the store itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from service import terminal
+from service.folder import Opened, open_folder
+from service.terminal import DEFAULT_DATA, Data, Json, Store
+from storage.lifecycle import (
+    Rule,
+    difference,
+    expires_old_versions,
+    merged,
+    wanted_rules,
+)
+from storage.objects import ObjectStore
+
+TRIAL_DAYS = 7
+"""The retention class of every trial."""
+
+store_app = typer.Typer(help="The object store: its own expiry rules.", no_args_is_help=True)
+
+
+@store_app.command("setup")
+def store_setup(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the rules; without it they are only shown.")
+    ] = False,
+    expire_old_versions: Annotated[
+        bool,
+        typer.Option(
+            "--expire-old-versions",
+            help="On a versioned bucket: also a rule that deletes what a delete only hid.",
+        ),
+    ] = False,
+    data: Data = DEFAULT_DATA,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """Show, or write, the bucket's expiry rules: a backstop for when no sweep runs.
+
+    One rule per retention class, later than the sweep by [retention] lifecycle_slack_days, and one that aborts
+    incomplete multipart uploads. Rules of others stay as they are. Run it again when you sell a new retention; a second
+    run changes nothing.
+    """
+    with open_folder(data, store_url=store) as opened:
+        document = _setup(opened, opened.store, apply=apply, old_versions=expire_old_versions)
+    terminal.report(document, json, lambda: _show(document))
+    for warning in document["warnings"]:
+        terminal.say(f"warning: {warning}")
+
+
+def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: bool) -> dict[str, Any]:
+    if not opened.store_url.startswith("s3:"):
+        return {"store": opened.store_url, "supported": False, "applied": False, "warnings": []}
+    # Imported here: boto3 takes a fifth of a second, which a command on a local store need not wait for.
+    from storage.s3 import S3Store
+
+    assert isinstance(store, S3Store), "that is what an s3: URL opens"
+    retention = opened.config.retention
+    classes = {TRIAL_DAYS, retention.default_days, *opened.catalog.retention_classes()}
+    found, prefix = store.lifecycle_rules(), store.key_prefix
+    wanted = wanted_rules(
+        prefix,
+        classes,
+        slack_days=retention.lifecycle_slack_days,
+        noncurrent=old_versions or _has_old_versions_rule(found, prefix),
+    )
+    change = difference(found, wanted, prefix)
+    if apply and not change.empty:
+        store.put_lifecycle_rules(merged(found, wanted, prefix))
+    warnings = []
+    if store.keeps_old_versions() and not expires_old_versions([*found, *wanted], prefix):
+        warnings.append(
+            "the bucket keeps old versions and no rule deletes them, so deleted recordings stay as bytes (their keys go"
+            " all the same). Add one with --expire-old-versions"
+        )
+    return {
+        "store": opened.store_url,
+        "supported": True,
+        "applied": apply,
+        "add": list(change.add),
+        "change": [{"from": old, "to": new} for old, new in change.change],
+        "remove": list(change.remove),
+        "kept": change.keep,
+        "others": change.others,
+        "warnings": warnings,
+    }
+
+
+def _has_old_versions_rule(found: list[Rule], prefix: str) -> bool:
+    """Asked for once, it stays."""
+    [rule] = [
+        r
+        for r in wanted_rules(prefix, (), slack_days=1, noncurrent=True)
+        if "NoncurrentVersionExpiration" in r
+    ]
+    return any(r.get("ID") == rule["ID"] for r in found)
+
+
+def _show(document: dict[str, Any]) -> None:
+    if not document["supported"]:
+        print(
+            f"{document['store']} has no expiry rules of its own: there is nothing to set up. The sweep is all"
+        )
+        return
+    lines = [f"+ {_told(rule)}" for rule in document["add"]]
+    lines += [f"~ {_told(pair['from'])}  →  {_told(pair['to'])}" for pair in document["change"]]
+    lines += [f"- {_told(rule)}" for rule in document["remove"]]
+    print("\n".join(lines) if lines else "the bucket's rules are as they are to be")
+    print(f"{document['kept']} rules of ours stay, {document['others']} of others are not touched")
+    if lines:
+        print("written" if document["applied"] else "nothing was changed: write them with --apply")
+
+
+def _told(rule: Rule) -> str:
+    """One rule on one line."""
+    said = {key: value for key, value in rule.items() if key not in ("ID", "Filter", "Status")}
+    numbers = ", ".join(f"{name} {value}" for action in said.values() for name, value in action.items())
+    paused = "" if rule.get("Status") == "Enabled" else " (disabled)"
+    return f"{rule['ID']}: {rule.get('Filter', {}).get('Prefix', '?')} {numbers}{paused}"
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(store_app, name="store")

@@ -1,0 +1,47 @@
+"""Erasure records as the transactions of others write them: marking and un-indexing."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from storage.catalog import DeviceFacts
+
+_ACTORS = ("sweep", "owner")
+"""Who a change's `what` may begin with, before a colon; everybody else is the operator."""
+
+
+def note_marked(
+    connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, *, what: str, now_ms: int
+) -> None:
+    """Begin a record when a change gives a device a new erase epoch. Of `what` only who is kept: the rest may be
+    what a person wrote."""
+    if new.erase_epoch <= old.erase_epoch:
+        return
+    actor = what.partition(":")[0]
+    connection.execute(
+        "INSERT OR IGNORE INTO erasures (device, epoch, why, who, marked_ms) VALUES (?, ?, ?, ?, ?)",
+        (
+            new.device,
+            new.erase_epoch,
+            new.erase_reason,
+            actor if actor in _ACTORS else "operator",
+            now_ms,
+        ),
+    )
+
+
+def note_unindexed(connection: sqlite3.Connection, device: int, epoch: int, chunks: int) -> None:
+    """Count rows that left the index, in the transaction in which they left."""
+    if chunks:
+        connection.execute(
+            "UPDATE erasures SET unindexed_chunks = unindexed_chunks + ? WHERE device = ? AND epoch = ?",
+            (chunks, device, epoch),
+        )
+
+
+def note_all_unindexed(connection: sqlite3.Connection, device: int, epoch: int, *, now_ms: int) -> None:
+    """No row of before this epoch is left; what erasures before it left undone is done with it."""
+    connection.execute(
+        "UPDATE erasures SET unindexed_ms = ? WHERE device = ? AND epoch <= ? AND unindexed_ms IS NULL",
+        (now_ms, device, epoch),
+    )
