@@ -80,7 +80,7 @@ class Records(ABC):
 
     @abstractmethod
     def erased_epochs(self, *, after: int = 0, limit: int = 1000) -> dict[int, int]:
-        """For devices numbered above `after` that were ever marked for erasure, in order: the newest epoch."""
+        """For devices numbered above `after` whose keys were ever destroyed, in order: the newest epoch of that."""
 
     @abstractmethod
     def erasure_counts(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from retention.bitmap import EntitlementBitmap
+from retention.destruction import note_destroyed, replay_destructions
 from retention.entitlements import Entitlements
 from retention.erasure import erase_cause, mark_erased, mark_erasing, to_be_erased
 from retention.sweep.deleting import Deleting, due_batches
@@ -39,6 +40,7 @@ class Sweep:
     Args:
         progress: called with (phase, done, of) as work goes on.
         sleep: how time passes between deletes, in s.
+        who: for the report.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Sweep:
         limits: SweepLimits,
         progress: Progress = lambda phase, done, of: None,
         sleep: Callable[[float], None] = time.sleep,
+        who: str = "",
     ) -> None:
         self._catalog = catalog
         self._store = store
@@ -62,6 +65,7 @@ class Sweep:
         self._limits = limits
         self._progress = progress
         self._sleep = sleep
+        self._who = who
         self._lease = Lease(catalog, clock, ttl_ms=limits.lease_ms)
 
     def plan(self, *, allow_bulk: bool = False) -> SweepPlan:
@@ -96,13 +100,25 @@ class Sweep:
         """
         with self._lease.taken():
             plan = self.plan(allow_bulk=allow_bulk)
-            report = SweepReport(started_ms=plan.moment.now_ms, held_back_devices=plan.held_back_count)
+            report = SweepReport(
+                started_ms=plan.moment.now_ms, who=self._who, held_back_devices=plan.held_back_count
+            )
             self._entitlements.replay()  # a pass that was killed may have left a row unfinished
+            with key_failures_noted(report):  # and keys/ may have been restored from a backup
+                report.destroyed_keys += replay_destructions(
+                    self._catalog, self._key_store, now_ms=plan.moment.now_ms
+                )
             self._expire(plan, report)
             self._reclaim(plan, report)
             self._erase(plan, report)
             self._delete(plan, report)
             self._forget_keys(report)
+            report.cleared_erasures = self._catalog.clear_erasures(
+                destroyed_before_ms=plan.moment.now_ms - self._limits.clear_after_ms,
+                fence=self._lease.fence,
+                now_ms=self._clock.now_ms(),
+            )
+            report.saved_per_month = report.deleted_bytes / 1e9 * self._limits.price_per_gb_month
             self._lease.renew()
             report.finished_ms = self._clock.now_ms()
             self._catalog.record_sweep(report.as_dict(), now_ms=report.finished_ms)
@@ -143,6 +159,14 @@ class Sweep:
             with self._lease.held(), key_failures_noted(report):
                 report.destroyed_keys += self._key_store.destroy_devices(
                     {facts.device: facts.erase_epoch for facts in going}
+                )
+            with key_failures_noted(report):
+                note_destroyed(
+                    self._catalog,
+                    self._key_store,
+                    going,
+                    fence=self._lease.fence,
+                    now_ms=self._clock.now_ms(),
                 )
             if report.key_store_failure:
                 return  # rows must not go before keys: what is marked stays marked, for the next pass

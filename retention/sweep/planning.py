@@ -12,7 +12,7 @@ from typing import Any
 
 from retention.erasure import erase_cause
 from storage.catalog import DayTotals, DeviceFacts, Due, SegmentRow
-from storage.days import day_of_ms, month_of_day, to_date
+from storage.days import MS_PER_DAY, day_of_ms, month_of_day, to_date
 from storage.errors import CallerError
 from storage.objects import checked_key
 
@@ -43,6 +43,10 @@ class SweepLimits:
     rewrite_bytes: int = 0
     """Most bytes of segments read for rewriting in one pass; 0 rewrites nothing."""
     max_deletes_per_s: float | None = None
+    clear_after_ms: int = 7 * MS_PER_DAY
+    """From the destruction of keys until no cache and no backup of them is left."""
+    price_per_gb_month: float = 0.0
+    """Of stored bytes, for the report."""
 
 
 @dataclass(frozen=True, slots=True)

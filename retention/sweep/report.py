@@ -21,6 +21,8 @@ class SweepReport:
 
     started_ms: int
     finished_ms: int = 0
+    who: str = ""
+    """Who ran it, and where."""
     days: list[dict[str, Any]] = field(default_factory=list)
     reclaimed_keys: int = 0
     finished_deletions: int = 0
@@ -30,9 +32,13 @@ class SweepReport:
     """Erasures left out because they are more than the bulk limit."""
     unindexed_chunks: int = 0
     destroyed_keys: int = 0
+    cleared_erasures: int = 0
+    """Erasures of which nothing is left now that decrypts: no key, cache or backup."""
     delete_calls: int = 0
     deleted_objects: int = 0
     deleted_bytes: int = 0
+    saved_per_month: float = 0.0
+    """What these bytes would have cost, by `price_per_gb_month`."""
     slow_downs: int = 0
     """How often the store asked for fewer requests."""
     failed_deletes: dict[str, str] = field(default_factory=dict)

@@ -64,7 +64,8 @@ class Recording(Sweeping):
     def erased_epochs(self, *, after: int = 0, limit: int = 1000) -> dict[int, int]:
         with self._db.read() as connection:
             rows = connection.execute(
-                "SELECT device, max(epoch) FROM erasures WHERE device > ? GROUP BY device ORDER BY device LIMIT ?",
+                "SELECT device, max(epoch) FROM erasures WHERE device > ? AND keys_destroyed_ms IS NOT NULL"
+                " GROUP BY device ORDER BY device LIMIT ?",
                 (after, limit),
             )
             return dict(rows.fetchall())

@@ -1,0 +1,56 @@
+"""The destruction of keys, as far as it must be remembered, repeated and proved.
+
+The catalog says which keys are to be gone; the key store remembers by its floors which are. A key store that was
+restored from a backup has forgotten floors and has keys again, so the catalog's word is repeated before it is used:
+at every start of the service and in every sweep. That costs a read of the erasure records, and nothing else when
+nothing was forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from storage.catalog import Catalog, DeviceFacts
+from storage.keys import KeyStore
+
+REPLAY_BATCH_DEVICES = 1000
+"""Devices in one transaction of the key store, while those who make keys wait: 40 ms."""
+
+
+def replay_destructions(catalog: Catalog, key_store: KeyStore, *, now_ms: int) -> int:
+    """Destroy anew what a restored key store has forgotten (invariants 9 and 10). Safe beside everything: what it
+    destroys was destroyed before, and no renewal brings it back.
+
+    Erasures of devices whose keys were there again wait once more to be cleared: a backup outlived its window, and
+    others may.
+
+    Returns:
+        How many keys it destroyed.
+    """
+    destroyed = after = 0
+    while epochs := catalog.erased_epochs(after=after, limit=REPLAY_BATCH_DEVICES):
+        after = max(epochs)
+        forgotten = key_store.behind(epochs)
+        if not forgotten:
+            continue
+        before = key_store.count_of(forgotten, below_epochs=forgotten)
+        destroyed += key_store.destroy_devices(forgotten)
+        if back := [device for device, count in before.items() if count.live]:
+            catalog.reopen_erasures(back, now_ms=now_ms)
+    return destroyed
+
+
+def note_destroyed(
+    catalog: Catalog, key_store: KeyStore, devices: Iterable[DeviceFacts], *, fence: int, now_ms: int
+) -> None:
+    """Write into the erasure records that the keys of these devices are gone, and how many they were.
+
+    Counted in the key store itself, so that a sweep that was killed after the destruction loses no count.
+    """
+    epochs = {facts.device: facts.erase_epoch for facts in devices}
+    counts = key_store.count_of(epochs, below_epochs=epochs)
+    catalog.note_keys_destroyed(
+        {device: (epoch, counts[device].destroyed) for device, epoch in epochs.items()},
+        fence=fence,
+        now_ms=now_ms,
+    )
