@@ -127,6 +127,10 @@ class Child:
             f"{what}; its log ends with:\n{tail}" if tail else f"{what}; it logged nothing", subject=self.name
         )
 
+    def interrupt(self) -> None:
+        """SIGINT to the whole group: stop early and report."""
+        self._signal(signal.SIGINT)
+
     def end(self) -> None:
         """SIGTERM to the whole group, SIGKILL to what is left after the grace, then reap. Idempotent."""
         if self._process.returncode is not None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from bench.commands import memory, peers, uploads
+from bench.commands import latency, memory, peers, uploads
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Measure this machine before you buy more of it. Everything runs on 127.0.0.1, bounded in time.",
 )
-for command in (uploads.ingest, uploads.compare, memory.idle, memory.entitlement, peers.peers):
+for command in (
+    *(uploads.ingest, uploads.compare),
+    *(latency.latency, latency.slow_clients),
+    *(memory.idle, memory.entitlement),
+    peers.peers,
+):
     app.command()(command)
 
 if __name__ == "__main__":

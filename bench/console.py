@@ -25,6 +25,7 @@ from bench.children import pinned
 from bench.errors import BenchError
 from bench.machine import Cores, describe
 from bench.servers import Server, choose, peers_folder, split_available
+from bench.tables import promise_lines
 
 COMPLETE = "complete"
 INTERRUPTED = "interrupted"
@@ -109,6 +110,25 @@ def promises_of(servers: Iterable[Server]) -> dict[str, tuple[str, ...]]:
     return {server.name: server.promises for server in servers if server.promises}
 
 
+def document_of(
+    bench: str,
+    ended: str,
+    facts: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    measurements: Sequence[Mapping[str, Any]],
+    **more: Any,
+) -> dict[str, Any]:
+    """Build the one JSON document of a bench run. `ended` is `complete` or why it stopped before."""
+    return {
+        "bench": bench,
+        "ended": ended,
+        **facts,
+        "settings": dict(settings),
+        **more,
+        "measurements": list(measurements),
+    }
+
+
 def run_facts(cores: Cores) -> dict[str, Any]:
     """Return what is recorded with every result: when, where, with what, on which cores."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -167,10 +187,17 @@ def hand_out(document: Mapping[str, Any], output: Path | None, as_json: bool) ->
         typer.echo(text)
 
 
-def print_notes(notes: Iterable[str]) -> None:
+def print_notes(notes: Iterable[str], promises: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Print what a reader must know, then under which promises each server was measured."""
     console = Console()
     for note in notes:
         console.print(f"· {note}", highlight=False, markup=False)
+    for line in promise_lines(promises or {}):
+        console.print(line, highlight=False, markup=False)
+
+
+def skipped_notes(skipped: Mapping[str, str]) -> list[str]:
+    return [f"skipped {name}: {reason}" for name, reason in skipped.items()]
 
 
 def exit_as(ended: str, *, failed: bool = False) -> None:

@@ -5,14 +5,15 @@
     python -m bench.generate … --slow 20000         every connection sends 20,000 bytes/s: `bench.slowload`
 
 `target.json` is what `bench.wire.Target.write` wrote. On stdout: `{"event": "warm"}` as the measured window
-opens, `{"event": "measured"}` as it closes, then `{"event": "result", …}`, the fields of `Tally.as_json`.
+opens, `{"event": "measured"}` as it closes, then `{"event": "result", …}`, the fields of `Tally.as_json`. SIGINT
+ends it early, with its result.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+import signal
 from pathlib import Path
 
 from bench.load import Load
@@ -35,6 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     body = transport_stream(options.size)
     load = _chosen(options, Target.read(options.target), body)
+    signal.signal(signal.SIGINT, lambda *_: load.stop())
     tally = load.run(options.warmup, options.seconds)
     print(json.dumps(tally.as_json(len(body))), flush=True)
 
@@ -55,7 +57,4 @@ def _announce(event: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

@@ -73,7 +73,7 @@ def quantiles_ms(seconds: array[float], named: Mapping[str, float] = QUANTILES) 
 
 
 class Connection:
-    """One socket with at most one request under way. Times in s of the load's clock."""
+    """One socket with at most one request under way; no head, nothing under way. Times in s of the load's clock."""
 
     __slots__ = ("head", "received", "sent", "sock", "started_s", "status")
 
@@ -119,6 +119,11 @@ class Load:
         self._open: dict[int, Connection] = {}
         self._tally = Tally()
         self._sending = True
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End `run` at once, without waiting for what is under way; may be called by a signal handler."""
+        self._stopped = True
 
     def run(self, warmup_s: float, window_s: float, drain_s: float = DRAIN_S) -> Tally:
         """Load the target for at least `warmup_s` unmeasured and for `window_s` measured seconds, then wait for
@@ -148,7 +153,7 @@ class Load:
         return tally
 
     def _turn_until(self, deadline_s: float) -> None:
-        while (left_s := deadline_s - self._clock_s()) > 0 and self._open:
+        while (left_s := deadline_s - self._clock_s()) > 0 and self._open and not self._stopped:
             for fd, mask in self._epoll.poll(min(left_s, self._patience_s())):
                 conn = self._open.get(fd)
                 if conn is None:
@@ -164,7 +169,7 @@ class Load:
     def _is_cold(self) -> bool:
         """True while not every connection can have been answered once: a slow server is not yet in its stride."""
         answered = len(self._tally.acks_s) + self._tally.errors.total()
-        return answered < self._wanted and self._sending and bool(self._open)
+        return answered < self._wanted and self._sending and bool(self._open) and not self._stopped
 
     def _patience_s(self) -> float:
         """How long one poll may take at most."""
@@ -194,6 +199,8 @@ class Load:
 
     def _send(self, conn: Connection) -> None:
         """Send until the request is out or the socket is full (then the next EPOLLOUT edge comes back here)."""
+        if not conn.head:
+            return  # at rest: the edge that a new socket begins with
         head_bytes = len(conn.head)
         total = head_bytes + len(self._body)
         with contextlib.suppress(BlockingIOError):
@@ -216,6 +223,8 @@ class Load:
                 if len(data) < RECEIVE_BYTES:
                     break
         found = parse_answer(conn.received)
+        if found is not None and not conn.head:
+            raise ValueError("an answer to nothing")
         if found is not None:
             status, length = found
             stored = is_stored(self._target.dialect, status, conn.received[:length], len(self._body))
@@ -231,7 +240,7 @@ class Load:
             self._acknowledged(conn)
         else:
             self._count_error(conn.status)
-        conn.status = ""
+        conn.status, conn.head = "", b""
         self._freed(conn)
 
     def _acknowledged(self, conn: Connection) -> None:

@@ -62,10 +62,11 @@ class OpenLoad(Load):
         self._announce("warm")
         cpu_s = time.process_time()
         self._turn_until(began_s + window_s)
-        self._tally.window_s, self._tally.cpu_s = window_s, time.process_time() - cpu_s
+        self._tally.window_s = min(window_s, self._clock_s() - began_s)
+        self._tally.cpu_s = time.process_time() - cpu_s
         self._announce("measured")
         deadline_s = self._clock_s() + drain_s
-        while self._clock_s() < deadline_s and (self._under_way() or self._is_due()):
+        while self._clock_s() < deadline_s and not self._stopped and (self._under_way() or self._is_due()):
             self._turn_until(min(deadline_s, self._clock_s() + TICK_S))
         self._count_unanswered()
         self._idle.clear()

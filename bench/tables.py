@@ -10,7 +10,9 @@ from rich.table import Table
 
 from bench.entitlement import EntitlementResult
 from bench.idle import IdleResult
-from bench.results import MB, Measurement, Ratio, Summary, ratios, summarise
+from bench.latency import FEW, SHARE, LatencySummary
+from bench.results import DISTURBED, MB, Measurement, Ratio, Summary, ratios, summarise
+from bench.slowclients import SlowSummary
 
 KIB = 1024
 
@@ -124,6 +126,46 @@ def promise_lines(promises: Mapping[str, Sequence[str]]) -> list[str]:
         lines.append(f"{name} was measured with")
         lines += [f"    {line}" for line in said]
     return lines
+
+
+_KINDS = {SHARE: "share", FEW: "few"}
+
+
+def latency_table(summaries: Sequence[LatencySummary]) -> Table:
+    table = _table(
+        "latency: open loop, acks in ms from when a chunk was meant to be sent; medians", "load", "server"
+    )
+    for heading in ("conn.", "chunks/s", "MB/s", "busy", "p50", "p90", "p99", "max", "late"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in summaries:
+        acks = (f"{one.ack_ms[name]:.0f}" for name in ("p50", "p90", "p99", "max"))
+        rate = f"{one.rate_per_s:.0f}"
+        load = (_KINDS[one.kind], one.server, str(one.connections), rate, f"{one.mb_per_s:.0f}")
+        table.add_row(*load, f"{one.server_busy:.0%}", *acks, f"{one.late_p99_ms:.0f}")
+    table.caption = "busy: of the server's core; late: p99 of the wait for a free connection, within the acks"
+    return table
+
+
+def slow_table(summaries: Sequence[SlowSummary], slow: int) -> Table:
+    table = _table(f"slow-clients: the fast ones alone, and beside {slow} slow ones; medians", "server")
+    for heading in ("MB/s", "beside", "ratio", "p99 ms", "beside", "ratio", "slow acks", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in summaries:
+        speeds = (f"{one.alone_mb_per_s:.0f}", f"{one.beside_mb_per_s:.0f}", f"{one.throughput:.2f} ×")
+        tails = (f"{one.alone_p99_ms:.0f}", f"{one.beside_p99_ms:.0f}", f"{one.p99:.2f} ×")
+        table.add_row(one.server, *speeds, *tails, str(one.slow_acks), str(one.slow_errors))
+    return table
+
+
+def disturbed_note(others_cpu_s: Sequence[float], window_s: float, cores: int) -> list[str]:
+    """Say when other work on the machine took CPU time that the bench counted on."""
+    disturbed = sum(one > DISTURBED * window_s * cores for one in others_cpu_s)
+    if not disturbed:
+        return []
+    return [
+        f"other work on this machine took CPU time in {disturbed} of {len(others_cpu_s)} steps: "
+        "repeat on a quiet machine"
+    ]
 
 
 def idle_table(results: Sequence[IdleResult]) -> Table:

@@ -16,17 +16,19 @@ from bench.console import (
     WorkersOption,
     chosen_servers,
     collected,
+    document_of,
     errors_told,
     exit_as,
     hand_out,
     print_notes,
     promises_of,
     run_facts,
+    skipped_notes,
 )
 from bench.entitlement import EntitlementResult, measure_entitlement
 from bench.idle import IdleSettings, measure_idle
 from bench.machine import Cores, share_out, usable_cpus
-from bench.tables import entitlement_table, idle_table, promise_lines
+from bench.tables import entitlement_table, idle_table
 
 
 def idle(
@@ -56,21 +58,19 @@ def idle(
         names = [f"idle connections: {server.name}" for server in servers]
         results, ended = collected(measure_idle(settings, servers, cores), cores, names)
         promises = promises_of(servers)
-        document = {
-            "bench": "idle",
-            "ended": ended,
-            **facts,
-            "settings": {"connections": connections, "workers": workers},
-            "skipped": skipped,
-            "promises": promises,
-            "measurements": [one.as_json() for one in results],
-        }
+        document = document_of(
+            "idle",
+            ended,
+            facts,
+            {"connections": connections, "workers": workers},
+            [one.as_json() for one in results],
+            skipped=skipped,
+            promises=promises,
+        )
         hand_out(document, output, as_json)
     if not as_json:
         Console().print(idle_table(results))
-        print_notes(
-            [*(f"skipped {name}: {reason}" for name, reason in skipped.items()), *promise_lines(promises)]
-        )
+        print_notes(skipped_notes(skipped), promises)
     exit_as(ended)
 
 
@@ -95,13 +95,8 @@ def entitlement(
         cores = Cores((), ())
         facts = run_facts(cores)
         results, ended = collected(_one(rows, checks), cores, ["writing rows, then asking"])
-        document = {
-            "bench": "entitlement",
-            "ended": ended,
-            **facts,
-            "settings": {"rows": rows, "checks": checks},
-            "measurements": [one.as_json() for one in results],
-        }
+        settings = {"rows": rows, "checks": checks}
+        document = document_of("entitlement", ended, facts, settings, [one.as_json() for one in results])
         hand_out(document, output, as_json)
     if not as_json and ended == COMPLETE:
         Console().print(entitlement_table(results[0]))

@@ -34,7 +34,7 @@ from bench.machine import share_out, usable_cpus
 from bench.results import Measurement, uploads_document
 from bench.run import SLACK, IngestSettings, Step, forecast_s, measure, plan
 from bench.servers import Server
-from bench.tables import duration_text, promise_lines, size_text, upload_notes, upload_tables
+from bench.tables import duration_text, size_text, upload_notes, upload_tables
 
 SHORT: Mapping[str, Any] = {"runs": 3, "seconds": 2.0, "warmup": 1.0}
 SHORT_COMPARE: Mapping[str, Any] = {"runs": 2, "seconds": 2.0, "warmup": 0.5}
@@ -173,7 +173,7 @@ def _run(
         console = Console()
         for table in upload_tables(name, measurements):
             console.print(table)
-        print_notes([*upload_notes(measurements, skipped), *promise_lines(promises)])
+        print_notes(upload_notes(measurements, skipped), promises)
     exit_as(ended, failed=any(one.errors for one in measurements if one.server == "clipkeep"))
 
 

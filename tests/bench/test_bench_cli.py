@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
@@ -98,6 +99,46 @@ def test_ingest_over_connections_and_into_files(tmp_path: Path) -> None:
     assert any(path.is_file() for path in (tmp_path / "objects").rglob("*"))
 
 
+def test_latency_at_a_share_of_the_top_load_and_for_a_few_cameras() -> None:
+    tiny = ["--size", "4KiB", "--connections", "20", "--latency-ms", "20", "--devices", "20", *TINY[4:]]
+    result = run(
+        "latency", *tiny, "--few-connections", "3", "--few-rate", "20", "--only", "clipkeep", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert [one["kind"] for one in document["measurements"]] == ["share", "few"]
+    share, few = document["summary"]
+    assert (share["connections"], few["connections"], few["rate_per_s"]) == (20, 3, 20)
+    assert few["ack_ms"]["p50"] >= 20
+    assert len(share["curve_ms"]) == len(document["curve_at"])
+    assert document["promises"]["clipkeep"]
+
+
+def test_slow_clients_are_beside_the_fast_ones_and_without() -> None:
+    tiny = [
+        "--size",
+        "4KiB",
+        "--fast",
+        "2",
+        "--slow",
+        "5",
+        "--slow-size",
+        "1KiB",
+        "--devices",
+        "20",
+        *TINY[4:],
+    ]
+    result = run("slow-clients", *tiny, "--only", "starlette")
+    assert result.exit_code == 0, result.output
+    assert "starlette" in result.stdout
+    result = run("slow-clients", *tiny, "--only", "starlette", "--json")
+    document = json.loads(result.stdout)
+    assert [one["slow"] for one in document["measurements"]] == [0, 5]
+    (summary,) = document["summary"]
+    assert summary["slow_errors"] == 0
+    assert summary["throughput"] > 0
+
+
 def test_peers_are_listed() -> None:
     result = run("peers", "--json")
     assert result.exit_code == 0, result.output
@@ -142,7 +183,7 @@ def test_a_wrong_argument_is_told_in_a_line(arguments: list[str], words: str) ->
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", sorted(command.callback.__name__ for command in app.registered_commands))
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
 def test_help_teaches(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0

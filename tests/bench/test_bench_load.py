@@ -199,7 +199,8 @@ def test_a_tus_chunk_is_stored_only_when_all_of_it_is() -> None:
 
 
 def acks(sock: socket.socket) -> None:
-    while read_request(sock) is not None:
+    while (request := read_request(sock)) is not None:
+        assert request[0].startswith(b"PUT /v1/devices/")
         sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
 
 
