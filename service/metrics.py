@@ -87,10 +87,37 @@ class ClipkeepCollector:
         yield _gauge(
             "clipkeep_failing_deletes", "Deletes that failed and are retried", totals.failing_tombstones
         )
-        last = self._catalog.last_sweep()
-        if last is not None:
-            lag_s = (now_ms - last["finished_ms"]) / 1000
-            yield _gauge("clipkeep_sweep_lag_seconds", "Since the last sweep that finished", lag_s)
+        yield from _sweep_metrics(self._catalog, now_ms)
+
+
+def _sweep_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
+    last = catalog.last_sweep()
+    if last is not None:
+        finished_ms = last["finished_ms"]
+        lag_s = (now_ms - finished_ms) / 1000
+        yield _gauge("clipkeep_sweep_lag_seconds", "Since the last sweep that finished", lag_s)
+        yield _gauge(
+            "clipkeep_sweep_last_success_timestamp_seconds",
+            "When the last sweep finished, Unix time",
+            finished_ms / 1000,
+        )
+        yield _gauge(
+            "clipkeep_sweep_held_back_devices",
+            "Erasures that the last sweep left out, because they are more than the bulk limit",
+            last.get("held_back_devices", 0),
+        )
+        keys_failed = float(bool(last.get("key_store_failure")))
+        yield _gauge(
+            "clipkeep_sweep_key_store_failed", "1 when the last sweep could not destroy keys", keys_failed
+        )
+    failures = catalog.failures_since_success()
+    yield _gauge("clipkeep_sweep_failures", "Sweeps that failed since the last that finished", failures)
+    erasures = GaugeMetricFamily(
+        "clipkeep_open_erasures", "Erasures that are not cleared yet, by how far they are", labels=["state"]
+    )
+    for state, count in catalog.erasure_counts().items():
+        erasures.add_metric([state], count)
+    yield erasures
 
 
 def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:

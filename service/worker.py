@@ -20,6 +20,7 @@ from ingest.keyring import Keyring
 from ingest.receiving import Limits, Receiver
 from ingest.server import IngestServer, listen
 from ingest.stats import Stats
+from retention.destruction import KEY_CACHE_S
 from service.child import die_with_supervisor, on_stop_signal, say_ready
 from service.config import IngestSettings
 from service.folder import Opened, open_folder
@@ -28,7 +29,7 @@ from service.metrics import publish
 from storage.errors import ClipkeepError, WorldError
 from storage.keys import KeyId
 
-PUBLISH_EVERY_S = 1.0
+PUBLISH_EVERY_S = KEY_CACHE_S
 GC_THRESHOLDS = (20_000, 50, 50)
 """Objects made between collections: Python's own (700, 10, 10) spends 3 % of the time at full load."""
 OWN_FILES = 128

@@ -12,10 +12,12 @@ from typing import Annotated
 import trio
 import typer
 
+from retention.destruction import replay_destructions
 from retention.filelock import holding
+from retention.sweep.planning import last_month_over
 from service import terminal
 from service.config import load_config
-from service.folder import DataFolder, open_folder
+from service.folder import DataFolder, Opened, open_folder
 from service.logs import configure_logs
 from service.supervisor import Address, Supervisor, children_of, claim, first_error, parse_address
 from service.terminal import DEFAULT_DATA, Data, Json, Store
@@ -52,12 +54,22 @@ def serve(
             stale.unlink()  # counters of workers that no longer run
         with open_folder(data, store_url=store) as opened:
             opened.entitlements.recover()
+            _repeat_destructions(opened)
         ingest_at = claim(parse_address(ingest, option="--ingest"), option="--ingest")
         api_at = claim(parse_address(api, option="--api"), option="--api")
         children = children_of(data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store)
         supervisor = Supervisor(children, stop_deadline_s=deadline_s)
         with first_error():
             trio.run(_serve, supervisor, ingest_at, api_at, data, json)
+
+
+def _repeat_destructions(opened: Opened) -> None:
+    """Where keys/ was restored from a backup, destroy anew what has been destroyed since, before anybody reads."""
+    again = replay_destructions(opened.catalog, opened.key_store, now_ms=opened.clock.now_ms())
+    if closed := opened.catalog.closed_through:
+        again += opened.key_store.destroy_months(last_month_over(closed))
+    if again:
+        terminal.say(f"{again} data keys that a restored key store had again were destroyed anew")
 
 
 @contextmanager

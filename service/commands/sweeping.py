@@ -11,6 +11,7 @@ import typer
 from retention.sweep import Progress, Sweep, SweepLimits, SweepReport
 from service import terminal
 from service.checks import check_folder, rebuild_catalog
+from service.commands.sweeps import clear_after_ms, failures_noted, who_runs
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 
@@ -36,8 +37,11 @@ def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | N
             lease_ms=round(retention.lease_s * 1000),
             retry_ms=round(retention.retry_s * 1000),
             max_deletes_per_s=max_deletes_per_s,
+            clear_after_ms=clear_after_ms(opened.config),
+            price_per_gb_month=retention.price_per_gb_month,
         ),
         progress=progress,
+        who=who_runs(),
     )
 
 
@@ -70,7 +74,8 @@ def sweep(
             show = _print_plan if json else _show_plan
             show(plan.summary(), one_pass.due_keys(plan))
             return
-        report = one_pass.run(allow_bulk=allow_bulk)
+        with failures_noted(opened):
+            report = one_pass.run(allow_bulk=allow_bulk)
     terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
     left = _left_undone(report)
     for sentence in left:
