@@ -97,6 +97,9 @@ class RetentionSettings:
         300.0, "against the store's Date; beyond it a sweep refuses", least=1, most=DAY_S
     )
     bulk_limit: int = limit(1000, "erasures by lapse in one pass without --allow-bulk", least=0, most=1 << 32)
+    rewrite_bytes_per_sweep: int = limit(
+        4 * GIB, "of mostly dead segments, read to be rewritten in one pass; 0: never", least=0, most=TIB
+    )
     lease_s: float = limit(60.0, "how long a sweeper's lease lasts unless renewed", least=1, most=DAY_S)
     retry_s: float = limit(300.0, "before a failed delete is tried again", least=0, most=DAY_S)
     key_backup_days: int = limit(

@@ -111,6 +111,11 @@ class ChunkRow:
     media: int
     epoch: int
 
+    def is_same_chunk(self, other: ChunkRow) -> bool:
+        """Whether both are of one and the same ciphertext, wherever a rewrite has put it."""
+        mine = (self.device, self.capture_ms, self.epoch, self.nonce)
+        return mine == (other.device, other.capture_ms, other.epoch, other.nonce)
+
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
@@ -297,9 +302,20 @@ class Catalog(Records, ABC):
     ) -> Unindexed:
         """Un-serve a range of recordings for ever: chunks uploaded again later stay refused as DELETED.
 
+        Recorded, and in force for readers and commits, with the first transaction. The rows of a long range go in
+        several, so that commits do not wait; when this is killed, `finish_deletion` does the rest.
+
         Raises:
             CallerError: the range is empty.
         """
+
+    @abstractmethod
+    def unfinished_deletions(self) -> list[int]:
+        """The ids of deletions whose rows are not all gone yet."""
+
+    @abstractmethod
+    def finish_deletion(self, deletion_id: int, *, now_ms: int, delete_after_ms: int) -> Unindexed:
+        """Remove the rows that a deletion has left. Several may do so at once. Returns what this call removed."""
 
     # --- the sweep ----------------------------------------------------------------------------------------
 
@@ -386,6 +402,42 @@ class Catalog(Records, ABC):
 
         May be several transactions; each is fenced, and after a crash the same call does the rest.
         """
+
+    @abstractmethod
+    def half_dead(self, *, after_day: int, now_ms: int, limit: int) -> list[SegmentRow]:
+        """Committed segments that expire after `after_day` and of whose chunks at least half are not served, but
+        not all: those first whose rewrite frees most bytes for most days. Not those set aside at `now_ms`."""
+
+    @abstractmethod
+    def swap_segment(
+        self,
+        old_id: int,
+        new: SegmentCommit,
+        ordinals: np.ndarray,
+        *,
+        fence: int,
+        now_ms: int,
+        delete_after_ms: int,
+    ) -> bool:
+        """Let a rewritten segment take the place of the old one, in one transaction: rows that still point at the
+        old one point at the new one, which is committed; the old one becomes a tombstone. Chunks that died since
+        they were copied are refused in the new one.
+
+        Args:
+            new: its object is durable, its key is prepared.
+            ordinals: in the old segment, of each chunk of the new one.
+
+        Returns:
+            False when there was nothing left to swap: the old segment is no longer committed, its day is closed,
+            or the new one's key was reclaimed. The new segment is a tombstone then.
+
+        Raises:
+            CatalogCorrupt: the old segment has rows that the new one was not given. Nothing was changed.
+        """
+
+    @abstractmethod
+    def rewrite_failed(self, segment_id: int, error: str, *, fence: int, retry_at_ms: int) -> None:
+        """Leave a segment out of `half_dead` until `retry_at_ms`."""
 
     @abstractmethod
     def record_sweep(self, report: dict[str, Any], *, now_ms: int) -> None:

@@ -45,6 +45,23 @@ def load_index_of(store: ObjectStore, row: SegmentRow) -> np.ndarray:
         ObjectMissing, StoreUnavailable, StoreDenied: as the store says.
     """
     footer, index = load_index(store, row.key)
+    _require_same(footer, row)
+    return index
+
+
+def load_segment_of(store: ObjectStore, row: SegmentRow) -> tuple[bytes, np.ndarray]:
+    """A committed segment, every byte of it checked, and its index.
+
+    Raises:
+        As `load_index_of`.
+    """
+    body = store.get_range(row.key, 0, row.size_bytes)
+    footer, index = parse_segment(body, subject=row.key)
+    _require_same(footer, row)
+    return body, index
+
+
+def _require_same(footer: Footer, row: SegmentRow) -> None:
     for field, found, wanted in (
         ("segment id", footer.segment_id, row.segment_id),
         ("expiry day", footer.expires_on, row.expires_on),
@@ -52,7 +69,6 @@ def load_index_of(store: ObjectStore, row: SegmentRow) -> np.ndarray:
     ):
         if found != wanted:
             raise SegmentCorrupt(f"{field} {found}, the catalog says {wanted}", subject=row.key)
-    return index
 
 
 def verify_object(store: ObjectStore, key: str) -> tuple[Footer, np.ndarray]:

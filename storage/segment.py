@@ -156,6 +156,27 @@ class SegmentWriter:
         self.chunks += 1
         return self.chunks - 1
 
+    def copy(self, row: np.void, stored: memoryview | bytes) -> int:
+        """Take over a chunk of another segment as it is: nonce, ciphertext and tag. Needs no key.
+
+        Args:
+            row: of the other segment's index, dtype INDEX_DTYPE.
+            stored: its ciphertext and tag; there must be room for them.
+
+        Returns:
+            The chunk's ordinal in this segment.
+        """
+        start = self.used_bytes
+        end = start + int(row["length"]) + TAG_BYTES
+        self._view[start:end] = stored
+        self._crc32 = checksums.crc32(self._view[start:end], self._crc32)
+        moved = row.copy()
+        moved["offset"] = start
+        self._index += moved.tobytes()
+        self.used_bytes = end
+        self.chunks += 1
+        return self.chunks - 1
+
     def index(self) -> np.ndarray:
         """The rows so far, shape (chunks,), dtype INDEX_DTYPE, a copy."""
         return np.frombuffer(bytes(self._index), dtype=INDEX_DTYPE)
@@ -196,6 +217,31 @@ class SegmentWriter:
     def close(self) -> None:
         """Let go of the buffer, sealed or not. A buffer that is looked at cannot be resized."""
         self._view.release()
+
+
+def repack(
+    body: bytes, index: np.ndarray, ordinals: np.ndarray, *, class_days: int, expires_on: int, segment_id: int
+) -> tuple[bytearray, int, np.ndarray]:
+    """A segment of some chunks of another one, each taken over as it is.
+
+    Args:
+        body: the other segment, checked by `parse_segment`; `index` is its index.
+        ordinals: of the chunks to take, in this order.
+
+    Returns:
+        The whole object, its CRC-32 and its index.
+    """
+    rows = index[ordinals]
+    stored_bytes = int(rows["length"].astype(np.int64).sum()) + TAG_BYTES * len(rows)
+    room = len(MAGIC) + stored_bytes + _zstd_bound(rows.nbytes) + FOOTER_BYTES
+    writer = SegmentWriter(bytearray(room))
+    view = memoryview(body)
+    for row in rows:
+        start = int(row["offset"])
+        writer.copy(row, view[start : start + int(row["length"]) + TAG_BYTES])
+    moved = writer.index()
+    sealed, crc32 = writer.seal(class_days=class_days, expires_on=expires_on, segment_id=segment_id)
+    return sealed, crc32, moved
 
 
 def restore_capacity(buffer: bytearray, capacity: int) -> None:

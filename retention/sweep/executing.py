@@ -25,6 +25,7 @@ from retention.sweep.guards import check_catalog, check_clock
 from retention.sweep.lease import Lease
 from retention.sweep.planning import SweepLimits, SweepPlan, last_month_over, plan_sweep, shown_day
 from retention.sweep.report import Progress, SweepReport, key_failures_noted
+from retention.sweep.rewriting import Rewriting
 from storage.catalog import Catalog, DeviceFacts, EraseState
 from storage.clock import Clock
 from storage.keys import KeyStore
@@ -110,6 +111,7 @@ class Sweep:
                 )
             self._expire(plan, report)
             self._reclaim(plan, report)
+            self._finish_deletions(plan, report)
             self._erase(plan, report)
             self._delete(plan, report)
             self._forget_keys(report)
@@ -119,6 +121,7 @@ class Sweep:
                 now_ms=self._clock.now_ms(),
             )
             report.saved_per_month = report.deleted_bytes / 1e9 * self._limits.price_per_gb_month
+            self._rewrite(plan, report)
             self._lease.renew()
             report.finished_ms = self._clock.now_ms()
             self._catalog.record_sweep(report.as_dict(), now_ms=report.finished_ms)
@@ -150,6 +153,15 @@ class Sweep:
             report.reclaimed_keys = self._catalog.reclaim(
                 [row.segment_id for row in plan.reclaim], fence=self._lease.fence, now_ms=plan.moment.now_ms
             )
+
+    def _finish_deletions(self, plan: SweepPlan, report: SweepReport) -> None:
+        for deletion_id in plan.finish_deletions:
+            self._lease.renew()
+            gone = self._catalog.finish_deletion(
+                deletion_id, now_ms=self._clock.now_ms(), delete_after_ms=self._delete_after_ms()
+            )
+            report.finished_deletions += 1
+            report.unindexed_chunks += gone.chunks
 
     def _erase(self, plan: SweepPlan, report: SweepReport) -> None:
         """Mark, destroy keys, un-index. Each step is safe to repeat; a renewal before the mark wins."""
@@ -231,3 +243,15 @@ class Sweep:
         with key_failures_noted(report):
             through = last_month_over(self._catalog.closed_through)
             report.destroyed_keys += self._key_store.destroy_months(through)
+
+    def _rewrite(self, plan: SweepPlan, report: SweepReport) -> None:
+        rewriting = Rewriting(
+            self._catalog,
+            self._store,
+            self._bitmap,
+            self._clock,
+            self._lease,
+            self._limits,
+            progress=self._progress,
+        )
+        rewriting.run(plan, report)

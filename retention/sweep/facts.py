@@ -12,11 +12,14 @@ from retention.erasure import to_be_erased
 from retention.sweep.planning import (
     MAX_ERASED,
     MAX_RECLAIMED,
+    MAX_REWRITES,
+    REWRITE_DAYS_LEFT,
     SweepFacts,
     SweepLimits,
     SweepMoment,
 )
 from storage.catalog import Catalog, DeviceFacts
+from storage.days import day_of_ms
 
 NOMINEES_AT_ONCE = 1000
 """Devices asked about in one query: milliseconds."""
@@ -33,14 +36,18 @@ def read_facts(
     """All that `plan_sweep` needs. Memory is bounded, however much there is to do."""
     moment = SweepMoment.at(now_ms, limits)
     erasable, count = _erasable(catalog, bitmap, entitlements, limits, now_ms)
+    rewrites = MAX_REWRITES if limits.rewrite_bytes else 0
+    after_day = day_of_ms(now_ms) + REWRITE_DAYS_LEFT
     return SweepFacts(
         moment,
         open_days=tuple(catalog.open_days(moment.expired_through)),
         stale_prepared=tuple(catalog.stale_prepared(moment.stale_before_ms, limit=MAX_RECLAIMED)),
+        unfinished_deletions=tuple(catalog.unfinished_deletions()),
         erasing=tuple(catalog.erasing_devices(limit=MAX_ERASED)),
         erasable=tuple(erasable),
         erasable_count=count,
         due=catalog.due_totals(now_ms),
+        half_dead=tuple(catalog.half_dead(after_day=after_day, now_ms=now_ms, limit=rewrites)),
     )
 
 

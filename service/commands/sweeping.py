@@ -36,6 +36,7 @@ def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | N
             bulk_limit=retention.bulk_limit,
             lease_ms=round(retention.lease_s * 1000),
             retry_ms=round(retention.retry_s * 1000),
+            rewrite_bytes=retention.rewrite_bytes_per_sweep,
             max_deletes_per_s=max_deletes_per_s,
             clear_after_ms=clear_after_ms(opened.config),
             price_per_gb_month=retention.price_per_gb_month,
@@ -95,6 +96,10 @@ def _left_undone(report: SweepReport) -> list[str]:
         left.append(f"deleting was broken off: {report.delete_failure}; the next sweep goes on")
     if report.key_store_failure:
         left.append(f"data keys could not be destroyed: {report.key_store_failure}; the next sweep goes on")
+    if report.failed_rewrites:
+        left.append(
+            f"{len(report.failed_rewrites)} segments could not be rewritten; `clipkeep check --deep` says more"
+        )
     if report.held_back_devices:
         left.append(
             f"{report.held_back_devices} devices are to be erased, more than [retention] bulk_limit; none was. Look at"
@@ -118,6 +123,8 @@ def _show_plan(plan: dict[str, Any], due_keys: Iterator[str]) -> None:
         ("would erase", devices, [list(d.values()) for d in plan["erase"]]),
         ("would erase with --allow-bulk", devices, [list(d.values()) for d in plan["held_back"]]),
         ("would reclaim", ["prepared key"], [[key] for key in plan["reclaim"]]),
+        ("would finish", ["deletion of a range"], [[number] for number in plan["finish_deletions"]]),
+        ("would rewrite", ["object"], [[key] for key in plan["rewrite"]]),
     )
     for title, columns, rows in tables:
         if rows:
@@ -143,6 +150,8 @@ def _show_report(report: dict[str, Any]) -> None:
             ["bytes deleted", report["deleted_bytes"]],
             ["delete calls", report["delete_calls"]],
             ["deletes failed", report["failed_delete_count"]],
+            ["segments rewritten", report["rewritten_segments"]],
+            ["bytes freed by that, later", report["freed_bytes"]],
         ],
     )
 

@@ -115,16 +115,20 @@ class ChunkReader:
             raise
         return ReadChunk(row, data, self._memory)
 
-    async def confirm(self, viewer: Viewer, row: ChunkRow) -> None:
+    async def confirm(self, viewer: Viewer, row: ChunkRow) -> ChunkRow:
         """May this chunk be sent now? Nothing happens between the gate's answer and the return.
+
+        Returns:
+            Its row as it is now: a rewrite may have moved it to another segment.
 
         Raises:
             Refused: as `find`; what was deleted since it was found is `not_found`.
         """
         found = await self._look_up(row.device, row.capture_ms)
         self._gate.check(viewer, row)
-        if found != row:
+        if found is None or not found.is_same_chunk(row):
             raise not_found()
+        return found
 
     async def _look_up(self, device: int, capture_ms: int) -> ChunkRow | None:
         return await trio.to_thread.run_sync(self._catalog.chunk, device, capture_ms, limiter=self._lookups)
@@ -133,12 +137,16 @@ class ChunkReader:
         key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
         return self._keyring.cached(key_id) or await self._keyring.load(key_id)
 
-    async def _decrypted(self, viewer: Viewer, row: ChunkRow) -> bytes:
+    async def _decrypted(self, viewer: Viewer, row: ChunkRow, *, moved: bool = False) -> bytes:
         try:
             cipher = await self._cipher(row)
             return await trio.to_thread.run_sync(self._get, row, cipher, limiter=self._fetches)
         except (CorruptError, KeyDestroyed) as error:
-            await self.confirm(viewer, row)  # erased or swept meanwhile: no fault then, and a better answer
+            now = await self.confirm(viewer, row)  # erased or swept meanwhile: no fault, and a better answer
+            if now.segment_id != row.segment_id and not moved:
+                return await self._decrypted(
+                    viewer, now, moved=True
+                )  # rewritten, and the old segment is gone
             if isinstance(error, CorruptError):
                 place = {"segment_id": row.segment_id, "ordinal": row.ordinal}
                 _log.error(error.code, device=row.device, capture_ms=row.capture_ms, **place)

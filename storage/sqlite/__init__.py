@@ -1,8 +1,8 @@
 """The catalog on SQLite: one file, WAL, every commit durable (synchronous=FULL).
 
 `database` holds connections and transactions, `schema` the tables; the rest is the catalog by who calls:
-`commits` (ingest), `reads` (playback), `devices` (plans), `sweeping` (the end of recordings),
-`records` (what is remembered of it), `checking`.
+`commits` (ingest), `reads` (playback), `devices` (plans), `deletions` (ranges), `leases`, `sweeping` and `rewriting`
+(the end of recordings), `records` (what is remembered of it), `checking`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from pathlib import Path
 from storage.sqlite.checking import Checking
 from storage.sqlite.commits import Commits
 from storage.sqlite.database import Database
+from storage.sqlite.deletions import Deletions
 from storage.sqlite.devices import Devices
 from storage.sqlite.reads import Reads
 from storage.sqlite.records import Recording
+from storage.sqlite.rewriting import Rewriting
 from storage.sqlite.schema import create_schema, require_schema
 
 
-class SqliteCatalog(Commits, Reads, Devices, Recording, Checking):
+class SqliteCatalog(Commits, Reads, Devices, Deletions, Recording, Rewriting, Checking):
     """See `storage.catalog.Catalog`.
 
     Safe from several threads (a connection for each transaction) and processes (SQLite's own locks), but not

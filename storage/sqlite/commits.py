@@ -113,7 +113,7 @@ class Committing:
             self._refuse_stored_elsewhere(segment, verdicts, now_ms)
             if not verdicts.all():
                 self._insert(segment, verdicts, now_ms)
-        _finish(self.connection, segment, verdicts, now_ms)
+        finish_segment(self.connection, segment, verdicts, now_ms)
         return verdicts
 
     def refuse_lost(self, index: np.ndarray, verdicts: np.ndarray) -> None:
@@ -297,9 +297,10 @@ def row_values(index: np.ndarray, segment_id: int, ordinals: np.ndarray) -> list
 _PLACES = ", ".join("?" * 12)
 
 
-def _finish(
+def finish_segment(
     connection: sqlite3.Connection, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int
 ) -> None:
+    """Make a prepared segment committed, or a tombstone when nothing of it is served."""
     refused = np.flatnonzero(verdicts != Verdict.STORED).astype("<u4")
     live = len(verdicts) - len(refused)
     connection.execute(
@@ -340,7 +341,8 @@ def mark_dead(
     if delete_after_ms is None:
         return False
     cursor = connection.execute(
-        "UPDATE segments SET state = ?, delete_after_ms = ? WHERE segment_id = ? AND state = ? AND live_chunks = 0",
+        "UPDATE segments SET state = ?, delete_after_ms = ?, retry_at_ms = 0, attempts = 0"
+        " WHERE segment_id = ? AND state = ? AND live_chunks = 0",
         (SegmentState.DELETING, delete_after_ms, segment_id, SegmentState.COMMITTED),
     )
     return cursor.rowcount > 0

@@ -1,4 +1,4 @@
-"""The catalog as plans use it: devices, their plans, the change log, deleted ranges."""
+"""The catalog as plans use it: devices, their plans, the change log."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from storage.catalog import DeviceFacts, EraseState, PlanRow, Unindexed
+from storage.catalog import DeviceFacts, EraseState, PlanRow
 from storage.errors import CallerError, NotFound
-from storage.sqlite.commits import OnDatabase, mark_dead
+from storage.sqlite.commits import OnDatabase
 from storage.sqlite.erasures import note_marked
-from storage.sqlite.reads import classes_of, days_of_range
-from storage.sqlite.schema import partition
 
 _FACTS = "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason"
 
@@ -41,7 +39,7 @@ class Devices(OnDatabase):
 
     def device(self, device: int) -> DeviceFacts:
         with self._db.read() as connection:
-            return _facts(connection, device)
+            return facts_of(connection, device)
 
     def devices(self, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
         with self._db.read() as connection:
@@ -62,7 +60,7 @@ class Devices(OnDatabase):
         before_commit: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
     ) -> tuple[DeviceFacts, int]:
         with self._db.write() as connection:
-            old = _facts(connection, device)
+            old = facts_of(connection, device)
             new = change(old)
             if new == old:
                 return old, 0
@@ -73,7 +71,7 @@ class Devices(OnDatabase):
             cursor = connection.execute(
                 "INSERT INTO changes (device, what, at_ms) VALUES (?, ?, ?)", (device, what, now_ms)
             )
-            stored = _facts(connection, device)
+            stored = facts_of(connection, device)
             if before_commit is not None:
                 before_commit(old, stored)
             assert cursor.lastrowid is not None
@@ -98,61 +96,13 @@ class Devices(OnDatabase):
         with self._db.read() as connection:
             return _newest_change(connection)
 
-    def delete_range(
-        self,
-        device: int,
-        from_ms: int,
-        to_ms: int,
-        *,
-        reason: str,
-        who: str,
-        now_ms: int,
-        delete_after_ms: int,
-    ) -> Unindexed:
-        if to_ms <= from_ms:
-            raise CallerError("the range to delete is empty", subject=f"device {device}", code="bad_range")
-        with self._db.write() as connection:
-            _facts(connection, device)  # raises NotFound
-            total = Unindexed()
-            for day in days_of_range(connection, classes_of(connection, device), from_ms, to_ms):
-                where = "device = ? AND capture_ms >= ? AND capture_ms < ?"
-                part = unindex_rows(connection, day, where, (device, from_ms, to_ms), delete_after_ms)
-                total = add_unindexed(total, part)
-            connection.execute(
-                "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (device, from_ms, to_ms, reason, who, total.chunks, now_ms),
-            )
-            connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
-            return total
-
-
-def unindex_rows(
-    connection: sqlite3.Connection, day: int, where: str, values: tuple[int, ...], delete_after_ms: int
-) -> Unindexed:
-    """Remove chunk rows of one day, and note their ordinals on their segments."""
-    by_segment: dict[int, list[int]] = {}
-    size_bytes = 0
-    for segment_id, ordinal, length in connection.execute(
-        f"SELECT segment_id, ordinal, length FROM {partition(day)} WHERE {where}", values
-    ):
-        by_segment.setdefault(segment_id, []).append(ordinal)
-        size_bytes += length
-    connection.execute(f"DELETE FROM {partition(day)} WHERE {where}", values)
-    dead = sum(mark_dead(connection, s, ordinals, delete_after_ms) for s, ordinals in by_segment.items())
-    return Unindexed(sum(map(len, by_segment.values())), size_bytes, dead)
-
-
-def add_unindexed(a: Unindexed, b: Unindexed) -> Unindexed:
-    return Unindexed(a.chunks + b.chunks, a.size_bytes + b.size_bytes, a.dead_segments + b.dead_segments)
-
 
 def _newest_change(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()
     return int(row[0])
 
 
-def _facts(connection: sqlite3.Connection, device: int) -> DeviceFacts:
+def facts_of(connection: sqlite3.Connection, device: int) -> DeviceFacts:
     found = facts_where(connection, "device = ?", (device,))
     if not found:
         raise no_such_device(device)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from storage.errors import CatalogCorrupt
 from storage.sqlite.database import Database
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -66,12 +66,13 @@ CREATE TABLE segments (
     refused BLOB NOT NULL DEFAULT x'',   -- uint32 ordinals
     delete_after_ms INTEGER,
     retry_at_ms INTEGER NOT NULL DEFAULT 0,  -- apart from delete_after_ms, which tells how old a tombstone is
-    attempts INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,  -- failed deletes; of a committed segment, failed rewrites
     last_error TEXT,
     reclaimed INTEGER NOT NULL DEFAULT 0  -- 1: to be deleted twice; 2: once more
 ) STRICT;
 CREATE INDEX segments_by_state ON segments (state, expires_on);
 CREATE INDEX tombstones ON segments (state) WHERE state = 2;  -- the sweep reads them in order of id, in pages
+CREATE INDEX half_dead ON segments (expires_on) WHERE state = 1 AND live_chunks * 2 <= chunks;  -- worth a rewrite
 
 -- Which chunks_N tables exist.
 CREATE TABLE days (expires_on INTEGER PRIMARY KEY) STRICT;
@@ -84,9 +85,11 @@ CREATE TABLE deletions (
     reason TEXT NOT NULL,
     who TEXT NOT NULL,
     chunks INTEGER NOT NULL,
-    at_ms INTEGER NOT NULL
+    at_ms INTEGER NOT NULL,
+    done_ms INTEGER  -- NULL: there may be rows left; readers leave them out
 ) STRICT;
 CREATE INDEX deletions_of_device ON deletions (device);
+CREATE INDEX deletions_unfinished ON deletions (device) WHERE done_ms IS NULL;
 
 CREATE TABLE leases (
     name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL, expires_ms INTEGER NOT NULL

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from storage.catalog import (
@@ -19,14 +18,14 @@ from storage.catalog import (
     Unindexed,
 )
 from storage.days import day_of_ms
-from storage.errors import CallerError, LeaseLost
+from storage.errors import CallerError
 from storage.records import MAX_SWEEP_REPORTS
-from storage.sqlite.commits import OnDatabase
-from storage.sqlite.devices import add_unindexed, facts_where, no_such_device, unindex_rows
+from storage.sqlite.deletions import add_unindexed, unindex_rows
+from storage.sqlite.devices import facts_where, no_such_device
 from storage.sqlite.erasures import note_all_unindexed, note_unindexed
+from storage.sqlite.leases import Leases
 from storage.sqlite.schema import closed_through, partition, partition_days
 
-SWEEP_LEASE = "sweep"
 SEGMENT_COLUMNS = (
     "segment_id, key, class_days, expires_on, state, prepared_ms, size_bytes, chunks, live_chunks, crc32,"
     " refused"
@@ -38,46 +37,7 @@ def segment_row(row: tuple[Any, ...]) -> SegmentRow:
     return SegmentRow(segment_id, key, class_days, expires_on, SegmentState(state), *rest)
 
 
-class Sweeping(OnDatabase):
-    @contextmanager
-    def _fenced(self, fence: int) -> Iterator[sqlite3.Connection]:
-        """A write transaction that only the holder of the lease with this token may make."""
-        with self._db.write() as connection:
-            row = connection.execute("SELECT fence FROM leases WHERE name = ?", (SWEEP_LEASE,)).fetchone()
-            if row is None or row[0] != fence:
-                raise LeaseLost("another sweeper took over; this one changes nothing more")
-            yield connection
-
-    def acquire_lease(self, name: str, *, holder: str, ttl_ms: int, now_ms: int) -> int | None:
-        with self._db.write() as connection:
-            row = connection.execute(
-                "SELECT holder, fence, expires_ms FROM leases WHERE name = ?", (name,)
-            ).fetchone()
-            if row is None:
-                fence = 1
-            else:
-                current, fence, expires_ms = row
-                if current != holder:
-                    if now_ms < expires_ms:
-                        return None
-                    fence += 1
-            connection.execute(
-                "REPLACE INTO leases VALUES (?, ?, ?, ?)", (name, holder, fence, now_ms + ttl_ms)
-            )
-            return int(fence)
-
-    def release_lease(self, name: str, *, fence: int) -> None:
-        with self._db.write() as connection:
-            connection.execute(  # the token goes with it: what still holds it is stale from here on
-                "UPDATE leases SET holder = '', fence = fence + 1, expires_ms = 0 WHERE name = ? AND fence = ?",
-                (name, fence),
-            )
-
-    @contextmanager
-    def holding_lease(self, *, fence: int) -> Iterator[None]:
-        with self._fenced(fence):
-            yield
-
+class Sweeping(Leases):
     def open_days(self, through: int) -> list[DayTotals]:
         with self._db.read() as connection:
             rows = connection.execute(
@@ -101,7 +61,7 @@ class Sweeping(OnDatabase):
                 (SegmentState.COMMITTED, day),
             ).fetchone()
             connection.execute(
-                "UPDATE segments SET state = ?, live_chunks = 0, delete_after_ms = ?"
+                "UPDATE segments SET state = ?, live_chunks = 0, delete_after_ms = ?, retry_at_ms = 0, attempts = 0"
                 " WHERE state = ? AND expires_on = ?",
                 (SegmentState.DELETING, delete_after_ms, SegmentState.COMMITTED, day),
             )

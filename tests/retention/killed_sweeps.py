@@ -25,7 +25,8 @@ KEYS_LEFT = 4
 
 def prepare(folder: Path) -> None:
     """A folder with work for every phase: expiry, prepared keys with and without an object, a second delete, a
-    lapse, an erasure that was ordered, objects that are due, and neighbours that stay."""
+    lapse, an erasure that was ordered, a deletion left unfinished, objects that are due, segments worth a rewrite,
+    and neighbours that stay."""
     folder.mkdir()
     with World(folder, local=True) as world:
         stays, other = world.add(), world.add()
@@ -44,6 +45,11 @@ def prepare(folder: Path) -> None:
         world.put([(other, NOON + 4000)])
         world.catalog.prepare(worker="w", class_days=31, expires_on=late, count=1, now_ms=world.clock.ms)
         world.terminate(gone, erase=True)
+        world.keep([(other, NOON + 6000 + n) for n in range(4)], expires_on=late)
+        world.keep([(stays, NOON + 6000 + n) for n in range(4)], expires_on=late)
+        moment = {"now_ms": world.clock.ms, "delete_after_ms": world.clock.ms}
+        world.catalog.delete_range(stays, NOON + 6000, NOON + 6002, reason="test", who="test", **moment)
+        world.leave_deletion_unfinished(other, NOON + 6000, NOON + 6002)
 
 
 class Counting:

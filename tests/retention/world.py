@@ -50,6 +50,7 @@ LIMITS = SweepLimits(
     bulk_limit=1000,
     lease_ms=LEASE_MS,
     retry_ms=RETRY_MS,
+    rewrite_bytes=1 << 30,
 )
 
 _nonces = itertools.count(time.time_ns())
@@ -193,6 +194,16 @@ class World:
             )
         return SegmentCommit(prepared.segment_id, expires_on, len(body), crc, index), prepared
 
+    def leave_deletion_unfinished(self, device: int, from_ms: int, to_ms: int) -> None:
+        """As `recordings delete` of a long range does that was killed right after it was recorded."""
+        with self.catalog._db.write() as connection:  # type: ignore[attr-defined]
+            connection.execute(
+                "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
+                " VALUES (?, ?, ?, 'test', 'test', 0, ?)",
+                (device, from_ms, to_ms, self.clock.ms),
+            )
+            connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
+
     def read(self, device: int, capture_ms: int) -> bytes | None:
         """The chunk, asked for as playback asks; None when it is not served."""
         today = self.entitlements.today()
@@ -248,6 +259,15 @@ class World:
 
     def sleep(self, seconds: float) -> None:
         self.clock.ms += round(seconds * 1000)
+
+    def sound(self) -> None:
+        """Catalog and store agree, both ways, and every row reads as its chunk, where there is a key for it."""
+        assert not list(self.catalog.broken_rows())
+        states = self.states()
+        assert {key for key, state in states.items() if state == "COMMITTED"} <= self.objects() <= set(states)
+        for day in {row.expires_on for row in self.catalog.segments()}:
+            for row in self.catalog.day_rows(day):
+                assert self.decrypted(row) in (None, content(row.device, row.capture_ms))
 
     def objects(self) -> set[str]:
         return {info.key for info in self.store.inner.list("")}

@@ -18,6 +18,7 @@ from storage.days import MS_PER_DAY
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError, SegmentCorrupt
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.database import MAX_IDLE_CONNECTIONS
+from storage.sqlite.schema import SCHEMA_VERSION
 from tests.storage.catalog_contract import (
     AFTER,
     DAY,
@@ -139,7 +140,7 @@ def test_what_is_not_a_database_is_corrupt(tmp_path: Path, content: bytes) -> No
 
 def test_another_schema_version_is_refused_with_both_numbers(path: Path) -> None:
     raw(path, "PRAGMA user_version=7")
-    with pytest.raises(CatalogCorrupt, match=r"version 7, this release reads 1"):
+    with pytest.raises(CatalogCorrupt, match=f"version 7, this release reads {SCHEMA_VERSION}"):
         SqliteCatalog.open(path)
     with closing(sqlite3.connect(path.with_name("other"))) as connection:
         connection.execute("CREATE TABLE theirs (x)")
