@@ -71,9 +71,9 @@ class IngestSettings:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSettings:
-    target_bytes: int = limit(8 * MIB, "size at which a segment is sealed", least=64 * 1024, most=128 * MIB)
+    target_bytes: int = limit(12 * MIB, "size at which a segment is sealed", least=64 * 1024, most=128 * MIB)
     linger_ms: int = limit(100, "how long its oldest chunk waits at most", least=1, most=60_000)
-    max_segments: int = limit(24, "open or on their way, per worker; each a buffer", least=2, most=1024)
+    max_segments: int = limit(16, "open or on their way, per worker; each a buffer", least=2, most=1024)
     prepare_ttl_s: float = limit(
         600.0,
         "after which a prepared key is reclaimed; over twice the worst bounded PUT",
