@@ -1,0 +1,106 @@
+"""The examples in deploy/: their syntax, and that every command line in them is one that this release takes."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from service.cli import app
+from service.config import IngestSettings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+MANIFESTS = sorted((DEPLOY / "kubernetes").iterdir())
+
+
+def unit(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=True, interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(path.read_text())
+    return parser
+
+
+def assert_known(words: list[str]) -> None:
+    """The command and its options parse."""
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("clipkeep", list(words), resilient_parsing=True)
+    while hasattr(command, "commands"):
+        name, command, words = command.resolve_command(context, words)
+        context = command.make_context(name, list(words), parent=context, resilient_parsing=True)
+    command.make_context(name, list(words))
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_units(path: Path) -> None:
+    parsed = unit(path)
+    assert parsed["Unit"]["Description"]
+    if path.suffix == ".timer":
+        assert parsed["Timer"]["OnCalendar"]
+        assert parsed["Timer"]["Persistent"] == "true"
+        assert parsed["Install"]["WantedBy"] == "timers.target"
+        assert path.with_suffix(".service") in UNITS
+        return
+    program, *words = shlex.split(parsed["Service"]["ExecStart"])
+    assert program.endswith("/clipkeep")
+    assert_known(words)
+    assert parsed["Service"]["Environment"].startswith("CLIPKEEP_DATA=")
+    assert parsed["Service"]["Type"] == ("exec" if "serve" in words else "oneshot")
+
+
+def test_a_stop_has_the_time_it_needs() -> None:
+    deadline_s = IngestSettings().stop_deadline_s
+    assert float(unit(DEPLOY / "systemd/clipkeep.service")["Service"]["TimeoutStopSec"]) > deadline_s
+    [deployment] = [m for m in documents(DEPLOY / "kubernetes/clipkeep.yaml") if m["kind"] == "Deployment"]
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > deadline_s
+
+
+def documents(path: Path) -> list[Any]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def pods(manifest: Any) -> Iterator[Any]:
+    spec = manifest["spec"]
+    if manifest["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    if "template" in spec:
+        yield spec["template"]["spec"]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_kubernetes_manifests(path: Path) -> None:
+    found = documents(path)
+    assert all({"apiVersion", "kind", "metadata", "spec"} <= manifest.keys() for manifest in found)
+    for pod in [pod for manifest in found for pod in pods(manifest)]:
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            if "args" in container:
+                assert_known(container["args"])
+        assert pod["securityContext"]["runAsNonRoot"]
+
+
+def test_the_sweep_runs_when_a_day_is_over() -> None:
+    [job] = documents(DEPLOY / "kubernetes/sweep.yaml")
+    assert job["spec"]["schedule"].split()[0] == "20"
+    assert job["spec"]["timeZone"] == "Etc/UTC"
+    assert unit(DEPLOY / "systemd/clipkeep-sweep.timer")["Timer"]["OnCalendar"].endswith(":20:00 UTC")
+
+
+def test_the_image_has_every_room() -> None:
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    copied = {line.split()[1] for line in lines if line.startswith("COPY") and len(line.split()) == 3}
+    assert copied == {"ingest", "retention", "storage", "service", "bench"}
+    assert any(line.startswith("USER 10001") for line in lines)
+
+
+def test_every_example_is_listed() -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    for path in (*UNITS, *MANIFESTS):
+        assert path.stem in readme
