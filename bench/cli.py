@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.commands import latency, memory, peers, uploads
+from bench.commands import against, latency, limits, memory, peers, playback, uploads
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,8 +13,8 @@ app = typer.Typer(
 for command in (
     *(uploads.ingest, uploads.compare),
     *(latency.latency, latency.slow_clients),
-    *(memory.idle, memory.entitlement),
-    peers.peers,
+    *(memory.idle, memory.entitlement, limits.limits),
+    *(playback.playback, against.against, peers.peers),
 ):
     app.command()(command)
 

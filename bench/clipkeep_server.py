@@ -68,7 +68,7 @@ class ClipkeepServer:
             target = Target("127.0.0.1", ingest, devices)
             if is_first and setup.store_url is None:
                 self.promises = check_promises(target, setup.store_port, data, setup.environment())
-            yield Running(child.session, target)
+            yield Running(child.session, target, api, data)
 
 
 def _program() -> str | None:
@@ -86,19 +86,43 @@ def _command() -> str:
 def _prepare(setup: Setup, data: Path) -> None:
     store_url = setup.store_url or f"s3://{BUCKET}/x"
     _run(setup, ["init", "--data", str(data), "--store", store_url])
+    starts = ["--starts-on", setup.starts_on] if setup.starts_on else []
     added = _run(
         setup,
-        ["device", "add", "--data", str(data), "--count", str(setup.devices), "--plan", "annual", "--json"],
+        [
+            *("device", "add", "--data", str(data), "--count", str(setup.devices)),
+            *("--plan", "annual", *starts, "--json"),
+        ],
     )
     try:
-        devices = [[int(entry["device"]), str(entry["token"])] for entry in json.loads(added)["devices"]]
-    except (ValueError, KeyError, TypeError) as error:
+        devices = read_devices(added)
+    except ValueError as error:
         raise BenchError(
             "`device add --json` printed what this bench cannot read", subject="clipkeep"
         ) from error
     path = setup.folder / DEVICES_FILE
     path.touch(mode=0o600)  # tokens
     path.write_text(json.dumps(devices))
+
+
+def read_devices(text: str) -> list[Device]:
+    """Parse what `device add --json` prints, of one device or of many.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        document = json.loads(text)
+        listed = document.get("devices", [document])
+        return [Device(int(entry["device"]), str(entry["token"])) for entry in listed]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("no devices with tokens") from error
+
+
+def viewer_token(setup: Setup, data: Path, device: int) -> str:
+    """Return a token with which this bench may read a device's recordings."""
+    made = _run(setup, ["viewer-token", "--data", str(data), "--device", str(device), "--json"])
+    return str(json.loads(made)["token"])
 
 
 def _run(setup: Setup, arguments: Sequence[str]) -> str:

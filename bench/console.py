@@ -233,7 +233,9 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except BenchError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False)
+        Console(stderr=True).print(
+            f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         raise typer.Exit(1) from None
 
 

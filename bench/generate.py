@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 from pathlib import Path
 
 from bench.load import Load
@@ -37,7 +38,10 @@ def main() -> None:
     body = transport_stream(options.size)
     load = _chosen(options, Target.read(options.target), body)
     signal.signal(signal.SIGINT, lambda *_: load.stop())
-    tally = load.run(options.warmup, options.seconds)
+    try:
+        tally = load.run(options.warmup, options.seconds)
+    except OSError as error:
+        sys.exit(f"cannot connect: {error}")
     print(json.dumps(tally.as_json(len(body))), flush=True)
 
 

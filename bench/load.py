@@ -94,7 +94,7 @@ class Load:
         body: shared by all requests, never changed.
         connections: how many are kept open, each with one request under way.
         announce: called with the name of each event, at once.
-        max_chunks: after so many, no more are sent.
+        max_chunks: after so many, no more are sent; then none goes into a longer warm-up.
         clock_s: monotonic seconds.
     """
 
@@ -114,6 +114,7 @@ class Load:
         self._announce = announce
         self._clock_s = clock_s
         self._chunks_left = sys.maxsize if max_chunks is None else max_chunks
+        self._counts_all = max_chunks is not None
         self._heads = Heads(target, len(body), int(time.time() * 1000))
         self._epoll = select.epoll()
         self._open: dict[int, Connection] = {}
@@ -168,8 +169,9 @@ class Load:
 
     def _is_cold(self) -> bool:
         """True while not every connection can have been answered once: a slow server is not yet in its stride."""
-        answered = len(self._tally.acks_s) + self._tally.errors.total()
-        return answered < self._wanted and self._sending and bool(self._open) and not self._stopped
+        if self._counts_all or self._stopped or not self._open:
+            return False
+        return self._sending and len(self._tally.acks_s) + self._tally.errors.total() < self._wanted
 
     def _patience_s(self) -> float:
         """How long one poll may take at most."""

@@ -61,7 +61,8 @@ class OpenLoad(Load):
         self._turn_until(began_s)
         self._announce("warm")
         cpu_s = time.process_time()
-        self._turn_until(began_s + window_s)
+        while self._clock_s() < began_s + window_s and not self._stopped and self._has_work():
+            self._turn_until(min(began_s + window_s, self._clock_s() + TICK_S))
         self._tally.window_s = min(window_s, self._clock_s() - began_s)
         self._tally.cpu_s = time.process_time() - cpu_s
         self._announce("measured")
@@ -86,6 +87,9 @@ class OpenLoad(Load):
 
     def _may_send(self) -> bool:
         return self._sending and self._chunks_left > 0 and 0 < self._next_s < self._window_s[1]
+
+    def _has_work(self) -> bool:
+        return self._may_send() or bool(self._under_way())
 
     def _is_due(self) -> bool:
         return self._may_send() and self._next_s <= self._clock_s()

@@ -41,6 +41,7 @@ class Setup:
         latency_s: how long the store takes for each answer, for a server that sizes its pool by it.
         store_url: where Clipkeep keeps its objects instead of the null store: file:///… or s3://bucket/prefix,
             then with the operator's own AWS settings. Promises are checked on the null store only.
+        starts_on: UTC date on which the devices' plans begin, for uploads of the past; None is today.
     """
 
     store_port: int
@@ -50,6 +51,7 @@ class Setup:
     cpus: Sequence[int]
     latency_s: float = 0.0
     store_url: str | None = None
+    starts_on: str | None = None
 
     def environment(self) -> Mapping[str, str]:
         """Name the null store, with dummy credentials; nothing of the operator's own AWS settings is used."""
@@ -71,10 +73,13 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that is ready: its processes' session, and where to send."""
+    """A server that is ready: its processes' session, and where to send; of Clipkeep also where to read, and its
+    data folder."""
 
     session: int
     target: Target
+    api_port: int = 0
+    data: Path = Path()
 
 
 class Server(Protocol):

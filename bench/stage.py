@@ -100,6 +100,10 @@ class Stage:
         self._latency_s = latency_ms / 1000
 
     @property
+    def store_port(self) -> int:
+        return self._store.port
+
+    @property
     def server_cores(self) -> int:
         return len(self.cores.server) or len(usable_cpus())
 

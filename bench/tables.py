@@ -11,6 +11,8 @@ from rich.table import Table
 from bench.entitlement import EntitlementResult
 from bench.idle import IdleResult
 from bench.latency import FEW, SHARE, LatencySummary
+from bench.limits import Limit
+from bench.playback import PlaybackMeasurement
 from bench.results import DISTURBED, MB, Measurement, Ratio, Summary, ratios, summarise
 from bench.slowclients import SlowSummary
 
@@ -157,6 +159,31 @@ def slow_table(summaries: Sequence[SlowSummary], slow: int) -> Table:
     return table
 
 
+def playback_table(measurements: Sequence[PlaybackMeasurement]) -> Table:
+    table = _table("playback: ms", "read")
+    for heading in ("p50", "p99", "max", "store", "MB/s", "CPU-s/GB", "more MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in measurements:
+        times = (f"{one.ms[name]:.1f}" for name in ("p50", "p99", "max"))
+        store = _number(one.store_ms["p50"] if one.store_ms else None, 2)
+        more = None if one.more_memory_bytes is None else one.more_memory_bytes / MB
+        speed = (_number(one.mb_per_s, 0), _number(one.cpu_s_per_gb, 2), _number(more, 0))
+        table.add_row(f"{one.kind} ({one.count} ×)", *times, store, *speed)
+    table.caption = "store: p50 of reading as many bytes from the files; more MB: memory grew by, at most"
+    return table
+
+
+def against_table(result: Mapping[str, Any]) -> Table:
+    table = _table("against: acks in ms")
+    for heading in ("chunks", "seconds", "MB/s", "p50", "p90", "p99", "max", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    acks = (f"{result['ack_ms'][name]:.0f}" for name in ("p50", "p90", "p99", "max"))
+    speed = result["bytes"] / MB / result["window_s"] if result["window_s"] else 0.0
+    errors = sum(result["errors"].values())
+    table.add_row(str(result["chunks"]), f"{result['window_s']:.1f}", f"{speed:.0f}", *acks, str(errors))
+    return table
+
+
 def disturbed_note(others_cpu_s: Sequence[float], window_s: float, cores: int) -> list[str]:
     """Say when other work on the machine took CPU time that the bench counted on."""
     disturbed = sum(one > DISTURBED * window_s * cores for one in others_cpu_s)
@@ -191,6 +218,16 @@ def entitlement_table(result: EntitlementResult) -> Table:
         table.add_column(heading, justify="right")
     figures = (result.best_ns, result.median_ns, result.p99_ns, result.loop_ns)
     table.add_row(f"{result.rows:,}", f"{result.checks:,}", *(f"{x:.0f}" for x in figures))
+    return table
+
+
+def limits_table(found: Sequence[Limit]) -> Table:
+    table = _table("limits: CPU-s/GB of each part alone", "chunk")
+    for heading in ("receive", "checksums", "cipher", "send", "sum", "a copy"):
+        table.add_column(heading, justify="right")
+    for one in found:
+        parts = (one.receive, one.checksums, one.cipher, one.send, one.total, one.copy)
+        table.add_row(size_text(one.size_bytes), *(f"{part:.3f}" for part in parts))
     return table
 
 

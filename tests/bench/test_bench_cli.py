@@ -16,8 +16,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from bench.cli import app
+from bench.clipkeep_server import ClipkeepServer
+from bench.machine import Cores
 from bench.procfs import session_stats
 from bench.servers import choose, peers_folder
+from bench.stage import stage
 
 TINY = ["--sizes", "64KiB,4KiB", "--connections", "4", "--runs", "1", "--seconds", "0.3", "--warmup", "0.1"]
 
@@ -137,6 +140,79 @@ def test_slow_clients_are_beside_the_fast_ones_and_without() -> None:
     (summary,) = document["summary"]
     assert summary["slow_errors"] == 0
     assert summary["throughput"] > 0
+
+
+def test_playback_reads_what_was_recorded() -> None:
+    counts = [
+        "--day-chunks",
+        "30",
+        "--hour-chunks",
+        "10",
+        "--reads",
+        "5",
+        "--playlists",
+        "2",
+        "--exports",
+        "1",
+    ]
+    result = run("playback", *counts, "--size", "64KiB", "--json")
+    assert result.exit_code == 0, result.output
+    first_byte, playlist, export = json.loads(result.stdout)["measurements"]
+    assert 0 < first_byte["ms"]["p50"] <= first_byte["ms"]["p99"]
+    assert first_byte["store_ms"]["p50"] > 0
+    assert playlist["body_bytes"] > 30 * 50
+    assert export["body_bytes"] == 10 * (65536 // 188 * 188)
+    assert export["mb_per_s"] > 0
+
+
+def test_against_a_deployment_on_this_machine(tmp_path: Path) -> None:
+    with stage(Cores((), ())) as on, on.serving(ClipkeepServer(), devices=3) as running:
+        devices = [{"device": number, "token": token} for number, token in running.target.devices]
+        (tmp_path / "devices.json").write_text(json.dumps({"devices": devices}))
+        (tmp_path / "one.json").write_text(json.dumps({**devices[0], "token": "forged"}))
+        url = f"http://127.0.0.1:{running.target.port}"
+        tiny = [url, "--size", "4KiB", "--chunks", "20", "--seconds", "3", "--connections", "4", "--json"]
+        closed = run("against", *tiny, "--devices", str(tmp_path / "devices.json"))
+        opened = run("against", *tiny, "--devices", str(tmp_path / "devices.json"), "--rate", "50")
+        refused = run("against", *tiny, "--devices", str(tmp_path / "one.json"))
+    for result in (closed, opened):
+        assert result.exit_code == 0, result.output
+        (measured,) = json.loads(result.stdout)["measurements"]
+        assert measured["chunks"] == 20
+        assert measured["window_s"] < 3
+    assert refused.exit_code == 1
+    (measured,) = json.loads(refused.stdout)["measurements"]
+    assert set(measured["errors"]) == {"401"}
+    gone = run("against", *tiny, "--devices", str(tmp_path / "devices.json"))
+    assert gone.exit_code == 1
+    assert "cannot connect" in gone.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["https://127.0.0.1:1", "127.0.0.1:8080", "http://h:1/path", "http://h:99999999"]
+)
+def test_against_refuses_what_is_no_ingest_port(url: str, tmp_path: Path) -> None:
+    result = run("against", url, "--devices", str(tmp_path / "none"))
+    assert result.exit_code == 1
+    assert "is not http://HOST:PORT" in result.stderr
+
+
+def test_against_needs_tokens(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("[1]")
+    for path, words in ((bad, "device add"), (tmp_path / "none", "cannot be read")):
+        result = run("against", "http://127.0.0.1:1", "--devices", str(path))
+        assert result.exit_code == 1
+        assert words in result.stderr
+
+
+def test_limits_add_up() -> None:
+    result = run("limits", "--sizes", "64KiB", "--seconds", "0.05", "--json")
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["measurements"]
+    parts = [one[part] for part in ("receive", "checksums", "cipher", "send")]
+    assert min(parts) > 0
+    assert one["total"] == pytest.approx(sum(parts))
 
 
 def test_peers_are_listed() -> None:
