@@ -31,7 +31,7 @@ from storage._key_wrapping import KeyId, WrappingKeys, new_wrapping_key
 from storage.errors import CorruptError
 
 REWRAP_BATCH_ROWS = 2000
-"""Rows of one transaction. Measured: 30 ms, for which others wait."""
+"""Rows of one transaction. Measured: 10 to 20 ms, for which others wait; 5.5 s for a million keys in all."""
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, of)."""
