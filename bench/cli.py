@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.commands import against, latency, limits, memory, peers, playback, uploads
+from bench.commands import against, latency, limits, memory, peers, playback, sweep, uploads
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,7 +13,7 @@ app = typer.Typer(
 for command in (
     *(uploads.ingest, uploads.compare),
     *(latency.latency, latency.slow_clients),
-    *(memory.idle, memory.entitlement, limits.limits),
+    *(memory.idle, memory.entitlement, limits.limits, sweep.sweep),
     *(playback.playback, against.against, peers.peers),
 ):
     app.command()(command)

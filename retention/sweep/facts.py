@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retention.bitmap import ERASED, TERMINATED, EntitlementBitmap
 from retention.entitlements import Entitlements
@@ -86,8 +87,12 @@ def _every_device(catalog: Catalog) -> Iterator[list[DeviceFacts]]:
 def _lapsed(
     catalog: Catalog, bitmap: EntitlementBitmap, today: int, grace_days: int
 ) -> Iterator[list[DeviceFacts]]:
-    nominees = np.union1d(
-        bitmap.lapsed_devices(today, grace_days), bitmap.devices_with(TERMINATED, without=ERASED)
-    )
-    for start in range(0, len(nominees), NOMINEES_AT_ONCE):
-        yield catalog.devices_numbered(nominees[start : start + NOMINEES_AT_ONCE].tolist())
+    numbers = nominees(bitmap, today, grace_days)
+    for start in range(0, len(numbers), NOMINEES_AT_ONCE):
+        yield catalog.devices_numbered(numbers[start : start + NOMINEES_AT_ONCE].tolist())
+
+
+def nominees(bitmap: EntitlementBitmap, today: int, grace_days: int) -> NDArray[np.uint32]:
+    """The devices, ascending, that the bitmap takes for lapsed past their grace, or terminated."""
+    lapsed = bitmap.lapsed_devices(today, grace_days)
+    return np.union1d(lapsed, bitmap.devices_with(TERMINATED, without=ERASED))
