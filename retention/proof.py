@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -28,8 +29,8 @@ from storage.recover import load_index
 from storage.segment import TAG_BYTES, associated_data
 
 MAX_TOLD = 20
-NEIGHBOURS_PER_SEGMENT = 1
-"""One device beside the erased one, in each segment, is shown to decrypt."""
+MAX_ASKED = 100
+"""Neighbours looked up in the catalog for each object, until one is served: that one is shown to decrypt."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -140,17 +141,18 @@ class Prover:
             after_id = batch[-1].segment_id
 
     def _ask_neighbours(self, chunks: Iterable[_Chunk], proof: Proof) -> None:
-        """Decrypt chunks of others in the same object, whose keys are not destroyed."""
+        """Decrypt a chunk of another device in the same object: one that the catalog serves."""
         others = {c.key_id: c for c in chunks if c.key_id.device != proof.device}
-        outcomes = self._key_stores[0].get_each(others)
-        live = [chunk for key_id, chunk in others.items() if isinstance(outcomes[key_id], bytes)]
-        for chunk in live[:NEIGHBOURS_PER_SEGMENT]:
-            key = outcomes[chunk.key_id]
-            assert isinstance(key, bytes), "chosen so"
-            if _decrypts(key, chunk, self._stored(chunk)):
+        for key_id, chunk in islice(others.items(), MAX_ASKED):
+            row = self._catalog.chunk(key_id.device, chunk.capture_ms)
+            if row is None or row.segment_key != chunk.key:
+                continue  # lapsed, deleted or moved: not served from here
+            key = self._key_stores[0].get_each([key_id])[key_id]
+            if isinstance(key, bytes) and _decrypts(key, chunk, self._stored(chunk)):
                 proof.neighbours += 1
             else:
                 _tell(proof.neighbours_lost, _name(chunk))
+            return
 
     def _attack(self, erased: Sequence[_Chunk], proof: Proof) -> None:
         own: dict[bytes, KeyId] = {}

@@ -165,6 +165,25 @@ class TestProof:
         assert not proof.holds
         assert [f"device {stays} at {NOON}" in line for line in proof.neighbours_lost] == [True]
 
+    def test_a_neighbour_that_lost_its_key_is_told(self, world: World) -> None:
+        """An erasure that took too much must not pass for one that holds."""
+        gone, stays = world.add(), world.add()
+        world.keep([(gone, NOON), (stays, NOON)], expires_on=LATE)
+        world.terminate(gone, erase=True)
+        world.sweep().run()
+        world.key_store.destroy_device(stays, below_epoch=1)
+        assert len(prove(world, gone).neighbours_lost) == 1
+
+    def test_neighbours_that_lapsed_are_not_asked(self, world: World) -> None:
+        gone, also, stays = world.add(), world.add(), world.add()
+        world.keep([(gone, NOON), (also, NOON), (stays, NOON)], expires_on=LATE)
+        for device in (gone, also):
+            world.terminate(device, erase=True)
+        world.sweep().run()
+        proof = prove(world, gone)
+        assert proof.holds
+        assert proof.neighbours == 1
+
     def test_an_object_that_cannot_be_read_proves_nothing(self, world: World) -> None:
         gone, stays = world.add(), world.add()
         key = world.keep([(gone, NOON), (stays, NOON)], expires_on=LATE)
