@@ -67,9 +67,10 @@ class LocalStore(ObjectStore):
         create: make the folder and its mark when they are not there. Only what makes a new installation
             says so; a running service never does.
 
+    Opening one whose disk is not mounted succeeds; its operations raise StoreUnavailable until it is.
+
     Raises:
-        StoreUnavailable: the root is missing or is no store (and `create` is false).
-        StoreDenied, StoreFull: it could not be created.
+        StoreDenied, StoreFull, StoreUnavailable: it could not be created.
     """
 
     def __init__(self, root: Path, *, create: bool = False) -> None:
@@ -83,8 +84,10 @@ class LocalStore(ObjectStore):
                 raise _from_os(error, self._root) from error
             with suppress(PermissionError):  # the parent may be someone else's, who lets us only pass through
                 _sync_folder(os.path.dirname(self._root))
-        self._require_root()
-        self._remove_leftovers()
+        # A store that is away at the start is like one that goes away later: every operation says so, until it is back.
+        with suppress(StoreUnavailable):
+            self._require_root()
+            self._remove_leftovers()
 
     # The interface
 

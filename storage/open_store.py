@@ -25,7 +25,7 @@ def open_store(url: str, *, environ: Mapping[str, str], create: bool = False) ->
 
     Raises:
         CallerError: a URL that is neither (`bad_store_url`), or a setting that can't be used.
-        StoreUnavailable, StoreDenied: a `file:` store that is not there or not ours. S3 is not called.
+        StoreUnavailable, StoreDenied: a `file:` store that could not be made. No store is called otherwise.
     """
     try:
         parts = urlsplit(url)

@@ -42,21 +42,33 @@ def test_a_removed_root_is_not_made_again(store: LocalStore, root: Path) -> None
     assert not root.exists()
 
 
-def test_only_create_makes_a_store(root: Path) -> None:
-    with pytest.raises(StoreUnavailable):
-        LocalStore(root)
+def assert_away(store: LocalStore) -> None:
+    """Every operation says that there is no store; none makes one or takes it for an empty one."""
+    for operation in (
+        store.server_time_s,
+        lambda: put(store, "a/b", b"x"),
+        lambda: store.get_range("a/b", 0, 1),
+        lambda: store.head("a/b"),
+        lambda: list(store.list("")),
+        lambda: store.delete_many(["a/b"]),
+    ):
+        with pytest.raises(StoreUnavailable):
+            operation()
+
+
+def test_a_store_that_is_away_at_the_start_heals_by_itself(root: Path) -> None:
+    store = LocalStore(root)
+    assert_away(store)
     root.mkdir()
-    with pytest.raises(StoreUnavailable):
-        LocalStore(root)
-    LocalStore(root, create=True)
-    LocalStore(root, create=True)
-    LocalStore(root)
+    assert_away(store)
+    LocalStore(root, create=True)  # the disk is mounted
+    put(store, "a/b", b"x")
+    assert LocalStore(root, create=True).get_range("a/b", 0, 1) == b"x"
 
 
 def test_a_root_that_is_a_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StoreUnavailable):
-        LocalStore(tmp_path / "file")
+    assert_away(LocalStore(tmp_path / "file"))
 
 
 def test_what_is_not_a_key_is_neither_listed_nor_touched(store: LocalStore, root: Path) -> None:

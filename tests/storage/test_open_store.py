@@ -16,7 +16,7 @@ from tests.storage.store_contract import put
 def test_a_file_url_is_a_local_store(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/with%20space"
     with pytest.raises(StoreUnavailable):
-        open_store(url, environ={})
+        open_store(url, environ={}).server_time_s()
     put(open_store(url, environ={}, create=True), "a", b"x")
     assert (tmp_path / "with space" / "a").read_bytes() == b"x"
     assert isinstance(open_store(url, environ={}), LocalStore)
