@@ -982,7 +982,10 @@ def finished(folder: Path) -> dict[str, Any]:
         assert world.bitmap.unfinished == 0
         assert not any(world.catalog.broken_rows())
         assert set(world.states().values()) == {"COMMITTED"}
-        return end_state(world)
+        records = world.catalog.erasures()
+        assert [record.state for record in records] == ["unindexed"] * 2
+        erasures = [(r.device, r.epoch, r.why, r.keys_destroyed, r.unindexed_chunks) for r in records]
+        return {**end_state(world), "erasures": sorted(erasures)}
 
 
 def test_killed_at_any_step_a_second_pass_ends_the_same() -> None:
