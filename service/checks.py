@@ -26,6 +26,8 @@ from storage.segment import TAG_BYTES, decrypt_chunk, parse_segment
 
 MAX_LISTED = 1000
 """Findings kept in a report; the count goes on."""
+MAX_ORPHANS = 100_000
+"""Orphans remembered for a repair: some 30 MB. The next repair goes on."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,14 +43,29 @@ class CheckResult:
     broken_count: int = 0
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    orphan_count: int = 0
+    """Of what is broken: objects that the catalog does not know."""
+    repaired: int = 0
+    """Of these: made tombstones, for the sweep to delete."""
+    orphans: list[ObjectInfo] = field(default_factory=list)
+    """At most MAX_ORPHANS of them. Not in the report."""
 
     def found(self, what: str) -> None:
         self.broken_count += 1
         if len(self.broken) < MAX_LISTED:
             self.broken.append(what)
 
+    def note_repaired(self, keys: set[str]) -> None:
+        """These orphans are tombstones by now."""
+        self.repaired = len(keys)
+        self.broken_count -= len(keys)
+        self.broken = [what for what in self.broken if what.partition(":")[0] not in keys]
+        self.notes += [f"{key}: marked, for the sweep to delete" for key in sorted(keys)[:MAX_LISTED]]
+
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        document = asdict(self)
+        del document["orphans"]
+        return document
 
 
 def all_segments(opened: Opened) -> Iterator[SegmentRow]:
@@ -68,23 +85,49 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
     result = CheckResult()
     for sentence in opened.catalog.broken_rows():
         result.found(sentence)
-    objects = {info.key: info for info in opened.store.list(SEGMENT_PREFIX)}
-    result.objects = len(objects)
-    result.object_bytes = sum(info.size_bytes for info in objects.values())
-    progress("objects", len(objects), len(objects))
     committed = []
-    for row in all_segments(opened):
-        info = objects.pop(row.key, None)
-        if row.state is SegmentState.COMMITTED:
-            committed.append(row)
+    for info, row in _side_by_side(opened.store.list(SEGMENT_PREFIX), _segments_by_key(opened)):
+        if info is not None:
+            result.objects += 1
+            result.object_bytes += info.size_bytes
+            progress("objects", result.objects, result.objects)
+        if row is None:
+            assert info is not None
+            _check_orphan(opened, info, result)
+        elif row.state is SegmentState.COMMITTED:
             result.segments += 1
             result.chunks += row.live_chunks
             _check_object(opened, row, info, result)
-    for info in objects.values():
-        _check_orphan(opened, info, result)
+            if deep:
+                committed.append(row)
     if deep:
         _check_contents(opened, committed, result, progress)
     return result
+
+
+def _segments_by_key(opened: Opened) -> Iterator[SegmentRow]:
+    after_key = ""
+    while batch := opened.catalog.segments_by_key(after_key=after_key):
+        yield from batch
+        after_key = batch[-1].key
+
+
+def _side_by_side(
+    objects: Iterator[ObjectInfo], rows: Iterator[SegmentRow]
+) -> Iterator[tuple[ObjectInfo | None, SegmentRow | None]]:
+    """Merge what is in order of key: an object and its row, or one without the other. Neither side is held in memory,
+    and neither is of one moment: what has no other side is looked at again."""
+    info, row = next(objects, None), next(rows, None)
+    while info is not None or row is not None:
+        if row is None or (info is not None and info.key < row.key):
+            yield info, None
+            info = next(objects, None)
+        elif info is None or row.key < info.key:
+            yield None, row
+            row = next(rows, None)
+        else:
+            yield info, row
+            info, row = next(objects, None), next(rows, None)
 
 
 def _check_object(opened: Opened, row: SegmentRow, info: ObjectInfo | None, result: CheckResult) -> None:
@@ -104,11 +147,16 @@ def _check_orphan(opened: Opened, info: ObjectInfo, result: CheckResult) -> None
         opened.store.head(info.key)
     except ObjectMissing:
         return  # swept meanwhile
+    if opened.catalog.segment_with_key(info.key) is not None:
+        return  # prepared since the rows were read
     age_s = opened.clock.now_ms() / 1000 - info.modified_s
     if age_s < 2 * opened.config.segments.prepare_ttl_s:
         result.notes.append(f"{info.key}: not in the catalog yet, {age_s:.0f} s old")
     else:
         result.found(f"{info.key}: an object that the catalog does not know, {info.size_bytes} bytes")
+        result.orphan_count += 1
+        if len(result.orphans) < MAX_ORPHANS:
+            result.orphans.append(info)
 
 
 def _as_before(opened: Opened, row: SegmentRow) -> bool:

@@ -174,6 +174,16 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Orphan:
+    """An object under a key of ours that the catalog does not know."""
+
+    key: str
+    class_days: int
+    expires_on: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unindexed:
     """What a change made unserved."""
 
@@ -452,6 +462,21 @@ class Catalog(Records, ABC):
     @abstractmethod
     def segments(self, *, after_id: int = 0, limit: int = 1000) -> list[SegmentRow]:
         """Segment rows with an id above `after_id`, in order."""
+
+    @abstractmethod
+    def segments_by_key(self, *, after_key: str = "", limit: int = 1000) -> list[SegmentRow]:
+        """Segment rows with a key above `after_key`, in order of key: of characters, as stores list."""
+
+    @abstractmethod
+    def segment_with_key(self, key: str) -> SegmentRow | None:
+        """The segment of this key, in whatever state."""
+
+    @abstractmethod
+    def adopt_orphans(
+        self, orphans: Sequence[Orphan], *, fence: int, now_ms: int, delete_after_ms: int
+    ) -> int:
+        """Make tombstones of objects that the catalog does not know, so that sweeps delete them. Keys that it knows
+        by now stay as they are. Returns how many are new."""
 
     @abstractmethod
     def day_rows(self, day: int) -> Iterator[ChunkRow]:

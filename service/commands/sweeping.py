@@ -13,6 +13,7 @@ from service import terminal
 from service.checks import check_folder, rebuild_catalog
 from service.commands.sweeps import clear_after_ms, failures_noted, who_runs
 from service.folder import Opened, open_folder
+from service.repair import repair_orphans
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 
 catalog_app = typer.Typer(help="The catalog: rebuild its chunk rows from the objects.", no_args_is_help=True)
@@ -161,15 +162,35 @@ def check(
     deep: Annotated[
         bool, typer.Option("--deep", help="Read every object and compare each chunk's place and checksums.")
     ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mark objects that the catalog does not know for deletion.")
+    ] = False,
+    older_than_hours: Annotated[
+        float, typer.Option("--older-than-hours", help="With --repair: only objects at least so old.", min=1)
+    ] = 24.0,
+    allow_bulk: Annotated[
+        bool, typer.Option("--allow-bulk", help="With --repair: also more objects than the bulk limit.")
+    ] = False,
     store: Store = None,
     json: Json = False,
 ) -> None:
     """Compare catalog and object store, both ways; exit 1 with a list when something is broken.
 
-    Prepared keys of a running service are no fault, nor are objects that a sweep has yet to delete.
+    Prepared keys of a running service are no fault, nor are objects that a sweep has yet to delete. With --repair,
+    objects that the catalog does not know are marked, and sweeps delete them after the delete delay; nothing is
+    marked when there are more than the bulk limit, or when one shows that the catalog was restored.
     """
     with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
         result = check_folder(opened, deep=deep, progress=progress)
+        if repair:
+            repaired = repair_orphans(
+                opened,
+                result.orphans,
+                older_than_s=older_than_hours * 3600,
+                allow_bulk=allow_bulk,
+                progress=progress,
+            )
+            result.note_repaired(repaired)
     document = result.as_dict()
 
     def human() -> None:
@@ -179,11 +200,11 @@ def check(
             print(f"note    {line}")
         print(
             f"{result.segments} committed segments, {result.chunks} chunks, {result.objects} objects:"
-            f" {'sound' if not result.broken else str(len(result.broken)) + ' broken'}"
+            f" {'sound' if not result.broken_count else str(result.broken_count) + ' broken'}"
         )
 
     terminal.report(document, json, human)
-    if result.broken:
+    if result.broken_count:
         raise typer.Exit(1)
 
 

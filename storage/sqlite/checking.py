@@ -28,6 +28,20 @@ class Checking(OnDatabase):
             )
             return [segment_row(row) for row in rows]
 
+    def segments_by_key(self, *, after_key: str = "", limit: int = 1000) -> list[SegmentRow]:
+        with self._db.read() as connection:
+            rows = connection.execute(
+                f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE key > ? ORDER BY key LIMIT ?",
+                (after_key, limit),
+            )
+            return [segment_row(row) for row in rows]
+
+    def segment_with_key(self, key: str) -> SegmentRow | None:
+        with self._db.read() as connection:
+            row = connection.execute(f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE key = ?", (key,))
+            found = row.fetchone()
+            return None if found is None else segment_row(found)
+
     def day_rows(self, day: int) -> Iterator[ChunkRow]:
         with self._db.read() as connection:
             if day not in partition_days(connection):

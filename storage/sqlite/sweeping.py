@@ -12,6 +12,7 @@ from storage.catalog import (
     DeviceFacts,
     Due,
     EraseState,
+    Orphan,
     SegmentRow,
     SegmentState,
     Tombstone,
@@ -95,6 +96,24 @@ class Sweeping(Leases):
                 "UPDATE segments SET state = ?, delete_after_ms = ?, reclaimed = 1"
                 " WHERE segment_id = ? AND state = ?",
                 [(SegmentState.DELETING, now_ms, i, SegmentState.PREPARED) for i in segment_ids],
+            )
+            return connection.total_changes - before
+
+    def adopt_orphans(
+        self, orphans: Sequence[Orphan], *, fence: int, now_ms: int, delete_after_ms: int
+    ) -> int:
+        with self._fenced(fence) as connection:
+            before = connection.total_changes
+            connection.executemany(
+                "INSERT INTO segments (key, class_days, expires_on, state, prepared_ms, size_bytes, delete_after_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    (
+                        *(orphan.key, orphan.class_days, orphan.expires_on, SegmentState.DELETING),
+                        *(now_ms, orphan.size_bytes, delete_after_ms),
+                    )
+                    for orphan in orphans
+                ],
             )
             return connection.total_changes - before
 

@@ -126,7 +126,7 @@ def test_every_command_and_option_is_documented(words: str) -> None:
         ("recordings delete", {*COMMON, "--device", "--from", "--to", "--reason"}),
         ("viewer-token", {*COMMON, "--device", "--hours"}),
         ("sweep", {*COMMON, "--store", "--dry-run", "--allow-bulk", "--max-deletes-per-s"}),
-        ("check", {*COMMON, "--store", "--deep"}),
+        ("check", {*COMMON, "--store", "--deep", "--repair", "--older-than-hours", "--allow-bulk"}),
         ("catalog rebuild", {*COMMON, "--store"}),
     ],
 )
