@@ -18,7 +18,11 @@ MAY_IMPORT = {
 }
 MOUNTS_BENCH = "service/cli.py"
 """The command line mounts the bench, and is the only file of service that knows of it."""
-ONE_FILE = {"boto3": {"storage/s3.py"}, "botocore": {"storage/s3.py"}, "httptools": {"ingest/framing.py"}}
+ONE_FILE = {
+    "boto3": {"storage/s3.py"},
+    "botocore": {"storage/s3.py"},
+    "httptools": {"ingest/framing.py", "bench/nullstore.py"},
+}
 
 
 def modules() -> list[Path]:
