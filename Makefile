@@ -33,8 +33,9 @@ lint: $(READY) ## ruff and mypy, strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## the short bench: Clipkeep beside its peers, under 5 minutes
-	@$(BIN)/clipkeep bench ingest --short $(ARGS)
+bench: $(READY) ## the short bench: Clipkeep beside the peers that are installed, under 5 minutes
+	@$(BIN)/clipkeep bench compare --short --output bench-results/short.json $(ARGS)
+	@$(BIN)/clipkeep bench report bench-results/short.json --output bench-results/short.html
 
 lock: ## write constraints.txt anew from the newest versions that pyproject.toml allows
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

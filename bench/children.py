@@ -19,9 +19,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench.errors import BenchError
+from bench.procfs import session_stats
 
 END_GRACE_S = 10.0
 """From SIGTERM to SIGKILL: a service drains what it has begun."""
+DEATH_S = 2.0
+"""From SIGKILL to the end of a process that is in no system call of a broken disk."""
+ZOMBIE = "Z"
 LOG_TAIL_CHARS = 2000
 POLL_S = 0.02
 
@@ -142,10 +146,20 @@ class Child:
                 time.sleep(POLL_S)
         finally:
             self._signal(signal.SIGKILL)  # the leader is not reaped yet, so the group is still this one
+            self._wait_until_dead()
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
                     stream.close()
+
+    def _wait_until_dead(self) -> None:
+        """Wait until none of the session runs: what comes next has the cores and the ports to itself. Whoever
+        adopts what the leader left behind reaps it in its own time."""
+        deadline_s = time.monotonic() + DEATH_S
+        while time.monotonic() < deadline_s:
+            if all(fields[0] == ZOMBIE for fields in session_stats(self.session).values()):
+                return
+            time.sleep(POLL_S)
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

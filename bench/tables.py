@@ -130,7 +130,7 @@ def promise_lines(promises: Mapping[str, Sequence[str]]) -> list[str]:
     return lines
 
 
-_KINDS = {SHARE: "share", FEW: "few"}
+KIND_WORDS = {SHARE: "share of top", FEW: "few cameras"}
 
 
 def latency_table(summaries: Sequence[LatencySummary]) -> Table:
@@ -142,7 +142,7 @@ def latency_table(summaries: Sequence[LatencySummary]) -> Table:
     for one in summaries:
         acks = (f"{one.ack_ms[name]:.0f}" for name in ("p50", "p90", "p99", "max"))
         rate = f"{one.rate_per_s:.0f}"
-        load = (_KINDS[one.kind], one.server, str(one.connections), rate, f"{one.mb_per_s:.0f}")
+        load = (one.kind, one.server, str(one.connections), rate, f"{one.mb_per_s:.0f}")
         table.add_row(*load, f"{one.server_busy:.0%}", *acks, f"{one.late_p99_ms:.0f}")
     table.caption = "busy: of the server's core; late: p99 of the wait for a free connection, within the acks"
     return table
