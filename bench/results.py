@@ -117,15 +117,21 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Clipkeep over a peer, medians over medians of the same bench run. `throughput` is better above 1,
-    `cpu` (CPU-seconds per GB) below."""
+    """Clipkeep over a peer: the median over the runs of the ratio within each run, where the two were neighbours
+    in time, and the least and the most of them. `throughput` is better above 1, `cpu` (CPU-seconds per GB) below.
+    """
 
     peer: str
     size_bytes: int
     connections: int
     workers: int
+    runs: int
     throughput: float
+    throughput_min: float
+    throughput_max: float
     cpu: float
+    cpu_min: float
+    cpu_max: float
 
 
 def summarise(measurements: Iterable[Measurement]) -> list[Summary]:
@@ -164,22 +170,30 @@ def _median(values: Iterable[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def ratios(summaries: Sequence[Summary], subject: str = "clipkeep") -> list[Ratio]:
-    """Compare `subject` with each peer at each size, number of connections and of workers that both have."""
-    ours = {_place(one): one for one in summaries if one.server == subject}
+def ratios(measurements: Sequence[Measurement], subject: str = "clipkeep") -> list[Ratio]:
+    """Compare `subject` with each peer at each size, number of connections and of workers, in the runs in which
+    both acknowledged something; in the order of `summarise`."""
+    ours = {(_place(one), one.run): one for one in measurements if one.server == subject}
     found = []
-    for peer in summaries:
-        mine = ours.get(_place(peer))
-        if peer.server == subject or mine is None or not (peer.mb_per_s and peer.cpu_s_per_gb):
-            continue
-        if mine.cpu_s_per_gb is not None:
-            throughput, cpu = mine.mb_per_s / peer.mb_per_s, mine.cpu_s_per_gb / peer.cpu_s_per_gb
-            found.append(Ratio(peer.server, *_place(peer), throughput, cpu))
+    for peer in summarise(measurements):
+        theirs = [one for one in measurements if (one.server, _place(one)) == (peer.server, _place(peer))]
+        pairs = [(ours.get((_place(one), one.run)), one) for one in theirs]
+        throughput, cpu = [], []
+        for mine, their in pairs:
+            if mine is not None and mine.cpu_s_per_gb and their.cpu_s_per_gb:
+                throughput.append(mine.mb_per_s / their.mb_per_s)
+                cpu.append(mine.cpu_s_per_gb / their.cpu_s_per_gb)
+        if peer.server != subject and throughput:
+            found.append(Ratio(peer.server, *_place(peer), len(cpu), *_spread(throughput), *_spread(cpu)))
     return found
 
 
-def _place(one: Summary) -> tuple[int, int, int]:
+def _place(one: Measurement | Summary) -> tuple[int, int, int]:
     return one.size_bytes, one.connections, one.workers
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
 
 
 def uploads_document(
@@ -201,6 +215,6 @@ def uploads_document(
         "skipped": dict(skipped),
         "promises": {name: list(lines) for name, lines in promises.items()},
         "summary": [asdict(one) for one in summaries],
-        "ratios": [asdict(one) for one in ratios(summaries)],
+        "ratios": [asdict(one) for one in ratios(measurements)],
         "measurements": [one.as_json() for one in measurements],
     }

@@ -38,9 +38,10 @@ def upload_tables(name: str, measurements: Sequence[Measurement]) -> list[Table]
     summaries = summarise(measurements)
     tables = []
     for workers, connections in dict.fromkeys((one.workers, one.connections) for one in summaries):
-        here = [one for one in summaries if (one.workers, one.connections) == (workers, connections)]
+        measured = [one for one in measurements if (one.workers, one.connections) == (workers, connections)]
+        here = summarise(measured)
         tables.append(_medians(f"{name}: {count_text(connections, 'connection')}, ", workers, here))
-        compared = ratios(here)
+        compared = ratios(measured)
         if compared:
             tables.append(_ratio_table(compared))
     return tables
@@ -72,11 +73,13 @@ def _table(title: str, *words: str) -> Table:
 
 
 def _ratio_table(compared: Sequence[Ratio]) -> Table:
-    table = _table("clipkeep beside its peers, in this run", "chunk", "peer")
-    for heading in ("throughput", "CPU per GB"):
+    table = _table("clipkeep beside its peers: medians of the ratios within each run", "chunk", "peer")
+    for heading in ("throughput", "min–max", "CPU per GB", "min–max"):
         table.add_column(heading, justify="right")
     for one in compared:
-        table.add_row(size_text(one.size_bytes), one.peer, f"{one.throughput:.2f} ×", f"{one.cpu:.2f} ×")
+        speed = (f"{one.throughput:.2f} ×", f"{one.throughput_min:.2f}–{one.throughput_max:.2f}")
+        cost = (f"{one.cpu:.2f} ×", f"{one.cpu_min:.2f}–{one.cpu_max:.2f}")
+        table.add_row(size_text(one.size_bytes), one.peer, *speed, *cost)
     return table
 
 
