@@ -32,7 +32,9 @@ from storage.catalog import (
     ChunkRow,
     DayTotals,
     DeviceFacts,
+    Due,
     EraseState,
+    Orphan,
     PlanRow,
     SegmentCommit,
     SegmentRow,
@@ -41,7 +43,7 @@ from storage.catalog import (
     Verdict,
 )
 from storage.days import MS_PER_DAY, day_of_ms, ms_of_day
-from storage.errors import CallerError, CatalogUnavailable, LeaseLost, NotFound
+from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, LeaseLost, NotFound
 from storage.objects import checked_key
 from storage.segment import INDEX_DTYPE, MAGIC, TAG_BYTES
 
@@ -784,6 +786,170 @@ class CatalogContract:
             with pytest.raises(CallerError):
                 catalog.delete_range(device, NOON, end, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
         assert commit(catalog, Upload(device, NOON)) == [STORED]
+
+    def test_a_finished_deletion_has_nothing_left(self, catalog: Catalog, sound: None) -> None:
+        device = add_device(catalog)
+        commit(catalog, Upload(device, NOON))
+        catalog.delete_range(device, 0, NOON + 9, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
+        assert catalog.unfinished_deletions() == []
+        assert catalog.finish_deletion(1, now_ms=NOW, delete_after_ms=NOW) == Unindexed()
+
+    # --- rewriting --------------------------------------------------------------------------------------------
+
+    def half_dead(
+        self, catalog: Catalog, live: int = 1, of: int = 4, expires_on: int = ENDS
+    ) -> SegmentCommit:
+        """A committed segment of a device of its own, whose last chunks live."""
+        device = add_device(catalog, expires_on - DAY - 1)
+        segment = segment_of(catalog, *(Upload(device, NOON + i) for i in range(of)), expires_on=expires_on)
+        catalog.commit([segment], now_ms=NOW)
+        catalog.delete_range(
+            device, NOON, NOON + of - live, reason="", who="", now_ms=NOW, delete_after_ms=NOW + 9
+        )
+        return segment
+
+    def rewritten(self, catalog: Catalog, old: SegmentCommit, *ordinals: int) -> SegmentCommit:
+        """A prepared segment of these chunks of another, in this order."""
+        index = old.index[list(ordinals)].copy()
+        stored = index["length"].astype(np.int64) + TAG_BYTES
+        index["offset"] = len(MAGIC) + np.concatenate(([0], np.cumsum(stored)[:-1]))
+        return segment_of(catalog, index=index, expires_on=old.expires_on)
+
+    def test_half_dead_segments_best_first(self, catalog: Catalog, sound: None) -> None:
+        later = ENDS + 50
+        half, most = self.half_dead(catalog, live=2), self.half_dead(catalog, live=1)
+        far = self.half_dead(catalog, live=2, expires_on=later)
+        for live in (3, 0):
+            self.half_dead(catalog, live=live)
+
+        def found(**changed: int) -> list[int]:
+            asked = {"after_day": DAY, "now_ms": NOW, "limit": 9} | changed
+            return [row.segment_id for row in catalog.half_dead(**asked)]
+
+        assert found() == [far.segment_id, most.segment_id, half.segment_id]
+        assert found(limit=1) == [far.segment_id]
+        assert found(after_day=ENDS) == [far.segment_id]
+        assert found(after_day=later) == []
+        catalog.rewrite_failed(far.segment_id, "why", fence=lease(catalog), retry_at_ms=NOW + 5)
+        assert found(now_ms=NOW + 4) == [most.segment_id, half.segment_id]
+        assert found(now_ms=NOW + 5)[0] == far.segment_id
+        assert catalog.totals().failing_tombstones == 0
+
+    def swap(self, catalog: Catalog, old: SegmentCommit, new: SegmentCommit, *ordinals: int) -> bool:
+        return catalog.swap_segment(
+            old.segment_id,
+            new,
+            np.array(ordinals),
+            fence=lease(catalog),
+            now_ms=NOW,
+            delete_after_ms=NOW + 9,
+        )
+
+    def test_a_swap_moves_rows_and_nothing_else_of_them(self, catalog: Catalog, sound: None) -> None:
+        old = self.half_dead(catalog, live=2)
+        before = catalog.chunks(int(old.index["device"][0]), 0, 1 << 62, limit=9)
+        new = self.rewritten(catalog, old, 3, 2)
+        assert self.swap(catalog, old, new, 3, 2)
+        after = catalog.chunks(int(old.index["device"][0]), 0, 1 << 62, limit=9)
+        assert [row.ordinal for row in after] == [1, 0]
+        for was, now in zip(before, after, strict=True):
+            assert now.is_same_chunk(was)
+            place = {"segment_id", "segment_key", "ordinal", "offset"}
+            assert {n for n in ChunkRow.__slots__ if getattr(was, n) != getattr(now, n)} <= place
+            assert now.offset == new.index["offset"][now.ordinal]
+        gone, kept = segments(catalog)
+        assert (gone.state, gone.live_chunks) == (SegmentState.DELETING, 0)
+        assert (kept.state, kept.chunks, kept.live_chunks) == (SegmentState.COMMITTED, 2, 2)
+        assert catalog.due_tombstones(NOW + 8, after_id=0, limit=9) == []
+        assert [t.key for t in catalog.due_tombstones(NOW + 9, after_id=0, limit=9)] == [gone.key]
+
+    def test_what_died_since_it_was_copied_is_refused_in_the_new_segment(
+        self, catalog: Catalog, sound: None
+    ) -> None:
+        old = self.half_dead(catalog, live=2)
+        new = self.rewritten(catalog, old, 1, 2, 3)
+        assert self.swap(catalog, old, new, 1, 2, 3)
+        kept = segments(catalog)[1]
+        assert (kept.live_chunks, refused(kept)) == (2, [0])
+
+    def test_a_swap_that_would_lose_a_chunk_changes_nothing(self, catalog: Catalog) -> None:
+        old = self.half_dead(catalog, live=2)
+        new = self.rewritten(catalog, old, 3)
+        before = everything(catalog)
+        with pytest.raises(CatalogCorrupt):
+            self.swap(catalog, old, new, 3)
+        assert everything(catalog) == before
+
+    @pytest.mark.parametrize("meanwhile", ["day closed", "all deleted", "key reclaimed"])
+    def test_nothing_is_swapped_when_the_old_or_the_new_is_gone(
+        self, catalog: Catalog, sound: None, meanwhile: str
+    ) -> None:
+        old = self.half_dead(catalog, live=2)
+        new = self.rewritten(catalog, old, 2, 3)
+        device = int(old.index["device"][0])
+        if meanwhile == "day closed":
+            catalog.close_day(ENDS, fence=lease(catalog), now_ms=AFTER, delete_after_ms=AFTER)
+        elif meanwhile == "all deleted":
+            catalog.delete_range(device, 0, NOON + 9, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
+        else:
+            catalog.reclaim([new.segment_id], fence=lease(catalog), now_ms=NOW)
+        served = catalog.chunks(device, 0, 1 << 62, limit=9)
+        assert not self.swap(catalog, old, new, 2, 3)
+        assert catalog.chunks(device, 0, 1 << 62, limit=9) == served
+        assert segments(catalog)[1].state is SegmentState.DELETING
+
+    def test_only_the_holder_of_the_lease_swaps(self, catalog: Catalog) -> None:
+        """Invariant 8."""
+        old = self.half_dead(catalog, live=2)
+        new = self.rewritten(catalog, old, 2, 3)
+        stale = lease(catalog)
+        catalog.release_lease("sweep", fence=stale)
+        before = everything(catalog)
+        ordinals = np.array([2, 3])
+        for act in (
+            lambda: catalog.swap_segment(
+                old.segment_id, new, ordinals, fence=stale, now_ms=NOW, delete_after_ms=NOW
+            ),
+            lambda: catalog.rewrite_failed(old.segment_id, "x", fence=stale, retry_at_ms=NOW),
+            lambda: catalog.adopt_orphans(
+                [Orphan("v1/1/x", 1, ENDS, 5)], fence=stale, now_ms=NOW, delete_after_ms=NOW
+            ),
+            lambda: catalog.holding_lease(fence=stale).__enter__(),
+        ):
+            with pytest.raises(LeaseLost):
+                act()
+        assert everything(catalog) == before
+
+    # --- orphans ----------------------------------------------------------------------------------------------
+
+    def test_orphans_become_tombstones_and_known_keys_stay(self, catalog: Catalog, sound: None) -> None:
+        device = add_device(catalog)
+        commit(catalog, Upload(device, NOON))
+        known = only_segment(catalog)
+        orphans = [Orphan(key, 31, ENDS, 77) for key in (known.key, "v1/31/2024-10-12/w9/ff")]
+        when = {"fence": lease(catalog), "now_ms": NOW, "delete_after_ms": NOW + 9}
+        assert catalog.adopt_orphans(orphans, **when) == 1
+        assert catalog.adopt_orphans(orphans, **when) == 0
+        assert catalog.segment_with_key(known.key) == known
+        assert catalog.segment_with_key("v1/none") is None
+        assert catalog.due_totals(NOW + 8) == Due()
+        assert catalog.due_totals(NOW + 9) == Due(1, 77)
+        [tombstone] = catalog.due_tombstones(NOW + 9, after_id=0, limit=9)
+        assert (tombstone.key, tombstone.reclaimed) == (orphans[1].key, False)
+
+    def test_segments_by_key_in_pages(self, catalog: Catalog) -> None:
+        for worker in ("w1", "w0", "W", "w-"):
+            catalog.prepare(worker=worker, class_days=31, expires_on=ENDS, count=3, now_ms=NOW)
+        found: list[str] = []
+        while page := catalog.segments_by_key(after_key=found[-1] if found else "", limit=5):
+            found += [row.key for row in page]
+        assert found == sorted(row.key for row in segments(catalog))
+
+    def test_devices_by_number(self, catalog: Catalog) -> None:
+        numbers = [add_device(catalog) for _ in range(4)]
+        asked = [numbers[3], 999, numbers[1]]
+        assert catalog.devices_numbered(asked) == [catalog.device(numbers[1]), catalog.device(numbers[3])]
+        assert catalog.devices_numbered([]) == []
 
     # --- leases and fences ------------------------------------------------------------------------------------
 

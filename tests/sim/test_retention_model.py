@@ -1,0 +1,352 @@
+"""The whole of retention against a dict: hypothesis uploads, renews, deletes, erases, sweeps and kills as it likes.
+
+The model knows for each (device, capture time) until which day it is kept, and forgets it when its owner deletes it,
+its device is erased or its day is over. What the real thing serves must be just that, at every moment (invariants 1
+and 2); catalog and store must agree (3 to 6); and what the model has forgotten must in the end be gone (7, 10).
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from retention.sweep import SweepReport
+from storage.catalog import EraseState, PreparedKey, SegmentCommit, Verdict
+from storage.days import day_of_ms, ms_of_day
+from storage.faults import Fault, FaultKind, no_faults
+from tests.retention.world import (
+    DELAY_MS,
+    GRACE_DAYS,
+    NOON,
+    RETRY_MS,
+    SLACK_MS,
+    TTL_MS,
+    World,
+    content,
+    fast_folder,
+    monthly,
+)
+
+DEVICES = 3
+CLASSES = (2, 60)
+"""Storage days: one that ends within a story, one that a rewrite is worth."""
+HOUR_MS = 3_600_000
+
+
+Upload = tuple[SegmentCommit, PreparedKey]
+
+
+class Died(Exception):
+    """A process that ended in the middle of a call."""
+
+
+class Dying:
+    """Stands before a part of the world: after so many calls in all, nothing more happens."""
+
+    def __init__(self, real: Any, left: list[int], after: bool) -> None:
+        self._real, self._left, self._after = real, left, after
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._real, name)
+        if not callable(value) or name in ("locked", "holding_lease"):
+            return value
+
+        def call(*args: Any, **named: Any) -> Any:
+            self._left[0] -= 1
+            if self._left[0] <= 0 and not self._after:
+                raise Died
+            result = value(*args, **named)
+            if self._left[0] <= 0:
+                raise Died
+            return result
+
+        return call
+
+
+class Retention(RuleBasedStateMachine):
+    pending = Bundle("pending")
+
+    @initialize()
+    def begin(self) -> None:
+        self.stack = ExitStack()
+        self.world = self.stack.enter_context(World(self.stack.enter_context(fast_folder())))
+        self.kept: dict[tuple[int, int], int] = {}
+        """(device, capture_ms) to the day it expires on."""
+        self.ends: dict[int, int | None] = {}
+        """The last entitled day of each device, None while its plan renews itself."""
+        self.deleted: list[tuple[int, int, int]] = []
+        """Ranges: device, first capture, the one behind the last."""
+        self.expired: set[tuple[int, int]] = set()
+        self.copied: set[tuple[int, int]] = set()
+        """What was erased: nothing decrypts it any more."""
+        self.epochs: dict[int, int] = {}
+        self.now = 0
+        for _ in range(DEVICES):
+            self.ends[self.world.add(monthly(day_of_ms(NOON) - 100, None, days=CLASSES[0]))] = None
+        self.epochs = dict.fromkeys(self.ends, 0)
+        for days in CLASSES:
+            self.keep([(device, 3) for device in self.ends], days)
+
+    def teardown(self) -> None:
+        if hasattr(self, "stack"):
+            self.quiet()
+            self.stack.close()
+
+    # --- what devices and owners do -----------------------------------------------------------------------------
+
+    def capture(self) -> int:
+        self.now += 1
+        return self.world.clock.ms + self.now
+
+    def entitled(self, device: int) -> bool:
+        last = self.ends[device]
+        return last is None or self.today <= last
+
+    @property
+    def today(self) -> int:
+        return self.world.entitlements.today()
+
+    @rule(
+        target=pending,
+        chunks=st.lists(st.tuples(st.integers(1, DEVICES), st.integers(1, 3)), min_size=1, max_size=4),
+        days=st.sampled_from(CLASSES),
+    )
+    def upload(self, chunks: list[tuple[int, int]], days: int) -> Any:
+        """Chunks are admitted and their object is stored; the commit comes later, or never."""
+        upload = self.put(chunks, days)
+        return multiple() if upload is None else upload
+
+    def put(self, chunks: list[tuple[int, int]], days: int) -> Upload | None:
+        admitted = [
+            (device, self.capture())
+            for device, count in chunks
+            for _ in range(count)
+            if self.entitled(device)
+        ]
+        return self.world.put(admitted, expires_on=self.today + days + 1) if admitted else None
+
+    @rule(
+        target=pending,
+        which=st.integers(0, 1000),
+        days=st.sampled_from(CLASSES),
+    )
+    def upload_again(self, which: int, days: int) -> Any:
+        """A device that did not hear the answer, or one that sends what was deleted."""
+        ends = [(device, first) for device, first, _ in self.deleted]
+        known = sorted({key for key in (*self.kept, *ends) if self.entitled(key[0])})
+        if not known:
+            return multiple()
+        device, capture_ms = known[which % len(known)]
+        expires_on = day_of_ms(capture_ms) + days + 1
+        if expires_on <= self.today:  # refused before a byte is read
+            return multiple()
+        return self.world.put([(device, capture_ms)], expires_on=expires_on)
+
+    @rule(
+        chunks=st.lists(st.tuples(st.integers(1, DEVICES), st.integers(1, 3)), min_size=1, max_size=4),
+        days=st.sampled_from(CLASSES),
+    )
+    def keep(self, chunks: list[tuple[int, int]], days: int) -> None:
+        """As nearly every upload: stored and committed at once."""
+        upload = self.put(chunks, days)
+        if upload is not None:
+            self.take(upload)
+
+    @rule(upload=consumes(pending))
+    def commit(self, upload: Upload) -> None:
+        self.take(upload)
+
+    def take(self, upload: Upload) -> None:
+        commit, _ = upload
+        [verdicts] = self.world.catalog.commit([commit], now_ms=self.world.clock.ms)
+        for row, verdict in zip(commit.index, verdicts.tolist(), strict=True):
+            key = (int(row["device"]), int(row["capture_ms"]))
+            if verdict == Verdict.STORED:
+                assert key not in self.kept, "stored twice"
+                assert not self.is_deleted(*key), "a deleted range came back"
+                assert self.world.catalog.device(key[0]).erase_epoch == row["epoch"]
+                self.kept[key] = commit.expires_on
+            elif verdict in (Verdict.DUPLICATE, Verdict.CONFLICT):
+                assert key in self.kept or key in self.expired  # over, but not swept yet
+                assert verdict == Verdict.DUPLICATE
+            elif verdict == Verdict.DELETED:
+                assert self.is_deleted(*key)
+            elif verdict == Verdict.EXPIRED:
+                assert commit.expires_on <= self.today
+            elif verdict == Verdict.ERASED:
+                assert self.world.catalog.device(key[0]).erase_epoch > row["epoch"]
+
+    @rule(
+        device=st.integers(1, DEVICES), skip=st.integers(0, 5), count=st.integers(1, 6), dying=st.booleans()
+    )
+    def delete_range(self, device: int, skip: int, count: int, dying: bool) -> None:
+        captures = sorted(ms for d, ms in self.kept if d == device)[skip : skip + count]
+        if not captures:
+            return
+        first, stop = captures[0], captures[-1] + 1
+        if dying:
+            self.world.leave_deletion_unfinished(device, first, stop)
+        else:
+            self.world.catalog.delete_range(
+                device,
+                first,
+                stop,
+                reason="test",
+                who="test",
+                now_ms=self.world.clock.ms,
+                delete_after_ms=self.world.clock.ms + DELAY_MS,
+            )
+        for ms in [ms for d, ms in self.kept if d == device and first <= ms < stop]:
+            del self.kept[device, ms]
+        self.deleted.append((device, first, stop))
+
+    def is_deleted(self, device: int, capture_ms: int) -> bool:
+        return any(d == device and first <= capture_ms < stop for d, first, stop in self.deleted)
+
+    @rule(device=st.integers(1, DEVICES))
+    def cancel(self, device: int) -> None:
+        """The plan ends today."""
+        today = self.today
+        if self.entitled(device):
+            ended = {"ends_on": today, "cancelled_on": today}
+            self.world.change(device, lambda f: replace(f, plans=(replace(f.plans[-1], **ended),)))
+            self.ends[device] = today
+
+    @rule(device=st.integers(1, DEVICES))
+    def renew(self, device: int) -> None:
+        """Within the grace it brings the recordings back; after the erasure it starts empty (invariant 9)."""
+        if not self.entitled(device):
+            self.world.renew(device, monthly(self.today, None, days=CLASSES[0]))
+            self.ends[device] = None
+
+    @rule(device=st.integers(1, DEVICES))
+    def erase(self, device: int) -> None:
+        """As the cancellation of an account does, and its return a moment later."""
+        facts = self.world.catalog.device(device)
+        if facts.erase_state is EraseState.NONE and self.entitled(device):
+            self.world.terminate(device, erase=True)
+            self.epochs[device] += 1
+            self.world.change(device, lambda f: replace(f, terminated_ms=None))
+            self.ends[device] = self.today
+            self.world.change(device, lambda f: replace(f, plans=(replace(f.plans[-1], ends_on=self.today),)))
+            self.forget_device(device)
+
+    def forget_device(self, device: int) -> None:
+        for key in [key for key in self.kept if key[0] == device]:
+            del self.kept[key]
+            self.copied.add(key)
+
+    # --- time, sweeps, faults -----------------------------------------------------------------------------------
+
+    @rule(hours=st.sampled_from([1, 1, 6, 6, 24, 48, 24 * 40]))
+    def time_passes(self, hours: int) -> None:
+        self.world.clock.ms += hours * HOUR_MS
+
+    @rule()
+    def midnight(self) -> None:
+        self.world.clock.ms = ms_of_day(day_of_ms(self.world.clock.ms) + 1) + SLACK_MS
+
+    @rule()
+    def sweep(self) -> None:
+        self.swept()
+
+    @rule(kinds=st.lists(st.sampled_from(list(FaultKind)[1:6]), max_size=3), key_fails=st.booleans())
+    def sweep_with_faults(self, kinds: list[FaultKind], key_fails: bool) -> None:
+        """Faults of the store, each once, at the calls that delete, read and write."""
+        left = list(kinds)
+
+        def plan(op: str, key: str, nth: int) -> Fault | None:
+            if op in ("delete_many", "get_range", "put") and left:
+                return Fault(left.pop())
+            return Fault(FaultKind.BEFORE) if op == "delete_key" and key_fails and nth % 3 == 0 else None
+
+        self.world.store.plan = plan
+        self.swept()
+        self.world.store.plan = no_faults
+
+    @rule(calls=st.integers(1, 60), after=st.booleans())
+    def sweep_that_dies(self, calls: int, after: bool) -> None:
+        """The lease is not given back: the next one waits for it to run out."""
+        left = [calls]
+        parts = {n: Dying(getattr(self.world, n), left, after) for n in ("catalog", "store", "key_store")}
+        with suppress(Died):
+            self.world.sweep(**parts).run()
+        self.note_erasures()
+        self.world.clock.ms += HOUR_MS
+        self.world.entitlements.replay()
+
+    def swept(self) -> SweepReport:
+        lapsed = [device for device in self.ends if self.lapsed_past_grace(device)]
+        report = self.world.sweep().run()
+        assert report.key_store_failure == ""
+        self.note_erasures()
+        for device in lapsed:
+            assert self.world.catalog.device(device).erase_state is EraseState.ERASED
+        return report
+
+    def note_erasures(self) -> None:
+        """A sweep, also one that died, may have erased whose grace is over, and nobody else."""
+        for device, epoch in self.epochs.items():
+            found = self.world.catalog.device(device).erase_epoch
+            if found != epoch:
+                assert found == epoch + 1
+                assert self.lapsed_past_grace(device)
+                self.epochs[device] = found
+                self.forget_device(device)
+
+    @invariant()
+    def serves_what_the_model_has(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        today = self.today
+        for key in [key for key, expires_on in self.kept.items() if expires_on <= today]:
+            del self.kept[key]
+            self.expired.add(key)
+        seen = {(kept.device, kept.capture_ms) for kept in self.world.kept}
+        for device, capture_ms in sorted(seen):
+            data = self.world.read(device, capture_ms)
+            if (device, capture_ms) in self.kept and self.entitled(device):
+                assert data == content(device, capture_ms)
+            else:
+                assert data is None
+
+    def lapsed_past_grace(self, device: int) -> bool:
+        last = self.ends[device]
+        return last is not None and last < self.today - GRACE_DAYS
+
+    @invariant()
+    def catalog_and_store_agree(self) -> None:
+        if hasattr(self, "world"):
+            self.world.sound()
+
+    def quiet(self) -> None:
+        """In the end sweeps find nothing more to do: what is left is what the model has, and the rest is gone."""
+        world = self.world
+        for _ in range(4):
+            world.clock.ms += max(DELAY_MS, RETRY_MS, 2 * TTL_MS) + 1
+            self.swept()
+        self.serves_what_the_model_has()
+        assert set(world.states().values()) <= {"COMMITTED"}
+        assert world.objects() == set(world.states())
+        rows = {
+            (row.device, row.capture_ms)
+            for day in {row.expires_on for row in world.catalog.segments()}
+            for row in world.catalog.day_rows(day)
+        }
+        assert rows == set(self.kept), (rows ^ set(self.kept), self.ends)
+        assert world.catalog.unfinished_deletions() == world.catalog.erasing_devices() == []
+        assert world.attacked() & self.copied <= set(self.kept)
+
+
+TestRetention = Retention.TestCase
+TestRetention.settings = settings(
+    max_examples=60,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
