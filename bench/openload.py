@@ -19,6 +19,8 @@ from bench.wire import Target
 
 UNANSWERED = "unanswered"
 SEED = 1
+MAX_RESTS_ENDED = 10_000
+"""Beyond this a server that hangs up on everybody shows as errors."""
 
 
 class OpenLoad(Load):
@@ -48,6 +50,7 @@ class OpenLoad(Load):
         self._next_s = 0.0
         self._window_s = (0.0, 0.0)
         self._late_s = array("d")
+        self._rests_ended = 0
 
     def run(self, warmup_s: float, window_s: float, drain_s: float = DRAIN_S) -> Tally:
         """As `Load.run`. Counted is what was meant to be sent inside the window, also when its ack came in the
@@ -105,6 +108,16 @@ class OpenLoad(Load):
                 self._start(conn, meant_s)
             except OSError as error:
                 self._failed(conn, error)
+
+    def _failed(self, conn: Connection, error: Exception) -> None:
+        """A server may end a connection that rests (uvicorn does after 5 s): no chunk failed, connect again."""
+        if conn.head or self._rests_ended >= MAX_RESTS_ENDED:
+            super()._failed(conn, error)
+            return
+        self._rests_ended += 1
+        self._drop(conn)
+        if self._sending:
+            self._freed(self._connect())
 
     def _drop(self, conn: Connection) -> None:
         if conn in self._idle:  # closed by the server while at rest

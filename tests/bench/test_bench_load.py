@@ -237,6 +237,20 @@ def test_the_open_loop_counts_from_when_a_chunk_was_meant_to_be_sent() -> None:
     assert len(slow) > 20  # a closed loop would have seen one
 
 
+def test_the_open_loop_does_not_blame_a_server_that_ends_a_rest() -> None:
+    ended = iter(range(20))
+
+    def handle(sock: socket.socket) -> None:
+        if next(ended, None) is None:
+            acks(sock)
+
+    with serving(handle) as target:
+        load = OpenLoad(target, transport_stream(188), 20, lambda event: None, rate_per_s=20)
+        tally = load.run(warmup_s=0.0, window_s=1.0)
+    assert tally.errors.total() < 5  # only those whose end crossed a chunk on its way
+    assert len(tally.acks_s) > 5
+
+
 def test_the_open_loop_counts_what_was_never_answered() -> None:
     with serving(lambda sock: time.sleep(1.0)) as target:
         load = OpenLoad(target, transport_stream(188), 1, lambda event: None, rate_per_s=50)
