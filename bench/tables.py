@@ -15,6 +15,7 @@ from bench.limits import Limit
 from bench.playback import PlaybackMeasurement
 from bench.results import DISTURBED, MB, Measurement, Ratio, Summary, ratios, summarise
 from bench.slowclients import SlowSummary
+from bench.svg import number
 
 KIB = 1024
 
@@ -157,7 +158,10 @@ def slow_table(summaries: Sequence[SlowSummary], slow: int) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for one in summaries:
         speeds = (f"{one.alone_mb_per_s:.0f}", f"{one.beside_mb_per_s:.0f}", f"{one.throughput:.2f} ×")
-        tails = (f"{one.alone_p99_ms:.0f}", f"{one.beside_p99_ms:.0f}", f"{one.p99:.2f} ×")
+        # Without an acknowledgement there is no p99; a ratio of 0 would look like a gain.
+        is_starved = not one.beside_mb_per_s
+        beside, ratio = ("–", "–") if is_starved else (f"{one.beside_p99_ms:.0f}", f"{one.p99:.2f} ×")
+        tails = (f"{one.alone_p99_ms:.0f}", beside, ratio)
         table.add_row(one.server, *speeds, *tails, str(one.slow_acks), str(one.slow_errors))
     return table
 
@@ -167,8 +171,8 @@ def playback_table(measurements: Sequence[PlaybackMeasurement]) -> Table:
     for heading in ("p50", "p99", "max", "store", "MB/s", "CPU-s/GB", "more MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in measurements:
-        times = (f"{one.ms[name]:.1f}" for name in ("p50", "p99", "max"))
-        store = _number(one.store_ms["p50"] if one.store_ms else None, 2)
+        times = (number(one.ms[name]) for name in ("p50", "p99", "max"))
+        store = number(one.store_ms["p50"]) if one.store_ms else "–"
         more = None if one.more_memory_bytes is None else one.more_memory_bytes / MB
         speed = (_number(one.mb_per_s, 0), _number(one.cpu_s_per_gb, 2), _number(more, 0))
         table.add_row(f"{one.kind} ({one.count} ×)", *times, store, *speed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -294,3 +295,16 @@ def test_an_interrupt_gives_what_was_measured_and_leaves_no_process(number: sign
 def _children(parent: int) -> list[int]:
     listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
     return [int(pid) for pid in listed.split()]
+
+
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
+def test_the_page_of_benchmarks_names_every_bench(command: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+    assert f"bench {command}" in page.read_text()
+
+
+def test_the_page_of_benchmarks_shows_plots_that_are_there() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", (docs / "benchmarks.md").read_text())
+    assert shown
+    assert all((docs / path).is_file() for path in shown)
