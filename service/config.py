@@ -142,6 +142,69 @@ class ApiSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AgreementSettings:
+    currency: str = limit("USD", "ISO 4217 code of all fees")
+    monthly_fee_minor: int = limit(
+        599,
+        "of a monthly plan and, for refunds, of a month of an annual one; in minor units (cents)",
+        least=0,
+        most=10**9,
+    )
+    annual_fee_minor: int = limit(5999, "of an annual plan, in minor units", least=0, most=10**10)
+    charge_ahead_days: int = limit(
+        3, "before a monthly period ends, from which the next one is charged", least=1, most=27
+    )
+    charge_retry_h: float = limit(12.0, "before a failed charge is tried again", least=0.01, most=24 * 27)
+    max_devices_per_account: int = limit(100, "of an owner", least=1, most=1_000_000)
+    min_account_age_days: int = limit(7, "before an owner may cancel the account (6.2.1)", least=0, most=3650)
+    dormant_days: int = limit(
+        365, "without use, after which an account is dormant (6.1.2)", least=1, most=36_500
+    )
+    reserve_days: int = limit(
+        10, "for which the addresses of a cancelled account can't be used again (6.5.2)", least=0, most=3650
+    )
+    session_h: float = limit(720.0, "how long a log-in lasts", least=0.01, most=24 * 366)
+    code_minutes: float = limit(
+        30.0, "how long a code from a notice can be used", least=0.1, most=7 * 24 * 60
+    )
+    code_attempts: int = limit(5, "wrong codes before a new one must be asked for", least=1, most=1000)
+    min_password_chars: int = limit(10, "of a password", least=8, most=128)
+    login_failures: int = limit(
+        5, "wrong passwords before log-ins slow down, per account", least=1, most=10_000
+    )
+    login_failures_per_client: int = limit(
+        50, "wrong passwords before log-ins slow down, per client address", least=1, most=1_000_000
+    )
+    login_lock_s: float = limit(
+        30.0, "first pause after too many; doubles with each further failure", least=0.1, most=DAY_S
+    )
+    login_max_lock_s: float = limit(3600.0, "longest pause", least=1, most=7 * DAY_S)
+    registrations_per_h: int = limit(20, "per client address", least=1, most=1_000_000)
+    hash_threads: int = limit(2, "passwords hashed at once, 64 MiB each", least=1, most=256)
+    trust_forwarded_for: bool = limit(
+        False,
+        "take the client's address from the last X-Forwarded-For: only behind a proxy of yours that sets it",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeSettings:
+    mail: str = limit("files", "how e-mail goes out: files (notices/ in the data folder) or smtp://host:port")
+    mobile: str = limit("files", "how text messages go out: files or the http(s):// address of an SMS hook")
+    mail_from: str = limit("clipkeep@localhost", "sender of e-mail")
+    smtp_user: str = limit("", "for SMTP log-in; the password is CLIPKEEP_NOTICES_SMTP_PASSWORD")
+    smtp_password: str = limit("", "better in the environment than in a file")
+    smtp_starttls: bool = limit(True, "ask the mail server for TLS, and refuse to go on without")
+    send_timeout_s: float = limit(30.0, "for one message", least=0.1, most=HOUR_S)
+    retry_s: float = limit(
+        60.0, "before a failed message is tried again; doubles up to a day", least=0.1, most=DAY_S
+    )
+    max_attempts: int = limit(
+        12, "before a message is given up and shown to the operator", least=1, most=1000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ClockSettings:
     test: bool = limit(False, "allow `clipkeep clock` to move the time: for demos and tests only")
 
@@ -153,6 +216,8 @@ class Config:
     segments: SegmentSettings = field(default_factory=SegmentSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
+    agreement: AgreementSettings = field(default_factory=AgreementSettings)
+    notices: NoticeSettings = field(default_factory=NoticeSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)
 
 
