@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import trio
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import FastAPI
 
+from service.api.bodies import StrictBodies
+from service.api.document import describe
 from service.api.errors import answer_errors
-from service.api.models import NotReady, Problem, Recordings
-from service.api.pages import Pages
-from service.api.responses import PLAYLIST_TYPE
+from service.api.health import Health
+from service.api.recordings import Recordings
+from service.api.routing import Methods
 from service.api.services import ApiServices
 from service.playback import Playback
 
@@ -40,38 +41,12 @@ def create_app(services: ApiServices) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(_routes(Pages(services, playback)))
+    parts = (Recordings(services, playback), Health(services, playback))
+    routers = [part.routes() for part in parts]
+    for router in routers:
+        app.include_router(router)
+    app.state.methods = Methods(routers)
+    app.add_middleware(StrictBodies)
     answer_errors(app)
+    describe(app)
     return app
-
-
-_Answers = dict[int | str, Any]
-"""Of an operation in the OpenAPI document, by status."""
-
-
-def _routes(pages: Pages) -> APIRouter:
-    router = APIRouter()
-    # A `default` answer also keeps FastAPI from promising its own 422.
-    refused: _Answers = {"default": {"model": Problem, "description": "refused"}}
-
-    def get(path: str, handler: Callable[..., Any], types: _Answers, **more: Any) -> None:
-        router.add_api_route(path, handler, methods=["GET"], responses=refused | types, **more)
-        router.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False, **more)
-
-    def content(*types: str) -> dict[str, Any]:
-        return {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in types}}
-
-    video: _Answers = {200: content("video/mp2t", "video/mp4"), 206: content("video/mp2t", "video/mp4")}
-    listing: _Answers = {200: {"model": Recordings}}
-    device = "/v1/devices/{n}"
-    recording: dict[str, Any] = {"tags": ["recordings"], "response_class": Response}
-    service: dict[str, Any] = {"tags": ["service"]}
-    get(f"{device}/recordings", pages.recordings, listing, **recording)
-    get(f"{device}/playlist.m3u8", pages.playlist, {200: content(PLAYLIST_TYPE)}, **recording)
-    get(f"{device}/chunks/{{capture_ms}}.ts", pages.chunk, video, name="chunk_ts", **recording)
-    get(f"{device}/chunks/{{capture_ms}}", pages.chunk, video, **recording)
-    get(f"{device}/clip.ts", pages.clip, {200: content("video/mp2t")}, **recording)
-    get("/healthz", pages.healthz, {}, **service)
-    get("/readyz", pages.readyz, {503: {"model": NotReady}}, **service)
-    get("/metrics", pages.metrics, {200: content("text/plain")}, response_class=Response, **service)
-    return router

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from ingest import answers
-from service.api.responses import problem
+from service.api.problems import problem
 from service.playback import Refused
 from storage.errors import ClipkeepError, KeyDestroyed, StoreDenied, StoreUnavailable, WorldError
 
@@ -29,6 +29,8 @@ STATUS_OF = {answer.code: answer.status for answer in _SAME_AS_INGEST} | {
     "range_too_large": 400,
 }
 """Status of each code that `Refused` carries."""
+
+MAX_PLACE_CHARS = 100
 
 _log = structlog.get_logger("api")
 
@@ -62,19 +64,24 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
 async def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # A place may be a name of the client's own making.
+    place = ".".join(str(part) for part in first["loc"])[:MAX_PLACE_CHARS]
     return problem(400, "malformed", f"{place}: {first['msg']}")
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """What the router has to say."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return problem(404, "not_found", "there is no such page; /docs tells which there are")
-    phrase = HTTPStatus(error.status_code).phrase
-    # The router knows one method of a page at a time, and so do its headers.
-    headers = {"Allow": "GET, HEAD"} if error.status_code == 405 else {}
-    return problem(error.status_code, phrase.lower().replace(" ", "_"), phrase, headers)
+    match error.status_code:
+        case 404:
+            return problem(404, "not_found", "there is no such page; /docs tells which there are")
+        case 405:
+            # The router knows one method of a page at a time, and so do its headers.
+            allowed = ", ".join(sorted(request.app.state.methods.of(request.url.path)))
+            return problem(405, "method_not_allowed", f"this page takes {allowed}", {"Allow": allowed})
+        case status:
+            phrase = HTTPStatus(status).phrase
+            return problem(status, phrase.lower().replace(" ", "_"), phrase)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -121,8 +121,11 @@ PATHS = [
 def refused(reply: Reply, status: int, code: str) -> None:
     """The shape that every refusal has."""
     assert (reply.status, reply.error) == (status, code), reply
-    assert json.loads(reply.body)["detail"]
-    assert reply.headers["content-type"] == "application/json"
+    document = json.loads(reply.body)
+    assert document["detail"]
+    assert document["title"]
+    assert (document["status"], document["type"]) == (status, f"urn:clipkeep:problem:{code}")
+    assert reply.headers["content-type"] == "application/problem+json"
     assert reply.headers["cache-control"] == "no-store"
-    assert ("retry-after" in reply.headers) is (status == 503)
+    assert ("retry-after" in reply.headers) is (status in (429, 503))
     assert reply.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
