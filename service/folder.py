@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
+from service.agreement.desk import Desk
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
 from storage.catalog import Catalog
 from storage.clock import Clock, SystemClock
@@ -53,6 +56,11 @@ class DataFolder:
     def run(self) -> Path:
         """What running processes leave: counters."""
         return self.root / "run"
+
+    @property
+    def notices(self) -> Path:
+        """Where notices go when they go to files."""
+        return self.root / "notices"
 
     @property
     def clock_offset(self) -> Path:
@@ -182,6 +190,28 @@ class Opened:
     @property
     def entitlements(self) -> Entitlements:
         return Entitlements(self.catalog, self.bitmap, self.clock)
+
+    @property
+    def desk(self) -> Desk:
+        """The agreement's use cases, on this folder."""
+        return Desk(
+            catalog=self.catalog,
+            entitlements=self.entitlements,
+            key_store=self.key_store,
+            clock=self.clock,
+            settings=self.config.agreement,
+            notices=self.config.notices,
+            default_retention_days=self.config.retention.default_days,
+            gateway=None,
+            address_secret=address_secret(self.key_store.token_secret),
+            random_bytes=secrets.token_bytes,
+        )
+
+
+def address_secret(token_secret: bytes) -> bytes:
+    """What addresses and codes are hashed with: a secret of its own, kept where the token secret is, so that a copy
+    of the catalog alone does not tell whose addresses are reserved."""
+    return blake2b(key=token_secret, person=b"clipkeep-address", digest_size=32).digest()
 
 
 @contextmanager
