@@ -10,9 +10,20 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from ingest import answers
+from service.agreement import errors
+from service.agreement.errors import TooMany, Unprocessable
+from service.api.models.base import fields_of
 from service.api.problems import problem
 from service.playback import Refused
-from storage.errors import ClipkeepError, KeyDestroyed, StoreDenied, StoreUnavailable, WorldError
+from storage.errors import (
+    CallerError,
+    ClipkeepError,
+    KeyDestroyed,
+    NotFound,
+    StoreDenied,
+    StoreUnavailable,
+    WorldError,
+)
 
 _SAME_AS_INGEST = (
     answers.BAD_TOKEN,
@@ -29,6 +40,15 @@ STATUS_OF = {answer.code: answer.status for answer in _SAME_AS_INGEST} | {
     "range_too_large": 400,
 }
 """Status of each code that `Refused` carries."""
+STATUS_OF_KIND: dict[type[CallerError], int] = {
+    errors.Unauthorized: 401,
+    errors.PaymentRefused: 402,
+    errors.Forbidden: 403,
+    NotFound: 404,
+    errors.Conflict: 409,
+    Unprocessable: 422,
+}
+"""Status of each kind of refusal of the desk."""
 
 MAX_PLACE_CHARS = 100
 
@@ -48,6 +68,15 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
     match error:
         case Refused():
             return problem(STATUS_OF[error.code], error.code, error.detail)
+        case TooMany():
+            headers = {"Retry-After": str(error.retry_after_s)}
+            return problem(429, error.code, error.detail, headers)
+        case Unprocessable() if error.reasons:
+            reasons = [fields_of(reason, "code", "detail", "what_to_do") for reason in error.reasons]
+            return problem(422, error.code, error.detail, reasons=reasons)
+        case CallerError() if isinstance(error, errors.ERRORS):
+            status = next(status for kind, status in STATUS_OF_KIND.items() if isinstance(error, kind))
+            return problem(status, error.code, str(error))
         case KeyDestroyed():
             return problem(410, answers.DELETED.code, "this recording was erased and can't be read by anyone")
         case StoreUnavailable() | StoreDenied():
