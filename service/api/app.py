@@ -8,14 +8,45 @@ from contextlib import asynccontextmanager
 import trio
 from fastapi import FastAPI
 
+from service.api.accounts import Accounts
+from service.api.agreement import Agreement
 from service.api.bodies import StrictBodies
+from service.api.calls import Calls
+from service.api.closing import Closings
+from service.api.devices import Devices
 from service.api.document import describe
 from service.api.errors import answer_errors
 from service.api.health import Health
+from service.api.operators import Operators
 from service.api.recordings import Recordings
+from service.api.registration import Registrations
 from service.api.routing import Methods
-from service.api.services import ApiServices
+from service.api.services import Api, ApiServices
+from service.api.sessions import Sessions
+from service.api.subscriptions import Subscriptions
 from service.playback import Playback
+
+DESCRIPTION = """\
+Times are Unix milliseconds; days are UTC, and a plan's last day ends at 00:00 UTC of the next one. Amounts of money are
+whole minor units (cents) of a currency.
+
+Owners log in with `POST /v1/sessions`; operators get a token from `clipkeep operator-token`; tokens to watch one device
+come from `POST /v1/devices/{n}/viewer-tokens` or `clipkeep viewer-token`. What belongs to somebody else is answered like
+what does not exist. A refusal is `application/problem+json`, with a stable code as `error`.
+"""
+
+PARTS = (
+    Agreement,
+    Registrations,
+    Sessions,
+    Accounts,
+    Devices,
+    Subscriptions,
+    Closings,
+    Operators,
+    Recordings,
+    Health,
+)
 
 
 def create_app(services: ApiServices) -> FastAPI:
@@ -35,14 +66,19 @@ def create_app(services: ApiServices) -> FastAPI:
     app = FastAPI(
         title="Clipkeep",
         version="1",
-        summary="Recordings of cameras: listed, played, fetched, exported",
-        description="Times are Unix milliseconds. `clipkeep viewer-token` makes tokens.",
+        summary="Recordings of cameras, and the accounts and plans that they are kept under",
+        description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
     )
-    parts = (Recordings(services, playback), Health(services, playback))
-    routers = [part.routes() for part in parts]
+    calls = Calls(
+        threads=services.desk_threads,
+        hash_threads=services.desk.settings.hash_threads,
+        most_waiting=services.desk_waiting,
+    )
+    app.state.api = api = Api(services, playback, calls)
+    routers = [part(api).routes() for part in PARTS]
     for router in routers:
         app.include_router(router)
     app.state.methods = Methods(routers)

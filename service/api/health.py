@@ -8,16 +8,15 @@ from fastapi import APIRouter, Response
 from service.api.models.problems import NotReady, Status
 from service.api.problems import PrivateJSON, problem
 from service.api.routing import add, content, refusals
-from service.api.services import ApiServices
-from service.playback import Playback
+from service.api.services import Api
 
 
 class Health:
     """The handlers. Each docstring is a description in the OpenAPI document."""
 
-    def __init__(self, services: ApiServices, playback: Playback) -> None:
-        self._services = services
-        self._playback = playback
+    def __init__(self, api: Api) -> None:
+        self._services = api.services
+        self._playback = api.playback
         self._metrics_thread = trio.CapacityLimiter(1)
 
     def routes(self) -> APIRouter:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from service.agreement import recordings
+from service.agreement.texts import MAX_REASON_CHARS
 
 from service.api.asking import (
-    Asks,
     CaptureMs,
     Encodings,
     FromMs,
@@ -21,8 +23,10 @@ from service.api.asking import (
     part_of,
     takes_gzip,
 )
+from service.api.door import Asks, Caller, Device
+from service.api.models.recordings import DeletedRange
 from service.api.models.recordings import Recordings as Listing
-from service.api.problems import problem
+from service.api.problems import PrivateJSON, problem
 from service.api.responses import (
     PLAYLIST_TYPE,
     ChunkResponse,
@@ -32,16 +36,20 @@ from service.api.responses import (
     listing,
 )
 from service.api.routing import Answers, add, content
-from service.api.services import ApiServices
-from service.playback import MAX_TIME_MS, Playback
+from service.api.services import Api
+from service.playback import MAX_TIME_MS, Viewer
+
+
+Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
 
 
 class Recordings:
     """The handlers. Each docstring is a description in the OpenAPI document."""
 
-    def __init__(self, services: ApiServices, playback: Playback) -> None:
-        self._services = services
-        self._playback = playback
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._services = api.services
+        self._playback = api.playback
 
     def routes(self) -> APIRouter:
         router = APIRouter(tags=["recordings"])
@@ -53,6 +61,8 @@ class Recordings:
 
         video: Answers = {status: content("video/mp2t", "video/mp4") for status in (200, 206)}
         get(f"{device}/recordings", self.recordings, {200: {"model": Listing}})
+        refused = (401, 403, 404, 422)
+        add(router, "DELETE", f"{device}/recordings", self.delete, refuses=refused, response_class=PrivateJSON)
         get(f"{device}/playlist.m3u8", self.playlist, {200: content(PLAYLIST_TYPE)})
         get(f"{device}/chunks/{{capture_ms}}.ts", self.chunk, video, 410, 416, name="chunk_ts")
         get(f"{device}/chunks/{{capture_ms}}", self.chunk, video, 410, 416)
@@ -72,7 +82,26 @@ class Recordings:
         check_order(from_ms, to_ms)
         finish = partial(listing, viewer.device, takes_gzip(accept_encoding))
         limit = limit or self._services.page_chunks
-        return await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
+        page = await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
+        return self._used(viewer, page)
+
+    async def delete(
+        self, n: Device, actor: Caller, from_ms: FromMs, to_ms: ToMs, reason: Reason = ""
+    ) -> DeletedRange:
+        """Delete the recordings of a range, for ever: they are served no more from now on, and refused when they are
+        uploaded again. For the owner of the device, and for operators; a viewer token does not do."""
+        check_order(from_ms, to_ms)
+        gone = await self._api.calls.run(
+            recordings.delete,
+            self._api.desk,
+            actor,
+            n,
+            from_ms,
+            to_ms,
+            why=reason,
+            delete_delay_ms=self._services.delete_delay_ms,
+        )
+        return DeletedRange(device=n, deleted_chunks=gone.chunks, bytes=gone.size_bytes)
 
     async def playlist(
         self,
@@ -85,9 +114,10 @@ class Recordings:
         `from` is the earliest time listed. Segment URLs carry the token of this request."""
         finish = partial(as_text, PLAYLIST_TYPE, takes_gzip(accept_encoding))
         if to_ms is None:
-            return await self._playback.listings.live(viewer, from_ms, finish=finish)
+            return self._used(viewer, await self._playback.listings.live(viewer, from_ms, finish=finish))
         check_order(from_ms or 0, to_ms)
-        return await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
+        recorded = await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
+        return self._used(viewer, recorded)
 
     async def chunk(
         self,
@@ -108,7 +138,8 @@ class Recordings:
         if request.method == "HEAD":
             await self._playback.chunks.readable(viewer, row)
             return ChunkResponse(row, part, None)
-        return ChunkResponse(row, part, await self._playback.chunks.read(viewer, row))
+        read = await self._playback.chunks.read(viewer, row)
+        return self._used(viewer, ChunkResponse(row, part, read))
 
     async def clip(self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs) -> Response:
         """The MPEG-TS chunks of a range, one after the other, to keep as a file. MP4 chunks are left out. The
@@ -123,4 +154,9 @@ class Recordings:
         except BaseException:
             export.close()
             raise
-        return ExportResponse(export, viewer.device)
+        return self._used(viewer, ExportResponse(export, viewer.device))
+
+    def _used(self, viewer: Viewer, answer: Response) -> Response:
+        """Note that the device was played back."""
+        self._services.used.note(viewer.device)
+        return answer
