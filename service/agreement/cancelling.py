@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from retention.cancelling import Cancellation, Outcomes, cancel_subscription, outcomes
+from retention.cancelling import Cancellation, Outcomes, outcomes
+from retention.cancelling import cancel as cancel_rule
 from retention.money import Money
 from retention.plans import PlanKind
 from retention.subscriptions import Subscription
@@ -55,8 +57,8 @@ def quote(desk: Desk, actor: Actor, plan_id: int) -> tuple[int, Outcomes]:
 
 
 def cancel(desk: Desk, actor: Actor, plan_id: int, *, why: str = "") -> Cancelled:
-    """Cancel a subscription that was bought, and give back what is due. One transaction decides and owes the refund; the
-    gateway follows, and `settling` where it can't be reached or this is killed.
+    """Cancel a subscription that was bought, and give back what is due. One transaction decides and owes the refund;
+    the gateway follows, and `settling` where it can't be reached or this is killed.
 
     Raises:
         NotFound: no such subscription, or somebody else's.
@@ -95,8 +97,8 @@ def cancel_of_device(desk: Desk, actor: Actor, device: int, *, why: str = "") ->
 
 
 def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, reference: str) -> PaymentRow:
-    """Note a credit that an operator gave for a subscription: it lowers a later refund (8.2.1), and moves no money here.
-    The same reference is the same credit.
+    """Note a credit that an operator gave for a subscription: it lowers a later refund (8.2.1), and moves no money
+    here. The same reference is the same credit.
 
     Raises:
         Forbidden: `operators_only`.
@@ -149,9 +151,10 @@ def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, re
 # --- the decision -----------------------------------------------------------------------------------------------------
 
 
-def _cancel(desk: Desk, actor: Actor, why: str, choose: object) -> Cancelled:
+def _cancel(
+    desk: Desk, actor: Actor, why: str, choose: Callable[[Books], tuple[DeviceFacts, int]]
+) -> Cancelled:
     why = one_line(why, "the reason", least=0)
-    assert callable(choose)
 
     def decide(books: Books) -> tuple[DeviceFacts, int, Cancellation, list[str]]:
         facts, plan_id = choose(books)
@@ -171,9 +174,7 @@ def _decide(
 ) -> tuple[DeviceFacts, int, Cancellation, list[str]]:
     subscriptions = held(books, facts)
     account = _account(desk, books, plan_id, subscriptions)
-    done = cancel_subscription(
-        subscriptions, plan_id, today=desk.date(), paid=account.paid, credits=account.credits
-    )
+    done = cancel_rule(subscriptions, plan_id, today=desk.date(), paid=account.paid, credits=account.credits)
     keep(
         desk,
         books,
@@ -182,8 +183,11 @@ def _decide(
         done.change.after,
         what="plan_cancelled",
         why=why,
-        plan_id=plan_id,
-        refund={"minor": done.refund.minor, "currency": done.refund.currency},
+        more={
+            "plan_id": plan_id,
+            "refund_minor": done.refund.minor,
+            "currency": done.refund.currency,
+        },
     )
     reason = f"cancelled: plan {plan_id}"
     parts = account.refundable(done.refund)

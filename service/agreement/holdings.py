@@ -6,13 +6,13 @@ and a subscription what was paid: `PlanRow`, and for what was bought the `Subscr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from retention.entitlements import plan_of, row_of
 from retention.erasure import mark_renewed
-from retention.history import image_of
+from retention.history import plan_facts
 from retention.money import Money
 from retention.subscriptions import Subscription
 from retention.terms import Terms
@@ -50,7 +50,7 @@ def keep(
     why: str = "",
     bought: Bought | None = None,
     also: Callable[[DeviceFacts], DeviceFacts] = lambda facts: facts,
-    **more: Any,
+    more: Mapping[str, Any] | None = None,
 ) -> tuple[DeviceFacts, int]:
     """Write what the rules made of a device's subscriptions: plans, subscriptions, and the event with the after-image.
     Inside `Desk.change`.
@@ -87,7 +87,7 @@ def keep(
         elif row is None and sub.terms is not None:
             assert bought is not None, "what has terms was bought"
             books.add_subscription(_row(desk, facts, sub, sub.terms, bought))
-    image = {**image_of(numbered), "plan_id": new_id, **more} if new_id else {**image_of(numbered), **more}
+    image = {**plan_facts(numbered), **({"plan_id": new_id} if new_id else {}), **(more or {})}
     desk.record(books, actor, facts.account, what, why=why, device=facts.device, facts=image)
     return stored, new_id
 

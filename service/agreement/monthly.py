@@ -166,7 +166,7 @@ def _extend(desk: Desk, books: Books, found: _Found, reference: str) -> None:
     before = _paid_through(found.sub)
     longer = extend(found.sub, expected_ends_on=before)
     more = {"plan_id": found.row.plan_id, "reference": reference}
-    keep(desk, books, SYSTEM, found.facts, found.with_sub(longer), what="renewed", **more)
+    keep(desk, books, SYSTEM, found.facts, found.with_sub(longer), what="renewed", more=more)
     row = books.subscription(found.row.plan_id)
     books.put_subscription(replace(row, retry_at_ms=0, failed_charges=0))
     fee = Money(row.fee_minor, row.currency)
@@ -185,7 +185,7 @@ def _extend(desk: Desk, books: Books, found: _Found, reference: str) -> None:
 def _lapse(desk: Desk, books: Books, found: _Found) -> None:
     lapsed = lapse_unpaid(found.sub, desk.date())
     more = {"plan_id": found.row.plan_id}
-    keep(desk, books, SYSTEM, found.facts, found.with_sub(lapsed), what="lapsed", **more)
+    keep(desk, books, SYSTEM, found.facts, found.with_sub(lapsed), what="lapsed", more=more)
     text = (
         f"The monthly plan ended unpaid; its last day was {_paid_through(found.sub)}. Recordings can't be watched any"
         " more. A plan bought now starts at once, and brings back what is not destroyed yet."

@@ -19,8 +19,8 @@ from secrets import token_hex
 from typing import Any, Protocol
 
 from retention.money import Money
-from service.agreement.errors import Conflict, PaymentRefused, Unprocessable
-from storage.errors import CorruptError, WorldError
+from service.agreement.errors import PaymentRefused, Unprocessable
+from storage.errors import WorldError
 
 MAX_REFERENCE_CHARS = 120
 """A reference is a file name of the recording gateway, and an idempotency key of others: Stripe allows 255."""
@@ -123,8 +123,7 @@ class RecordingGateway:
         folder: made when something is first recorded.
 
     Raises (all methods):
-        PaymentUnavailable: the file system refused.
-        CorruptError: a file that is no record.
+        PaymentUnavailable: the file system refused, or a file is no record.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -166,9 +165,10 @@ class RecordingGateway:
             self._write(wanted)
             record = self._read(wanted.reference)
             assert record is not None, "nobody deletes records"
+        self._make_durable(wanted.reference)  # also one that another process has only just linked
         asked, had = ((r.kind, r.minor, r.currency, r.of_reference) for r in (wanted, record))
         if asked != had:
-            raise Conflict(
+            raise PaymentDeclined(
                 "another payment has this reference; choose a new one",
                 subject=wanted.reference,
                 code="reference_taken",
@@ -190,7 +190,8 @@ class RecordingGateway:
         except OSError as error:
             raise _unavailable(path, error) from error
         except (ValueError, TypeError) as error:
-            raise CorruptError("not a payment record; restore it from a backup", subject=str(path)) from error
+            detail = "this is no payment record; restore it from a backup"
+            raise PaymentUnavailable(detail, subject=str(path)) from error
 
     def _write(self, record: _Record) -> None:
         path = self._path(record.reference)
@@ -206,10 +207,15 @@ class RecordingGateway:
                     os.link(temporary, path)
             finally:
                 temporary.unlink()
+        except OSError as error:
+            raise _unavailable(path, error) from error
+
+    def _make_durable(self, reference: str) -> None:
+        try:
             for folder in (self._folder, self._folder.parent):
                 _fsync_folder(folder)
         except OSError as error:
-            raise _unavailable(path, error) from error
+            raise _unavailable(self._path(reference), error) from error
 
 
 def _receipt(record: _Record) -> Receipt:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
+from retention.history import account_facts
 from retention.money import Money
 from retention.plans import Plan, PlanKind, denied_from_ms
 from retention.subscriptions import Change, Note, Subscription
@@ -21,6 +23,7 @@ from service.agreement.payments import checked_method, checked_reference
 from storage.books import (
     OPERATOR_ACCOUNT,
     AcceptanceRow,
+    AccountRow,
     Books,
     PaymentKind,
     PaymentRow,
@@ -114,8 +117,8 @@ def start_trial(desk: Desk, actor: Actor, device: int) -> Started:
         account = books.account(facts.account)
         used = account.trial_ms is not None
         change = trial_rule(held(books, facts), today=desk.date(), account_trial_used=used)
-        stored, plan_id = keep(desk, books, actor, facts, change.after, what="trial_started")
-        books.put_account(replace(account, trial_ms=desk.now_ms()))
+        image = _use_trial(desk, books, account)
+        stored, plan_id = keep(desk, books, actor, facts, change.after, what="trial_started", more=image)
         return Started(device, _stored(books, stored, plan_id), None, change.notes)
 
     return desk.change(start)
@@ -135,7 +138,7 @@ def grant(
 
     Raises:
         Forbidden: `operators_only`.
-        NotFound; Conflict: `terminated`, `trial_used`, `account_cancelled`; Unprocessable: `plan_overlaps`, `plan_renews`,
+        NotFound; Conflict: `terminated`, `trial_used`; Unprocessable: `plan_overlaps`, `plan_renews`,
             `bad_retention_days`, `trial_retention_fixed`, `date_out_of_range`, `bad_plan_dates`.
     """
     actor.require_operator()
@@ -158,9 +161,8 @@ def grant(
             retention_days=retention_days,
             default_retention_days=desk.default_retention_days,
         )
-        stored, plan_id = keep(desk, books, actor, facts, change.after, what="plan_granted")
-        if trial:
-            books.put_account(replace(account, trial_ms=desk.now_ms()))
+        image = _use_trial(desk, books, account) if trial else None
+        stored, plan_id = keep(desk, books, actor, facts, change.after, what="plan_granted", more=image)
         return Started(device, _stored(books, stored, plan_id), None, change.notes)
 
     return desk.change(start)
@@ -177,8 +179,8 @@ def buy(
     retention_days: int | None = None,
     amount: Money | None = None,
 ) -> Started:
-    """Buy a plan: charge its fee, and start it on payment (7.2). The steps are those of `charging`; when this is killed,
-    `settling.settle_pending` ends with the plan or with a refund, and so does the same call again.
+    """Buy a plan: charge its fee, and start it on payment (7.2). The steps are those of `charging`; when this is
+    killed, `settling.settle_pending` ends with the plan or with a refund, and so does the same call again.
 
     Args:
         method: the payment gateway's name for what is charged.
@@ -208,6 +210,13 @@ def buy(
         stored = _stored(books, books.device(device), paid.plan_id)
     notes = tuple(Note(code, text) for code, text in paid.detail.get("notes", ()))
     return Started(device, stored, Money(paid.minor, paid.currency), notes)
+
+
+def _use_trial(desk: Desk, books: Books, account: AccountRow) -> dict[str, Any]:
+    """The account has had its trial from now on. Returns its image, for the event."""
+    used = replace(account, trial_ms=desk.now_ms())
+    books.put_account(used)
+    return account_facts(used)
 
 
 # --- the steps of a purchase ------------------------------------------------------------------------------------------
@@ -313,7 +322,7 @@ def _subscribe(
         change.after,
         what="subscribed",
         bought=bought,
-        reference=reference,
+        more={"reference": reference},
     )
     if bought.agreement_version:
         books.accept_agreement(

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import timedelta
+from itertools import pairwise
 
 from retention.entitlements import bitmap_row
 from retention.plans import PlanKind, add_months
 from retention.subscriptions import Subscription
-from storage.books import AccountRow, Books, PaymentKind, PaymentRow, PaymentState
+from storage.books import PaymentKind, PaymentRow, PaymentState
 from storage.catalog import DeviceFacts
 from tests.service.agreement.money_world import MoneyWorld
 
@@ -41,7 +42,8 @@ def _gateway_did_what_the_books_say(world: MoneyWorld, payments: list[PaymentRow
     done = [p for p in payments if p.state is PaymentState.DONE and p.kind is not PaymentKind.CREDIT]
     booked = {(p.reference, str(p.kind), p.minor, p.currency, p.detail.get("of", "")) for p in done}
     receipts = {
-        (r.reference, r.kind, r.money.minor, r.money.currency, r.of_reference) for r in world.gateway.receipts()
+        (r.reference, r.kind, r.money.minor, r.money.currency, r.of_reference)
+        for r in world.gateway.receipts()
     }
     assert booked == receipts, "each charge and refund once, here and there"
     given = defaultdict(int)
@@ -95,9 +97,9 @@ def _worth(sub: Subscription, credits_minor: int) -> int:
 
 def _no_day_is_sold_twice(subscriptions: list[Subscription]) -> None:
     there = sorted(
-        (sub.plan.starts_on, sub.plan.ends_on) for sub in subscriptions if sub.plan.has_days and sub.plan.ends_on
+        (sub.plan.starts_on, sub.plan.ends_on)
+        for sub in subscriptions
+        if sub.plan.has_days and sub.plan.ends_on
     )
-    for (_, last), (first, _) in zip(there, there[1:], strict=False):
+    for (_, last), (first, _) in pairwise(there):
         assert last < first, there
-
-

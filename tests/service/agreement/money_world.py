@@ -149,9 +149,7 @@ class MoneyWorld:
 
     def change_account(self, owner: Actor, **fields: Any) -> None:
         """What `standing` and `closing` do to the row."""
-        self.desk.change(
-            lambda books: books.put_account(replace(books.account(owner.account), **fields))
-        )
+        self.desk.change(lambda books: books.put_account(replace(books.account(owner.account), **fields)))
 
     def go(self, day: date) -> None:
         """It is noon of that day."""
