@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.agreement.desk import Actor, Desk, account_of
-from storage.books import AccountRow, AccountState, EventRow, PaymentRow
+from storage.books import AccountRow, AccountState, BlockRow, EventRow, PaymentRow
 
 
 def account(desk: Desk, actor: Actor, account: int) -> AccountRow:
@@ -33,3 +33,15 @@ def payments(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: i
     with desk.reading() as books:
         account_of(books, actor, account)
         return books.payments_of(account, after=after, limit=limit)
+
+
+def blocks(desk: Desk, actor: Actor, account: int) -> list[BlockRow]:
+    """What operators have put in the way of an account's cancellation, lifted ones included.
+
+    Raises:
+        Forbidden: `operators_only`; NotFound.
+    """
+    actor.require_operator()
+    with desk.reading() as books:
+        account_of(books, actor, account)
+        return books.blocks_of(account)

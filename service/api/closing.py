@@ -9,14 +9,15 @@ from fastapi import APIRouter, Path
 from service.agreement import closing, records
 from service.agreement.desk import Actor
 from service.api.door import Account, Caller, Operator
-from service.api.models.accounts import AccountView, WithReason, closing_of
-from service.api.models.base import MAX_ROW, fields_of
+from service.api.models.accounts import AccountView, WithReason
+from service.api.models.base import MAX_ROW
 from service.api.models.closing import Block, BlockAsked, ClosingAsked, ClosingView
-from service.api.models.problems import Blocked, Reason
+from service.api.models.problems import Blocked
 from service.api.problems import PrivateJSON
 from service.api.routing import add, refusals
 from service.api.services import Api
-from storage.books import BlockKind
+from storage.books import BlockKind, BlockRow
+from storage.errors import NotFound
 
 BlockNumber = Annotated[int, Path(ge=1, le=MAX_ROW, description="block number")]
 
@@ -46,18 +47,18 @@ class Closings:
 
     async def show(self, account: Account, actor: Caller) -> ClosingView:
         """How far the cancellation of the account has come, and all that stands in its way now, with what to do."""
-        return await self._run(self._view, actor, account)
+        return await self._view(actor, account)
 
     async def request(self, account: Account, actor: Caller, asked: ClosingAsked) -> ClosingView:
         """Ask for the cancellation of the account (6.2). It is refused for all reasons at once when there are any. Once
         it takes effect nothing can be recovered, and refunds are waived (6.5)."""
         await self._run(closing.request, self._desk, actor, account, asked.reason)
-        return await self._run(self._view, actor, account)
+        return await self._view(actor, account)
 
     async def withdraw(self, account: Account, actor: Caller) -> ClosingView:
         """Take the request back, before it was approved."""
         await self._run(closing.withdraw, self._desk, actor, account)
-        return await self._run(self._view, actor, account)
+        return await self._view(actor, account)
 
     async def approve(self, account: Account, operator: Operator) -> AccountView:
         """Approve a request, unless something stands in its way by now. The cancellation takes effect when the notice has
@@ -76,7 +77,7 @@ class Closings:
 
     async def blocks(self, account: Account, operator: Operator) -> list[Block]:
         """What operators have put in the way of a cancellation, lifted ones included. For operators."""
-        found = await self._run(closing.blocks_of, self._desk, operator, account)
+        found = await self._run(records.blocks, self._desk, operator, account)
         return [Block.of(row) for row in found]
 
     async def block(self, account: Account, operator: Operator, asked: BlockAsked) -> Block:
@@ -88,10 +89,14 @@ class Closings:
 
     async def unblock(self, account: Account, block: BlockNumber, operator: Operator) -> Block:
         """Lift a block. For operators."""
-        return Block.of(await self._run(closing.lift_block, self._desk, operator, account, block))
+        return Block.of(await self._run(self._lift, operator, account, block))
 
-    def _view(self, actor: Actor, account: int) -> ClosingView:
-        row = records.account(self._desk, actor, account)
-        reasons = closing.blocks(self._desk, actor, account)
-        found = [Reason(**fields_of(reason, "code", "detail", "what_to_do")) for reason in reasons]
-        return ClosingView(account=account, closing=closing_of(row), reasons=found)
+    def _lift(self, operator: Actor, account: int, block: int) -> BlockRow:
+        if all(row.block_id != block for row in records.blocks(self._desk, operator, account)):
+            raise NotFound("there is no such block", subject=f"account {account}")
+        return closing.lift_block(self._desk, operator, block)
+
+    async def _view(self, actor: Actor, account: int) -> ClosingView:
+        return ClosingView.of(
+            account, await self._run(closing.progress, self._desk, actor, account)
+        )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from service.agreement.closing import Progress
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.models.accounts import Closing
 from service.api.models.base import Asked, Ms, fields_of
@@ -21,6 +22,23 @@ class ClosingView(BaseModel):
     account: int
     closing: Closing
     reasons: list[Reason]
+    undelivered: Annotated[
+        list[Literal["email", "mobile"]], Field(description="addresses that the notice has not reached yet (6.4)")
+    ]
+
+    @classmethod
+    def of(cls, account: int, progress: Progress) -> Self:
+        return cls(
+            account=account,
+            closing=Closing(
+                state=progress.state.value,
+                requested_ms=progress.requested_ms,
+                reason=progress.reason,
+                by=progress.by,
+            ),
+            reasons=[Reason(**fields_of(reason, "code", "detail", "what_to_do")) for reason in progress.blocks],
+            undelivered=[notice.channel for notice in progress.waits_for],
+        )
 
 
 class ClosingAsked(Asked):

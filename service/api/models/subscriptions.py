@@ -118,7 +118,7 @@ class PurchaseQuote(BaseModel):
     """What a purchase now would come to."""
 
     device: int
-    plan: PaidKind
+    plan: Kind
     fee: Money
     starts_on: Day
     last_day: Annotated[str, Field(description="UTC date, the last that the fee pays for")]
