@@ -5,11 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import replace
 
-from retention.addresses import address_hash, normal_email, normal_mobile
+from retention.accounts import activate as activated
+from retention.addresses import address_hash, normalise_email, normalise_mobile
+from retention.history import account_facts
 from service.agreement.codes import send_code, use_code
 from service.agreement.desk import Actor, Desk, account_of, require_not_closing, require_open
 from service.agreement.errors import Conflict, Unprocessable, refusals
-from service.agreement.limits import count_attempt, per_hour
+from service.agreement.limits import count_use
 from service.agreement.outbox import addresses_of, queue_to
 from service.agreement.passwords import hashed
 from service.agreement.texts import MAX_NAME_CHARS, one_line
@@ -45,8 +47,8 @@ def register(
     """
     email, mobile = _normal(email, mobile)
     name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
-    limit = per_hour(desk, desk.settings.registrations_per_h)
-    desk.write(lambda books: count_attempt(desk, books, f"register:client:{client}", limit))
+    most = desk.settings.registrations_per_h
+    desk.write(lambda books: count_use(desk, books, f"register:client:{client}", most))
     password_hash = hashed(desk, password)
 
     def work(books: Books) -> AccountRow:
@@ -61,7 +63,13 @@ def register(
         )
         accept_current(desk, books, row.account, "registered")
         actor = Actor("owner", row.account)
-        desk.record(books, actor, row.account, "registered", facts={"agreement": accepts_version})
+        desk.record(
+            books,
+            actor,
+            row.account,
+            "registered",
+            facts={**account_facts(row), "agreement": accepts_version},
+        )
         send_code(desk, books, row.account, "activate", addresses_of(row))
         return row
 
@@ -78,13 +86,13 @@ def activate(desk: Desk, account: int, code: str) -> AccountRow:
     """
 
     def work(books: Books) -> AccountRow | CallerError:
-        row = _new_account(books, account)
+        row = activated(_new_account(books, account), now_ms=desk.now_ms())
         used = use_code(desk, books, account, "activate", code)
         if isinstance(used, Unprocessable):
             return used
-        row = replace(row, state=AccountState.ACTIVE, activated_ms=desk.now_ms(), used_on=desk.today())
+        row = replace(row, used_on=desk.today())
         books.put_account(row)
-        desk.record(books, Actor("owner", account), account, "activated")
+        desk.record(books, Actor("owner", account), account, "activated", facts=account_facts(row))
         return row
 
     return desk.write(work)
@@ -99,7 +107,7 @@ def resend_code(desk: Desk, account: int, client: str) -> None:
 
     def work(books: Books) -> CallerError | None:
         for subject in (f"code:account:{account}", f"code:client:{client}"):
-            refused = count_attempt(desk, books, subject, per_hour(desk, desk.settings.registrations_per_h))
+            refused = count_use(desk, books, subject, desk.settings.registrations_per_h)
             if refused is not None:
                 return refused
         row = _new_account(books, account)
@@ -148,17 +156,21 @@ def update(
     return desk.write(work)
 
 
-def confirm_address(desk: Desk, actor: Actor, account: int, kind: str, code: str) -> AccountRow:
+def confirm_address(
+    desk: Desk, account: int, kind: str, code: str, *, actor: Actor | None = None
+) -> AccountRow:
     """Bind the new address that the code was sent to. The one before is told.
 
     Args:
         kind: "email" or "mobile".
+        actor: the owner, who alone has the code, when not said.
 
     Raises:
         Unprocessable: `wrong_code`, `bad_address_kind`. And as `update`.
     """
     if kind not in ("email", "mobile"):
         raise Unprocessable("an address is an email or a mobile", code="bad_address_kind")
+    actor = actor or Actor("owner", account)
 
     def work(books: Books) -> AccountRow | CallerError:
         row = _own(books, actor, account)
@@ -168,7 +180,7 @@ def confirm_address(desk: Desk, actor: Actor, account: int, kind: str, code: str
             return used
         require_free(desk, books, kind, used.address)
         before = getattr(row, kind)
-        row = replace(row, **{kind: used.address})
+        row = _with_address(row, kind, used.address)
         books.put_account(row)
         desk.record(books, actor, account, "updated", facts={"changed": kind})
         if before is not None:
@@ -183,7 +195,8 @@ def require_free(desk: Desk, books: Books, kind: str, address: str) -> None:
     taken = books.account_at(email=address) if kind == "email" else books.account_at(mobile=address)
     if taken is not None:
         raise Conflict(
-            f"the {kind} belongs to an account: log in with it, or ask for a new password", code="address_taken"
+            f"the {kind} belongs to an account: log in with it, or ask for a new password",
+            code="address_taken",
         )
     key = address_hash(desk.address_secret, kind, address)
     on = desk.today()
@@ -200,8 +213,8 @@ def require_free(desk: Desk, books: Books, kind: str, address: str) -> None:
 def _normal(email: str | None, mobile: str | None, least: int = 1) -> tuple[str | None, str | None]:
     with refusals():
         pair = (
-            None if email is None else normal_email(email),
-            None if mobile is None else normal_mobile(mobile),
+            None if email is None else normalise_email(email),
+            None if mobile is None else normalise_mobile(mobile),
         )
     if sum(address is not None for address in pair) < least:
         raise Unprocessable("an account needs an e-mail address or a mobile number", code="no_address")
@@ -220,9 +233,7 @@ def _require_current(books: Books, version: int) -> None:
 def _new_account(books: Books, account: int) -> AccountRow:
     row = account_of(books, Actor("owner", account), account)
     if row.state is not AccountState.NEW:
-        raise Conflict(
-            "it is activated: log in", subject=f"account {account}", code="already_activated"
-        )
+        raise Conflict("it is active; log in", subject=f"account {account}", code="already_activated")
     return row
 
 
@@ -240,11 +251,15 @@ def _require_may_change(actor: Actor, row: AccountRow) -> None:
     require_not_closing(row)
 
 
+def _with_address(row: AccountRow, kind: str, address: str | None) -> AccountRow:
+    return replace(row, email=address) if kind == "email" else replace(row, mobile=address)
+
+
 def _remove(desk: Desk, books: Books, actor: Actor, row: AccountRow, kind: str) -> AccountRow:
     before = getattr(row, kind)
     if before is None:
         return row
-    row = replace(row, **{kind: None})
+    row = _with_address(row, kind, None)
     if not addresses_of(row):
         raise Unprocessable("it is the only address of the account; add another one first", code="no_address")
     books.put_account(row)

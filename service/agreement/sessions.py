@@ -11,11 +11,11 @@ from base64 import urlsafe_b64encode
 from dataclasses import replace
 from hashlib import blake2b, sha256
 
-from retention.addresses import normal_email, normal_mobile
+from retention.addresses import normalise_email, normalise_mobile
 from service.agreement.codes import send_code, use_code
 from service.agreement.desk import SYSTEM, Actor, Desk, account_of
 from service.agreement.errors import Forbidden, Unauthorized, Unprocessable
-from service.agreement.limits import count_attempt, forgive, log_ins, log_ins_of_client
+from service.agreement.limits import count_failure, forgive, log_ins, log_ins_of_client
 from service.agreement.outbox import addresses_of, queue
 from service.agreement.passwords import hashed, outdated, verified
 from service.agreement.versions import accept_current
@@ -56,9 +56,7 @@ def log_in(desk: Desk, login: str, password: str, client: str) -> tuple[str, Ses
         refused = _not_let_in(now)
         if refused is not None:
             return refused
-        books.put_account(
-            replace(now, used_on=desk.today(), password_hash=new_hash or now.password_hash)
-        )
+        books.put_account(replace(now, used_on=desk.today(), password_hash=new_hash or now.password_hash))
         accept_current(desk, books, row.account, "deemed")
         lasts_ms = round(desk.settings.session_h * 3_600_000)
         session = SessionRow(_token_hash(token), row.account, now_ms, now_ms + lasts_ms)
@@ -102,9 +100,7 @@ def log_out(desk: Desk, token: str) -> None:
         raise Unauthorized("the session has ended already", code="session_ended")
 
 
-def change_password(
-    desk: Desk, actor: Actor, account: int, old: str, new: str, client: str
-) -> None:
+def change_password(desk: Desk, actor: Actor, account: int, old: str, new: str, client: str) -> None:
     """Replace the password, known by the one before. All sessions end.
 
     Raises:
@@ -136,12 +132,12 @@ def request_reset(desk: Desk, login: str, client: str) -> None:
 
     def work(books: Books) -> CallerError | None:
         row = _find(books, login)
-        key = _subject(desk, row and row.account, login)
+        key = _subject(desk, row, login)
         for subject, limit in (
             (f"reset:{key}", log_ins(desk)),
             (f"reset:client:{client}", log_ins_of_client(desk)),
         ):
-            refused = count_attempt(desk, books, subject, limit)
+            refused = count_failure(desk, books, subject, limit)
             if refused is not None:
                 return refused
         if row is not None and row.suspended_ms is None:
@@ -159,7 +155,7 @@ def reset_password(desk: Desk, login: str, code: str, password: str, client: str
         Unprocessable: `wrong_code`, also when there is no such account; `bad_password`; TooMany: `slow_down`.
     """
     subject = f"reset-code:client:{client}"
-    desk.write(lambda books: count_attempt(desk, books, subject, log_ins_of_client(desk)))
+    desk.write(lambda books: count_failure(desk, books, subject, log_ins_of_client(desk)))
     new_hash = hashed(desk, password)
 
     def work(books: Books) -> CallerError | None:
@@ -211,12 +207,12 @@ def _prove(desk: Desk, login: str, password: str, client: str) -> tuple[AccountR
 
     def work(books: Books) -> tuple[AccountRow | None] | CallerError:
         row = _find(books, login)
-        key = _subject(desk, row and row.account, login)
+        key = _subject(desk, row, login)
         for subject, limit in (
             (f"login:{key}", log_ins(desk)),
             (f"login:client:{client}", log_ins_of_client(desk)),
         ):
-            refused = count_attempt(desk, books, subject, limit)
+            refused = count_failure(desk, books, subject, limit)
             if refused is not None:
                 return refused
         return (row,)
@@ -246,9 +242,7 @@ def _find(books: Books, login: str) -> AccountRow | None:
         except NotFound:
             return None
     for address in _normals(login):
-        row = row or (
-            books.account_at(email=address) if "@" in address else books.account_at(mobile=address)
-        )
+        row = row or (books.account_at(email=address) if "@" in address else books.account_at(mobile=address))
     if row is None or row.account == OPERATOR_ACCOUNT or row.state is AccountState.CANCELLED:
         return None
     return row
@@ -259,15 +253,15 @@ def _normals(login: str) -> list[str]:
     if len(login) > MAX_LOGIN_CHARS:
         return []
     try:
-        return [normal_email(login) if "@" in login else normal_mobile(login)]
+        return [normalise_email(login) if "@" in login else normalise_mobile(login)]
     except CallerError:
         return []
 
 
-def _subject(desk: Desk, account: int | None, login: str) -> str:
+def _subject(desk: Desk, row: AccountRow | None, login: str) -> str:
     """Whose attempts are counted: for a login that nobody has just as for one that somebody has, else it would show."""
-    if account is not None:
-        return f"account:{account}"
+    if row is not None:
+        return f"account:{row.account}"
     text = (_normals(login) or [login])[0].encode("utf-8", "replace")
     return f"unknown:{blake2b(text, key=desk.address_secret, digest_size=16).hexdigest()}"
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from retention.accounts import dormant_before_day
+from retention.accounts import resume as resumed
+from retention.accounts import suspend as suspended
+from retention.history import account_facts
 from service.agreement.desk import Actor, Desk, account_of
-from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.outbox import queue
 from service.agreement.texts import one_line
-from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books
+from storage.books import AccountRow, Books
 from storage.days import to_date
 
 PAGE_ACCOUNTS = 100
@@ -44,22 +47,18 @@ def resume(desk: Desk, actor: Actor, account: int, why: str) -> AccountRow:
     why = one_line(why, "the reason")
 
     def work(books: Books) -> AccountRow:
-        row = _changeable(books, actor, account)
-        if row.suspended_ms is None:
-            raise Conflict("it is not suspended", subject=f"account {account}", code="not_suspended")
         # Used again from today on, else a dormant account would be suspended again tomorrow.
-        row = replace(row, suspended_ms=None, suspend_reason="", used_on=desk.today())
+        row = replace(resumed(account_of(books, actor, account)), used_on=desk.today())
         books.put_account(row)
-        desk.record(books, actor, account, "resumed", why=why)
+        desk.record(books, actor, account, "resumed", why=why, facts=account_facts(row))
         queue(desk, books, row, "resumed", "Your account can be used again", f"Account {account}: {why}")
         return row
 
     return desk.change(work)
 
 
-def dormant(desk: Desk, actor: Actor, *, after: int = 0, limit: int = 100) -> list[Dormant]:
+def dormant(desk: Desk, *, after: int = 0, limit: int = 100) -> list[Dormant]:
     """Accounts without log-in, upload or playback for more than `dormant_days` (6.1.2), numbered above `after`."""
-    actor.require_operator()
     with desk.reading() as books:
         rows = books.unused_accounts(before_day=_unused_before(desk), after=after, limit=limit)
         return [
@@ -78,14 +77,14 @@ def suspend_dormant(desk: Desk, actor: Actor) -> list[int]:
     actor.require_operator()
     return [
         found.account
-        for found in _all_dormant(desk, actor)
+        for found in _all_dormant(desk)
         if not found.suspended and _suspend_if_dormant(desk, actor, found.account)
     ]
 
 
-def _all_dormant(desk: Desk, actor: Actor) -> Iterator[Dormant]:
+def _all_dormant(desk: Desk) -> Iterator[Dormant]:
     after = 0
-    while page := dormant(desk, actor, after=after, limit=PAGE_ACCOUNTS):
+    while page := dormant(desk, after=after, limit=PAGE_ACCOUNTS):
         yield from page
         after = page[-1].account
 
@@ -106,28 +105,16 @@ def _suspend_if_dormant(desk: Desk, actor: Actor, account: int) -> bool:
 
 def _unused_before(desk: Desk) -> int:
     """Used last before this day is unused for more than `dormant_days`."""
-    return desk.today() - desk.settings.dormant_days
+    return dormant_before_day(desk.today(), desk.settings.dormant_days)
 
 
 def _suspend(desk: Desk, books: Books, actor: Actor, account: int, why: str) -> AccountRow:
-    row = _changeable(books, actor, account)
-    if row.suspended_ms is not None:
-        raise Conflict("it is suspended", subject=f"account {account}", code="already_suspended")
-    row = replace(row, suspended_ms=desk.now_ms(), suspend_reason=why)
+    row = suspended(account_of(books, actor, account), now_ms=desk.now_ms(), why=why)
     books.put_account(row)
-    desk.record(books, actor, account, "suspended", why=why)
+    desk.record(books, actor, account, "suspended", why=why, facts=account_facts(row))
     body = (
         f"Account {account} was suspended: {why}. Until this is lifted, its devices can't record and nothing can be"
         " played back; nothing is erased by it. Ask the operator."
     )
     queue(desk, books, row, "suspended", "Your account was suspended", body)
-    return row
-
-
-def _changeable(books: Books, actor: Actor, account: int) -> AccountRow:
-    if account == OPERATOR_ACCOUNT:
-        raise Unprocessable("this is the operators' own account", code="operator_account")
-    row = account_of(books, actor, account)
-    if row.state is AccountState.CANCELLED:
-        raise Conflict("it was cancelled", subject=f"account {account}", code="account_cancelled")
     return row
