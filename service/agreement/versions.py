@@ -11,6 +11,7 @@ from importlib.resources import files
 from service.agreement.desk import Actor, Desk
 from service.agreement.errors import Unprocessable
 from storage.books import AcceptanceRow, AgreementRow, Books
+from storage.catalog import Catalog
 from storage.errors import NotFound
 
 MAX_AGREEMENT_CHARS = 1_000_000
@@ -42,23 +43,22 @@ def current(desk: Desk, version: int | None = None) -> AgreementRow:
         return books.agreement(version)
 
 
-def ensure(desk: Desk) -> None:
+def ensure(catalog: Catalog, *, now_ms: int) -> None:
     """Publish the shipped text where no version is: in a new data folder, or one from before there were any."""
-    with desk.reading() as books:
-        try:
-            books.agreement()
-        except NotFound:
-            pass
-        else:
+    with catalog.books() as books:
+        if _is_published(books):
             return
+    with catalog.books(write=True) as books:
+        if not _is_published(books):  # another process may have been faster
+            books.publish_agreement(shipped(), now_ms=now_ms)
 
-    def first(books: Books) -> None:
-        try:
-            books.agreement()
-        except NotFound:
-            books.publish_agreement(shipped(), now_ms=desk.now_ms())
 
-    desk.write(first)
+def _is_published(books: Books) -> bool:
+    try:
+        books.agreement()
+    except NotFound:
+        return False
+    return True
 
 
 def accept_current(desk: Desk, books: Books, account: int, how: str) -> int:
