@@ -2,7 +2,7 @@
 payments that a crash left pending, drops what is stale, and tells the catalog which devices were played back.
 
 Each chore has a task of its own, so that one which fails or takes long (a mail server that does not answer) keeps none
-of the others from their turn. All of them may run in several processes at once, and beside the commands that do the same.
+of the others from their turn. All of them may run in several processes at once, and beside commands that do the same.
 """
 
 from __future__ import annotations
@@ -16,12 +16,9 @@ import trio
 from service.agreement import closing, notices, settling
 from service.agreement.desk import Desk
 from service.agreement.senders import Senders
+from service.agreement.tidying import tidy
 from service.api.used import Used
 from storage.errors import ClipkeepError
-
-STALE_MS = 7 * 86_400_000
-"""How long sessions and codes that ended, attempts, and answers under idempotency keys are kept: a client that repeats
-a request after a week has forgotten it itself."""
 
 _log = structlog.get_logger("housekeeping")
 
@@ -45,20 +42,9 @@ def chores(desk: Desk, senders: Senders, used: Used, *, every_s: float) -> list[
         Chore("notices", every_s, lambda: _counts(notices.deliver_due(desk, senders))),
         Chore("closings", every_s, lambda: {"closed": closing.settle(desk)}),
         Chore("payments", every_s, lambda: dict(settling.settle_pending(desk))),
-        Chore("stale", every_s, lambda: drop_stale(desk)),
+        Chore("stale", every_s, lambda: {"rows": tidy(desk)}),
         Chore("used", every_s, lambda: {"devices": used.tell(tell)}),
     ]
-
-
-def drop_stale(desk: Desk) -> dict[str, int]:
-    """Forget what is over, and the hashes of addresses that may be used again (agreement 6.5.2)."""
-    before_ms = desk.now_ms() - STALE_MS
-    return desk.write(
-        lambda books: {
-            "rows": books.drop_stale(before_ms=before_ms),
-            "reserved": books.drop_reserved(before_day=desk.today()),
-        }
-    )
 
 
 async def keep_house(tasks: Sequence[Chore]) -> None:

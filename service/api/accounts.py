@@ -61,13 +61,11 @@ class Accounts:
     ) -> AccountView:
         """Bind a new address, with the code that was sent to it."""
         row = await self._calls.run(
-            registration.confirm_address, self._desk, actor, account, kind, asked.code
+            registration.confirm_address, self._desk, account, kind, asked.code, actor=actor
         )
         return AccountView.of(row)
 
-    async def password(
-        self, account: Account, actor: Caller, client: Client, asked: NewPassword
-    ) -> Response:
+    async def password(self, account: Account, actor: Caller, client: Client, asked: NewPassword) -> Response:
         """Set a new password. All log-ins of the account end, this one too."""
         await self._calls.hash(
             sessions.change_password, self._desk, actor, account, asked.old, asked.new, client

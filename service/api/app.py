@@ -30,9 +30,9 @@ DESCRIPTION = """\
 Times are Unix milliseconds; days are UTC, and a plan's last day ends at 00:00 UTC of the next one. Amounts of money are
 whole minor units (cents) of a currency.
 
-Owners log in with `POST /v1/sessions`; operators get a token from `clipkeep operator-token`; tokens to watch one device
-come from `POST /v1/devices/{n}/viewer-tokens` or `clipkeep viewer-token`. What belongs to somebody else is answered like
-what does not exist. A refusal is `application/problem+json`, with a stable code as `error`.
+Owners log in with `POST /v1/sessions`; operators get a token from `clipkeep operator-token`; tokens to watch one
+device come from `POST /v1/devices/{n}/viewer-tokens` or `clipkeep viewer-token`. What belongs to somebody else is
+answered like what does not exist. A refusal is `application/problem+json`, with a stable code as `error`.
 """
 
 PARTS = (

@@ -61,8 +61,8 @@ class Closings:
         return await self._view(actor, account)
 
     async def approve(self, account: Account, operator: Operator) -> AccountView:
-        """Approve a request, unless something stands in its way by now. The cancellation takes effect when the notice has
-        reached every address of the account (6.4). For operators."""
+        """Approve a request, unless something stands in its way by now. The cancellation takes effect when the notice
+        has reached every address of the account (6.4). For operators."""
         return AccountView.of(await self._run(closing.approve, self._desk, operator, account))
 
     async def reject(self, account: Account, operator: Operator, asked: WithReason) -> AccountView:
@@ -83,9 +83,7 @@ class Closings:
     async def block(self, account: Account, operator: Operator, asked: BlockAsked) -> Block:
         """Keep an account from being cancelled, for a dispute, a balance and the like (6.2, 6.3). For operators."""
         kind = BlockKind(asked.kind)
-        return Block.of(
-            await self._run(closing.add_block, self._desk, operator, account, kind, asked.detail)
-        )
+        return Block.of(await self._run(closing.add_block, self._desk, operator, account, kind, asked.detail))
 
     async def unblock(self, account: Account, block: BlockNumber, operator: Operator) -> Block:
         """Lift a block. For operators."""
@@ -97,6 +95,4 @@ class Closings:
         return closing.lift_block(self._desk, operator, block)
 
     async def _view(self, actor: Actor, account: int) -> ClosingView:
-        return ClosingView.of(
-            account, await self._run(closing.progress, self._desk, actor, account)
-        )
+        return ClosingView.of(account, await self._run(closing.progress, self._desk, actor, account))

@@ -37,7 +37,14 @@ class Devices:
         add(router, "GET", device, self.show, refuses=(401, 403, 404))
         add(router, "GET", f"{device}/token", self.token, refuses=(401, 403, 404))
         add(router, "POST", f"{device}/token", self.new_token, refuses=(401, 403, 404, 422))
-        add(router, "POST", f"{device}/viewer-tokens", self.viewer_token, refuses=(401, 403, 404, 422), status=201)
+        add(
+            router,
+            "POST",
+            f"{device}/viewer-tokens",
+            self.viewer_token,
+            refuses=(401, 403, 404, 422),
+            status=201,
+        )
         add(router, "POST", f"{device}/termination", self.terminate, refuses=(401, 403, 404, 409, 422))
         return router
 

@@ -29,10 +29,14 @@ WATCHING_DAYS = 2
 changes once a day, so that the numbering of a live playlist, which hangs on it, stays the same over reloads."""
 
 _account_bearer = HTTPBearer(
-    auto_error=False, scheme_name="Account", description="a token of an owner (`POST /v1/sessions`) or operator"
+    auto_error=False,
+    scheme_name="Account",
+    description="a token of an owner (`POST /v1/sessions`) or operator",
 )
 _device_bearer = HTTPBearer(
-    auto_error=False, scheme_name="HTTPBearer", description="a viewer token of the device, or an account's token"
+    auto_error=False,
+    scheme_name="HTTPBearer",
+    description="a viewer token of the device, or an account's token",
 )
 _query = APIKeyQuery(name="token", auto_error=False, description="a viewer token, for players")
 

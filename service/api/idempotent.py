@@ -42,9 +42,7 @@ class Once:
         """The payment reference of what it asks: the same when it is sent again."""
         return reference_for(actor.account, self.key, what)
 
-    async def answer(
-        self, actor: Actor, work: Callable[[], BaseModel], status: int = 201
-    ) -> Response:
+    async def answer(self, actor: Actor, work: Callable[[], BaseModel], status: int = 201) -> Response:
         """Do `work` in a thread unless it was done, and answer with its model.
 
         A refusal is not kept: what stood in the way may be gone, and what money did is kept by its reference.
@@ -66,7 +64,12 @@ class Once:
 async def idempotent(request: Request, key: Key) -> Once:
     """All that makes a request what it is: method, address, body."""
     digest = sha256()
-    for part in (request.method.encode(), request.url.path.encode(), request.url.query.encode(), await request.body()):
+    for part in (
+        request.method.encode(),
+        request.url.path.encode(),
+        request.url.query.encode(),
+        await request.body(),
+    ):
         digest.update(len(part).to_bytes(8, "big") + part)
     return Once(api_of(request), key, digest.digest())
 

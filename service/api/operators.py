@@ -23,7 +23,10 @@ State = Annotated[Literal["new", "active", "cancelled"] | None, Query(descriptio
 Delivery = Annotated[Literal["queued", "delivered", "failed"] | None, Query(description="only those")]
 OfAccount = Annotated[int | None, Query(ge=1, le=MAX_ROW, description="only of this account")]
 Reason = Annotated[
-    str, Query(min_length=1, max_length=MAX_REASON_CHARS, description="kept in the history, and told to the owner")
+    str,
+    Query(
+        min_length=1, max_length=MAX_REASON_CHARS, description="kept in the history, and told to the owner"
+    ),
 ]
 
 
@@ -58,9 +61,7 @@ class Operators:
 
     async def suspend(self, account: Account, operator: Operator, asked: WithReason) -> AccountView:
         """Suspend an account: no log-in, upload or playback from now on; nothing is erased by it (3.3, 6.1)."""
-        return AccountView.of(
-            await self._run(standing.suspend, self._desk, operator, account, asked.reason)
-        )
+        return AccountView.of(await self._run(standing.suspend, self._desk, operator, account, asked.reason))
 
     async def resume(self, account: Account, operator: Operator, reason: Reason) -> AccountView:
         """Lift a suspension."""

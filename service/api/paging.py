@@ -19,9 +19,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-def page_of(
-    found: Sequence[R], limit: int, number: Callable[[R], int], view: Callable[[R], T]
-) -> Page[T]:
+def page_of(found: Sequence[R], limit: int, number: Callable[[R], int], view: Callable[[R], T]) -> Page[T]:
     """A page of rows in order of number, of which one more than `limit` was asked for: so that `next` is never a
     page without anything in it."""
     rows = found[:limit]

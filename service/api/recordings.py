@@ -10,7 +10,6 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from service.agreement import recordings
 from service.agreement.texts import MAX_REASON_CHARS
-
 from service.api.asking import (
     CaptureMs,
     Encodings,
@@ -39,7 +38,6 @@ from service.api.routing import Answers, add, content
 from service.api.services import Api
 from service.playback import MAX_TIME_MS, Viewer
 
-
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
 
 
@@ -62,7 +60,9 @@ class Recordings:
         video: Answers = {status: content("video/mp2t", "video/mp4") for status in (200, 206)}
         get(f"{device}/recordings", self.recordings, {200: {"model": Listing}})
         refused = (401, 403, 404, 422)
-        add(router, "DELETE", f"{device}/recordings", self.delete, refuses=refused, response_class=PrivateJSON)
+        add(
+            router, "DELETE", f"{device}/recordings", self.delete, refuses=refused, response_class=PrivateJSON
+        )
         get(f"{device}/playlist.m3u8", self.playlist, {200: content(PLAYLIST_TYPE)})
         get(f"{device}/chunks/{{capture_ms}}.ts", self.chunk, video, 410, 416, name="chunk_ts")
         get(f"{device}/chunks/{{capture_ms}}", self.chunk, video, 410, 416)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from service.agreement import registration, sessions
@@ -24,10 +26,11 @@ class Registrations:
         router = APIRouter(tags=["registration"], default_response_class=PrivateJSON)
         account = "/v1/accounts/{account}"
         add(router, "POST", "/v1/accounts", self.register, refuses=(409, 422, 429), status=201)
-        add(router, "POST", f"{account}/activation", self.activate, refuses=(404, 409, 422, 429))
-        add(router, "POST", f"{account}/activation-code", self.resend, refuses=(404, 409, 422, 429), status=202)
-        add(router, "POST", "/v1/password-resets", self.request_reset, refuses=(422, 429), status=202)
-        add(router, "PUT", "/v1/password-resets", self.reset, refuses=(401, 403, 422, 429), status=204)
+        sent: dict[str, Any] = {"status": 202, "response_class": Response}
+        add(router, "POST", f"{account}/activation", self.activate, refuses=(404, 409, 422))
+        add(router, "POST", f"{account}/activation-code", self.resend, refuses=(404, 409, 429), **sent)
+        add(router, "POST", "/v1/password-resets", self.request_reset, refuses=(429,), **sent)
+        add(router, "PUT", "/v1/password-resets", self.reset, refuses=(422, 429), status=204)
         return router
 
     async def register(self, asked: Registration, client: Client, response: Response) -> AccountView:

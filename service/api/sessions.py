@@ -28,11 +28,9 @@ class Sessions:
         return router
 
     async def log_in(self, asked: LogIn, client: Client) -> Session:
-        """Log in with an account number, an e-mail address or a mobile number. Repeated failures slow down, and lock for a
-        while, per account and per client."""
-        token, row = await self._calls.hash(
-            sessions.log_in, self._desk, asked.login, asked.password, client
-        )
+        """Log in with an account number, an e-mail address or a mobile number. Repeated failures slow down, and lock
+        for a while, per account and per client."""
+        token, row = await self._calls.hash(sessions.log_in, self._desk, asked.login, asked.password, client)
         return Session(account=row.account, token=token, expires_ms=row.expires_ms)
 
     async def log_out(self, actor: Caller, token: Annotated[str, Depends(token)]) -> Response:

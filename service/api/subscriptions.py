@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from retention.money import Money as Amount
 from retention.plans import PlanKind
 from service.agreement import cancelling, devices, purchases
+from service.agreement.errors import refusals
 from service.api.door import Caller, Device, Operator
 from service.api.idempotent import OnceOnly
 from service.api.models.base import MAX_ROW, AskedMoney
@@ -121,7 +123,7 @@ class Subscriptions:
                     n,
                     PlanKind(asked.plan),
                     retention_days=asked.retention_days,
-                    starts_on=None if asked.starts_on is None else parse_date(asked.starts_on, field="starts_on"),
+                    starts_on=_date(asked.starts_on),
                 )
             ),
         )
@@ -137,9 +139,7 @@ class Subscriptions:
         """Cancel a subscription (8.1). Access goes on through its last day."""
         return await once.answer(
             actor,
-            lambda: CancelledView.of(
-                cancelling.cancel(self._desk, actor, subscription, why=asked.reason)
-            ),
+            lambda: CancelledView.of(cancelling.cancel(self._desk, actor, subscription, why=asked.reason)),
         )
 
     async def credit(
@@ -171,3 +171,9 @@ def _started(found: purchases.Started) -> Started:
 
 def _amount(asked: AskedMoney) -> Amount:
     return Amount(asked.minor, asked.currency)
+
+
+def _date(text: str | None) -> date | None:
+    """Raises Unprocessable `bad_date`."""
+    with refusals():
+        return None if text is None else parse_date(text, field="starts_on")

@@ -17,11 +17,14 @@ MAX_CODE_CHARS = 64
 Name = Annotated[str, Field(max_length=MAX_NAME_CHARS)]
 Email = Annotated[str, Field(min_length=3, max_length=MAX_ADDRESS_CHARS, examples=["owner@example.com"])]
 Mobile = Annotated[str, Field(min_length=5, max_length=40, description="E.164", examples=["+4915112345678"])]
-Password = Annotated[str, Field(min_length=1, max_length=MAX_PASSWORD_CHARS, json_schema_extra={"format": "password"})]
+Password = Annotated[
+    str, Field(min_length=1, max_length=MAX_PASSWORD_CHARS, json_schema_extra={"format": "password"})
+]
 Code = Annotated[str, Field(min_length=1, max_length=MAX_CODE_CHARS, description="from the notice")]
 Why = Annotated[str, Field(min_length=1, max_length=MAX_REASON_CHARS, description="kept in the history")]
 Login = Annotated[
-    str, Field(min_length=1, max_length=MAX_ADDRESS_CHARS, description="account number, e-mail or mobile number")
+    str,
+    Field(min_length=1, max_length=MAX_ADDRESS_CHARS, description="account number, e-mail or mobile number"),
 ]
 Version = Annotated[int, Field(ge=1, le=MAX_ROW, description="of the agreement")]
 

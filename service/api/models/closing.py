@@ -23,7 +23,7 @@ class ClosingView(BaseModel):
     closing: Closing
     reasons: list[Reason]
     undelivered: Annotated[
-        list[Literal["email", "mobile"]], Field(description="addresses that the notice has not reached yet (6.4)")
+        list[str], Field(description="addresses that the notice has not reached yet (6.4)")
     ]
 
     @classmethod
@@ -36,7 +36,9 @@ class ClosingView(BaseModel):
                 reason=progress.reason,
                 by=progress.by,
             ),
-            reasons=[Reason(**fields_of(reason, "code", "detail", "what_to_do")) for reason in progress.blocks],
+            reasons=[
+                Reason(**fields_of(reason, "code", "detail", "what_to_do")) for reason in progress.blocks
+            ],
             undelivered=[notice.channel for notice in progress.waits_for],
         )
 
@@ -63,4 +65,6 @@ class Block(BaseModel):
 
     @classmethod
     def of(cls, row: BlockRow) -> Self:
-        return cls(block=row.block_id, **fields_of(row, "account", "kind", "detail", "who", "at_ms", "lifted_ms"))
+        return cls(
+            block=row.block_id, **fields_of(row, "account", "kind", "detail", "who", "at_ms", "lifted_ms")
+        )

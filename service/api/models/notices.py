@@ -18,7 +18,11 @@ class AnnouncementAsked(Asked):
     body: Annotated[str, Field(min_length=1, max_length=MAX_BODY_CHARS)]
     reference: Annotated[
         str | None,
-        Field(min_length=1, max_length=64, description="what makes it the same one; default: today's date and the text"),
+        Field(
+            min_length=1,
+            max_length=64,
+            description="what makes it the same one; default: today's date and the text",
+        ),
     ] = None
 
 
@@ -44,4 +48,6 @@ class Notice(BaseModel):
     @classmethod
     def of(cls, row: NoticeRow) -> Self:
         same = ("account", "channel", "address", "purpose", "subject", "state", "attempts")
-        return cls(notice=row.notice_id, **fields_of(row, *same, "created_ms", "next_ms", "settled_ms", "error"))
+        return cls(
+            notice=row.notice_id, **fields_of(row, *same, "created_ms", "next_ms", "settled_ms", "error")
+        )

@@ -22,9 +22,16 @@ Kind = Literal["trial", "monthly", "annual"]
 PaidKind = Literal["monthly", "annual"]
 RetentionDays = Annotated[int, Field(ge=1, le=255, description="days for which recordings are kept")]
 Method = Annotated[
-    str, Field(min_length=1, max_length=200, description="the payment gateway's name for what is charged; no card number")
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="the payment gateway's name for what is charged; no card number",
+    ),
 ]
-DeniedFrom = Annotated[int | None, Field(description="Unix ms, 00:00 UTC after the last day: access ends then")]
+DeniedFrom = Annotated[
+    int | None, Field(description="Unix ms, 00:00 UTC after the last day: access ends then")
+]
 
 
 class Purchase(Asked):
@@ -41,7 +48,9 @@ class Grant(Asked):
 
     plan: Kind
     retention_days: RetentionDays | None = None
-    starts_on: Annotated[str | None, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="UTC date; default today")] = None
+    starts_on: Annotated[
+        str | None, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="UTC date; default today")
+    ] = None
 
 
 class CancellationAsked(Asked):
@@ -122,7 +131,9 @@ class PurchaseQuote(BaseModel):
     fee: Money
     starts_on: Day
     last_day: Annotated[str, Field(description="UTC date, the last that the fee pays for")]
-    denied_from_ms: Annotated[int, Field(description="Unix ms, 00:00 UTC after it: access ends then unless it renews")]
+    denied_from_ms: Annotated[
+        int, Field(description="Unix ms, 00:00 UTC after it: access ends then unless it renews")
+    ]
     renews: bool
     retention_days: int
     notes: list[Remark]
@@ -144,7 +155,9 @@ class OutcomeView(BaseModel):
     """How a subscription goes on."""
 
     last_day: Annotated[str | None, Field(description="UTC date; null: it gets no day, or has no end")]
-    denied_from_ms: Annotated[int | None, Field(description="Unix ms; null where another plan follows at once")]
+    denied_from_ms: Annotated[
+        int | None, Field(description="Unix ms; null where another plan follows at once")
+    ]
     renews: bool
     refund: Money
 
@@ -209,15 +222,15 @@ def iso(day: date | None) -> str | None:
     return None if day is None else day.isoformat()
 
 
-
-
 class CancelledView(BaseModel):
     """A subscription that was cancelled, and what is given back."""
 
     subscription: SubscriptionView
     kind: CancelKind
     last_day: Annotated[str | None, Field(description="UTC date; null: it gets no day")]
-    denied_from_ms: Annotated[int | None, Field(description="Unix ms; null where another plan follows at once")]
+    denied_from_ms: Annotated[
+        int | None, Field(description="Unix ms; null where another plan follows at once")
+    ]
     refund: Money
     refunds: Annotated[list[Payment], Field(description="the payments that give it back")]
     notes: list[Remark]
