@@ -135,8 +135,8 @@ def create_folder(
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
             KeyStore.create(folder.keys).close()
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
-            undo.callback(_remove_catalog, folder.catalog)
             with closing(SqliteCatalog.create(folder.catalog)) as catalog:
+                undo.callback(_remove_catalog, folder.catalog)
                 versions.ensure(catalog, now_ms=SystemClock().now_ms())
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)

@@ -7,8 +7,8 @@ from storage.books import Books
 from storage.days import MS_PER_DAY
 
 STALE_DAYS = 7
-"""How long ended sessions and codes, counted attempts and answers to idempotency keys stay: nobody repeats a request, or
-waits out a pause, for longer."""
+"""How long ended sessions and codes, counted attempts and answers to idempotency keys stay: nobody repeats a request,
+or waits out a pause, for longer."""
 
 
 def tidy(desk: Desk) -> int:
