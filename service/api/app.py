@@ -82,7 +82,7 @@ def create_app(services: ApiServices) -> FastAPI:
     for router in routers:
         app.include_router(router)
     app.state.methods = Methods(routers)
-    app.add_middleware(StrictBodies)
+    app.add_middleware(StrictBodies, wait_s=services.body_wait_s)
     answer_errors(app)
     describe(app)
     return app

@@ -20,8 +20,6 @@ from storage.errors import CallerError
 
 MAX_BODY_BYTES = 64 * 1024
 """An announcement is the longest that anybody has to say."""
-BODY_WAIT_S = 20.0
-"""For a whole body: 64 KiB at 26 kbit/s."""
 _WITHOUT = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods whose bodies nobody reads."""
 
@@ -39,11 +37,14 @@ class Gone(Exception):
 
 
 class StrictBodies:
-    """ASGI middleware: what it lets through is well-formed, and its body is in memory."""
+    """ASGI middleware: what it lets through is well-formed, and its body is in memory.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int = MAX_BODY_BYTES, wait_s: float = BODY_WAIT_S) -> None:
+    Args:
+        wait_s: for a whole body.
+    """
+
+    def __init__(self, app: ASGIApp, *, wait_s: float) -> None:
         self._app = app
-        self._max_bytes = max_bytes
         self._wait_s = wait_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,8 +68,8 @@ class StrictBodies:
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         announced = headers.get("content-length", "0")
         # The server has checked that it is a number; its digits say enough of one that is too long to read.
-        if len(announced.lstrip("0")) > 9 or int(announced) > self._max_bytes:
-            raise self._too_large()
+        if len(announced.lstrip("0")) > 9 or int(announced) > MAX_BODY_BYTES:
+            raise _too_large()
         body = bytearray()
         with trio.move_on_after(self._wait_s) as patience:
             more = True
@@ -78,14 +79,15 @@ class StrictBodies:
                     raise Gone
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
-                if len(body) > self._max_bytes:
-                    raise self._too_large()
+                if len(body) > MAX_BODY_BYTES:
+                    raise _too_large()
         if patience.cancelled_caught:
             raise BadBody(408, "too_slow", f"a body has to arrive within {self._wait_s:g} s")
         return bytes(body)
 
-    def _too_large(self) -> BadBody:
-        return BadBody(413, "too_large", f"a body has at most {self._max_bytes} bytes")
+
+def _too_large() -> BadBody:
+    return BadBody(413, "too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
 
 
 def check_address(path: bytes, query: bytes) -> None:

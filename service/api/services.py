@@ -27,6 +27,8 @@ class ApiServices(PlaybackServices):
     """From un-indexing an object that a deletion has emptied to deleting it."""
     used: Used
     """Notes which devices are played back. Whoever made it tells the catalog."""
+    body_wait_s: float = 20.0
+    """For a whole body to arrive: the longest one at 26 kbit/s."""
     desk_threads: int = 4
     """Requests about accounts worked on at once: as many as the catalog keeps connections."""
     desk_waiting: int = 64
