@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
+from storage.books import OPERATOR_ACCOUNT
 from storage.errors import CallerError, CatalogCorrupt
 from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import Database
+from storage.sqlite.sealing import NOBODY, add_key, seal
+from storage.sqlite.statements import statements
 
 SCHEMA_VERSION = 3
-OUTDATED_VERSION = 2
-"""What `storage.sqlite.migrations` can bring up to date."""
 REVISION = "0002"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
+OUTDATED = {2: "0001"}
+"""Schema versions of earlier releases, and the revisions that they are."""
+OPERATOR_NAME = "the built-in operator account"
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -23,28 +27,29 @@ INSERT INTO meta VALUES ('closed_through', 0);
 CREATE TABLE accounts (
     account INTEGER PRIMARY KEY,  -- rows stay when accounts end, so no number is given twice
     kind TEXT NOT NULL,
-    name TEXT NOT NULL,
     created_ms INTEGER NOT NULL,
     state TEXT NOT NULL DEFAULT 'new',
-    email TEXT,
-    mobile TEXT,
-    password_hash TEXT NOT NULL DEFAULT '',
+    name BLOB NOT NULL DEFAULT x'',  -- BLOBs are sealed with the account's key: `storage.sqlite.sealing`
+    email BLOB,
+    email_bucket INTEGER,
+    mobile BLOB,
+    mobile_bucket INTEGER,
+    password_hash BLOB NOT NULL DEFAULT x'',
     activated_ms INTEGER,
     suspended_ms INTEGER,
-    suspend_reason TEXT NOT NULL DEFAULT '',
+    suspend_reason BLOB NOT NULL DEFAULT x'',
     trial_ms INTEGER,
     used_on INTEGER NOT NULL DEFAULT 0,
     closing TEXT NOT NULL DEFAULT 'none',
     closing_ms INTEGER,
-    closing_reason TEXT NOT NULL DEFAULT '',
+    closing_reason BLOB NOT NULL DEFAULT x'',
     closing_by TEXT NOT NULL DEFAULT '',
     cancelled_on INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX accounts_email ON accounts (email) WHERE email IS NOT NULL;
-CREATE UNIQUE INDEX accounts_mobile ON accounts (mobile) WHERE mobile IS NOT NULL;
+CREATE INDEX accounts_by_email ON accounts (email_bucket) WHERE email_bucket IS NOT NULL;
+CREATE INDEX accounts_by_mobile ON accounts (mobile_bucket) WHERE mobile_bucket IS NOT NULL;
 CREATE INDEX accounts_closing ON accounts (account) WHERE closing = 'approved';
-INSERT INTO accounts (account, kind, name, created_ms, state, activated_ms)
-VALUES (1, 'operator', 'the built-in operator account', 0, 'active', 0);
+INSERT INTO accounts (account, kind, created_ms, state, activated_ms) VALUES (1, 'operator', 0, 'active', 0);
 
 CREATE TABLE devices (
     device INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: an old token or chunk must not fit a new one
@@ -163,19 +168,11 @@ def create_schema(database: Database) -> None:
     with database.write() as connection:
         for statement in statements(_TABLES + BOOKS_TABLES):
             connection.execute(statement)
+        for account in (NOBODY, OPERATOR_ACCOUNT):
+            key = add_key(connection, account)
+        connection.execute("UPDATE accounts SET name = ?", (seal(key, "accounts.name", OPERATOR_NAME),))
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-
-
-def statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script. (sqlite3's own `executescript` commits what went before.)"""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-    assert not statement.strip(), statement
 
 
 def require_schema(database: Database) -> None:
@@ -187,30 +184,38 @@ def require_schema(database: Database) -> None:
     """
     with database.read() as connection:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
-    if found == OUTDATED_VERSION:
+        if found == SCHEMA_VERSION:
+            require_whole(connection, database.path)
+            return
+    if found in OUTDATED:
         raise CallerError(
             "this catalog is of an earlier release; stop the service and run `clipkeep catalog migrate`",
             subject=str(database.path),
             code="catalog_outdated",
         )
-    if found != SCHEMA_VERSION:
-        raise CatalogCorrupt(
-            f"schema version {found}, this release reads {SCHEMA_VERSION}: not a Clipkeep catalog, or of another "
-            "release",
-            subject=str(database.path),
-        )
+    raise not_of_this_release(database.path, found)
+
+
+def not_of_this_release(path: Path, version: int) -> CatalogCorrupt:
+    return CatalogCorrupt(
+        f"schema version {version}, this release reads {SCHEMA_VERSION}: not a Clipkeep catalog, or of another release",
+        subject=str(path),
+    )
+
+
+def require_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises CatalogCorrupt when the file was cut."""
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
     # SQLite reads a last page that was cut as if it ended in zeros. What is not in the file may be in the
     # write-ahead log, so only an empty one proves a cut; asked in this order, neither can have grown into an alarm.
-    log = database.path.with_name(database.path.name + "-wal")
+    log = path.with_name(path.name + "-wal")
     log_bytes = 0
     with suppress(FileNotFoundError):
         log_bytes = log.stat().st_size
-    if log_bytes == 0 and database.path.stat().st_size < pages * page_bytes:
+    if log_bytes == 0 and path.stat().st_size < pages * page_bytes:
         raise CatalogCorrupt(
-            "the file was cut; restore it from a backup, then run `clipkeep check`",
-            subject=str(database.path),
+            "the file was cut; restore it from a backup, then run `clipkeep check`", subject=str(path)
         )
 
 
