@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from service.agreement import closing
 from service.agreement.desk import OPERATOR
 from storage.books import NoticeState
 from tests.retention.killed_sweeps import Counting
-from tests.retention.world import NOON
+from tests.retention.world import NOON, Kept
 from tests.service.agreement.office import EMAIL, MOBILE, Office
 
 DAY_MS = 86_400_000
@@ -29,9 +29,9 @@ DEVICES = (1, 2)
 NEIGHBOUR = 3
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path) -> list[Kept]:
     """An account with two devices, whose cancellation takes effect with the next `settle`, and a neighbour's device
-    with chunks in the same segment."""
+    with chunks in the same segment. Returns what an attacker has copied of all of them."""
     folder.mkdir()
     with Office(folder, local=True) as office:
         row, other = office.active(EMAIL, MOBILE), office.active("b@example.org")
@@ -43,6 +43,7 @@ def prepare(folder: Path) -> None:
         for notice in office.notices(row.account):
             done = replace(notice, state=NoticeState.DELIVERED, settled_ms=office.clock.ms)
             office.desk.write(lambda books, done=done: books.put_notice(done))
+        return office.kept
 
 
 class CountingCatalog(Counting):
@@ -104,5 +105,4 @@ def main(work: Path) -> None:
 
 
 if __name__ == "__main__":
-    prepare(Path(sys.argv[1]) / "template")
     main(Path(sys.argv[1]))

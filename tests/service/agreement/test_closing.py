@@ -443,14 +443,16 @@ def test_nothing_about_the_person_is_left_in_the_files(office: Office) -> None:
     while office.deliver().delivered:
         pass
     closing.close_by_operator(office.desk, OPERATOR, account, marks[1])
-    assert found(office, [*marks, EMAIL, MOBILE]) >= {marks[0], marks[3], MOBILE}, (
-        "the search finds what is there"
-    )
+    # Those are sealed with the account's key. What was written about its device's recordings is not: the search finds
+    # what is there.
+    assert found(office, [*marks, EMAIL, MOBILE]) == {marks[0], marks[1]}
     office.deliver()
     assert office.row(account).state is AccountState.CANCELLED
     assert found(office, [*marks, EMAIL, MOBILE]) == set()
-    assert found(office, ["neighbour@example.org", "Grace"]) == {"neighbour@example.org", "Grace"}
-    assert office.row(other.account).email == "neighbour@example.org"
+    assert (office.row(other.account).name, office.row(other.account).email) == (
+        "Grace",
+        "neighbour@example.org",
+    )
     for table in ("sessions", "codes", "payments", "events", "notices", "acceptances", "answers", "blocks"):
         assert not [r for r in rows(office, table) if r[:2].count(account)], table
 
