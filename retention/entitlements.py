@@ -10,13 +10,16 @@ Lock order: the bitmap's file lock, then the catalog's write transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
 from retention.compile import PAST_DAYS, compile_row
 from retention.plans import Plan, PlanKind
 from retention.row import RING_DAYS
+from storage.books import Books
 from storage.catalog import Catalog, DeviceFacts, EraseState, PlanRow
 from storage.clock import Clock, today
 from storage.days import to_date, to_day
@@ -33,6 +36,7 @@ NO_ROW = Row(0, 0, 0, 0, 0, 0)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Change = Callable[[DeviceFacts], DeviceFacts]
+T = TypeVar("T")
 
 
 class CatalogRestored(ClipkeepError):
@@ -72,7 +76,7 @@ def entitled_from(facts: DeviceFacts, day: int) -> bool:
 def bitmap_row(facts: DeviceFacts, on: int) -> Row:
     """What the bitmap says of a device on day number `on`."""
     flags = PRESENT
-    if facts.suspended:
+    if facts.suspended or facts.account_suspended:
         flags |= SUSPENDED
     if facts.terminated_ms is not None:
         flags |= TERMINATED
@@ -139,20 +143,53 @@ class Entitlements:
         Raises:
             NotFound: no such device.
         """
+        with self._changing() as revoke_first:
+            facts, _ = self._catalog.update_device(
+                device, change, what=what, now_ms=self._clock.now_ms(), before_commit=revoke_first
+            )
+            return facts
+
+    def transact(self, work: Callable[[Books], T]) -> T:
+        """Change the account books, and with them what any number of devices may do, in one transaction.
+
+        When this returns, every process of this host acts on it; when it raises, nothing was changed. Everybody
+        else's changes wait meanwhile, so `work` is for milliseconds.
+
+        Args:
+            work: given the books, inside the transaction; raises to refuse.
+
+        Returns:
+            What `work` returned.
+        """
+        with (
+            self._changing() as revoke_first,
+            self._catalog.books(
+                write=True,
+                before_change=revoke_first,
+                now_ms=self._clock.now_ms(),
+                max_device=self._stop - 1,
+            ) as books,
+        ):
+            return work(books)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Callable[[DeviceFacts, DeviceFacts], None]]:
+        """Hold the lock around one transaction of the catalog. Yields what is to be called with the old and the new
+        facts before the commit: it takes away what the new ones do not allow."""
         with self._bitmap.locked():
             self._replay()
             on = self.today()
+            committed: dict[int, Row] = {}
 
             def revoke_first(old: DeviceFacts, new: DeviceFacts) -> None:
-                self._write(device, meet(bitmap_row(old, on), bitmap_row(new, on)))
+                # Of several changes of a device in one transaction, only what was before the first is committed.
+                before = committed.setdefault(new.device, bitmap_row(old, on))
+                self._write(new.device, meet(before, bitmap_row(new, on)))
 
             try:
-                facts, _ = self._catalog.update_device(
-                    device, change, what=what, now_ms=self._clock.now_ms(), before_commit=revoke_first
-                )
+                yield revoke_first
             finally:
-                self._replay()  # also undoes the revocation of a change that was not committed
-            return facts
+                self._replay(committed)  # also undoes the revocations of a transaction that was not committed
 
     def add_devices(self, count: int, *, account: int, plans: Sequence[PlanRow]) -> list[DeviceFacts]:
         """Make devices and let them in.
@@ -220,11 +257,14 @@ class Entitlements:
 
     # --- under the lock -------------------------------------------------------------------------------------------
 
-    def _replay(self) -> int:
+    def _replay(self, revoked: Collection[int] = ()) -> int:
+        """Write the rows that the catalog changed. `revoked`: those that this holder of the lock has written since
+        its first replay, so that nothing else is left to mend."""
         devices, newest = self._catalog.changes_after(self._bitmap.last_change)
         self._require_all_seen(newest)
-        self._mend()
-        self._restore(devices)
+        if not revoked:
+            self._mend()
+        self._restore(sorted({*devices, *revoked}))
         self._bitmap.set_last_change(newest)
         self._bitmap.settle()
         return len(devices)

@@ -14,15 +14,18 @@ cannot be read or written; `NotFound` for an unknown device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from storage.records import Records
+
+if TYPE_CHECKING:
+    from storage.books import Books
 
 MAX_CLOCK_AHEAD_MS = 600_000
 """How far a device's clock may be ahead. Not configurable: a commit derives from it in which partitions the same
@@ -142,6 +145,9 @@ class DeviceFacts:
     erase_state: EraseState = EraseState.NONE
     erase_reason: str = ""
     plans: tuple[PlanRow, ...] = ()
+    account_suspended: bool = (
+        False  # its account is suspended or cancelled; changed through `Books.put_account` only
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +295,30 @@ class Catalog(Records, ABC):
         Returns:
             The new facts (plans carry their ids) and the number of the change, 0 when nothing changed.
         """
+
+    @abstractmethod
+    def books(
+        self,
+        *,
+        write: bool = False,
+        before_change: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
+        now_ms: int | None = None,
+        max_device: int | None = None,
+    ) -> AbstractContextManager[Books]:
+        """The account books in one transaction: durable when the block is left without an exception, else undone.
+        Inside, nothing else of this catalog may be written by the same thread: it would wait for itself.
+
+        Args:
+            write: everybody else's writes wait meanwhile, so it is for milliseconds: no gateway, no password hash.
+            before_change: called as `update_device` calls `before_commit`, for every device whose facts change.
+                Needed for changes of what devices may do: take `Entitlements.transact`, which gives it.
+            now_ms: for the change log; needed with `before_change`, and to add devices.
+            max_device: the highest number that an added device may have.
+        """
+
+    @abstractmethod
+    def note_used(self, devices: Collection[int], day: int) -> None:
+        """Note that these devices were played back on `day`. Commits note uploads themselves. Never goes back."""
 
     @abstractmethod
     def changes_after(self, number: int) -> tuple[list[int], int]:

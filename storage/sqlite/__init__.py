@@ -2,13 +2,14 @@
 
 `database` holds connections and transactions, `schema` the tables; the rest is the catalog by who calls:
 `commits` (ingest), `reads` (playback), `devices` (plans), `deletions` (ranges), `leases`, `sweeping` and `rewriting`
-(the end of recordings), `records` (what is remembered of it), `checking`.
+(the end of recordings), `records` (what is remembered of it), `checking`, `books` (accounts and what they agreed to).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from storage.sqlite.books import Bookkeeping
 from storage.sqlite.checking import Checking
 from storage.sqlite.commits import Commits
 from storage.sqlite.database import Database
@@ -20,7 +21,7 @@ from storage.sqlite.rewriting import Rewriting
 from storage.sqlite.schema import create_schema, require_schema
 
 
-class SqliteCatalog(Commits, Reads, Devices, Deletions, Recording, Rewriting, Checking):
+class SqliteCatalog(Commits, Reads, Devices, Deletions, Recording, Rewriting, Checking, Bookkeeping):
     """See `storage.catalog.Catalog`.
 
     Safe from several threads (a connection for each transaction) and processes (SQLite's own locks), but not

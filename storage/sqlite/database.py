@@ -122,6 +122,19 @@ class Database:
         except sqlite3.Error as error:
             raise self._translated(error) from error
 
+    def truncate_log(self) -> bool:
+        """Write all of the write-ahead log into the file and cut it to nothing, where nobody is in the way.
+        Returns whether it was done."""
+        try:
+            connection = self._take()
+            try:
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._give_back(connection)
+        except sqlite3.Error:
+            return False  # locked, or no space: the log stays as it is, and a later call does it
+        return not busy
+
     def _translated(self, error: sqlite3.Error) -> ClipkeepError:
         name = getattr(error, "sqlite_errorname", None) or "SQLITE_ERROR"
         if name.startswith("SQLITE_CORRUPT") or name == "SQLITE_NOTADB":

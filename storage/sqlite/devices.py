@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from storage.catalog import DeviceFacts, EraseState, PlanRow
@@ -12,30 +12,18 @@ from storage.errors import CallerError, NotFound
 from storage.sqlite.commits import OnDatabase
 from storage.sqlite.erasures import note_marked
 
-_FACTS = "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason"
+_FACTS = (
+    "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason,"
+    " (SELECT suspended_ms IS NOT NULL OR state = 'cancelled' FROM accounts WHERE account = devices.account)"
+)
 
 
 class Devices(OnDatabase):
     def add_devices(
         self, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
     ) -> list[DeviceFacts]:
-        classes = json.dumps(sorted({p.retention_days for p in plans}))
         with self._db.write() as connection:
-            if not connection.execute("SELECT 1 FROM accounts WHERE account = ?", (account,)).fetchone():
-                raise NotFound("no such account", subject=f"account {account}")
-            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'devices'").fetchone()
-            first = 1 if row is None else row[0] + 1
-            numbers = range(first, first + count)
-            connection.executemany(
-                "INSERT INTO devices (device, account, classes, created_ms) VALUES (?, ?, ?, ?)",
-                [(n, account, classes, now_ms) for n in numbers],
-            )
-            connection.executemany(_INSERT_PLAN, (_plan_values(n, p, now_ms) for n in numbers for p in plans))
-            connection.executemany(
-                "INSERT INTO changes (device, what, at_ms) VALUES (?, 'added', ?)",
-                [(n, now_ms) for n in numbers],
-            )
-            return facts_where(connection, "device BETWEEN ? AND ?", (first, first + count - 1))
+            return insert_devices(connection, count, account=account, plans=plans, now_ms=now_ms)
 
     def device(self, device: int) -> DeviceFacts:
         with self._db.read() as connection:
@@ -60,22 +48,16 @@ class Devices(OnDatabase):
         before_commit: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
     ) -> tuple[DeviceFacts, int]:
         with self._db.write() as connection:
-            old = facts_of(connection, device)
-            new = change(old)
-            if new == old:
-                return old, 0
-            if (new.device, new.account) != (old.device, old.account):
-                raise CallerError("a device's number and account never change", subject=f"device {device}")
-            _write(connection, old, new, now_ms)
-            note_marked(connection, old, new, what=what, now_ms=now_ms)
-            cursor = connection.execute(
-                "INSERT INTO changes (device, what, at_ms) VALUES (?, ?, ?)", (device, what, now_ms)
+            return change_facts(
+                connection, device, change, what=what, now_ms=now_ms, before_commit=before_commit
             )
-            stored = facts_of(connection, device)
-            if before_commit is not None:
-                before_commit(old, stored)
-            assert cursor.lastrowid is not None
-            return stored, cursor.lastrowid
+
+    def note_used(self, devices: Collection[int], day: int) -> None:
+        with self._db.write() as connection:
+            connection.execute(
+                "UPDATE devices SET used_on = ?1 WHERE device IN (SELECT value FROM json_each(?2)) AND used_on < ?1",
+                (day, json.dumps(sorted(devices))),
+            )
 
     def changes_after(self, number: int) -> tuple[list[int], int]:
         with self._db.read() as connection:
@@ -102,6 +84,71 @@ def _newest_change(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
+def insert_devices(
+    connection: sqlite3.Connection, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
+) -> list[DeviceFacts]:
+    """See `Catalog.add_devices`."""
+    if not connection.execute("SELECT 1 FROM accounts WHERE account = ?", (account,)).fetchone():
+        raise NotFound("no such account", subject=f"account {account}")
+    classes = json.dumps(sorted({p.retention_days for p in plans}))
+    first = next_device(connection)
+    numbers = range(first, first + count)
+    connection.executemany(
+        "INSERT INTO devices (device, account, classes, created_ms) VALUES (?, ?, ?, ?)",
+        [(n, account, classes, now_ms) for n in numbers],
+    )
+    connection.executemany(_INSERT_PLAN, (_plan_values(n, p, now_ms) for n in numbers for p in plans))
+    connection.executemany(
+        "INSERT INTO changes (device, what, at_ms) VALUES (?, 'added', ?)",
+        [(n, now_ms) for n in numbers],
+    )
+    return facts_where(connection, "device BETWEEN ? AND ?", (first, first + count - 1))
+
+
+def next_device(connection: sqlite3.Connection) -> int:
+    """The number of the next device that is added."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'devices'").fetchone()
+    return 1 if row is None else row[0] + 1
+
+
+def change_facts(
+    connection: sqlite3.Connection,
+    device: int,
+    change: Callable[[DeviceFacts], DeviceFacts],
+    *,
+    what: str,
+    now_ms: int,
+    before_commit: Callable[[DeviceFacts, DeviceFacts], None] | None,
+) -> tuple[DeviceFacts, int]:
+    """See `Catalog.update_device`."""
+    old = facts_of(connection, device)
+    new = change(old)
+    if new == old:
+        return old, 0
+    fixed = (old.device, old.account, old.account_suspended)
+    if (new.device, new.account, new.account_suspended) != fixed:
+        raise CallerError(
+            "a device's number and account never change, and its account's suspension only with the account",
+            subject=f"device {device}",
+        )
+    _write(connection, old, new, now_ms)
+    note_marked(connection, old, new, what=what, now_ms=now_ms)
+    number = log_change(connection, device, what, now_ms)
+    stored = facts_of(connection, device)
+    if before_commit is not None:
+        before_commit(old, stored)
+    return stored, number
+
+
+def log_change(connection: sqlite3.Connection, device: int, what: str, now_ms: int) -> int:
+    """Append to the change log; returns the number of the change."""
+    cursor = connection.execute(
+        "INSERT INTO changes (device, what, at_ms) VALUES (?, ?, ?)", (device, what, now_ms)
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
 def facts_of(connection: sqlite3.Connection, device: int) -> DeviceFacts:
     found = facts_where(connection, "device = ?", (device,))
     if not found:
@@ -116,7 +163,7 @@ def no_such_device(device: int) -> NotFound:
 def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[DeviceFacts]:
     found = {}
     for row in connection.execute(f"SELECT {_FACTS} FROM devices WHERE {where}", values):
-        device, account, generation, epoch, suspended, terminated_ms, erase_state, erase_reason = row
+        device, account, generation, epoch, suspended, terminated_ms, erase_state, erase_reason, barred = row
         found[device] = DeviceFacts(
             device,
             account,
@@ -126,6 +173,7 @@ def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object
             terminated_ms=terminated_ms,
             erase_state=EraseState(erase_state),
             erase_reason=erase_reason,
+            account_suspended=bool(barred),
         )
     plans: dict[int, list[PlanRow]] = {}
     for device, *columns in connection.execute(

@@ -6,19 +6,45 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 
-from storage.errors import CatalogCorrupt
+from storage.errors import CallerError, CatalogCorrupt
+from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import Database
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OUTDATED_VERSION = 2
+"""What `storage.sqlite.migrations` can bring up to date."""
+REVISION = "0002"
+"""The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 INSERT INTO meta VALUES ('closed_through', 0);
 
 CREATE TABLE accounts (
-    account INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, created_ms INTEGER NOT NULL
+    account INTEGER PRIMARY KEY,  -- rows stay when accounts end, so no number is given twice
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'new',
+    email TEXT,
+    mobile TEXT,
+    password_hash TEXT NOT NULL DEFAULT '',
+    activated_ms INTEGER,
+    suspended_ms INTEGER,
+    suspend_reason TEXT NOT NULL DEFAULT '',
+    trial_ms INTEGER,
+    used_on INTEGER NOT NULL DEFAULT 0,
+    closing TEXT NOT NULL DEFAULT 'none',
+    closing_ms INTEGER,
+    closing_reason TEXT NOT NULL DEFAULT '',
+    closing_by TEXT NOT NULL DEFAULT '',
+    cancelled_on INTEGER
 ) STRICT;
-INSERT INTO accounts VALUES (1, 'operator', 'the built-in operator account', 0);
+CREATE UNIQUE INDEX accounts_email ON accounts (email) WHERE email IS NOT NULL;
+CREATE UNIQUE INDEX accounts_mobile ON accounts (mobile) WHERE mobile IS NOT NULL;
+CREATE INDEX accounts_closing ON accounts (account) WHERE closing = 'approved';
+INSERT INTO accounts (account, kind, name, created_ms, state, activated_ms)
+VALUES (1, 'operator', 'the built-in operator account', 0, 'active', 0);
 
 CREATE TABLE devices (
     device INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: an old token or chunk must not fit a new one
@@ -32,12 +58,14 @@ CREATE TABLE devices (
     classes TEXT NOT NULL DEFAULT '[]',  -- JSON: every retention class this device's chunks may have
     has_deletions INTEGER NOT NULL DEFAULT 0,
     stale_rows INTEGER NOT NULL DEFAULT 0,  -- 1: there may be chunk rows of an earlier erase epoch
-    created_ms INTEGER NOT NULL
+    created_ms INTEGER NOT NULL,
+    used_on INTEGER NOT NULL DEFAULT 0  -- day of the last upload or playback
 ) STRICT;
+CREATE INDEX devices_of_account ON devices (account);
 CREATE INDEX devices_erasing ON devices (erase_state) WHERE erase_state != 0;
 
 CREATE TABLE plans (
-    plan_id INTEGER PRIMARY KEY,
+    plan_id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: references of payments are made of it
     device INTEGER NOT NULL REFERENCES devices,
     kind TEXT NOT NULL,
     starts_on INTEGER NOT NULL,
@@ -51,6 +79,7 @@ CREATE INDEX plans_of_device ON plans (device);
 CREATE TABLE changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT, device INTEGER NOT NULL, what TEXT NOT NULL, at_ms INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX changes_of_device ON changes (device);
 
 CREATE TABLE segments (
     segment_id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -121,18 +150,24 @@ CREATE TABLE erasures (
     UNIQUE (device, epoch)
 ) STRICT;
 CREATE INDEX erasures_open ON erasures (erasure_id) WHERE cleared_ms IS NULL;
+
+-- As Alembic itself makes it.
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
 """
 
 
 def create_schema(database: Database) -> None:
     """Make all tables in a new file, in one transaction."""
     with database.write() as connection:
-        for statement in _statements(_TABLES):
+        for statement in statements(_TABLES + BOOKS_TABLES):
             connection.execute(statement)
+        connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
-def _statements(script: str) -> Iterator[str]:
+def statements(script: str) -> Iterator[str]:
     """Yield the statements of a script. (sqlite3's own `executescript` commits what went before.)"""
     statement = ""
     for line in script.splitlines(keepends=True):
@@ -147,12 +182,19 @@ def require_schema(database: Database) -> None:
     """Say whether this is a whole catalog of this release.
 
     Raises:
-        CatalogCorrupt: another schema version than this release writes, or a file that was cut.
+        CallerError: `catalog_outdated`, of an earlier release: `clipkeep catalog migrate`.
+        CatalogCorrupt: another schema version than this release reads, or a file that was cut.
     """
     with database.read() as connection:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    if found == OUTDATED_VERSION:
+        raise CallerError(
+            "this catalog is of an earlier release; stop the service and run `clipkeep catalog migrate`",
+            subject=str(database.path),
+            code="catalog_outdated",
+        )
     if found != SCHEMA_VERSION:
         raise CatalogCorrupt(
             f"schema version {found}, this release reads {SCHEMA_VERSION}: not a Clipkeep catalog, or of another "

@@ -1,0 +1,148 @@
+"""Accounts and their devices."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+
+from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, ClosingState
+from storage.catalog import DeviceFacts
+from storage.days import ms_of_day
+from storage.errors import CallerError, NotFound
+from storage.sqlite.books.base import OnBooks
+from storage.sqlite.books.mapping import Table
+from storage.sqlite.devices import (
+    change_facts,
+    facts_of,
+    facts_where,
+    insert_devices,
+    log_change,
+    next_device,
+)
+
+ACCOUNTS = Table(
+    "accounts",
+    AccountRow,
+    ("account",),
+    decode={"state": AccountState, "closing": ClosingState},
+    taken="address_taken",
+)
+
+
+class Accounts(OnBooks):
+    def add_account(self, row: AccountRow) -> AccountRow:
+        return replace(row, account=ACCOUNTS.add(self._writer, row, numbered=True))
+
+    def put_account(self, row: AccountRow) -> None:
+        old = self.account(row.account)
+        if row.account == OPERATOR_ACCOUNT and (is_barred(row) or row.kind != old.kind):
+            raise CallerError(
+                "the built-in operator account is never suspended or cancelled",
+                subject=f"account {row.account}",
+                code="operator_account",
+            )
+        before = self.devices_of(row.account, limit=-1) if is_barred(row) != is_barred(old) else []
+        ACCOUNTS.put(self._writer, row)
+        if row.state is AccountState.CANCELLED:
+            what = "account cancelled"
+        else:
+            what = "account resumed" if row.suspended_ms is None else "account suspended"
+        self._tell(before, what)
+
+    def _tell(self, before: list[DeviceFacts], what: str) -> None:
+        """Log, and tell the bitmap, that an account's devices may do something else than before."""
+        for old in before:
+            log_change(self._writer, old.device, what, self._logging())
+            self._revoking()(old, self.device(old.device))
+
+    def account(self, account: int) -> AccountRow:
+        found = ACCOUNTS.one(self._reader, account)
+        if found is None:
+            raise NotFound("no such account", subject=f"account {account}")
+        return found
+
+    def account_at(self, *, email: str | None = None, mobile: str | None = None) -> AccountRow | None:
+        for column, address in (("email", email), ("mobile", mobile)):
+            found = ACCOUNTS.select(self._reader, f"{column} = ?", (address,))  # NULL equals nothing
+            if found:
+                return found[0]
+        return None
+
+    def accounts(
+        self, *, after: int = 0, limit: int = 100, state: AccountState | None = None
+    ) -> list[AccountRow]:
+        return ACCOUNTS.select(
+            self._reader,
+            "account > :after AND (:state IS NULL OR state = :state) ORDER BY account LIMIT :limit",
+            {"after": after, "state": state, "limit": limit},
+        )
+
+    def last_used_on(self, account: int) -> int:
+        row = self._reader.execute(
+            "SELECT max(used_on, coalesce((SELECT max(used_on) FROM devices WHERE account = a.account), 0))"
+            " FROM accounts a WHERE account = ?",
+            (account,),
+        ).fetchone()
+        if row is None:
+            raise NotFound("no such account", subject=f"account {account}")
+        return int(row[0])
+
+    def unused_accounts(self, *, before_day: int, after: int = 0, limit: int = 100) -> list[AccountRow]:
+        return ACCOUNTS.select(
+            self._reader,
+            "account > :after AND kind = 'owner' AND state != 'cancelled' AND created_ms < :before_ms"
+            " AND used_on < :day"
+            " AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.account = accounts.account AND d.used_on >= :day)"
+            " ORDER BY account LIMIT :limit",
+            {"after": after, "before_ms": ms_of_day(before_day), "day": before_day, "limit": limit},
+        )
+
+    def approved_closings(self, *, after: int = 0, limit: int = 100) -> list[AccountRow]:
+        return ACCOUNTS.select(
+            self._reader,
+            "closing = 'approved' AND account > ? AND state != 'cancelled' ORDER BY account LIMIT ?",
+            (after, limit),
+        )
+
+    # --- devices ----------------------------------------------------------------------------------------------
+
+    def add_device(self, account: int) -> DeviceFacts:
+        now_ms = self._logging()
+        number = next_device(self._writer)
+        if self._max_device is not None and number > self._max_device:
+            raise CallerError(
+                f"there is room for {self._max_device} devices. Stop the service, set [retention] max_devices in"
+                " config.toml, and move entitlements.bitmap aside: the next start makes a larger one",
+                code="too_many_devices",
+            )
+        [facts] = insert_devices(self._writer, 1, account=account, plans=(), now_ms=now_ms)
+        return facts
+
+    def device(self, device: int) -> DeviceFacts:
+        return facts_of(self._reader, device)
+
+    def devices_of(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
+        where = "account = ? AND device > ? ORDER BY device LIMIT ?"
+        return facts_where(self._reader, where, (account, after, limit))
+
+    def change_device(
+        self, device: int, change: Callable[[DeviceFacts], DeviceFacts], *, what: str
+    ) -> DeviceFacts:
+        revoke, now_ms = self._revoking(), self._logging()
+        try:
+            facts, _ = change_facts(
+                self._writer, device, change, what=what, now_ms=now_ms, before_commit=revoke
+            )
+        except sqlite3.IntegrityError as error:
+            raise CallerError(
+                "a plan that was paid for is not removed, only ended",
+                subject=f"device {device}",
+                code="plan_in_use",
+            ) from error
+        return facts
+
+
+def is_barred(row: AccountRow) -> bool:
+    """Whether the account's devices may do nothing, as `DeviceFacts.account_suspended` says."""
+    return row.suspended_ms is not None or row.state is AccountState.CANCELLED

@@ -1,0 +1,64 @@
+"""What all parts of the books stand on: one transaction of the catalog."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from storage.books import Books
+from storage.catalog import DeviceFacts
+from storage.errors import CallerError, CatalogUnavailable
+
+
+class OnBooks(Books):
+    """See `Catalog.books` for the arguments."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        write: bool,
+        before_change: Callable[[DeviceFacts, DeviceFacts], None] | None,
+        now_ms: int | None,
+        max_device: int | None,
+    ) -> None:
+        self._connection: sqlite3.Connection | None = connection
+        self._write = write
+        self._before_change = before_change
+        self._now_ms = now_ms
+        self._max_device = max_device
+        self.erased = False
+        """Whether `erase_account` was called."""
+
+    @property
+    def _reader(self) -> sqlite3.Connection:
+        """The connection, for statements that read."""
+        if self._connection is None:
+            raise CatalogUnavailable("the transaction of these books has ended; begin another one")
+        return self._connection
+
+    @property
+    def _writer(self) -> sqlite3.Connection:
+        """The connection, for statements that write: in a transaction for reading SQLite would make it another."""
+        if not self._write:
+            raise CatalogUnavailable("this transaction is for reading; begin it with write=True")
+        return self._reader
+
+    def end(self) -> None:
+        """The transaction is over: the connection is somebody else's from here on."""
+        self._connection = None
+
+    def _logging(self) -> int:
+        """The time for the change log."""
+        if self._now_ms is None:
+            raise CallerError("devices are added in a transaction that was begun with now_ms", code="no_time")
+        return self._now_ms
+
+    def _revoking(self) -> Callable[[DeviceFacts, DeviceFacts], None]:
+        """What must be called before the commit of a change of what a device may do."""
+        if self._before_change is None:
+            raise CallerError(
+                "this changes what devices may do: go through Entitlements.transact, the one path to the bitmap",
+                code="not_through_bitmap",
+            )
+        return self._before_change

@@ -1,0 +1,74 @@
+"""The end of an account: what was stored of it is overwritten, and its addresses stay reserved for a while."""
+
+from __future__ import annotations
+
+from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState
+from storage.catalog import EraseState
+from storage.errors import CallerError
+from storage.sqlite.books.accounts import ACCOUNTS, Accounts
+
+_OF_ACCOUNT = (
+    "sessions",
+    "codes",
+    "payments",
+    "subscriptions",
+    "blocks",
+    "events",
+    "notices",
+    "acceptances",
+    "answers",
+)
+"""Tables with rows of an account; payments and subscriptions refer to plans, which go last."""
+
+
+class Erasing(Accounts):
+    def erase_account(self, account: int, *, cancelled_on: int) -> None:
+        connection = self._writer
+        row = self.account(account)
+        if account == OPERATOR_ACCOUNT:
+            raise CallerError(
+                "the built-in operator account is never cancelled",
+                subject=f"account {account}",
+                code="operator_account",
+            )
+        before = self.devices_of(account, limit=-1)
+        for facts in before:
+            if facts.erase_state is EraseState.NONE or facts.terminated_ms is None:
+                raise CallerError(
+                    "terminate the device and mark it for erasure first, in this transaction",
+                    subject=f"device {facts.device}",
+                    code="not_marked",
+                )
+        self.erased = True
+        connection.execute("PRAGMA secure_delete=ON")  # `Bookkeeping.books` takes it back
+        empty = AccountRow(account, row.kind, "", 0, state=AccountState.CANCELLED, cancelled_on=cancelled_on)
+        ACCOUNTS.put(connection, empty)  # first: events go only with a cancelled account
+        for table in _OF_ACCOUNT:
+            connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
+        connection.execute(
+            "DELETE FROM attempts WHERE substr(subject, -length(?1)) = ?1"
+            " OR instr(subject, ?2) > 0 OR instr(subject, ?3) > 0",
+            (f":account:{account}", row.email, row.mobile),
+        )
+        devices = "device IN (SELECT device FROM devices WHERE account = ?)"
+        connection.execute(f"DELETE FROM plans WHERE {devices}", (account,))
+        connection.execute(f"UPDATE changes SET what = '' WHERE {devices}", (account,))
+        connection.execute(f"UPDATE deletions SET reason = '', who = '' WHERE {devices}", (account,))
+        self._tell(before, "account cancelled")  # those that ended before have no other change of today
+
+    def reserve_address(self, address_hash: bytes, *, until_day: int) -> None:
+        self._writer.execute(
+            "INSERT INTO reserved_addresses VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET until_day = max(until_day, excluded.until_day)",
+            (address_hash, until_day),
+        )
+
+    def is_reserved(self, address_hash: bytes, *, on: int) -> bool:
+        row = self._reader.execute(
+            "SELECT 1 FROM reserved_addresses WHERE address_hash = ? AND until_day >= ?", (address_hash, on)
+        )
+        return row.fetchone() is not None
+
+    def drop_reserved(self, *, before_day: int) -> int:
+        cursor = self._writer.execute("DELETE FROM reserved_addresses WHERE until_day < ?", (before_day,))
+        return cursor.rowcount

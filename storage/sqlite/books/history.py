@@ -1,0 +1,71 @@
+"""The history of accounts, what blocks their cancellation, and the versions of the agreement."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+from storage.books import AcceptanceRow, AgreementRow, BlockKind, BlockRow, EventRow
+from storage.errors import NotFound
+from storage.sqlite.books.base import OnBooks
+from storage.sqlite.books.mapping import Table
+
+EVENTS = Table("events", EventRow, ("event_id",), decode={"facts": json.loads})
+BLOCKS = Table("blocks", BlockRow, ("block_id",), decode={"kind": BlockKind})
+AGREEMENTS = Table("agreements", AgreementRow, ("version",))
+ACCEPTANCES = Table("acceptances", AcceptanceRow, ("account", "version"))
+
+
+class History(OnBooks):
+    def add_event(self, row: EventRow) -> EventRow:
+        return replace(row, event_id=EVENTS.add(self._writer, row, numbered=True))
+
+    def events_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[EventRow]:
+        where = "account = ? AND event_id > ? ORDER BY event_id LIMIT ?"
+        return EVENTS.select(self._reader, where, (account, after, limit))
+
+    def add_block(self, row: BlockRow) -> BlockRow:
+        return replace(row, block_id=BLOCKS.add(self._writer, row, numbered=True))
+
+    def lift_block(self, block_id: int, *, now_ms: int) -> BlockRow:
+        self._writer.execute(
+            "UPDATE blocks SET lifted_ms = ? WHERE block_id = ? AND lifted_ms IS NULL", (now_ms, block_id)
+        )
+        found = BLOCKS.one(self._reader, block_id)
+        if found is None:
+            raise NotFound("no such block", subject=f"block {block_id}")
+        return found
+
+    def blocks_of(self, account: int) -> list[BlockRow]:
+        return BLOCKS.select(self._reader, "account = ? ORDER BY block_id", (account,))
+
+    def publish_agreement(self, text: str, *, now_ms: int) -> AgreementRow:
+        newest = AGREEMENTS.select(self._writer, "1 ORDER BY version DESC LIMIT 1", ())
+        if newest and newest[0].text == text:
+            return newest[0]
+        version = newest[0].version + 1 if newest else 1
+        row = AgreementRow(version, now_ms, hashlib.sha256(text.encode()).hexdigest(), text)
+        AGREEMENTS.add(self._writer, row)
+        return row
+
+    def agreement(self, version: int | None = None) -> AgreementRow:
+        found = AGREEMENTS.select(
+            self._reader, "version = ?1 OR ?1 IS NULL ORDER BY version DESC LIMIT 1", (version,)
+        )
+        if not found:
+            subject = "" if version is None else f"version {version}"
+            raise NotFound(
+                "no such agreement; `clipkeep agreement show` shows what there is", subject=subject
+            )
+        return found[0]
+
+    def agreements(self) -> list[AgreementRow]:
+        return AGREEMENTS.select(self._reader, "1 ORDER BY version", ())
+
+    def accept_agreement(self, row: AcceptanceRow) -> None:
+        if ACCEPTANCES.one(self._writer, row.account, row.version) is None:
+            ACCEPTANCES.add(self._writer, row)
+
+    def acceptances_of(self, account: int) -> list[AcceptanceRow]:
+        return ACCEPTANCES.select(self._reader, "account = ? ORDER BY version", (account,))

@@ -1,0 +1,75 @@
+"""What was bought, and the money that moved for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from storage.books import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
+from storage.errors import NotFound
+from storage.sqlite.books.base import OnBooks
+from storage.sqlite.books.mapping import Table
+
+SUBSCRIPTIONS = Table("subscriptions", SubscriptionRow, ("plan_id",), decode={"renews": bool})
+PAYMENTS = Table(
+    "payments",
+    PaymentRow,
+    ("payment_id",),
+    decode={"kind": PaymentKind, "state": PaymentState, "detail": json.loads},
+    taken="reference_taken",
+)
+
+
+class Money(OnBooks):
+    def add_subscription(self, row: SubscriptionRow) -> None:
+        SUBSCRIPTIONS.add(self._writer, row)
+
+    def put_subscription(self, row: SubscriptionRow) -> None:
+        SUBSCRIPTIONS.put(self._writer, row)
+
+    def subscription(self, plan_id: int) -> SubscriptionRow:
+        found = SUBSCRIPTIONS.one(self._reader, plan_id)
+        if found is None:
+            raise NotFound("no such subscription", subject=f"plan {plan_id}")
+        return found
+
+    def subscriptions_of(self, account: int) -> list[SubscriptionRow]:
+        return SUBSCRIPTIONS.select(self._reader, "account = ? ORDER BY plan_id", (account,))
+
+    def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]:
+        return SUBSCRIPTIONS.select(self._reader, "device = ? ORDER BY plan_id", (device,))
+
+    def renewals_due(
+        self, *, ends_by: int, now_ms: int, after: int = 0, limit: int = 100
+    ) -> list[SubscriptionRow]:
+        return SUBSCRIPTIONS.select(
+            self._reader,
+            "renews = 1 AND plan_id > ? AND retry_at_ms <= ?"
+            " AND (SELECT ends_on FROM plans p WHERE p.plan_id = subscriptions.plan_id) <= ?"
+            " ORDER BY plan_id LIMIT ?",
+            (after, now_ms, ends_by, limit),
+        )
+
+    def add_payment(self, row: PaymentRow) -> PaymentRow:
+        return replace(row, payment_id=PAYMENTS.add(self._writer, row, numbered=True))
+
+    def put_payment(self, row: PaymentRow) -> None:
+        PAYMENTS.put(self._writer, row)
+
+    def payment(self, reference: str) -> PaymentRow | None:
+        found = PAYMENTS.select(self._reader, "reference = ?", (reference,))
+        return found[0] if found else None
+
+    def payments_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+        where = "account = ? AND payment_id > ? ORDER BY payment_id LIMIT ?"
+        return PAYMENTS.select(self._reader, where, (account, after, limit))
+
+    def payments_of_plan(self, plan_id: int) -> list[PaymentRow]:
+        return PAYMENTS.select(self._reader, "plan_id = ? ORDER BY payment_id", (plan_id,))
+
+    def pending_payments(self, *, before_ms: int, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+        return PAYMENTS.select(
+            self._reader,
+            "state = 'pending' AND at_ms < ? AND payment_id > ? ORDER BY payment_id LIMIT ?",
+            (before_ms, after, limit),
+        )

@@ -1,0 +1,50 @@
+"""The outbox."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from storage.books import NoticeRow, NoticeState
+from storage.errors import NotFound
+from storage.sqlite.books.base import OnBooks
+from storage.sqlite.books.mapping import Table
+
+NOTICES = Table("notices", NoticeRow, ("notice_id",), decode={"state": NoticeState})
+
+
+class Notices(OnBooks):
+    def add_notice(self, row: NoticeRow) -> NoticeRow:
+        return replace(row, notice_id=NOTICES.add(self._writer, row, numbered=True))
+
+    def put_notice(self, row: NoticeRow) -> None:
+        NOTICES.put(self._writer, row)
+
+    def notice(self, notice_id: int) -> NoticeRow:
+        found = NOTICES.one(self._reader, notice_id)
+        if found is None:
+            raise NotFound(
+                "no such notice; `clipkeep notices list` shows them", subject=f"notice {notice_id}"
+            )
+        return found
+
+    def due_notices(self, *, now_ms: int, limit: int = 100) -> list[NoticeRow]:
+        where = "state = 'queued' AND next_ms <= ? ORDER BY next_ms, notice_id LIMIT ?"
+        return NOTICES.select(self._reader, where, (now_ms, limit))
+
+    def notices(
+        self,
+        *,
+        account: int | None = None,
+        state: NoticeState | None = None,
+        purpose: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[NoticeRow]:
+        asked = {"account": account, "state": state, "purpose": purpose}
+        named = {name: value for name, value in asked.items() if value is not None}
+        where = " AND ".join(["notice_id > :after", *(f"{name} = :{name}" for name in named)])
+        return NOTICES.select(
+            self._reader,
+            f"{where} ORDER BY notice_id LIMIT :limit",
+            {**named, "after": after, "limit": limit},
+        )

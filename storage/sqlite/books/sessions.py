@@ -1,0 +1,63 @@
+"""Log-ins, one-time codes, counted attempts, and answers kept for requests that are sent again."""
+
+from __future__ import annotations
+
+from storage.books import AnswerRow, AttemptsRow, CodeRow, SessionRow
+from storage.sqlite.books.base import OnBooks
+from storage.sqlite.books.mapping import Table
+
+SESSIONS = Table("sessions", SessionRow, ("token_hash",))
+CODES = Table("codes", CodeRow, ("account", "purpose"))
+ATTEMPTS = Table("attempts", AttemptsRow, ("subject",))
+ANSWERS = Table("answers", AnswerRow, ("account", "key"))
+
+
+class Sessions(OnBooks):
+    def add_session(self, row: SessionRow) -> None:
+        SESSIONS.add(self._writer, row)
+
+    def session(self, token_hash: bytes) -> SessionRow | None:
+        return SESSIONS.one(self._reader, token_hash)
+
+    def end_session(self, token_hash: bytes) -> bool:
+        cursor = self._writer.execute("DELETE FROM sessions WHERE token_hash = ?", (token_hash,))
+        return cursor.rowcount > 0
+
+    def end_sessions(self, account: int) -> int:
+        return self._writer.execute("DELETE FROM sessions WHERE account = ?", (account,)).rowcount
+
+    def put_code(self, row: CodeRow) -> None:
+        CODES.store(self._writer, row)
+
+    def code(self, account: int, purpose: str) -> CodeRow | None:
+        return CODES.one(self._reader, account, purpose)
+
+    def codes(self, account: int) -> list[CodeRow]:
+        return CODES.select(self._reader, "account = ? ORDER BY purpose", (account,))
+
+    def drop_code(self, account: int, purpose: str) -> None:
+        self._writer.execute("DELETE FROM codes WHERE account = ? AND purpose = ?", (account, purpose))
+
+    def attempts(self, subject: str) -> AttemptsRow | None:
+        return ATTEMPTS.one(self._reader, subject)
+
+    def put_attempts(self, row: AttemptsRow) -> None:
+        ATTEMPTS.store(self._writer, row)
+
+    def drop_attempts(self, subject: str) -> None:
+        self._writer.execute("DELETE FROM attempts WHERE subject = ?", (subject,))
+
+    def drop_stale(self, *, before_ms: int) -> int:
+        stale = (
+            "sessions WHERE expires_ms < :ms",
+            "codes WHERE expires_ms < :ms",
+            "attempts WHERE last_ms < :ms AND locked_until_ms < :ms",
+            "answers WHERE at_ms < :ms",
+        )
+        return sum(self._writer.execute(f"DELETE FROM {rows}", {"ms": before_ms}).rowcount for rows in stale)
+
+    def answer(self, account: int, key: str) -> AnswerRow | None:
+        return ANSWERS.one(self._reader, account, key)
+
+    def put_answer(self, row: AnswerRow) -> None:
+        ANSWERS.store(self._writer, row)

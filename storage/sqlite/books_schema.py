@@ -1,0 +1,146 @@
+"""The tables of the account books. `accounts`, which devices refer to, is in `storage.sqlite.schema`.
+
+Columns are named as the fields of the records in `storage.books`. Numbers are never given twice
+(AUTOINCREMENT), though rows go with their account: a payment's is known to a gateway, a notice's names a file.
+"""
+
+BOOKS_TABLES = """
+CREATE TABLE sessions (
+    token_hash BLOB PRIMARY KEY,
+    account INTEGER NOT NULL REFERENCES accounts,
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_of_account ON sessions (account);
+CREATE INDEX sessions_by_end ON sessions (expires_ms);
+
+CREATE TABLE codes (
+    account INTEGER NOT NULL REFERENCES accounts,
+    purpose TEXT NOT NULL,
+    address TEXT NOT NULL,
+    code_hash BLOB NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    PRIMARY KEY (account, purpose)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE attempts (
+    subject TEXT PRIMARY KEY,
+    count INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    locked_until_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE subscriptions (
+    plan_id INTEGER PRIMARY KEY REFERENCES plans,
+    account INTEGER NOT NULL REFERENCES accounts,
+    device INTEGER NOT NULL REFERENCES devices,
+    currency TEXT NOT NULL,
+    fee_minor INTEGER NOT NULL,
+    monthly_fee_minor INTEGER NOT NULL,
+    renews INTEGER NOT NULL,
+    method TEXT NOT NULL,
+    agreement_version INTEGER NOT NULL,
+    bought_ms INTEGER NOT NULL,
+    retry_at_ms INTEGER NOT NULL,
+    failed_charges INTEGER NOT NULL
+) STRICT;
+CREATE INDEX subscriptions_of_account ON subscriptions (account);
+CREATE INDEX subscriptions_of_device ON subscriptions (device);
+CREATE INDEX subscriptions_renewing ON subscriptions (plan_id) WHERE renews = 1;
+
+CREATE TABLE payments (
+    payment_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    reference TEXT NOT NULL UNIQUE,
+    account INTEGER NOT NULL REFERENCES accounts,
+    plan_id INTEGER REFERENCES plans,
+    device INTEGER NOT NULL REFERENCES devices,
+    kind TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    minor INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    why TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    settled_ms INTEGER,
+    gateway_id TEXT NOT NULL,
+    detail TEXT NOT NULL  -- JSON
+) STRICT;
+CREATE INDEX payments_of_account ON payments (account);
+CREATE INDEX payments_of_plan ON payments (plan_id);
+CREATE INDEX payments_pending ON payments (payment_id) WHERE state = 'pending';
+
+CREATE TABLE blocks (
+    block_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL REFERENCES accounts,
+    kind TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    who TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    lifted_ms INTEGER
+) STRICT;
+CREATE INDEX blocks_of_account ON blocks (account);
+
+CREATE TABLE events (
+    event_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL REFERENCES accounts,
+    device INTEGER,
+    what TEXT NOT NULL,
+    who TEXT NOT NULL,
+    why TEXT NOT NULL,
+    facts TEXT NOT NULL,  -- JSON
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX events_of_account ON events (account);
+CREATE TRIGGER events_stay_as_written BEFORE UPDATE ON events BEGIN
+    SELECT RAISE(ABORT, 'events are append-only');
+END;
+CREATE TRIGGER events_go_with_their_account BEFORE DELETE ON events
+WHEN (SELECT state FROM accounts WHERE account = OLD.account) IS NOT 'cancelled' BEGIN
+    SELECT RAISE(ABORT, 'events go only with their account');
+END;
+
+CREATE TABLE notices (
+    notice_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL REFERENCES accounts,
+    channel TEXT NOT NULL,
+    address TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    body TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_ms INTEGER NOT NULL,
+    settled_ms INTEGER,
+    error TEXT NOT NULL
+) STRICT;
+CREATE INDEX notices_of_account ON notices (account);
+CREATE INDEX notices_queued ON notices (next_ms) WHERE state = 'queued';
+CREATE INDEX notices_failed ON notices (notice_id) WHERE state = 'failed';
+
+CREATE TABLE agreements (
+    version INTEGER PRIMARY KEY, published_ms INTEGER NOT NULL, sha256 TEXT NOT NULL, text TEXT NOT NULL
+) STRICT;
+CREATE TABLE acceptances (
+    account INTEGER NOT NULL REFERENCES accounts,
+    version INTEGER NOT NULL REFERENCES agreements,
+    how TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (account, version)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE answers (
+    account INTEGER NOT NULL REFERENCES accounts,
+    key TEXT NOT NULL,
+    request_sha256 BLOB NOT NULL,
+    status INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (account, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX answers_by_time ON answers (at_ms);
+
+-- Keyed hashes of addresses that may not be used again yet.
+CREATE TABLE reserved_addresses (address_hash BLOB PRIMARY KEY, until_day INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+"""
