@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 from retention.entitlements import bitmap_row
+from retention.history import replay
 from retention.plans import PlanKind, add_months
 from retention.subscriptions import Subscription
 from storage.books import PaymentKind, PaymentRow, PaymentState
@@ -26,6 +27,7 @@ def check(world: MoneyWorld) -> None:
     _gateway_did_what_the_books_say(world, [p for rows in payments.values() for p in rows])
     for account in accounts:
         _nothing_is_kept_without_a_plan(payments[account.account])
+        _history_replays(world, account, [facts.device for facts in devices[account.account]])
         trials = 0
         for facts in devices[account.account]:
             subscriptions = world.plans(facts.device)
@@ -35,6 +37,15 @@ def check(world: MoneyWorld) -> None:
             assert world.bitmap.read(facts.device) == bitmap_row(facts, world.desk.today())
         assert trials == (account.trial_ms is not None), "one trial per account, ever"
     assert world.bitmap.unfinished == 0
+
+
+def _history_replays(world: MoneyWorld, account: AccountRow, devices: list[int]) -> None:
+    with world.desk.reading() as books:
+        history = replay(books.events_of(account.account, limit=100_000))
+    for device in devices:
+        assert history.devices.get(device, ()) == tuple(world.plans(device))
+    if history.standing is not None:
+        assert history.standing.trial_ms == account.trial_ms
 
 
 def _gateway_did_what_the_books_say(world: MoneyWorld, payments: list[PaymentRow]) -> None:
