@@ -7,6 +7,7 @@ from collections import defaultdict
 from datetime import timedelta
 from itertools import pairwise
 
+from retention.compile import PAST_DAYS
 from retention.entitlements import bitmap_row
 from retention.history import replay
 from retention.plans import PlanKind, add_months
@@ -34,7 +35,7 @@ def check(world: MoneyWorld) -> None:
             trials += sum(sub.plan.kind is PlanKind.TRIAL for sub in subscriptions)
             _plans_are_worth_what_was_paid(facts, subscriptions, payments[account.account])
             _no_day_is_sold_twice(subscriptions)
-            assert world.bitmap.read(facts.device) == bitmap_row(facts, world.desk.today())
+            _bitmap_is_the_catalog(world, facts)
         assert trials == (account.trial_ms is not None), "one trial per account, ever"
     assert world.bitmap.unfinished == 0
 
@@ -104,6 +105,13 @@ def _worth(sub: Subscription, credits_minor: int) -> int:
     if months == 12:
         return terms.fee.minor
     return months and months * terms.monthly_fee.minor + credits_minor
+
+
+def _bitmap_is_the_catalog(world: MoneyWorld, facts: DeviceFacts) -> None:
+    row = world.bitmap.read(facts.device)
+    assert row is not None
+    compiled_on = row.first_day + PAST_DAYS  # rows are compiled anew when they change, or by the daily roll
+    assert row == bitmap_row(facts, compiled_on)
 
 
 def _no_day_is_sold_twice(subscriptions: list[Subscription]) -> None:

@@ -210,6 +210,10 @@ class MoneyWorld:
         with self.desk.reading() as books:
             return books.notices(account=owner.account, limit=1000)
 
+    def sql(self, statement: str, *values: object) -> None:
+        with self.catalog._db.write() as connection:  # type: ignore[attr-defined]
+            connection.execute(statement, values)
+
     def events(self, owner: Actor) -> list[str]:
         with self.desk.reading() as books:
             return [event.what for event in books.events_of(owner.account, limit=1000)]

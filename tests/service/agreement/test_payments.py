@@ -80,8 +80,9 @@ def test_of_many_at_once_one_records(gateway: RecordingGateway, tmp_path: Path) 
 
 @pytest.mark.parametrize("call", ["fsync", "link"])
 def test_a_full_disk_can_be_tried_again(gateway: RecordingGateway, call: str) -> None:
-    with mock.patch.object(payments.os, call, side_effect=OSError(28, "No space left")), refused(
-        503, "payment_unavailable"
+    with (
+        mock.patch.object(payments.os, call, side_effect=OSError(28, "No space left")),
+        refused(503, "payment_unavailable"),
     ):
         gateway.charge("a", FEE, "card", "why")
     assert list(gateway.receipts()) == []
@@ -106,7 +107,9 @@ def test_a_broken_record_is_not_overwritten(gateway: RecordingGateway, tmp_path:
         assert path.read_bytes() == text.encode("utf-8", "surrogateescape")
 
 
-@pytest.mark.parametrize("reference", ["", ".", "..", "a/b", "../a", "-a", "a b", "ä", "a\n", "a\0", "a" * 121])
+@pytest.mark.parametrize(
+    "reference", ["", ".", "..", "a/b", "../a", "-a", "a b", "ä", "a\n", "a\0", "a" * 121]
+)
 def test_references_are_file_names(gateway: RecordingGateway, reference: str) -> None:
     with refused(422, "bad_reference"):
         gateway.charge(reference, FEE, "card", "why")

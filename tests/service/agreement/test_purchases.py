@@ -94,7 +94,12 @@ def test_an_annual_plan_is_charged_and_starts_on_payment(money: MoneyWorld, ada:
     [payment] = money.payments(ada.account)
     assert (payment.state, payment.plan_id, payment.minor) == (PaymentState.DONE, 1, 5999)
     row = money.row(1)
-    assert (row.fee_minor, row.monthly_fee_minor, row.currency, row.account) == (5999, 599, "USD", ada.account)
+    assert (row.fee_minor, row.monthly_fee_minor, row.currency, row.account) == (
+        5999,
+        599,
+        "USD",
+        ada.account,
+    )
     [notice] = money.notices(ada)
     assert notice.purpose == "receipt"
     assert "00:00 UTC on 2026-01-31" in notice.body
