@@ -12,7 +12,7 @@ from retention.entitlements import bitmap_row
 from retention.history import replay
 from retention.plans import PlanKind, add_months
 from retention.subscriptions import Subscription
-from storage.books import PaymentKind, PaymentRow, PaymentState
+from storage.books import AccountRow, PaymentKind, PaymentRow, PaymentState
 from storage.catalog import DeviceFacts
 from tests.service.agreement.money_world import MoneyWorld
 
