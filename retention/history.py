@@ -102,12 +102,16 @@ def replay(events: Iterable[EventRow]) -> History:
             if ACCOUNT in event.facts:
                 standing = _standing(event.facts[ACCOUNT])
             if PLANS in event.facts:
-                if event.device is None:
-                    raise _bad(event, "it does not say of which device")
-                devices[event.device] = tuple(_subscription(image) for image in event.facts[PLANS])
-        except (KeyError, TypeError, ValueError) as error:
+                devices[_device(event)] = tuple(_subscription(image) for image in event.facts[PLANS])
+        except (KeyError, TypeError, ValueError, CallerError) as error:
             raise _bad(event, f"its facts can't be read: {error!r}") from error
     return History(standing, devices)
+
+
+def _device(event: EventRow) -> int:
+    if event.device is None:
+        raise ValueError("it does not say of which device")
+    return event.device
 
 
 def _image(sub: Subscription) -> dict[str, Any]:
