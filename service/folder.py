@@ -15,6 +15,7 @@ from pathlib import Path
 
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
+from service.agreement import versions
 from service.agreement.desk import Desk
 from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
@@ -134,8 +135,9 @@ def create_folder(
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
             KeyStore.create(folder.keys).close()
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
-            SqliteCatalog.create(folder.catalog).close()
-            undo.callback(_remove_catalog, folder.catalog)
+            with closing(SqliteCatalog.create(folder.catalog)) as catalog:
+                undo.callback(_remove_catalog, folder.catalog)
+                versions.ensure(catalog, now_ms=SystemClock().now_ms())
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)
             # Last: a folder without it was not finished.
@@ -238,6 +240,7 @@ def open_folder(
             clock = stack.enter_context(closing(OffsetClock(folder.clock_offset)))
         catalog = SqliteCatalog.open(folder.catalog)
         stack.callback(catalog.close)
+        versions.ensure(catalog, now_ms=clock.now_ms())
         key_store = KeyStore.open(folder.keys)
         stack.callback(key_store.close)
         if not folder.bitmap.exists():

@@ -15,7 +15,7 @@ from service.agreement.charging import Account, give_back, owe
 from service.agreement.desk import Actor, Desk, device_of
 from service.agreement.errors import Conflict, Unprocessable, refusals
 from service.agreement.holdings import held, keep
-from service.agreement.notices import queue
+from service.agreement.outbox import queue
 from service.agreement.payments import checked_reference
 from service.agreement.texts import one_line
 from storage.books import Books, PaymentKind, PaymentRow, PaymentState, SubscriptionRow

@@ -18,7 +18,7 @@ from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books, Clo
 from storage.catalog import Catalog, DeviceFacts
 from storage.clock import Clock
 from storage.days import to_date
-from storage.errors import NotFound
+from storage.errors import CallerError, NotFound
 from storage.keys import KeyStore
 
 if TYPE_CHECKING:
@@ -85,10 +85,17 @@ class Desk:
         """The books of one moment, for reading."""
         return self.catalog.books()
 
-    def write(self, work: Callable[[Books], T]) -> T:
-        """Do `work` in one transaction that changes no device's rights. It may be called again when it failed."""
+    def write(self, work: Callable[[Books], T | CallerError]) -> T:
+        """Do `work` in one transaction that changes no device's rights.
+
+        An error that it raises undoes all of it. One that it *returns* is raised after the commit: for a refusal that
+        must be counted.
+        """
         with refusals(), self.catalog.books(write=True, now_ms=self.now_ms()) as books:
-            return work(books)
+            done = work(books)
+        if isinstance(done, CallerError):
+            raise done
+        return done
 
     def change(self, work: Callable[[Books], T]) -> T:
         """Do `work` in one transaction that may change what devices are allowed: through the one path to the bitmap,
@@ -159,9 +166,14 @@ def require_open(row: AccountRow) -> None:
             subject=subject,
             code="not_activated",
         )
+    require_not_closing(row)
+
+
+def require_not_closing(row: AccountRow) -> None:
+    """Raises Conflict `account_closing`."""
     if row.closing is not ClosingState.NONE:
         raise Conflict(
             "its cancellation was requested; withdraw the request to go on with the account",
-            subject=subject,
+            subject=f"account {row.account}",
             code="account_closing",
         )

@@ -63,7 +63,10 @@ class TooMany(CallerError):
 ERRORS = (Unauthorized, PaymentRefused, Forbidden, NotFound, Conflict, Unprocessable, TooMany)
 
 CONFLICTS = frozenset(
-    {"address_taken", "reference_taken", "trial_used", "plan_already_cancelled", "terminated"}
+    {
+        *("address_taken", "reference_taken", "trial_used", "plan_already_cancelled", "terminated"),
+        *("account_closing", "account_cancelled", "not_suspended", "not_requested", "not_approved"),
+    }
 )
 """Codes of rules and books that say that the state of things, not the request, stands in the way."""
 

@@ -8,6 +8,13 @@ import pytest
 
 from tests.retention.world import fast_folder
 from tests.service.agreement.money_world import MoneyWorld
+from tests.service.agreement.office import Office
+
+
+@pytest.fixture
+def office() -> Iterator[Office]:
+    with fast_folder() as folder, Office(folder) as made:
+        yield made
 
 
 @pytest.fixture
