@@ -15,12 +15,15 @@ from service.agreement.charging import Account, give_back, owe
 from service.agreement.desk import Actor, Desk, device_of
 from service.agreement.errors import Conflict, Unprocessable, refusals
 from service.agreement.holdings import held, keep
-from service.agreement.notices import queue
+from service.agreement.outbox import queue
 from service.agreement.payments import checked_reference
 from service.agreement.texts import one_line
-from storage.books import Books, PaymentKind, PaymentRow, PaymentState
+from storage.books import Books, PaymentKind, PaymentRow, PaymentState, SubscriptionRow
 from storage.catalog import DeviceFacts
 from storage.errors import NotFound
+
+MAX_PLAN_ID = (1 << 63) - 1
+"""What a database's whole numbers reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, re
     checked_reference(reference)
 
     def note(books: Books) -> PaymentRow:
-        row = books.subscription(plan_id)
+        row = _subscription(books, plan_id)
         there = books.payment(reference)
         if there is not None:
             if (there.kind, there.plan_id, there.minor) == (PaymentKind.CREDIT, plan_id, money.minor):
@@ -218,11 +221,24 @@ def _text(done: Cancellation) -> str:
 
 
 def _device_of_plan(books: Books, actor: Actor, plan_id: int) -> DeviceFacts:
-    missing = NotFound("there is no such subscription", subject=f"plan {plan_id}")
+    row = _subscription(books, plan_id)
     try:
-        return device_of(books, actor, books.subscription(plan_id).device)
+        return device_of(books, actor, row.device)
     except NotFound:
-        raise missing from None
+        raise _missing(plan_id) from None
+
+
+def _subscription(books: Books, plan_id: int) -> SubscriptionRow:
+    if not 0 < plan_id <= MAX_PLAN_ID:
+        raise _missing(plan_id)
+    try:
+        return books.subscription(plan_id)
+    except NotFound:
+        raise _missing(plan_id) from None
+
+
+def _missing(plan_id: int) -> NotFound:
+    return NotFound("there is no such subscription", subject=f"plan {plan_id}")
 
 
 def _account(desk: Desk, books: Books, plan_id: int, subscriptions: tuple[Subscription, ...]) -> Account:

@@ -21,7 +21,7 @@ from typing import Any
 from retention.money import Money
 from service.agreement.desk import SYSTEM, Actor, Desk
 from service.agreement.errors import Conflict
-from service.agreement.notices import queue
+from service.agreement.outbox import queue
 from service.agreement.payments import PaymentDeclined, PaymentUnavailable, Receipt
 from storage.books import Books, PaymentKind, PaymentRow, PaymentState
 from storage.errors import CallerError

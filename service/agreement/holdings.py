@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from retention.entitlements import plan_of, row_of
+from retention.entries import plan_rows, subscriptions_of, updated
 from retention.erasure import mark_renewed
 from retention.history import plan_facts
-from retention.money import Money
 from retention.subscriptions import Subscription
 from retention.terms import Terms
 from service.agreement.desk import Actor, Desk
@@ -29,14 +28,11 @@ class Bought:
     agreement_version: int
 
 
-def terms_of(row: SubscriptionRow) -> Terms:
-    return Terms(Money(row.fee_minor, row.currency), Money(row.monthly_fee_minor, row.currency))
-
-
 def held(books: Books, facts: DeviceFacts) -> tuple[Subscription, ...]:
     """All subscriptions of a device, in order of their plans' numbers."""
-    bought = {row.plan_id: row for row in books.subscriptions_of_device(facts.device)}
-    return tuple(_subscription(plan_of(plan), plan.plan_id, bought.get(plan.plan_id)) for plan in facts.plans)
+    if not facts.plans:
+        return ()
+    return subscriptions_of(facts.plans, books.subscriptions_of_device(facts.device))
 
 
 def keep(
@@ -71,7 +67,7 @@ def keep(
 
     def change(old: DeviceFacts) -> DeviceFacts:
         renewed = mark_renewed(old) if new else old
-        return also(replace(renewed, plans=tuple(row_of(sub.plan, sub.plan_id) for sub in after)))
+        return also(replace(renewed, plans=plan_rows(after)))
 
     stored = facts
     if change(facts) != facts:
@@ -83,19 +79,13 @@ def keep(
     for sub in numbered:
         row = rows.get(sub.plan_id)
         if row is not None and row.renews != sub.renews:
-            books.put_subscription(replace(row, renews=sub.renews))
+            books.put_subscription(updated(row, sub))
         elif row is None and sub.terms is not None:
             assert bought is not None, "what has terms was bought"
             books.add_subscription(_row(desk, facts, sub, sub.terms, bought))
     image = {**plan_facts(numbered), **({"plan_id": new_id} if new_id else {}), **(more or {})}
     desk.record(books, actor, facts.account, what, why=why, device=facts.device, facts=image)
     return stored, new_id
-
-
-def _subscription(plan: Any, plan_id: int, row: SubscriptionRow | None) -> Subscription:
-    if row is None:
-        return Subscription(plan_id, plan)
-    return Subscription(plan_id, plan, terms_of(row), row.renews)
 
 
 def _row(desk: Desk, facts: DeviceFacts, sub: Subscription, terms: Terms, bought: Bought) -> SubscriptionRow:

@@ -13,7 +13,7 @@ from service.agreement.charging import Purpose
 from service.agreement.desk import SYSTEM, Desk
 from service.agreement.errors import Conflict
 from service.agreement.holdings import held, keep
-from service.agreement.notices import queue
+from service.agreement.outbox import queue
 from storage.books import (
     AccountRow,
     AccountState,

@@ -18,7 +18,7 @@ from service.agreement.charging import MAX_CHARGE_REFERENCE_CHARS, Purpose, acto
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
 from service.agreement.errors import Conflict, Unprocessable, refusals
 from service.agreement.holdings import Bought, held, keep
-from service.agreement.notices import queue
+from service.agreement.outbox import queue
 from service.agreement.payments import checked_method, checked_reference
 from storage.books import (
     OPERATOR_ACCOUNT,

@@ -7,10 +7,12 @@ from collections import defaultdict
 from datetime import timedelta
 from itertools import pairwise
 
+from retention.compile import PAST_DAYS
 from retention.entitlements import bitmap_row
+from retention.history import replay
 from retention.plans import PlanKind, add_months
 from retention.subscriptions import Subscription
-from storage.books import PaymentKind, PaymentRow, PaymentState
+from storage.books import AccountRow, PaymentKind, PaymentRow, PaymentState
 from storage.catalog import DeviceFacts
 from tests.service.agreement.money_world import MoneyWorld
 
@@ -26,15 +28,25 @@ def check(world: MoneyWorld) -> None:
     _gateway_did_what_the_books_say(world, [p for rows in payments.values() for p in rows])
     for account in accounts:
         _nothing_is_kept_without_a_plan(payments[account.account])
+        _history_replays(world, account, [facts.device for facts in devices[account.account]])
         trials = 0
         for facts in devices[account.account]:
             subscriptions = world.plans(facts.device)
             trials += sum(sub.plan.kind is PlanKind.TRIAL for sub in subscriptions)
             _plans_are_worth_what_was_paid(facts, subscriptions, payments[account.account])
             _no_day_is_sold_twice(subscriptions)
-            assert world.bitmap.read(facts.device) == bitmap_row(facts, world.desk.today())
+            _bitmap_is_the_catalog(world, facts)
         assert trials == (account.trial_ms is not None), "one trial per account, ever"
     assert world.bitmap.unfinished == 0
+
+
+def _history_replays(world: MoneyWorld, account: AccountRow, devices: list[int]) -> None:
+    with world.desk.reading() as books:
+        history = replay(books.events_of(account.account, limit=100_000))
+    for device in devices:
+        assert history.devices.get(device, ()) == tuple(world.plans(device))
+    if history.standing is not None:
+        assert history.standing.trial_ms == account.trial_ms
 
 
 def _gateway_did_what_the_books_say(world: MoneyWorld, payments: list[PaymentRow]) -> None:
@@ -93,6 +105,13 @@ def _worth(sub: Subscription, credits_minor: int) -> int:
     if months == 12:
         return terms.fee.minor
     return months and months * terms.monthly_fee.minor + credits_minor
+
+
+def _bitmap_is_the_catalog(world: MoneyWorld, facts: DeviceFacts) -> None:
+    row = world.bitmap.read(facts.device)
+    assert row is not None
+    compiled_on = row.first_day + PAST_DAYS  # rows are compiled anew when they change, or by the daily roll
+    assert row == bitmap_row(facts, compiled_on)
 
 
 def _no_day_is_sold_twice(subscriptions: list[Subscription]) -> None:

@@ -71,13 +71,13 @@ class MetGateway(RecordingGateway):
         if before:
             before()
         if self.away == "before":
-            raise PaymentUnavailable("away")
+            raise PaymentUnavailable("the gateway is away; try again later")
         receipt = act()
         after, self.after = self.after, None
         if after:
             after()
         if self.away == "after":
-            raise PaymentUnavailable("away")
+            raise PaymentUnavailable("the gateway is away; try again later")
         return receipt
 
 
@@ -151,6 +151,17 @@ class MoneyWorld:
         """What `standing` and `closing` do to the row."""
         self.desk.change(lambda books: books.put_account(replace(books.account(owner.account), **fields)))
 
+    def erase(self, owner: Actor) -> None:
+        """As the cancellation of an account does when it takes effect."""
+        for device in self._devices(owner):
+            devices.terminate(self.desk, OPERATOR, device, why="account cancelled", erase=True)
+        on = self.desk.today()
+        self.desk.change(lambda books: books.erase_account(owner.account, cancelled_on=on))
+
+    def _devices(self, owner: Actor) -> list[int]:
+        with self.desk.reading() as books:
+            return [facts.device for facts in books.devices_of(owner.account)]
+
     def go(self, day: date) -> None:
         """It is noon of that day."""
         self.clock.ms = noon_ms(day)
@@ -198,6 +209,10 @@ class MoneyWorld:
     def notices(self, owner: Actor) -> list[NoticeRow]:
         with self.desk.reading() as books:
             return books.notices(account=owner.account, limit=1000)
+
+    def sql(self, statement: str, *values: object) -> None:
+        with self.catalog._db.write() as connection:  # type: ignore[attr-defined]
+            connection.execute(statement, values)
 
     def events(self, owner: Actor) -> list[str]:
         with self.desk.reading() as books:
