@@ -10,7 +10,7 @@ import pytest
 
 from service.agreement.payments import PaymentUnavailable, Receipt
 from storage.days import MS_PER_DAY
-from tests.service.api.office import METHOD, Person, add_operator, add_owner
+from tests.service.api.office import METHOD, Person, add_operator, add_owner, log_in
 from tests.service.api.server import Reply, Server, refused
 from tests.service.world import NOON_MS, World
 
@@ -118,6 +118,7 @@ def test_cancelling_shows_both_ways_first(world: World, server: Server) -> None:
     device = ada.add_device()
     plan = ada.buy(device, "annual")["subscription"]
     world.clock.ms += 40 * MS_PER_DAY  # in the second month
+    ada = log_in(server, "ada@example.org")
     page = f"/v1/subscriptions/{plan['subscription']}/cancellation"
     quote = ada.get(page)
     refund = {"minor": 5999 - 2 * 599, "currency": "USD"}
