@@ -165,8 +165,10 @@ class World:
     def viewer(self, device: int = 1) -> Viewer:
         return Viewer(device, self.token(device))
 
-    def keep(self, *clips: Clip, device: int = 1, epoch: int = 0) -> None:
-        """Store chunks of one expiry day as ingest does: a segment, its object, its commit."""
+    def keep(
+        self, *clips: Clip, device: int = 1, epoch: int = 0, verdict: Verdict = Verdict.STORED
+    ) -> None:
+        """Store chunks of one expiry day as ingest does: a segment, its object, its commit with this verdict."""
         expires_on = clips[0].expires_on
         key_id = KeyId(device, epoch, month_of_day(expires_on))
         cipher = AESGCM(self.key_store.ensure([key_id])[key_id])
@@ -197,7 +199,7 @@ class World:
         self.store.put(prepared.key, body, crc)
         commit = SegmentCommit(prepared.segment_id, expires_on, len(body), crc, index)
         verdicts = self.catalog.commit([commit], now_ms=self.clock.ms)[0]
-        assert set(verdicts.tolist()) == {Verdict.STORED}
+        assert set(verdicts.tolist()) == {verdict}
 
     def during_next_fetch(self, act: Callable[[], object]) -> None:
         """Do something while the next chunk is on its way out of the store."""

@@ -83,5 +83,5 @@ def add_owner(server: Server, name: str = "ada") -> Person:
 
 
 def add_operator(server: Server) -> Person:
-    token, row = sessions.operator_token(server.desk, 1.0)
+    token, row = sessions.operator_token(server.desk, 700.0)
     return Person(server, row.account, token)
