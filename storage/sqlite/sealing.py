@@ -29,9 +29,11 @@ NOBODY = 0
 """The number under which the catalog's own key is kept: that of hashes."""
 
 
-def add_key(connection: sqlite3.Connection, account: int) -> None:
+def add_key(connection: sqlite3.Connection, account: int) -> bytes:
     """Make the key of a new account. Accounts are numbered upwards, so it goes to the end of the table."""
-    connection.execute("INSERT INTO account_keys VALUES (?, ?)", (account, secrets.token_bytes(KEY_BYTES)))
+    key = secrets.token_bytes(KEY_BYTES)
+    connection.execute("INSERT INTO account_keys VALUES (?, ?)", (account, key))
+    return key
 
 
 def key_of(connection: sqlite3.Connection, account: int) -> bytes | None:
