@@ -24,12 +24,12 @@ from hypercorn.trio import serve
 from ingest.server import listen
 from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
-from service.api.used import Used
 from service.child import die_with_supervisor, on_stop_signal, say_ready
 from service.folder import Opened, open_folder
-from service.housekeeping import Chore, chores, keep_house
+from service.housekeeping import Chore, chores, keep_house, note_used
 from service.logs import configure_logs
 from service.metrics import STALE_MS, published, render
+from service.playback.used import UsedDevices
 from service.worker import probe_of
 from storage.errors import ClipkeepError, StoreUnavailable
 
@@ -88,7 +88,7 @@ class ApiProcess:
         self.opened = opened
         self._stop = trio.Event()
         self._prober = Prober(probe_of(opened))
-        self._used = Used()
+        self._used = UsedDevices()
 
     def services(self) -> ApiServices:
         opened = self.opened
@@ -151,6 +151,7 @@ class ApiProcess:
                 await serving.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))
                 say_ready()
             nursery.cancel_scope.cancel()
+        await trio.to_thread.run_sync(note_used, self.opened.catalog, self._used)
 
     async def _keep_bitmap(self) -> None:
         entitlements = self.opened.entitlements

@@ -7,7 +7,7 @@ of the others from their turn. All of them may run in several processes at once,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +17,8 @@ from service.agreement import closing, notices, settling
 from service.agreement.desk import Desk
 from service.agreement.senders import Senders
 from service.agreement.tidying import tidy
-from service.api.used import Used
+from service.playback.used import UsedDevices
+from storage.catalog import Catalog
 from storage.errors import ClipkeepError
 
 _log = structlog.get_logger("housekeeping")
@@ -32,19 +33,26 @@ class Chore:
     run: Callable[[], object]
 
 
-def chores(desk: Desk, senders: Senders, used: Used, *, every_s: float) -> list[Chore]:
+def chores(desk: Desk, senders: Senders, used: UsedDevices, *, every_s: float) -> list[Chore]:
     """All that is to be done."""
-
-    def tell(devices: Collection[int]) -> None:
-        desk.catalog.note_used(devices, desk.today())
-
     return [
         Chore("notices", every_s, lambda: _counts(notices.deliver_due(desk, senders))),
         Chore("closings", every_s, lambda: {"closed": closing.settle(desk)}),
         Chore("payments", every_s, lambda: dict(settling.settle_pending(desk))),
         Chore("stale", every_s, lambda: {"rows": tidy(desk)}),
-        Chore("used", every_s, lambda: {"devices": used.tell(tell)}),
+        Chore("erased", every_s, lambda: {"left": not desk.catalog.overwrite_erased()}),
+        Chore("used", every_s, lambda: note_used(desk.catalog, used)),
     ]
+
+
+def note_used(catalog: Catalog, used: UsedDevices) -> None:
+    """Write down which devices were played back since the last time. What fails is done the next time."""
+    for day, devices in used.take().items():
+        try:
+            catalog.note_used(devices, day)
+        except ClipkeepError as error:
+            used.give_back(day, devices)
+            _log.warning("use_not_noted", code=error.code, detail=str(error))
 
 
 async def keep_house(tasks: Sequence[Chore]) -> None:

@@ -36,7 +36,7 @@ from service.api.responses import (
 )
 from service.api.routing import Answers, add, content
 from service.api.services import Api
-from service.playback import MAX_TIME_MS, Viewer
+from service.playback import MAX_TIME_MS
 
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
 
@@ -82,8 +82,7 @@ class Recordings:
         check_order(from_ms, to_ms)
         finish = partial(listing, viewer.device, takes_gzip(accept_encoding))
         limit = limit or self._services.page_chunks
-        page = await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
-        return self._used(viewer, page)
+        return await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
 
     async def delete(
         self, n: Device, actor: Caller, from_ms: FromMs, to_ms: ToMs, reason: Reason = ""
@@ -114,10 +113,9 @@ class Recordings:
         `from` is the earliest time listed. Segment URLs carry the token of this request."""
         finish = partial(as_text, PLAYLIST_TYPE, takes_gzip(accept_encoding))
         if to_ms is None:
-            return self._used(viewer, await self._playback.listings.live(viewer, from_ms, finish=finish))
+            return await self._playback.listings.live(viewer, from_ms, finish=finish)
         check_order(from_ms or 0, to_ms)
-        recorded = await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
-        return self._used(viewer, recorded)
+        return await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
 
     async def chunk(
         self,
@@ -138,8 +136,7 @@ class Recordings:
         if request.method == "HEAD":
             await self._playback.chunks.readable(viewer, row)
             return ChunkResponse(row, part, None)
-        read = await self._playback.chunks.read(viewer, row)
-        return self._used(viewer, ChunkResponse(row, part, read))
+        return ChunkResponse(row, part, await self._playback.chunks.read(viewer, row))
 
     async def clip(self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs) -> Response:
         """The MPEG-TS chunks of a range, one after the other, to keep as a file. MP4 chunks are left out. The
@@ -154,9 +151,4 @@ class Recordings:
         except BaseException:
             export.close()
             raise
-        return self._used(viewer, ExportResponse(export, viewer.device))
-
-    def _used(self, viewer: Viewer, answer: Response) -> Response:
-        """Note that the device was played back."""
-        self._services.used.note(viewer.device)
-        return answer
+        return ExportResponse(export, viewer.device)

@@ -10,7 +10,6 @@ from fastapi import Request
 
 from service.agreement.desk import Desk
 from service.api.calls import Calls
-from service.api.used import Used
 from service.playback import Playback, PlaybackServices
 
 
@@ -25,8 +24,6 @@ class ApiServices(PlaybackServices):
     """The text of `/metrics`. May block: it is called in a thread."""
     delete_delay_ms: int = 3_600_000
     """From un-indexing an object that a deletion has emptied to deleting it."""
-    used: Used
-    """Notes which devices are played back. Whoever made it tells the catalog."""
     body_wait_s: float = 20.0
     """For a whole body to arrive: the longest one at 26 kbit/s."""
     desk_threads: int = 4

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
 
-import pytest
 import structlog
 import trio
 
 from service.agreement import registration
 from service.agreement.senders import FileSender, SendLater
-from service.api.used import MOST_NOTED, Used
 from service.housekeeping import Chore, chores, keep_house
+from service.playback.used import UsedDevices
 from storage.books import NoticeRow, NoticeState, SessionRow
 from storage.days import MS_PER_DAY
 from storage.errors import WorldError
@@ -54,7 +52,7 @@ async def test_one_that_fails_or_hangs_keeps_none_of_the_others(world: World) ->
 
 
 def test_all_that_is_to_be_done_is_done(world: World) -> None:
-    desk, used = world.desk(), Used()
+    desk, used = world.desk(), UsedDevices()
     registration.register(
         desk,
         email="ada@example.org",
@@ -64,7 +62,7 @@ def test_all_that_is_to_be_done_is_done(world: World) -> None:
         accepts_version=1,
         client="x",
     )
-    used.note(1)
+    used.note(1, TODAY)
     old = SessionRow(bytes(32), 1, 0, world.clock.ms - 8 * MS_PER_DAY)
     desk.write(lambda books: (books.add_session(old), books.reserve_address(b"h" * 32, until_day=TODAY - 1)))
     files = FileSender(world.folder / "notices", "clipkeep@localhost")
@@ -74,7 +72,8 @@ def test_all_that_is_to_be_done_is_done(world: World) -> None:
         "closings": {"closed": []},
         "payments": {},
         "stale": {"rows": 2},
-        "used": {"devices": 1},
+        "erased": {"left": False},
+        "used": None,
     }
     assert len(list((world.folder / "notices").iterdir())) == 1
     with desk.reading() as books:
@@ -99,37 +98,12 @@ def test_a_mail_server_that_is_away_is_told_in_numbers_only(world: World) -> Non
         accepts_version=1,
         client="x",
     )
-    [chore, *_] = chores(desk, {"email": Away()}, Used(), every_s=60.0)
+    [chore, *_] = chores(desk, {"email": Away()}, UsedDevices(), every_s=60.0)
     report = chore.run()
     assert report == {"delivered": 0, "delayed": 1, "failed": 0, "closed": 0}
 
 
-def test_what_was_noted_is_told_once_and_again_when_that_failed() -> None:
-    used = Used()
-    told: list[Collection[int]] = []
-    assert used.tell(told.append) == 0
-    for device in (2, 1, 2):
-        used.note(device)
-
-    def down(devices: Collection[int]) -> None:
-        used.note(3)  # meanwhile
-        raise WorldError("down")
-
-    with pytest.raises(WorldError):
-        used.tell(down)
-    assert used.tell(told.append) == 3
-    assert used.tell(told.append) == 0
-    assert told == [[1, 2, 3]]
-
-
-def test_no_more_is_noted_than_there_is_room_for() -> None:
-    used = Used()
-    for device in range(MOST_NOTED + 5):
-        used.note(device)
-    assert used.tell(list) == MOST_NOTED
-
-
 def test_chores_come_as_often_as_configured(world: World) -> None:
-    made = chores(world.desk(), {}, Used(), every_s=7.0)
+    made = chores(world.desk(), {}, UsedDevices(), every_s=7.0)
     assert {chore.every_s for chore in made} == {7.0}
     assert len({chore.name for chore in made}) == len(made)

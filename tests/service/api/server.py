@@ -15,7 +15,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from service.api import ApiServices, create_app
-from service.api.used import Used
+from service.playback.used import UsedDevices
 from tests.service.world import NOON_MS, World, clips
 
 
@@ -40,7 +40,7 @@ class Server:
     def __init__(self, world: World, *, settings: dict[str, Any] | None = None, **fields: Any) -> None:
         self.world = world
         self.desk = world.desk(**settings or {})
-        self.used = Used()
+        self.used = UsedDevices()
         self.problems: dict[str, str] = {}
         self.bugs: list[str] = []
         self._services = ApiServices(

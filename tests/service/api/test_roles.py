@@ -9,7 +9,7 @@ import pytest
 
 from tests.service.api.office import METHOD, Person, add_operator, add_owner, log_in
 from tests.service.api.server import Server, refused
-from tests.service.world import HOUR_MS, NOON_MS, World
+from tests.service.world import HOUR_MS, NOON_MS, TODAY, World, clips
 
 REASON = {"reason": "r"}
 ONE_YEAR = {"plan": "annual", "method": METHOD}
@@ -237,8 +237,6 @@ def test_the_operators_own_account_is_left_alone(server: Server) -> None:
 
 def test_the_own_token_watches_and_the_playlist_does_not_show_it(world: World, server: Server) -> None:
     """Its segments carry a token of the device alone: addresses end up in logs and histories."""
-    from tests.service.world import clips
-
     ada = add_owner(server)
     hers = things_of(ada)
     kept = clips(3)
@@ -251,4 +249,4 @@ def test_the_own_token_watches_and_the_playlist_does_not_show_it(world: World, s
     segment = next(line for line in playlist.splitlines() if line.startswith("chunks/"))
     assert server.ask("GET", f"{device}/{segment}").body == kept[0].data
     refused(server.ask("GET", f"{device}/chunks/{kept[0].capture_ms}?token={ada.token}"), 401, "bad_token")
-    assert server.used.tell(lambda devices: devices) == 1
+    assert server.used.take() == {TODAY: [hers.device]}
