@@ -20,7 +20,7 @@ import sqlite3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.errors import CatalogCorrupt
+from storage.errors import CallerError, CatalogCorrupt
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -48,11 +48,17 @@ def destroy_key(connection: sqlite3.Connection, account: int) -> None:
 
 
 def seal(key: bytes, place: str, text: str) -> bytes:
-    """Encrypt a text for a column, `place` being "table.column"."""
+    """Encrypt a text for a column, `place` being "table.column". Raises CallerError `bad_text`: half a character."""
     if not text:
         return b""
+    try:
+        plain = text.encode()
+    except UnicodeEncodeError:
+        raise CallerError(
+            "a text with half a character (a lone surrogate)", subject=place, code="bad_text"
+        ) from None
     nonce = secrets.token_bytes(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, text.encode(), place.encode())
+    return nonce + AESGCM(key).encrypt(nonce, plain, place.encode())
 
 
 def unseal(key: bytes | None, place: str, sealed: bytes) -> str:
