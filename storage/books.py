@@ -240,7 +240,9 @@ class Books(ABC):
 
     `put_*` replaces the row of the same key and raises NotFound when there is none; `add_*` stores a new row and
     returns it with its number. Lists are in order of number unless said otherwise; `limit` bounds them. In a
-    transaction for reading, every method that writes raises CatalogUnavailable.
+    transaction for reading, every method that writes raises CatalogUnavailable, and so does every method after the
+    end. What refers to an account, device, plan or agreement that does not exist raises NotFound; accounts that were
+    erased exist for `account` and `accounts` only.
     """
 
     # --- accounts ---------------------------------------------------------------------------------------------
@@ -255,7 +257,8 @@ class Books(ABC):
         devices' rows of the change log are written, and `before_change` is called for each of them.
 
         Raises:
-            CallerError: `address_taken`.
+            CallerError: `address_taken`; `account_cancelled`, it is over for good; `operator_account`, the built-in one
+                can be neither suspended nor cancelled.
         """
 
     @abstractmethod
@@ -283,7 +286,11 @@ class Books(ABC):
 
     @abstractmethod
     def add_device(self, account: int) -> DeviceFacts:
-        """A new device of this account, as `Catalog.add_devices` makes it."""
+        """A new device of this account, as `Catalog.add_devices` makes it, without a plan.
+
+        Raises:
+            CallerError: `too_many_devices`, more than the `max_device` of this transaction.
+        """
 
     @abstractmethod
     def device(self, device: int) -> DeviceFacts:
@@ -301,6 +308,10 @@ class Books(ABC):
 
         Returns:
             The new facts; plans that were new carry their ids.
+
+        Raises:
+            CallerError: `plan_in_use`, a plan with a subscription or payments was left out: it is ended, not removed;
+                `not_through_bitmap`.
         """
 
     # --- sessions, codes, attempts ----------------------------------------------------------------------------
@@ -336,7 +347,7 @@ class Books(ABC):
 
     @abstractmethod
     def put_attempts(self, row: AttemptsRow) -> None:
-        """Store or replace."""
+        """Store or replace. Only a hash of the subject is kept, so they can't be listed."""
 
     @abstractmethod
     def drop_attempts(self, subject: str) -> None: ...
@@ -344,13 +355,13 @@ class Books(ABC):
     @abstractmethod
     def drop_stale(self, *, before_ms: int) -> int:
         """Forget sessions and codes that ended, attempts last counted and idempotency answers given before that
-        time. Returns how many rows."""
+        time; attempts that are locked at it stay. Returns how many rows."""
 
     # --- subscriptions and money ------------------------------------------------------------------------------
 
     @abstractmethod
     def add_subscription(self, row: SubscriptionRow) -> None:
-        """For a plan that `change_device` has stored."""
+        """For a plan that `change_device` has stored. Raises NotFound when it has not."""
 
     @abstractmethod
     def put_subscription(self, row: SubscriptionRow) -> None: ...
@@ -474,11 +485,17 @@ class Books(ABC):
     @abstractmethod
     def erase_account(self, account: int, *, cancelled_on: int) -> None:
         """Clear the account (agreement 6.5.3, 6.5.4): its row but for number, kind, state and `cancelled_on`; sessions,
-        codes, attempts, subscriptions, plans of its devices, payments, blocks, events, notices, acceptances,
-        idempotency answers; what people wrote in the change log and about deleted ranges of its devices. Devices'
-        numbers and erasure records stay. Overwritten in the file, not only unlinked.
+        codes, subscriptions, plans of its devices, payments, blocks, events, notices, acceptances, idempotency
+        answers; what people wrote in the change log and about deleted ranges of its devices. Devices' numbers and
+        erasure records stay; counted attempts are forgotten by `drop_stale`.
 
-        The devices must have been marked for erasure in the same transaction.
+        Texts about people are gone from the database's files, not only unlinked, when the books are closed; where
+        somebody was reading meanwhile, when `Catalog.overwrite_erased` returns True. An account that was erased
+        before stays as it is.
+
+        Raises:
+            CallerError: `not_marked`, a device is not terminated and marked for erasure, which is to happen in the
+                same transaction; `operator_account`.
         """
 
     @abstractmethod

@@ -317,6 +317,12 @@ class Catalog(Records, ABC):
         """
 
     @abstractmethod
+    def overwrite_erased(self) -> bool:
+        """Finish what `Books.erase_account` could not, where somebody was reading: cut the write-ahead log, which may
+        hold pages of before. Tried when the books are closed, to be called again now and then; one read when there
+        is nothing to do. Returns whether nothing is left."""
+
+    @abstractmethod
     def note_used(self, devices: Collection[int], day: int) -> None:
         """Note that these devices were played back on `day`. Commits note uploads themselves. Never goes back."""
 

@@ -193,7 +193,8 @@ def lift_block(desk: Desk, actor: Actor, block_id: int) -> BlockRow:
 
 
 def settle(desk: Desk) -> list[int]:
-    """Let every cancellation take effect whose notices are delivered, and destroy the keys of what is to be erased.
+    """Let every cancellation take effect whose notices are delivered, destroy the keys of what is to be erased, and
+    overwrite what the catalog's log may still hold of it.
 
     Idempotent; several may do it at once, and any may be killed.
 
@@ -201,7 +202,10 @@ def settle(desk: Desk) -> list[int]:
         The accounts that were cancelled by this call.
     """
     cancelled = [account for account in _approved_accounts(desk) if _take_effect(desk, account)]
+    # What a run that was killed left of the rest; a read each when there is nothing.
+    desk.entitlements.replay()
     _destroy_keys(desk)
+    desk.catalog.overwrite_erased()
     return cancelled
 
 

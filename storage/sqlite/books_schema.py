@@ -2,9 +2,12 @@
 
 Columns are named as the fields of the records in `storage.books`. Numbers are never given twice
 (AUTOINCREMENT), though rows go with their account: a payment's is known to a gateway, a notice's names a file.
+Texts in BLOB columns are sealed with the account's key (`storage.sqlite.sealing`).
 """
 
 BOOKS_TABLES = """
+CREATE TABLE account_keys (account INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT;  -- added and overwritten only
+
 CREATE TABLE sessions (
     token_hash BLOB PRIMARY KEY,
     account INTEGER NOT NULL REFERENCES accounts,
@@ -17,7 +20,7 @@ CREATE INDEX sessions_by_end ON sessions (expires_ms);
 CREATE TABLE codes (
     account INTEGER NOT NULL REFERENCES accounts,
     purpose TEXT NOT NULL,
-    address TEXT NOT NULL,
+    address BLOB NOT NULL,
     code_hash BLOB NOT NULL,
     expires_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
@@ -25,7 +28,7 @@ CREATE TABLE codes (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE attempts (
-    subject TEXT PRIMARY KEY,
+    subject_hash BLOB PRIMARY KEY,
     count INTEGER NOT NULL,
     first_ms INTEGER NOT NULL,
     last_ms INTEGER NOT NULL,
@@ -40,7 +43,7 @@ CREATE TABLE subscriptions (
     fee_minor INTEGER NOT NULL,
     monthly_fee_minor INTEGER NOT NULL,
     renews INTEGER NOT NULL,
-    method TEXT NOT NULL,
+    method BLOB NOT NULL,
     agreement_version INTEGER NOT NULL,
     bought_ms INTEGER NOT NULL,
     retry_at_ms INTEGER NOT NULL,
@@ -60,11 +63,11 @@ CREATE TABLE payments (
     currency TEXT NOT NULL,
     minor INTEGER NOT NULL,
     state TEXT NOT NULL,
-    why TEXT NOT NULL,
+    why BLOB NOT NULL,
     at_ms INTEGER NOT NULL,
     settled_ms INTEGER,
-    gateway_id TEXT NOT NULL,
-    detail TEXT NOT NULL  -- JSON
+    gateway_id BLOB NOT NULL,
+    detail BLOB NOT NULL  -- JSON
 ) STRICT;
 CREATE INDEX payments_of_account ON payments (account);
 CREATE INDEX payments_of_plan ON payments (plan_id);
@@ -74,8 +77,8 @@ CREATE TABLE blocks (
     block_id INTEGER PRIMARY KEY AUTOINCREMENT,
     account INTEGER NOT NULL REFERENCES accounts,
     kind TEXT NOT NULL,
-    detail TEXT NOT NULL,
-    who TEXT NOT NULL,
+    detail BLOB NOT NULL,
+    who BLOB NOT NULL,
     at_ms INTEGER NOT NULL,
     lifted_ms INTEGER
 ) STRICT;
@@ -87,8 +90,8 @@ CREATE TABLE events (
     device INTEGER,
     what TEXT NOT NULL,
     who TEXT NOT NULL,
-    why TEXT NOT NULL,
-    facts TEXT NOT NULL,  -- JSON
+    why BLOB NOT NULL,
+    facts BLOB NOT NULL,  -- JSON
     at_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX events_of_account ON events (account);
@@ -104,16 +107,16 @@ CREATE TABLE notices (
     notice_id INTEGER PRIMARY KEY AUTOINCREMENT,
     account INTEGER NOT NULL REFERENCES accounts,
     channel TEXT NOT NULL,
-    address TEXT NOT NULL,
+    address BLOB NOT NULL,
     purpose TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    body TEXT NOT NULL,
+    subject BLOB NOT NULL,
+    body BLOB NOT NULL,
     created_ms INTEGER NOT NULL,
     state TEXT NOT NULL,
     attempts INTEGER NOT NULL,
     next_ms INTEGER NOT NULL,
     settled_ms INTEGER,
-    error TEXT NOT NULL
+    error BLOB NOT NULL
 ) STRICT;
 CREATE INDEX notices_of_account ON notices (account);
 CREATE INDEX notices_queued ON notices (next_ms) WHERE state = 'queued';
@@ -135,7 +138,7 @@ CREATE TABLE answers (
     key TEXT NOT NULL,
     request_sha256 BLOB NOT NULL,
     status INTEGER NOT NULL,
-    body TEXT NOT NULL,
+    body BLOB NOT NULL,
     at_ms INTEGER NOT NULL,
     PRIMARY KEY (account, key)
 ) STRICT, WITHOUT ROWID;

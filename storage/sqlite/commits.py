@@ -18,7 +18,7 @@ from storage.catalog import (
     SegmentState,
     Verdict,
 )
-from storage.days import MS_PER_DAY, to_date
+from storage.days import MS_PER_DAY, day_of_ms, to_date
 from storage.errors import CallerError
 from storage.sqlite.database import Database
 from storage.sqlite.schema import closed_through, create_partition, open_days, partition
@@ -38,6 +38,7 @@ class _Device:
     epoch: int
     classes: tuple[int, ...] = ()
     deletions: tuple[tuple[int, int], ...] = ()
+    used_on: int = 0
 
 
 _NOBODY = _Device(epoch=-1)
@@ -73,6 +74,7 @@ class Commits(OnDatabase):
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
         with self._db.write() as connection:
             committing = Committing(connection, (s.index for s in segments))
+            committing.note_used(day_of_ms(now_ms))
             return [committing.segment(s, now_ms) for s in segments]
 
 
@@ -90,6 +92,12 @@ class Committing:
         self._days = open_days(connection)
         numbers = {number for index in indexes for number in index["device"].tolist()}
         self._devices = _read_devices(connection, sorted(numbers))
+
+    def note_used(self, day: int) -> None:
+        """Note that the devices uploaded on `day`: a statement for each, on the first commit of its day only."""
+        unnoted = [(day, number) for number, device in self._devices.items() if device.used_on < day]
+        if unnoted:
+            self.connection.executemany("UPDATE devices SET used_on = ? WHERE device = ?", unnoted)
 
     def segment(self, segment: SegmentCommit, now_ms: int) -> np.ndarray:
         """Commit one segment. Returns a verdict per ordinal, uint8."""
@@ -212,12 +220,12 @@ class Committing:
 def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, _Device]:
     devices = {}
     with_deletions = []
-    for number, epoch, classes, has_deletions in connection.execute(
-        "SELECT device, erase_epoch, classes, has_deletions FROM devices"
+    for number, epoch, classes, has_deletions, used_on in connection.execute(
+        "SELECT device, erase_epoch, classes, has_deletions, used_on FROM devices"
         " WHERE device IN (SELECT value FROM json_each(?))",
         (json.dumps(numbers),),
     ):
-        devices[number] = _Device(epoch, tuple(json.loads(classes)))
+        devices[number] = _Device(epoch, tuple(json.loads(classes)), used_on=used_on)
         if has_deletions:
             with_deletions.append(number)
     for number in with_deletions:

@@ -18,6 +18,9 @@ MAX_IDLE_CONNECTIONS = 4
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """What a checkpoint leaves of the write-ahead log's file, which one large transaction may have let grow."""
 
+TRUNCATE_WAIT_MS = 200
+"""How long commits may be held up for a log that is to be cut: a segment's linger and a put take as long."""
+
 
 class Database:
     """One SQLite file and a small pool of connections: each transaction has one of them to itself.
@@ -126,11 +129,14 @@ class Database:
         """Write all of the write-ahead log into the file and cut it to nothing, where nobody is in the way.
         Returns whether it was done."""
         try:
-            connection = self._take()
+            connection = self._connect()
             try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # most of it while others go on writing
+                # The rest keeps writers out, and waits for readers: not for one that takes its time.
+                connection.execute(f"PRAGMA busy_timeout={TRUNCATE_WAIT_MS}")
                 busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
-                self._give_back(connection)
+                connection.close()
         except sqlite3.Error:
             return False  # locked, or no space: the log stays as it is, and a later call does it
         return not busy

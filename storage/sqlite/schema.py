@@ -6,9 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import suppress
 
+from storage.books import OPERATOR_ACCOUNT
 from storage.errors import CallerError, CatalogCorrupt
 from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import Database
+from storage.sqlite.sealing import NOBODY, add_key
 
 SCHEMA_VERSION = 3
 OUTDATED_VERSION = 2
@@ -23,28 +25,29 @@ INSERT INTO meta VALUES ('closed_through', 0);
 CREATE TABLE accounts (
     account INTEGER PRIMARY KEY,  -- rows stay when accounts end, so no number is given twice
     kind TEXT NOT NULL,
-    name TEXT NOT NULL,
     created_ms INTEGER NOT NULL,
     state TEXT NOT NULL DEFAULT 'new',
-    email TEXT,
-    mobile TEXT,
-    password_hash TEXT NOT NULL DEFAULT '',
+    name BLOB NOT NULL DEFAULT x'',  -- BLOBs are sealed with the account's key: `storage.sqlite.sealing`
+    email BLOB,
+    email_bucket INTEGER,
+    mobile BLOB,
+    mobile_bucket INTEGER,
+    password_hash BLOB NOT NULL DEFAULT x'',
     activated_ms INTEGER,
     suspended_ms INTEGER,
-    suspend_reason TEXT NOT NULL DEFAULT '',
+    suspend_reason BLOB NOT NULL DEFAULT x'',
     trial_ms INTEGER,
     used_on INTEGER NOT NULL DEFAULT 0,
     closing TEXT NOT NULL DEFAULT 'none',
     closing_ms INTEGER,
-    closing_reason TEXT NOT NULL DEFAULT '',
+    closing_reason BLOB NOT NULL DEFAULT x'',
     closing_by TEXT NOT NULL DEFAULT '',
     cancelled_on INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX accounts_email ON accounts (email) WHERE email IS NOT NULL;
-CREATE UNIQUE INDEX accounts_mobile ON accounts (mobile) WHERE mobile IS NOT NULL;
+CREATE INDEX accounts_by_email ON accounts (email_bucket) WHERE email_bucket IS NOT NULL;
+CREATE INDEX accounts_by_mobile ON accounts (mobile_bucket) WHERE mobile_bucket IS NOT NULL;
 CREATE INDEX accounts_closing ON accounts (account) WHERE closing = 'approved';
-INSERT INTO accounts (account, kind, name, created_ms, state, activated_ms)
-VALUES (1, 'operator', 'the built-in operator account', 0, 'active', 0);
+INSERT INTO accounts (account, kind, created_ms, state, activated_ms) VALUES (1, 'operator', 0, 'active', 0);
 
 CREATE TABLE devices (
     device INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: an old token or chunk must not fit a new one
@@ -163,6 +166,8 @@ def create_schema(database: Database) -> None:
     with database.write() as connection:
         for statement in statements(_TABLES + BOOKS_TABLES):
             connection.execute(statement)
+        for account in (NOBODY, OPERATOR_ACCOUNT):
+            add_key(connection, account)
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 
 from storage.books import Books
 from storage.catalog import DeviceFacts
-from storage.sqlite.books.erasing import Erasing
+from storage.errors import ClipkeepError
+from storage.sqlite.books.erasing import LEFT_IN_LOG, Erasing
 from storage.sqlite.books.history import History
 from storage.sqlite.books.money import Money
 from storage.sqlite.books.notices import Notices
@@ -42,4 +43,15 @@ class Bookkeeping(OnDatabase):
                     with suppress(sqlite3.Error):
                         connection.execute("PRAGMA secure_delete=FAST")
         if books.erased:
-            self._db.truncate_log()
+            with suppress(ClipkeepError):  # the books are closed; what was left over is noted
+                self.overwrite_erased()
+
+    def overwrite_erased(self) -> bool:
+        with self._db.read() as connection:
+            if not connection.execute("SELECT 1 FROM meta WHERE name = ?", (LEFT_IN_LOG,)).fetchone():
+                return True
+        if not self._db.truncate_log():
+            return False
+        with self._db.write() as connection:
+            connection.execute("DELETE FROM meta WHERE name = ?", (LEFT_IN_LOG,))
+        return True

@@ -20,19 +20,27 @@ from storage.sqlite.devices import (
     log_change,
     next_device,
 )
+from storage.sqlite.sealing import add_key, bucket
 
 ACCOUNTS = Table(
     "accounts",
     AccountRow,
     ("account",),
+    "account",
     decode={"state": AccountState, "closing": ClosingState},
-    taken="address_taken",
+    private=("name", "email", "mobile", "password_hash", "suspend_reason", "closing_reason"),
 )
 
 
 class Accounts(OnBooks):
     def add_account(self, row: AccountRow) -> AccountRow:
-        return replace(row, account=ACCOUNTS.add(self._writer, row, numbered=True))
+        connection = self._writer
+        [newest] = connection.execute("SELECT max(account) FROM accounts").fetchone()
+        row = replace(row, account=newest + 1)
+        self._require_free(row)
+        add_key(connection, row.account)
+        ACCOUNTS.add(connection, row, **self._buckets(row))
+        return row
 
     def put_account(self, row: AccountRow) -> None:
         old = self.account(row.account)
@@ -42,13 +50,32 @@ class Accounts(OnBooks):
                 subject=f"account {row.account}",
                 code="operator_account",
             )
+        if old.state is AccountState.CANCELLED:
+            raise CallerError(
+                "this account was cancelled, for good; a new one may be registered",
+                subject=f"account {row.account}",
+                code="account_cancelled",
+            )
+        self._require_free(row)
         before = self.devices_of(row.account, limit=-1) if is_barred(row) != is_barred(old) else []
-        ACCOUNTS.put(self._writer, row)
+        ACCOUNTS.put(self._writer, row, **self._buckets(row))
         if row.state is AccountState.CANCELLED:
             what = "account cancelled"
         else:
             what = "account resumed" if row.suspended_ms is None else "account suspended"
         self._tell(before, what)
+
+    def _require_free(self, row: AccountRow) -> None:
+        for kind, address in (("email", row.email), ("mobile", row.mobile)):
+            found = None if address is None else self.account_at(**{kind: address})
+            if found is not None and found.account != row.account:
+                raise CallerError(f"another account has this {kind} address", code="address_taken")
+
+    def _buckets(self, row: AccountRow) -> dict[str, int | None]:
+        return {
+            "email_bucket": bucket(self._reader, "email", row.email),
+            "mobile_bucket": bucket(self._reader, "mobile", row.mobile),
+        }
 
     def _tell(self, before: list[DeviceFacts], what: str) -> None:
         """Log, and tell the bitmap, that an account's devices may do something else than before."""
@@ -57,16 +84,14 @@ class Accounts(OnBooks):
             self._revoking()(old, self.device(old.device))
 
     def account(self, account: int) -> AccountRow:
-        found = ACCOUNTS.one(self._reader, account)
-        if found is None:
-            raise NotFound("no such account", subject=f"account {account}")
-        return found
+        return ACCOUNTS.get(self._reader, account)
 
     def account_at(self, *, email: str | None = None, mobile: str | None = None) -> AccountRow | None:
         for column, address in (("email", email), ("mobile", mobile)):
-            found = ACCOUNTS.select(self._reader, f"{column} = ?", (address,))  # NULL equals nothing
-            if found:
-                return found[0]
+            place = bucket(self._reader, column, address)
+            for row in ACCOUNTS.select(self._reader, f"{column}_bucket = ?", (place,)):  # NULL equals nothing
+                if getattr(row, column) == address:
+                    return row
         return None
 
     def accounts(

@@ -6,6 +6,7 @@ from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState
 from storage.catalog import EraseState
 from storage.errors import CallerError
 from storage.sqlite.books.accounts import ACCOUNTS, Accounts
+from storage.sqlite.sealing import destroy_key, key_of
 
 _OF_ACCOUNT = (
     "sessions",
@@ -19,6 +20,8 @@ _OF_ACCOUNT = (
     "answers",
 )
 """Tables with rows of an account; payments and subscriptions refer to plans, which go last."""
+LEFT_IN_LOG = "erased_left_in_log"
+"""In `meta` while the write-ahead log may hold what was erased."""
 
 
 class Erasing(Accounts):
@@ -31,6 +34,8 @@ class Erasing(Accounts):
                 subject=f"account {account}",
                 code="operator_account",
             )
+        if key_of(connection, account) is None:
+            return
         before = self.devices_of(account, limit=-1)
         for facts in before:
             if facts.erase_state is EraseState.NONE or facts.terminated_ms is None:
@@ -42,18 +47,18 @@ class Erasing(Accounts):
         self.erased = True
         connection.execute("PRAGMA secure_delete=ON")  # `Bookkeeping.books` takes it back
         empty = AccountRow(account, row.kind, "", 0, state=AccountState.CANCELLED, cancelled_on=cancelled_on)
-        ACCOUNTS.put(connection, empty)  # first: events go only with a cancelled account
+        ACCOUNTS.put(connection, empty, **self._buckets(empty))  # first: events go only with a cancelled one
         for table in _OF_ACCOUNT:
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
-        connection.execute(
-            "DELETE FROM attempts WHERE substr(subject, -length(?1)) = ?1"
-            " OR instr(subject, ?2) > 0 OR instr(subject, ?3) > 0",
-            (f":account:{account}", row.email, row.mobile),
-        )
         devices = "device IN (SELECT device FROM devices WHERE account = ?)"
         connection.execute(f"DELETE FROM plans WHERE {devices}", (account,))
-        connection.execute(f"UPDATE changes SET what = '' WHERE {devices}", (account,))
-        connection.execute(f"UPDATE deletions SET reason = '', who = '' WHERE {devices}", (account,))
+        connection.execute(f"UPDATE changes SET what = {_zeros('what')} WHERE {devices}", (account,))
+        connection.execute(
+            f"UPDATE deletions SET reason = {_zeros('reason')}, who = {_zeros('who')} WHERE {devices}",
+            (account,),
+        )
+        destroy_key(connection, account)
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (LEFT_IN_LOG,))
         self._tell(before, "account cancelled")  # those that ended before have no other change of today
 
     def reserve_address(self, address_hash: bytes, *, until_day: int) -> None:
@@ -72,3 +77,8 @@ class Erasing(Accounts):
     def drop_reserved(self, *, before_day: int) -> int:
         cursor = self._writer.execute("DELETE FROM reserved_addresses WHERE until_day < ?", (before_day,))
         return cursor.rowcount
+
+
+def _zeros(column: str) -> str:
+    """SQL for zeros as long as the old text: they go to its place in the page, and no neighbour moves."""
+    return f"substr(hex(zeroblob(length(CAST({column} AS BLOB)))), 1, length(CAST({column} AS BLOB)))"

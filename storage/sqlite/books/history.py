@@ -11,31 +11,32 @@ from storage.errors import NotFound
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
 
-EVENTS = Table("events", EventRow, ("event_id",), decode={"facts": json.loads})
-BLOCKS = Table("blocks", BlockRow, ("block_id",), decode={"kind": BlockKind})
-AGREEMENTS = Table("agreements", AgreementRow, ("version",))
-ACCEPTANCES = Table("acceptances", AcceptanceRow, ("account", "version"))
+EVENTS = Table(
+    "events", EventRow, ("event_id",), "event", decode={"facts": json.loads}, private=("why", "facts")
+)
+BLOCKS = Table(
+    "blocks", BlockRow, ("block_id",), "block", decode={"kind": BlockKind}, private=("detail", "who")
+)
+AGREEMENTS = Table("agreements", AgreementRow, ("version",), "agreement")
+ACCEPTANCES = Table("acceptances", AcceptanceRow, ("account", "version"), "acceptance")
 
 
 class History(OnBooks):
     def add_event(self, row: EventRow) -> EventRow:
-        return replace(row, event_id=EVENTS.add(self._writer, row, numbered=True))
+        return replace(row, event_id=EVENTS.add(self._writer, row, event_id=None))
 
     def events_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[EventRow]:
         where = "account = ? AND event_id > ? ORDER BY event_id LIMIT ?"
         return EVENTS.select(self._reader, where, (account, after, limit))
 
     def add_block(self, row: BlockRow) -> BlockRow:
-        return replace(row, block_id=BLOCKS.add(self._writer, row, numbered=True))
+        return replace(row, block_id=BLOCKS.add(self._writer, row, block_id=None))
 
     def lift_block(self, block_id: int, *, now_ms: int) -> BlockRow:
         self._writer.execute(
             "UPDATE blocks SET lifted_ms = ? WHERE block_id = ? AND lifted_ms IS NULL", (now_ms, block_id)
         )
-        found = BLOCKS.one(self._reader, block_id)
-        if found is None:
-            raise NotFound("no such block", subject=f"block {block_id}")
-        return found
+        return BLOCKS.get(self._reader, block_id)
 
     def blocks_of(self, account: int) -> list[BlockRow]:
         return BLOCKS.select(self._reader, "account = ? ORDER BY block_id", (account,))

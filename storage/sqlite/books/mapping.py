@@ -9,12 +9,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from storage.errors import CallerError, NotFound
+from storage.sqlite.sealing import key_of, seal, unseal
 
 R = TypeVar("R")
-
-
-def to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +21,19 @@ class Table(Generic[R]):
     Args:
         record: the dataclass; its fields are the columns.
         key: the columns of the primary key.
+        title: what a row is, for people.
         decode: for the columns that are not stored as Python has them: from stored to field. What is a dict is
             stored as JSON.
+        private: the columns that are sealed with the key of the row's `account`.
         taken: code of the error for a unique value that another row has.
     """
 
     name: str
     record: type[R]
     key: tuple[str, ...]
+    title: str
     decode: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    private: tuple[str, ...] = ()
     taken: str = "exists"
 
     @property
@@ -43,17 +44,11 @@ class Table(Generic[R]):
         self, connection: sqlite3.Connection, where: str, values: tuple[object, ...] | Mapping[str, object]
     ) -> list[R]:
         """Rows for which the SQL after WHERE holds; it may go on with ORDER BY and LIMIT."""
-        names = self.columns
-        decoders = [(names.index(name), decode) for name, decode in self.decode.items()]
-        found = []
-        for row in connection.execute(
-            f"SELECT {', '.join(f'{self.name}.{n}' for n in names)} FROM {self.name} WHERE {where}", values
-        ):
-            cells = list(row)
-            for place, decode in decoders:
-                cells[place] = decode(cells[place])
-            found.append(self.record(*cells))
-        return found
+        names = [f"{self.name}.{column}" for column in self.columns]
+        if self.private:
+            names.append(f"(SELECT key FROM account_keys k WHERE k.account = {self.name}.account)")
+        rows = connection.execute(f"SELECT {', '.join(names)} FROM {self.name} WHERE {where}", values)
+        return [self._record(row) for row in rows]
 
     def one(self, connection: sqlite3.Connection, *key: object) -> R | None:
         """The row of a primary key."""
@@ -67,30 +62,28 @@ class Table(Generic[R]):
             raise self._missing(key)
         return found
 
-    def add(self, connection: sqlite3.Connection, row: R, *, numbered: bool = False) -> int:
-        """Insert; with `numbered` under a number that SQLite gives. Returns it.
+    def add(self, connection: sqlite3.Connection, row: R, **more: object) -> int:
+        """Insert. `more`: columns that are not in the record, or another value than the record has. Returns the
+        row's number, where the primary key is one: a new one for None.
 
         Raises:
             CallerError: `taken`, another row has a value that is unique.
             NotFound: what the row refers to does not exist.
         """
-        cells = self._cells(row)
-        if numbered:
-            cells[self.key[0]] = None
-        return self._execute(connection, "INSERT", cells)
+        return self._insert(connection, "INSERT", {**self._cells(connection, row), **more})
 
     def store(self, connection: sqlite3.Connection, row: R) -> None:
         """Insert, or replace the row of the same key. Raises as `add`."""
-        self._execute(connection, "INSERT OR REPLACE", self._cells(row))
+        self._insert(connection, "INSERT OR REPLACE", self._cells(connection, row))
 
-    def put(self, connection: sqlite3.Connection, row: R) -> None:
-        """Replace the row of the same key.
+    def put(self, connection: sqlite3.Connection, row: R, **more: object) -> None:
+        """Replace the row of the same key. `more`: as for `add`.
 
         Raises:
             NotFound: there is none, or what the new one refers to does not exist.
             CallerError: `taken`.
         """
-        cells = self._cells(row)
+        cells = {**self._cells(connection, row), **more}
         key = [cells.pop(name) for name in self.key]
         setting = ", ".join(f"{name} = ?" for name in cells)
         try:
@@ -102,11 +95,30 @@ class Table(Generic[R]):
         if cursor.rowcount == 0:
             raise self._missing(key)
 
-    def _cells(self, row: R) -> dict[str, Any]:
-        cells = {name: getattr(row, name) for name in self.columns}
-        return {name: to_json(cell) if isinstance(cell, dict) else cell for name, cell in cells.items()}
+    def _record(self, row: tuple[Any, ...]) -> R:
+        cells = dict(zip(self.columns, row, strict=False))
+        for column in self.private:
+            if cells[column] is not None:
+                cells[column] = unseal(row[-1], f"{self.name}.{column}", cells[column])
+        for column, decode in self.decode.items():
+            cells[column] = decode(cells[column])
+        return self.record(**cells)
 
-    def _execute(self, connection: sqlite3.Connection, verb: str, cells: dict[str, Any]) -> int:
+    def _cells(self, connection: sqlite3.Connection, row: R) -> dict[str, Any]:
+        cells = {column: getattr(row, column) for column in self.columns}
+        for column, cell in cells.items():
+            if isinstance(cell, dict):
+                cells[column] = json.dumps(cell, ensure_ascii=False, sort_keys=True)
+        if self.private and any(cells[column] for column in self.private):
+            key = key_of(connection, cells["account"])
+            if key is None:
+                raise self._refers_to_nothing()
+            for column in self.private:
+                if cells[column] is not None:
+                    cells[column] = seal(key, f"{self.name}.{column}", cells[column])
+        return {c: b"" if c in self.private and cell == "" else cell for c, cell in cells.items()}
+
+    def _insert(self, connection: sqlite3.Connection, verb: str, cells: dict[str, Any]) -> int:
         names, places = ", ".join(cells), ", ".join("?" * len(cells))
         try:
             cursor = connection.execute(
@@ -119,16 +131,17 @@ class Table(Generic[R]):
     def _is_key(self) -> str:
         return " AND ".join(f"{name} = ?" for name in self.key)
 
-    def _missing(self, key: object) -> NotFound:
-        told = " ".join(str(part) for part in key) if isinstance(key, (list, tuple)) else str(key)
-        return NotFound(f"no such row in {self.name}", subject=told)
+    def _missing(self, key: tuple[object, ...] | list[object]) -> NotFound:
+        # A key that is bytes is a secret's hash; nobody could do anything with it.
+        told = " ".join(str(part) for part in key if not isinstance(part, bytes))
+        return NotFound(f"no such {self.title}", subject=f"{self.title} {told}".strip())
+
+    def _refers_to_nothing(self) -> NotFound:
+        return NotFound(f"this {self.title} refers to an account, a device or a plan that does not exist")
 
     def _translated(self, error: sqlite3.IntegrityError) -> Exception:
         if error.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"):
-            # Which column, not which value: it may be an address.
-            return CallerError(f"{str(error).rpartition(': ')[2]}: another row has it", code=self.taken)
+            return CallerError(f"there is a {self.title} of this key already", code=self.taken)
         if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
-            return NotFound(
-                f"a row of {self.name} refers to an account, a device or a plan that does not exist"
-            )
+            return self._refers_to_nothing()
         return error

@@ -6,16 +6,24 @@ import json
 from dataclasses import replace
 
 from storage.books import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
-from storage.errors import NotFound
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
 
-SUBSCRIPTIONS = Table("subscriptions", SubscriptionRow, ("plan_id",), decode={"renews": bool})
+SUBSCRIPTIONS = Table(
+    "subscriptions",
+    SubscriptionRow,
+    ("plan_id",),
+    "subscription",
+    decode={"renews": bool},
+    private=("method",),
+)
 PAYMENTS = Table(
     "payments",
     PaymentRow,
     ("payment_id",),
+    "payment",
     decode={"kind": PaymentKind, "state": PaymentState, "detail": json.loads},
+    private=("why", "gateway_id", "detail"),
     taken="reference_taken",
 )
 
@@ -28,10 +36,7 @@ class Money(OnBooks):
         SUBSCRIPTIONS.put(self._writer, row)
 
     def subscription(self, plan_id: int) -> SubscriptionRow:
-        found = SUBSCRIPTIONS.one(self._reader, plan_id)
-        if found is None:
-            raise NotFound("no such subscription", subject=f"plan {plan_id}")
-        return found
+        return SUBSCRIPTIONS.get(self._reader, plan_id)
 
     def subscriptions_of(self, account: int) -> list[SubscriptionRow]:
         return SUBSCRIPTIONS.select(self._reader, "account = ? ORDER BY plan_id", (account,))
@@ -51,7 +56,7 @@ class Money(OnBooks):
         )
 
     def add_payment(self, row: PaymentRow) -> PaymentRow:
-        return replace(row, payment_id=PAYMENTS.add(self._writer, row, numbered=True))
+        return replace(row, payment_id=PAYMENTS.add(self._writer, row, payment_id=None))
 
     def put_payment(self, row: PaymentRow) -> None:
         PAYMENTS.put(self._writer, row)

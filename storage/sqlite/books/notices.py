@@ -5,27 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 from storage.books import NoticeRow, NoticeState
-from storage.errors import NotFound
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
 
-NOTICES = Table("notices", NoticeRow, ("notice_id",), decode={"state": NoticeState})
+NOTICES = Table(
+    "notices",
+    NoticeRow,
+    ("notice_id",),
+    "notice",
+    decode={"state": NoticeState},
+    private=("address", "subject", "body", "error"),
+)
 
 
 class Notices(OnBooks):
     def add_notice(self, row: NoticeRow) -> NoticeRow:
-        return replace(row, notice_id=NOTICES.add(self._writer, row, numbered=True))
+        return replace(row, notice_id=NOTICES.add(self._writer, row, notice_id=None))
 
     def put_notice(self, row: NoticeRow) -> None:
         NOTICES.put(self._writer, row)
 
     def notice(self, notice_id: int) -> NoticeRow:
-        found = NOTICES.one(self._reader, notice_id)
-        if found is None:
-            raise NotFound(
-                "no such notice; `clipkeep notices list` shows them", subject=f"notice {notice_id}"
-            )
-        return found
+        return NOTICES.get(self._reader, notice_id)
 
     def due_notices(self, *, now_ms: int, limit: int = 100) -> list[NoticeRow]:
         where = "state = 'queued' AND next_ms <= ? ORDER BY next_ms, notice_id LIMIT ?"

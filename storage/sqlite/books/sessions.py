@@ -5,11 +5,13 @@ from __future__ import annotations
 from storage.books import AnswerRow, AttemptsRow, CodeRow, SessionRow
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
+from storage.sqlite.sealing import keyed_hash
 
-SESSIONS = Table("sessions", SessionRow, ("token_hash",))
-CODES = Table("codes", CodeRow, ("account", "purpose"))
-ATTEMPTS = Table("attempts", AttemptsRow, ("subject",))
-ANSWERS = Table("answers", AnswerRow, ("account", "key"))
+SESSIONS = Table("sessions", SessionRow, ("token_hash",), "session")
+CODES = Table("codes", CodeRow, ("account", "purpose"), "code", private=("address",))
+ANSWERS = Table("answers", AnswerRow, ("account", "key"), "answer", private=("body",))
+SUBJECT_BYTES = 16
+"""Of the hash that stands for a subject of attempts: it may be a client's address."""
 
 
 class Sessions(OnBooks):
@@ -39,13 +41,29 @@ class Sessions(OnBooks):
         self._writer.execute("DELETE FROM codes WHERE account = ? AND purpose = ?", (account, purpose))
 
     def attempts(self, subject: str) -> AttemptsRow | None:
-        return ATTEMPTS.one(self._reader, subject)
+        row = self._reader.execute(
+            "SELECT count, first_ms, last_ms, locked_until_ms FROM attempts WHERE subject_hash = ?",
+            (self._subject_hash(subject),),
+        ).fetchone()
+        return None if row is None else AttemptsRow(subject, *row)
 
     def put_attempts(self, row: AttemptsRow) -> None:
-        ATTEMPTS.store(self._writer, row)
+        self._writer.execute(
+            "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?)",
+            (
+                self._subject_hash(row.subject),
+                row.count,
+                row.first_ms,
+                row.last_ms,
+                row.locked_until_ms,
+            ),
+        )
 
     def drop_attempts(self, subject: str) -> None:
-        self._writer.execute("DELETE FROM attempts WHERE subject = ?", (subject,))
+        self._writer.execute("DELETE FROM attempts WHERE subject_hash = ?", (self._subject_hash(subject),))
+
+    def _subject_hash(self, subject: str) -> bytes:
+        return keyed_hash(self._reader, "attempts", subject, SUBJECT_BYTES)
 
     def drop_stale(self, *, before_ms: int) -> int:
         stale = (

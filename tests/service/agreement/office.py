@@ -19,10 +19,10 @@ from service.agreement.desk import OPERATOR, Actor, Desk
 from service.agreement.notices import DeliveryReport, deliver_due
 from service.agreement.senders import FileSender, Sender
 from service.config import AgreementSettings, NoticeSettings
-from storage.books import AccountRow, EventRow, NoticeRow
+from storage.books import AccountRow, Books, EventRow, NoticeRow
 from storage.days import MS_PER_DAY
 from storage.errors import CallerError
-from tests.retention.world import HOUR, NOON, World
+from tests.retention.world import HOUR, NOON, TODAY, World, monthly
 
 PASSWORD = "correct horse battery"
 EMAIL, MOBILE = "ada@example.org", "+491712345678"
@@ -46,8 +46,9 @@ class Office(World):
         clock_ms: int = NOON,
         settings: dict[str, Any] | None = None,
         notices: dict[str, Any] | None = None,
+        local: bool = False,
     ) -> None:
-        super().__init__(folder, clock_ms=clock_ms)
+        super().__init__(folder, clock_ms=clock_ms, local=local)
         versions.ensure(self.catalog, now_ms=clock_ms)
         self.desk = Desk(
             catalog=self.catalog,
@@ -69,6 +70,16 @@ class Office(World):
 
     def later(self, *, days: float = 0, hours: float = 0, seconds: float = 0) -> None:
         self.clock.ms += round(days * MS_PER_DAY + hours * HOUR + seconds * 1000)
+
+    def device(self, account: int) -> int:
+        """A device of this account, entitled from 100 days before the world's first day on, as an operator grants."""
+
+        def work(books: Books) -> int:
+            device = books.add_device(account).device
+            books.change_device(device, lambda f: replace(f, plans=(monthly(TODAY - 100),)), what="granted")
+            return device
+
+        return self.entitlements.transact(work)
 
     # --- accounts ---------------------------------------------------------------------------------------------
 

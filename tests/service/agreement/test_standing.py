@@ -10,27 +10,15 @@ from retention.bitmap import SUSPENDED
 from service.agreement import closing, registration, sessions, standing
 from service.agreement.desk import OPERATOR, SYSTEM
 from service.agreement.errors import Conflict, Forbidden, Unauthorized, Unprocessable
-from storage.books import Books
 from storage.days import day_of_ms
 from storage.errors import NotFound
-from tests.retention.world import NOON, TODAY, monthly
+from tests.retention.world import NOON, TODAY
 from tests.service.agreement.office import EMAIL, PASSWORD, Office, owner, refused
-
-
-def with_device(office: Office, account: int) -> int:
-    """A device of this account, entitled from 100 days ago on."""
-
-    def work(books: Books) -> int:
-        device = books.add_device(account).device
-        books.change_device(device, lambda f: replace(f, plans=(monthly(TODAY - 100),)), what="test")
-        return device
-
-    return office.entitlements.transact(work)
 
 
 def test_a_suspended_account_does_nothing_and_loses_nothing(office: Office) -> None:
     row = office.active()
-    device = with_device(office, row.account)
+    device = office.device(row.account)
     office.keep([(device, NOON)])
     assert office.serves(device, NOON) == [True]
     suspended = standing.suspend(office.desk, OPERATOR, row.account, "an authority's demand")
@@ -51,7 +39,7 @@ def test_a_suspended_account_does_nothing_and_loses_nothing(office: Office) -> N
 
 def test_a_device_that_was_suspended_for_itself_stays_so(office: Office) -> None:
     row = office.active()
-    device = with_device(office, row.account)
+    device = office.device(row.account)
     office.keep([(device, NOON)])
     office.change(device, lambda f: replace(f, suspended=True))
     standing.suspend(office.desk, OPERATOR, row.account, "x")
@@ -101,7 +89,7 @@ def test_an_account_is_dormant_after_more_than_365_days_without_use(office: Offi
 @pytest.mark.parametrize("use", ["log-in", "playback", "upload"])
 def test_any_use_keeps_an_account_awake(office: Office, use: str) -> None:
     row = office.active()
-    device = with_device(office, row.account)
+    device = office.device(row.account)
     office.later(days=200)
     if use == "log-in":
         office.log_in()
