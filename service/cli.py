@@ -8,7 +8,7 @@ import sys
 import typer
 
 from bench.cli import app as bench_app
-from service.commands import demo, devices, erasure, folder, keys, serving, store, sweeping, sweeps
+from service.commands import demo, devices, erasure, folder, keys, migrating, serving, store, sweeping, sweeps
 from storage.errors import ClipkeepError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ folder.register(app)
 serving.register(app)
 devices.register(app)
 sweeping.register(app)
+migrating.register(app)
 sweeps.register(app)
 erasure.register(app)
 keys.register(app)

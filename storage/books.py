@@ -289,7 +289,7 @@ class Books(ABC):
         """A new device of this account, as `Catalog.add_devices` makes it, without a plan.
 
         Raises:
-            CallerError: `too_many_devices`, more than the `max_device` of this transaction.
+            CallerError: `too_many_devices`, more than the `max_device` of this transaction; `account_cancelled`.
         """
 
     @abstractmethod

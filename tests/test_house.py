@@ -22,6 +22,13 @@ ONE_FILE = {
     "boto3": {"storage/s3.py"},
     "botocore": {"storage/s3.py"},
     "httptools": {"ingest/framing.py", "bench/nullstore.py"},
+    "sqlalchemy": {"storage/sqlite/migrations/run.py"},
+    "alembic": {
+        "storage/sqlite/migrations/env.py",
+        "storage/sqlite/migrations/run.py",
+        "storage/sqlite/migrations/versions/revision_0001.py",
+        "storage/sqlite/migrations/versions/revision_0002.py",
+    },
 }
 
 

@@ -16,7 +16,10 @@ from service.folder import Opened, open_folder
 from service.repair import repair_orphans
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 
-catalog_app = typer.Typer(help="The catalog: rebuild its chunk rows from the objects.", no_args_is_help=True)
+catalog_app = typer.Typer(
+    help="The catalog: rebuild its chunk rows from the objects, migrate it to a new release.",
+    no_args_is_help=True,
+)
 
 
 def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | None = None) -> Sweep:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from storage.books import OPERATOR_ACCOUNT
 from storage.errors import CallerError, CatalogCorrupt
 from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import Database
-from storage.sqlite.sealing import NOBODY, add_key
+from storage.sqlite.sealing import NOBODY, add_key, seal
+from storage.sqlite.statements import statements
 
 SCHEMA_VERSION = 3
-OUTDATED_VERSION = 2
-"""What `storage.sqlite.migrations` can bring up to date."""
 REVISION = "0002"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
+OUTDATED = {2: "0001"}
+"""Schema versions of earlier releases, and the revisions that they are."""
+OPERATOR_NAME = "the built-in operator account"
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -167,20 +169,10 @@ def create_schema(database: Database) -> None:
         for statement in statements(_TABLES + BOOKS_TABLES):
             connection.execute(statement)
         for account in (NOBODY, OPERATOR_ACCOUNT):
-            add_key(connection, account)
+            key = add_key(connection, account)
+        connection.execute("UPDATE accounts SET name = ?", (seal(key, "accounts.name", OPERATOR_NAME),))
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-
-
-def statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script. (sqlite3's own `executescript` commits what went before.)"""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-    assert not statement.strip(), statement
 
 
 def require_schema(database: Database) -> None:
@@ -192,30 +184,38 @@ def require_schema(database: Database) -> None:
     """
     with database.read() as connection:
         found = connection.execute("PRAGMA user_version").fetchone()[0]
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
-    if found == OUTDATED_VERSION:
+        if found == SCHEMA_VERSION:
+            require_whole(connection, database.path)
+            return
+    if found in OUTDATED:
         raise CallerError(
             "this catalog is of an earlier release; stop the service and run `clipkeep catalog migrate`",
             subject=str(database.path),
             code="catalog_outdated",
         )
-    if found != SCHEMA_VERSION:
-        raise CatalogCorrupt(
-            f"schema version {found}, this release reads {SCHEMA_VERSION}: not a Clipkeep catalog, or of another "
-            "release",
-            subject=str(database.path),
-        )
+    raise not_of_this_release(database.path, found)
+
+
+def not_of_this_release(path: Path, version: int) -> CatalogCorrupt:
+    return CatalogCorrupt(
+        f"schema version {version}, this release reads {SCHEMA_VERSION}: not a Clipkeep catalog, or of another release",
+        subject=str(path),
+    )
+
+
+def require_whole(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises CatalogCorrupt when the file was cut."""
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
     # SQLite reads a last page that was cut as if it ended in zeros. What is not in the file may be in the
     # write-ahead log, so only an empty one proves a cut; asked in this order, neither can have grown into an alarm.
-    log = database.path.with_name(database.path.name + "-wal")
+    log = path.with_name(path.name + "-wal")
     log_bytes = 0
     with suppress(FileNotFoundError):
         log_bytes = log.stat().st_size
-    if log_bytes == 0 and database.path.stat().st_size < pages * page_bytes:
+    if log_bytes == 0 and path.stat().st_size < pages * page_bytes:
         raise CatalogCorrupt(
-            "the file was cut; restore it from a backup, then run `clipkeep check`",
-            subject=str(database.path),
+            "the file was cut; restore it from a backup, then run `clipkeep check`", subject=str(path)
         )
 
 

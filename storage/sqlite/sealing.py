@@ -20,7 +20,7 @@ import sqlite3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.errors import CatalogCorrupt
+from storage.errors import CallerError, CatalogCorrupt
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -29,9 +29,11 @@ NOBODY = 0
 """The number under which the catalog's own key is kept: that of hashes."""
 
 
-def add_key(connection: sqlite3.Connection, account: int) -> None:
+def add_key(connection: sqlite3.Connection, account: int) -> bytes:
     """Make the key of a new account. Accounts are numbered upwards, so it goes to the end of the table."""
-    connection.execute("INSERT INTO account_keys VALUES (?, ?)", (account, secrets.token_bytes(KEY_BYTES)))
+    key = secrets.token_bytes(KEY_BYTES)
+    connection.execute("INSERT INTO account_keys VALUES (?, ?)", (account, key))
+    return key
 
 
 def key_of(connection: sqlite3.Connection, account: int) -> bytes | None:
@@ -46,11 +48,17 @@ def destroy_key(connection: sqlite3.Connection, account: int) -> None:
 
 
 def seal(key: bytes, place: str, text: str) -> bytes:
-    """Encrypt a text for a column, `place` being "table.column"."""
+    """Encrypt a text for a column, `place` being "table.column". Raises CallerError `bad_text`: half a character."""
     if not text:
         return b""
+    try:
+        plain = text.encode()
+    except UnicodeEncodeError:
+        raise CallerError(
+            "a text with half a character (a lone surrogate)", subject=place, code="bad_text"
+        ) from None
     nonce = secrets.token_bytes(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, text.encode(), place.encode())
+    return nonce + AESGCM(key).encrypt(nonce, plain, place.encode())
 
 
 def unseal(key: bytes | None, place: str, sealed: bytes) -> str:

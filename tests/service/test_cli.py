@@ -128,6 +128,7 @@ def test_every_command_and_option_is_documented(words: str) -> None:
         ("sweep", {*COMMON, "--store", "--dry-run", "--allow-bulk", "--max-deletes-per-s"}),
         ("check", {*COMMON, "--store", "--deep", "--repair", "--older-than-hours", "--allow-bulk"}),
         ("catalog rebuild", {*COMMON, "--store"}),
+        ("catalog migrate", COMMON),
     ],
 )
 def test_the_contract(words: str, expected: set[str]) -> None:

@@ -50,12 +50,7 @@ class Accounts(OnBooks):
                 subject=f"account {row.account}",
                 code="operator_account",
             )
-        if old.state is AccountState.CANCELLED:
-            raise CallerError(
-                "this account was cancelled, for good; a new one may be registered",
-                subject=f"account {row.account}",
-                code="account_cancelled",
-            )
+        self._require_going_on(old)
         self._require_free(row)
         before = self.devices_of(row.account, limit=-1) if is_barred(row) != is_barred(old) else []
         ACCOUNTS.put(self._writer, row, **self._buckets(row))
@@ -64,6 +59,14 @@ class Accounts(OnBooks):
         else:
             what = "account resumed" if row.suspended_ms is None else "account suspended"
         self._tell(before, what)
+
+    def _require_going_on(self, row: AccountRow) -> None:
+        if row.state is AccountState.CANCELLED:
+            raise CallerError(
+                "this account was cancelled, for good; a new one may be registered",
+                subject=f"account {row.account}",
+                code="account_cancelled",
+            )
 
     def _require_free(self, row: AccountRow) -> None:
         for kind, address in (("email", row.email), ("mobile", row.mobile)):
@@ -134,6 +137,7 @@ class Accounts(OnBooks):
 
     def add_device(self, account: int) -> DeviceFacts:
         now_ms = self._logging()
+        self._require_going_on(self.account(account))
         number = next_device(self._writer)
         if self._max_device is not None and number > self._max_device:
             raise CallerError(

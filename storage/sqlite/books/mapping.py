@@ -109,14 +109,14 @@ class Table(Generic[R]):
         for column, cell in cells.items():
             if isinstance(cell, dict):
                 cells[column] = json.dumps(cell, ensure_ascii=False, sort_keys=True)
-        if self.private and any(cells[column] for column in self.private):
+        if "account" in cells:
             key = key_of(connection, cells["account"])
             if key is None:
                 raise self._refers_to_nothing()
             for column in self.private:
                 if cells[column] is not None:
                     cells[column] = seal(key, f"{self.name}.{column}", cells[column])
-        return {c: b"" if c in self.private and cell == "" else cell for c, cell in cells.items()}
+        return cells
 
     def _insert(self, connection: sqlite3.Connection, verb: str, cells: dict[str, Any]) -> int:
         names, places = ", ".join(cells), ", ".join("?" * len(cells))

@@ -1,0 +1,363 @@
+"""Old catalogs become new ones, with the schema of a fresh file and all that was in them, or nothing is changed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.books import AccountRow, AccountState, EventRow
+from storage.catalog import Catalog, EraseState, PlanRow, Verdict
+from storage.errors import ClipkeepError
+from storage.sqlite import SqliteCatalog
+from storage.sqlite.migrations import run
+from storage.sqlite.migrations.run import FOLDER, Migrated, migrate
+from storage.sqlite.migrations.versions.revision_0001 import TABLES
+from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION
+from storage.sqlite.statements import statements
+from tests.storage.catalog_contract import (
+    AFTER,
+    DAY,
+    ENDS,
+    MONTH,
+    NOON,
+    NOW,
+    WEEK,
+    Upload,
+    add_device,
+    commit,
+    erase,
+    everything,
+    lease,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_old(path: Path) -> None:
+    """An empty catalog of the release before the agreement."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        for statement in statements(TABLES):
+            connection.execute(statement)
+
+
+def raw(path: Path, statement: str) -> list[Any]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [*connection.iterdump(), str(connection.execute("PRAGMA user_version").fetchone())]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "100% #1.db"
+    make_old(path)
+    return path
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    return tmp_path / "backup.db"
+
+
+# --- the schema -------------------------------------------------------------------------------------------------
+
+
+def schema(path: Path) -> dict[str, Any]:
+    """All that decides what a file can hold, whatever words made it."""
+    with closing(sqlite3.connect(path)) as connection:
+
+        def rows(statement: str) -> list[Any]:
+            return connection.execute(statement).fetchall()
+
+        found: dict[str, Any] = {"user_version": rows("PRAGMA user_version")}
+        for kind, name, sql in rows(
+            "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+        ):
+            if kind == "table":
+                found[name] = {
+                    "columns": rows(f"PRAGMA table_xinfo({name})"),
+                    "refers": rows(f"PRAGMA foreign_key_list({name})"),
+                    "options": [row[3:] for row in rows(f"PRAGMA table_list({name})")],
+                    "indexes": sorted(row[1:] for row in rows(f"PRAGMA index_list({name})")),
+                    "numbered": "AUTOINCREMENT" in sql,
+                }
+            else:
+                found[name] = sql
+        return found
+
+
+def test_a_migrated_file_has_the_schema_of_a_fresh_one(old: Path, backup: Path, tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh.db"
+    SqliteCatalog.create(fresh).close()
+    assert schema(old) != schema(fresh)
+    assert migrate(old, backup=backup) == Migrated("0001", REVISION, backup)
+    assert schema(old) == schema(fresh)
+    for table in ("alembic_version", "meta"):
+        assert raw(old, f"SELECT * FROM {table}") == raw(fresh, f"SELECT * FROM {table}")
+    assert raw(fresh, "SELECT * FROM alembic_version") == [(REVISION,)]
+
+
+def test_every_revision_is_known_and_the_newest_is_what_fresh_files_are() -> None:
+    names = sorted(
+        path.stem.removeprefix("revision_") for path in (FOLDER / "versions").glob("revision_*.py")
+    )
+    assert names == [*OUTDATED.values(), REVISION]
+    assert list(OUTDATED) == list(range(min(OUTDATED), SCHEMA_VERSION))
+
+
+def test_alembic_is_imported_by_nobody_who_does_not_migrate() -> None:
+    code = (
+        "import sys, storage.sqlite, service.cli, service.worker, service.api_process;"
+        "print([m for m in ('alembic', 'sqlalchemy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# --- a filled one -----------------------------------------------------------------------------------------------
+
+
+def fill(catalog: Catalog) -> None:
+    """Something of everything that the main job stores."""
+    plans = [PlanRow(0, "trial", DAY - 20, DAY - 7, WEEK), PlanRow(0, "monthly", DAY, None, MONTH)]
+    catalog.add_devices(20, account=1, plans=plans, now_ms=NOW)
+    a, b, gone = add_device(catalog), add_device(catalog, WEEK, MONTH), add_device(catalog)
+    catalog.update_device(
+        a,
+        lambda f: replace(f, token_generation=3, suspended=True, plans=(*f.plans, plans[0])),
+        what="operator: more",
+        now_ms=NOW,
+    )
+    catalog.update_device(a, lambda f: replace(f, plans=f.plans[:1]), what="fewer", now_ms=NOW)
+    commit(catalog, *(Upload(d, NOON + i, i) for d in (a, b, gone) for i in range(200)))
+    commit(catalog, Upload(b, NOON + 9_000_000), expires_on=DAY + MONTH + 1)
+    commit(catalog, Upload(a, NOON))  # a duplicate: a tombstone
+    catalog.prepare(worker="w1", class_days=7, expires_on=ENDS, count=3, now_ms=NOW)
+    catalog.delete_range(a, NOON, NOON + 50, reason="asked for", who="owner", now_ms=NOW, delete_after_ms=NOW)
+    erase(catalog, gone)
+    fence = lease(catalog)
+    catalog.note_keys_destroyed({gone: (1, 2)}, fence=fence, now_ms=NOW)
+    catalog.unindex_device(gone, fence=fence, now_ms=NOW, delete_after_ms=NOW)
+    catalog.update_device(
+        gone, lambda f: replace(f, erase_state=EraseState.ERASED), what="sweep: erased", now_ms=NOW
+    )
+    commit(catalog, Upload(b, NOON - 4 * 86_400_000), expires_on=ENDS - 4)
+    catalog.close_day(ENDS - 4, fence=fence, now_ms=AFTER, delete_after_ms=AFTER)
+    catalog.record_sweep({"days": [1]}, now_ms=NOW)
+    catalog.note_failed_sweep("lease_lost", "another", now_ms=NOW)
+
+
+def as_old(new: Path, old: Path) -> None:
+    """Put all rows of a new catalog into an empty old one, as the release of then would have written them."""
+    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        connection.execute("ATTACH ? AS new", (str(new),))
+        for name, sql in connection.execute(
+            "SELECT name, sql FROM new.sqlite_master WHERE type = 'table' AND name LIKE 'chunks_%'"
+        ).fetchall():
+            connection.execute(sql)
+            assert connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+        tables = connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            if table == "accounts":
+                continue
+            names = [row[1] for row in connection.execute(f"PRAGMA main.table_info({table})")]
+            columns = ", ".join(names)
+            connection.execute(f"DELETE FROM main.{table}")
+            connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'plans'")  # they had no AUTOINCREMENT
+
+
+def remembered(catalog: Catalog) -> tuple[object, ...]:
+    """What `everything` leaves out."""
+    return (
+        catalog.erasures(),
+        catalog.sweep_reports(limit=9),
+        catalog.failed_sweeps(limit=9),
+        catalog.changes_after(0),
+        catalog.highest_segment_id(),
+        catalog.closed_through,
+        catalog.retention_classes(),
+        catalog.due_tombstones(AFTER, after_id=0, limit=99),
+    )
+
+
+@pytest.fixture
+def filled(old: Path, tmp_path: Path) -> Iterator[tuple[Path, SqliteCatalog]]:
+    """An old catalog, and the new one that has the same in it."""
+    model = tmp_path / "model.db"
+    with closing(SqliteCatalog.create(model)) as catalog:
+        fill(catalog)
+        as_old(model, old)
+        yield old, catalog
+
+
+def test_a_filled_catalog_is_read_back_whole(filled: tuple[Path, SqliteCatalog], backup: Path) -> None:
+    old, model = filled
+    assert len(raw(old, "SELECT * FROM plans")) > 40
+    assert len(raw(old, f"SELECT * FROM chunks_{ENDS}")) > 300
+    migrate(old, backup=backup)
+    with closing(SqliteCatalog.open(old)) as catalog:
+        assert everything(catalog) == everything(model)
+        assert remembered(catalog) == remembered(model)
+        assert list(catalog.broken_rows()) == []
+        with catalog.books() as books:
+            [operator] = books.accounts()
+            assert operator == AccountRow(
+                1, "operator", "the built-in operator account", 0, AccountState.ACTIVE, activated_ms=0
+            )
+            assert [f.device for f in books.devices_of(1)] == [f.device for f in catalog.devices()]
+            assert books.agreements() == []
+
+
+def test_a_migrated_catalog_goes_on(filled: tuple[Path, SqliteCatalog], backup: Path) -> None:
+    """What the main job and the agreement write is taken, and no number comes twice."""
+    old, model = filled
+    migrate(old, backup=backup)
+    with closing(SqliteCatalog.open(old)) as catalog:
+        device = catalog.devices(after=20)[0].device
+        before = catalog.device(device)
+        known = {plan.plan_id for facts in catalog.devices() for plan in facts.plans}
+        assert commit(catalog, Upload(21, NOON + 5_000_000)) == [Verdict.STORED]
+        with catalog.books(write=True, before_change=lambda *_: None, now_ms=NOW) as books:
+            owner = books.add_account(AccountRow(0, "owner", "Ann", NOW, email="ann@example.com"))
+            assert owner.account == 2
+            added = books.add_device(owner.account)
+            assert added.device == max(f.device for f in model.devices()) + 1
+            facts = books.change_device(
+                device,
+                lambda f: replace(f, plans=(*f.plans, PlanRow(0, "annual", DAY, DAY + 364, WEEK))),
+                what="",
+            )
+            assert {p.plan_id for p in facts.plans} - {p.plan_id for p in before.plans} == {max(known) + 1}
+            books.add_event(EventRow(0, owner.account, None, "registered", "owner", "", {}, NOW))
+        assert list(catalog.broken_rows()) == []
+
+
+# --- or nothing -------------------------------------------------------------------------------------------------
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(ClipkeepError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_an_old_catalog_is_not_opened_but_says_what_to_do(old: Path) -> None:
+    before = dump(old)
+    with pytest.raises(ClipkeepError, match="clipkeep catalog migrate") as caught:
+        SqliteCatalog.open(old)
+    assert caught.value.code == "catalog_outdated"
+    assert dump(old) == before
+
+
+def test_a_copy_of_the_old_file_is_made_first(filled: tuple[Path, SqliteCatalog], backup: Path) -> None:
+    old, _ = filled
+    before = dump(old)
+    migrate(old, backup=backup)
+    assert dump(backup) == before
+    assert backup.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_up_to_date_stays_as_it_is(old: Path, backup: Path, tmp_path: Path) -> None:
+    migrate(old, backup=backup)
+    before = dump(old)
+    assert migrate(old, backup=tmp_path / "another") == Migrated(REVISION, REVISION, None)
+    assert not (tmp_path / "another").exists()
+    assert dump(old) == before
+
+
+def test_a_copy_that_cannot_be_made_means_no_migration(old: Path, backup: Path, tmp_path: Path) -> None:
+    before = dump(old)
+    backup.write_bytes(b"somebody's")
+    assert refused(lambda: migrate(old, backup=backup)) == "catalog_unavailable"
+    assert backup.read_bytes() == b"somebody's"
+    assert refused(lambda: migrate(old, backup=tmp_path / "no" / "folder")) == "catalog_unavailable"
+    assert dump(old) == before
+
+
+def test_a_catalog_in_use_is_left_alone(old: Path, backup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open connection that does nothing is enough: a service between two transactions."""
+    monkeypatch.setattr("storage.sqlite.migrations.run.IN_USE_WAIT_S", 0.1)
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("SELECT count(*) FROM devices").fetchall()
+        before = dump(old)
+        assert refused(lambda: migrate(old, backup=backup)) == "catalog_in_use"
+        assert dump(old) == before
+    assert not backup.exists()
+    assert migrate(old, backup=backup).after == REVISION
+
+
+@pytest.mark.parametrize("version", [0, 1, SCHEMA_VERSION + 1, 99])
+def test_another_schema_is_not_touched(old: Path, backup: Path, version: int) -> None:
+    raw(old, f"PRAGMA user_version={version}")
+    before = dump(old)
+    assert refused(lambda: migrate(old, backup=backup)) == "catalog_corrupt"
+    assert dump(old) == before
+    assert not backup.exists()
+
+
+def test_a_file_that_is_no_catalog(tmp_path: Path, backup: Path) -> None:
+    path = tmp_path / "notes.txt"
+    assert refused(lambda: migrate(path, backup=backup)) == "catalog_unavailable"
+    path.write_bytes(b"Dear diary, " * 1000)
+    assert refused(lambda: migrate(path, backup=backup)) == "catalog_corrupt"
+    assert path.read_bytes() == b"Dear diary, " * 1000
+    assert not backup.exists()
+
+
+def test_a_file_that_was_cut(filled: tuple[Path, SqliteCatalog], backup: Path) -> None:
+    old, _ = filled
+    data = old.read_bytes()
+    old.write_bytes(data[: len(data) - 5000])
+    assert refused(lambda: migrate(old, backup=backup)) == "catalog_corrupt"
+    assert old.read_bytes() == data[: len(data) - 5000]
+
+
+def test_rows_that_refer_to_nothing_undo_all_of_it(filled: tuple[Path, SqliteCatalog], backup: Path) -> None:
+    old, _ = filled
+    raw(old, "UPDATE plans SET device = 4711 WHERE plan_id = 3")
+    before = dump(old)
+    assert refused(lambda: migrate(old, backup=backup)) == "catalog_corrupt"
+    assert dump(old) == before
+
+
+def migrate_and_die(path: Path, backup: Path) -> None:
+    upgrade = run.command.upgrade
+
+    def die(*args: Any) -> None:
+        upgrade(*args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    run.command.upgrade = die
+    migrate(path, backup=backup)
+
+
+def test_a_migration_that_is_killed_is_run_again(
+    filled: tuple[Path, SqliteCatalog], backup: Path, tmp_path: Path
+) -> None:
+    """SIGKILL when all is written and nothing committed."""
+    old, model = filled
+    before = dump(old)
+    child = multiprocessing.get_context("spawn").Process(target=migrate_and_die, args=(old, backup))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert dump(old) == before == dump(backup)
+    migrate(old, backup=tmp_path / "second.db")
+    with closing(SqliteCatalog.open(old)) as catalog:
+        assert everything(catalog) == everything(model)
