@@ -22,7 +22,7 @@ from service.agreement.payments import PaymentUnavailable, Receipt, RecordingGat
 from service.agreement.purchases import Started
 from service.agreement.renewing import RenewReport
 from service.config import AgreementSettings, NoticeSettings
-from storage.books import AccountRow, AccountState, NoticeRow, PaymentRow, SubscriptionRow
+from storage.books import AccountRow, AccountState, Books, NoticeRow, PaymentRow, SubscriptionRow
 from storage.catalog import Catalog
 from storage.days import MS_PER_DAY, to_date, to_day
 from storage.keys import KeyStore
@@ -210,9 +210,15 @@ class MoneyWorld:
         with self.desk.reading() as books:
             return books.notices(account=owner.account, limit=1000)
 
-    def sql(self, statement: str, *values: object) -> None:
-        with self.catalog._db.write() as connection:  # type: ignore[attr-defined]
-            connection.execute(statement, values)
+    def decline(self, owner: Actor, is_so: bool = True) -> None:
+        """What the owner's subscriptions are charged to is declined from now on, or no longer."""
+        method = "declined-1" if is_so else METHOD
+
+        def change(books: Books) -> None:
+            for row in books.subscriptions_of(owner.account):
+                books.put_subscription(replace(row, method=method))
+
+        self.desk.write(change)
 
     def events(self, owner: Actor) -> list[str]:
         with self.desk.reading() as books:

@@ -91,7 +91,7 @@ def annual(world: MoneyWorld) -> None:
 
 def declined(world: MoneyWorld) -> None:
     monthly(world)
-    world.sql("UPDATE subscriptions SET method = 'declined-1'")
+    world.decline(ADA)
 
 
 def test_fifty_trials_at_once_are_one_trial() -> None:

@@ -54,14 +54,8 @@ def test_it_is_charged_some_days_ahead_and_not_before(money: MoneyWorld, ada: Ac
     assert money.notices(ada)[-1].purpose == "receipt"
 
 
-def declined(money: MoneyWorld, is_so: bool) -> None:
-    """The card of plan 1 is declined from now on, or no longer."""
-    method = "declined-1" if is_so else "card-1"
-    money.sql("UPDATE subscriptions SET method = ?", method)
-
-
 def test_a_declined_charge_is_tried_again_on_its_schedule(money: MoneyWorld, ada: Actor, device: int) -> None:
-    declined(money, True)
+    money.decline(ada)
     money.go(date(2025, 2, 24))
     assert money.renew() == RenewReport(declined=1)
     assert money.renew() == RenewReport(), "not before its time"
@@ -71,7 +65,7 @@ def test_a_declined_charge_is_tried_again_on_its_schedule(money: MoneyWorld, ada
     assert money.renew() == RenewReport(declined=1)
     assert [n.purpose for n in money.notices(ada)] == ["receipt", "payment_failed"], "told once"
     assert "2025-02-27" in money.notices(ada)[-1].body
-    declined(money, False)
+    money.decline(ada, False)
     money.clock.ms += 12 * HOUR_MS
     assert money.renew() == RenewReport(renewed=1)
     row = money.row(1)
@@ -82,11 +76,11 @@ def test_a_declined_charge_is_tried_again_on_its_schedule(money: MoneyWorld, ada
 
 
 def test_a_month_that_ends_unpaid_lapses_for_good(money: MoneyWorld, ada: Actor, device: int) -> None:
-    declined(money, True)
+    money.decline(ada)
     while money.today < date(2025, 2, 28):
         money.renew()
         money.clock.ms += 6 * HOUR_MS
-    declined(money, False)
+    money.decline(ada, False)
     money.clock.ms += 12 * HOUR_MS
     calls = money.gateway.calls
     assert money.renew() == RenewReport(lapsed=1)
