@@ -17,7 +17,7 @@ from retention.subscriptions import begin
 from retention.tokens import mint_device_token, mint_viewer_token
 from service import terminal
 from service.folder import Opened, open_folder
-from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json
+from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.catalog import DeviceFacts, EraseState, PlanRow
 from storage.days import parse_date, to_date
 from storage.errors import CallerError
@@ -28,7 +28,6 @@ MAX_VIEWER_HOURS = 24 * 366
 MAX_MS = 253_402_300_800_000
 """The first millisecond of the year 10000: no capture time lies behind it."""
 
-Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words: kept in the history.")]
 Kind = Annotated[PlanKind, typer.Option("--plan", help="trial: 14 days, 7 days of storage; monthly; annual.")]
 Retention = Annotated[
     int | None,
