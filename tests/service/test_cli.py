@@ -22,6 +22,8 @@ import structlog
 import typer
 
 from service.cli import app, main
+from service.folder import open_folder
+from service.playback.gate import Gate, Viewer
 from storage.days import MS_PER_DAY
 from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
 
@@ -275,6 +277,18 @@ def test_a_viewer_token_and_its_life(run: Run, made: Path) -> None:
     document = run(*words, "--hours", 2, "--json").document
     assert abs(document["expires_s"] - datetime.now(UTC).timestamp() - 7200) < 60
     assert run(*words).out.strip().startswith(document["token"][:4])
+
+
+def test_a_viewer_token_lasts_its_hours_after_the_clock_was_set_back(run: Run, made: Path) -> None:
+    """Readers are judged by the last day that was swept (invariant 12): by it the token was void at once."""
+    run("clock", "--offset", "9d", "--data", made)
+    assert run("sweep", "--data", made).code == 0
+    run("clock", "--offset", "0d", "--data", made)
+    token = run("viewer-token", "--device", 1, "--hours", 2, "--data", made, "--json").document["token"]
+    with open_folder(made) as opened:
+        gate = Gate(opened.bitmap, opened.clock, opened.key_store.token_secret)
+        assert opened.bitmap.closed_through * MS_PER_DAY > opened.clock.now_ms()
+        assert gate.ask(Viewer(1, token)).device == 1
 
 
 def test_recordings_are_deleted_by_range(run: Run, made: Path) -> None:
