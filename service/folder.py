@@ -17,6 +17,7 @@ from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from service.agreement import versions
 from service.agreement.desk import Desk
+from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
 from storage.catalog import Catalog
 from storage.clock import Clock, SystemClock
@@ -62,6 +63,11 @@ class DataFolder:
     def notices(self) -> Path:
         """Where notices go when they go to files."""
         return self.root / "notices"
+
+    @property
+    def payments(self) -> Path:
+        """What the recording gateway was asked to charge and refund."""
+        return self.root / "payments"
 
     @property
     def clock_offset(self) -> Path:
@@ -204,7 +210,7 @@ class Opened:
             settings=self.config.agreement,
             notices=self.config.notices,
             default_retention_days=self.config.retention.default_days,
-            gateway=None,
+            gateway=RecordingGateway(self.folder.payments),
             address_secret=address_secret(self.key_store.token_secret),
             random_bytes=secrets.token_bytes,
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.retention.world import fast_folder
+from tests.service.agreement.money_world import MoneyWorld
 from tests.service.agreement.office import Office
 
 
@@ -14,3 +15,10 @@ from tests.service.agreement.office import Office
 def office() -> Iterator[Office]:
     with fast_folder() as folder, Office(folder) as made:
         yield made
+
+
+@pytest.fixture
+def money() -> Iterator[MoneyWorld]:
+    """A world of owners, plans and payments, on its first day."""
+    with fast_folder() as folder, MoneyWorld(folder / "data") as world:
+        yield world
