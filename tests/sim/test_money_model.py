@@ -96,7 +96,13 @@ class MoneyMachine(RuleBasedStateMachine):
     def terminate(self, device: int) -> None:
         self.world.terminate(device)
 
-    @rule(kind=KINDS, device=DEVICES, plan=PLANS, moment=MOMENTS, what=st.sampled_from([0, 0, 1, 1, 2, 2, 3, 4, 5]))
+    @rule(
+        kind=KINDS,
+        device=DEVICES,
+        plan=PLANS,
+        moment=MOMENTS,
+        what=st.sampled_from([0, 0, 1, 1, 2, 2, 3, 4, 5]),
+    )
     def meanwhile(self, kind: str, device: int, plan: int, moment: str, what: int) -> None:
         """Arrange for something to happen while the gateway works the next time."""
         self.references += 1
