@@ -24,6 +24,8 @@ from storage.errors import ClipkeepError
 
 STALE_MS = 10_000
 """A worker that has not published for so long is not counted as up."""
+MAX_PENDING_COUNTED = 1000
+"""Pending payments are few; where they are not, more than this say nothing new, and each is read for it."""
 
 _PUBLISHED = {"at_ms", "problem", "store_calls", *(field.name for field in fields(Stats))}
 
@@ -94,7 +96,24 @@ class ClipkeepCollector:
         yield _gauge(
             "clipkeep_failing_deletes", "Deletes that failed and are retried", totals.failing_tombstones
         )
+        yield from _payment_metrics(self._catalog, now_ms)
         yield from _sweep_metrics(self._catalog, now_ms)
+
+
+def _payment_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
+    with catalog.books() as books:
+        pending = books.pending_payments(before_ms=now_ms + 1, limit=MAX_PENDING_COUNTED)
+    oldest_ms = min((payment.at_ms for payment in pending), default=now_ms)
+    yield _gauge(
+        "clipkeep_pending_payments",
+        f"Charges and refunds that the gateway has not answered, up to {MAX_PENDING_COUNTED}",
+        len(pending),
+    )
+    yield _gauge(
+        "clipkeep_oldest_pending_payment_seconds",
+        "How long the oldest of them has waited",
+        max(0.0, (now_ms - oldest_ms) / 1000),
+    )
 
 
 def _sweep_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:

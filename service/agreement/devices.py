@@ -17,6 +17,7 @@ from service.agreement.holdings import held, keep
 from service.agreement.texts import one_line
 from storage.books import OPERATOR_ACCOUNT, Books
 from storage.catalog import DeviceFacts, EraseState
+from storage.days import ms_of_day
 
 MAX_VIEWER_HOURS = 24 * 366
 _PAGE = 1000
@@ -78,6 +79,13 @@ def devices_of(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit:
         return [standing(facts, held(books, facts), desk.date()) for facts in found]
 
 
+def all_devices(desk: Desk, *, after: int = 0, limit: int = 100) -> list[Standing]:
+    """Everybody's devices by number: for operators."""
+    facts = desk.catalog.devices(after=after, limit=limit)
+    with desk.reading() as books:
+        return [standing(one, held(books, one), desk.date()) for one in facts]
+
+
 def standing(facts: DeviceFacts, subscriptions: tuple[Subscription, ...], on: date) -> Standing:
     """What these facts come to on a day."""
     plans = [plan_of(row) for row in facts.plans]
@@ -129,7 +137,9 @@ def viewer_token(desk: Desk, actor: Actor, device: int, *, hours: float = 24.0) 
         )
     with desk.reading() as books:
         facts = device_of(books, actor, device)
-    expires_s = desk.now_ms() // 1000 + max(1, round(hours * 3600))
+    # By the time that readers are judged by: after a clock was set back that is the later day's.
+    now_ms = max(desk.now_ms(), ms_of_day(desk.today()))
+    expires_s = now_ms // 1000 + max(1, round(hours * 3600))
     secret = desk.key_store.token_secret
     return mint_viewer_token(secret, device, facts.token_generation, expires_s), expires_s
 
