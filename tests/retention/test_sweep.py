@@ -307,7 +307,7 @@ def test_an_upload_admitted_before_the_erasure_loses_its_commit(world: World) ->
 )
 def test_the_bitmap_nominates_and_the_catalog_decides(world: World, plans: tuple[Any, ...]) -> None:
     device = world.add(*plans)
-    assert device in world.bitmap.lapsed_devices(TODAY, GRACE_DAYS)
+    assert device in world.bitmap.ended_devices(TODAY, GRACE_DAYS)
     assert swept(world).erased_devices == []
     assert world.catalog.device(device).erase_epoch == 0
 
