@@ -68,6 +68,8 @@ class Sweep:
         self._sleep = sleep
         self._who = who
         self._lease = Lease(catalog, clock, ttl_ms=limits.lease_ms)
+        self.report: SweepReport | None = None
+        """What the pass that `run` is at, or was, has done so far; of one that was refused there is none."""
 
     def plan(self, *, allow_bulk: bool = False) -> SweepPlan:
         """What `run` would do now. Writes nothing (invariant 13).
@@ -104,6 +106,7 @@ class Sweep:
             report = SweepReport(
                 started_ms=plan.moment.now_ms, who=self._who, held_back_devices=plan.held_back_count
             )
+            self.report = report
             self._entitlements.replay()  # a pass that was killed may have left a row unfinished
             with key_failures_noted(report):  # and keys/ may have been restored from a backup
                 report.destroyed_keys += replay_destructions(

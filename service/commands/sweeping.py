@@ -72,14 +72,18 @@ def sweep(
     deletes are retried by later passes. Exit code 1 when a guard refused, when something failed, or when more
     devices than the bulk limit are to be erased: those wait for --allow-bulk, the rest of the pass is done.
     """
-    with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
+    with (
+        terminal.ended_cleanly("what was done stays done, and the next sweep goes on"),
+        open_folder(data, store_url=store) as opened,
+        terminal.progress_bar() as progress,
+    ):
         one_pass = sweep_of(opened, progress, max_deletes_per_s=max_deletes_per_s)
         if dry_run:
             plan = one_pass.plan(allow_bulk=allow_bulk)
             show = _print_plan if json else _show_plan
             show(plan.summary(), one_pass.due_keys(plan))
             return
-        with failures_noted(opened):
+        with failures_noted(opened, one_pass):
             report = one_pass.run(allow_bulk=allow_bulk)
     terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
     left = _left_undone(report)
