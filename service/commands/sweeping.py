@@ -58,6 +58,13 @@ def sweep(
     allow_bulk: Annotated[
         bool, typer.Option("--allow-bulk", help="Erase more lapsed devices in one pass than the bulk limit.")
     ] = False,
+    accept_catalog: Annotated[
+        bool,
+        typer.Option(
+            "--accept-catalog",
+            help="This catalog is the newest there is, though the store has seen a newer one: that is lost.",
+        ),
+    ] = False,
     max_deletes_per_s: Annotated[
         float | None,
         typer.Option("--max-deletes-per-s", help="Delete no more objects a second than this.", min=1),
@@ -79,12 +86,12 @@ def sweep(
     ):
         one_pass = sweep_of(opened, progress, max_deletes_per_s=max_deletes_per_s)
         if dry_run:
-            plan = one_pass.plan(allow_bulk=allow_bulk)
+            plan = one_pass.plan(allow_bulk=allow_bulk, accept_catalog=accept_catalog)
             show = _print_plan if json else _show_plan
             show(plan.summary(), one_pass.due_keys(plan))
             return
         with failures_noted(opened, one_pass):
-            report = one_pass.run(allow_bulk=allow_bulk)
+            report = one_pass.run(allow_bulk=allow_bulk, accept_catalog=accept_catalog)
     terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
     left = _left_undone(report)
     for sentence in left:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from retention.bitmap import ERASED, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.erasure import mark_renewed, mark_terminated
-from retention.sweep import Sweep, SweepLimits
+from retention.sweep import Sweep, SweepLimits, highwater, is_ours
 from storage.catalog import Catalog, ChunkRow, DeviceFacts, PlanRow, PreparedKey, SegmentCommit, Verdict
 from storage.checksums import crc32, crc64nvme
 from storage.days import MS_PER_DAY, day_of_ms, month_of_day, ms_of_day
@@ -270,7 +270,10 @@ class World:
                 assert self.decrypted(row) in (None, content(row.device, row.capture_ms))
 
     def objects(self) -> set[str]:
-        return {info.key for info in self.store.inner.list("")}
+        """Keys of segments; beside them is only the mark of how far the catalog was."""
+        found = {info.key for info in self.store.inner.list("")} - {highwater.KEY}
+        assert all(map(is_ours, found))
+        return found
 
     def states(self) -> dict[str, str]:
         """Key to the state that the catalog says."""
@@ -281,6 +284,7 @@ class World:
         devices = self.catalog.devices()
         return {
             "objects": self.objects(),
+            "mark": highwater.read_mark(self.store.inner),
             "segments": self.catalog.segments(),
             "rows": [list(self.catalog.day_rows(row.expires_on)) for row in self.catalog.segments()],
             "devices": devices,

@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from retention.sweep import SweepReport
+from retention.sweep import SweepReport, is_ours
 from storage.catalog import EraseState, PreparedKey, SegmentCommit, Verdict
 from storage.days import day_of_ms, ms_of_day
 from storage.faults import Fault, FaultKind, no_faults
@@ -261,7 +261,7 @@ class Retention(RuleBasedStateMachine):
         left = list(kinds)
 
         def plan(op: str, key: str, nth: int) -> Fault | None:
-            if op in ("delete_many", "get_range", "put") and left:
+            if left and (op == "delete_many" or (op in ("get_range", "put") and is_ours(key))):
                 return Fault(left.pop())
             return Fault(FaultKind.BEFORE) if op == "delete_key" and key_fails and nth % 3 == 0 else None
 
