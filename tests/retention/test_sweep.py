@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retention.erasure import mark_erasing
 from retention.sweep import MAX_REPORTED_FAILURES, Sweep, SweepRefused, SweepReport
 from retention.sweep.planning import last_month_over
 from storage.catalog import DeviceFacts, EraseState, Tombstone, Verdict
@@ -376,6 +377,28 @@ def test_termination_with_erase_has_no_grace(world: World) -> None:
     assert world.serves(neighbour, *captures) == [True] * 2
     assert swept(world).erased_devices == []
     assert world.catalog.device(device).erase_epoch == 1
+
+
+def test_a_device_that_anyone_marked_is_finished_by_the_next_pass(world: World) -> None:
+    """As the cancellation of an account does: marked, with its reason, and nothing else. The plan shows why, the bulk
+    limit does not hold it back, and key, rows and record are done."""
+    device, neighbour = world.add(), world.add()
+    captures = long_kept(world, device, neighbour)
+    world.change(device, lambda facts: mark_erasing(facts, "account cancelled"))
+    assert (device, NOON) in world.attacked()
+
+    plan = world.sweep(bulk_limit=0).plan()
+    assert plan.summary()["erase"] == [{"device": device, "why": "account cancelled"}]
+    report = swept(world, bulk_limit=0)
+    assert [(d["device"], d["why"], d["chunks"]) for d in report.erased_devices] == [
+        (device, "account cancelled", 2)
+    ]
+    assert world.catalog.device(device).erase_state is EraseState.ERASED
+    assert world.attacked() == {(neighbour, ms) for ms in captures}
+    assert world.serves(neighbour, *captures) == [True] * 2
+    [record] = world.catalog.erasures(device=device)
+    assert (record.why, record.state, record.keys_destroyed) == ("account cancelled", "unindexed", 1)
+    assert swept(world).erased_devices == []
 
 
 @pytest.mark.parametrize("erase", [True, False])
