@@ -232,15 +232,7 @@ class Sweep:
             lambda found: mark_erased(found, epoch=facts.erase_epoch),
             what="sweep: erased",
         )
-        report.unindexed_chunks += gone.chunks
-        report.erased_devices.append(
-            {
-                "device": facts.device,
-                "why": facts.erase_reason,
-                "chunks": gone.chunks,
-                "bytes": gone.size_bytes,
-            }
-        )
+        report.note_erased(facts.device, facts.erase_reason, chunks=gone.chunks, size_bytes=gone.size_bytes)
 
     def _delete(self, plan: SweepPlan, report: SweepReport) -> None:
         deleting = Deleting(

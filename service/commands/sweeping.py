@@ -146,6 +146,10 @@ def _show_plan(plan: dict[str, Any], due_keys: Iterator[str]) -> None:
             terminal.table(title, columns, rows)
     for key in due_keys:
         print(f"would delete {key}")
+    if plan["delete_objects"]:
+        print(
+            f"{plan['delete_objects']} objects to delete, {plan['delete_bytes']} bytes in all that were committed"
+        )
     if not plan["delete_objects"] and not any(rows for _, _, rows in tables):
         print("nothing to do")
 
@@ -157,7 +161,7 @@ def _show_report(report: dict[str, Any]) -> None:
         [
             ["days expired", len(report["days"])],
             ["chunks un-indexed", report["unindexed_chunks"]],
-            ["devices erased", len(report["erased_devices"])],
+            ["devices erased", sum(report["erased_by_cause"].values())],
             ["devices held back", report["held_back_devices"]],
             ["data keys destroyed", report["destroyed_keys"]],
             ["prepared keys reclaimed", report["reclaimed_keys"]],

@@ -99,7 +99,9 @@ def _row(report: dict[str, Any]) -> list[object]:
 
 def _why(report: dict[str, Any]) -> str:
     """What a pass acted on, in a line."""
-    causes = Counter(str(device["why"]).partition(",")[0] for device in report["erased_devices"])
+    causes: Counter[str] = Counter()
+    for why, count in report.get("erased_by_cause", {}).items():
+        causes[why.partition(",")[0]] += count
     counts = {"days expired": len(report["days"])}
     counts |= {f"devices {why}": count for why, count in sorted(causes.items())}
     counts["keys reclaimed"] = report["reclaimed_keys"]

@@ -401,6 +401,17 @@ def test_a_device_that_anyone_marked_is_finished_by_the_next_pass(world: World) 
     assert swept(world).erased_devices == []
 
 
+def test_the_report_names_a_bounded_number_of_erasures(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand reports are kept, so one must not grow with the fleet."""
+    monkeypatch.setattr("retention.sweep.report.MAX_REPORTED_ERASURES", 2)
+    for device in [world.add() for _ in range(3)]:
+        world.terminate(device, erase=True)
+    world.add(monthly(TODAY - 100, TODAY - 50, days=200))
+    report = swept(world)
+    assert len(report.erased_devices) == 2
+    assert report.erased_by_cause == {"terminated": 3, "lapsed": 1}
+
+
 @pytest.mark.parametrize("erase", [True, False])
 def test_what_was_recorded_after_a_renewal_during_the_erasure_goes_too(world: World, erase: bool) -> None:
     """A lapse is marked, the sweep dies, the device is renewed and records, then it is terminated."""
