@@ -1,7 +1,7 @@
 """The API process: playback for people and players, health, metrics; and the keeper of the bitmap.
 
-It replays the change log (so that changes made on other hosts arrive), and compiles rows anew at midnight UTC. Once a
-minute it writes down which devices were played back.
+It replays the change log (so that changes made on other hosts arrive), and compiles rows anew at midnight UTC. Beside
+that it keeps house, see `service.housekeeping`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
 
 from ingest.server import listen
+from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
 from service.child import die_with_supervisor, on_stop_signal, say_ready
 from service.folder import Opened, open_folder
+from service.housekeeping import Chore, chores, keep_house, note_used
 from service.logs import configure_logs
 from service.metrics import STALE_MS, published, render
 from service.playback.used import UsedDevices
@@ -35,8 +37,6 @@ from storage.errors import ClipkeepError, StoreUnavailable
 SEND_TIMEOUT_MS = 30_000
 REPLAY_EVERY_S = 1.0
 """Changes made on other hosts are seen here within this time (promised: 2 s)."""
-BOOKS_EVERY_S = 60.0
-"""How often the books are kept. What is noted there is by the day."""
 PROBE_FRESH_S = 1.0
 """However often `/readyz` is asked, the store is asked no more often."""
 PROBE_WAIT_S = 2.0
@@ -101,7 +101,9 @@ class ApiProcess:
             bitmap=opened.bitmap,
             clock=opened.clock,
             token_secret=opened.key_store.token_secret,
+            desk=opened.desk,
             used=self._used,
+            delete_delay_ms=round(opened.config.retention.delete_delay_s * 1000),
             ready=self.ready,
             metrics=self.metrics,
             **asdict(opened.config.api),
@@ -111,6 +113,12 @@ class ApiProcess:
         """The whole of `/metrics`. Blocks."""
         opened = self.opened
         return render(opened.folder.run, opened.catalog, opened.clock, self._store.calls())
+
+    def _chores(self) -> list[Chore]:
+        opened = self.opened
+        senders = open_senders(opened.config.notices, opened.folder.notices)
+        every_s = opened.config.agreement.housekeeping_s
+        return chores(opened.desk, senders, self._used, every_s=every_s)
 
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""
@@ -143,14 +151,14 @@ class ApiProcess:
         async with trio.open_nursery() as nursery:
             await nursery.start(on_stop_signal, self._stop.set)
             nursery.start_soon(self._keep_bitmap)
-            nursery.start_soon(self._keep_books)
             nursery.start_soon(self._prober.run)
+            nursery.start_soon(keep_house, self._chores())
             app: Any = create_app(self.services())  # an ASGI application, by duck typing
             async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
                 await serving.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))
                 say_ready()
             nursery.cancel_scope.cancel()
-        await trio.to_thread.run_sync(self.note_used)
+        await trio.to_thread.run_sync(note_used, self.opened.catalog, self._used)
 
     async def _keep_bitmap(self) -> None:
         entitlements = self.opened.entitlements
@@ -165,24 +173,6 @@ class ApiProcess:
             except ClipkeepError as error:
                 _log.warning("bitmap_not_kept", code=error.code, detail=str(error))
             await trio.sleep(REPLAY_EVERY_S)
-
-    async def _keep_books(self) -> None:
-        while True:
-            await trio.sleep(BOOKS_EVERY_S)
-            await trio.to_thread.run_sync(self.note_used)
-            try:
-                await trio.to_thread.run_sync(self.opened.catalog.overwrite_erased)
-            except ClipkeepError as error:
-                _log.warning("erased_not_overwritten", code=error.code, detail=str(error))
-
-    def note_used(self) -> None:
-        """Write down which devices were played back since the last time. What fails is done the next time."""
-        for day, devices in self._used.take().items():
-            try:
-                self.opened.catalog.note_used(devices, day)
-            except ClipkeepError as error:
-                self._used.give_back(day, devices)
-                _log.warning("use_not_noted", code=error.code, detail=str(error))
 
 
 def main() -> None:

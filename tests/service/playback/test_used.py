@@ -13,6 +13,7 @@ import trio
 from retention.bitmap import PRESENT, SUSPENDED
 from service.api_process import ApiProcess
 from service.folder import create_folder, open_folder
+from service.housekeeping import note_used
 from service.playback import used as used_module
 from service.playback.used import UsedDevices
 from storage.catalog import PlanRow
@@ -78,8 +79,7 @@ def test_the_api_process_writes_it_down(tmp_path: Path, monkeypatch: pytest.Monk
     with open_folder(tmp_path / "data", environ={}) as opened:
         plan = PlanRow(0, "annual", TODAY, TODAY + 364, 30)
         [facts] = opened.catalog.add_devices(1, account=1, plans=[plan], now_ms=0)
-        process = ApiProcess(opened)
-        used = process.services().used
+        used = ApiProcess(opened).services().used
 
         def last_used_on() -> int:
             with opened.catalog.books() as books:
@@ -91,9 +91,9 @@ def test_the_api_process_writes_it_down(tmp_path: Path, monkeypatch: pytest.Monk
         used.note(facts.device, TODAY)
         with monkeypatch.context() as patched:
             patched.setattr(type(opened.catalog), "note_used", broken)
-            process.note_used()
+            note_used(opened.catalog, used)
         assert last_used_on() == 0
-        process.note_used()
+        note_used(opened.catalog, used)
         assert last_used_on() == TODAY
 
 
