@@ -165,9 +165,7 @@ class World:
     def viewer(self, device: int = 1) -> Viewer:
         return Viewer(device, self.token(device))
 
-    def keep(
-        self, *clips: Clip, device: int = 1, epoch: int = 0, verdict: Verdict = Verdict.STORED
-    ) -> None:
+    def keep(self, *clips: Clip, device: int = 1, epoch: int = 0, verdict: Verdict = Verdict.STORED) -> None:
         """Store chunks of one expiry day as ingest does: a segment, its object, its commit with this verdict."""
         expires_on = clips[0].expires_on
         key_id = KeyId(device, epoch, month_of_day(expires_on))
