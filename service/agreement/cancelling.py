@@ -113,8 +113,8 @@ def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, re
     Raises:
         Forbidden: `operators_only`.
         NotFound.
-        Conflict: `reference_taken`.
-        Unprocessable: `wrong_currency`, `bad_amount`, `bad_text`.
+        Conflict: `reference_taken`; `plan_already_cancelled`: its refund was counted without.
+        Unprocessable: `wrong_currency`, `bad_amount`, `bad_text`, `plan_ended`.
     """
     actor.require_operator()
     why = one_line(why, "the reason")
@@ -131,6 +131,7 @@ def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, re
                 subject=reference,
                 code="reference_taken",
             )
+        _require_refundable(desk, books, row)
         if money.currency != row.currency:
             raise Unprocessable(f"this plan was paid in {row.currency}", code="wrong_currency")
         if not 0 < money.minor <= row.fee_minor:
@@ -212,6 +213,24 @@ def _decide(
         _text(done),
     )
     return facts, plan_id, done, [row.reference for row in owed]
+
+
+def _require_refundable(desk: Desk, books: Books, row: SubscriptionRow) -> None:
+    """A credit lowers a refund that is still to come, or nothing."""
+    facts = books.device(row.device)
+    [plan] = [sub.plan for sub in held(books, facts) if sub.plan_id == row.plan_id]
+    if plan.cancelled_on is not None:
+        raise Conflict(
+            f"it was cancelled on {plan.cancelled_on}, and its refund is counted; pay this by other means",
+            subject=f"plan {row.plan_id}",
+            code="plan_already_cancelled",
+        )
+    if plan.has_ended(desk.date()):
+        raise Unprocessable(
+            f"its last day was {plan.ends_on}; pay this by other means",
+            subject=f"plan {row.plan_id}",
+            code="plan_ended",
+        )
 
 
 def _text(done: Cancellation) -> str:

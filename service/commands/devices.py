@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -12,14 +11,14 @@ import typer
 from retention.entitlements import row_of
 from retention.plans import Plan, PlanKind
 from retention.subscriptions import begin
-from retention.tokens import mint_device_token, mint_viewer_token
+from retention.tokens import mint_device_token
 from service import terminal
 from service.agreement import devices as desk_devices
 from service.agreement.desk import OPERATOR
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
 from service.commands.plans import Retention, StartsOn, shown_plan
 from service.folder import Opened, open_folder
-from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json
+from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.books import OPERATOR_ACCOUNT
 from storage.catalog import PlanRow
 from storage.days import parse_date, to_date
@@ -29,7 +28,6 @@ MAX_ADDED = 1_000_000
 MAX_MS = 253_402_300_800_000
 """The first millisecond of the year 10000: no capture time lies behind it."""
 
-Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words: kept in the history.")]
 device_app = typer.Typer(help="Devices: add, list, show, suspend, resume, terminate.", no_args_is_help=True)
 recordings_app = typer.Typer(help="Recordings: delete a range.", no_args_is_help=True)
 
@@ -195,12 +193,8 @@ def viewer_token(
     json: Json = False,
 ) -> None:
     """Print a token with which a person or a player may watch one device's recordings."""
-    if not math.isfinite(hours):
-        raise CallerError("--hours is a number of hours", code="bad_usage")
     with open_folder(data) as opened:
-        facts = opened.catalog.device(device)
-        expires_s = opened.clock.now_ms() // 1000 + round(hours * 3600)
-        token = mint_viewer_token(opened.key_store.token_secret, device, facts.token_generation, expires_s)
+        token, expires_s = desk_devices.viewer_token(opened.desk, OPERATOR, device, hours=hours)
     terminal.report({"token": token, "device": device, "expires_s": expires_s}, json, lambda: print(token))
 
 

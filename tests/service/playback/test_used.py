@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from retention.bitmap import PRESENT, SUSPENDED
 from service.api_process import ApiProcess
@@ -92,3 +95,20 @@ def test_the_api_process_writes_it_down(tmp_path: Path, monkeypatch: pytest.Monk
         assert last_used_on() == 0
         note_used(opened.catalog, used)
         assert last_used_on() == TODAY
+
+
+async def test_a_stop_writes_down_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = trio.Event()
+    monkeypatch.setattr("service.api_process.say_ready", ready.set)
+    create_folder(tmp_path / "data", store_url=None, test_clock=False, environ={})
+    with open_folder(tmp_path / "data", environ={}) as opened:
+        [facts] = opened.catalog.add_devices(1, account=1, plans=(), now_ms=0)
+        process = ApiProcess(opened)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(process.run, "127.0.0.1", 0)
+            with trio.fail_after(30):
+                await ready.wait()
+            process.services().used.note(facts.device, TODAY)
+            os.kill(os.getpid(), signal.SIGTERM)
+        with opened.catalog.books() as books:
+            assert books.last_used_on(1) == TODAY
