@@ -62,12 +62,8 @@ class Checked:
             )
         )
 
-    def run(self, who: Person, *filters: str) -> None:
-        """What is allowed, of things that are there; and what is not."""
-        self.run_mode("positive", who, *filters)
-        self.run_mode("negative", who, *filters)
-
-    def run_mode(self, mode: str, who: Person, *filters: str) -> None:
+    def run(self, mode: str, who: Person, *filters: str) -> None:
+        """`positive`: what the document allows, of things that are there; `negative`: what it does not."""
         command = [
             *(str(SCHEMATHESIS), "--config-file", f"{mode}.toml", "run", f"{self.server.base}/openapi.json"),
             *("--mode", mode, "--header", f"Authorization: Bearer {who.token}", "--checks", "all"),
@@ -92,9 +88,11 @@ def test_the_document_tells_the_truth(world: World, tmp_path: Path, role: str) -
         checked = Checked(server, tmp_path)
         who = checked.owner if role == "owner" else checked.operator
         not_now = [word for name in ENDS_THE_SESSION for word in ("--exclude-name", name)]
-        checked.run(who, *not_now)
+        checked.run("positive", who, *not_now)
+        if role == "operator":  # who is allowed everything, and so gets as far as what is malformed
+            checked.run("negative", who, *not_now)
         still = who.ask("GET", checked.owner.home)
         assert still.status == 200, "all of it was asked by somebody who is known"
         only = [word for name in ENDS_THE_SESSION for word in ("--include-name", name)]
-        checked.run_mode("positive", who, *only)
+        checked.run("positive", who, *only)
     assert server.bugs == []
