@@ -244,7 +244,10 @@ class Connection:
         # A client that waits for 100 Continue may or may not send its body now: only closing is unambiguous.
         ambiguous = head.expect_continue or length > self.limits.drain_bytes
         close = ambiguous or not head.keep_alive or self.receiver.stopping
-        self._push(answer.render(close=close))
+        data = answer.render(close=close)
+        if head.method == b"HEAD":  # whoever asks so reads no body: it would pass for the next answer
+            data = data[: data.index(b"\r\n\r\n") + 4]
+        self._push(data)
         self.receiver.count(answer)
         if close:
             self._closing = True

@@ -50,8 +50,13 @@ def mark_terminated(facts: DeviceFacts, *, now_ms: int, erase: bool) -> DeviceFa
     """Denied for good; with `erase` the keys are to go without grace. Safe to repeat."""
     if facts.terminated_ms is None:
         facts = replace(facts, terminated_ms=now_ms)
-    under_way = facts.erase_state is not EraseState.NONE and not _renewed(facts)
-    return mark_erasing(facts, "terminated") if erase and not under_way else facts
+    return mark_erasing(facts, "terminated") if erase and not _under_way(facts) else facts
+
+
+def mark_account_cancelled(facts: DeviceFacts, *, now_ms: int, reason: str) -> DeviceFacts:
+    """Its account was cancelled: denied for good, and the keys are to go at once (agreement 6.5.3). Safe to repeat."""
+    facts = mark_terminated(facts, now_ms=now_ms, erase=False)
+    return facts if _under_way(facts) else mark_erasing(facts, reason)
 
 
 def mark_renewed(facts: DeviceFacts) -> DeviceFacts:
@@ -68,6 +73,11 @@ def mark_erased(facts: DeviceFacts, *, epoch: int) -> DeviceFacts:
     if facts.erase_state is not EraseState.ERASING or facts.erase_epoch != epoch:
         return facts
     return replace(facts, erase_state=EraseState.NONE if _renewed(facts) else EraseState.ERASED)
+
+
+def _under_way(facts: DeviceFacts) -> bool:
+    """Whether all that the device ever recorded is being erased, or is."""
+    return facts.erase_state is not EraseState.NONE and not _renewed(facts)
 
 
 def _renewed(facts: DeviceFacts) -> bool:

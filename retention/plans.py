@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 
-from storage.days import to_date, to_day
+from storage.days import ms_of_day, to_date, to_day
 from storage.errors import CallerError
 
 TRIAL_DAYS = 14
@@ -83,6 +83,11 @@ class Plan:
         """Whether `on` is one of its entitled days."""
         return self.starts_on <= on and not self.has_ended(on)
 
+    @property
+    def has_days(self) -> bool:
+        """False when it was cancelled, or its trial cut, before it had any."""
+        return self.ends_on is None or self.ends_on >= self.starts_on
+
 
 def add_months(start: date, months: int) -> date:
     """Return the day `months` after `start`: same day of the month, clamped to the month's end. Counted from
@@ -116,7 +121,7 @@ def start_plan(
         if retention_days not in (None, TRIAL_RETENTION_DAYS):
             detail = f"a trial keeps recordings for {TRIAL_RETENTION_DAYS} days; leave the retention out"
             raise CallerError(detail, code="trial_retention_fixed")
-        ends_on = _plus_days(starts_on, TRIAL_DAYS - 1)
+        ends_on = plus_days(starts_on, TRIAL_DAYS - 1)
         return Plan(kind, starts_on, TRIAL_RETENTION_DAYS, ends_on)
     kept_days = default_retention_days if retention_days is None else retention_days
     if kind is PlanKind.ANNUAL:
@@ -135,12 +140,52 @@ def period(plan: Plan, on: date) -> tuple[date, date]:
         raise CallerError(
             f"the plan that starts on {plan.starts_on} does not run on {on}", code="not_in_plan"
         )
-    months = (on.year - plan.starts_on.year) * 12 + on.month - plan.starts_on.month
+    months = months_started(plan, on)
+    last = add_months(plan.starts_on, months) - _DAY
+    return add_months(plan.starts_on, months - 1), last if plan.ends_on is None else min(last, plan.ends_on)
+
+
+def months_started(plan: Plan, on: date) -> int:
+    """Return how many months of the plan have begun by `on`, at the latest on that day itself (agreement 8.2.1: a
+    month counts from its first day on). 0 before the plan starts; not bounded by its end."""
+    if on < plan.starts_on:
+        return 0
+    months = _calendar_months(plan.starts_on, on)
     # The month that starts in the calendar month of `on` has either begun by then, or the one before runs.
-    if add_months(plan.starts_on, months) > on:
-        months -= 1
-    last = add_months(plan.starts_on, months + 1) - _DAY
-    return add_months(plan.starts_on, months), last if plan.ends_on is None else min(last, plan.ends_on)
+    return months + 1 if add_months(plan.starts_on, months) <= on else months
+
+
+def whole_months(plan: Plan) -> int | None:
+    """Return how many months the plan lasts, counted from its start; None where it has no end or ends within a
+    month (a trial)."""
+    if plan.ends_on is None or plan.ends_on == date.max:
+        return None
+    behind = plan.ends_on + _DAY
+    months = _calendar_months(plan.starts_on, behind)
+    return months if add_months(plan.starts_on, months) == behind else None
+
+
+def moved(plan: Plan, starts_on: date) -> Plan:
+    """Return the plan with another first day and the same length: in months where it lasts whole months, else
+    in days.
+
+    Raises:
+        CallerError: `date_out_of_range`, `bad_plan_dates`.
+    """
+    if plan.ends_on is None:
+        return replace(plan, starts_on=starts_on)
+    months = whole_months(plan)
+    if months is None:
+        return replace(
+            plan, starts_on=starts_on, ends_on=plus_days(starts_on, (plan.ends_on - plan.starts_on).days)
+        )
+    return replace(plan, starts_on=starts_on, ends_on=add_months(starts_on, months) - _DAY)
+
+
+def denied_from_ms(last_day: date) -> int:
+    """Return the instant from which access is denied, in Unix milliseconds: 00:00 UTC after the last entitled
+    day (agreement 8.1)."""
+    return ms_of_day(to_day(last_day) + 1)
 
 
 def cancel(plan: Plan, on: date) -> Plan:
@@ -187,9 +232,16 @@ def windows(plans: Iterable[Plan]) -> list[tuple[int, int | None]]:
     return merged
 
 
-def _plus_days(start: date, days: int) -> date:
+def plus_days(start: date, days: int) -> date:
+    """Raises:
+    CallerError: `date_out_of_range`, outside the years 1 to 9999.
+    """
     try:
         return start + timedelta(days=days)
     except OverflowError as error:
         detail = f"{days} days from {start} is no date the calendar has; choose an earlier start"
         raise CallerError(detail, code="date_out_of_range") from error
+
+
+def _calendar_months(start: date, on: date) -> int:
+    return (on.year - start.year) * 12 + on.month - start.month

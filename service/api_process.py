@@ -11,7 +11,7 @@ import math
 import socket
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from service.logs import configure_logs
 from service.metrics import STALE_MS, published, render
 from service.playback.used import UsedDevices
 from service.worker import probe_of
+from storage.counted import CountedStore
 from storage.errors import ClipkeepError, StoreUnavailable
 
 SEND_TIMEOUT_MS = 30_000
@@ -85,7 +86,8 @@ class ApiProcess:
     """The parts of the API process, joined up."""
 
     def __init__(self, opened: Opened) -> None:
-        self.opened = opened
+        self._store = CountedStore(opened.store)
+        self.opened = opened = replace(opened, store=self._store)
         self._stop = trio.Event()
         self._prober = Prober(probe_of(opened))
         self._used = UsedDevices()
@@ -101,9 +103,14 @@ class ApiProcess:
             token_secret=opened.key_store.token_secret,
             used=self._used,
             ready=self.ready,
-            metrics=partial(render, opened.folder.run, opened.catalog, opened.clock),
+            metrics=self.metrics,
             **asdict(opened.config.api),
         )
+
+    def metrics(self) -> bytes:
+        """The whole of `/metrics`. Blocks."""
+        opened = self.opened
+        return render(opened.folder.run, opened.catalog, opened.clock, self._store.calls())
 
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""

@@ -85,12 +85,14 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
     result = CheckResult()
     for sentence in opened.catalog.broken_rows():
         result.found(sentence)
+    counts = opened.catalog.totals().segments
+    expected = counts["committed"] + counts["deleting"]
     committed = []
     for info, row in _side_by_side(opened.store.list(SEGMENT_PREFIX), _segments_by_key(opened)):
         if info is not None:
             result.objects += 1
             result.object_bytes += info.size_bytes
-            progress("objects", result.objects, result.objects)
+            progress("objects", result.objects, max(expected, result.objects + 1))  # there may be more
         if row is None:
             assert info is not None
             _check_orphan(opened, info, result)
@@ -100,6 +102,7 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
             _check_object(opened, row, info, result)
             if deep:
                 committed.append(row)
+    progress("objects", result.objects, result.objects)
     if deep:
         _check_contents(opened, committed, result, progress)
     return result

@@ -9,7 +9,7 @@ import typer
 
 from bench.cli import app as bench_app
 from service.commands import demo, devices, erasure, folder, keys, migrating, serving, store, sweeping, sweeps
-from storage.errors import ClipkeepError
+from storage.errors import CallerError, ClipkeepError
 
 app = typer.Typer(
     name="clipkeep",
@@ -36,13 +36,28 @@ app.add_typer(bench_app, name="bench")
 def main() -> None:
     """Run one command. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     try:
+        _require_text(sys.argv[1:])
         app()  # prints wrong usage by itself, and always ends in SystemExit
+    except KeyboardInterrupt:  # between the moments in which the command itself listens
+        sys.exit(130)
     except ClipkeepError as error:
         _refuse(error.code, str(error))
     except OSError as error:
         # What no command expected: above all a full disk, or a file that this user may not touch.
         where = f"{error.filename}: " if error.filename else ""
         _refuse("os_error", f"{where}the system refused: {error.strerror or error}")
+
+
+def _require_text(arguments: list[str]) -> None:
+    """Whatever is not text could be neither stored, nor printed as JSON: a reason, a URL, a folder's name."""
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:  # bytes that were no UTF-8 come as lone surrogates
+            raise CallerError(
+                f"argument {number} is not UTF-8 text: {ascii(argument)[:60]}; write it in UTF-8",
+                code="bad_usage",
+            ) from error
 
 
 def _refuse(code: str, detail: str) -> None:

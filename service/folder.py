@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
+from service.agreement import versions
+from service.agreement.desk import Desk
+from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
 from storage.catalog import Catalog
 from storage.clock import Clock, SystemClock
@@ -53,6 +58,16 @@ class DataFolder:
     def run(self) -> Path:
         """What running processes leave: counters."""
         return self.root / "run"
+
+    @property
+    def notices(self) -> Path:
+        """Where notices go when they go to files."""
+        return self.root / "notices"
+
+    @property
+    def payments(self) -> Path:
+        """What the recording gateway was asked to charge and refund."""
+        return self.root / "payments"
 
     @property
     def clock_offset(self) -> Path:
@@ -120,8 +135,9 @@ def create_folder(
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
             KeyStore.create(folder.keys).close()
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
-            SqliteCatalog.create(folder.catalog).close()
-            undo.callback(_remove_catalog, folder.catalog)
+            with closing(SqliteCatalog.create(folder.catalog)) as catalog:
+                undo.callback(_remove_catalog, folder.catalog)
+                versions.ensure(catalog, now_ms=SystemClock().now_ms())
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)
             # Last: a folder without it was not finished.
@@ -183,6 +199,28 @@ class Opened:
     def entitlements(self) -> Entitlements:
         return Entitlements(self.catalog, self.bitmap, self.clock)
 
+    @property
+    def desk(self) -> Desk:
+        """The agreement's use cases, on this folder."""
+        return Desk(
+            catalog=self.catalog,
+            entitlements=self.entitlements,
+            key_store=self.key_store,
+            clock=self.clock,
+            settings=self.config.agreement,
+            notices=self.config.notices,
+            default_retention_days=self.config.retention.default_days,
+            gateway=RecordingGateway(self.folder.payments),
+            address_secret=address_secret(self.key_store.token_secret),
+            random_bytes=secrets.token_bytes,
+        )
+
+
+def address_secret(token_secret: bytes) -> bytes:
+    """What addresses and codes are hashed with: a secret of its own, kept where the token secret is, so that a copy
+    of the catalog alone does not tell whose addresses are reserved."""
+    return blake2b(key=token_secret, person=b"clipkeep-address", digest_size=32).digest()
+
 
 @contextmanager
 def open_folder(
@@ -202,6 +240,7 @@ def open_folder(
             clock = stack.enter_context(closing(OffsetClock(folder.clock_offset)))
         catalog = SqliteCatalog.open(folder.catalog)
         stack.callback(catalog.close)
+        versions.ensure(catalog, now_ms=clock.now_ms())
         key_store = KeyStore.open(folder.keys)
         stack.callback(key_store.close)
         if not folder.bitmap.exists():

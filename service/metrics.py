@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,18 @@ from storage.errors import ClipkeepError
 STALE_MS = 10_000
 """A worker that has not published for so long is not counted as up."""
 
-_PUBLISHED = {"at_ms", "problem", *(field.name for field in fields(Stats))}
+_PUBLISHED = {"at_ms", "problem", "store_calls", *(field.name for field in fields(Stats))}
 
 
-def publish(path: Path, stats: Stats, *, now_ms: int, problem: str) -> None:
+StoreCalls = Mapping[tuple[str, str], int]
+"""How often a process asked its store, by (call, outcome)."""
+
+
+def publish(path: Path, stats: Stats, *, store_calls: StoreCalls, now_ms: int, problem: str) -> None:
     """Write a worker's counters: whole or not at all, no more durable than a metric need be."""
     values = asdict(stats)
     values["answers"] = [[status, code, count] for (status, code), count in stats.answers.items()]
+    values["store_calls"] = [[call, outcome, count] for (call, outcome), count in store_calls.items()]
     values["at_ms"] = now_ms
     values["problem"] = problem
     path.parent.mkdir(exist_ok=True)
@@ -54,16 +59,18 @@ def published(run: Path) -> dict[str, dict[str, Any]]:
 
 
 class ClipkeepCollector:
-    """Turns published counters and the catalog's totals into Prometheus metrics."""
+    """Turns published counters, this process's own and the catalog's totals into Prometheus metrics."""
 
-    def __init__(self, run: Path, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls) -> None:
         self._run = run
         self._catalog = catalog
         self._clock = clock
+        self._own_calls = own_calls
 
     def collect(self) -> Iterator[Metric]:
         workers = published(self._run)
         yield from _worker_metrics(workers, self._clock.now_ms())
+        yield _store_metric(workers, self._own_calls)
         try:
             yield from self._catalog_metrics()
         except ClipkeepError:
@@ -133,7 +140,7 @@ def _worker_metrics(workers: dict[str, dict[str, Any]], now_ms: int) -> Iterator
     for key, doc in (
         ("chunks", "Chunks stored and acknowledged"),
         ("chunk_bytes", "Bytes of these chunks"),
-        ("segments", "Segments put to the store: store calls for writing"),
+        ("segments", "Segments put to the store"),
         ("stored_bytes", "Bytes put to the store"),
         ("failed_segments", "Segments that could not be stored; their chunks were answered 503"),
     ):
@@ -147,6 +154,20 @@ def _worker_metrics(workers: dict[str, dict[str, Any]], now_ms: int) -> Iterator
             gauge.add_metric([name], values[key])
         yield gauge
     yield from _answer_metrics(workers)
+
+
+def _store_metric(workers: dict[str, dict[str, Any]], own_calls: StoreCalls) -> Metric:
+    calls = CounterMetricFamily(
+        "clipkeep_store_calls",
+        "Calls to the object store, by outcome: ok or the code of the error",
+        labels=["process", "call", "outcome"],
+    )
+    for name, values in workers.items():
+        for call, outcome, count in values["store_calls"]:
+            calls.add_metric([name, call, outcome], count)
+    for (call, outcome), count in own_calls.items():
+        calls.add_metric(["api", call, outcome], count)
+    return calls
 
 
 def _answer_metrics(workers: dict[str, dict[str, Any]]) -> Iterator[Metric]:
@@ -172,8 +193,8 @@ def _answer_metrics(workers: dict[str, dict[str, Any]]) -> Iterator[Metric]:
     yield latency
 
 
-def render(run: Path, catalog: Catalog, clock: Clock) -> bytes:
-    """The whole of `/metrics`, in Prometheus' text format."""
+def render(run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls) -> bytes:
+    """The whole of `/metrics`, in Prometheus' text format. `own_calls` are the API process's."""
     registry = CollectorRegistry()
-    registry.register(ClipkeepCollector(run, catalog, clock))
+    registry.register(ClipkeepCollector(run, catalog, clock, own_calls))
     return generate_latest(registry)

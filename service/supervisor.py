@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,25 +55,29 @@ def parse_address(text: str, *, option: str) -> Address:
     return Address(host.strip("[]"), int(port))
 
 
-def claim(address: Address, *, option: str) -> Address:
-    """Find out that nobody listens there yet, and which port 0 is.
+@contextmanager
+def claim(address: Address, *, option: str) -> Iterator[Address]:
+    """Find out that nobody listens there yet, and which port 0 is; hold it until all are claimed.
 
-    Workers share their port among themselves; without this look they would share it with a stranger's too.
+    Workers share their port among themselves; without this look they would share it with a stranger's too, or the
+    ingest port with the API's, each getting some of the other's connections.
 
     Raises:
         CallerError: the address is in use or cannot be bound.
     """
-    try:
-        info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(*info[:3]) as sock:
+    with ExitStack() as stack:
+        try:
+            info = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+            sock = stack.enter_context(socket.socket(*info[:3]))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(info[4])
-            return Address(address.host, sock.getsockname()[1])
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can be no name
-        why = getattr(error, "strerror", None) or "no such host"
-        raise CallerError(
-            f"{option}: cannot listen: {why}; choose another", subject=str(address), code="cannot_listen"
-        ) from error
+            sock.listen(1)  # only one that listens keeps others off, also from the wildcard address
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host that can be no name
+            why = getattr(error, "strerror", None) or "no such host"
+            raise CallerError(
+                f"{option}: cannot listen: {why}; choose another", subject=str(address), code="cannot_listen"
+            ) from error
+        yield Address(address.host, sock.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)

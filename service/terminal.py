@@ -31,6 +31,24 @@ Store = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
 MAX_DEVICE = (1 << 32) - 1
 Device = Annotated[int, typer.Option("--device", help="The device number.", min=1, max=MAX_DEVICE)]
+MAX_REASON_CHARACTERS = 500
+"""A reason is a note beside the change, and the history is kept: no place for documents."""
+
+
+def checked_reason(text: str) -> str:
+    """A reason of some characters, at most MAX_REASON_CHARACTERS.
+
+    Raises:
+        typer.BadParameter: it is blank or longer.
+    """
+    if not text.strip() or len(text) > MAX_REASON_CHARACTERS:
+        raise typer.BadParameter(f"write a few words, at most {MAX_REASON_CHARACTERS} characters")
+    return text
+
+
+Reason = Annotated[
+    str, typer.Option("--reason", help="Why, in a few words: kept in the history.", callback=checked_reason)
+]
 
 DEFAULT_DATA = Path("clipkeep-data")
 LINE_EVERY_S = 1.0

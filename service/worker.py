@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -26,6 +27,7 @@ from service.config import IngestSettings
 from service.folder import Opened, open_folder
 from service.logs import configure_logs
 from service.metrics import publish
+from storage.counted import CountedStore
 from storage.errors import ClipkeepError, WorldError
 from storage.keys import KeyId
 
@@ -44,7 +46,8 @@ class Worker:
     def __init__(self, opened: Opened, name: str) -> None:
         config = opened.config
         self.name = name
-        self.opened = opened
+        self._store = CountedStore(opened.store)
+        self.opened = opened = replace(opened, store=self._store)
         self.stats = Stats()
         self._unpublished: int | None = None
         """Why the last counters could not be published, an errno."""
@@ -130,6 +133,7 @@ class Worker:
             publish(
                 self.opened.folder.run / f"{self.name}.json",
                 self.stats,
+                store_calls=self._store.calls(),
                 now_ms=self.opened.clock.now_ms(),
                 problem="" if problem is None else f"{problem.code}: {problem}",
             )

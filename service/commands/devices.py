@@ -17,9 +17,9 @@ from retention.subscriptions import begin
 from retention.tokens import mint_device_token, mint_viewer_token
 from service import terminal
 from service.folder import Opened, open_folder
-from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json
+from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.catalog import DeviceFacts, EraseState, PlanRow
-from storage.days import parse_date, to_date
+from storage.days import ms_of_day, parse_date, to_date
 from storage.errors import CallerError
 
 OPERATOR_ACCOUNT = 1
@@ -28,7 +28,6 @@ MAX_VIEWER_HOURS = 24 * 366
 MAX_MS = 253_402_300_800_000
 """The first millisecond of the year 10000: no capture time lies behind it."""
 
-Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words: kept in the history.")]
 Kind = Annotated[PlanKind, typer.Option("--plan", help="trial: 14 days, 7 days of storage; monthly; annual.")]
 Retention = Annotated[
     int | None,
@@ -279,7 +278,9 @@ def viewer_token(
         raise CallerError("--hours is a number of hours", code="bad_usage")
     with open_folder(data) as opened:
         facts = opened.catalog.device(device)
-        expires_s = opened.clock.now_ms() // 1000 + round(hours * 3600)
+        # By the time that readers are judged by: after a clock was set back that is the later day's.
+        now_ms = max(opened.clock.now_ms(), ms_of_day(opened.entitlements.today()))
+        expires_s = now_ms // 1000 + round(hours * 3600)
         token = mint_viewer_token(opened.key_store.token_secret, device, facts.token_generation, expires_s)
     terminal.report({"token": token, "device": device, "expires_s": expires_s}, json, lambda: print(token))
 

@@ -55,9 +55,11 @@ def serve(
         with open_folder(data, store_url=store) as opened:
             opened.entitlements.recover()
             _repeat_destructions(opened)
-        ingest_at = claim(parse_address(ingest, option="--ingest"), option="--ingest")
-        api_at = claim(parse_address(api, option="--api"), option="--api")
-        children = children_of(data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store)
+        with (
+            claim(parse_address(ingest, option="--ingest"), option="--ingest") as ingest_at,
+            claim(parse_address(api, option="--api"), option="--api") as api_at,
+        ):
+            children = children_of(data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store)
         supervisor = Supervisor(children, stop_deadline_s=deadline_s)
         with first_error():
             trio.run(_serve, supervisor, ingest_at, api_at, data, json)

@@ -149,7 +149,7 @@ class Database:
             )
         if str(error).startswith("no such table: chunks_"):
             return CatalogCorrupt(f"{error}; run `clipkeep catalog rebuild`", subject=str(self.path))
-        return CatalogUnavailable(f"{error} ({name})", subject=str(self.path))
+        return CatalogUnavailable(f"{error} ({name}); {_remedy(name)}", subject=str(self.path))
 
     def close(self) -> None:
         """Close the connections. Transactions under way end first; a later one is refused."""
@@ -164,3 +164,14 @@ class Database:
         self.close()
         for suffix in ("", "-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+
+def _remedy(name: str) -> str:
+    """What a person does about an error that may pass, by the name that SQLite gives it."""
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        return "look for a full or failing disk; trying again is safe"
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return "another process has been writing all the time: try again"
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+        return "look for a wrong owner or permissions of it and its folder, a read-only or a full disk"
+    return "try again; if it stays, `clipkeep check` may say more"

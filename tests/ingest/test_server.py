@@ -147,6 +147,20 @@ async def test_playlists_and_deletions_change_nothing(
     assert (await client.ask(DATA)).status == 201
 
 
+async def test_the_answer_to_a_head_has_no_body(client: Client, worker: Worker) -> None:
+    """A proxy's keep-alive connection takes what comes behind it for the answer to the next request."""
+    await client.send(client.request(None, method="HEAD"))
+    await client.send(client.request(DATA))
+    with trio.fail_after(10):
+        received = b""
+        while b"201 Created" not in received:
+            received += await client.stream.receive_some()
+    first, second, _ = received.split(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 404 ")
+    assert second.startswith(b"HTTP/1.1 201 ")
+    assert worker.stored() == DATA
+
+
 async def test_the_duration_is_the_devices_word_or_the_medias(client: Client, worker: Worker) -> None:
     await client.ask(DATA, NOW_MS, Clip_Duration_Ms="2500")
     await client.ask(DATA, NOW_MS + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -14,8 +14,13 @@ from retention.plans import (
     PlanKind,
     add_months,
     cancel,
+    denied_from_ms,
+    months_started,
+    moved,
     period,
+    plus_days,
     start_plan,
+    whole_months,
     windows,
 )
 from storage.days import to_date, to_day
@@ -269,3 +274,61 @@ def test_a_plan_that_follows_without_a_gap_makes_one_window() -> None:
         (to_day(date(2025, 1, 1)), to_day(date(2025, 1, 14))),
         (to_day(date(2025, 1, 16)), None),
     ]
+
+
+# ---- months of a plan, and plans that move ----------------------------------------------------------
+
+
+def test_a_month_counts_from_its_first_day_on() -> None:
+    """Agreement 8.2.1."""
+    plan = start_plan(ANNUAL, date(2025, 1, 31), None, 30)
+    started = {on: months_started(plan, on) for on in (date(2025, 1, 30), date(2025, 1, 31))}
+    assert started == {date(2025, 1, 30): 0, date(2025, 1, 31): 1}
+    assert months_started(plan, date(2025, 2, 27)) == 1
+    assert months_started(plan, date(2025, 2, 28)) == 2  # clamped to the month's end
+    assert months_started(plan, date(2025, 3, 30)) == 2
+    assert months_started(plan, date(2025, 3, 31)) == 3
+    assert plan.ends_on is not None
+    assert months_started(plan, plan.ends_on) == 12
+
+
+@given(DATES, st.integers(-500, 4000))
+def test_months_started_is_the_number_of_first_days_reached(starts_on: date, later: int) -> None:
+    plan = start_plan(MONTHLY, starts_on, None, 30)
+    on = starts_on + later * DAY
+    assert months_started(plan, on) == sum(add_months(starts_on, n) <= on for n in range(150))
+
+
+@given(DATES, st.integers(0, 40), DATES)
+def test_a_plan_that_moves_keeps_its_months(starts_on: date, months: int, to: date) -> None:
+    plan = Plan(MONTHLY, starts_on, 30, add_months(starts_on, months) - DAY)
+    assert whole_months(plan) == months
+    there = moved(plan, to)
+    assert (there.starts_on, whole_months(there)) == (to, months)
+    assert moved(there, starts_on) == plan
+
+
+def test_a_trial_that_moves_keeps_its_days() -> None:
+    trial = start_plan(TRIAL, date(2025, 2, 1), None, 30)
+    assert whole_months(trial) is None
+    assert moved(trial, date(2024, 2, 20)).ends_on == date(2024, 3, 4)
+
+
+def test_a_plan_without_an_end_moves_without_one() -> None:
+    plan = start_plan(MONTHLY, date(2025, 2, 1), None, 30)
+    assert moved(plan, date(2025, 1, 1)) == start_plan(MONTHLY, date(2025, 1, 1), None, 30)
+    assert whole_months(plan) is None
+
+
+def test_access_is_denied_from_midnight_utc_after_the_last_day() -> None:
+    """Agreement 8.1."""
+    assert denied_from_ms(date(1970, 1, 1)) == 86_400_000
+    assert denied_from_ms(date(2025, 6, 30)) == round(datetime(2025, 7, 1, tzinfo=UTC).timestamp() * 1000)
+    assert denied_from_ms(date.max) == 253_402_300_800_000  # the year 10000 has no date, but an instant
+
+
+def test_days_beyond_the_calendar_are_refused() -> None:
+    for start, days in ((date.max, 1), (date.min, -1), (date(2025, 1, 1), 10**9)):
+        with pytest.raises(CallerError) as caught:
+            plus_days(start, days)
+        assert code(caught) == "date_out_of_range"

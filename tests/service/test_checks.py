@@ -285,6 +285,22 @@ def test_an_object_put_after_the_listing_is_no_fault(folder: Folder) -> None:
         assert check_folder(opened, deep=False, progress=quiet).broken == []
 
 
+def test_only_the_last_word_on_objects_is_that_all_are_done(folder: Folder) -> None:
+    """A log gets a line a second until then, and one for it: not one for each object."""
+    told: list[tuple[int, int]] = []
+
+    def note(phase: str, done: int, of: int) -> None:
+        if phase == "objects":
+            told.append((done, of))
+
+    with open_folder(folder.root, environ={}) as opened:
+        check_folder(opened, deep=True, progress=note)
+    *before, last = told
+    assert last == (2, 2)
+    assert [done for done, _ in before] == [1, 2]
+    assert all(done < of for done, of in before)
+
+
 # --- rebuild ----------------------------------------------------------------------------------------------------
 
 

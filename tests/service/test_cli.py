@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ import structlog
 import typer
 
 from service.cli import app, main
+from service.folder import open_folder
+from service.playback.gate import Gate, Viewer
 from storage.days import MS_PER_DAY
 from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
 
@@ -276,6 +280,18 @@ def test_a_viewer_token_and_its_life(run: Run, made: Path) -> None:
     assert run(*words).out.strip().startswith(document["token"][:4])
 
 
+def test_a_viewer_token_lasts_its_hours_after_the_clock_was_set_back(run: Run, made: Path) -> None:
+    """Readers are judged by the last day that was swept (invariant 12): by it the token was void at once."""
+    run("clock", "--offset", "9d", "--data", made)
+    assert run("sweep", "--data", made).code == 0
+    run("clock", "--offset", "0d", "--data", made)
+    token = run("viewer-token", "--device", 1, "--hours", 2, "--data", made, "--json").document["token"]
+    with open_folder(made) as opened:
+        gate = Gate(opened.bitmap, opened.clock, opened.key_store.token_secret)
+        assert opened.bitmap.closed_through * MS_PER_DAY > opened.clock.now_ms()
+        assert gate.ask(Viewer(1, token)).device == 1
+
+
 def test_recordings_are_deleted_by_range(run: Run, made: Path) -> None:
     with World(made, local=True) as world:
         world.keep([(1, NOON), (1, NOON + 2000)])
@@ -395,6 +411,9 @@ def test_the_configuration_in_force_is_printed(run: Run, made: Path, monkeypatch
         "plan start --device 1",
         "recordings delete --device 1 --from 0 --to 99999999999999999999 --reason x",
         "recordings delete --device 1 --from -1 --to 5 --reason x",
+        "device suspend --device 1 --reason=",
+        f"device terminate --device 1 --reason {'x' * 501}",
+        f"recordings delete --device 1 --from 0 --to 5 --reason {'x' * 501}",
         "serve --workers 0",
         "serve --workers 1000",
         "viewer-token --device 1 --hours 0",
@@ -528,6 +547,36 @@ def test_a_missing_part_is_named_and_never_made_anew(made: Path, name: str) -> N
     assert done.error
     assert str(path) in done.err
     assert not path.exists()
+
+
+def test_arguments_that_are_no_text(made: Path) -> None:
+    """What is not UTF-8 can be neither stored nor printed: refused as a whole, and nothing is changed."""
+    no_text = os.fsdecode(b"\xff")
+    for words in (["device", "suspend", "--device", "1", "--reason", no_text], ["check", "--store", no_text]):
+        done = installed(*words, "--data", made, "--json")
+        assert done.error == "bad_usage"
+        assert "Traceback" not in done.err
+
+
+def handles_sigint(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> signal.SIGINT - 1 & 1)
+
+
+@pytest.mark.parametrize("later_s", [0, 0.2])
+def test_ctrl_c_while_a_command_still_loads(made: Path, later_s: float) -> None:
+    """From the moment on in which our own code runs: before it, Python's start has a handler of its own."""
+    with subprocess.Popen([CLIPKEEP, "check", "--data", made], stderr=subprocess.PIPE, text=True) as process:
+        for wanted in (True, False):
+            while handles_sigint(process.pid) is not wanted:
+                assert process.poll() is None
+                time.sleep(0.002)
+        time.sleep(later_s)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert process.returncode in (-signal.SIGINT, 130, 0)  # 0: it was quicker
 
 
 def test_output_that_nobody_reads_is_no_traceback(made: Path) -> None:

@@ -152,7 +152,7 @@ class TestSweeps:
 
 
 def metrics(opened: Any) -> str:
-    return render(opened.folder.run, opened.catalog, opened.clock).decode()
+    return render(opened.folder.run, opened.catalog, opened.clock, {}).decode()
 
 
 def test_metrics_of_the_end(run: Run, made: Path) -> None:

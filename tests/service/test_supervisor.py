@@ -100,9 +100,24 @@ def test_what_is_no_address(text: str) -> None:
 
 
 def test_a_claimed_port_is_free_and_known() -> None:
-    found = claim(Address("127.0.0.1", 0), option="--ingest")
-    assert found.port > 0
+    with claim(Address("127.0.0.1", 0), option="--ingest") as found:
+        assert found.port > 0
+    with claim(found, option="--ingest") as again:
+        assert again == found
     for bad in (Address("203.0.113.1", 80), Address("no such host.invalid", 80), Address("x" * 300, 80)):
-        with pytest.raises(ClipkeepError) as caught:
-            claim(bad, option="--api")
+        with pytest.raises(ClipkeepError) as caught, claim(bad, option="--api"):
+            pass
         assert caught.value.code == "cannot_listen"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_one_port_is_not_claimed_twice(host: str) -> None:
+    """Devices and people on one port: each would get some of the other's connections."""
+    with (
+        claim(Address("127.0.0.1", 0), option="--ingest") as ingest,
+        pytest.raises(ClipkeepError) as caught,
+        claim(Address(host, ingest.port), option="--api"),
+    ):
+        pass
+    assert caught.value.code == "cannot_listen"
+    assert "--api" in str(caught.value)

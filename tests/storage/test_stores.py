@@ -15,7 +15,8 @@ from moto.s3.models import s3_backends
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
-from storage.errors import StoreDenied
+from storage.counted import CountedStore
+from storage.errors import ObjectMissing, StoreDenied, StoreUnavailable
 from storage.faults import Fault, FaultKind, FaultyStore, no_faults, random_plan
 from storage.local import LocalStore
 from storage.memory import MemoryStore
@@ -227,6 +228,55 @@ class TestFaultyStoreWithLatency(TestFaultyStoreOnAGoodDay):
         store.head("a")
         assert len(slept) == 2
         assert all(0.1 <= latency_s <= 2.0 for latency_s in slept)
+
+
+class TestCountedStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> CountedStore:
+        return CountedStore(FaultyStore(MemoryStore(), sleep=_never))
+
+    @pytest.fixture
+    def faulty(self, store: CountedStore) -> FaultyStore:
+        assert isinstance(store.inner, FaultyStore)
+        return store.inner
+
+    @pytest.fixture
+    def around(self, faulty: FaultyStore) -> Around:
+        assert isinstance(faulty.inner, MemoryStore)
+        return Around(faulty.inner.objects.get, faulty.inner.objects.__setitem__)
+
+    @pytest.fixture
+    def outage(self, faulty: FaultyStore) -> Outage:
+        @contextmanager
+        def failing() -> Iterator[None]:
+            faulty.plan = lambda op, key, nth: Fault(FaultKind.BEFORE)
+            yield
+            faulty.plan = no_faults
+
+        return failing
+
+    def test_calls_and_their_outcomes_are_counted(self, store: CountedStore, outage: Outage) -> None:
+        put(store, "a", b"x")
+        store.get_range("a", 0, 1)
+        store.head("a")
+        store.server_time_s()
+        assert [info.key for info in store.list("")] == ["a"]
+        store.delete_many(["a", "b"])
+        with pytest.raises(ObjectMissing):
+            store.head("a")
+        with outage():
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable):
+                    put(store, "a", b"x")
+            with pytest.raises(StoreUnavailable):
+                list(store.list(""))
+        once = ["put", "get_range", "head", "server_time", "list", "delete_many"]
+        assert store.calls() == {
+            **{(call, "ok"): 1 for call in once},
+            ("head", "object_missing"): 1,
+            ("put", "store_unavailable"): 2,
+            ("list", "store_unavailable"): 1,
+        }
 
 
 def _never(latency_s: float) -> None:

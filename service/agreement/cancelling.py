@@ -1,0 +1,249 @@
+"""Cancelling a subscription, what it gives back, and credits that lower that (agreement 7.2.1, 8.1, 8.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from retention.cancelling import Cancellation, Outcomes, outcomes
+from retention.cancelling import cancel as cancel_rule
+from retention.money import Money
+from retention.plans import PlanKind
+from retention.subscriptions import Subscription
+from service.agreement.charging import Account, give_back, owe
+from service.agreement.desk import Actor, Desk, device_of
+from service.agreement.errors import Conflict, Unprocessable, refusals
+from service.agreement.holdings import held, keep
+from service.agreement.outbox import queue
+from service.agreement.payments import checked_reference
+from service.agreement.texts import one_line
+from storage.books import Books, PaymentKind, PaymentRow, PaymentState, SubscriptionRow
+from storage.catalog import DeviceFacts
+from storage.errors import NotFound
+
+MAX_PLAN_ID = (1 << 63) - 1
+"""What a database's whole numbers reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What was done.
+
+    Args:
+        subscription: as it is stored now.
+        refunds: the payments that give back `cancellation.refund`; DONE, or PENDING while the gateway can't be reached,
+            or FAILED when it refused, which an operator must see to.
+    """
+
+    device: int
+    subscription: Subscription
+    cancellation: Cancellation
+    refunds: tuple[PaymentRow, ...]
+
+
+def quote(desk: Desk, actor: Actor, plan_id: int) -> tuple[int, Outcomes]:
+    """(device, both outcomes): of keeping the plan to its end, and of cancelling it now. Nothing is changed.
+
+    Raises:
+        NotFound: no such subscription, or somebody else's.
+        Conflict, Unprocessable: it can't be cancelled, as `cancel` says.
+    """
+    with desk.reading() as books, refusals():
+        facts = _device_of_plan(books, actor, plan_id)
+        subscriptions = held(books, facts)
+        account = _account(desk, books, plan_id, subscriptions)
+        found = outcomes(
+            subscriptions, plan_id, today=desk.date(), paid=account.paid, credits=account.credits
+        )
+        return facts.device, found
+
+
+def cancel(desk: Desk, actor: Actor, plan_id: int, *, why: str = "") -> Cancelled:
+    """Cancel a subscription that was bought, and give back what is due. One transaction decides and owes the refund;
+    the gateway follows, and `settling` where it can't be reached or this is killed.
+
+    Raises:
+        NotFound: no such subscription, or somebody else's.
+        Conflict: `plan_already_cancelled`.
+        Unprocessable: `plan_ended`, `bad_text`.
+    """
+    return _cancel(desk, actor, why, lambda books: (_device_of_plan(books, actor, plan_id), plan_id))
+
+
+def cancel_of_device(desk: Desk, actor: Actor, device: int, *, why: str = "") -> Cancelled:
+    """Cancel the plan of a device that ends last of those that go on, bought or granted: what is to follow before what
+    runs.
+
+    Raises:
+        NotFound.
+        Unprocessable: `no_running_plan`; `trial_cannot_be_cancelled`.
+    """
+
+    def choose(books: Books) -> tuple[DeviceFacts, int]:
+        facts = device_of(books, actor, device)
+        open_plans = [
+            sub
+            for sub in held(books, facts)
+            if sub.plan.cancelled_on is None and sub.plan.has_days and not sub.plan.has_ended(desk.date())
+        ]
+        if not open_plans:
+            raise Unprocessable(
+                "no plan of this device can be cancelled: none runs, or it is cancelled already",
+                subject=f"device {device}",
+                code="no_running_plan",
+            )
+        chosen = max(open_plans, key=lambda sub: (sub.plan.kind is not PlanKind.TRIAL, sub.plan.starts_on))
+        return facts, chosen.plan_id
+
+    return _cancel(desk, actor, why, choose)
+
+
+def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, reference: str) -> PaymentRow:
+    """Note a credit that an operator gave for a subscription: it lowers a later refund (8.2.1), and moves no money
+    here. The same reference is the same credit.
+
+    Raises:
+        Forbidden: `operators_only`.
+        NotFound.
+        Conflict: `reference_taken`.
+        Unprocessable: `wrong_currency`, `bad_amount`, `bad_text`.
+    """
+    actor.require_operator()
+    why = one_line(why, "the reason")
+    checked_reference(reference)
+
+    def note(books: Books) -> PaymentRow:
+        row = _subscription(books, plan_id)
+        there = books.payment(reference)
+        if there is not None:
+            if (there.kind, there.plan_id, there.minor) == (PaymentKind.CREDIT, plan_id, money.minor):
+                return there
+            raise Conflict(
+                "another payment has this reference; choose a new one for each credit",
+                subject=reference,
+                code="reference_taken",
+            )
+        if money.currency != row.currency:
+            raise Unprocessable(f"this plan was paid in {row.currency}", code="wrong_currency")
+        if not 0 < money.minor <= row.fee_minor:
+            fee = Money(row.fee_minor, row.currency)
+            raise Unprocessable(f"a credit is more than 0 and at most the fee, {fee}", code="bad_amount")
+        facts = {"plan_id": plan_id, "minor": money.minor, "currency": money.currency}
+        desk.record(books, actor, row.account, "credited", why=why, device=row.device, facts=facts)
+        return books.add_payment(
+            PaymentRow(
+                payment_id=0,
+                reference=reference,
+                account=row.account,
+                plan_id=plan_id,
+                device=row.device,
+                kind=PaymentKind.CREDIT,
+                currency=money.currency,
+                minor=money.minor,
+                state=PaymentState.DONE,
+                why=why,
+                at_ms=desk.now_ms(),
+                settled_ms=desk.now_ms(),
+            )
+        )
+
+    return desk.write(note)
+
+
+# --- the decision -----------------------------------------------------------------------------------------------------
+
+
+def _cancel(
+    desk: Desk, actor: Actor, why: str, choose: Callable[[Books], tuple[DeviceFacts, int]]
+) -> Cancelled:
+    why = one_line(why, "the reason", least=0)
+
+    def decide(books: Books) -> tuple[DeviceFacts, int, Cancellation, list[str]]:
+        facts, plan_id = choose(books)
+        return _decide(desk, books, actor, facts, plan_id, why)
+
+    facts, plan_id, cancellation, owed = desk.change(decide)
+    for reference in owed:
+        give_back(desk, reference)
+    with desk.reading() as books:
+        [stored] = [sub for sub in held(books, books.device(facts.device)) if sub.plan_id == plan_id]
+        refunds = tuple(row for row in map(books.payment, owed) if row is not None)
+    return Cancelled(facts.device, stored, cancellation, refunds)
+
+
+def _decide(
+    desk: Desk, books: Books, actor: Actor, facts: DeviceFacts, plan_id: int, why: str
+) -> tuple[DeviceFacts, int, Cancellation, list[str]]:
+    subscriptions = held(books, facts)
+    account = _account(desk, books, plan_id, subscriptions)
+    done = cancel_rule(subscriptions, plan_id, today=desk.date(), paid=account.paid, credits=account.credits)
+    keep(
+        desk,
+        books,
+        actor,
+        facts,
+        done.change.after,
+        what="plan_cancelled",
+        why=why,
+        more={
+            "plan_id": plan_id,
+            "refund_minor": done.refund.minor,
+            "currency": done.refund.currency,
+        },
+    )
+    reason = f"cancelled: plan {plan_id}"
+    parts = account.refundable(done.refund)
+    owed = [owe(desk, books, charge, minor, reason, plan_id=plan_id) for charge, minor in parts]
+    [plan] = [sub.plan for sub in subscriptions if sub.plan_id == plan_id]
+    queue(
+        desk,
+        books,
+        books.account(facts.account),
+        "cancelled",
+        f"Device {facts.device}: the {plan.kind} plan is cancelled",
+        _text(done),
+    )
+    return facts, plan_id, done, [row.reference for row in owed]
+
+
+def _text(done: Cancellation) -> str:
+    if done.last_day is None:
+        lines = ["The plan that had not begun is cancelled."]
+    elif done.denied_from_ms is None:
+        lines = [f"The plan goes on through {done.last_day}; the next one follows at once."]
+    else:
+        instant = datetime.fromtimestamp(done.denied_from_ms / 1000, UTC)
+        lines = [f"The plan goes on through {done.last_day}: access ends at {instant:%Y-%m-%d %H:%M} UTC."]
+    if done.refund:
+        lines.append(f"{done.refund} will be paid back.")
+    return "\n".join([*lines, *(note.text for note in done.change.notes)])
+
+
+def _device_of_plan(books: Books, actor: Actor, plan_id: int) -> DeviceFacts:
+    row = _subscription(books, plan_id)
+    try:
+        return device_of(books, actor, row.device)
+    except NotFound:
+        raise _missing(plan_id) from None
+
+
+def _subscription(books: Books, plan_id: int) -> SubscriptionRow:
+    if not 0 < plan_id <= MAX_PLAN_ID:
+        raise _missing(plan_id)
+    try:
+        return books.subscription(plan_id)
+    except NotFound:
+        raise _missing(plan_id) from None
+
+
+def _missing(plan_id: int) -> NotFound:
+    return NotFound("there is no such subscription", subject=f"plan {plan_id}")
+
+
+def _account(desk: Desk, books: Books, plan_id: int, subscriptions: tuple[Subscription, ...]) -> Account:
+    """What was paid for a plan; nothing, in today's currency, for one that was granted."""
+    terms = [sub.terms for sub in subscriptions if sub.plan_id == plan_id and sub.terms is not None]
+    if not terms:
+        return Account([], desk.settings.currency)
+    return Account(books.payments_of_plan(plan_id), terms[0].currency)

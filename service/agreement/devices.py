@@ -1,0 +1,217 @@
+"""Devices of an account: adding one, its tokens, what it may do now, and its end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import date
+
+from retention.entitlements import plan_of
+from retention.erasure import mark_terminated
+from retention.plans import Plan, period
+from retention.subscriptions import Subscription, end_all
+from retention.tokens import mint_device_token, mint_viewer_token
+from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
+from service.agreement.errors import Conflict, Unprocessable
+from service.agreement.holdings import held, keep
+from service.agreement.texts import one_line
+from storage.books import OPERATOR_ACCOUNT, Books
+from storage.catalog import DeviceFacts, EraseState
+
+MAX_VIEWER_HOURS = 24 * 366
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a device may do on one day.
+
+    Args:
+        state: "terminated", "suspended", "recording", "not started", "lapsed" or "no plan".
+        entitled_through: the last day that is certain; of a plan without an end that of its running month.
+        retention_days: of what is recorded today.
+    """
+
+    facts: DeviceFacts
+    subscriptions: tuple[Subscription, ...]
+    state: str
+    entitled_through: date | None
+    retention_days: int | None
+
+
+def add_device(desk: Desk, actor: Actor, account: int) -> DeviceFacts:
+    """A new device without a plan.
+
+    Raises:
+        NotFound, Forbidden, Conflict: of the account, see `require_open`.
+        Conflict: `too_many_devices`.
+    """
+    most = desk.settings.max_devices_per_account
+
+    def add(books: Books) -> DeviceFacts:
+        require_open(account_of(books, actor, account))
+        if account != OPERATOR_ACCOUNT and _in_use(books, account, most) >= most:
+            raise Conflict(
+                f"an account has at most {most} devices; terminate one that is no longer used",
+                subject=f"account {account}",
+                code="too_many_devices",
+            )
+        facts = books.add_device(account)
+        desk.record(books, actor, account, "device_added", device=facts.device)
+        return facts
+
+    return desk.change(add)
+
+
+def show(desk: Desk, actor: Actor, device: int) -> Standing:
+    """Raises NotFound, also for somebody else's device."""
+    with desk.reading() as books:
+        facts = device_of(books, actor, device)
+        return standing(facts, held(books, facts), desk.date())
+
+
+def devices_of(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100) -> list[Standing]:
+    """An account's devices by number. Raises NotFound."""
+    with desk.reading() as books:
+        account_of(books, actor, account)
+        found = books.devices_of(account, after=after, limit=limit)
+        return [standing(facts, held(books, facts), desk.date()) for facts in found]
+
+
+def standing(facts: DeviceFacts, subscriptions: tuple[Subscription, ...], on: date) -> Standing:
+    """What these facts come to on a day."""
+    plans = [plan_of(row) for row in facts.plans]
+    running = [plan for plan in plans if plan.runs(on)]
+    return Standing(
+        facts,
+        subscriptions,
+        _state(facts, plans, running, on),
+        max((_through(plan, on) for plan in running), default=None),
+        max((plan.retention_days for plan in running), default=None),
+    )
+
+
+def token(desk: Desk, actor: Actor, device: int) -> str:
+    """What the camera shows when it uploads. Raises NotFound."""
+    with desk.reading() as books:
+        return _token_of(desk, device_of(books, actor, device))
+
+
+def new_token(desk: Desk, actor: Actor, device: int, *, why: str) -> str:
+    """Void all tokens of the device, viewers' included, and return its new one.
+
+    Raises:
+        NotFound.
+        Unprocessable: `bad_text`, the reason.
+    """
+    why = one_line(why, "the reason")
+
+    def renew(books: Books) -> DeviceFacts:
+        facts = device_of(books, actor, device)
+        desk.record(books, actor, facts.account, "token_renewed", why=why, device=device)
+        return books.change_device(
+            device, lambda f: replace(f, token_generation=f.token_generation + 1), what=f"new token: {why}"
+        )
+
+    return _token_of(desk, desk.change(renew))
+
+
+def viewer_token(desk: Desk, actor: Actor, device: int, *, hours: float = 24.0) -> tuple[str, int]:
+    """A token to watch the device's recordings with, and when it expires in Unix seconds.
+
+    Raises:
+        NotFound.
+        Unprocessable: `bad_hours`.
+    """
+    if not math.isfinite(hours) or not 0 < hours <= MAX_VIEWER_HOURS:
+        raise Unprocessable(
+            f"a viewer token lasts more than 0 and at most {MAX_VIEWER_HOURS} hours", code="bad_hours"
+        )
+    with desk.reading() as books:
+        facts = device_of(books, actor, device)
+    expires_s = desk.now_ms() // 1000 + max(1, round(hours * 3600))
+    secret = desk.key_store.token_secret
+    return mint_viewer_token(secret, device, facts.token_generation, expires_s), expires_s
+
+
+def terminate(
+    desk: Desk, actor: Actor, device: int, *, why: str, erase: bool = False
+) -> tuple[Standing, int]:
+    """Deny a device for good, at once, and end its plans; with `erase` destroy its keys without grace. Nothing is
+    refunded (3.3), so an owner cancels a plan first. Safe to repeat.
+
+    Returns:
+        How it stands then, and how many data keys were destroyed.
+
+    Raises:
+        NotFound.
+        Conflict: `cancel_first`: an owner's device has a paid plan that was not cancelled.
+        Unprocessable: `bad_text`, the reason.
+    """
+    why = one_line(why, "the reason")
+
+    def end(books: Books) -> tuple[DeviceFacts, tuple[Subscription, ...]]:
+        facts = device_of(books, actor, device)
+        subscriptions = held(books, facts)
+        if actor.role == "owner":
+            _require_cancelled(subscriptions, desk.date(), device)
+        now_ms = desk.now_ms()
+        changed, _ = keep(
+            desk,
+            books,
+            actor,
+            facts,
+            end_all(subscriptions, today=desk.date()).after,
+            what="terminated",
+            why=why,
+            also=lambda f: mark_terminated(f, now_ms=now_ms, erase=erase),
+        )
+        return changed, held(books, changed)
+
+    facts, subscriptions = desk.change(end)
+    destroyed = 0
+    if facts.erase_state is EraseState.ERASING:
+        destroyed = desk.key_store.destroy_device(device, below_epoch=facts.erase_epoch)
+    return standing(facts, subscriptions, desk.date()), destroyed
+
+
+def _require_cancelled(subscriptions: tuple[Subscription, ...], on: date, device: int) -> None:
+    for subscription in subscriptions:
+        plan = subscription.plan
+        if subscription.terms is not None and plan.cancelled_on is None and not plan.has_ended(on):
+            raise Conflict(
+                f"its {plan.kind} plan from {plan.starts_on} is paid; cancel that first, so that what is due of it"
+                " is given back",
+                subject=f"device {device}",
+                code="cancel_first",
+            )
+
+
+def _in_use(books: Books, account: int, most: int) -> int:
+    """How many devices are not terminated; counted up to `most`."""
+    count = after = 0
+    while count < most and (page := books.devices_of(account, after=after, limit=_PAGE)):
+        count += sum(facts.terminated_ms is None for facts in page)
+        after = page[-1].device
+    return count
+
+
+def _token_of(desk: Desk, facts: DeviceFacts) -> str:
+    return mint_device_token(desk.key_store.token_secret, facts.device, facts.token_generation)
+
+
+def _state(facts: DeviceFacts, plans: list[Plan], running: list[Plan], on: date) -> str:
+    if facts.terminated_ms is not None:
+        return "terminated"
+    if facts.suspended or facts.account_suspended:
+        return "suspended"
+    if running:
+        return "recording"
+    if not plans:
+        return "no plan"
+    to_come = any(plan.starts_on > on and not plan.has_ended(plan.starts_on) for plan in plans)
+    return "not started" if to_come else "lapsed"
+
+
+def _through(plan: Plan, on: date) -> date:
+    return period(plan, on)[1] if plan.ends_on is None else plan.ends_on

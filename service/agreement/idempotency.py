@@ -1,0 +1,101 @@
+"""Idempotency keys: a request that was answered is not done again, its answer is told again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from service.agreement.desk import Desk
+from service.agreement.errors import Conflict, Unprocessable
+from storage.books import AnswerRow, Books
+
+MAX_KEY_CHARS = 200
+TAKE_OVER_MS = 120_000
+"""After which a request that was begun and not answered is taken for dead. Far above what one takes: the gateway's
+and the catalog's own time-outs are below a minute. To be wrong costs nothing but work: what a key guards is
+idempotent by its payment reference."""
+_KEY = re.compile(r"[\x21-\x7e]+")
+_WORKING = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and a body, as first given. `replayed`: it was given before."""
+
+    status: int
+    body: str
+    replayed: bool = False
+
+
+def checked_key(key: str) -> str:
+    """Raises Unprocessable `bad_idempotency_key`."""
+    if len(key) > MAX_KEY_CHARS or not _KEY.fullmatch(key):
+        raise Unprocessable(
+            f"an idempotency key is 1 to {MAX_KEY_CHARS} visible ASCII characters without spaces, new for each"
+            " request that is not a repetition: a random UUID will do",
+            code="bad_idempotency_key",
+        )
+    return key
+
+
+def reference_for(account: int, key: str, what: str) -> str:
+    """The payment reference of what is asked under a key: the same for a repetition, another's for everyone else.
+    It leads back to neither."""
+    digest = sha256(f"{account}\n{what}\n{checked_key(key)}".encode()).hexdigest()
+    return f"{what}-{digest[:40]}"
+
+
+def once(
+    desk: Desk, account: int, key: str, request_sha256: bytes, work: Callable[[], tuple[int, str]]
+) -> Answer:
+    """Do `work` for the first request with this key; tell later ones what it answered.
+
+    Args:
+        request_sha256: of all that makes the request what it is: method, path, body.
+        work: gives (status, body), 100 <= status. Refusals that repetition can't change are answers too: `work`
+            turns them into one. What it raises is not kept, and the key may be used again at once. It is
+            idempotent by itself, e.g. by a payment's reference: after a crash it is done again.
+
+    Raises:
+        Conflict: `reused_key`: the key belongs to another request; `in_progress`: it is being worked on.
+        Unprocessable: `bad_idempotency_key`.
+    """
+    claim = AnswerRow(account, checked_key(key), request_sha256, _WORKING, "", desk.now_ms())
+    stored = desk.write(lambda books: _claim(books, claim))
+    if stored is not None:
+        return Answer(stored.status, stored.body, replayed=True)
+    try:
+        status, body = work()
+    except BaseException:
+        desk.write(lambda books: _close(books, claim, replace(claim, at_ms=0)))
+        raise
+    desk.write(lambda books: _close(books, claim, replace(claim, status=status, body=body)))
+    return Answer(status, body)
+
+
+def _claim(books: Books, claim: AnswerRow) -> AnswerRow | None:
+    """The answer that is there, or None when it is for us to find it."""
+    row = books.answer(claim.account, claim.key)
+    if row is not None:
+        if row.request_sha256 != claim.request_sha256:
+            raise Conflict(
+                "this idempotency key was used for another request; choose a new one for each",
+                code="reused_key",
+            )
+        if row.status != _WORKING:
+            return row
+        if claim.at_ms - row.at_ms < TAKE_OVER_MS:
+            raise Conflict(
+                "a request with this idempotency key is being worked on; ask again in a few seconds",
+                code="in_progress",
+            )
+    books.put_answer(claim)
+    return None
+
+
+def _close(books: Books, claim: AnswerRow, row: AnswerRow) -> None:
+    """Only where the claim stands: not over the answer of who took it over, nor for an account erased meanwhile."""
+    if books.answer(claim.account, claim.key) == claim:
+        books.put_answer(row)

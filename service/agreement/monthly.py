@@ -1,0 +1,218 @@
+"""The next period of one monthly subscription: charged ahead, taken up, or lapsed unpaid (agreement 7.2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import StrEnum
+
+from retention.money import Money
+from retention.renewals import due, extend, lapse_unpaid, next_period, retry_at_ms
+from retention.subscriptions import Subscription
+from service.agreement.charging import Purpose
+from service.agreement.desk import SYSTEM, Desk
+from service.agreement.errors import Conflict
+from service.agreement.holdings import held, keep
+from service.agreement.outbox import queue
+from storage.books import (
+    AccountRow,
+    AccountState,
+    Books,
+    ClosingState,
+    PaymentKind,
+    PaymentRow,
+    PaymentState,
+    SubscriptionRow,
+)
+from storage.catalog import DeviceFacts
+from storage.errors import NotFound
+
+RENEWAL = "renewal"
+_MS_PER_H = 3_600_000
+
+
+class Step(StrEnum):
+    """What is to be done about a subscription that came up for renewal."""
+
+    NOTHING = "nothing"
+    PAY = "pay"
+    RENEWED = "renewed"  # it costs nothing
+    LAPSED = "lapsed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    row: SubscriptionRow
+    facts: DeviceFacts
+    subscriptions: tuple[Subscription, ...]
+    sub: Subscription
+    account: AccountRow
+
+    def with_sub(self, sub: Subscription) -> list[Subscription]:
+        return [sub if other is self.sub else other for other in self.subscriptions]
+
+
+def begin(desk: Desk, books: Books, plan_id: int) -> tuple[Step, str]:
+    """Step 1 of a renewal, and all of it where no money moves. Inside `Desk.change`.
+
+    What is charged now is found by its period and by how many charges for that one were settled before: so two that
+    renew at once use one reference, and a charge that was declined, or given back, is followed by a new one.
+
+    Returns:
+        (what is to be done, the payment's reference or "").
+    """
+    try:
+        found = _find(books, plan_id)
+    except NotFound:  # the account was erased since the list was read
+        return Step.NOTHING, ""
+    payments = books.payments_of_plan(plan_id)
+    for payment in payments:
+        if payment.kind is PaymentKind.CHARGE and payment.state is PaymentState.PENDING:
+            return Step.PAY, payment.reference
+    sub, today = found.sub, desk.date()
+    if lapse_unpaid(sub, today) != sub:
+        _lapse(desk, books, found)
+        return Step.LAPSED, ""
+    stopped = _stopped(found)
+    if not due(sub, today, desk.settings.charge_ahead_days, suspended=stopped):
+        return Step.NOTHING, ""
+    if found.row.retry_at_ms > desk.now_ms():
+        return Step.NOTHING, ""
+    if not found.row.fee_minor:
+        _extend(desk, books, found, "")
+        return Step.RENEWED, ""
+    row = books.add_payment(_charge(desk, found, payments))
+    return Step.PAY, row.reference
+
+
+def _charge(desk: Desk, found: _Found, payments: list[PaymentRow]) -> PaymentRow:
+    row = found.row
+    first, last = next_period(found.sub)
+    settled = sum(p.detail.get("first") == first.isoformat() for p in payments)
+    return PaymentRow(
+        payment_id=0,
+        reference=f"{RENEWAL}-{row.plan_id}-{row.bought_ms}-{first}-{settled}",
+        account=row.account,
+        plan_id=row.plan_id,
+        device=row.device,
+        kind=PaymentKind.CHARGE,
+        currency=row.currency,
+        minor=row.fee_minor,
+        state=PaymentState.PENDING,
+        why=f"monthly plan, device {row.device}, {first} to {last}",
+        at_ms=desk.now_ms(),
+        detail={
+            "for": RENEWAL,
+            "who": SYSTEM.role,
+            "method": row.method,
+            "first": first.isoformat(),
+            "expected_ends_on": _paid_through(found.sub).isoformat(),
+        },
+    )
+
+
+def _decide(desk: Desk, books: Books, row: PaymentRow) -> _Found:
+    """Raises CallerError: what was charged for can't be had any more."""
+    assert row.plan_id is not None, "a renewal knows its plan"
+    found = _find(books, row.plan_id)
+    expected = date.fromisoformat(row.detail["expected_ends_on"])
+    extend(found.sub, expected_ends_on=expected)
+    if _stopped(found):
+        raise Conflict("the account or the device is suspended or closed", code="not_due")
+    if found.sub.plan.has_ended(desk.date()):
+        # Days of the new period are over on which nothing could be recorded: it is not what was paid for.
+        raise Conflict(f"the paid period ended on {expected} before the charge was known", code="not_due")
+    return found
+
+
+def _make(desk: Desk, books: Books, row: PaymentRow, found: _Found) -> PaymentRow:
+    _extend(desk, books, found, row.reference)
+    return row
+
+
+def _declined(desk: Desk, books: Books, row: PaymentRow) -> None:
+    """Note when to try again, and tell the owner the first time."""
+    assert row.plan_id is not None, "a renewal knows its plan"
+    found = _find(books, row.plan_id)
+    if not found.sub.renews or _paid_through(found.sub).isoformat() != row.detail["expected_ends_on"]:
+        return
+    retry_ms = round(desk.settings.charge_retry_h * _MS_PER_H)
+    again_ms = retry_at_ms(found.sub, now_ms=desk.now_ms(), retry_ms=retry_ms)
+    failed = found.row.failed_charges + 1
+    books.put_subscription(replace(found.row, retry_at_ms=again_ms, failed_charges=failed))
+    facts = {"plan_id": row.plan_id, "minor": row.minor, "currency": row.currency, "failed": failed}
+    desk.record(books, SYSTEM, row.account, "renewal_declined", device=row.device, facts=facts)
+    if failed == 1:
+        money, last = Money(row.minor, row.currency), found.sub.plan.ends_on
+        text = (
+            f"{money} for the next month could not be charged. It is tried again until the paid period ends on {last};"
+            " then the plan lapses. To pay with another method, buy a plan for this device before that: it follows"
+            " this one without a gap."
+        )
+        queue(
+            desk,
+            books,
+            found.account,
+            "payment_failed",
+            f"Device {row.device}: payment of {money} failed",
+            text,
+        )
+
+
+RENEWALS = Purpose(_decide, _make, _declined)
+
+
+def _extend(desk: Desk, books: Books, found: _Found, reference: str) -> None:
+    before = _paid_through(found.sub)
+    longer = extend(found.sub, expected_ends_on=before)
+    more = {"plan_id": found.row.plan_id, "reference": reference}
+    keep(desk, books, SYSTEM, found.facts, found.with_sub(longer), what="renewed", more=more)
+    row = books.subscription(found.row.plan_id)
+    books.put_subscription(replace(row, retry_at_ms=0, failed_charges=0))
+    fee = Money(row.fee_minor, row.currency)
+    last = _paid_through(longer)
+    text = f"You have paid {fee} for the month from {next_period(found.sub)[0]} to {last}. It renews itself after that."
+    queue(
+        desk,
+        books,
+        found.account,
+        "receipt",
+        f"Device {row.device}: monthly plan renewed through {last}",
+        text,
+    )
+
+
+def _lapse(desk: Desk, books: Books, found: _Found) -> None:
+    lapsed = lapse_unpaid(found.sub, desk.date())
+    more = {"plan_id": found.row.plan_id}
+    keep(desk, books, SYSTEM, found.facts, found.with_sub(lapsed), what="lapsed", more=more)
+    text = (
+        f"The monthly plan ended unpaid; its last day was {_paid_through(found.sub)}. Recordings can't be watched any"
+        " more. A plan bought now starts at once, and brings back what is not destroyed yet."
+    )
+    queue(desk, books, found.account, "lapsed", f"Device {found.row.device}: the plan has lapsed", text)
+
+
+def _find(books: Books, plan_id: int) -> _Found:
+    row = books.subscription(plan_id)
+    facts = books.device(row.device)
+    subscriptions = held(books, facts)
+    [sub] = [sub for sub in subscriptions if sub.plan_id == plan_id]
+    return _Found(row, facts, subscriptions, sub, books.account(row.account))
+
+
+def _stopped(found: _Found) -> bool:
+    """Whether it is not charged for now: what it would pay for could not be used, or is about to end."""
+    account, facts = found.account, found.facts
+    return (
+        account.state is not AccountState.ACTIVE
+        or account.suspended_ms is not None
+        or account.closing is not ClosingState.NONE
+        or facts.suspended
+        or facts.terminated_ms is not None
+    )
+
+
+def _paid_through(sub: Subscription) -> date:
+    assert sub.plan.ends_on is not None, "what renews has a last paid day"
+    return sub.plan.ends_on

@@ -1,0 +1,209 @@
+"""Notices go out, at least once each; what can't be delivered goes to the operator; announcements to everybody.
+
+A notice is claimed before it is sent: its next attempt is put off by longer than one takes, in a transaction. So two
+runs at once do not send it twice, and one that is killed between sending and noting it leaves it to be sent again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from service.agreement import closing
+from service.agreement.desk import Actor, Desk
+from service.agreement.errors import Conflict
+from service.agreement.outbox import addresses_of, queue, queue_to
+from service.agreement.senders import Senders, SendLater, SendRefused
+from service.agreement.texts import MAX_SUBJECT_CHARS, one_line, paragraphs
+from storage.books import AccountState, Books, NoticeRow, NoticeState
+from storage.days import MS_PER_DAY
+from storage.errors import NotFound
+
+__all__ = ["addresses_of", "announce", "confirm", "deliver_due", "listed", "queue", "queue_to"]
+
+CLAIM_FACTOR = 4
+"""How many times the longest wait for a server a claim lasts: a send is a few exchanges, each of which may wait."""
+MAX_BATCH = 1000
+PAGE_ACCOUNTS = 100
+"""Accounts that get an announcement in one transaction."""
+SECRET_PURPOSES = frozenset({"activate", "email", "mobile", "password"})
+"""Notices that carry a one-time code: it is not kept once they are out."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReport:
+    delivered: int = 0
+    delayed: int = 0  # to be tried again
+    failed: int = 0  # for good: an operator must act
+    closed_accounts: int = 0  # whose cancellation took effect, as their last notice was delivered
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    reference: str
+    accounts: int  # that got it with this call
+
+
+def deliver_due(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryReport:
+    """Send what is due, at most `limit` notices, and let cancellations take effect whose notices are delivered."""
+    outcomes: Counter[NoticeState] = Counter()
+    with desk.reading() as books:
+        due = books.due_notices(now_ms=desk.now_ms(), limit=min(limit, MAX_BATCH))
+    for notice in due:
+        claimed = _claim(desk, notice.notice_id)
+        if claimed is not None:
+            outcomes[_note(desk, claimed, _attempt(senders, claimed))] += 1
+    return DeliveryReport(
+        outcomes[NoticeState.DELIVERED],
+        outcomes[NoticeState.QUEUED],
+        outcomes[NoticeState.FAILED],
+        len(closing.settle(desk)),
+    )
+
+
+def listed(
+    desk: Desk,
+    actor: Actor,
+    *,
+    state: NoticeState | None = None,
+    account: int | None = None,
+    after: int = 0,
+    limit: int = 100,
+) -> list[NoticeRow]:
+    """Notices for operators, codes not included."""
+    actor.require_operator()
+    with desk.reading() as books:
+        rows = books.notices(account=account, state=state, after=after, limit=limit)
+    return [_without_code(row) for row in rows]
+
+
+def confirm(desk: Desk, actor: Actor, notice_id: int) -> NoticeRow:
+    """An operator says that the notice reached its owner by other ways (agreement 6.4). The cancellation of an account
+    that waited for it takes effect.
+
+    Raises:
+        Conflict: `already_delivered`.
+    """
+    actor.require_operator()
+
+    def work(books: Books) -> NoticeRow:
+        row = books.notice(notice_id)
+        if row.state is NoticeState.DELIVERED:
+            raise Conflict("it was delivered", subject=f"notice {notice_id}", code="already_delivered")
+        done = _without_code(replace(row, state=NoticeState.DELIVERED, settled_ms=desk.now_ms(), error=""))
+        books.put_notice(done)
+        facts = {"notice": notice_id, "purpose": row.purpose, "channel": row.channel}
+        desk.record(books, actor, row.account, "notice_confirmed", facts=facts)
+        return done
+
+    done = desk.write(work)
+    closing.settle(desk)
+    return done
+
+
+def announce(
+    desk: Desk, actor: Actor, subject: str, body: str, *, reference: str | None = None
+) -> Announcement:
+    """Tell all active accounts of a change or an interruption of the service (agreement 3.1, 3.2).
+
+    An account gets an announcement once: when the call was interrupted, the same call goes on where it stopped.
+
+    Args:
+        reference: what makes it the same announcement; by default today's date and the text.
+    """
+    actor.require_operator()
+    subject = one_line(subject, "the subject", MAX_SUBJECT_CHARS)
+    body = paragraphs(body, "the announcement")
+    if reference is None:
+        digest = sha256(f"{subject}\n{body}".encode()).hexdigest()[:16]
+        reference = f"{desk.date().isoformat()}-{digest}"
+    purpose = "announcement:" + one_line(reference, "the reference", 64)
+    after = told = 0
+    while True:
+
+        def page(books: Books, after: int = after) -> tuple[int | None, int]:
+            return _announce_page(desk, books, after, (purpose, subject, body))
+
+        last, count = desk.write(page)
+        told += count
+        if last is None:
+            return Announcement(reference, told)
+        after = last
+
+
+def _announce_page(
+    desk: Desk, books: Books, after: int, text: tuple[str, str, str]
+) -> tuple[int | None, int]:
+    rows = books.accounts(after=after, limit=PAGE_ACCOUNTS, state=AccountState.ACTIVE)
+    told = 0
+    for row in rows:
+        if addresses_of(row) and not books.notices(account=row.account, purpose=text[0], limit=1):
+            queue(desk, books, row, *text)
+            told += 1
+    return (rows[-1].account if rows else None), told
+
+
+# --- one notice ---------------------------------------------------------------------------------------------------
+
+
+def _claim(desk: Desk, notice_id: int) -> NoticeRow | None:
+    """Put the next attempt off while this one is under way; None when it is no longer due."""
+
+    def work(books: Books) -> NoticeRow | None:
+        now_ms = desk.now_ms()
+        try:
+            row = books.notice(notice_id)
+        except NotFound:  # the account was cancelled since
+            return None
+        if row.state is not NoticeState.QUEUED or row.next_ms > now_ms:
+            return None
+        claim_ms = round(CLAIM_FACTOR * desk.notices.send_timeout_s * 1000)
+        claimed = replace(row, attempts=row.attempts + 1, next_ms=now_ms + claim_ms)
+        books.put_notice(claimed)
+        return claimed
+
+    return desk.write(work)
+
+
+def _attempt(senders: Senders, notice: NoticeRow) -> SendLater | SendRefused | None:
+    sender = senders.get(notice.channel)
+    if sender is None:
+        return SendRefused(f"there is no sender for {notice.channel}")
+    try:
+        sender.send(notice)
+    except (SendLater, SendRefused) as error:
+        return error
+    return None
+
+
+def _note(desk: Desk, claimed: NoticeRow, error: SendLater | SendRefused | None) -> NoticeState:
+    """Note what became of it. An operator, or another run after a claim that ran out, may have been faster."""
+
+    def work(books: Books) -> NoticeState:
+        try:
+            row = books.notice(claimed.notice_id)
+        except NotFound:
+            return NoticeState.DELIVERED if error is None else NoticeState.FAILED
+        if row.state is NoticeState.DELIVERED:
+            return row.state
+        noted = _settled(desk, row, error)
+        books.put_notice(noted)
+        return noted.state
+
+    return desk.write(work)
+
+
+def _settled(desk: Desk, row: NoticeRow, error: SendLater | SendRefused | None) -> NoticeRow:
+    now_ms = desk.now_ms()
+    if error is None:
+        return _without_code(replace(row, state=NoticeState.DELIVERED, settled_ms=now_ms, error=""))
+    said = error.detail.replace(row.address, "its address")
+    if isinstance(error, SendRefused) or row.attempts >= desk.notices.max_attempts:
+        return _without_code(replace(row, state=NoticeState.FAILED, settled_ms=now_ms, error=said))
+    pause_ms = min(MS_PER_DAY, round(desk.notices.retry_s * 1000) << (row.attempts - 1))
+    return replace(row, next_ms=now_ms + pause_ms, error=said)
+
+
+def _without_code(row: NoticeRow) -> NoticeRow:
+    return replace(row, body="") if row.purpose in SECRET_PURPOSES else row

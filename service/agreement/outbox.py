@@ -1,0 +1,39 @@
+"""The outbox: notices are queued in the transaction of what causes them, and sent later (`notices`), at least once."""
+
+from __future__ import annotations
+
+from service.agreement.desk import Desk
+from storage.books import AccountRow, Books, NoticeRow
+
+
+def addresses_of(row: AccountRow) -> list[tuple[str, str]]:
+    """(channel, address) of all that the account has: mail and mobile, or the one there is (agreement 6.4)."""
+    pairs = [("email", row.email), ("mobile", row.mobile)]
+    return [(channel, address) for channel, address in pairs if address is not None]
+
+
+def queue(
+    desk: Desk, books: Books, row: AccountRow, purpose: str, subject: str, body: str
+) -> list[NoticeRow]:
+    """Put a notice to each of the account's addresses into the outbox."""
+    return [
+        queue_to(desk, books, row.account, channel, address, purpose, subject, body)
+        for channel, address in addresses_of(row)
+    ]
+
+
+def queue_to(
+    desk: Desk,
+    books: Books,
+    account: int,
+    channel: str,
+    address: str,
+    purpose: str,
+    subject: str,
+    body: str,
+) -> NoticeRow:
+    """Put one notice into the outbox; `address` may be one that is not the account's yet."""
+    now_ms = desk.now_ms()
+    return books.add_notice(
+        NoticeRow(0, account, channel, address, purpose, subject, body, now_ms, next_ms=now_ms)
+    )

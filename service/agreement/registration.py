@@ -1,0 +1,276 @@
+"""Registering, activating and updating an account (agreement 1.2, 2.1, 6.2.1, 6.5.2)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import replace
+
+from retention.accounts import activate as activated
+from retention.addresses import address_hash, normalise_email, normalise_mobile
+from retention.history import account_facts
+from service.agreement.codes import send_code, use_code
+from service.agreement.desk import Actor, Desk, account_of, require_not_closing, require_open
+from service.agreement.errors import Conflict, Unprocessable, refusals
+from service.agreement.limits import count_use
+from service.agreement.outbox import addresses_of, queue_to
+from service.agreement.passwords import hashed
+from service.agreement.texts import MAX_NAME_CHARS, one_line
+from service.agreement.versions import accept_current
+from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books
+from storage.days import to_date
+from storage.errors import CallerError, NotFound
+
+MAX_RESERVED_DAYS = 3650
+"""What `[agreement] reserve_days` allows: how far ahead the end of a reservation is looked for."""
+
+
+def register(
+    desk: Desk,
+    *,
+    email: str | None,
+    mobile: str | None,
+    password: str,
+    name: str,
+    accepts_version: int,
+    client: str,
+) -> AccountRow:
+    """Make an account, not activated yet, and send its activation code to each address.
+
+    Args:
+        accepts_version: the version of the agreement that the owner accepts: the current one.
+        client: the network address of who asks; registrations of one are limited.
+
+    Raises:
+        Unprocessable: `no_address`, `bad_email`, `bad_mobile`, `bad_password`, `bad_text`, `agreement_not_accepted`.
+        Conflict: `address_taken`, `address_reserved`.
+        TooMany: `slow_down`.
+    """
+    email, mobile = _normal(email, mobile)
+    name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
+    most = desk.settings.registrations_per_h
+    desk.write(lambda books: count_use(desk, books, f"register:client:{client}", most))
+    password_hash = hashed(desk, password)
+
+    def work(books: Books) -> AccountRow:
+        _require_current(books, accepts_version)
+        for kind, address in (("email", email), ("mobile", mobile)):
+            if address is not None:
+                require_free(desk, books, kind, address)
+        row = books.add_account(
+            AccountRow(
+                0, "owner", name, desk.now_ms(), email=email, mobile=mobile, password_hash=password_hash
+            )
+        )
+        accept_current(desk, books, row.account, "registered")
+        actor = Actor("owner", row.account)
+        desk.record(
+            books,
+            actor,
+            row.account,
+            "registered",
+            facts={**account_facts(row), "agreement": accepts_version},
+        )
+        send_code(desk, books, row.account, "activate", addresses_of(row))
+        return row
+
+    return desk.write(work)
+
+
+def activate(desk: Desk, account: int, code: str) -> AccountRow:
+    """Activate the account with the code that was sent to its addresses.
+
+    Raises:
+        NotFound.
+        Conflict: `already_activated`.
+        Unprocessable: `wrong_code`.
+    """
+
+    def work(books: Books) -> AccountRow | CallerError:
+        row = activated(_new_account(books, account), now_ms=desk.now_ms())
+        used = use_code(desk, books, account, "activate", code)
+        if isinstance(used, Unprocessable):
+            return used
+        row = replace(row, used_on=desk.today())
+        books.put_account(row)
+        desk.record(books, Actor("owner", account), account, "activated", facts=account_facts(row))
+        return row
+
+    return desk.write(work)
+
+
+def resend_code(desk: Desk, account: int, client: str) -> None:
+    """Send another activation code; the one before can't be used any more.
+
+    Raises:
+        NotFound; Conflict: `already_activated`; TooMany: `slow_down`.
+    """
+
+    def work(books: Books) -> CallerError | None:
+        for subject in (f"code:account:{account}", f"code:client:{client}"):
+            refused = count_use(desk, books, subject, desk.settings.registrations_per_h)
+            if refused is not None:
+                return refused
+        row = _new_account(books, account)
+        send_code(desk, books, account, "activate", addresses_of(row))
+        return None
+
+    desk.write(work)
+
+
+def update(
+    desk: Desk,
+    actor: Actor,
+    account: int,
+    *,
+    name: str | None = None,
+    email: str | None = None,
+    mobile: str | None = None,
+) -> AccountRow:
+    """Change the account's name, or ask for other addresses. None leaves a field as it is; an empty address removes
+    it, when the other one stays. A new address is bound by `confirm_address`, with the code that is sent to it.
+
+    Raises:
+        NotFound, Forbidden, Unprocessable, Conflict: as `register`, and `account_closing` for addresses.
+    """
+    new = dict(zip(("email", "mobile"), _normal(email or None, mobile or None, least=0), strict=True))
+    removed = [kind for kind, text in (("email", email), ("mobile", mobile)) if text == ""]
+    if name is not None:
+        name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
+
+    def work(books: Books) -> AccountRow:
+        row = _own(books, actor, account)
+        if name is not None and name != row.name:
+            row = replace(row, name=name)
+            books.put_account(row)
+            desk.record(books, actor, account, "updated", facts={"changed": "name"})
+        if removed or any(new.values()):
+            _require_may_change(actor, row)
+        for kind in removed:
+            row = _remove(desk, books, actor, row, kind)
+        for kind, address in new.items():
+            if address is not None and address != getattr(row, kind):
+                require_free(desk, books, kind, address)
+                send_code(desk, books, account, kind, [(kind, address)])
+        return row
+
+    return desk.write(work)
+
+
+def confirm_address(
+    desk: Desk, account: int, kind: str, code: str, *, actor: Actor | None = None
+) -> AccountRow:
+    """Bind the new address that the code was sent to. The one before is told.
+
+    Args:
+        kind: "email" or "mobile".
+        actor: the owner, who alone has the code, when not said.
+
+    Raises:
+        Unprocessable: `wrong_code`, `bad_address_kind`. And as `update`.
+    """
+    if kind not in ("email", "mobile"):
+        raise Unprocessable("an address is an email or a mobile", code="bad_address_kind")
+    actor = actor or Actor("owner", account)
+
+    def work(books: Books) -> AccountRow | CallerError:
+        row = _own(books, actor, account)
+        _require_may_change(actor, row)
+        used = use_code(desk, books, account, kind, code)
+        if isinstance(used, Unprocessable):
+            return used
+        require_free(desk, books, kind, used.address)
+        before = getattr(row, kind)
+        row = _with_address(row, kind, used.address)
+        books.put_account(row)
+        desk.record(books, actor, account, "updated", facts={"changed": kind})
+        if before is not None:
+            _tell_old(desk, books, account, kind, before)
+        return row
+
+    return desk.write(work)
+
+
+def require_free(desk: Desk, books: Books, kind: str, address: str) -> None:
+    """Raises Conflict `address_taken`, or `address_reserved`: of a cancelled account, for some days (6.5.2)."""
+    taken = books.account_at(email=address) if kind == "email" else books.account_at(mobile=address)
+    if taken is not None:
+        raise Conflict(
+            f"the {kind} belongs to an account: log in with it, or ask for a new password",
+            code="address_taken",
+        )
+    key = address_hash(desk.address_secret, kind, address)
+    on = desk.today()
+    if books.is_reserved(key, on=on):
+        days = range(on, on + MAX_RESERVED_DAYS + 2)
+        free_on = days[bisect_left(days, True, key=lambda day: not books.is_reserved(key, on=day))]
+        raise Conflict(
+            f"the {kind} was that of an account which was cancelled; it can be used again from {to_date(free_on)}"
+            " (UTC) on",
+            code="address_reserved",
+        )
+
+
+def _normal(email: str | None, mobile: str | None, least: int = 1) -> tuple[str | None, str | None]:
+    with refusals():
+        pair = (
+            None if email is None else normalise_email(email),
+            None if mobile is None else normalise_mobile(mobile),
+        )
+    if sum(address is not None for address in pair) < least:
+        raise Unprocessable("an account needs an e-mail address or a mobile number", code="no_address")
+    return pair
+
+
+def _require_current(books: Books, version: int) -> None:
+    current = books.agreement().version
+    if version != current:
+        raise Unprocessable(
+            f"read and accept version {current} of the service agreement: GET /v1/agreement",
+            code="agreement_not_accepted",
+        )
+
+
+def _new_account(books: Books, account: int) -> AccountRow:
+    row = account_of(books, Actor("owner", account), account)
+    if row.state is not AccountState.NEW:
+        raise Conflict("it is active; log in", subject=f"account {account}", code="already_activated")
+    return row
+
+
+def _own(books: Books, actor: Actor, account: int) -> AccountRow:
+    row = account_of(books, actor, account)
+    if row.state is AccountState.CANCELLED or row.account == OPERATOR_ACCOUNT:
+        raise NotFound("there is no such owner's account", subject=f"account {account}")
+    return row
+
+
+def _require_may_change(actor: Actor, row: AccountRow) -> None:
+    """Operators correct the addresses of accounts that are suspended, or were never activated."""
+    if actor.role == "owner":
+        require_open(row)
+    require_not_closing(row)
+
+
+def _with_address(row: AccountRow, kind: str, address: str | None) -> AccountRow:
+    return replace(row, email=address) if kind == "email" else replace(row, mobile=address)
+
+
+def _remove(desk: Desk, books: Books, actor: Actor, row: AccountRow, kind: str) -> AccountRow:
+    before = getattr(row, kind)
+    if before is None:
+        return row
+    row = _with_address(row, kind, None)
+    if not addresses_of(row):
+        raise Unprocessable("it is the only address of the account; add another one first", code="no_address")
+    books.put_account(row)
+    desk.record(books, actor, row.account, "updated", facts={"changed": kind, "removed": True})
+    _tell_old(desk, books, row.account, kind, before)
+    return row
+
+
+def _tell_old(desk: Desk, books: Books, account: int, kind: str, address: str) -> None:
+    body = (
+        f"This address is no longer that of account {account}. If it was not you who changed it, tell the operator"
+        " at once."
+    )
+    queue_to(desk, books, account, kind, address, "address_changed", "Your address was changed", body)

@@ -1,0 +1,303 @@
+"""Log-in, log-out, tokens and new passwords (agreement 1.2, 1.3, 2.2).
+
+A token is 256 random bits; its SHA-256 is kept. `cka_…` is an owner's, `cko_…` an operator's. Failures slow down, per
+account and per client: an attempt is counted before the password is looked at, so that many at once are no way around.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import urlsafe_b64encode
+from dataclasses import replace
+from hashlib import blake2b, sha256
+
+from retention.addresses import normalise_email, normalise_mobile
+from service.agreement.codes import send_code, use_code
+from service.agreement.desk import SYSTEM, Actor, Desk, account_of
+from service.agreement.errors import Forbidden, Unauthorized, Unprocessable
+from service.agreement.limits import count_failure, forgive, log_ins, log_ins_of_client
+from service.agreement.outbox import addresses_of, queue
+from service.agreement.passwords import hashed, outdated, verified
+from service.agreement.versions import accept_current
+from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books, SessionRow
+from storage.errors import CallerError, NotFound
+
+OWNER_PREFIX = "cka_"
+OPERATOR_PREFIX = "cko_"
+TOKEN_BYTES = 32
+MAX_OPERATOR_HOURS = 24 * 366
+MAX_LOGIN_CHARS = 320
+_TOKEN = re.compile(r"ck[ao]_[A-Za-z0-9_-]{43}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+def log_in(desk: Desk, login: str, password: str, client: str) -> tuple[str, SessionRow]:
+    """A token for whoever knows the password.
+
+    Args:
+        login: the account's number, e-mail or mobile number.
+        client: the network address of who asks.
+
+    Raises:
+        Unauthorized: `bad_credentials`: no such account, or another password; one can't tell which.
+        Forbidden: `account_suspended`, `not_activated`; only for the right password.
+        TooMany: `slow_down`.
+    """
+    row, new_hash = _prove(desk, login, password, client)
+    token = _new_token(desk, OWNER_PREFIX)
+    now_ms = desk.now_ms()
+
+    def work(books: Books) -> SessionRow | CallerError:
+        # Read again: the password may have been changed while this one was looked at.
+        now = books.account(row.account)
+        if now.state is AccountState.CANCELLED or now.password_hash != row.password_hash:
+            return _bad_credentials()
+        _forgive(desk, books, row.account, login, client)
+        refused = _not_let_in(now)
+        if refused is not None:
+            return refused
+        books.put_account(replace(now, used_on=desk.today(), password_hash=new_hash or now.password_hash))
+        accept_current(desk, books, row.account, "deemed")
+        lasts_ms = round(desk.settings.session_h * 3_600_000)
+        session = SessionRow(_token_hash(token), row.account, now_ms, now_ms + lasts_ms)
+        books.add_session(session)
+        return session
+
+    return token, desk.write(work)
+
+
+def who(desk: Desk, token: str) -> Actor:
+    """Whose token it is.
+
+    Raises:
+        Unauthorized: `session_ended`: it ended, was revoked, or never was.
+        Forbidden: `account_suspended`.
+    """
+    ended = Unauthorized("the session has ended; log in again", code="session_ended")
+    if not _TOKEN.fullmatch(token):
+        raise ended
+    with desk.reading() as books:
+        session = books.session(_token_hash(token))
+        if session is None or session.expires_ms <= desk.now_ms():
+            raise ended
+        operator = session.account == OPERATOR_ACCOUNT
+        if operator != token.startswith(OPERATOR_PREFIX):
+            raise ended
+        if operator:
+            return Actor("operator")
+        row = books.account(session.account)
+    if row.state is AccountState.CANCELLED:
+        raise ended
+    refused = _not_let_in(row)
+    if refused is not None:
+        raise refused
+    return Actor("owner", row.account)
+
+
+def log_out(desk: Desk, token: str) -> None:
+    """End the session of this token. Raises Unauthorized `session_ended` when there is none."""
+    if not desk.write(lambda books: books.end_session(_token_hash(token))):
+        raise Unauthorized("the session has ended already", code="session_ended")
+
+
+def change_password(desk: Desk, actor: Actor, account: int, old: str, new: str, client: str) -> None:
+    """Replace the password, known by the one before. All sessions end.
+
+    Raises:
+        NotFound; Unauthorized: `bad_credentials`; Unprocessable: `bad_password`; TooMany: `slow_down`.
+    """
+    with desk.reading() as books:
+        account_of(books, actor, account)
+    row, _ = _prove(desk, str(account), old, client)
+    new_hash = hashed(desk, new)
+
+    def work(books: Books) -> CallerError | None:
+        now = books.account(account)
+        if now.password_hash != row.password_hash:
+            return _bad_credentials()
+        _forgive(desk, books, account, str(account), client)
+        _set_password(desk, books, actor, now, new_hash)
+        return None
+
+    desk.write(work)
+
+
+def request_reset(desk: Desk, login: str, client: str) -> None:
+    """Send a code for a new password, to the address that was given, or to all when it was the account's number.
+    Says nothing of whether there is such an account.
+
+    Raises:
+        TooMany: `slow_down`.
+    """
+
+    def work(books: Books) -> CallerError | None:
+        row = _find(books, login)
+        key = _subject(desk, row, login)
+        for subject, limit in (
+            (f"reset:{key}", log_ins(desk)),
+            (f"reset:client:{client}", log_ins_of_client(desk)),
+        ):
+            refused = count_failure(desk, books, subject, limit)
+            if refused is not None:
+                return refused
+        if row is not None and row.suspended_ms is None:
+            given = [pair for pair in addresses_of(row) if pair[1] in _normals(login)]
+            send_code(desk, books, row.account, "password", given or addresses_of(row))
+        return None
+
+    desk.write(work)
+
+
+def reset_password(desk: Desk, login: str, code: str, password: str, client: str) -> None:
+    """Set a password with a code from `request_reset`. All sessions end.
+
+    Raises:
+        Unprocessable: `wrong_code`, also when there is no such account; `bad_password`; TooMany: `slow_down`.
+    """
+    subject = f"reset-code:client:{client}"
+    desk.write(lambda books: count_failure(desk, books, subject, log_ins_of_client(desk)))
+    new_hash = hashed(desk, password)
+
+    def work(books: Books) -> CallerError | None:
+        row = _find(books, login)
+        used = use_code(desk, books, 0 if row is None else row.account, "password", code)
+        if isinstance(used, Unprocessable):
+            return used
+        assert row is not None, "there are no codes of account 0"
+        forgive(books, subject)
+        books.drop_attempts(f"login:account:{row.account}")
+        books.drop_attempts(f"reset:account:{row.account}")
+        _set_password(desk, books, Actor("owner", row.account), row, new_hash)
+        return None
+
+    desk.write(work)
+
+
+def operator_token(desk: Desk, hours: float) -> tuple[str, SessionRow]:
+    """A bearer token for an operator: whoever may run commands on the data folder may have one.
+
+    Raises:
+        Unprocessable: `bad_hours`.
+    """
+    if not 0 < hours <= MAX_OPERATOR_HOURS:
+        raise Unprocessable(f"a token lasts up to {MAX_OPERATOR_HOURS} hours", code="bad_hours")
+    token = _new_token(desk, OPERATOR_PREFIX)
+    now_ms = desk.now_ms()
+    session = SessionRow(_token_hash(token), OPERATOR_ACCOUNT, now_ms, now_ms + round(hours * 3_600_000))
+
+    def work(books: Books) -> None:
+        books.add_session(session)
+        desk.record(books, SYSTEM, OPERATOR_ACCOUNT, "operator_token", facts={"hours": hours})
+
+    desk.write(work)
+    return token, session
+
+
+def end_operator_tokens(desk: Desk) -> int:
+    """Revoke all operators' tokens. Returns how many."""
+    return desk.write(lambda books: books.end_sessions(OPERATOR_ACCOUNT))
+
+
+# --- who it is ----------------------------------------------------------------------------------------------------
+
+
+def _prove(desk: Desk, login: str, password: str, client: str) -> tuple[AccountRow, str]:
+    """The account of `login`, whose password this is, and a new hash when the kept one is outdated. The attempt is
+    counted; whoever calls forgives it."""
+
+    def work(books: Books) -> tuple[AccountRow | None] | CallerError:
+        row = _find(books, login)
+        key = _subject(desk, row, login)
+        for subject, limit in (
+            (f"login:{key}", log_ins(desk)),
+            (f"login:client:{client}", log_ins_of_client(desk)),
+        ):
+            refused = count_failure(desk, books, subject, limit)
+            if refused is not None:
+                return refused
+        return (row,)
+
+    [row] = desk.write(work)
+    if not verified(desk, "" if row is None else row.password_hash, password) or row is None:
+        raise _bad_credentials()
+    return row, hashed_again(desk, row.password_hash, password)
+
+
+def hashed_again(desk: Desk, kept: str, password: str) -> str:
+    return hashed(desk, password) if outdated(desk, kept) else ""
+
+
+def _forgive(desk: Desk, books: Books, account: int, login: str, client: str) -> None:
+    """The password was right: the account's failures are forgotten, and of the client's this attempt."""
+    books.drop_attempts(f"login:account:{account}")
+    forgive(books, f"login:client:{client}")
+
+
+def _find(books: Books, login: str) -> AccountRow | None:
+    """The owner's account with this number or address."""
+    row: AccountRow | None = None
+    if _NUMBER.fullmatch(login):
+        try:
+            row = books.account(int(login))
+        except NotFound:
+            return None
+    for address in _normals(login):
+        row = row or (books.account_at(email=address) if "@" in address else books.account_at(mobile=address))
+    if row is None or row.account == OPERATOR_ACCOUNT or row.state is AccountState.CANCELLED:
+        return None
+    return row
+
+
+def _normals(login: str) -> list[str]:
+    """The addresses that it may be, as they are kept: one or none."""
+    if len(login) > MAX_LOGIN_CHARS:
+        return []
+    try:
+        return [normalise_email(login) if "@" in login else normalise_mobile(login)]
+    except CallerError:
+        return []
+
+
+def _subject(desk: Desk, row: AccountRow | None, login: str) -> str:
+    """Whose attempts are counted: for a login that nobody has just as for one that somebody has, else it would show."""
+    if row is not None:
+        return f"account:{row.account}"
+    text = (_normals(login) or [login])[0].encode("utf-8", "replace")
+    return f"unknown:{blake2b(text, key=desk.address_secret, digest_size=16).hexdigest()}"
+
+
+def _not_let_in(row: AccountRow) -> Forbidden | None:
+    subject = f"account {row.account}"
+    if row.suspended_ms is not None:
+        return Forbidden("it is suspended; ask the operator", subject=subject, code="account_suspended")
+    if row.state is AccountState.NEW:
+        return Forbidden(
+            "activate it first, with the code that was sent to its addresses",
+            subject=subject,
+            code="not_activated",
+        )
+    return None
+
+
+def _set_password(desk: Desk, books: Books, actor: Actor, row: AccountRow, new_hash: str) -> None:
+    books.put_account(replace(row, password_hash=new_hash))
+    books.end_sessions(row.account)
+    books.drop_code(row.account, "password")
+    desk.record(books, actor, row.account, "password_changed")
+    body = (
+        f"The password of account {row.account} was changed, and all its sessions were ended. If it was not you, ask"
+        " for a new password at once."
+    )
+    queue(desk, books, row, "password_changed", "Your password was changed", body)
+
+
+def _bad_credentials() -> Unauthorized:
+    return Unauthorized("there is no account with this login and password", code="bad_credentials")
+
+
+def _new_token(desk: Desk, prefix: str) -> str:
+    return prefix + urlsafe_b64encode(desk.random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
+
+
+def _token_hash(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "replace")).digest()

@@ -1,0 +1,22 @@
+"""What the agreement keeps for a while only, and forgets afterwards. To be called now and then; idempotent."""
+
+from __future__ import annotations
+
+from service.agreement.desk import Desk
+from storage.books import Books
+from storage.days import MS_PER_DAY
+
+STALE_DAYS = 7
+"""How long ended sessions and codes, counted attempts and answers to idempotency keys stay: nobody repeats a request,
+or waits out a pause, for longer."""
+
+
+def tidy(desk: Desk) -> int:
+    """Forget what is stale, and the hashes of addresses that can be used again (agreement 6.5.2). Returns how many
+    rows."""
+
+    def work(books: Books) -> int:
+        stale = books.drop_stale(before_ms=desk.now_ms() - STALE_DAYS * MS_PER_DAY)
+        return stale + books.drop_reserved(before_day=desk.today())
+
+    return desk.write(work)

@@ -1,0 +1,124 @@
+"""Whether the books balance: payments against what the gateway did, against what the plans are worth, against the
+bitmap. Counted here from the stored rows alone, without the code that made them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+from itertools import pairwise
+
+from retention.compile import PAST_DAYS
+from retention.entitlements import bitmap_row
+from retention.history import replay
+from retention.plans import PlanKind, add_months
+from retention.subscriptions import Subscription
+from storage.books import AccountRow, PaymentKind, PaymentRow, PaymentState
+from storage.catalog import DeviceFacts
+from tests.service.agreement.money_world import MoneyWorld
+
+_DAY = timedelta(days=1)
+
+
+def check(world: MoneyWorld) -> None:
+    """Assert that nothing is pending and all of it adds up."""
+    with world.desk.reading() as books:
+        accounts = [row for row in books.accounts(limit=1000) if row.kind == "owner"]
+        payments = {row.account: books.payments_of(row.account, limit=10_000) for row in accounts}
+        devices = {row.account: books.devices_of(row.account) for row in accounts}
+    _gateway_did_what_the_books_say(world, [p for rows in payments.values() for p in rows])
+    for account in accounts:
+        _nothing_is_kept_without_a_plan(payments[account.account])
+        _history_replays(world, account, [facts.device for facts in devices[account.account]])
+        trials = 0
+        for facts in devices[account.account]:
+            subscriptions = world.plans(facts.device)
+            trials += sum(sub.plan.kind is PlanKind.TRIAL for sub in subscriptions)
+            _plans_are_worth_what_was_paid(facts, subscriptions, payments[account.account])
+            _no_day_is_sold_twice(subscriptions)
+            _bitmap_is_the_catalog(world, facts)
+        assert trials == (account.trial_ms is not None), "one trial per account, ever"
+    assert world.bitmap.unfinished == 0
+
+
+def _history_replays(world: MoneyWorld, account: AccountRow, devices: list[int]) -> None:
+    with world.desk.reading() as books:
+        history = replay(books.events_of(account.account, limit=100_000))
+    for device in devices:
+        assert history.devices.get(device, ()) == tuple(world.plans(device))
+    if history.standing is not None:
+        assert history.standing.trial_ms == account.trial_ms
+
+
+def _gateway_did_what_the_books_say(world: MoneyWorld, payments: list[PaymentRow]) -> None:
+    assert not [p for p in payments if p.state is PaymentState.PENDING], "all is settled"
+    done = [p for p in payments if p.state is PaymentState.DONE and p.kind is not PaymentKind.CREDIT]
+    booked = {(p.reference, str(p.kind), p.minor, p.currency, p.detail.get("of", "")) for p in done}
+    receipts = {
+        (r.reference, r.kind, r.money.minor, r.money.currency, r.of_reference)
+        for r in world.gateway.receipts()
+    }
+    assert booked == receipts, "each charge and refund once, here and there"
+    given = defaultdict(int)
+    for payment in done:
+        if payment.kind is PaymentKind.REFUND:
+            given[payment.detail["of"]] += payment.minor
+    charged = {p.reference: p.minor for p in done if p.kind is PaymentKind.CHARGE}
+    assert all(given[reference] <= charged[reference] for reference in given), "no refund above its charge"
+
+
+def _nothing_is_kept_without_a_plan(payments: list[PaymentRow]) -> None:
+    for payment in payments:
+        if payment.kind is PaymentKind.CHARGE and payment.state is PaymentState.DONE:
+            refunded = sum(p.minor for p in payments if p.detail.get("of") == payment.reference)
+            if payment.plan_id is None or "refused" in payment.detail:
+                assert refunded == payment.minor, payment
+
+
+def _plans_are_worth_what_was_paid(
+    facts: DeviceFacts, subscriptions: list[Subscription], payments: list[PaymentRow]
+) -> None:
+    ids = {sub.plan_id for sub in subscriptions if sub.terms is not None}
+    assert {p.plan_id for p in payments if p.device == facts.device and p.plan_id is not None} <= ids
+    for sub in subscriptions:
+        mine = [p for p in payments if p.plan_id == sub.plan_id and p.state is PaymentState.DONE]
+        by_kind = {kind: sum(p.minor for p in mine if p.kind is kind) for kind in PaymentKind}
+        kept = by_kind[PaymentKind.CHARGE] - by_kind[PaymentKind.REFUND]
+        if sub.terms is None:
+            assert kept == 0
+        elif facts.terminated_ms is None:  # whose plans end on the day, and nothing is refunded
+            assert kept == _worth(sub, by_kind[PaymentKind.CREDIT]), sub
+        else:
+            assert kept % sub.terms.fee.minor == 0
+
+
+def _worth(sub: Subscription, credits_minor: int) -> int:
+    """What the days of a paid plan cost, in minor units."""
+    plan, terms = sub.plan, sub.terms
+    assert plan.ends_on is not None
+    assert terms is not None
+    months = 0
+    while add_months(plan.starts_on, months) <= plan.ends_on:
+        months += 1
+    assert add_months(plan.starts_on, months) == plan.ends_on + _DAY, "whole months were paid"
+    if plan.kind is PlanKind.MONTHLY:
+        return months * terms.fee.minor
+    if months == 12:
+        return terms.fee.minor
+    return months and months * terms.monthly_fee.minor + credits_minor
+
+
+def _bitmap_is_the_catalog(world: MoneyWorld, facts: DeviceFacts) -> None:
+    row = world.bitmap.read(facts.device)
+    assert row is not None
+    compiled_on = row.first_day + PAST_DAYS  # rows are compiled anew when they change, or by the daily roll
+    assert row == bitmap_row(facts, compiled_on)
+
+
+def _no_day_is_sold_twice(subscriptions: list[Subscription]) -> None:
+    there = sorted(
+        (sub.plan.starts_on, sub.plan.ends_on)
+        for sub in subscriptions
+        if sub.plan.has_days and sub.plan.ends_on
+    )
+    for (_, last), (first, _) in pairwise(there):
+        assert last < first, there

@@ -1,0 +1,108 @@
+"""Cancellations that are killed: a child process of test_killed_closings, which forks one settling after the other and
+lets each die by SIGKILL one step later than the one before."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from retention.entitlements import Entitlements
+from service.agreement import closing
+from service.agreement.desk import OPERATOR
+from storage.books import NoticeState
+from tests.retention.killed_sweeps import Counting
+from tests.retention.world import NOON, Kept
+from tests.service.agreement.office import EMAIL, MOBILE, Office
+
+DAY_MS = 86_400_000
+SETTLED_MS = NOON + 3 * DAY_MS
+"""When it is settled: three days after its notices were delivered."""
+DEVICES = (1, 2)
+NEIGHBOUR = 3
+
+
+def prepare(folder: Path) -> list[Kept]:
+    """An account with two devices, whose cancellation takes effect with the next `settle`, and a neighbour's device
+    with chunks in the same segment. Returns what an attacker has copied of all of them."""
+    folder.mkdir()
+    with Office(folder, local=True) as office:
+        row, other = office.active(EMAIL, MOBILE), office.active("b@example.org")
+        devices = [office.device(row.account), office.device(row.account), office.device(other.account)]
+        assert devices == [*DEVICES, NEIGHBOUR]
+        office.keep([(device, NOON) for device in devices])
+        office.log_in()
+        closing.close_by_operator(office.desk, OPERATOR, row.account, "zebra-reason")
+        for notice in office.notices(row.account):
+            done = replace(notice, state=NoticeState.DELIVERED, settled_ms=office.clock.ms)
+            office.desk.write(lambda books, done=done: books.put_notice(done))
+        return office.kept
+
+
+class CountingCatalog(Counting):
+    """Counts inside transactions, too: each call of the books, and the commit."""
+
+    @contextmanager
+    def books(self, **how: Any) -> Iterator[Any]:
+        with self._real.books(**how) as books:
+            yield Counting(books, self._called)
+        self._called("commit" if how.get("write") else "read")
+
+
+def settle_and_die(folder: Path, after_steps: int, told: int) -> None:
+    """Settle; say the name of each step through the pipe `told`."""
+    steps = 0
+
+    def called(name: str) -> None:
+        nonlocal steps
+        steps += 1
+        os.write(told, f"{name}\n".encode())
+        if steps == after_steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Office(folder, clock_ms=SETTLED_MS, local=True) as office:
+        catalog: Any = CountingCatalog(office.catalog, called)
+        bitmap: Any = Counting(office.bitmap, called)
+        desk = office.parts(
+            catalog=catalog,
+            entitlements=Entitlements(catalog, bitmap, office.clock),
+            key_store=Counting(office.key_store, called),
+        )
+        closing.settle(desk)
+
+
+def main(work: Path) -> None:
+    """Print a JSON line for each settling: its folder, the step after which it died, and whether it did."""
+    after_steps = 0
+    while True:
+        after_steps += 1
+        folder = work / str(after_steps)
+        shutil.copytree(work / "template", folder)
+        heard, told = os.pipe()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                settle_and_die(folder, after_steps, told)
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(told)
+        with os.fdopen(heard) as pipe:
+            steps = pipe.read().split()
+        _, status = os.waitpid(child, 0)
+        died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        print(json.dumps({"folder": str(folder), "step": steps[-1], "killed": died}), flush=True)
+        if not died:
+            sys.exit(os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
