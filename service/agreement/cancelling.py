@@ -60,13 +60,13 @@ def quote(desk: Desk, actor: Actor, plan_id: int) -> tuple[int, Outcomes]:
 
 
 def cancel(desk: Desk, actor: Actor, plan_id: int, *, why: str = "") -> Cancelled:
-    """Cancel a subscription that was bought, and give back what is due. One transaction decides and owes the refund;
+    """Cancel a subscription, bought or granted, and give back what is due. One transaction decides and owes the refund;
     the gateway follows, and `settling` where it can't be reached or this is killed.
 
     Raises:
         NotFound: no such subscription, or somebody else's.
         Conflict: `plan_already_cancelled`.
-        Unprocessable: `plan_ended`, `bad_text`.
+        Unprocessable: `trial_cannot_be_cancelled`, `plan_ended`, `bad_text`.
     """
     return _cancel(desk, actor, why, lambda books: (_device_of_plan(books, actor, plan_id), plan_id))
 
@@ -247,9 +247,11 @@ def _text(done: Cancellation) -> str:
 
 
 def _device_of_plan(books: Books, actor: Actor, plan_id: int) -> DeviceFacts:
-    row = _subscription(books, plan_id)
+    """Of any plan: one that was granted is cancelled too, and that a trial can't be is for the rules to say (7.1)."""
+    if not 0 < plan_id <= MAX_PLAN_ID:
+        raise _missing(plan_id)
     try:
-        return device_of(books, actor, row.device)
+        return device_of(books, actor, books.device_of_plan(plan_id).device)
     except NotFound:
         raise _missing(plan_id) from None
 

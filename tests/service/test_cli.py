@@ -134,7 +134,10 @@ def test_every_command_and_option_is_documented(words: str) -> None:
         ("device terminate", {*COMMON, "--device", "--reason", "--erase"}),
         ("recordings delete", {*COMMON, "--device", "--from", "--to", "--reason"}),
         ("viewer-token", {*COMMON, "--device", "--hours"}),
-        ("sweep", {*COMMON, "--store", "--dry-run", "--allow-bulk", "--max-deletes-per-s"}),
+        (
+            "sweep",
+            {*COMMON, "--store", "--dry-run", "--allow-bulk", "--accept-catalog", "--max-deletes-per-s"},
+        ),
         ("check", {*COMMON, "--store", "--deep", "--repair", "--older-than-hours", "--allow-bulk"}),
         ("catalog rebuild", {*COMMON, "--store"}),
         ("catalog migrate", COMMON),
@@ -331,7 +334,9 @@ def test_a_sweep_dry_and_wet(run: Run, made: Path) -> None:
     assert "days expired" in run(*words).out
     run("clock", "--advance", f"{DELAY_MS}ms", "--data", made)
     assert run(*words, "--dry-run", "--json").document["delete"] == [key]
-    assert key in run(*words, "--dry-run").out
+    told = run(*words, "--dry-run").out
+    assert key in told
+    assert "1 objects to delete" in told
     assert run(*words, "--json").document["deleted_objects"] == 1
     assert run(*words, "--dry-run").out == "nothing to do\n"
 
