@@ -24,6 +24,7 @@ import typer
 from service.cli import app, main
 from service.folder import open_folder
 from service.playback.gate import Gate, Viewer
+from service.playback.used import UsedDevices
 from storage.days import MS_PER_DAY
 from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
 
