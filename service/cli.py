@@ -8,7 +8,20 @@ import sys
 import typer
 
 from bench.cli import app as bench_app
-from service.commands import demo, devices, erasure, folder, keys, migrating, serving, store, sweeping, sweeps
+from service.commands import (
+    demo,
+    devices,
+    erasure,
+    folder,
+    keys,
+    migrating,
+    money,
+    plans,
+    serving,
+    store,
+    sweeping,
+    sweeps,
+)
 from storage.errors import CallerError, ClipkeepError
 
 app = typer.Typer(
@@ -23,6 +36,8 @@ app = typer.Typer(
 folder.register(app)
 serving.register(app)
 devices.register(app)
+plans.register(app)
+money.register(app)
 sweeping.register(app)
 migrating.register(app)
 sweeps.register(app)

@@ -71,17 +71,24 @@ def cancel(desk: Desk, actor: Actor, plan_id: int, *, why: str = "") -> Cancelle
     return _cancel(desk, actor, why, lambda books: (_device_of_plan(books, actor, plan_id), plan_id))
 
 
-def cancel_of_device(desk: Desk, actor: Actor, device: int, *, why: str = "") -> Cancelled:
-    """Cancel the plan of a device that ends last of those that go on, bought or granted: what is to follow before what
-    runs.
+def cancel_of_device(
+    desk: Desk, actor: Actor, device: int, *, plan_id: int | None = None, why: str = ""
+) -> Cancelled:
+    """Cancel a plan of a device, bought or granted.
+
+    Args:
+        plan_id: None takes the one that ends last of those that go on: what is to follow before what runs.
 
     Raises:
-        NotFound.
-        Unprocessable: `no_running_plan`; `trial_cannot_be_cancelled`.
+        NotFound: the device, or the plan.
+        Conflict: `plan_already_cancelled`.
+        Unprocessable: `no_running_plan`, `trial_cannot_be_cancelled`, `plan_ended`, `bad_text`.
     """
 
     def choose(books: Books) -> tuple[DeviceFacts, int]:
         facts = device_of(books, actor, device)
+        if plan_id is not None:
+            return facts, plan_id
         open_plans = [
             sub
             for sub in held(books, facts)

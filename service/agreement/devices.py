@@ -78,6 +78,13 @@ def devices_of(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit:
         return [standing(facts, held(books, facts), desk.date()) for facts in found]
 
 
+def all_devices(desk: Desk, *, after: int = 0, limit: int = 100) -> list[Standing]:
+    """Everybody's devices by number: for operators."""
+    facts = desk.catalog.devices(after=after, limit=limit)
+    with desk.reading() as books:
+        return [standing(one, held(books, one), desk.date()) for one in facts]
+
+
 def standing(facts: DeviceFacts, subscriptions: tuple[Subscription, ...], on: date) -> Standing:
     """What these facts come to on a day."""
     plans = [plan_of(row) for row in facts.plans]

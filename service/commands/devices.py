@@ -1,45 +1,35 @@
-"""`device`, `plan`, `recordings`, `viewer-token`: who may record, until when, and who may look."""
+"""`device`, `recordings`, `viewer-token`: who may record, and who may look. Plans: `plans`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
 from typing import Annotated, Any
 
 import typer
 
-from retention.entitlements import plan_of, row_of
-from retention.erasure import mark_renewed, mark_terminated
-from retention.plans import Plan, PlanKind, cancel, period
+from retention.entitlements import row_of
+from retention.plans import Plan, PlanKind
 from retention.subscriptions import begin
 from retention.tokens import mint_device_token, mint_viewer_token
 from service import terminal
+from service.agreement import devices as desk_devices
+from service.agreement.desk import OPERATOR
+from service.agreement.devices import MAX_VIEWER_HOURS, Standing
+from service.commands.plans import Retention, StartsOn, shown_plan
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
-from storage.catalog import DeviceFacts, EraseState, PlanRow
+from storage.books import OPERATOR_ACCOUNT
+from storage.catalog import PlanRow
 from storage.days import ms_of_day, parse_date, to_date
 from storage.errors import CallerError
 
-OPERATOR_ACCOUNT = 1
 MAX_ADDED = 1_000_000
-MAX_VIEWER_HOURS = 24 * 366
 MAX_MS = 253_402_300_800_000
 """The first millisecond of the year 10000: no capture time lies behind it."""
 
-Kind = Annotated[PlanKind, typer.Option("--plan", help="trial: 14 days, 7 days of storage; monthly; annual.")]
-Retention = Annotated[
-    int | None,
-    typer.Option("--retention-days", help="Days of storage; default from config.toml; 7 for a trial."),
-]
-StartsOn = Annotated[
-    str | None,
-    typer.Option("--starts-on", help="YYYY-MM-DD, UTC. Default today. A past date imports a running plan."),
-]
-
 device_app = typer.Typer(help="Devices: add, list, show, suspend, resume, terminate.", no_args_is_help=True)
-plan_app = typer.Typer(help="Plans: start and cancel.", no_args_is_help=True)
 recordings_app = typer.Typer(help="Recordings: delete a range.", no_args_is_help=True)
 
 
@@ -87,7 +77,7 @@ def device_list(
 ) -> None:
     """List devices with their state and plans."""
     with open_folder(data) as opened:
-        rows = [_shown(opened, facts) for facts in opened.catalog.devices(after=after, limit=limit)]
+        rows = [_shown(found) for found in desk_devices.all_devices(opened.desk, after=after, limit=limit)]
     terminal.report(
         {"devices": rows},
         json,
@@ -103,8 +93,8 @@ def device_list(
 def device_show(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Show one device: state, token, plans."""
     with open_folder(data) as opened:
-        facts = opened.catalog.device(device)
-        document = _shown(opened, facts)
+        standing = desk_devices.show(opened.desk, OPERATOR, device)
+        facts, document = standing.facts, _shown(standing)
         document["token"] = mint_device_token(
             opened.key_store.token_secret, facts.device, facts.token_generation
         )
@@ -152,78 +142,8 @@ def device_terminate(
     them again, and their bytes go with their segments.
     """
     with open_folder(data) as opened:
-        now_ms = opened.clock.now_ms()
-
-        def terminate(facts: DeviceFacts) -> DeviceFacts:
-            return mark_terminated(facts, now_ms=now_ms, erase=erase)
-
-        facts = opened.entitlements.change(device, terminate, what=f"terminated: {reason}")
-        destroyed = 0
-        if facts.erase_state is EraseState.ERASING:
-            destroyed = opened.key_store.destroy_device(device, below_epoch=facts.erase_epoch)
-        terminal.report({**_shown(opened, facts), "destroyed_keys": destroyed}, json)
-
-
-@plan_app.command("start")
-def plan_start(
-    device: Device,
-    plan: Kind,
-    retention_days: Retention = None,
-    starts_on: StartsOn = None,
-    data: Data = DEFAULT_DATA,
-    json: Json = False,
-) -> None:
-    """Start a plan for a device: from that day on it may record, and what it records may be watched.
-
-    While another plan of the device runs, the new one starts the day after it ends; during a trial at once.
-    """
-    with open_folder(data) as opened:
-
-        def start(facts: DeviceFacts) -> DeviceFacts:
-            if facts.terminated_ms is not None:
-                raise CallerError(
-                    "this device was terminated; add a new one", subject=f"device {device}", code="terminated"
-                )
-            begun = _begin(opened, [plan_of(p) for p in facts.plans], plan, retention_days, starts_on)
-            return replace(mark_renewed(facts), plans=(*facts.plans, row_of(begun)))
-
-        facts = opened.entitlements.change(device, start, what=f"plan started: {plan}")
-        started = facts.plans[-1]
-        terminal.report(_shown_plan(device, started), json)
-
-
-@plan_app.command("cancel")
-def plan_cancel(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Cancel the device's plan: it goes on through the last day of its period, and then lapses.
-
-    Of a plan that runs and one that is to follow it, the one that follows is cancelled first.
-    """
-    with open_folder(data) as opened:
-        on = to_date(opened.entitlements.today())
-        chosen: PlanRow | None = None
-
-        def stop(facts: DeviceFacts) -> DeviceFacts:
-            nonlocal chosen
-            chosen = _to_cancel(facts, on)
-            cancelled = row_of(cancel(plan_of(chosen), on), chosen.plan_id)
-            return replace(facts, plans=tuple(cancelled if p is chosen else p for p in facts.plans))
-
-        facts = opened.entitlements.change(device, stop, what="plan cancelled")
-        assert chosen is not None, "the change was made"
-        [cancelled] = [p for p in facts.plans if p.plan_id == chosen.plan_id]
-        terminal.report(_shown_plan(device, cancelled), json)
-
-
-def _to_cancel(facts: DeviceFacts, on: date) -> PlanRow:
-    """The plan that ends last of those not ended or cancelled: a paid one, where there is one."""
-    plans = [p for p in facts.plans if p.cancelled_on is None and not plan_of(p).has_ended(on)]
-    if not plans:
-        raise CallerError(
-            "no plan of this device can be cancelled: none runs, or it is cancelled already",
-            subject=f"device {facts.device}",
-            code="no_running_plan",
-        )
-    return max(plans, key=lambda p: (p.kind != PlanKind.TRIAL, p.starts_on))
+        standing, destroyed = desk_devices.terminate(opened.desk, OPERATOR, device, why=reason, erase=erase)
+        terminal.report({**_shown(standing), "destroyed_keys": destroyed}, json)
 
 
 @recordings_app.command("delete")
@@ -307,7 +227,7 @@ def _change_device(
 ) -> None:
     with open_folder(data) as opened:
         facts = opened.entitlements.change(device, change, what=what)
-        document = _shown(opened, facts)
+        document = _shown(desk_devices.show(opened.desk, OPERATOR, device))
         if with_token:
             document["token"] = mint_device_token(
                 opened.key_store.token_secret, device, facts.token_generation
@@ -315,54 +235,21 @@ def _change_device(
         terminal.report(document, json)
 
 
-def _shown(opened: Opened, facts: DeviceFacts) -> dict[str, Any]:
+def _shown(standing: Standing) -> dict[str, Any]:
     """A device for people and programs."""
-    on = to_date(opened.entitlements.today())
-    running = [p for p in facts.plans if plan_of(p).runs(on)]
-    state = "no plan"
-    if facts.terminated_ms is not None:
-        state = "terminated"
-    elif facts.suspended:
-        state = "suspended"
-    elif running:
-        state = "recording"
-    elif facts.plans:
-        state = "not started" if any(_is_to_come(p, on) for p in facts.plans) else "lapsed"
-    through = [_through(p, on) for p in running]
+    facts, through = standing.facts, standing.entitled_through
     return {
         "device": facts.device,
         "account": facts.account,
-        "state": state,
-        "entitled_through": max(through).isoformat() if through else None,
-        "retention_days": max((p.retention_days for p in running), default=None),
+        "state": standing.state,
+        "entitled_through": None if through is None else through.isoformat(),
+        "retention_days": standing.retention_days,
         "erasure": facts.erase_state.name.lower(),
-        "plans": [_shown_plan(facts.device, p) for p in facts.plans],
-    }
-
-
-def _is_to_come(row: PlanRow, on: date) -> bool:
-    return to_date(row.starts_on) > on and not plan_of(row).has_ended(to_date(row.starts_on))
-
-
-def _through(row: PlanRow, on: date) -> date:
-    """Last day that is certain: the plan's, or that of the period which renews itself."""
-    return period(plan_of(row), on)[1] if row.ends_on is None else to_date(row.ends_on)
-
-
-def _shown_plan(device: int, row: PlanRow) -> dict[str, Any]:
-    return {
-        "device": device,
-        "plan": row.kind,
-        "starts_on": to_date(row.starts_on).isoformat(),
-        "ends_on": None if row.ends_on is None else to_date(row.ends_on).isoformat(),
-        "renews": row.ends_on is None,
-        "retention_days": row.retention_days,
-        "cancelled_on": None if row.cancelled_on is None else to_date(row.cancelled_on).isoformat(),
+        "plans": [shown_plan(facts.device, sub) for sub in standing.subscriptions],
     }
 
 
 def register(app: typer.Typer) -> None:
     app.add_typer(device_app, name="device")
-    app.add_typer(plan_app, name="plan")
     app.add_typer(recordings_app, name="recordings")
     app.command("viewer-token")(viewer_token)

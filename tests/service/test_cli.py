@@ -125,7 +125,12 @@ def test_every_command_and_option_is_documented(words: str) -> None:
         ("serve", {"--data", "--json", "--store", "--ingest", "--api", "--workers"}),
         ("device add", COMMON),
         ("plan start", {*COMMON, "--device", "--plan", "--retention-days", "--starts-on"}),
-        ("plan cancel", {*COMMON, "--device"}),
+        ("plan cancel", {*COMMON, "--device", "--plan", "--reason"}),
+        ("plan list", {*COMMON, "--device"}),
+        ("plan prices", COMMON),
+        ("renew", {*COMMON, "--limit"}),
+        ("refund quote", {*COMMON, "--plan"}),
+        ("refund credit", {*COMMON, "--plan", "--minor", "--currency", "--reason", "--reference"}),
         ("device terminate", {*COMMON, "--device", "--reason", "--erase"}),
         ("recordings delete", {*COMMON, "--device", "--from", "--to", "--reason"}),
         ("viewer-token", {*COMMON, "--device", "--hours"}),
@@ -270,7 +275,7 @@ def test_cancelling_goes_from_the_last_plan_to_the_first(run: Run, made: Path) -
         assert (cancelled["plan"], cancelled["starts_on"]) == (plan["plan"], plan["starts_on"])
         assert cancelled["cancelled_on"] == today.isoformat()
     done = run("plan", "cancel", "--device", 1, "--data", made, "--json")
-    assert done.error == "trial_cannot_be_cancelled"
+    assert done.error == "no_running_plan", "the trial ended when the plan began"
 
 
 def test_a_viewer_token_and_its_life(run: Run, made: Path) -> None:
@@ -409,6 +414,14 @@ def test_the_configuration_in_force_is_printed(run: Run, made: Path, monkeypatch
         "device list --after 99999999999999999999",
         "device terminate --device 1",
         "plan start --device 1",
+        "plan list",
+        "plan cancel --device 1 --plan 0",
+        "renew --limit 0",
+        "refund",
+        "refund quote --plan 0",
+        "refund quote --plan 99999999999999999999",
+        "refund credit --plan 1 --minor 0 --reason x",
+        "refund credit --plan 1 --minor 5.5 --reason x",
         "recordings delete --device 1 --from 0 --to 99999999999999999999 --reason x",
         "recordings delete --device 1 --from -1 --to 5 --reason x",
         "device suspend --device 1 --reason=",
@@ -446,6 +459,17 @@ def test_wrong_usage_is_a_message(run: Run, made: Path, words: str) -> None:
         ("plan start --device 1 --plan annual --starts-on 9999-12-31", "date_out_of_range"),
         ("plan start --device 1 --plan trial", "plan_overlaps"),
         ("plan cancel --device 1", "trial_cannot_be_cancelled"),
+        ("plan cancel --device 1 --plan 1", "trial_cannot_be_cancelled"),
+        ("plan cancel --device 1 --plan 2", "not_found"),
+        ("plan cancel --device 77", "not_found"),
+        ("plan cancel --device 1 --reason \x1b", "bad_text"),
+        ("plan list --device 77", "not_found"),
+        ("device terminate --device 77 --reason x", "not_found"),
+        ("refund quote --plan 1", "not_found"),
+        ("refund quote --plan 77", "not_found"),
+        ("refund credit --plan 1 --minor 5 --reason x", "not_found"),
+        ("refund credit --plan 1 --minor 5 --reason x --currency dollars", "wrong_currency"),
+        ("refund credit --plan 1 --minor 5 --reason x --reference ../x", "bad_reference"),
         ("recordings delete --device 1 --from 5 --to 5 --reason x", "bad_range"),
         ("recordings delete --device 77 --from 5 --to 6 --reason x", "not_found"),
         ("viewer-token --device 77", "not_found"),

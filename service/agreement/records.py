@@ -1,0 +1,47 @@
+"""What is on file: accounts, their history and their payments, for who may see it."""
+
+from __future__ import annotations
+
+from service.agreement.desk import Actor, Desk, account_of
+from storage.books import AccountRow, AccountState, BlockRow, EventRow, PaymentRow
+
+
+def account(desk: Desk, actor: Actor, account: int) -> AccountRow:
+    """Raises NotFound, also for somebody else's."""
+    with desk.reading() as books:
+        return account_of(books, actor, account)
+
+
+def accounts(
+    desk: Desk, actor: Actor, *, state: AccountState | None = None, after: int = 0, limit: int = 100
+) -> list[AccountRow]:
+    """All accounts by number. Raises Forbidden `operators_only`."""
+    actor.require_operator()
+    with desk.reading() as books:
+        return books.accounts(after=after, limit=limit, state=state)
+
+
+def events(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100) -> list[EventRow]:
+    """An account's history, the oldest first. Raises NotFound."""
+    with desk.reading() as books:
+        account_of(books, actor, account)
+        return books.events_of(account, after=after, limit=limit)
+
+
+def payments(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+    """An account's charges, refunds and credits, the oldest first. Raises NotFound."""
+    with desk.reading() as books:
+        account_of(books, actor, account)
+        return books.payments_of(account, after=after, limit=limit)
+
+
+def blocks(desk: Desk, actor: Actor, account: int) -> list[BlockRow]:
+    """What operators have put in the way of an account's cancellation, lifted ones included.
+
+    Raises:
+        Forbidden: `operators_only`; NotFound.
+    """
+    actor.require_operator()
+    with desk.reading() as books:
+        account_of(books, actor, account)
+        return books.blocks_of(account)

@@ -1,0 +1,209 @@
+"""The commands about plans and money, on what an owner bought: `plan list`, `plan cancel`, `renew`, `refund`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retention.plans import PlanKind, add_months
+from service.agreement import devices, purchases
+from service.agreement.desk import Actor, Desk
+from service.agreement.renewing import RenewReport
+from service.folder import open_folder
+from storage.books import AccountRow, AccountState
+from tests.service.test_cli import Done, Run, data, made, run
+
+__all__ = ["data", "made", "run"]
+
+DEVICE = 2
+"""Ada's; device 1 is the operators'."""
+
+
+@contextmanager
+def desk_of(folder: Path) -> Iterator[Desk]:
+    with open_folder(folder) as opened:
+        yield opened.desk
+
+
+@pytest.fixture
+def ada(made: Path) -> Actor:
+    """An owner with a device."""
+    with desk_of(made) as desk:
+        row = AccountRow(0, "owner", "Ada", 1, AccountState.ACTIVE, email="ada@example.org", activated_ms=1)
+        owner = Actor("owner", desk.write(lambda books: books.add_account(row)).account)
+        assert devices.add_device(desk, owner, owner.account).device == DEVICE
+    return owner
+
+
+def buy(made: Path, ada: Actor, kind: PlanKind, reference: str = "r1") -> int:
+    """The plan's number."""
+    with desk_of(made) as desk:
+        bought = purchases.buy(desk, ada, DEVICE, kind, method="card", reference=reference)
+    return bought.subscription.plan_id
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+def in_a_month(months: int = 1) -> date:
+    return add_months(today(), months)
+
+
+Go = Any
+
+
+@pytest.fixture
+def go(run: Run, made: Path) -> Go:
+    """Run a command that must be done; its document."""
+
+    def one(*words: object, code: int = 0) -> Any:
+        done = run(*words, "--data", made, "--json")
+        assert done.code == code, done
+        return done.document
+
+    return one
+
+
+def table(run: Run, made: Path, *words: object) -> Done:
+    done = run(*words, "--data", made)
+    assert done.code == 0, done
+    return done
+
+
+def test_what_an_owner_has(run: Run, go: Go, made: Path, ada: Actor) -> None:
+    monthly, annual = (buy(made, ada, kind, kind) for kind in (PlanKind.MONTHLY, PlanKind.ANNUAL))
+    first, second = go("plan", "list", "--device", DEVICE)["plans"]
+    assert [plan["plan_id"] for plan in (first, second)] == [monthly, annual]
+    assert (first["plan"], first["renews"], first["fee"]) == (
+        "monthly",
+        False,  # the plan behind it stopped that
+        {"minor": 599, "currency": "USD"},
+    )
+    assert second["starts_on"] == in_a_month().isoformat()
+    assert first["denied_from"] == f"{in_a_month()}T00:00:00Z"
+    out = table(run, made, "plan", "list", "--device", DEVICE).out
+    assert "59.99 USD" in out
+    assert in_a_month().isoformat() in out
+
+
+def test_prices(run: Run, go: Go, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPKEEP_AGREEMENT_CURRENCY", "JPY")
+    monkeypatch.setenv("CLIPKEEP_AGREEMENT_ANNUAL_FEE_MINOR", "7000")
+    assert go("plan", "prices")["annual"] == {"minor": 7000, "currency": "JPY"}
+    assert "7000 JPY" in table(run, made, "plan", "prices").out
+
+
+def test_a_refund_is_quoted_and_then_paid(run: Run, go: Go, made: Path, ada: Actor) -> None:
+    """8.2.1: what is quoted is what is done; credits lower it."""
+    plan = buy(made, ada, PlanKind.ANNUAL)
+    words = (
+        "refund",
+        "credit",
+        "--plan",
+        plan,
+        "--minor",
+        400,
+        "--reason",
+        "a bad week",
+        "--reference",
+        "c1",
+    )
+    assert go(*words)["credit"] == {"minor": 400, "currency": "USD"}
+    assert "4.00 USD" in table(run, made, *words).out, "the same reference is the same credit"
+    quoted = go("refund", "quote", "--plan", plan)
+    assert (quoted["device"], quoted["keep"]["refund"]["minor"]) == (DEVICE, 0)
+    assert quoted["keep"]["last_day"] == (in_a_month(12) - timedelta(days=1)).isoformat()
+    assert quoted["cancel"] == {
+        "last_day": (in_a_month() - timedelta(days=1)).isoformat(),
+        "denied_from": f"{in_a_month()}T00:00:00Z",
+        "renews": False,
+        "refund": {"minor": 5999 - 599 - 400, "currency": "USD"},
+    }
+    out = table(run, made, "refund", "quote", "--plan", plan).out
+    assert "50.00 USD" in out
+    assert "cancel now" in out
+    done = go("plan", "cancel", "--device", DEVICE, "--reason", "moved house")
+    assert (done["refund"], done["refund_state"]) == (quoted["cancel"]["refund"], "done")
+    assert (done["ends_on"], done["denied_from"]) == (
+        quoted["cancel"]["last_day"],
+        quoted["cancel"]["denied_from"],
+    )
+    assert run("refund", "quote", "--plan", plan, "--data", made, "--json").error == "plan_already_cancelled"
+
+
+def test_a_running_plan_is_cancelled_before_the_one_behind_it(go: Go, made: Path, ada: Actor) -> None:
+    first, second = (buy(made, ada, PlanKind.ANNUAL, f"r{n}") for n in range(2))
+    done = go("plan", "cancel", "--device", DEVICE, "--plan", first)
+    assert done["plan_id"] == first
+    assert any("begins on" in note for note in done["notes"])
+    [_, behind] = go("plan", "list", "--device", DEVICE)["plans"]
+    assert (behind["plan_id"], behind["starts_on"]) == (second, in_a_month().isoformat())
+
+
+def test_renew_charges_what_is_due_once(run: Run, go: Go, made: Path, ada: Actor) -> None:
+    buy(made, ada, PlanKind.MONTHLY)
+    assert go("renew") == asdict(RenewReport())
+    run("clock", "--advance", f"{(in_a_month() - today()).days - 2}d", "--data", made)
+    assert go("renew") == asdict(RenewReport(renewed=1))
+    assert go("renew") == asdict(RenewReport())
+    assert "renewed: 0" in table(run, made, "renew").out
+    [plan] = go("plan", "list", "--device", DEVICE)["plans"]
+    assert plan["renews"]
+    assert plan["denied_from"] == f"{in_a_month(2)}T00:00:00Z"
+
+
+def test_renew_says_what_is_left_to_do(run: Run, go: Go, made: Path, ada: Actor) -> None:
+    plan = buy(made, ada, PlanKind.ANNUAL)
+    records = made / "payments"
+    records.rename(made / "away")
+    records.write_text("in the way")
+    done = go("plan", "cancel", "--device", DEVICE)
+    assert done["refund_state"] == "pending"
+    run("clock", "--advance", "2m", "--data", made)
+    for _ in range(2):
+        waits = run("renew", "--data", made, "--json")
+        assert (waits.code, waits.document["waiting"]) == (1, 1)
+        assert "run this again" in waits.err
+    records.unlink()
+    records.mkdir()  # a gateway that knows nothing of the charge
+    refused = run("renew", "--data", made, "--json")
+    assert (refused.code, refused.document["refund_failed"]) == (1, 1)
+    assert "pay them by other means" in refused.err
+    assert go("renew") == asdict(RenewReport())
+    assert go("plan", "list", "--device", DEVICE)["plans"][0]["plan_id"] == plan
+
+
+def test_renew_is_bounded(run: Run, made: Path, ada: Actor) -> None:
+    with desk_of(made) as desk:
+        for n in range(2):
+            device = devices.add_device(desk, ada, ada.account).device
+            purchases.buy(desk, ada, device, PlanKind.MONTHLY, method="card", reference=f"r{n}")
+    run("clock", "--advance", f"{(in_a_month() - today()).days - 1}d", "--data", made)
+    done = run("renew", "--limit", 1, "--data", made, "--json")
+    assert done.code == 1
+    assert done.document == asdict(replace(RenewReport(renewed=1), complete=False))
+    assert "--limit" in done.err
+    assert run("renew", "--limit", 5, "--data", made).code == 0
+
+
+def test_an_owners_device_has_the_accounts_one_trial(run: Run, go: Go, made: Path, ada: Actor) -> None:
+    go("plan", "start", "--device", DEVICE, "--plan", "trial")
+    with desk_of(made) as desk:
+        other = devices.add_device(desk, ada, ada.account).device
+    words = ("plan", "start", "--device", other, "--plan", "trial", "--data", made, "--json")
+    assert run(*words).error == "trial_used"
+
+
+def test_terminating_an_owners_device_ends_its_plans(go: Go, made: Path, ada: Actor) -> None:
+    buy(made, ada, PlanKind.MONTHLY)
+    done = go("device", "terminate", "--device", DEVICE, "--reason", "abuse")
+    assert (done["state"], done["destroyed_keys"]) == ("terminated", 0)
+    assert not done["plans"][0]["renews"]
+    assert go("device", "show", "--device", DEVICE)["account"] == ada.account
