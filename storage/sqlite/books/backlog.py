@@ -6,7 +6,7 @@ from storage.books import MAX_OVERDUE_DAYS, Backlog
 from storage.sqlite.books.base import OnBooks
 
 # The conditions are written as the partial indexes have them: with a parameter SQLite would not use those.
-_BACKLOG = """
+BACKLOG = """
 SELECT
     (SELECT count(*) FROM notices WHERE state = 'queued') AS queued_notices,
     (SELECT min(next_ms) FROM notices WHERE state = 'queued') AS first_due_ms,
@@ -23,5 +23,5 @@ SELECT
 
 class Waiting(OnBooks):
     def backlog(self, *, on: int) -> Backlog:
-        row = self._reader.execute(_BACKLOG, {"from_day": on - MAX_OVERDUE_DAYS, "day": on}).fetchone()
+        row = self._reader.execute(BACKLOG, {"from_day": on - MAX_OVERDUE_DAYS, "day": on}).fetchone()
         return Backlog(*row)
