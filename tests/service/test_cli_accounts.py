@@ -577,10 +577,8 @@ def test_hours_that_are_no_number(run: Run, made: Path) -> None:
 def test_what_is_not_utf8_is_refused_as_a_whole(made: Path) -> None:
     no_text = os.fsdecode(b"\xff")
     for words in (
-        ["account", "add", "--email", "a@example.org", "--accepts", "1", "--name", no_text],
         ["account", "suspend", "--account", "1", "--reason", no_text],
         ["notices", "announce", "--subject", no_text, "--body", "x"],
-        ["agreement", "publish", "--file", no_text],
     ):
         done: Done = installed(*words, "--data", made, "--json")
         assert done.error == "bad_usage"
