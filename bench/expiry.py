@@ -17,7 +17,7 @@ from pathlib import Path
 
 from storage.catalog import PlanRow, SegmentState
 from storage.days import ms_of_day, to_date
-from storage.errors import CallerError, ObjectMissing
+from storage.errors import ObjectMissing
 from storage.objects import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.schema import create_partition, partition
@@ -99,7 +99,7 @@ def _fill_day(connection: sqlite3.Connection, day: int, first_segment: int, shap
 
 
 class ModelStore(ObjectStore):
-    """A bucket with the objects of a `Shape`, in which every call takes `latency_s`.
+    """A bucket with the objects of a `Shape`, in which every call takes `latency_s`. Of what is put, it keeps all.
 
     Attributes:
         calls: per operation; a listing counts a call per page of 1000.
@@ -110,16 +110,21 @@ class ModelStore(ObjectStore):
         self._latency_s = latency_s
         self.calls: Counter[str] = Counter()
         self.deleted: set[str] = set()
+        self._put: dict[str, bytes] = {}
 
     def _called(self, name: str) -> None:
         self.calls[name] += 1
         time.sleep(self._latency_s)
 
     def put(self, key: str, body: bytearray, crc32: int) -> None:
-        raise CallerError("this bucket is a model", code="bad_usage")
+        self._called("put")
+        self._put[key] = bytes(body)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
-        raise CallerError("this bucket is a model", code="bad_usage")
+        self._called("get_range")
+        if key not in self._put:
+            raise ObjectMissing("this bucket is a model", subject=key)
+        return self._put[key][start : start + length]
 
     def head(self, key: str) -> ObjectInfo:
         self._called("head")

@@ -1,7 +1,8 @@
 """E-mail and mobile addresses: one form for each, and the hash that is kept when it is reserved (agreement 6.5.2).
 Pure.
 
-One address has one form, so that it can't be registered twice in two spellings. Where a spelling would become
+One address has one form, so that it can't be registered twice in two spellings. What may be in it is listed, so
+control characters and invisible ones are in neither. Where a spelling would become
 another's address on the way (`faß.de` is not `fass.de`), it is refused instead.
 """
 
@@ -38,7 +39,7 @@ def normalise_email(text: str) -> str:
     Raises:
         CallerError: `bad_email`.
     """
-    text = _clean(text, "e-mail", "bad_email")
+    text = _trimmed(text, "e-mail address", "bad_email")
     local, at, domain = text.rpartition("@")
     if not at or not local or not domain:
         raise _bad_email("write it as name@example.org")
@@ -60,7 +61,7 @@ def normalise_mobile(text: str) -> str:
     Raises:
         CallerError: `bad_mobile`; also for a number without its country code, which nobody could guess.
     """
-    number = _SEPARATORS.sub("", _clean(text, "mobile number", "bad_mobile"))
+    number = _SEPARATORS.sub("", _trimmed(text, "mobile number", "bad_mobile"))
     if not _MOBILE.fullmatch(number):
         raise CallerError(
             "a mobile number is + with the country code and 7 to 15 digits, such as +49 171 2345678",
@@ -96,11 +97,10 @@ def address_hash(secret: bytes, kind: str, address: str) -> bytes:
     return blake2b(text, key=secret, digest_size=32, person=b"clipkeep address").digest()
 
 
-def _clean(text: str, what: str, code: str) -> str:
-    text = text.strip(" ")
-    if len(text) > MAX_TYPED_CHARS or any(unicodedata.category(c)[0] == "C" for c in text):
-        raise CallerError(f"the {what} is too long or has control characters; type it anew", code=code)
-    return text
+def _trimmed(text: str, what: str, code: str) -> str:
+    if len(text) > MAX_TYPED_CHARS:
+        raise CallerError(f"the {what} is too long; type it anew", code=code)
+    return text.strip(" ")
 
 
 def _ascii_domain(domain: str) -> str:

@@ -49,7 +49,7 @@ from retention.row import (
     SUSPENDED,
     TERMINATED,
     Row,
-    lapsed,
+    ended,
     pack,
     unpack,
     window_ends_before,
@@ -374,10 +374,10 @@ class EntitlementBitmap:
     # ---- scans --------------------------------------------------------------------------------------
     # They take no lock and may see a row half written. They nominate; the catalog decides.
 
-    def lapsed_devices(self, today: int, grace_days: int) -> NDArray[np.uint32]:
-        """Return the devices, ascending, with no entitled day from `today - grace_days` on.
+    def ended_devices(self, today: int, grace_days: int) -> NDArray[np.uint32]:
+        """Return the devices, ascending, that are TERMINATED, or PRESENT with no entitled day from
+        `today - grace_days` on. Not ERASED ones; suspension makes no difference.
 
-        PRESENT ones only, neither TERMINATED (`devices_with`) nor ERASED; suspension makes no difference.
         Among them are devices that never had a plan, whose next plan starts beyond the row's reach, or whose
         retention is shorter than the grace, so that the row begins after the days of grace do.
 
@@ -386,16 +386,12 @@ class EntitlementBitmap:
         """
         if not 0 <= grace_days <= today < MAX_ROWS:
             raise CallerError(f"no such days: {today}, grace {grace_days}", code="bad_days")
-        return self._scan(lambda rows: lapsed(rows, today, grace_days))
+        return self._scan(lambda rows: ended(rows, today, grace_days))
 
     def devices_needing_roll(self, today: int, horizon_days: int) -> NDArray[np.uint32]:
         """Return the PRESENT devices, ascending, whose window `[first_day, first_day + 384)` ends less
         than `horizon_days` after `today`."""
         return self._scan(lambda rows: window_ends_before(rows, today + horizon_days))
-
-    def devices_with(self, flags: int, *, without: int = 0) -> NDArray[np.uint32]:
-        """Return the devices, ascending, that have all of `flags` and none of `without`."""
-        return self._scan(lambda rows: np.flatnonzero(rows["flags"] & (flags | without) == flags))
 
     def _scan(self, pick: Callable[[NDArray[np.void]], NDArray[np.intp]]) -> NDArray[np.uint32]:
         """Apply `pick` to blocks of rows; it returns positions within the block."""

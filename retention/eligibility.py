@@ -155,13 +155,8 @@ def _ongoing(device: int, plan: Plan) -> tuple[str, str]:
     article = "an" if plan.kind is PlanKind.ANNUAL else "a"
     what = f"Device {device} has {article} {plan.kind} plan from {plan.starts_on} {through}."
     if plan.kind is PlanKind.TRIAL or plan.cancelled_on is not None:
-        return what, f"It ends by itself; ask again from {_day_after(plan)} on, 00:00 UTC."
+        return what, f"It ends by itself; ask again when {plan.ends_on} is over, at 00:00 UTC."
     return what, "Cancel the plan, and ask again when its last day is over."
-
-
-def _day_after(plan: Plan) -> str:
-    assert plan.ends_on is not None, "a trial or cancelled plan has a last day"
-    return str(to_date((plan.ends_on - to_date(0)).days + 1))
 
 
 def _changes(facts: ClosingFacts) -> list[Reason]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ ROW = np.dtype(
     ]
 )
 
+_STATE = PRESENT | TERMINATED | ERASED
 _ALL_DAYS = (1 << RING_DAYS) - 1
 _ROW_WORDS = ROW_BYTES // 8
 _RING_WORD = RING_OFFSET // 8
@@ -108,30 +110,37 @@ def unpack(raw: bytes) -> Row:
     return Row(flags, class_days, first_day, token_generation, erase_epoch, _rotated(ring, -first_day))
 
 
-def lapsed(rows: NDArray[np.void], today: int, grace_days: int) -> NDArray[np.intp]:
-    """Return the positions of rows that are PRESENT alone and hold no entitled day from
-    `today - grace_days` on. SUSPENDED makes no difference; TERMINATED and ERASED rows are left out.
+def ended(rows: NDArray[np.void], today: int, grace_days: int) -> NDArray[np.intp]:
+    """Return the positions, ascending, of rows whose right is over: TERMINATED ones, and PRESENT ones without an
+    entitled day from `today - grace_days` on. SUSPENDED makes no difference; ERASED rows are left out.
 
     Args:
         rows: (n,) of ROW. Not modified.
         today: day number.
         grace_days: 0 or more.
     """
-    flags = rows["flags"] & (PRESENT | TERMINATED | ERASED)
+    flags = rows["flags"] & _STATE
     first_day = rows["first_day"]
-    # Nearly all rows of a living fleet end here: entitled today. Two bytes and a word of a line that is
-    # loaded anyway. The subtraction wraps, so a window that begins after today fails the comparison too.
-    bit_today = rows["ring"][:, today % RING_DAYS // 8] & (1 << today % 8)
-    in_window = np.uint32(today) - first_day < RING_DAYS
-    candidates = np.flatnonzero((flags == PRESENT) & ~((bit_today != 0) & in_window))
-    if not candidates.size:
-        return candidates
-    cutoff = today - grace_days
-    before = np.clip(cutoff - first_day[candidates].astype(np.int64), 0, RING_DAYS)
-    words = rows.view("<u8").reshape(-1, _ROW_WORDS)[candidates, _RING_WORD:]
+    # Nearly all rows of a living fleet are entitled today, and not looked at again. Two bytes and a word of a line
+    # that is loaded anyway. The subtraction wraps, so a window that begins after today fails the comparison too.
+    running = flags == PRESENT
+    running &= rows["ring"][:, today % RING_DAYS // 8] & (1 << today % 8) != 0
+    running &= np.uint32(today) - first_day < RING_DAYS
+    others = np.flatnonzero(~running)
+    over: NDArray[np.bool_] = flags[others] & (TERMINATED | ERASED) == TERMINATED
+    present = np.flatnonzero(flags[others] == PRESENT)
+    over[present] = _no_day_from(rows, others[present], today - grace_days)
+    return others[over]
+
+
+def _no_day_from(rows: NDArray[np.void], positions: NDArray[np.intp], cutoff: int) -> NDArray[np.bool_]:
+    """(len(positions),): whether these rows hold no entitled day from `cutoff` on."""
+    first_day = rows["first_day"][positions].astype(np.int64)
+    before = np.clip(cutoff - first_day, 0, RING_DAYS)
+    words = rows.view("<u8").reshape(-1, _ROW_WORDS)[positions, _RING_WORD:]
     words &= _masks_from(cutoff)[before]
-    dead: NDArray[np.bool_] = np.bitwise_or.reduce(words, axis=1) == 0
-    return candidates[dead]
+    none: NDArray[np.bool_] = np.bitwise_or.reduce(words, axis=1) == 0
+    return none
 
 
 def window_ends_before(rows: NDArray[np.void], day: int) -> NDArray[np.intp]:
@@ -140,6 +149,7 @@ def window_ends_before(rows: NDArray[np.void], day: int) -> NDArray[np.intp]:
     return np.flatnonzero(present & (rows["first_day"].astype(np.int64) + RING_DAYS < day))
 
 
+@lru_cache(maxsize=4)  # a scan asks for the same once a block
 def _masks_from(cutoff: int) -> NDArray[np.uint64]:
     """(385, 6) of <u8: entry k keeps, of a window that began k days before `cutoff`, the ring bits of
     `cutoff` and later. All of the ring for 0, nothing for 384."""

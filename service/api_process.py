@@ -1,6 +1,7 @@
 """The API process: playback for people and players, health, metrics; and the keeper of the bitmap.
 
-It replays the change log (so that changes made on other hosts arrive), and compiles rows anew at midnight UTC.
+It replays the change log (so that changes made on other hosts arrive), and compiles rows anew at midnight UTC. Beside
+that it keeps house, see `service.housekeeping`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio import serve
 
 from ingest.server import listen
+from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
 from service.child import die_with_supervisor, on_stop_signal, say_ready
 from service.folder import Opened, open_folder
+from service.housekeeping import Chore, chores, keep_house, note_used
 from service.logs import configure_logs
 from service.metrics import STALE_MS, published, render
+from service.playback.used import UsedDevices
 from service.worker import probe_of
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError, StoreUnavailable
@@ -86,6 +90,7 @@ class ApiProcess:
         self.opened = opened = replace(opened, store=self._store)
         self._stop = trio.Event()
         self._prober = Prober(probe_of(opened))
+        self._used = UsedDevices()
 
     def services(self) -> ApiServices:
         opened = self.opened
@@ -96,6 +101,9 @@ class ApiProcess:
             bitmap=opened.bitmap,
             clock=opened.clock,
             token_secret=opened.key_store.token_secret,
+            desk=opened.desk,
+            used=self._used,
+            delete_delay_ms=round(opened.config.retention.delete_delay_s * 1000),
             ready=self.ready,
             metrics=self.metrics,
             **asdict(opened.config.api),
@@ -105,6 +113,12 @@ class ApiProcess:
         """The whole of `/metrics`. Blocks."""
         opened = self.opened
         return render(opened.folder.run, opened.catalog, opened.clock, self._store.calls())
+
+    def _chores(self) -> list[Chore]:
+        opened = self.opened
+        senders = open_senders(opened.config.notices, opened.folder.notices)
+        every_s = opened.config.agreement.housekeeping_s
+        return chores(opened.desk, senders, self._used, every_s=every_s)
 
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""
@@ -138,11 +152,13 @@ class ApiProcess:
             await nursery.start(on_stop_signal, self._stop.set)
             nursery.start_soon(self._keep_bitmap)
             nursery.start_soon(self._prober.run)
+            nursery.start_soon(keep_house, self._chores())
             app: Any = create_app(self.services())  # an ASGI application, by duck typing
             async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
                 await serving.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))
                 say_ready()
             nursery.cancel_scope.cancel()
+        await trio.to_thread.run_sync(note_used, self.opened.catalog, self._used)
 
     async def _keep_bitmap(self) -> None:
         entitlements = self.opened.entitlements

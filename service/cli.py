@@ -16,6 +16,7 @@ from service.commands import (
     agreement,
     demo,
     devices,
+    dormancy,
     erasure,
     folder,
     keys,
@@ -46,6 +47,7 @@ devices.register(app)
 plans.register(app)
 money.register(app)
 accounts.register(app)
+dormancy.register(app)
 notices.register(app)
 agreement.register(app)
 operators.register(app)

@@ -136,6 +136,11 @@ class ApiSettings:
     read_ahead_chunks: int = limit(4, "chunks that an export reads ahead", least=1, most=1024)
     read_ahead_bytes: int = limit(8 * MIB, "bytes of them", least=1, most=GIB)
     max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16, most=10_000_000)
+    body_wait_s: float = limit(20.0, "for the body of a request to arrive", least=0.1, most=HOUR_S)
+    desk_threads: int = limit(4, "requests about accounts worked on at once", least=1, most=1024)
+    desk_waiting: int = limit(
+        64, "such requests that wait for their turn before 503", least=0, most=1_000_000
+    )
     purge_every_s: float = limit(
         5.0, "how often destroyed keys are dropped from memory", least=0.1, most=HOUR_S
     )
@@ -181,6 +186,12 @@ class AgreementSettings:
     login_max_lock_s: float = limit(3600.0, "longest pause", least=1, most=7 * DAY_S)
     registrations_per_h: int = limit(20, "per client address", least=1, most=1_000_000)
     hash_threads: int = limit(2, "passwords hashed at once, 64 MiB each", least=1, most=256)
+    housekeeping_s: float = limit(
+        60.0,
+        "how often the API process sends notices, ends cancelled accounts, and drops what is stale",
+        least=0.05,
+        most=HOUR_S,
+    )
     trust_forwarded_for: bool = limit(
         False,
         "take the client's address from the last X-Forwarded-For: only behind a proxy of yours that sets it",

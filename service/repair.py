@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import date
 
-from retention.sweep import Lease, SweepRefused, check_catalog, check_clock
+from retention.sweep import Lease, SweepRefused, check_catalog, check_clock, read_mark
 from service.folder import Opened
 from storage.catalog import Orphan
 from storage.days import to_day
@@ -49,7 +49,7 @@ def repair_orphans(
     """
     limits = opened.config.retention
     check_clock(opened.store, opened.clock, max_skew_ms=round(limits.max_clock_skew_s * 1000))
-    check_catalog(opened.catalog, opened.bitmap)
+    check_catalog(opened.catalog, opened.bitmap, read_mark(opened.store))
     newest_s = opened.clock.now_ms() / 1000 - older_than_s
     chosen = [found for info in orphans if info.modified_s <= newest_s and (found := _as_ours(info))]
     if not chosen:

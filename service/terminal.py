@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -89,19 +91,57 @@ def say(text: str) -> None:
 
 
 @contextmanager
+def ended_cleanly(sentence: str) -> Iterator[None]:
+    """SIGTERM, as a timer or a cluster sends it, ends the command as Ctrl-C does, by way of its clean-up; of either
+    the person is told `sentence`."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: {sentence}")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Lines:
+    """Progress as JSON lines: at most one every LINE_EVERY_S, and the last word of each phase."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int, int] | None = None
+        self._told = True
+        self._told_s = -LINE_EVERY_S
+
+    def __call__(self, phase: str, done: int, of: int) -> None:
+        if self._last is not None and self._last[0] != phase:
+            self.flush()
+            self._told_s = -LINE_EVERY_S
+        self._last, self._told = (phase, done, of), False
+        if time.monotonic() - self._told_s >= LINE_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._last is None or self._told:
+            return
+        phase, done, of = self._last
+        print(json.dumps({"phase": phase, "done": done, "of": of or None}), file=sys.stderr)
+        self._told, self._told_s = True, time.monotonic()
+
+
+@contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A (phase, done, of) callback: bars on a terminal, JSON lines otherwise; both on stderr."""
+    """A (phase, done, of) callback, `of` 0 when nobody knows: bars on a terminal, JSON lines otherwise; both on
+    stderr."""
     if not sys.stderr.isatty():
-        told_s: dict[str, float] = {}
-
-        def line(phase: str, done: int, of: int) -> None:
-            now_s = time.monotonic()
-            if done < of and now_s - told_s.get(phase, -LINE_EVERY_S) < LINE_EVERY_S:
-                return
-            told_s[phase] = now_s
-            print(json.dumps({"phase": phase, "done": done, "of": of}), file=sys.stderr)
-
-        yield line
+        lines = _Lines()
+        try:
+            yield lines
+        finally:
+            lines.flush()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -114,7 +154,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def update(phase: str, done: int, of: int) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=of)
-            bars.update(tasks[phase], completed=done, total=of)
+                tasks[phase] = bars.add_task(phase, total=of or None)
+            bars.update(tasks[phase], completed=done, total=of or None)
 
         yield update

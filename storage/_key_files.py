@@ -19,6 +19,9 @@ SECRET_BYTES = 32
 MAX_ENTRIES = 16
 """Most secrets in one file: a rotation needs two, an interrupted one or two more."""
 
+MAX_READS = 10
+"""Of a file that is replaced each time: a rotation replaces it twice, and takes longer than a read."""
+
 MASTER_MAGIC = b"CKMASTR1"
 TOKENS_MAGIC = b"CKTOKEN1"
 
@@ -83,10 +86,7 @@ def read_key_file(path: Path, magic: bytes) -> list[tuple[int, bytes]]:
         WorldError: it cannot be read.
     """
     check_private(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise unavailable(path, error) from error
+    data = _read_in_use(path)
     if len(data) < _HEAD.size:
         raise corrupt(path, f"field magic: the file is cut to {len(data)} bytes")
     found, count = _HEAD.unpack_from(data)
@@ -102,6 +102,20 @@ def read_key_file(path: Path, magic: bytes) -> list[tuple[int, bytes]]:
     if _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
         raise corrupt(path, "field crc32: the content is not what was written")
     return list(_ENTRY.iter_unpack(data[_HEAD.size : end]))
+
+
+def _read_in_use(path: Path) -> bytes:
+    """The bytes of the file that is at `path` after they were read. One that was replaced meanwhile is being
+    overwritten with zeros: what was read of it is read again from its successor. Raises WorldError."""
+    try:
+        for _ in range(MAX_READS):
+            with path.open("rb") as file:
+                data = file.read()
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return data
+    except OSError as error:
+        raise unavailable(path, error) from error
+    raise unavailable(path, f"it was replaced {MAX_READS} times while it was being read")
 
 
 def check_private(path: Path) -> None:

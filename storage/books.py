@@ -325,6 +325,10 @@ class Books(ABC):
     def devices_of(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]: ...
 
     @abstractmethod
+    def device_of_plan(self, plan_id: int) -> DeviceFacts:
+        """The device that a plan is of, bought or granted. Raises NotFound."""
+
+    @abstractmethod
     def change_device(
         self, device: int, change: Callable[[DeviceFacts], DeviceFacts], *, what: str
     ) -> DeviceFacts:

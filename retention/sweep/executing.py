@@ -1,6 +1,6 @@
 """A pass: the plan carried out in phases, each idempotent. One that was killed anywhere is simply run again.
 
-1 guard     the lease; the clock against the store's; the catalog against what this host has seen of it
+1 guard     the lease; the clock against the store's; the catalog against what host and store have seen of it
 2 expire    un-index whole days, tombstones in the same transaction (invariant 6)
 3 reclaim   prepared keys past their time become tombstones (invariant 5)
 4 finish    deletions of ranges that a killed command left unfinished
@@ -22,6 +22,7 @@ from retention.erasure import erase_cause, mark_erased, mark_erasing, to_be_eras
 from retention.sweep.deleting import Deleting, due_batches
 from retention.sweep.facts import read_facts
 from retention.sweep.guards import check_catalog, check_clock
+from retention.sweep.highwater import HighWater, raise_mark, read_mark, write_mark
 from retention.sweep.lease import Lease
 from retention.sweep.planning import SweepLimits, SweepPlan, last_month_over, plan_sweep, shown_day
 from retention.sweep.report import Progress, SweepReport, key_failures_noted
@@ -68,15 +69,26 @@ class Sweep:
         self._sleep = sleep
         self._who = who
         self._lease = Lease(catalog, clock, ttl_ms=limits.lease_ms)
+        self.report: SweepReport | None = None
+        """What the pass that `run` is at, or was, has done so far; of one that was refused there is none."""
 
-    def plan(self, *, allow_bulk: bool = False) -> SweepPlan:
+    def plan(self, *, allow_bulk: bool = False, accept_catalog: bool = False) -> SweepPlan:
         """What `run` would do now. Writes nothing (invariant 13).
 
         Raises:
             SweepRefused: a guard says no.
         """
+        self._guard(accept_catalog=accept_catalog)
+        return self._planned(allow_bulk=allow_bulk)
+
+    def _guard(self, *, accept_catalog: bool) -> HighWater:
+        """Returns the store's mark."""
         check_clock(self._store, self._clock, max_skew_ms=self._limits.max_clock_skew_ms)
-        check_catalog(self._catalog, self._bitmap)
+        mark = HighWater() if accept_catalog else read_mark(self._store)
+        check_catalog(self._catalog, self._bitmap, mark)
+        return mark
+
+    def _planned(self, *, allow_bulk: bool) -> SweepPlan:
         facts = read_facts(
             self._catalog, self._bitmap, self._entitlements, self._limits, now_ms=self._clock.now_ms()
         )
@@ -88,11 +100,12 @@ class Sweep:
         for batch in due_batches(self._catalog, plan.moment.now_ms, limit=lambda: DELETE_BATCH_KEYS):
             yield from (tombstone.key for tombstone in batch)
 
-    def run(self, *, allow_bulk: bool = False) -> SweepReport:
+    def run(self, *, allow_bulk: bool = False, accept_catalog: bool = False) -> SweepReport:
         """Carry out one pass.
 
         Args:
             allow_bulk: erase also when more devices than the bulk limit have lapsed.
+            accept_catalog: this catalog is the newest there is, whatever the store has seen.
 
         Raises:
             SweepRefused: a guard says no, or another sweeper is at work. Nothing was changed.
@@ -100,10 +113,15 @@ class Sweep:
             WorldError: store or catalog failed; run it again later.
         """
         with self._lease.taken():
-            plan = self.plan(allow_bulk=allow_bulk)
+            mark = self._guard(accept_catalog=accept_catalog)
+            plan = self._planned(allow_bulk=allow_bulk)
+            if accept_catalog:
+                write_mark(self._store, mark := HighWater.of(self._catalog))
+            mark = raise_mark(self._store, mark, self._catalog)
             report = SweepReport(
                 started_ms=plan.moment.now_ms, who=self._who, held_back_devices=plan.held_back_count
             )
+            self.report = report
             self._entitlements.replay()  # a pass that was killed may have left a row unfinished
             with key_failures_noted(report):  # and keys/ may have been restored from a backup
                 report.destroyed_keys += replay_destructions(
@@ -123,6 +141,7 @@ class Sweep:
             report.saved_per_month = report.deleted_bytes / 1e9 * self._limits.price_per_gb_month
             self._rewrite(plan, report)
             self._lease.renew()
+            raise_mark(self._store, mark, self._catalog)
             report.finished_ms = self._clock.now_ms()
             self._catalog.record_sweep(report.as_dict(), now_ms=report.finished_ms)
             return report
@@ -213,15 +232,7 @@ class Sweep:
             lambda found: mark_erased(found, epoch=facts.erase_epoch),
             what="sweep: erased",
         )
-        report.unindexed_chunks += gone.chunks
-        report.erased_devices.append(
-            {
-                "device": facts.device,
-                "why": facts.erase_reason,
-                "chunks": gone.chunks,
-                "bytes": gone.size_bytes,
-            }
-        )
+        report.note_erased(facts.device, facts.erase_reason, chunks=gone.chunks, size_bytes=gone.size_bytes)
 
     def _delete(self, plan: SweepPlan, report: SweepReport) -> None:
         deleting = Deleting(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
-from retention.bitmap import ERASED, TERMINATED, EntitlementBitmap
+from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.erasure import to_be_erased
 from retention.sweep.planning import (
@@ -64,7 +61,7 @@ def _erasable(
     grace_days = limits.lapse_grace_days
     # Nobody has made the rows of this boot yet: ask about everyone.
     batches = (
-        _lapsed(catalog, bitmap, today, grace_days) if entitlements.recovered else _every_device(catalog)
+        _nominated(catalog, bitmap, today, grace_days) if entitlements.recovered else _every_device(catalog)
     )
     found: list[DeviceFacts] = []
     count = 0
@@ -84,15 +81,9 @@ def _every_device(catalog: Catalog) -> Iterator[list[DeviceFacts]]:
         after = batch[-1].device
 
 
-def _lapsed(
+def _nominated(
     catalog: Catalog, bitmap: EntitlementBitmap, today: int, grace_days: int
 ) -> Iterator[list[DeviceFacts]]:
-    numbers = nominees(bitmap, today, grace_days)
+    numbers = bitmap.ended_devices(today, grace_days)
     for start in range(0, len(numbers), NOMINEES_AT_ONCE):
         yield catalog.devices_numbered(numbers[start : start + NOMINEES_AT_ONCE].tolist())
-
-
-def nominees(bitmap: EntitlementBitmap, today: int, grace_days: int) -> NDArray[np.uint32]:
-    """The devices, ascending, that the bitmap takes for lapsed past their grace, or terminated."""
-    lapsed = bitmap.lapsed_devices(today, grace_days)
-    return np.union1d(lapsed, bitmap.devices_with(TERMINATED, without=ERASED))

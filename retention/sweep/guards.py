@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from retention.bitmap import EntitlementBitmap
+from retention.sweep.highwater import HighWater
 from storage.catalog import Catalog
 from storage.clock import Clock
 from storage.errors import ClipkeepError
@@ -33,18 +34,24 @@ def check_clock(store: ObjectStore, clock: Clock, *, max_skew_ms: int) -> None:
         )
 
 
-def check_catalog(catalog: Catalog, bitmap: EntitlementBitmap) -> None:
-    """A restored catalog knows less than this host has seen: its prepared keys may hold live chunks since.
+def check_catalog(catalog: Catalog, bitmap: EntitlementBitmap, mark: HighWater) -> None:
+    """A restored or new catalog knows less than was seen of it: its prepared keys may hold live chunks since, and
+    devices that it takes for lapsed may have been renewed (invariant 3).
+
+    Args:
+        mark: what was seen by the store.
 
     Raises:
         SweepRefused: `catalog_restored`.
     """
-    seen_change, change = bitmap.last_change, catalog.newest_change()
-    seen_segment, segment = bitmap.segment_high_water, catalog.highest_segment_id()
-    if change < seen_change or segment < seen_segment:
-        raise SweepRefused(
-            f"the catalog is older than what this host has seen (change {change} of {seen_change}, segment"
-            f" {segment} of {seen_segment}): it was restored or replaced, and nothing was deleted. Put"
-            " the newer catalog back",
-            code="catalog_restored",
-        )
+    known = HighWater.of(catalog)
+    host = HighWater(bitmap.segment_high_water, bitmap.last_change)
+    for who, seen in (("this host has", host), ("the last sweep of this store had", mark)):
+        if known.raised_to(seen) != known:
+            raise SweepRefused(
+                f"the catalog is older than what {who} seen of it (change {known.change} of {seen.change}, segment"
+                f" {known.segment_id} of {seen.segment_id}): it was restored or replaced, or this is the store of"
+                " another catalog. Nothing was deleted. Put the newer catalog back; when it is lost, see"
+                ' "A restored catalog" in docs/operations.md',
+                code="catalog_restored",
+            )

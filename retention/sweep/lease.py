@@ -41,7 +41,8 @@ class Lease:
         fence = self._acquire()
         if fence is None:
             raise SweepRefused(
-                "another sweep is at work; wait for it, or for its lease to run out", code="busy"
+                f"another sweep is at work, or died less than {self._ttl_ms / 1000:.0f} s ago; try again then",
+                code="busy",
             )
         self.fence = fence
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from storage.errors import CorruptError, WorldError
 
 MAX_REPORTED_FAILURES = 100
+MAX_REPORTED_ERASURES = 1000
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, of)."""
@@ -28,6 +29,9 @@ class SweepReport:
     finished_deletions: int = 0
     """Deletions of ranges that a killed command had left unfinished."""
     erased_devices: list[dict[str, Any]] = field(default_factory=list)
+    """At most MAX_REPORTED_ERASURES of them; the erasure records have all."""
+    erased_by_cause: dict[str, int] = field(default_factory=dict)
+    """All of them, counted."""
     held_back_devices: int = 0
     """Erasures left out because they are more than the bulk limit."""
     unindexed_chunks: int = 0
@@ -55,6 +59,13 @@ class SweepReport:
     """What rewriting makes free, once the old objects are deleted."""
     failed_rewrites: dict[str, str] = field(default_factory=dict)
     """Key to why, for at most MAX_REPORTED_FAILURES of them. They are set aside and tried again."""
+
+    def note_erased(self, device: int, why: str, *, chunks: int, size_bytes: int) -> None:
+        """A device's keys and rows are gone."""
+        self.erased_by_cause[why] = self.erased_by_cause.get(why, 0) + 1
+        self.unindexed_chunks += chunks
+        if len(self.erased_devices) < MAX_REPORTED_ERASURES:
+            self.erased_devices.append({"device": device, "why": why, "chunks": chunks, "bytes": size_bytes})
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -60,13 +60,13 @@ def quote(desk: Desk, actor: Actor, plan_id: int) -> tuple[int, Outcomes]:
 
 
 def cancel(desk: Desk, actor: Actor, plan_id: int, *, why: str = "") -> Cancelled:
-    """Cancel a subscription that was bought, and give back what is due. One transaction decides and owes the refund;
+    """Cancel a subscription, bought or granted, and give back what is due. One transaction decides and owes the refund;
     the gateway follows, and `settling` where it can't be reached or this is killed.
 
     Raises:
         NotFound: no such subscription, or somebody else's.
         Conflict: `plan_already_cancelled`.
-        Unprocessable: `plan_ended`, `bad_text`.
+        Unprocessable: `trial_cannot_be_cancelled`, `plan_ended`, `bad_text`.
     """
     return _cancel(desk, actor, why, lambda books: (_device_of_plan(books, actor, plan_id), plan_id))
 
@@ -113,8 +113,8 @@ def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, re
     Raises:
         Forbidden: `operators_only`.
         NotFound.
-        Conflict: `reference_taken`.
-        Unprocessable: `wrong_currency`, `bad_amount`, `bad_text`.
+        Conflict: `reference_taken`; `plan_already_cancelled`: its refund was counted without.
+        Unprocessable: `wrong_currency`, `bad_amount`, `bad_text`, `plan_ended`.
     """
     actor.require_operator()
     why = one_line(why, "the reason")
@@ -131,6 +131,7 @@ def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, re
                 subject=reference,
                 code="reference_taken",
             )
+        _require_refundable(desk, books, row)
         if money.currency != row.currency:
             raise Unprocessable(f"this plan was paid in {row.currency}", code="wrong_currency")
         if not 0 < money.minor <= row.fee_minor:
@@ -214,6 +215,24 @@ def _decide(
     return facts, plan_id, done, [row.reference for row in owed]
 
 
+def _require_refundable(desk: Desk, books: Books, row: SubscriptionRow) -> None:
+    """A credit lowers a refund that is still to come, or nothing."""
+    facts = books.device(row.device)
+    [plan] = [sub.plan for sub in held(books, facts) if sub.plan_id == row.plan_id]
+    if plan.cancelled_on is not None:
+        raise Conflict(
+            f"it was cancelled on {plan.cancelled_on}, and its refund is counted; pay this by other means",
+            subject=f"plan {row.plan_id}",
+            code="plan_already_cancelled",
+        )
+    if plan.has_ended(desk.date()):
+        raise Unprocessable(
+            f"its last day was {plan.ends_on}; pay this by other means",
+            subject=f"plan {row.plan_id}",
+            code="plan_ended",
+        )
+
+
 def _text(done: Cancellation) -> str:
     if done.last_day is None:
         lines = ["The plan that had not begun is cancelled."]
@@ -228,9 +247,11 @@ def _text(done: Cancellation) -> str:
 
 
 def _device_of_plan(books: Books, actor: Actor, plan_id: int) -> DeviceFacts:
-    row = _subscription(books, plan_id)
+    """Of any plan: one that was granted is cancelled too, and that a trial can't be is for the rules to say (7.1)."""
+    if not 0 < plan_id <= MAX_PLAN_ID:
+        raise _missing(plan_id)
     try:
-        return device_of(books, actor, row.device)
+        return device_of(books, actor, books.device_of_plan(plan_id).device)
     except NotFound:
         raise _missing(plan_id) from None
 

@@ -17,6 +17,7 @@ from service.agreement.holdings import held, keep
 from service.agreement.texts import one_line
 from storage.books import OPERATOR_ACCOUNT, Books
 from storage.catalog import DeviceFacts, EraseState
+from storage.days import ms_of_day
 
 MAX_VIEWER_HOURS = 24 * 366
 _PAGE = 1000
@@ -138,7 +139,9 @@ def viewer_token(desk: Desk, actor: Actor, device: int, *, hours: float = 24.0) 
         )
     with desk.reading() as books:
         facts = device_of(books, actor, device)
-    expires_s = desk.now_ms() // 1000 + max(1, round(hours * 3600))
+    # By the time that readers are judged by: after a clock was set back that is the later day's.
+    now_ms = max(desk.now_ms(), ms_of_day(desk.today()))
+    expires_s = now_ms // 1000 + max(1, round(hours * 3600))
     secret = desk.key_store.token_secret
     return mint_viewer_token(secret, device, facts.token_generation, expires_s), expires_s
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from service.agreement.charging import Purpose, give_back, pay
 from service.agreement.desk import Desk
 from service.agreement.monthly import RENEWAL, RENEWALS
+from service.agreement.ordering import PURCHASE, PURCHASES
 from service.agreement.payments import PaymentDeclined, PaymentUnavailable
-from service.agreement.purchases import PURCHASE, PURCHASES
 from storage.books import PaymentKind, PaymentRow, PaymentState
 from storage.errors import CallerError
 

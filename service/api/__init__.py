@@ -1,7 +1,9 @@
-"""The API port: what people, players and operators call. HTTP around `service.playback`.
+"""The API port: what people, players and operators call. HTTP around `service.playback` and `service.agreement`.
 
-`app` has the routes, `pages` the handlers, `asking` the parameters, `responses` the answers, `models` their JSON
-and `errors` what becomes of a failure.
+`app` joins the parts, one module for each group of pages (`recordings`, `accounts`, `subscriptions`, …): what is asked,
+whom it asks, how the answer is worded. `door` knows who asks, `bodies` what may come in at all, `calls` runs in threads
+what blocks, `idempotent` does things once, `problems` and `errors` say what becomes of a refusal, `models` is the JSON
+and `document` makes the OpenAPI document tell the truth about all of it.
 
 Runs under Hypercorn's trio worker: every handler is `async def`, for a plain one would run in a thread out of
 a pool that nobody here bounds.

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import trio
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import FastAPI
 
+from service.api.accounts import Accounts
+from service.api.agreement import Agreement
+from service.api.bodies import StrictBodies
+from service.api.calls import Calls
+from service.api.closing import Closings
+from service.api.devices import Devices
+from service.api.document import describe
 from service.api.errors import answer_errors
-from service.api.models import NotReady, Problem, Recordings
-from service.api.pages import Pages
-from service.api.responses import PLAYLIST_TYPE
-from service.api.services import ApiServices
+from service.api.health import Health
+from service.api.operators import Operators
+from service.api.recordings import Recordings
+from service.api.registration import Registrations
+from service.api.routing import Methods
+from service.api.services import Api, ApiServices
+from service.api.sessions import Sessions
+from service.api.subscriptions import Subscriptions
 from service.playback import Playback
+
+DESCRIPTION = """\
+Times are Unix milliseconds; days are UTC, and a plan's last day ends at 00:00 UTC of the next one. Amounts of money are
+whole minor units (cents) of a currency.
+
+Owners log in with `POST /v1/sessions`; operators get a token from `clipkeep operator-token`; tokens to watch one
+device come from `POST /v1/devices/{n}/viewer-tokens` or `clipkeep viewer-token`. What belongs to somebody else is
+answered like what does not exist. A refusal is `application/problem+json`, with a stable code as `error`.
+"""
+
+PARTS = (
+    Agreement,
+    Registrations,
+    Sessions,
+    Accounts,
+    Devices,
+    Subscriptions,
+    Closings,
+    Operators,
+    Recordings,
+    Health,
+)
 
 
 def create_app(services: ApiServices) -> FastAPI:
@@ -34,44 +66,23 @@ def create_app(services: ApiServices) -> FastAPI:
     app = FastAPI(
         title="Clipkeep",
         version="1",
-        summary="Recordings of cameras: listed, played, fetched, exported",
-        description="Times are Unix milliseconds. `clipkeep viewer-token` makes tokens.",
+        summary="Recordings of cameras, and the accounts and plans that they are kept under",
+        description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(_routes(Pages(services, playback)))
+    calls = Calls(
+        threads=services.desk_threads,
+        hash_threads=services.desk.settings.hash_threads,
+        most_waiting=services.desk_waiting,
+    )
+    app.state.api = api = Api(services, playback, calls)
+    routers = [part(api).routes() for part in PARTS]
+    for router in routers:
+        app.include_router(router)
+    app.state.methods = Methods(routers)
+    app.add_middleware(StrictBodies, wait_s=services.body_wait_s)
     answer_errors(app)
+    describe(app)
     return app
-
-
-_Answers = dict[int | str, Any]
-"""Of an operation in the OpenAPI document, by status."""
-
-
-def _routes(pages: Pages) -> APIRouter:
-    router = APIRouter()
-    # A `default` answer also keeps FastAPI from promising its own 422.
-    refused: _Answers = {"default": {"model": Problem, "description": "refused"}}
-
-    def get(path: str, handler: Callable[..., Any], types: _Answers, **more: Any) -> None:
-        router.add_api_route(path, handler, methods=["GET"], responses=refused | types, **more)
-        router.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False, **more)
-
-    def content(*types: str) -> dict[str, Any]:
-        return {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in types}}
-
-    video: _Answers = {200: content("video/mp2t", "video/mp4"), 206: content("video/mp2t", "video/mp4")}
-    listing: _Answers = {200: {"model": Recordings}}
-    device = "/v1/devices/{n}"
-    recording: dict[str, Any] = {"tags": ["recordings"], "response_class": Response}
-    service: dict[str, Any] = {"tags": ["service"]}
-    get(f"{device}/recordings", pages.recordings, listing, **recording)
-    get(f"{device}/playlist.m3u8", pages.playlist, {200: content(PLAYLIST_TYPE)}, **recording)
-    get(f"{device}/chunks/{{capture_ms}}.ts", pages.chunk, video, name="chunk_ts", **recording)
-    get(f"{device}/chunks/{{capture_ms}}", pages.chunk, video, **recording)
-    get(f"{device}/clip.ts", pages.clip, {200: content("video/mp2t")}, **recording)
-    get("/healthz", pages.healthz, {}, **service)
-    get("/readyz", pages.readyz, {503: {"model": NotReady}}, **service)
-    get("/metrics", pages.metrics, {200: content("text/plain")}, response_class=Response, **service)
-    return router

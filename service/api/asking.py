@@ -1,22 +1,17 @@
-"""What is asked: parameters and their bounds, who asks, ranges of bytes, encodings. Pure."""
+"""What is asked of recordings: parameters and their bounds, ranges of bytes, encodings. Pure."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Query, Security
+from fastapi import Header, Path, Query
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import APIKeyQuery, HTTPAuthorizationCredentials, HTTPBearer
 
-from ingest.requests import MAX_DEVICE
-from service.playback import MAX_TIME_MS, Viewer
+from service.playback import MAX_TIME_MS
 
 MAX_PAGE_CHUNKS = 10_000
 """Most chunks in one page of a listing, some 2 MB of JSON."""
 
-_bearer = HTTPBearer(auto_error=False, description="a viewer token of the device")
-_query = APIKeyQuery(name="token", auto_error=False, description="a viewer token, for players")
-Device = Annotated[int, Path(alias="n", ge=0, le=MAX_DEVICE, description="device number")]
 CaptureMs = Annotated[int, Path(ge=0, le=MAX_TIME_MS, description="capture time, Unix ms")]
 FromMs = Annotated[int, Query(alias="from", ge=0, le=MAX_TIME_MS, description="Unix ms, the first included")]
 ToMs = Annotated[int, Query(alias="to", ge=0, le=MAX_TIME_MS, description="Unix ms, the first left out")]
@@ -30,18 +25,6 @@ Limit = Annotated[
     int | None, Query(ge=1, le=MAX_PAGE_CHUNKS, description="most chunks in a page; default 1000")
 ]
 Encodings = Annotated[str, Header(alias="Accept-Encoding", include_in_schema=False)]
-
-
-async def viewer(
-    device: Device,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    token: Annotated[str | None, Security(_query)],
-) -> Viewer:
-    """Who asks. The header goes before the query."""
-    return Viewer(device, bearer.credentials if bearer else token or "")
-
-
-Asks = Annotated[Viewer, Depends(viewer)]
 
 
 def check_order(from_ms: int, to_ms: int) -> None:

@@ -10,9 +10,20 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from ingest import answers
-from service.api.responses import problem
+from service.agreement import errors
+from service.agreement.errors import TooMany, Unprocessable
+from service.api.models.base import fields_of
+from service.api.problems import problem
 from service.playback import Refused
-from storage.errors import ClipkeepError, KeyDestroyed, StoreDenied, StoreUnavailable, WorldError
+from storage.errors import (
+    CallerError,
+    ClipkeepError,
+    KeyDestroyed,
+    NotFound,
+    StoreDenied,
+    StoreUnavailable,
+    WorldError,
+)
 
 _SAME_AS_INGEST = (
     answers.BAD_TOKEN,
@@ -29,6 +40,17 @@ STATUS_OF = {answer.code: answer.status for answer in _SAME_AS_INGEST} | {
     "range_too_large": 400,
 }
 """Status of each code that `Refused` carries."""
+STATUS_OF_KIND: dict[type[CallerError], int] = {
+    errors.Unauthorized: 401,
+    errors.PaymentRefused: 402,
+    errors.Forbidden: 403,
+    NotFound: 404,
+    errors.Conflict: 409,
+    Unprocessable: 422,
+}
+"""Status of each kind of refusal of the desk."""
+
+MAX_PLACE_CHARS = 100
 
 _log = structlog.get_logger("api")
 
@@ -46,6 +68,15 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
     match error:
         case Refused():
             return problem(STATUS_OF[error.code], error.code, error.detail)
+        case TooMany():
+            headers = {"Retry-After": str(error.retry_after_s)}
+            return problem(429, error.code, error.detail, headers)
+        case Unprocessable() if error.reasons:
+            reasons = [fields_of(reason, "code", "detail", "what_to_do") for reason in error.reasons]
+            return problem(422, error.code, error.detail, reasons=reasons)
+        case CallerError() if isinstance(error, errors.ERRORS):
+            status = next(status for kind, status in STATUS_OF_KIND.items() if isinstance(error, kind))
+            return problem(status, error.code, str(error))
         case KeyDestroyed():
             return problem(410, answers.DELETED.code, "this recording was erased and can't be read by anyone")
         case StoreUnavailable() | StoreDenied():
@@ -62,19 +93,24 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
 async def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # A place may be a name of the client's own making.
+    place = ".".join(str(part) for part in first["loc"])[:MAX_PLACE_CHARS]
     return problem(400, "malformed", f"{place}: {first['msg']}")
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """What the router has to say."""
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return problem(404, "not_found", "there is no such page; /docs tells which there are")
-    phrase = HTTPStatus(error.status_code).phrase
-    # The router knows one method of a page at a time, and so do its headers.
-    headers = {"Allow": "GET, HEAD"} if error.status_code == 405 else {}
-    return problem(error.status_code, phrase.lower().replace(" ", "_"), phrase, headers)
+    match error.status_code:
+        case 404:
+            return problem(404, "not_found", "there is no such page; /docs tells which there are")
+        case 405:
+            # The router knows one method of a page at a time, and so do its headers.
+            allowed = ", ".join(sorted(request.app.state.methods.of(request.url.path)))
+            return problem(405, "method_not_allowed", f"this page takes {allowed}", {"Allow": allowed})
+        case status:
+            phrase = HTTPStatus(status).phrase
+            return problem(status, phrase.lower().replace(" ", "_"), phrase)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

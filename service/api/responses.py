@@ -1,10 +1,9 @@
-"""What is answered: chunks, exports, listings, refusals. Answers are whole, with their length, so that one which
+"""What is answered of recordings: chunks, exports, listings. Answers are whole, with their length, so that one which
 breaks off half-way can be told from one that ended, by any client. All carry `Cache-Control: no-store`."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import structlog
 import trio
@@ -12,8 +11,8 @@ from fastapi import Response
 from isal import igzip
 from starlette.types import Receive, Scope, Send
 
-from ingest import answers
 from ingest.media import Media
+from service.api.problems import NO_STORE
 from service.playback import Export, Page, ReadChunk
 from storage.catalog import ChunkRow
 from storage.days import to_date
@@ -23,8 +22,6 @@ GZIP_FROM_BYTES = 1024
 """Smaller texts go as they are: they fit a packet anyway."""
 PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
 MEDIA_TYPES = {Media.MPEG_TS: "video/mp2t", Media.MP4: "video/mp4"}
-NO_STORE = {"Cache-Control": "no-store"}
-RETRY = {"Retry-After": str(answers.RETRY_AFTER_S)}
 
 _log = structlog.get_logger("api")
 
@@ -145,20 +142,6 @@ def as_text(content_type: str, gzip: bool, text: str) -> Response:
         body = igzip.compress(body, compresslevel=1)
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=NO_STORE | headers)
-
-
-def as_json(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    body = json.dumps(content) + "\n"
-    return Response(body, status, NO_STORE | (headers or {}), "application/json")
-
-
-def problem(status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    headers = dict(headers or {})
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if status == 503:
-        headers |= RETRY
-    return as_json(status, {"error": code, "detail": detail}, headers)
 
 
 def etag(row: ChunkRow) -> str:

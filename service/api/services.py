@@ -4,15 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
-from service.playback import PlaybackServices
+from fastapi import Request
+
+from service.agreement.desk import Desk
+from service.api.calls import Calls
+from service.playback import Playback, PlaybackServices
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiServices(PlaybackServices):
-    """What the API stands on: playback with its limits, and what operators ask for."""
+    """What the API stands on: playback with its limits, the desk, and what operators ask for."""
 
+    desk: Desk
     ready: Callable[[], Awaitable[dict[str, str]]]
     """What is wrong, by component; empty when the service can do its work. Bounds its own time."""
     metrics: Callable[[], bytes]
     """The text of `/metrics`. May block: it is called in a thread."""
+    delete_delay_ms: int = 3_600_000
+    """From un-indexing an object that a deletion has emptied to deleting it."""
+    body_wait_s: float = 20.0
+    """For a whole body to arrive: the longest one at 26 kbit/s."""
+    desk_threads: int = 4
+    """Requests about accounts worked on at once: as many as the catalog keeps connections."""
+    desk_waiting: int = 64
+    """Such requests that wait for a thread; more are refused as overload."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """What the handlers share, while one application runs."""
+
+    services: ApiServices
+    playback: Playback
+    calls: Calls
+
+    @property
+    def desk(self) -> Desk:
+        return self.services.desk
+
+
+def api_of(request: Request) -> Api:
+    """For what is asked before a handler is: its dependencies."""
+    return cast(Api, request.app.state.api)

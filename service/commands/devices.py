@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from retention.entitlements import row_of
 from retention.plans import Plan, PlanKind
 from retention.subscriptions import begin
-from retention.tokens import mint_device_token, mint_viewer_token
+from retention.tokens import mint_device_token
 from service import terminal
 from service.agreement import devices as desk_devices
 from service.agreement.desk import OPERATOR
@@ -22,7 +21,7 @@ from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.books import OPERATOR_ACCOUNT
-from storage.days import ms_of_day, parse_date, to_date
+from storage.days import parse_date, to_date
 from storage.errors import CallerError
 
 MAX_ADDED = 1_000_000
@@ -213,14 +212,8 @@ def viewer_token(
     json: Json = False,
 ) -> None:
     """Print a token with which a person or a player may watch one device's recordings."""
-    if not math.isfinite(hours):
-        raise CallerError("--hours is a number of hours", code="bad_usage")
     with open_folder(data) as opened:
-        facts = opened.catalog.device(device)
-        # By the time that readers are judged by: after a clock was set back that is the later day's.
-        now_ms = max(opened.clock.now_ms(), ms_of_day(opened.entitlements.today()))
-        expires_s = now_ms // 1000 + round(hours * 3600)
-        token = mint_viewer_token(opened.key_store.token_secret, device, facts.token_generation, expires_s)
+        token, expires_s = desk_devices.viewer_token(opened.desk, OPERATOR, device, hours=hours)
     terminal.report({"token": token, "device": device, "expires_s": expires_s}, json, lambda: print(token))
 
 

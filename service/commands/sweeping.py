@@ -58,6 +58,13 @@ def sweep(
     allow_bulk: Annotated[
         bool, typer.Option("--allow-bulk", help="Erase more lapsed devices in one pass than the bulk limit.")
     ] = False,
+    accept_catalog: Annotated[
+        bool,
+        typer.Option(
+            "--accept-catalog",
+            help="This catalog is the newest there is, though the store has seen a newer one: that is lost.",
+        ),
+    ] = False,
     max_deletes_per_s: Annotated[
         float | None,
         typer.Option("--max-deletes-per-s", help="Delete no more objects a second than this.", min=1),
@@ -72,15 +79,19 @@ def sweep(
     deletes are retried by later passes. Exit code 1 when a guard refused, when something failed, or when more
     devices than the bulk limit are to be erased: those wait for --allow-bulk, the rest of the pass is done.
     """
-    with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
+    with (
+        terminal.ended_cleanly("what was done stays done, and the next sweep goes on"),
+        open_folder(data, store_url=store) as opened,
+        terminal.progress_bar() as progress,
+    ):
         one_pass = sweep_of(opened, progress, max_deletes_per_s=max_deletes_per_s)
         if dry_run:
-            plan = one_pass.plan(allow_bulk=allow_bulk)
+            plan = one_pass.plan(allow_bulk=allow_bulk, accept_catalog=accept_catalog)
             show = _print_plan if json else _show_plan
             show(plan.summary(), one_pass.due_keys(plan))
             return
-        with failures_noted(opened):
-            report = one_pass.run(allow_bulk=allow_bulk)
+        with failures_noted(opened, one_pass):
+            report = one_pass.run(allow_bulk=allow_bulk, accept_catalog=accept_catalog)
     terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
     left = _left_undone(report)
     for sentence in left:
@@ -135,6 +146,10 @@ def _show_plan(plan: dict[str, Any], due_keys: Iterator[str]) -> None:
             terminal.table(title, columns, rows)
     for key in due_keys:
         print(f"would delete {key}")
+    if plan["delete_objects"]:
+        print(
+            f"{plan['delete_objects']} objects to delete, {plan['delete_bytes']} bytes in all that were committed"
+        )
     if not plan["delete_objects"] and not any(rows for _, _, rows in tables):
         print("nothing to do")
 
@@ -146,7 +161,7 @@ def _show_report(report: dict[str, Any]) -> None:
         [
             ["days expired", len(report["days"])],
             ["chunks un-indexed", report["unindexed_chunks"]],
-            ["devices erased", len(report["erased_devices"])],
+            ["devices erased", sum(report["erased_by_cause"].values())],
             ["devices held back", report["held_back_devices"]],
             ["data keys destroyed", report["destroyed_keys"]],
             ["prepared keys reclaimed", report["reclaimed_keys"]],

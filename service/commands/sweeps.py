@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from retention.destruction import KEY_CACHE_S
+from retention.sweep import Sweep, SweepReport
 from service import terminal
 from service.config import DAY_S, Config
 from service.folder import Opened, open_folder
@@ -37,15 +38,27 @@ def who_runs() -> str:
 
 
 @contextmanager
-def failures_noted(opened: Opened) -> Iterator[None]:
-    """Keep in the catalog that a pass ended with an error, for metrics and people. `busy` is no failure."""
+def failures_noted(opened: Opened, one_pass: Sweep) -> Iterator[None]:
+    """Keep in the catalog that a pass did not end well, and what it had done, for metrics and people. `busy` is no
+    failure."""
     try:
         yield
     except ClipkeepError as error:
         if error.code != "busy":
-            with suppress(ClipkeepError):  # the first error is the one to tell
-                opened.catalog.note_failed_sweep(error.code, str(error), now_ms=opened.clock.now_ms())
+            _note_failed(opened, error.code, str(error), one_pass.report)
         raise
+    except KeyboardInterrupt:
+        _note_failed(
+            opened, "interrupted", "by a person or a signal; the next sweep goes on", one_pass.report
+        )
+        raise
+
+
+def _note_failed(opened: Opened, code: str, detail: str, report: SweepReport | None) -> None:
+    if report is not None:
+        detail = f"{detail} (until then, by {report.who}: {_done(report.as_dict())})"
+    with suppress(ClipkeepError):  # the first error is the one to tell
+        opened.catalog.note_failed_sweep(code, detail, now_ms=opened.clock.now_ms())
 
 
 def sweeps(
@@ -86,13 +99,22 @@ def _row(report: dict[str, Any]) -> list[object]:
 
 def _why(report: dict[str, Any]) -> str:
     """What a pass acted on, in a line."""
-    causes = Counter(str(device["why"]).partition(",")[0] for device in report["erased_devices"])
+    causes: Counter[str] = Counter()
+    for why, count in report.get("erased_by_cause", {}).items():
+        causes[why.partition(",")[0]] += count
     counts = {"days expired": len(report["days"])}
     counts |= {f"devices {why}": count for why, count in sorted(causes.items())}
     counts["keys reclaimed"] = report["reclaimed_keys"]
     counts["segments rewritten"] = report.get("rewritten_segments", 0)
     parts = [f"{count} {what}" for what, count in counts.items() if count]
+    if not parts and report["deleted_objects"]:
+        return "what earlier ones un-indexed"
     return ", ".join(parts) or "nothing new"
+
+
+def _done(report: dict[str, Any]) -> str:
+    """What a pass that did not end had done."""
+    return f"{_why(report)}; {report['deleted_objects']} objects deleted, {report['deleted_bytes']} bytes"
 
 
 def _time(ms: int) -> str:

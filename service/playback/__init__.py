@@ -46,7 +46,7 @@ class Playback:
     """All reading of one process: `listings`, `chunks` and `exports`. `run` must be running."""
 
     def __init__(self, services: PlaybackServices) -> None:
-        self._gate = Gate(services.bitmap, services.clock, services.token_secret)
+        self._gate = Gate(services.bitmap, services.clock, services.token_secret, services.used)
         self._keyring = Keyring(services.key_store.get_each, max_keys=services.max_keys)
         self._purge_every_s = services.purge_every_s
         self.memory = Memory(services.max_bytes_held, services.memory_wait_s)

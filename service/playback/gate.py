@@ -12,6 +12,7 @@ from ingest import answers
 from retention.bitmap import BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.tokens import read_viewer_token
 from service.playback.refusals import Refused, not_found
+from service.playback.used import UsedDevices
 from storage.catalog import ChunkRow
 from storage.clock import Clock, today
 from storage.days import month_of_day, ms_of_day
@@ -43,13 +44,16 @@ class Grant:
 class Gate:
     """Asks the bitmap. Synchronous: nothing happens between an answer and what is done with it."""
 
-    def __init__(self, bitmap: EntitlementBitmap, clock: Clock, token_secret: bytes) -> None:
+    def __init__(
+        self, bitmap: EntitlementBitmap, clock: Clock, token_secret: bytes, used: UsedDevices
+    ) -> None:
         self._bitmap = bitmap
         self._clock = clock
         self._secret = token_secret
+        self._used = used
 
     def ask(self, viewer: Viewer) -> Grant:
-        """May this viewer read this device's recordings, now?
+        """May this viewer read this device's recordings, now? If so, the device is in use.
 
         The token comes first: who has none learns nothing of the device.
 
@@ -73,6 +77,7 @@ class Gate:
             raise Refused("the recordings of this device were erased", code="erased")
         if not today_ok:
             raise Refused.by(answers.PLAN_LAPSED)
+        self._used.note(viewer.device, day)
         return Grant(viewer.device, epoch, day, expires_ms)
 
     def check(self, viewer: Viewer, row: ChunkRow) -> None:

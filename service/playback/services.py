@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retention.bitmap import EntitlementBitmap
+from service.playback.used import UsedDevices
 from storage.catalog import Catalog
 from storage.clock import Clock
 from storage.keys import KeyStore
@@ -21,6 +22,8 @@ class PlaybackServices:
     bitmap: EntitlementBitmap
     clock: Clock
     token_secret: bytes
+    used: UsedDevices = field(default_factory=UsedDevices)
+    """Where it is noted which devices were played back."""
 
     gap_ms: int = 1000
     """More than this between two chunks is a gap: a new span, a discontinuity in a playlist."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from storage.catalog import ChunkRow, SegmentRow, SegmentState, Totals, Verdict
 from storage.errors import SegmentCorrupt
+from storage.sqlite.books.checking import broken_books
 from storage.sqlite.commits import Committing, OnDatabase, mark_dead, row_values
 from storage.sqlite.reads import CHUNK_COLUMNS
 from storage.sqlite.schema import closed_through, create_partition, partition, partition_days
@@ -74,6 +75,7 @@ class Checking(OnDatabase):
                 "SELECT segment_id FROM segments WHERE state = 2 AND delete_after_ms IS NULL"
             ):
                 yield f"segment {row[0]}: is deleting, but has no time to be deleted at"
+            yield from broken_books(connection)
 
     def rebuild_chunks(self, segments: Iterable[tuple[SegmentRow, np.ndarray]]) -> int:
         added = 0

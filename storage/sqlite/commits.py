@@ -38,7 +38,6 @@ class _Device:
     epoch: int
     classes: tuple[int, ...] = ()
     deletions: tuple[tuple[int, int], ...] = ()
-    used_on: int = 0
 
 
 _NOBODY = _Device(epoch=-1)
@@ -91,12 +90,16 @@ class Committing:
         self.closed_through = closed_through(connection)
         self._days = open_days(connection)
         numbers = {number for index in indexes for number in index["device"].tolist()}
-        self._devices = _read_devices(connection, sorted(numbers))
+        self._devices, self._used_on = _read_devices(connection, sorted(numbers))
 
     def note_used(self, day: int) -> None:
         """Note that the devices uploaded on `day`: a statement for each, on the first commit of its day only."""
-        unnoted = [(day, number) for number, device in self._devices.items() if device.used_on < day]
-        if unnoted:
+        if min(self._used_on, default=day) < day:
+            unnoted = [
+                (day, number)
+                for number, used_on in zip(self._devices, self._used_on, strict=True)
+                if used_on < day
+            ]
             self.connection.executemany("UPDATE devices SET used_on = ? WHERE device = ?", unnoted)
 
     def segment(self, segment: SegmentCommit, now_ms: int) -> np.ndarray:
@@ -217,21 +220,24 @@ class Committing:
             )
 
 
-def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, _Device]:
+def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> tuple[dict[int, _Device], list[int]]:
+    """What is known of these devices, and, in the same order, the day on which each was last used."""
     devices = {}
+    used = []
     with_deletions = []
     for number, epoch, classes, has_deletions, used_on in connection.execute(
         "SELECT device, erase_epoch, classes, has_deletions, used_on FROM devices"
         " WHERE device IN (SELECT value FROM json_each(?))",
         (json.dumps(numbers),),
     ):
-        devices[number] = _Device(epoch, tuple(json.loads(classes)), used_on=used_on)
+        devices[number] = _Device(epoch, tuple(json.loads(classes)))
+        used.append(used_on)
         if has_deletions:
             with_deletions.append(number)
     for number in with_deletions:
         ranges = connection.execute("SELECT from_ms, to_ms FROM deletions WHERE device = ?", (number,))
         devices[number] = replace(devices[number], deletions=tuple(ranges.fetchall()))
-    return devices
+    return devices, used
 
 
 def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:

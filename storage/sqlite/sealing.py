@@ -24,7 +24,7 @@ from storage.errors import CallerError, CatalogCorrupt
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-_DESTROYED = bytes(KEY_BYTES)
+DESTROYED = bytes(KEY_BYTES)
 NOBODY = 0
 """The number under which the catalog's own key is kept: that of hashes."""
 
@@ -39,12 +39,12 @@ def add_key(connection: sqlite3.Connection, account: int) -> bytes:
 def key_of(connection: sqlite3.Connection, account: int) -> bytes | None:
     """The key of an account; None when there is no such account any more."""
     row = connection.execute("SELECT key FROM account_keys WHERE account = ?", (account,)).fetchone()
-    return None if row is None or row[0] == _DESTROYED else row[0]
+    return None if row is None or row[0] == DESTROYED else row[0]
 
 
 def destroy_key(connection: sqlite3.Connection, account: int) -> None:
     """Overwrite it, in its place in the page: a row that goes could make neighbours move."""
-    connection.execute("UPDATE account_keys SET key = ? WHERE account = ?", (_DESTROYED, account))
+    connection.execute("UPDATE account_keys SET key = ? WHERE account = ?", (DESTROYED, account))
 
 
 def seal(key: bytes, place: str, text: str) -> bytes:

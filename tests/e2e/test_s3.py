@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,11 +72,53 @@ def test_upload_playback_sweep_and_check(on_s3: Service, s3: S3Server) -> None:
 
     def swept() -> bool:
         service.command("sweep")
-        return not s3.object_keys()
+        return s3.object_keys() == ["some/prefix/sweep/high-water"]
 
     until(swept, "the objects are deleted")
     assert service.command("check", "--deep")["broken"] == []
     assert service.stop() == 0
+
+
+def test_an_erasure_is_proved_on_s3(on_s3: Service, s3: S3Server, tmp_path: Path) -> None:
+    """Invariant 10: nothing that is left decrypts, the neighbour in the same objects does, a backup that was kept too
+    long is found, and a restored one is erased anew."""
+    service = on_s3
+    s3.start()
+    service.init("--store", f"s3://{BUCKET}/some/prefix")
+    service.configure(segments_linger_ms=500)
+    gone, stays = service.add_devices(2, "monthly")
+    service.start(workers=1)
+    began_ms = int(time.time() * 1000)
+
+    def upload(device: Device) -> list[int]:
+        captures = [began_ms - 60_000 + 2000 * number for number in range(8)]
+        return [service.put(device, ms, chunk_body(device.number, ms, 20)).status for ms in captures]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(upload, (gone, stays))) == [[201] * 8] * 2
+    backup = tmp_path / "backup"
+    service.command("keys", "backup", "--to", str(backup))
+    erased = service.command("device", "terminate", "--device", str(gone.number), "--reason", "x", "--erase")
+    assert erased["destroyed_keys"] >= 1  # in the last week of a month, the next one's is there too
+    service.command("sweep")
+    verify = ("erasure", "verify", "--device", str(gone.number))
+    proof = service.command(*verify)
+    assert proof["holds"] is True
+    assert (proof["chunks"], proof["own_keys"], proof["decrypted"]) == (8, 0, [])
+    assert proof["neighbours"] > 0
+
+    attacked = service.run(*verify, "--backup", str(backup), "--json")
+    assert attacked.returncode == 1
+    assert len(json.loads(attacked.stdout)["decrypted"]) == 8
+
+    assert service.stop() == 0
+    shutil.rmtree(service.data / "keys")
+    backup.rename(service.data / "keys")
+    assert service.run(*verify).returncode == 1
+    assert service.command("sweep")["destroyed_keys"] == erased["destroyed_keys"]
+    assert service.command(*verify)["holds"] is True
+    [record] = service.command("erasure", "show", "--device", str(gone.number))["erasures"]
+    assert (record["why"], record["who"], record["state"]) == ("terminated", "operator", "unindexed")
 
 
 def not_around_midnight_ms() -> int:

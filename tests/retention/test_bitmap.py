@@ -190,30 +190,31 @@ def test_scans_equal_a_plain_loop(
     def devices(keep: list[bool]) -> list[int]:
         return [device for device, kept in enumerate(keep, 1) if kept]
 
-    lapsed = [
-        row.flags & (PRESENT | TERMINATED | ERASED) == PRESENT
-        and all(day < today - grace_days for day in days_of(row))
+    ended = [
+        row.flags & (TERMINATED | ERASED) == TERMINATED
+        or (
+            row.flags & (PRESENT | TERMINATED | ERASED) == PRESENT
+            and all(day < today - grace_days for day in days_of(row))
+        )
         for row in table
     ]
-    found = shared.lapsed_devices(today, grace_days)
+    found = shared.ended_devices(today, grace_days)
     assert found.dtype == np.uint32
-    assert found.tolist() == devices(lapsed)
+    assert found.tolist() == devices(ended)
     rolling = [bool(row.flags & PRESENT) and row.first_day + RING_DAYS - today < grace_days for row in table]
     assert shared.devices_needing_roll(today, grace_days).tolist() == devices(rolling)
-    ended = [row.flags & TERMINATED != 0 and row.flags & ERASED == 0 for row in table]
-    assert shared.devices_with(TERMINATED, without=ERASED).tolist() == devices(ended)
 
 
 def test_suspension_is_no_lapse(path: Path) -> None:
     with EntitlementBitmap.open(path, writable=True) as bitmap:
         put(bitmap, (1, whole(100, PRESENT | SUSPENDED)), (2, Row(PRESENT | SUSPENDED, 7, 100, 1, 0, 1)))
-        assert bitmap.lapsed_devices(110, 3).tolist() == [2]
+        assert bitmap.ended_devices(110, 3).tolist() == [2]
 
 
 @pytest.mark.parametrize(("today", "grace_days"), [(5, -1), (5, 6), (-1, 0), (2**32, 0)])
 def test_a_scan_of_no_such_days_is_refused(path: Path, today: int, grace_days: int) -> None:
     with EntitlementBitmap.open(path) as bitmap, pytest.raises(CallerError) as caught:
-        bitmap.lapsed_devices(today, grace_days)
+        bitmap.ended_devices(today, grace_days)
     assert caught.value.code == "bad_days"
 
 
@@ -222,10 +223,9 @@ def test_a_big_bitmap_is_sparse_and_its_scans_find_rows_between_the_holes(tmp_pa
     EntitlementBitmap.create(path, 20_000_000)
     here = [1, 2, 63, 64, 5_000_000, 19_999_998, 19_999_999]
     with EntitlementBitmap.open(path, writable=True) as bitmap:
-        assert bitmap.devices_with(PRESENT).tolist() == []
+        assert bitmap.ended_devices(1000, 3).tolist() == []
         put(bitmap, *((device, Row(PRESENT, 7, 0, 1, 0, 0)) for device in here))
-        assert bitmap.lapsed_devices(1000, 3).tolist() == here
-        assert bitmap.devices_with(PRESENT).tolist() == here
+        assert bitmap.ended_devices(1000, 3).tolist() == here
     assert os.stat(path).st_blocks * 512 < 4 << 20
 
 

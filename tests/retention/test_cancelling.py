@@ -9,7 +9,7 @@ import pytest
 from retention import cancelling
 from retention.cancelling import CancelKind, Outcome
 from retention.money import Money
-from retention.plans import denied_from_ms
+from retention.plans import Plan, denied_from_ms
 from retention.subscriptions import Subscription
 from retention.terms import PriceList, Terms
 from storage.errors import CallerError, NotFound
@@ -381,3 +381,11 @@ def test_2100_is_no_leap_year(today: date) -> None:
     assert (first, last) == (today, date(2100, 2, 28) if today.year == 2099 else date(2097, 2, 27))
     life.go(last)
     assert life.cancel(plan).refund == FREE
+
+
+def test_a_plan_imported_through_the_last_day_there_is() -> None:
+    plan = Plan(ANNUAL, date(9999, 1, 1), 30, date.max)
+    subs = [Subscription(1, plan, Terms(usd(5999), usd(599)))]
+    seen = cancelling.outcomes(subs, 1, today=date(9999, 1, 5), paid=usd(5999), credits=FREE)
+    assert seen.keep.denied_from_ms == denied_from_ms(date.max)
+    assert (seen.cancel.last_day, seen.cancel.refund) == (date(9999, 1, 31), usd(5400))

@@ -91,7 +91,7 @@ def test_a_subscription_that_runs_or_is_to_come_is_ongoing_business() -> None:
     life.cancel(annual)
     life.cancel(2)
     [reason] = cancellation_blocks(replace(CLEAR, subscriptions={7: life.subs}))
-    assert "2025-07-15" in reason.what_to_do  # it ends on the 14th
+    assert "2025-07-14 is over" in reason.what_to_do
     past = ms_of_day(to_day(date(2025, 7, 15)))
     assert codes(replace(CLEAR, subscriptions={7: life.subs}, now_ms=past)) == []
     assert codes(replace(CLEAR, subscriptions={7: life.subs}, now_ms=past - 1)) == ["ongoing_subscription"]
@@ -101,7 +101,7 @@ def test_a_trial_is_waited_for_and_a_grant_without_an_end_is_cancelled() -> None
     life = Life(TODAY - DAY)
     life.trial()
     [reason] = cancellation_blocks(replace(CLEAR, subscriptions={7: life.subs}))
-    assert "2025-06-28" in reason.what_to_do
+    assert "2025-06-27 is over" in reason.what_to_do
     life = Life(TODAY)
     life.grant(MONTHLY)
     [reason] = cancellation_blocks(replace(CLEAR, subscriptions={7: life.subs}))

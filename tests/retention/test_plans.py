@@ -320,6 +320,12 @@ def test_a_plan_without_an_end_moves_without_one() -> None:
     assert whole_months(plan) is None
 
 
+def test_a_plan_through_the_last_day_there_is_moves_by_its_days() -> None:
+    plan = Plan(ANNUAL, date(9999, 12, 1), 30, date.max)
+    assert whole_months(plan) is None
+    assert moved(plan, date(9999, 11, 1)).ends_on == date(9999, 12, 1)
+
+
 def test_access_is_denied_from_midnight_utc_after_the_last_day() -> None:
     """Agreement 8.1."""
     assert denied_from_ms(date(1970, 1, 1)) == 86_400_000

@@ -190,7 +190,7 @@ def test_a_failed_charge_is_tried_again_and_once_more_before_the_end() -> None:
     sub = monthly(date(2025, 1, 1))
     end_ms = denied_from_ms(date(2025, 1, 31))
     tries = [end_ms - 3 * 24 * HOUR_MS + 5]
-    while tries[-1] < end_ms:
+    while tries[-1] < end_ms and len(tries) < 20:
         tries.append(renewals.retry_at_ms(sub, now_ms=tries[-1], retry_ms=12 * HOUR_MS))
     assert [(end_ms - at) / HOUR_MS for at in tries[-3:-1]] == [pytest.approx(12, abs=1e-3), 1]
     assert len(tries) == 8

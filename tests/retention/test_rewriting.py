@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from retention.sweep import SweepReport
+from retention.sweep import SweepReport, is_ours
 from retention.sweep.planning import MAX_REWRITES, REWRITE_DAYS_LEFT
 from retention.sweep.rewriting import MAX_FAILED_IN_A_ROW, SET_ASIDE_MS
 from storage.days import MS_PER_DAY, ms_of_day
@@ -230,7 +230,7 @@ def test_a_call_that_fails_leaves_everything_served_and_no_orphan(
     world: World, op: str, kind: FaultKind
 ) -> None:
     device, old = half_dead(world)
-    world.store.plan = lambda asked, key, nth: Fault(kind) if asked == op else None
+    world.store.plan = lambda asked, key, nth: Fault(kind) if asked == op and is_ours(key) else None
     report = swept(world)
     assert (report.rewritten_segments, list(report.failed_rewrites)) == (0, [old])
     assert world.serves(device, *CAPTURES) == [False] * 5 + [True] * 3

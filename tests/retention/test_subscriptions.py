@@ -348,6 +348,25 @@ def test_a_grant_does_not_stop_what_an_owner_pays_for() -> None:
     assert life.days(life.grant(ANNUAL))[0] == date(2025, 7, 15)
 
 
+def test_a_trial_to_come_gives_way_once_and_does_not_come_back() -> None:
+    life = Life(TODAY)
+    trial = life.grant(TRIAL, TODAY + 20 * DAY)
+    annual = life.grant(ANNUAL, TODAY + 10 * DAY)
+    assert not life.sub(trial).plan.has_days
+    life.cancel(annual)
+    change = buy(
+        life.subs, MONTHLY, PRICES.terms(MONTHLY), today=TODAY, retention_days=None, default_retention_days=30
+    )
+    assert (change.changed, change.notes) == ((), ())
+    assert change.new is not None
+    assert change.new.plan.starts_on == TODAY  # nor is the annual plan without a day in the way
+    life = Life(TODAY)
+    life.grant(TRIAL, TODAY + 20 * DAY)
+    life.buy(MONTHLY)
+    assert not life.sub(trial).plan.has_days
+    assert life.owners(TODAY + 20 * DAY) == [2]
+
+
 # ---- all ended --------------------------------------------------------------------------------------
 
 
@@ -365,6 +384,21 @@ def test_when_all_ends_no_day_is_left_from_today_on() -> None:
     assert not any(sub.renews for sub in life.subs)
     assert [sub.plan.cancelled_on for sub in life.subs] == [None, date(2025, 5, 5), date(2025, 5, 5)]
     assert end_all(life.subs, date(2025, 6, 1)).changed == ()
+
+
+def test_when_all_ends_what_was_cancelled_keeps_its_date_and_what_lapsed_is_charged_no_more() -> None:
+    life = Life(TODAY)
+    life.buy(MONTHLY)
+    life.cancel(1)
+    life.go(TODAY + 5 * DAY)
+    life.terminate()
+    assert life.sub(1).plan == Plan(MONTHLY, TODAY, 30, TODAY + 4 * DAY, TODAY)
+    life = Life(TODAY)
+    life.buy(MONTHLY)
+    life.go(TODAY + 100 * DAY)  # nobody ran the renewals
+    life.terminate()
+    assert not life.sub(1).renews
+    assert life.days(1) == (TODAY, date(2025, 7, 14))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retention.erasure import mark_erasing
 from retention.sweep import MAX_REPORTED_FAILURES, Sweep, SweepRefused, SweepReport
 from retention.sweep.planning import last_month_over
 from storage.catalog import DeviceFacts, EraseState, Tombstone, Verdict
@@ -148,7 +149,7 @@ def test_many_days_are_made_good_at_once_oldest_first(world: World) -> None:
 
 
 def test_expiry_costs_what_expired(world: World) -> None:
-    """No listing, no look at an object, ceil(n / 1000) calls to delete; what lives is not touched."""
+    """No listing, no look at an object but the mark, ceil(n / 1000) calls to delete; what lives is not touched."""
     device = world.add()
     count = 2 * DELETE_BATCH_KEYS + 1
     keys = world.catalog.prepare(worker="w0", class_days=31, expires_on=ENDS, count=count, now_ms=NOON)
@@ -161,11 +162,16 @@ def test_expiry_costs_what_expired(world: World) -> None:
     live = keep_today(world, device, at_ms=NOON + DAY_MS)
     world.store.asked.clear()
     at(world, EXPIRED_MS)
-    assert world.store.asked == {"server_time_s": 1}
+    assert world.store.asked == {"server_time_s": 1, "get_range": 1, "put": 1}
     world.store.asked.clear()
     report = at(world, EXPIRED_MS + DELAY_MS)
     assert (report.deleted_objects, report.delete_calls) == (count + 1, 3)
-    assert world.store.asked == {"server_time_s": 1, "delete_many": 3, "delete_key": count + 1}
+    assert world.store.asked == {
+        "server_time_s": 1,
+        "get_range": 1,
+        "delete_many": 3,
+        "delete_key": count + 1,
+    }
     assert world.serves(device, *live) == [True]
     assert len(world.states()) == 1
 
@@ -307,7 +313,7 @@ def test_an_upload_admitted_before_the_erasure_loses_its_commit(world: World) ->
 )
 def test_the_bitmap_nominates_and_the_catalog_decides(world: World, plans: tuple[Any, ...]) -> None:
     device = world.add(*plans)
-    assert device in world.bitmap.lapsed_devices(TODAY, GRACE_DAYS)
+    assert device in world.bitmap.ended_devices(TODAY, GRACE_DAYS)
     assert swept(world).erased_devices == []
     assert world.catalog.device(device).erase_epoch == 0
 
@@ -371,6 +377,39 @@ def test_termination_with_erase_has_no_grace(world: World) -> None:
     assert world.serves(neighbour, *captures) == [True] * 2
     assert swept(world).erased_devices == []
     assert world.catalog.device(device).erase_epoch == 1
+
+
+def test_a_device_that_anyone_marked_is_finished_by_the_next_pass(world: World) -> None:
+    """As the cancellation of an account does: marked, with its reason, and nothing else. The plan shows why, the bulk
+    limit does not hold it back, and key, rows and record are done."""
+    device, neighbour = world.add(), world.add()
+    captures = long_kept(world, device, neighbour)
+    world.change(device, lambda facts: mark_erasing(facts, "account cancelled"))
+    assert (device, NOON) in world.attacked()
+
+    plan = world.sweep(bulk_limit=0).plan()
+    assert plan.summary()["erase"] == [{"device": device, "why": "account cancelled"}]
+    report = swept(world, bulk_limit=0)
+    assert [(d["device"], d["why"], d["chunks"]) for d in report.erased_devices] == [
+        (device, "account cancelled", 2)
+    ]
+    assert world.catalog.device(device).erase_state is EraseState.ERASED
+    assert world.attacked() == {(neighbour, ms) for ms in captures}
+    assert world.serves(neighbour, *captures) == [True] * 2
+    [record] = world.catalog.erasures(device=device)
+    assert (record.why, record.state, record.keys_destroyed) == ("account cancelled", "unindexed", 1)
+    assert swept(world).erased_devices == []
+
+
+def test_the_report_names_a_bounded_number_of_erasures(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand reports are kept, so one must not grow with the fleet."""
+    monkeypatch.setattr("retention.sweep.report.MAX_REPORTED_ERASURES", 2)
+    for device in [world.add() for _ in range(3)]:
+        world.terminate(device, erase=True)
+    world.add(monthly(TODAY - 100, TODAY - 50, days=200))
+    report = swept(world)
+    assert len(report.erased_devices) == 2
+    assert report.erased_by_cause == {"terminated": 3, "lapsed": 1}
 
 
 @pytest.mark.parametrize("erase", [True, False])
@@ -580,7 +619,7 @@ def test_a_dry_run_writes_nothing_and_lists_what_the_real_run_deletes(world: Wor
         plan = world.sweep().plan()
         due_keys = sorted(world.sweep().due_keys(plan))
         assert world.state() == before
-        assert world.store.asked - asked == {"server_time_s": 1}
+        assert world.store.asked - asked == {"server_time_s": 1, "get_range": 1}
 
         sent = Sent(world.store)
         report = world.sweep(store=Replaced(world.store, delete_many=sent)).run()
@@ -947,7 +986,7 @@ def end_state(world: World) -> dict[str, Any]:
     """All that is left when everything has been swept, less what tells when, and less the names of segments: those
     of a rewrite are random."""
     state = world.state()
-    for name in ("reports", "changes", "header"):
+    for name in ("reports", "changes", "header", "mark"):
         state.pop(name)
     state["objects"] = len(state["objects"])
     state["segments"] = sorted(

@@ -13,12 +13,13 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from retention.bitmap import ERASED, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.erasure import mark_renewed, mark_terminated
-from retention.sweep import Sweep, SweepLimits
+from retention.sweep import Sweep, SweepLimits, highwater, is_ours
 from storage.catalog import Catalog, ChunkRow, DeviceFacts, PlanRow, PreparedKey, SegmentCommit, Verdict
 from storage.checksums import crc32, crc64nvme
 from storage.days import MS_PER_DAY, day_of_ms, month_of_day, ms_of_day
@@ -28,7 +29,7 @@ from storage.keys import KeyId, KeyStore
 from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectStore
-from storage.segment import TAG_BYTES, SegmentWriter, buffer_bytes, decrypt_chunk
+from storage.segment import TAG_BYTES, SegmentWriter, buffer_bytes, decrypt_chunk, parse_segment
 from storage.sqlite import SqliteCatalog
 
 TODAY = 20_254  # 2025-06-15
@@ -86,7 +87,8 @@ class Kept:
 
 
 def content(device: int, capture_ms: int) -> bytes:
-    return f"{device} at {capture_ms}, ".encode() * 20
+    """Two packets that pass for MPEG-TS."""
+    return (b"\x47" + f"{device} at {capture_ms}, ".encode().ljust(187, b".")) * 2
 
 
 class World:
@@ -185,14 +187,25 @@ class World:
         index = writer.index()
         body, crc = writer.seal(class_days=31, expires_on=expires_on, segment_id=prepared.segment_id)
         self.store.inner.put(prepared.key, body, crc)
+        self._copy(bytes(body), index, expires_on)
+        return SegmentCommit(prepared.segment_id, expires_on, len(body), crc, index), prepared
+
+    def _copy(self, body: bytes, index: np.ndarray, expires_on: int) -> None:
         for row in index:
             stop = int(row["offset"]) + int(row["length"]) + TAG_BYTES
             key_id = KeyId(int(row["device"]), int(row["epoch"]), month_of_day(expires_on))
-            stored = bytes(body[int(row["offset"]) : stop])
+            stored = body[int(row["offset"]) : stop]
             self.kept.append(
                 Kept(key_id.device, int(row["capture_ms"]), key_id, row["nonce"].tobytes(), stored)
             )
-        return SegmentCommit(prepared.segment_id, expires_on, len(body), crc, index), prepared
+
+    def copy_objects(self, known: set[str]) -> None:
+        """Let the attacker copy all objects but the known ones."""
+        for key in self.objects() - known:
+            size = self.store.inner.head(key).size_bytes
+            body = self.store.inner.get_range(key, 0, size)
+            footer, index = parse_segment(body)
+            self._copy(body, index, footer.expires_on)
 
     def leave_deletion_unfinished(self, device: int, from_ms: int, to_ms: int) -> None:
         """As `recordings delete` of a long range does that was killed right after it was recorded."""
@@ -270,7 +283,10 @@ class World:
                 assert self.decrypted(row) in (None, content(row.device, row.capture_ms))
 
     def objects(self) -> set[str]:
-        return {info.key for info in self.store.inner.list("")}
+        """Keys of segments; beside them is only the mark of how far the catalog was."""
+        found = {info.key for info in self.store.inner.list("")} - {highwater.KEY}
+        assert all(map(is_ours, found))
+        return found
 
     def states(self) -> dict[str, str]:
         """Key to the state that the catalog says."""
@@ -281,6 +297,7 @@ class World:
         devices = self.catalog.devices()
         return {
             "objects": self.objects(),
+            "mark": highwater.read_mark(self.store.inner),
             "segments": self.catalog.segments(),
             "rows": [list(self.catalog.day_rows(row.expires_on)) for row in self.catalog.segments()],
             "devices": devices,

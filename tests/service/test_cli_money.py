@@ -16,6 +16,7 @@ from service.agreement import devices, purchases
 from service.agreement.desk import Actor, Desk
 from service.agreement.renewing import RenewReport
 from service.folder import open_folder
+from service.metrics import render
 from storage.books import AccountRow, AccountState
 from tests.service.test_cli import Done, Run, data, made, run
 
@@ -46,6 +47,13 @@ def buy(made: Path, ada: Actor, kind: PlanKind, reference: str = "r1") -> int:
     with desk_of(made) as desk:
         bought = purchases.buy(desk, ada, DEVICE, kind, method="card", reference=reference)
     return bought.subscription.plan_id
+
+
+def metrics(made: Path) -> list[str]:
+    """What /metrics says of payments."""
+    with open_folder(made) as opened:
+        text = render(opened.folder.run, opened.catalog, opened.clock, {}).decode()
+    return sorted(line for line in text.splitlines() if "pending_payment" in line and line[0] != "#")
 
 
 def today() -> date:
@@ -166,16 +174,19 @@ def test_renew_says_what_is_left_to_do(run: Run, go: Go, made: Path, ada: Actor)
     records.write_text("in the way")
     done = go("plan", "cancel", "--device", DEVICE)
     assert done["refund_state"] == "pending"
+    assert metrics(made)[1] == "clipkeep_pending_payments 1.0"
     run("clock", "--advance", "2m", "--data", made)
     for _ in range(2):
         waits = run("renew", "--data", made, "--json")
         assert (waits.code, waits.document["waiting"]) == (1, 1)
         assert "run this again" in waits.err
+    assert float(metrics(made)[0].split()[1]) >= 120
     records.unlink()
     records.mkdir()  # a gateway that knows nothing of the charge
     refused = run("renew", "--data", made, "--json")
     assert (refused.code, refused.document["refund_failed"]) == (1, 1)
     assert "pay them by other means" in refused.err
+    assert metrics(made)[1] == "clipkeep_pending_payments 0.0"
     assert go("renew") == asdict(RenewReport())
     assert go("plan", "list", "--device", DEVICE)["plans"][0]["plan_id"] == plan
 

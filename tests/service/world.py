@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from argon2.profiles import CHEAPEST
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.media import Media
@@ -18,6 +20,10 @@ from retention.bitmap import PRESENT, EntitlementBitmap, Row
 from retention.entitlements import Entitlements
 from retention.erasure import mark_terminated
 from retention.tokens import mint_viewer_token
+from service.agreement import versions
+from service.agreement.desk import Desk
+from service.agreement.payments import RecordingGateway
+from service.config import AgreementSettings, NoticeSettings
 from service.playback import (
     MAX_TIME_MS,
     Page,
@@ -74,6 +80,7 @@ class World:
         self.catalog = SqliteCatalog.create(folder / "catalog.db")
         EntitlementBitmap.create(folder / "bitmap", 1000)
         self.bitmap = EntitlementBitmap.open(folder / "bitmap", writable=True)
+        self.folder = folder
         self.objects = MemoryStore()
         self.store = FaultyStore(self.objects, sleep=time.sleep)
         assert self.add_device() == 1
@@ -95,6 +102,24 @@ class World:
             "clock": self.clock,
             "token_secret": self.key_store.token_secret,
         }
+
+    def desk(self, **settings: Any) -> Desk:
+        """The agreement's use cases on this world, with cheap password hashes and the shipped agreement published."""
+        made = Desk(
+            catalog=self.catalog,
+            entitlements=Entitlements(self.catalog, self.bitmap, self.clock),
+            key_store=self.key_store,
+            clock=self.clock,
+            settings=AgreementSettings(**settings),
+            notices=NoticeSettings(),
+            default_retention_days=RETENTION_DAYS,
+            gateway=RecordingGateway(self.folder / "payments"),
+            address_secret=bytes(32),
+            random_bytes=secrets.token_bytes,
+            hashing=CHEAPEST,
+        )
+        versions.ensure(self.catalog, now_ms=self.clock.ms)
+        return made
 
     def add_device(self, days: int = 30) -> int:
         plan = PlanRow(0, "monthly", TODAY - 1, TODAY - 2 + days, RETENTION_DAYS)
@@ -140,8 +165,8 @@ class World:
     def viewer(self, device: int = 1) -> Viewer:
         return Viewer(device, self.token(device))
 
-    def keep(self, *clips: Clip, device: int = 1, epoch: int = 0) -> None:
-        """Store chunks of one expiry day as ingest does: a segment, its object, its commit."""
+    def keep(self, *clips: Clip, device: int = 1, epoch: int = 0, verdict: Verdict = Verdict.STORED) -> None:
+        """Store chunks of one expiry day as ingest does: a segment, its object, its commit with this verdict."""
         expires_on = clips[0].expires_on
         key_id = KeyId(device, epoch, month_of_day(expires_on))
         cipher = AESGCM(self.key_store.ensure([key_id])[key_id])
@@ -172,7 +197,7 @@ class World:
         self.store.put(prepared.key, body, crc)
         commit = SegmentCommit(prepared.segment_id, expires_on, len(body), crc, index)
         verdicts = self.catalog.commit([commit], now_ms=self.clock.ms)[0]
-        assert set(verdicts.tolist()) == {Verdict.STORED}
+        assert set(verdicts.tolist()) == {verdict}
 
     def during_next_fetch(self, act: Callable[[], object]) -> None:
         """Do something while the next chunk is on its way out of the store."""

@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from retention.sweep import SweepReport
+from retention.sweep import SweepReport, is_ours
 from storage.catalog import EraseState, PreparedKey, SegmentCommit, Verdict
 from storage.days import day_of_ms, ms_of_day
 from storage.faults import Fault, FaultKind, no_faults
@@ -31,11 +31,14 @@ from tests.retention.world import (
     fast_folder,
     monthly,
 )
+from tests.sim.ingesting import uploaded
 
 DEVICES = 3
 CLASSES = (2, 60)
 """Storage days: one that ends within a story, one that a rewrite is worth."""
 HOUR_MS = 3_600_000
+REFUSED = {"plan_lapsed", "not_entitled_at_capture", "expired", "deleted", "terminated"}
+"""Why a chunk may not be stored here; `terminated` is also said of one whose device was erased meanwhile."""
 
 
 Upload = tuple[SegmentCommit, PreparedKey]
@@ -94,8 +97,8 @@ class Retention(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "stack"):
-            self.quiet()
-            self.stack.close()
+            with self.stack:
+                self.quiet()
 
     # --- what devices and owners do -----------------------------------------------------------------------------
 
@@ -157,6 +160,59 @@ class Retention(RuleBasedStateMachine):
         if upload is not None:
             self.take(upload)
 
+    @rule(
+        chunks=st.lists(st.tuples(st.integers(1, DEVICES), st.integers(1, 3)), min_size=1, max_size=4),
+        again=st.integers(0, 3),
+        fault=st.sampled_from([None, None, None, FaultKind.BEFORE, FaultKind.AFTER, FaultKind.FULL]),
+        meanwhile=st.sampled_from(["", "", "sweep", "midnight", "erase", "cancel", "delete"]),
+    )
+    def ingest(
+        self, chunks: list[tuple[int, int]], again: int, fault: FaultKind | None, meanwhile: str
+    ) -> None:
+        """Through the door: requests to a server, which admits, packs, stores, commits and answers. Something may
+        happen while the object is on its way."""
+        sent = [(device, self.capture()) for device, count in chunks for _ in range(count)]
+        sent += sorted(self.kept)[:again] + [(device, first) for device, first, _ in self.deleted[:again]]
+        days = {device: self.days_of(device) for device, _ in sent}
+        stored, entitled = set(self.kept), {device for device, _ in sent if self.entitled(device)}
+        world, known = self.world, self.world.objects()
+        answers = uploaded(world, sent, fault, lambda: self.happens(meanwhile, sent))
+        world.copy_objects(known)
+        for key, (status, code) in zip(sent, answers, strict=True):
+            assert status in (200, 201, 403, 410, 503), (key, status, code)
+            lost = fault or meanwhile == "midnight"  # by then its prepared key was reclaimed (invariant 5)
+            assert status < 300 or (lost and status == 503) or code in REFUSED, (key, status, code)
+            if status == 201:
+                assert not fault
+                assert key[0] in entitled, (key, "was not entitled")
+                assert key not in stored, (key, "stored twice")
+                assert not self.is_deleted(*key), "a deleted range came back"
+                assert world.catalog.device(key[0]).erase_epoch == self.epochs[key[0]]
+                self.kept[key] = day_of_ms(key[1]) + days[key[0]] + 1
+                stored.add(key)
+            elif status == 200:
+                assert key in stored
+
+    def days_of(self, device: int) -> int:
+        row = self.world.bitmap.read(device)
+        assert row is not None
+        return row.class_days
+
+    def happens(self, what: str, sent: list[tuple[int, int]]) -> None:
+        device, first = sent[0]
+        if what == "sweep":
+            self.swept()
+        elif what == "midnight":
+            self.midnight()
+            self.swept()
+        elif what == "erase":
+            self.erase(device)
+            self.swept()
+        elif what == "cancel":
+            self.cancel(device)
+        elif what == "delete":
+            self.delete(device, first, first + 1)
+
     @rule(upload=consumes(pending))
     def commit(self, upload: Upload) -> None:
         self.take(upload)
@@ -191,16 +247,23 @@ class Retention(RuleBasedStateMachine):
         first, stop = captures[0], captures[-1] + 1
         if dying:
             self.world.leave_deletion_unfinished(device, first, stop)
+            self.forget_range(device, first, stop)
         else:
-            self.world.catalog.delete_range(
-                device,
-                first,
-                stop,
-                reason="test",
-                who="test",
-                now_ms=self.world.clock.ms,
-                delete_after_ms=self.world.clock.ms + DELAY_MS,
-            )
+            self.delete(device, first, stop)
+
+    def delete(self, device: int, first: int, stop: int) -> None:
+        self.world.catalog.delete_range(
+            device,
+            first,
+            stop,
+            reason="test",
+            who="test",
+            now_ms=self.world.clock.ms,
+            delete_after_ms=self.world.clock.ms + DELAY_MS,
+        )
+        self.forget_range(device, first, stop)
+
+    def forget_range(self, device: int, first: int, stop: int) -> None:
         for ms in [ms for d, ms in self.kept if d == device and first <= ms < stop]:
             del self.kept[device, ms]
         self.deleted.append((device, first, stop))
@@ -261,7 +324,7 @@ class Retention(RuleBasedStateMachine):
         left = list(kinds)
 
         def plan(op: str, key: str, nth: int) -> Fault | None:
-            if op in ("delete_many", "get_range", "put") and left:
+            if left and (op == "delete_many" or (op in ("get_range", "put") and is_ours(key))):
                 return Fault(left.pop())
             return Fault(FaultKind.BEFORE) if op == "delete_key" and key_fails and nth % 3 == 0 else None
 

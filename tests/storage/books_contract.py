@@ -537,6 +537,11 @@ class BooksContract:
                 with pytest.raises(NotFound):
                     call()
 
+    def test_the_device_of_a_plan(self, catalog: Catalog, device: int, plan_id: int) -> None:
+        with catalog.books() as books:
+            assert books.device_of_plan(plan_id) == books.device(device)
+            assert code_of(lambda: books.device_of_plan(plan_id + 1)) == "not_found"
+
     def test_no_more_devices_than_there_is_room_for(self, catalog: Catalog, ann: int) -> None:
         with catalog.books(write=True, now_ms=NOW, max_device=2) as books:
             assert [books.add_device(ann).device for _ in range(2)] == [1, 2]

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from storage._key_files import MASTER_MAGIC, read_key_file
+from storage._key_files import MASTER_MAGIC, read_key_file, replace_key_file
 from storage.errors import CallerError, CorruptError, KeyDestroyed
 from storage.keys import KeyCount, KeyId, KeyStore
 from tests.retention.world import fast_folder
@@ -196,6 +197,24 @@ CODE = (
     "import sys\nfrom pathlib import Path\nimport storage._key_rotation as r\nr.REWRAP_BATCH_ROWS = 7\n"
     "from storage.keys import KeyStore\nKeyStore.open(Path(sys.argv[1])).rotate()\n"
 )
+
+
+def test_a_key_file_that_is_replaced_while_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of the replaced file are overwritten: a reader that has it open must not take zeros for damage."""
+    path = folder / "master.key"
+    opened = Path.open
+    replaced = []
+
+    def open_and_replace(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        file = opened(self, mode, *args, **kwargs)
+        if self == path and mode == "rb" and not replaced:
+            replaced.append(True)
+            replace_key_file(path, MASTER_MAGIC, [(9, bytes(range(32)))])
+        return file
+
+    monkeypatch.setattr(Path, "open", open_and_replace)
+    assert read_key_file(path, MASTER_MAGIC) == [(9, bytes(range(32)))]
+    assert replaced
 
 
 class TestBackup:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from storage.books import AcceptanceRow, AccountRow, Books, NoticeState
+from storage.books import AcceptanceRow, AccountRow, Books, CodeRow, NoticeState, SubscriptionRow
 from storage.catalog import DeviceFacts
 from storage.errors import CatalogCorrupt
 from storage.sqlite import SqliteCatalog
@@ -252,6 +252,44 @@ def test_the_backlog_reads_no_table_from_end_to_end(catalog: SqliteCatalog) -> N
         *indexes,
         "plans_ending",
     }
+
+
+# --- what `clipkeep check` finds ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("damage", "wanted"),
+    [
+        ("DELETE FROM account_keys WHERE account = 2", "account 2: its key is missing"),
+        ("DELETE FROM account_keys WHERE account = 0", "account 0: its key is missing"),
+        (
+            "UPDATE account_keys SET key = zeroblob(32) WHERE account = 2",
+            "was erased, but has 1 rows in codes",
+        ),
+        (
+            "UPDATE subscriptions SET device = 2",
+            "plan 1: its subscription is of device 2, the plan of device 1",
+        ),
+        (
+            "UPDATE subscriptions SET account = 3",
+            "plan 1: its subscription is of account 3, its device of account 2",
+        ),
+    ],
+)
+def test_every_kind_of_broken_row_is_told(
+    catalog: SqliteCatalog, path: Path, damage: str, wanted: str
+) -> None:
+    with writing(catalog) as books:
+        ann, bob = (books.add_account(owner()).account for _ in range(2))
+        device, other = books.add_device(ann).device, books.add_device(bob).device
+        plan_id = books.change_device(device, with_plan(), what="").plans[0].plan_id
+        books.add_subscription(SubscriptionRow(plan_id, ann, device, "USD", 599, 599, True, "card", 1, NOW))
+        books.put_code(CodeRow(ann, "email", "", b"", NOW))
+        books.erase_account(books.add_account(owner()).account, cancelled_on=DAY)
+    assert other == 2
+    assert list(catalog.broken_rows()) == []
+    raw(path, damage)
+    assert any(wanted in sentence for sentence in catalog.broken_rows()), list(catalog.broken_rows())
 
 
 # --- sealed texts -----------------------------------------------------------------------------------------------

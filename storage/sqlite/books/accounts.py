@@ -158,6 +158,12 @@ class Accounts(OnBooks):
     def device(self, device: int) -> DeviceFacts:
         return facts_of(self._reader, device)
 
+    def device_of_plan(self, plan_id: int) -> DeviceFacts:
+        found = self._reader.execute("SELECT device FROM plans WHERE plan_id = ?", (plan_id,)).fetchone()
+        if found is None:
+            raise NotFound("no such plan", subject=f"plan {plan_id}")
+        return self.device(found[0])
+
     def devices_of(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
         where = "account = ? AND device > ? ORDER BY device LIMIT ?"
         return facts_where(self._reader, where, (account, after, limit))

@@ -8,7 +8,7 @@ from storage.errors import CallerError
 from storage.sqlite.books.accounts import ACCOUNTS, Accounts
 from storage.sqlite.sealing import destroy_key, key_of
 
-_OF_ACCOUNT = (
+OF_ACCOUNT = (
     "sessions",
     "codes",
     "payments",
@@ -48,7 +48,7 @@ class Erasing(Accounts):
         connection.execute("PRAGMA secure_delete=ON")  # `Bookkeeping.books` takes it back
         empty = AccountRow(account, row.kind, "", 0, state=AccountState.CANCELLED, cancelled_on=cancelled_on)
         ACCOUNTS.put(connection, empty, **self._buckets(empty))  # first: events go only with a cancelled one
-        for table in _OF_ACCOUNT:
+        for table in OF_ACCOUNT:
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
         devices = "device IN (SELECT device FROM devices WHERE account = ?)"
         connection.execute(f"DELETE FROM plans WHERE {devices}", (account,))

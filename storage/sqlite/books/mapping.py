@@ -46,7 +46,7 @@ class Table(Generic[R]):
         """Rows for which the SQL after WHERE holds; it may go on with ORDER BY and LIMIT."""
         names = [f"{self.name}.{column}" for column in self.columns]
         if self.private:
-            names.append(f"(SELECT key FROM account_keys k WHERE k.account = {self.name}.account)")
+            names.append(f"(SELECT k.key FROM account_keys k WHERE k.account = {self.name}.account)")
         rows = connection.execute(f"SELECT {', '.join(names)} FROM {self.name} WHERE {where}", values)
         return [self._record(row) for row in rows]
 

@@ -21,23 +21,40 @@ _DAY = timedelta(days=1)
 
 def check(world: MoneyWorld) -> None:
     """Assert that nothing is pending and all of it adds up."""
-    with world.desk.reading() as books:
-        accounts = [row for row in books.accounts(limit=1000) if row.kind == "owner"]
-        payments = {row.account: books.payments_of(row.account, limit=10_000) for row in accounts}
-        devices = {row.account: books.devices_of(row.account) for row in accounts}
+    accounts = _owners(world)
+    payments = {account.account: world.payments(account.account) for account in accounts}
     _gateway_did_what_the_books_say(world, [p for rows in payments.values() for p in rows])
     for account in accounts:
-        _nothing_is_kept_without_a_plan(payments[account.account])
-        _history_replays(world, account, [facts.device for facts in devices[account.account]])
+        mine = payments[account.account]
+        _nothing_is_kept_without_a_plan(mine)
+        for facts in _devices(world, account):
+            _plans_are_worth_what_was_paid(facts, world.plans(facts.device), mine)
+    consistent(world)
+
+
+def consistent(world: MoneyWorld) -> None:
+    """Assert what holds at any moment, payments under way or not."""
+    for account in _owners(world):
+        devices = _devices(world, account)
+        _history_replays(world, account, [facts.device for facts in devices])
         trials = 0
-        for facts in devices[account.account]:
+        for facts in devices:
             subscriptions = world.plans(facts.device)
             trials += sum(sub.plan.kind is PlanKind.TRIAL for sub in subscriptions)
-            _plans_are_worth_what_was_paid(facts, subscriptions, payments[account.account])
             _no_day_is_sold_twice(subscriptions)
             _bitmap_is_the_catalog(world, facts)
         assert trials == (account.trial_ms is not None), "one trial per account, ever"
     assert world.bitmap.unfinished == 0
+
+
+def _owners(world: MoneyWorld) -> list[AccountRow]:
+    with world.desk.reading() as books:
+        return [row for row in books.accounts(limit=1000) if row.kind == "owner"]
+
+
+def _devices(world: MoneyWorld, account: AccountRow) -> list[DeviceFacts]:
+    with world.desk.reading() as books:
+        return books.devices_of(account.account)
 
 
 def _history_replays(world: MoneyWorld, account: AccountRow, devices: list[int]) -> None:

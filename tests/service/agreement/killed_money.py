@@ -13,14 +13,17 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from retention.plans import PlanKind
-from service.agreement import cancelling, payments, purchases, renewing
-from service.agreement.desk import Actor, Desk
+from service.agreement import cancelling, payments, purchases
+from service.agreement.desk import Actor
+from service.agreement.errors import Conflict
+from service.agreement.payments import PaymentUnavailable
+from service.agreement.settling import settle_pending
 from tests.retention.killed_sweeps import Counting
 from tests.service.agreement.money_world import METHOD, MoneyWorld, noon_ms
 
@@ -28,7 +31,6 @@ DUE = date(2025, 2, 26)
 """Two days before the first month of a plan that began on the world's first day is over."""
 ADA = Actor("owner", 2)
 DEVICE, TRYING = 1, 2
-PLANS = {"stacked": 3}
 
 
 def prepare(folder: Path) -> None:
@@ -41,53 +43,63 @@ def prepare(folder: Path) -> None:
         purchases.start_trial(world.desk, ADA, TRYING)
 
 
-def buy(desk: Desk) -> None:
+def buy(world: MoneyWorld) -> None:
     """During a trial, which is cut."""
-    purchases.buy(desk, ADA, TRYING, PlanKind.ANNUAL, method=METHOD, reference="killed")
+    purchases.buy(world.desk, ADA, TRYING, PlanKind.ANNUAL, method=METHOD, reference="killed")
 
 
-def buy_behind(desk: Desk) -> None:
+def buy_behind(world: MoneyWorld) -> None:
     """Behind a monthly plan, whose renewal stops."""
-    purchases.buy(desk, ADA, DEVICE, PlanKind.ANNUAL, method=METHOD, reference="killed")
+    purchases.buy(world.desk, ADA, DEVICE, PlanKind.ANNUAL, method=METHOD, reference="killed")
 
 
-def buy_declined(desk: Desk) -> None:
-    purchases.buy(desk, ADA, TRYING, PlanKind.ANNUAL, method="declined-1", reference="killed")
+def buy_declined(world: MoneyWorld) -> None:
+    purchases.buy(world.desk, ADA, TRYING, PlanKind.ANNUAL, method="declined-1", reference="killed")
 
 
-def buy_and_terminate(desk: Desk) -> None:
+def buy_and_terminate(world: MoneyWorld) -> None:
     """The device is terminated while the gateway works: the charge is given back."""
-    desk.gateway.after = lambda: world_of(desk).terminate(TRYING)  # type: ignore[attr-defined]
-    buy(desk)
+    world.gateway.after = lambda: world.terminate(TRYING)
+    buy(world)
 
 
-def renew(desk: Desk) -> None:
-    renewing.renew(desk)
+def renew(world: MoneyWorld) -> None:
+    world.renew()
 
 
-def renew_and_cancel(desk: Desk) -> None:
+def renew_and_cancel(world: MoneyWorld) -> None:
     """The plan is cancelled while the gateway works: the charge is given back."""
-    desk.gateway.after = lambda: cancelling.cancel(desk, ADA, 1)  # type: ignore[attr-defined]
-    renewing.renew(desk)
+    world.gateway.after = lambda: world.cancel(ADA, 1)
+    world.renew()
 
 
-def cancel(desk: Desk) -> None:
+def cancel(world: MoneyWorld) -> None:
     """The monthly plan, paid ahead: the month that has not begun is refunded."""
-    renewing.renew(desk)
-    cancelling.cancel(desk, ADA, 1)
+    world.renew()
+    world.cancel(ADA, 1)
 
 
-def cancel_annual(desk: Desk) -> None:
-    buy(desk)
-    cancelling.cancel_of_device(desk, ADA, TRYING)
+def finish_later(world: MoneyWorld) -> None:
+    """The gateway's answer is lost, and the next run finishes the purchase."""
+    world.gateway.away = "after"
+    with suppress(PaymentUnavailable):
+        buy(world)
+    world.gateway.away = ""
+    settle_pending(world.desk, older_than_ms=0)
 
 
-CASES: dict[str, Callable[[Desk], None]] = {
+def cancel_annual(world: MoneyWorld) -> None:
+    buy(world)
+    cancelling.cancel_of_device(world.desk, ADA, TRYING)
+
+
+CASES: dict[str, Callable[[MoneyWorld], None]] = {
     case.__name__: case
     for case in (
         buy,
         buy_behind,
         buy_declined,
+        finish_later,
         buy_and_terminate,
         renew,
         renew_and_cancel,
@@ -134,22 +146,13 @@ def run_and_die(folder: Path, case: str, last: int, told: int) -> None:
     step = Steps(last, told)
     with MoneyWorld(folder, clock_ms=noon_ms(DUE)) as world:
         payments.os = Counting(os, step)  # type: ignore[attr-defined, assignment]
-        desk = world.desk_of(SteppingCatalog(world.catalog, step), Counting(world.bitmap, step))
-        world.desk = desk
-        _WORLDS[id(desk.gateway)] = world
+        world.desk = world.desk_of(SteppingCatalog(world.catalog, step), Counting(world.bitmap, step))
         try:
-            CASES[case](desk)
+            CASES[case](world)
         except payments.PaymentRefused:
             assert case == "buy_declined"
-        except purchases.Conflict:
+        except Conflict:
             assert case == "buy_and_terminate"
-
-
-_WORLDS: dict[int, MoneyWorld] = {}
-
-
-def world_of(desk: Desk) -> MoneyWorld:
-    return _WORLDS[id(desk.gateway)]
 
 
 def main(work: Path, case: str) -> None:

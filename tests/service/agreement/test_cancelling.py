@@ -135,6 +135,19 @@ def test_credits_and_earlier_refunds_lower_the_refund(money: MoneyWorld, ada: Ac
     balance.check(money)
 
 
+def test_a_credit_comes_before_the_refund_or_not_at_all(money: MoneyWorld, ada: Actor, device: int) -> None:
+    money.buy(ada, device, "annual", "r1")
+    money.buy(ada, device, "annual", "r2")
+    money.cancel(ada, 1)
+    credit = Money(1, "USD")
+    with refused(409, "plan_already_cancelled"):
+        cancelling.credit(money.desk, OPERATOR, 1, credit, why="late", reference="c1")
+    money.go(date(2026, 3, 1))
+    with refused(422, "plan_ended"):
+        cancelling.credit(money.desk, OPERATOR, 2, credit, why="late", reference="c2")
+    balance.check(money)
+
+
 @pytest.mark.parametrize(
     ("minor", "currency", "status", "code"),
     [

@@ -58,14 +58,14 @@ def asked_again(world: MoneyWorld, case: str) -> None:
     """The client, who got no answer, sends the same request once more."""
     try:
         if case in ("buy_and_terminate", "buy_declined"):
-            CASES[case.removesuffix("_and_terminate")](world.desk)
+            CASES[case.removesuffix("_and_terminate")](world)
         elif case.startswith("cancel") or case == "renew_and_cancel":
             if case == "cancel_annual" and not any(sub.terms for sub in world.plans(TRYING)):
-                CASES["buy"](world.desk)
+                CASES["buy"](world)
             device = TRYING if case == "cancel_annual" else DEVICE
             cancelling.cancel_of_device(world.desk, ADA, device)
         else:
-            CASES[case](world.desk)
+            CASES[case](world)
     except (Conflict, PaymentRefused):
         pass  # as the one that died would have been told
     except Unprocessable as error:

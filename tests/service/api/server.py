@@ -15,6 +15,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 
 from service.api import ApiServices, create_app
+from service.playback.used import UsedDevices
 from tests.service.world import NOON_MS, World, clips
 
 
@@ -28,16 +29,27 @@ class Reply:
     def error(self) -> str:
         return str(json.loads(self.body)["error"])
 
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
 
 class Server:
     """Hypercorn serving the API in a thread of this process."""
 
-    def __init__(self, world: World, **fields: Any) -> None:
+    def __init__(self, world: World, *, settings: dict[str, Any] | None = None, **fields: Any) -> None:
         self.world = world
+        self.desk = world.desk(**settings or {})
+        self.used = UsedDevices()
         self.problems: dict[str, str] = {}
         self.bugs: list[str] = []
         self._services = ApiServices(
-            **world.parts(), ready=self._ready, metrics=lambda: b"clipkeep_up 1\n", **fields
+            **world.parts(),
+            desk=self.desk,
+            used=self.used,
+            ready=self._ready,
+            metrics=lambda: b"clipkeep_up 1\n",
+            **fields,
         )
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -80,12 +92,27 @@ class Server:
 
     def get(self, path: str, *, token: str | None = "", method: str = "GET", **headers: str) -> Reply:
         """One request on a connection of its own. `token` "" is the device's own, None is none."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         if token is not None:
             headers["Authorization"] = f"Bearer {token or self.world.token()}"
+        return self.send(method, path, None, headers)
+
+    def ask(
+        self, method: str, path: str, body: object = None, *, token: str | None = None, **headers: str
+    ) -> Reply:
+        """As `get`, with a body: an object is sent as JSON, bytes as they are."""
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        if body is not None:
+            headers.setdefault("Content_Type", "application/json")
+        return self.send(method, path, body, headers)
+
+    def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            connection.request(method, path, headers=names)
+            connection.request(method, path, body, headers=names)
             response = connection.getresponse()
             return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
@@ -121,8 +148,11 @@ PATHS = [
 def refused(reply: Reply, status: int, code: str) -> None:
     """The shape that every refusal has."""
     assert (reply.status, reply.error) == (status, code), reply
-    assert json.loads(reply.body)["detail"]
-    assert reply.headers["content-type"] == "application/json"
+    document = json.loads(reply.body)
+    assert document["detail"]
+    assert document["title"]
+    assert (document["status"], document["type"]) == (status, f"urn:clipkeep:problem:{code}")
+    assert reply.headers["content-type"] == "application/problem+json"
     assert reply.headers["cache-control"] == "no-store"
-    assert ("retry-after" in reply.headers) is (status == 503)
+    assert ("retry-after" in reply.headers) is (status in (429, 503))
     assert reply.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)

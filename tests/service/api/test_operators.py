@@ -8,6 +8,23 @@ from openapi_spec_validator import validate
 
 from tests.service.api.server import Server, refused
 
+PROBLEMS = {"Problem", "Blocked", "NotReady"}
+LOGS_IN = ("/v1/sessions",)
+OPEN_TO_ALL = {
+    ("get", "/healthz"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+    ("get", "/v1/agreement"),
+    ("get", "/v1/agreement/{version}"),
+    ("get", "/v1/prices"),
+    ("post", "/v1/accounts"),
+    ("post", "/v1/accounts/{account}/activation"),
+    ("post", "/v1/accounts/{account}/activation-code"),
+    ("post", "/v1/password-resets"),
+    ("put", "/v1/password-resets"),
+    ("post", "/v1/sessions"),
+}
+
 
 def test_health_readiness_and_metrics_need_no_token(server: Server) -> None:
     assert json.loads(server.get("/healthz", token=None).body) == {"status": "ok"}
@@ -26,27 +43,27 @@ def test_the_openapi_document_is_valid_and_lists_every_page(server: Server) -> N
     document = json.loads(server.get("/openapi.json", token=None).body)
     validate(document)
     device = "/v1/devices/{n}"
-    assert set(document["paths"]) == {
-        f"{device}/recordings",
-        f"{device}/playlist.m3u8",
-        f"{device}/chunks/{{capture_ms}}",
-        f"{device}/chunks/{{capture_ms}}.ts",
-        f"{device}/clip.ts",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-    }
+    watched = {"recordings", "playlist.m3u8", "chunks/{capture_ms}", "chunks/{capture_ms}.ts", "clip.ts"}
+    assert len(document["paths"]) == 43
+    open_to_all = set()
     for path, operations in document["paths"].items():
-        assert set(operations) == {"get"}
-        operation = operations["get"]
-        assert "422" not in operation["responses"], "it is never answered"
-        assert operation["responses"]["default"]["content"]["application/json"]
-        if path.startswith("/v1"):
-            assert {name for scheme in operation["security"] for name in scheme} == {
-                "HTTPBearer",
-                "APIKeyQuery",
-            }
+        for method, operation in operations.items():
+            for status, answer in operation["responses"].items():
+                if status >= "300":
+                    [(kind, form)] = answer["content"].items()
+                    assert kind == "application/problem+json"
+                    assert form["schema"]["$ref"].removeprefix("#/components/schemas/") in PROBLEMS
             assert operation["description"]
+            schemes = {name for scheme in operation.get("security", ()) for name in scheme}
+            if not schemes:
+                open_to_all.add((method, path))
+                assert not {"401"} & set(operation["responses"]) or path in LOGS_IN
+            elif path.removeprefix(f"{device}/") in watched and method == "get":
+                assert schemes == {"HTTPBearer", "APIKeyQuery"}
+            else:
+                assert schemes == {"Account"}
+                assert {"401", "403"} <= set(operation["responses"])
+    assert open_to_all == OPEN_TO_ALL
     names = {p["name"] for p in document["paths"][f"{device}/recordings"]["get"]["parameters"]}
     assert names == {"n", "from", "to", "limit"}
     assert server.get("/docs", token=None).status == 200

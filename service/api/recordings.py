@@ -1,15 +1,16 @@
-"""The pages: one handler each, which asks playback and words its answer. `app` says where they are."""
+"""Recordings: listed, played, fetched, exported. Each handler asks playback and words its answer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-import trio
-from fastapi import Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
+from service.agreement import recordings
+from service.agreement.texts import MAX_REASON_CHARS
 from service.api.asking import (
-    Asks,
     CaptureMs,
     Encodings,
     FromMs,
@@ -21,28 +22,52 @@ from service.api.asking import (
     part_of,
     takes_gzip,
 )
+from service.api.door import Asks, Caller, Device
+from service.api.models.recordings import DeletedRange
+from service.api.models.recordings import Recordings as Listing
+from service.api.problems import PrivateJSON, problem
 from service.api.responses import (
     PLAYLIST_TYPE,
-    RETRY,
     ChunkResponse,
     ExportResponse,
-    as_json,
     as_text,
     etag,
     listing,
-    problem,
 )
-from service.api.services import ApiServices
-from service.playback import MAX_TIME_MS, Playback
+from service.api.routing import Answers, add, content
+from service.api.services import Api
+from service.playback import MAX_TIME_MS
+
+Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
 
 
-class Pages:
+class Recordings:
     """The handlers. Each docstring is a description in the OpenAPI document."""
 
-    def __init__(self, services: ApiServices, playback: Playback) -> None:
-        self._services = services
-        self._playback = playback
-        self._metrics_thread = trio.CapacityLimiter(1)
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._services = api.services
+        self._playback = api.playback
+
+    def routes(self) -> APIRouter:
+        router = APIRouter(tags=["recordings"])
+        device = "/v1/devices/{n}"
+
+        def get(path: str, handler: Callable[..., Any], types: Answers, *refuses: int, **more: Any) -> None:
+            refused = (401, 403, 404, *refuses)
+            add(router, "GET", path, handler, refuses=refused, types=types, response_class=Response, **more)
+
+        video: Answers = {status: content("video/mp2t", "video/mp4") for status in (200, 206)}
+        get(f"{device}/recordings", self.recordings, {200: {"model": Listing}})
+        refused = (401, 403, 404, 422)
+        add(
+            router, "DELETE", f"{device}/recordings", self.delete, refuses=refused, response_class=PrivateJSON
+        )
+        get(f"{device}/playlist.m3u8", self.playlist, {200: content(PLAYLIST_TYPE)})
+        get(f"{device}/chunks/{{capture_ms}}.ts", self.chunk, video, 410, 416, name="chunk_ts")
+        get(f"{device}/chunks/{{capture_ms}}", self.chunk, video, 410, 416)
+        get(f"{device}/clip.ts", self.clip, {200: content("video/mp2t")}, 410)
+        return router
 
     async def recordings(
         self,
@@ -58,6 +83,24 @@ class Pages:
         finish = partial(listing, viewer.device, takes_gzip(accept_encoding))
         limit = limit or self._services.page_chunks
         return await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
+
+    async def delete(
+        self, n: Device, actor: Caller, from_ms: FromMs, to_ms: ToMs, reason: Reason = ""
+    ) -> DeletedRange:
+        """Delete the recordings of a range, for ever: they are served no more from now on, and refused when they are
+        uploaded again. For the owner of the device, and for operators; a viewer token does not do."""
+        check_order(from_ms, to_ms)
+        gone = await self._api.calls.run(
+            recordings.delete,
+            self._api.desk,
+            actor,
+            n,
+            from_ms,
+            to_ms,
+            why=reason,
+            delete_delay_ms=self._services.delete_delay_ms,
+        )
+        return DeletedRange(device=n, deleted_chunks=gone.chunks, bytes=gone.size_bytes)
 
     async def playlist(
         self,
@@ -109,22 +152,3 @@ class Pages:
             export.close()
             raise
         return ExportResponse(export, viewer.device)
-
-    async def healthz(self) -> dict[str, str]:
-        """The process is alive."""
-        return {"status": "ok"}
-
-    async def readyz(self) -> Response:
-        """Whether the service can do its work; else what is wrong."""
-        problems = await self._services.ready()
-        if not self._playback.running:
-            problems = problems | {"keyring": "data keys are not being read"}
-        if not problems:
-            return as_json(200, {"status": "ready"})
-        detail = "; ".join(f"{component}: {what}" for component, what in problems.items())
-        return as_json(503, {"error": "not_ready", "detail": detail, "problems": problems}, RETRY)
-
-    async def metrics(self) -> Response:
-        """Figures for Prometheus."""
-        text = await trio.to_thread.run_sync(self._services.metrics, limiter=self._metrics_thread)
-        return Response(text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -1,21 +1,10 @@
-"""What is answered in JSON, as the OpenAPI document shows it. Listings are written without going through these."""
+"""Listings of recordings. They are written without going through these models."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from pydantic import BaseModel, Field
-
-
-class Problem(BaseModel):
-    """Every refusal and every failure."""
-
-    error: Annotated[str, Field(description="stable code, for programs", examples=["plan_lapsed"])]
-    detail: Annotated[str, Field(description="what happened and what to do, for people")]
-
-
-class NotReady(Problem):
-    problems: Annotated[dict[str, str], Field(description="by component")]
 
 
 class RecordedChunk(BaseModel):
@@ -43,3 +32,11 @@ class Recordings(BaseModel):
         int | None,
         Field(description="`from` of the next page, null after the last"),
     ]
+
+
+class DeletedRange(BaseModel):
+    """What a deletion has taken from the listings. What is uploaded into the range later is refused."""
+
+    device: int
+    deleted_chunks: int
+    bytes: int

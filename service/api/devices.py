@@ -1,0 +1,92 @@
+"""Devices of an account, and their tokens."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from service.agreement import devices
+from service.api.door import Account, Caller, Device
+from service.api.models.accounts import WithReason
+from service.api.models.base import Page
+from service.api.models.devices import (
+    DeviceToken,
+    DeviceView,
+    NewDevice,
+    Termination,
+    ViewerToken,
+    ViewerTokenAsked,
+)
+from service.api.paging import DEFAULT_PAGE_ROWS, After, Rows, page_of
+from service.api.problems import PrivateJSON
+from service.api.routing import add
+from service.api.services import Api
+
+
+class Devices:
+    """The handlers. Each docstring is a description in the OpenAPI document."""
+
+    def __init__(self, api: Api) -> None:
+        self._desk = api.desk
+        self._run = api.calls.run
+
+    def routes(self) -> APIRouter:
+        router = APIRouter(tags=["devices"], default_response_class=PrivateJSON)
+        of_account, device = "/v1/accounts/{account}/devices", "/v1/devices/{n}"
+        add(router, "GET", of_account, self.listed, refuses=(401, 403, 404))
+        add(router, "POST", of_account, self.add, refuses=(401, 403, 404, 409), status=201)
+        add(router, "GET", device, self.show, refuses=(401, 403, 404))
+        add(router, "GET", f"{device}/token", self.token, refuses=(401, 403, 404))
+        add(router, "POST", f"{device}/token", self.new_token, refuses=(401, 403, 404, 422))
+        add(
+            router,
+            "POST",
+            f"{device}/viewer-tokens",
+            self.viewer_token,
+            refuses=(401, 403, 404, 422),
+            status=201,
+        )
+        add(router, "POST", f"{device}/termination", self.terminate, refuses=(401, 403, 404, 409, 422))
+        return router
+
+    async def listed(
+        self, account: Account, actor: Caller, after: After = 0, limit: Rows = DEFAULT_PAGE_ROWS
+    ) -> Page[DeviceView]:
+        """The devices of an account, in order of number."""
+        found = await self._run(devices.devices_of, self._desk, actor, account, after=after, limit=limit + 1)
+        return page_of(found, limit, lambda standing: standing.facts.device, DeviceView.of)
+
+    async def add(self, account: Account, actor: Caller, response: Response) -> NewDevice:
+        """A new device, without a plan. It keeps its number and stays with its account: devices and plans can't be
+        transferred (2.2, 7.2)."""
+        facts = await self._run(devices.add_device, self._desk, actor, account)
+        token = await self._run(devices.token, self._desk, actor, facts.device)
+        response.headers["Location"] = f"/v1/devices/{facts.device}"
+        return NewDevice(device=facts.device, token=token)
+
+    async def show(self, n: Device, actor: Caller) -> DeviceView:
+        """A device: what it may do now, and its plans."""
+        return DeviceView.of(await self._run(devices.show, self._desk, actor, n))
+
+    async def token(self, n: Device, actor: Caller) -> DeviceToken:
+        """The device's token: what the camera sends when it uploads."""
+        return DeviceToken(device=n, token=await self._run(devices.token, self._desk, actor, n))
+
+    async def new_token(self, n: Device, actor: Caller, asked: WithReason) -> DeviceToken:
+        """A new token for the camera. All tokens of the device from before, viewers' too, are void at once."""
+        token = await self._run(devices.new_token, self._desk, actor, n, why=asked.reason)
+        return DeviceToken(device=n, token=token)
+
+    async def viewer_token(self, n: Device, actor: Caller, asked: ViewerTokenAsked) -> ViewerToken:
+        """A token with which a person or a player may watch this device's recordings."""
+        token, expires_s = await self._run(
+            devices.viewer_token, self._desk, actor, n, hours=float(asked.hours)
+        )
+        return ViewerToken(device=n, token=token, expires_s=expires_s)
+
+    async def terminate(self, n: Device, actor: Caller, asked: Termination) -> DeviceView:
+        """Deny a device for good, at once. With `erase` its recordings can't be read by anyone from now on; without,
+        that happens after the grace of a lapse. Nothing is refunded: an owner cancels a paid plan first."""
+        standing, _ = await self._run(
+            devices.terminate, self._desk, actor, n, why=asked.reason, erase=asked.erase
+        )
+        return DeviceView.of(standing)

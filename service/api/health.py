@@ -1,0 +1,61 @@
+"""What those who run the service ask: is it alive, can it work, its figures. Without a token."""
+
+from __future__ import annotations
+
+import trio
+from fastapi import APIRouter, Response
+
+from service.api.models.problems import NotReady, Status
+from service.api.problems import PrivateJSON, problem
+from service.api.routing import add, content, refusals
+from service.api.services import Api
+
+
+class Health:
+    """The handlers. Each docstring is a description in the OpenAPI document."""
+
+    def __init__(self, api: Api) -> None:
+        self._services = api.services
+        self._playback = api.playback
+        self._metrics_thread = trio.CapacityLimiter(1)
+
+    def routes(self) -> APIRouter:
+        router = APIRouter(tags=["service"])
+        not_ready = refusals(503, model=NotReady.__name__)
+        add(router, "GET", "/healthz", self.healthz)
+        add(
+            router,
+            "GET",
+            "/readyz",
+            self.readyz,
+            types=not_ready | {200: {"model": Status}},
+            response_class=Response,
+        )
+        add(
+            router,
+            "GET",
+            "/metrics",
+            self.metrics,
+            types={200: content("text/plain")},
+            response_class=Response,
+        )
+        return router
+
+    async def healthz(self) -> Status:
+        """The process is alive."""
+        return Status(status="ok")
+
+    async def readyz(self) -> Response:
+        """Whether the service can do its work; else what is wrong."""
+        problems = await self._services.ready()
+        if not self._playback.running:
+            problems = problems | {"keyring": "data keys are not being read"}
+        if not problems:
+            return PrivateJSON({"status": "ready"})
+        detail = "; ".join(f"{component}: {what}" for component, what in problems.items())
+        return problem(503, "not_ready", detail, problems=problems)
+
+    async def metrics(self) -> Response:
+        """Figures for Prometheus."""
+        text = await trio.to_thread.run_sync(self._services.metrics, limiter=self._metrics_thread)
+        return Response(text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

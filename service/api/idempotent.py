@@ -1,0 +1,77 @@
+"""Requests that move money or start a plan: done once for each `Idempotency-Key`, however often they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+
+from service.agreement.desk import Actor
+from service.agreement.idempotency import MAX_KEY_CHARS, Answer, once, reference_for
+from service.api.problems import NO_STORE
+from service.api.services import Api, api_of
+
+REPLAYED = {"Idempotency-Replayed": "true"}
+
+Key = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=MAX_KEY_CHARS,
+        pattern=r"^[\x21-\x7e]+$",
+        description="new for each request that is not a repetition, e.g. a random UUID; a repetition gets the"
+        " answer of the first",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request that is done once."""
+
+    api: Api
+    key: str
+    request_sha256: bytes
+
+    def reference(self, actor: Actor, what: str) -> str:
+        """The payment reference of what it asks: the same when it is sent again."""
+        return reference_for(actor.account, self.key, what)
+
+    async def answer(self, actor: Actor, work: Callable[[], BaseModel], status: int = 201) -> Response:
+        """Do `work` in a thread unless it was done, and answer with its model.
+
+        A refusal is not kept: what stood in the way may be gone, and what money did is kept by its reference.
+
+        Raises:
+            Conflict: `reused_key`, `in_progress`; and what `work` raises.
+        """
+
+        def do() -> tuple[int, str]:
+            return status, work().model_dump_json()
+
+        answer: Answer = await self.api.calls.run(
+            once, self.api.desk, actor.account, self.key, self.request_sha256, do
+        )
+        headers = NO_STORE | (REPLAYED if answer.replayed else {})
+        return Response(answer.body, answer.status, headers, "application/json")
+
+
+async def idempotent(request: Request, key: Key) -> Once:
+    """All that makes a request what it is: method, address, body."""
+    digest = sha256()
+    for part in (
+        request.method.encode(),
+        request.url.path.encode(),
+        request.url.query.encode(),
+        await request.body(),
+    ):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return Once(api_of(request), key, digest.digest())
+
+
+OnceOnly = Annotated[Once, Depends(idempotent)]

@@ -1,0 +1,58 @@
+"""Devices and their tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from service.agreement.devices import MAX_VIEWER_HOURS, Standing
+from service.api.models.accounts import WithReason
+from service.api.models.base import Asked, Ms, fields_of
+from service.api.models.subscriptions import SubscriptionView, iso
+
+
+class ViewerTokenAsked(Asked):
+    hours: Annotated[int, Field(ge=1, le=MAX_VIEWER_HOURS, description="how long it may be used")] = 24
+
+
+class Termination(WithReason):
+    erase: Annotated[bool, Field(description="destroy its keys at once")] = False
+
+
+class DeviceView(BaseModel):
+    device: int
+    account: int
+    state: Literal["terminated", "suspended", "recording", "not started", "lapsed", "no plan"]
+    entitled_through: Annotated[
+        str | None, Field(description="UTC date, the last day on which it may record as things stand")
+    ]
+    retention_days: Annotated[int | None, Field(description="for which what it records today is kept")]
+    terminated_ms: Ms | None
+    subscriptions: list[SubscriptionView]
+
+    @classmethod
+    def of(cls, standing: Standing) -> Self:
+        facts = standing.facts
+        return cls(
+            **fields_of(facts, "device", "account", "terminated_ms"),
+            **fields_of(standing, "state", "retention_days"),
+            entitled_through=iso(standing.entitled_through),
+            subscriptions=[SubscriptionView.of(facts.device, sub) for sub in standing.subscriptions],
+        )
+
+
+class NewDevice(BaseModel):
+    device: int
+    token: Annotated[str, Field(description="what the camera sends when it uploads")]
+
+
+class DeviceToken(BaseModel):
+    device: int
+    token: str
+
+
+class ViewerToken(BaseModel):
+    device: int
+    token: str
+    expires_s: Annotated[int, Field(description="Unix seconds")]

@@ -1,0 +1,248 @@
+"""Plans, what they cost, and what cancelling them gives back."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from retention.cancelling import CancelKind, Outcome, Outcomes
+from retention.money import Money as Amount
+from retention.plans import denied_from_ms
+from retention.subscriptions import Note, Subscription
+from service.agreement.cancelling import Cancelled
+from service.agreement.purchases import Quote
+from service.agreement.texts import MAX_REASON_CHARS
+from service.api.models.accounts import Why
+from service.api.models.base import Asked, AskedMoney, Day, Money, Ms, fields_of
+from storage.books import PaymentRow
+
+Kind = Literal["trial", "monthly", "annual"]
+PaidKind = Literal["monthly", "annual"]
+RetentionDays = Annotated[int, Field(ge=1, le=255, description="days for which recordings are kept")]
+Method = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="the payment gateway's name for what is charged; no card number",
+    ),
+]
+DeniedFrom = Annotated[
+    int | None, Field(description="Unix ms, 00:00 UTC after the last day: access ends then")
+]
+
+
+class Purchase(Asked):
+    """A plan to be paid for."""
+
+    plan: PaidKind
+    method: Method
+    retention_days: RetentionDays | None = None
+    amount: Annotated[AskedMoney | None, Field(description="refused unless it is the price")] = None
+
+
+class Grant(Asked):
+    """A plan without a fee. A past date imports one that runs already."""
+
+    plan: Kind
+    retention_days: RetentionDays | None = None
+    starts_on: Annotated[
+        str | None, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="UTC date; default today")
+    ] = None
+
+
+class CancellationAsked(Asked):
+    reason: Annotated[str, Field(max_length=MAX_REASON_CHARS, description="kept in the history")] = ""
+
+
+class Credit(Asked):
+    """What an operator gives for a subscription. It lowers a later refund (8.2.1)."""
+
+    amount: AskedMoney
+    reason: Why
+
+
+class Remark(BaseModel):
+    """Something the owner should be told."""
+
+    code: Annotated[str, Field(examples=["trial_cut", "follows"])]
+    text: str
+
+    @classmethod
+    def of(cls, note: Note) -> Self:
+        return cls(code=note.code, text=note.text)
+
+
+class Prices(BaseModel):
+    """Of plans bought now. What was bought keeps its fees."""
+
+    monthly: Money
+    annual: Money
+
+
+class SubscriptionView(BaseModel):
+    """A plan of a device. `fee` is null for one that an operator granted."""
+
+    subscription: int
+    device: int
+    plan: Kind
+    starts_on: Day
+    last_day: Annotated[str | None, Field(description="UTC date, null while it goes on without an end")]
+    denied_from_ms: DeniedFrom
+    renews: bool
+    cancelled_on: Annotated[str | None, Field(description="UTC date")]
+    retention_days: int
+    fee: Money | None
+    monthly_fee: Annotated[Money | None, Field(description="with which an annual refund is counted")]
+
+    @classmethod
+    def of(cls, device: int, sub: Subscription) -> Self:
+        plan, terms = sub.plan, sub.terms
+        return cls(
+            subscription=sub.plan_id,
+            device=device,
+            plan=plan.kind.value,
+            starts_on=plan.starts_on.isoformat(),
+            last_day=iso(plan.ends_on),
+            denied_from_ms=None if plan.ends_on is None else denied_from_ms(plan.ends_on),
+            renews=sub.renews,
+            cancelled_on=iso(plan.cancelled_on),
+            retention_days=plan.retention_days,
+            fee=None if terms is None else money(terms.fee),
+            monthly_fee=None if terms is None else money(terms.monthly_fee),
+        )
+
+
+class Started(BaseModel):
+    """A plan that was started."""
+
+    subscription: SubscriptionView
+    charged: Annotated[Money | None, Field(description="null when nothing was")]
+    notes: list[Remark]
+
+
+class PurchaseQuote(BaseModel):
+    """What a purchase now would come to."""
+
+    device: int
+    plan: Kind
+    fee: Money
+    starts_on: Day
+    last_day: Annotated[str, Field(description="UTC date, the last that the fee pays for")]
+    denied_from_ms: Annotated[
+        int, Field(description="Unix ms, 00:00 UTC after it: access ends then unless it renews")
+    ]
+    renews: bool
+    retention_days: int
+    notes: list[Remark]
+    agreement_version: Annotated[int, Field(description="that the purchase accepts")]
+
+    @classmethod
+    def of(cls, quote: Quote) -> Self:
+        return cls(
+            plan=quote.plan.value,
+            fee=money(quote.fee),
+            starts_on=quote.starts_on.isoformat(),
+            last_day=quote.ends_on.isoformat(),
+            notes=[Remark.of(note) for note in quote.notes],
+            **fields_of(quote, "device", "denied_from_ms", "renews", "retention_days", "agreement_version"),
+        )
+
+
+class OutcomeView(BaseModel):
+    """How a subscription goes on."""
+
+    last_day: Annotated[str | None, Field(description="UTC date; null: it gets no day, or has no end")]
+    denied_from_ms: Annotated[
+        int | None, Field(description="Unix ms; null where another plan follows at once")
+    ]
+    renews: bool
+    refund: Money
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Self:
+        return cls(
+            last_day=iso(outcome.last_day),
+            refund=money(outcome.refund),
+            **fields_of(outcome, "denied_from_ms", "renews"),
+        )
+
+
+class CancellationQuote(BaseModel):
+    """Both ways, to choose from before confirming (8.1 against 8.2)."""
+
+    subscription: int
+    device: int
+    kind: CancelKind
+    keep: OutcomeView
+    cancel: OutcomeView
+    notes: list[Remark]
+
+    @classmethod
+    def of(cls, subscription: int, device: int, found: Outcomes) -> Self:
+        return cls(
+            subscription=subscription,
+            device=device,
+            kind=found.cancellation.kind,
+            keep=OutcomeView.of(found.keep),
+            cancel=OutcomeView.of(found.cancel),
+            notes=[Remark.of(note) for note in found.cancellation.change.notes],
+        )
+
+
+class Payment(BaseModel):
+    payment: int
+    reference: str
+    kind: Literal["charge", "refund", "credit"]
+    amount: Money
+    state: Literal["pending", "done", "failed"]
+    why: str
+    device: int
+    subscription: Annotated[int | None, Field(description="null while what is paid for is not there yet")]
+    at_ms: Ms
+    settled_ms: Ms | None
+
+    @classmethod
+    def of(cls, row: PaymentRow) -> Self:
+        return cls(
+            payment=row.payment_id,
+            subscription=row.plan_id,
+            amount=Money(minor=row.minor, currency=row.currency),
+            **fields_of(row, "reference", "kind", "state", "why", "device", "at_ms", "settled_ms"),
+        )
+
+
+def money(amount: Amount) -> Money:
+    return Money(minor=amount.minor, currency=amount.currency)
+
+
+def iso(day: date | None) -> str | None:
+    return None if day is None else day.isoformat()
+
+
+class CancelledView(BaseModel):
+    """A subscription that was cancelled, and what is given back."""
+
+    subscription: SubscriptionView
+    kind: CancelKind
+    last_day: Annotated[str | None, Field(description="UTC date; null: it gets no day")]
+    denied_from_ms: Annotated[
+        int | None, Field(description="Unix ms; null where another plan follows at once")
+    ]
+    refund: Money
+    refunds: Annotated[list[Payment], Field(description="the payments that give it back")]
+    notes: list[Remark]
+
+    @classmethod
+    def of(cls, done: Cancelled) -> Self:
+        cancellation = done.cancellation
+        return cls(
+            subscription=SubscriptionView.of(done.device, done.subscription),
+            last_day=iso(cancellation.last_day),
+            refund=money(cancellation.refund),
+            refunds=[Payment.of(row) for row in done.refunds],
+            notes=[Remark.of(note) for note in cancellation.change.notes],
+            **fields_of(cancellation, "kind", "denied_from_ms"),
+        )

@@ -1,0 +1,179 @@
+"""Plans of a device: trial, purchase, grant, and cancellation with what it gives back (agreement 7, 8)."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from retention.money import Money as Amount
+from retention.plans import PlanKind
+from service.agreement import cancelling, devices, purchases
+from service.agreement.errors import refusals
+from service.api.door import Caller, Device, Operator
+from service.api.idempotent import OnceOnly
+from service.api.models.base import MAX_ROW, AskedMoney
+from service.api.models.subscriptions import (
+    CancellationAsked,
+    CancellationQuote,
+    CancelledView,
+    Credit,
+    Grant,
+    PaidKind,
+    Payment,
+    Prices,
+    Purchase,
+    PurchaseQuote,
+    Remark,
+    RetentionDays,
+    Started,
+    SubscriptionView,
+    money,
+)
+from service.api.problems import PrivateJSON
+from service.api.routing import Answers, add
+from service.api.services import Api
+from storage.days import parse_date
+
+Subscription = Annotated[int, Path(ge=1, le=MAX_ROW, description="subscription number")]
+
+
+class Subscriptions:
+    """The handlers. Each docstring is a description in the OpenAPI document."""
+
+    def __init__(self, api: Api) -> None:
+        self._desk = api.desk
+        self._run = api.calls.run
+
+    def routes(self) -> APIRouter:
+        router = APIRouter(tags=["subscriptions"], default_response_class=PrivateJSON)
+        device, one = "/v1/devices/{n}", "/v1/subscriptions/{subscription}"
+        reads, writes = (401, 403, 404, 422), (401, 403, 404, 409, 422)
+        started: Answers = {201: {"model": Started}}
+        add(router, "GET", "/v1/prices", self.prices)
+        add(router, "GET", f"{device}/subscriptions", self.listed, refuses=(401, 403, 404))
+        add(router, "GET", f"{device}/quote", self.quote, refuses=(*reads, 409))
+        add(router, "POST", f"{device}/trial", self.trial, refuses=writes, types=started, status=201)
+        buys = (*writes, 402)
+        add(router, "POST", f"{device}/subscriptions", self.buy, refuses=buys, types=started, status=201)
+        add(router, "POST", f"{device}/grants", self.grant, refuses=writes, types=started, status=201)
+        cancelled: Answers = {201: {"model": CancelledView}}
+        credited: Answers = {201: {"model": Payment}}
+        cancellation = f"{one}/cancellation"
+        add(router, "GET", cancellation, self.cancellation_quote, refuses=(*reads, 409))
+        add(router, "POST", cancellation, self.cancel, refuses=writes, types=cancelled, status=201)
+        add(router, "POST", f"{one}/credits", self.credit, refuses=writes, types=credited, status=201)
+        return router
+
+    async def prices(self) -> Prices:
+        """Today's fees. A subscription keeps those of the day of its purchase."""
+        found = purchases.prices(self._desk)
+        return Prices(monthly=money(found.monthly), annual=money(found.annual))
+
+    async def listed(self, n: Device, actor: Caller) -> list[SubscriptionView]:
+        """All plans of a device: those that run, are to come, and are over."""
+        found = await self._run(devices.show, self._desk, actor, n)
+        return [SubscriptionView.of(n, sub) for sub in found.subscriptions]
+
+    async def quote(
+        self,
+        n: Device,
+        actor: Caller,
+        plan: Annotated[PaidKind, Query()],
+        retention_days: Annotated[RetentionDays | None, Query()] = None,
+    ) -> PurchaseQuote:
+        """What a purchase now would come to: the fee, its first and last day and the instant at which access ends.
+        Days are UTC. Nothing is changed."""
+        kind = PlanKind(plan)
+        return PurchaseQuote.of(
+            await self._run(purchases.quote, self._desk, actor, n, kind, retention_days=retention_days)
+        )
+
+    async def trial(self, n: Device, actor: Caller, once: OnceOnly) -> Response:
+        """The account's one trial, on this device, from today on (7.1): 14 days, with 7 days of storage."""
+        return await once.answer(actor, lambda: _started(purchases.start_trial(self._desk, actor, n)))
+
+    async def buy(self, n: Device, actor: Caller, asked: Purchase, once: OnceOnly) -> Response:
+        """Pay for a plan, which starts on payment, or behind the plans that the device has (7.2)."""
+        return await once.answer(
+            actor,
+            lambda: _started(
+                purchases.buy(
+                    self._desk,
+                    actor,
+                    n,
+                    PlanKind(asked.plan),
+                    method=asked.method,
+                    reference=once.reference(actor, "purchase"),
+                    retention_days=asked.retention_days,
+                    amount=None if asked.amount is None else _amount(asked.amount),
+                )
+            ),
+        )
+
+    async def grant(self, n: Device, operator: Operator, asked: Grant, once: OnceOnly) -> Response:
+        """Give a device a plan without a fee. For operators."""
+        return await once.answer(
+            operator,
+            lambda: _started(
+                purchases.grant(
+                    self._desk,
+                    operator,
+                    n,
+                    PlanKind(asked.plan),
+                    retention_days=asked.retention_days,
+                    starts_on=_date(asked.starts_on),
+                )
+            ),
+        )
+
+    async def cancellation_quote(self, subscription: Subscription, actor: Caller) -> CancellationQuote:
+        """What keeping the subscription means and what cancelling it now would: to choose from before `POST`."""
+        device, found = await self._run(cancelling.quote, self._desk, actor, subscription)
+        return CancellationQuote.of(subscription, device, found)
+
+    async def cancel(
+        self, subscription: Subscription, actor: Caller, asked: CancellationAsked, once: OnceOnly
+    ) -> Response:
+        """Cancel a subscription (8.1). Access goes on through its last day."""
+        return await once.answer(
+            actor,
+            lambda: CancelledView.of(cancelling.cancel(self._desk, actor, subscription, why=asked.reason)),
+        )
+
+    async def credit(
+        self, subscription: Subscription, operator: Operator, asked: Credit, once: OnceOnly
+    ) -> Response:
+        """Note a credit given for a subscription: it lowers a later refund (8.2.1). For operators."""
+        return await once.answer(
+            operator,
+            lambda: Payment.of(
+                cancelling.credit(
+                    self._desk,
+                    operator,
+                    subscription,
+                    _amount(asked.amount),
+                    why=asked.reason,
+                    reference=once.reference(operator, "credit"),
+                )
+            ),
+        )
+
+
+def _started(found: purchases.Started) -> Started:
+    return Started(
+        subscription=SubscriptionView.of(found.device, found.subscription),
+        charged=None if found.fee is None else money(found.fee),
+        notes=[Remark.of(note) for note in found.notes],
+    )
+
+
+def _amount(asked: AskedMoney) -> Amount:
+    return Amount(asked.minor, asked.currency)
+
+
+def _date(text: str | None) -> date | None:
+    """Raises Unprocessable `bad_date`."""
+    with refusals():
+        return None if text is None else parse_date(text, field="starts_on")

@@ -1,0 +1,33 @@
+"""What `clipkeep check` looks at in the account books."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from storage.sqlite.books.erasing import OF_ACCOUNT
+from storage.sqlite.sealing import DESTROYED
+
+
+def broken_books(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield a sentence per disagreement among the rows of the books."""
+    for (account,) in connection.execute(
+        "SELECT account FROM (SELECT account FROM accounts UNION SELECT 0)"
+        " WHERE account NOT IN (SELECT account FROM account_keys)"
+    ):
+        yield f"account {account}: its key is missing, so what is sealed with it is lost; restore a backup"
+    for table in OF_ACCOUNT:
+        for account, count in connection.execute(
+            f"SELECT account, count(*) FROM {table} JOIN account_keys k USING (account) WHERE k.key = ? GROUP BY 1",
+            (DESTROYED,),
+        ):
+            yield f"account {account}: was erased, but has {count} rows in {table}"
+    for plan_id, device, account, plans_device, devices_account in connection.execute(
+        "SELECT plan_id, s.device, s.account, p.device, d.account FROM subscriptions s"
+        " JOIN plans p USING (plan_id) JOIN devices d ON d.device = s.device"
+        " WHERE s.device != p.device OR s.account != d.account"
+    ):
+        if device != plans_device:
+            yield f"plan {plan_id}: its subscription is of device {device}, the plan of device {plans_device}"
+        if account != devices_account:
+            yield f"plan {plan_id}: its subscription is of account {account}, its device of account {devices_account}"
