@@ -78,7 +78,11 @@ def visible(text: str) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout."""
-    drawn = Table(*columns)
+    drawn = Table()
+    for column in columns:
+        drawn.add_column(
+            column, overflow="fold"
+        )  # on a narrow terminal a cell gets more lines, and loses nothing
     for row in rows:
         drawn.add_row(*(Text("" if cell is None else visible(str(cell))) for cell in row))
     print(title)  # Rich would wrap it to the width of the table

@@ -8,8 +8,7 @@ from retention.money import Money
 from service import terminal
 from service.agreement import records
 from service.agreement.desk import OPERATOR
-from service.commands.plans import shown_instant
-from service.commands.showing import Account, After, Limit, next_page
+from service.commands.showing import Account, After, Limit, next_page, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 
@@ -38,7 +37,7 @@ def events(
 
     def draw() -> None:
         columns = ["event", "at (UTC)", "what", "who", "device", "why"]
-        cells = [[r.event_id, shown_instant(r.at_ms), r.what, r.who, r.device, r.why] for r in found]
+        cells = [[r.event_id, when(r.at_ms), r.what, r.who, r.device, r.why] for r in found]
         terminal.table(f"history of account {account}", columns, cells)
         next_page(rows, limit, "event")
 
@@ -74,7 +73,7 @@ def payments(
         columns = ["payment", "at (UTC)", "kind", "amount", "state", "device", "plan", "why", "reference"]
         cells = [
             [
-                *(r.payment_id, shown_instant(r.at_ms), r.kind, Money(r.minor, r.currency), r.state),
+                *(r.payment_id, when(r.at_ms), r.kind, Money(r.minor, r.currency), r.state),
                 *(r.device, r.plan_id, r.why, r.reference),
             ]
             for r in found

@@ -13,7 +13,6 @@ from service.agreement import closing, devices, records, registration, sessions,
 from service.agreement.desk import OPERATOR, Desk
 from service.agreement.passwords import MAX_PASSWORD_BYTES
 from service.commands import account_records, closings
-from service.commands.plans import shown_instant
 from service.commands.showing import (
     Account,
     After,
@@ -24,6 +23,7 @@ from service.commands.showing import (
     shown_account,
     state_of,
     titled,
+    when,
 )
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Reason
@@ -219,8 +219,7 @@ def account_list(
     def draw() -> None:
         columns = ["account", "name", "e-mail", "mobile", "state", "registered (UTC)"]
         cells = [
-            [r.account, r.name, r.email, r.mobile, state_of(r), shown_instant(r.created_ms or None)]
-            for r in rows
+            [r.account, r.name, r.email, r.mobile, state_of(r), when(r.created_ms or None)] for r in rows
         ]
         terminal.table("accounts", columns, cells)
         next_page(shown, limit, "account")
@@ -329,7 +328,7 @@ def _draw(row: AccountRow, document: dict[str, Any]) -> None:
         cells = [[d["device"], d["state"], d["entitled_through"]] for d in document["devices"]]
         terminal.table("devices", ["device", "state", "entitled through"], cells)
     if document["blocks"]:
-        cells = [[b["block"], b["kind"], b["detail"], shown_instant(b["at_ms"])] for b in document["blocks"]]
+        cells = [[b["block"], b["kind"], b["detail"], when(b["at_ms"])] for b in document["blocks"]]
         terminal.table("blocks against its cancellation", ["block", "kind", "detail", "since (UTC)"], cells)
     if document["undelivered"]:
         cells = [[n["notice"], n["channel"], n["state"]] for n in document["undelivered"]]

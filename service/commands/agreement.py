@@ -11,7 +11,7 @@ from service import terminal
 from service.agreement import versions
 from service.agreement.desk import OPERATOR
 from service.commands.plans import shown_instant
-from service.commands.showing import text_of
+from service.commands.showing import text_of, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 from storage.books import AgreementRow
@@ -45,7 +45,7 @@ def agreement_list(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """List the versions of the agreement, oldest first; the last one is what new accounts accept."""
     with open_folder(data) as opened:
         rows = versions.published(opened.desk)
-    cells = [[row.version, shown_instant(row.published_ms), len(row.text), row.sha256] for row in rows]
+    cells = [[row.version, when(row.published_ms), len(row.text), row.sha256] for row in rows]
     terminal.report(
         {"versions": [_shown(row) for row in rows]},
         json,

@@ -9,8 +9,7 @@ import typer
 from service import terminal
 from service.agreement import standing
 from service.agreement.desk import OPERATOR
-from service.commands.plans import shown_instant
-from service.commands.showing import After, Limit, counted, next_page, shown_on
+from service.commands.showing import After, Limit, counted, next_page, shown_on, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 
@@ -62,7 +61,7 @@ def accounts_dormant(
 
     def draw() -> None:
         cells = [
-            [row.account, shown_instant(row.created_ms), shown_on(row.last_used_on) or "never", row.suspended]
+            [row.account, when(row.created_ms), shown_on(row.last_used_on) or "never", row.suspended]
             for row in found
         ]
         columns = ["account", "registered (UTC)", "last used", "suspended"]

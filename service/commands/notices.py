@@ -14,8 +14,8 @@ from service.agreement import notices, records, tidying
 from service.agreement.desk import OPERATOR, Desk
 from service.agreement.notices import DeliveryReport
 from service.agreement.senders import open_senders
-from service.commands.plans import MAX_NUMBER, shown_instant
-from service.commands.showing import After, Limit, next_page, shown_notice, text_of
+from service.commands.plans import MAX_NUMBER
+from service.commands.showing import After, Limit, next_page, shown_notice, text_of, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 from storage.books import AccountState, NoticeRow, NoticeState
@@ -54,8 +54,9 @@ def notices_list(
 ) -> None:
     """List notices by number: those that wait to be sent and those that failed, unless --state says otherwise.
 
-    A queued one is tried again at `next try`; a failed one was refused for good, or tried too often, and waits for you:
-    mend the address with `clipkeep account update`, or tell the owner in another way and `clipkeep notices confirm`.
+    A queued one is tried again at the time that is shown; a failed one was refused for good, or tried too often, and
+    waits for you: mend the address with `clipkeep account update`, or tell the owner in another way and say so with
+    `clipkeep notices confirm`.
     """
     with open_folder(data) as opened:
         rows = _found(opened.desk, state, account, after, limit)
@@ -69,8 +70,7 @@ def notices_list(
             "to",
             "state",
             "tries",
-            "queued (UTC)",
-            "next try",
+            "done or next try (UTC)",
             "what was said",
         ]
         terminal.table("notices", columns, [_cells(row) for row in rows])
@@ -213,10 +213,10 @@ def _found(desk: Desk, which: Which, account: int | None, after: int, limit: int
 
 
 def _cells(row: NoticeRow) -> list[object]:
-    next_try = shown_instant(row.next_ms) if row.state is NoticeState.QUEUED else None
+    at_ms = row.next_ms if row.state is NoticeState.QUEUED else row.settled_ms
     return [
-        *(row.notice_id, row.account, row.purpose, row.address, row.state, row.attempts),
-        *(shown_instant(row.created_ms), next_try, row.error),
+        *(row.notice_id, row.account, row.purpose, row.address, row.state, row.attempts, when(at_ms)),
+        row.error,
     ]
 
 

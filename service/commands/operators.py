@@ -10,6 +10,7 @@ from service import terminal
 from service.agreement import sessions
 from service.agreement.sessions import MAX_OPERATOR_HOURS
 from service.commands.plans import shown_instant
+from service.commands.showing import counted
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 
@@ -34,7 +35,9 @@ def operator_token(
     with open_folder(data) as opened:
         if revoke_all:
             ended = sessions.end_operator_tokens(opened.desk)
-            terminal.report({"revoked": ended}, json, lambda: print(f"{ended} tokens are void from now on"))
+            terminal.report(
+                {"revoked": ended}, json, lambda: print(f"void from now on: {counted(ended, 'token')}")
+            )
             return
         token, session = sessions.operator_token(opened.desk, hours)
     document = {"token": token, "expires_ms": session.expires_ms}

@@ -33,6 +33,12 @@ def shown_on(day: int | None) -> str | None:
     return to_date(day).isoformat() if day else None
 
 
+def when(ms: int | None) -> str | None:
+    """A time (UTC) for a cell of a table: on a narrow terminal it becomes two lines, the day and the time."""
+    instant = shown_instant(ms)
+    return None if instant is None else instant.replace("T", " ").rstrip("Z")
+
+
 def facts(title: str, pairs: Iterable[tuple[str, object]]) -> None:
     """Print one thing: its title, and below it a line for each fact that there is."""
     there = [(name, visible(str(value))) for name, value in pairs if value not in (None, "")]
