@@ -7,6 +7,7 @@ import typer
 from bench.commands import against, latency, limits, memory, peers, playback, report, sweep, uploads
 
 app = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     help="Measure this machine before you buy more of it. Everything runs on 127.0.0.1, bounded in time.",
 )

@@ -138,7 +138,12 @@ class ApiProcess:
         return problems
 
     async def run(self, host: str, port: int) -> None:
-        """Serve until SIGTERM or SIGINT."""
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            CallerError: `bad_config`, the senders of notices.
+        """
+        tasks = self._chores()
         settings = HypercornConfig()
         listener = listen(host, port)
         # Hypercorn's stop waits for clients that read nothing; the kernel ends them after this time.
@@ -152,7 +157,7 @@ class ApiProcess:
             await nursery.start(on_stop_signal, self._stop.set)
             nursery.start_soon(self._keep_bitmap)
             nursery.start_soon(self._prober.run)
-            nursery.start_soon(keep_house, self._chores())
+            nursery.start_soon(keep_house, tasks)
             app: Any = create_app(self.services())  # an ASGI application, by duck typing
             async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
                 await serving.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))

@@ -9,7 +9,6 @@ from dataclasses import asdict
 
 import typer
 
-from bench.cli import app as bench_app
 from retention.eligibility import Reason
 from service.commands import (
     accounts,
@@ -30,10 +29,19 @@ from service.commands import (
     sweeping,
     sweeps,
 )
+from service.lazy import with_lazy_groups
 from storage.errors import CallerError, ClipkeepError
+
+
+def _bench() -> typer.Typer:
+    from bench.cli import app as bench_app
+
+    return bench_app
+
 
 app = typer.Typer(
     name="clipkeep",
+    cls=with_lazy_groups({"bench": _bench}),
     help="Keeps camera recordings for exactly as long as the owner's plan says.\n\n"
     "Start with `clipkeep init`, `clipkeep device add --plan trial`, `clipkeep serve`.",
     no_args_is_help=True,
@@ -58,7 +66,6 @@ erasure.register(app)
 keys.register(app)
 store.register(app)
 demo.register(app)
-app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:

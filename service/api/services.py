@@ -22,7 +22,7 @@ class ApiServices(PlaybackServices):
     """What is wrong, by component; empty when the service can do its work. Bounds its own time."""
     metrics: Callable[[], bytes]
     """The text of `/metrics`. May block: it is called in a thread."""
-    delete_delay_ms: int = 3_600_000
+    delete_delay_ms: int
     """From un-indexing an object that a deletion has emptied to deleting it."""
     body_wait_s: float = 20.0
     """For a whole body to arrive: the longest one at 26 kbit/s."""

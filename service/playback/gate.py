@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from ingest import answers
 from retention.bitmap import BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.tokens import read_viewer_token
-from service.playback.refusals import Refused, not_found
+from service.playback.refusals import Refused, expired, not_found
 from service.playback.used import UsedDevices
 from storage.catalog import ChunkRow
 from storage.clock import Clock, today
-from storage.days import month_of_day, ms_of_day
+from storage.days import day_of_ms, month_of_day, ms_of_day
 from storage.errors import CallerError
 from storage.keys import KeyId
 
@@ -35,10 +35,16 @@ class Grant:
     device: int
     epoch: int
     today: int
+    class_days: int
     token_expires_ms: int
 
     def covers(self, row: ChunkRow) -> bool:
         return row.epoch == self.epoch and row.expires_on > self.today
+
+    def is_past(self, capture_ms: int) -> bool:
+        """Whether a chunk of this time, recorded as the device records today, has expired: a sweep drops the rows
+        of what has, so nothing else tells it from what never was."""
+        return day_of_ms(capture_ms) + self.class_days < self.today
 
 
 class Gate:
@@ -63,7 +69,7 @@ class Gate:
         """
         day = today(self._clock, self._bitmap.closed_through)
         now_ms = max(self._clock.now_ms(), ms_of_day(day))  # tokens, too, are judged by the later day
-        flags, _, generation, epoch, today_ok, _ = self._bitmap.probe(viewer.device, day, day)
+        flags, class_days, generation, epoch, today_ok, _ = self._bitmap.probe(viewer.device, day, day)
         if flags & BUSY:
             raise Refused.by(answers.OVERLOADED)
         expires_ms = self._token_expires_ms(viewer, generation)
@@ -78,7 +84,7 @@ class Gate:
         if not today_ok:
             raise Refused.by(answers.PLAN_LAPSED)
         self._used.note(viewer.device, day)
-        return Grant(viewer.device, epoch, day, expires_ms)
+        return Grant(viewer.device, epoch, day, class_days, expires_ms)
 
     def check(self, viewer: Viewer, row: ChunkRow) -> None:
         """May this viewer have this chunk, now?
@@ -90,7 +96,7 @@ class Gate:
         if row.device != grant.device or row.epoch != grant.epoch:
             raise not_found()
         if not grant.covers(row):
-            raise Refused("this recording has expired", code=answers.EXPIRED.code)
+            raise expired()
 
     def _token_expires_ms(self, viewer: Viewer, generation: int) -> int:
         try:

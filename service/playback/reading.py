@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ingest.keyring import Keyring
 from service.playback.gate import Gate, Viewer
 from service.playback.memory import Memory
-from service.playback.refusals import not_found
+from service.playback.refusals import expired, not_found
 from service.playback.services import PlaybackServices
 from storage.catalog import ChunkRow
 from storage.checksums import crc32
@@ -66,12 +66,12 @@ class ChunkReader:
         """The row of a chunk that may be read now.
 
         Raises:
-            Refused: `not_found` when there is none.
+            Refused: when there is none, `not_found`, or `expired` where one could only have expired.
         """
-        self._gate.ask(viewer)
+        grant = self._gate.ask(viewer)
         row = await self._look_up(viewer.device, capture_ms)
         if row is None:
-            raise not_found()
+            raise expired() if grant.is_past(capture_ms) else not_found()
         self._gate.check(viewer, row)
         return row
 

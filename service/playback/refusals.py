@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from ingest.answers import Answer
+from ingest.answers import EXPIRED, Answer
 from storage.errors import CallerError
 
 
@@ -22,3 +22,7 @@ class Refused(CallerError):
 
 def not_found() -> Refused:
     return Refused("there is no such recording")
+
+
+def expired() -> Refused:
+    return Refused("this recording has expired", code=EXPIRED.code)

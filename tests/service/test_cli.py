@@ -25,6 +25,7 @@ import typer
 from service.cli import app, main
 from service.folder import open_folder
 from service.playback.gate import Gate, Viewer
+from service.playback.used import UsedDevices
 from storage.days import MS_PER_DAY
 from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
 
@@ -353,7 +354,7 @@ def test_a_viewer_token_lasts_its_hours_after_the_clock_was_set_back(run: Run, m
     run("clock", "--offset", "0d", "--data", made)
     token = run("viewer-token", "--device", 1, "--hours", 2, "--data", made, "--json").document["token"]
     with open_folder(made) as opened:
-        gate = Gate(opened.bitmap, opened.clock, opened.key_store.token_secret)
+        gate = Gate(opened.bitmap, opened.clock, opened.key_store.token_secret, UsedDevices())
         assert opened.bitmap.closed_through * MS_PER_DAY > opened.clock.now_ms()
         assert gate.ask(Viewer(1, token)).device == 1
 
@@ -528,7 +529,7 @@ def test_wrong_usage_is_a_message(run: Run, made: Path, words: str) -> None:
         ("plan cancel --device 1 --reason \x1b", "bad_text"),
         ("plan list --device 77", "not_found"),
         ("device terminate --device 77 --reason x", "not_found"),
-        ("refund quote --plan 1", "not_found"),
+        ("refund quote --plan 1", "trial_cannot_be_cancelled"),
         ("refund quote --plan 77", "not_found"),
         ("refund credit --plan 1 --minor 5 --reason x", "not_found"),
         ("refund credit --plan 1 --minor 5 --reason x --currency dollars", "wrong_currency"),

@@ -47,6 +47,7 @@ class Server:
             **world.parts(),
             desk=self.desk,
             used=self.used,
+            delete_delay_ms=3_600_000,
             ready=self._ready,
             metrics=lambda: b"clipkeep_up 1\n",
             **fields,

@@ -14,18 +14,19 @@ from tests.service.api.server import AT, Server
 from tests.service.world import World, clips
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
-EXAMPLES = 4
+EXAMPLES = 2
 """Random requests to each operation, beside the boundaries of every parameter: tens of seconds in all."""
 RUN_S = 240.0
 """Far above what a run takes, for machines that do other things too."""
 ENDS_THE_SESSION = ("DELETE /v1/sessions/current", "POST /v1/accounts/{account}/closure")
 """Operations after which the token, or the owner, would be gone. They are run by themselves."""
 
-POSITIVE = """
+NEGATIVE = """
 [checks.positive_data_acceptance]
 # A document has no words for rules: the storage of a trial, a code that was sent, a plan that runs.
 expected-statuses = ["2xx", "4xx", "503"]
-
+"""
+POSITIVE = """
 [parameters]
 "path.account" = {account}
 "path.n" = {device}
@@ -50,9 +51,10 @@ class Checked:
         device = self.owner.add_device()
         bought = self.owner.buy(device)
         server.world.keep(*clips(3), device=device)
-        (folder / "negative.toml").write_text("")
+        (folder / "negative.toml").write_text(NEGATIVE)
         (folder / "positive.toml").write_text(
-            POSITIVE.format(
+            NEGATIVE
+            + POSITIVE.format(
                 account=self.owner.account,
                 device=device,
                 subscription=bought["subscription"]["subscription"],
@@ -60,12 +62,8 @@ class Checked:
             )
         )
 
-    def run(self, who: Person, *filters: str) -> None:
-        """What is allowed, of things that are there; and what is not."""
-        self._run("positive", who, *filters)
-        self._run("negative", who, *filters)
-
-    def _run(self, mode: str, who: Person, *filters: str) -> None:
+    def run(self, mode: str, who: Person, *filters: str) -> None:
+        """`positive`: what the document allows, of things that are there; `negative`: what it does not."""
         command = [
             *(str(SCHEMATHESIS), "--config-file", f"{mode}.toml", "run", f"{self.server.base}/openapi.json"),
             *("--mode", mode, "--header", f"Authorization: Bearer {who.token}", "--checks", "all"),
@@ -90,9 +88,11 @@ def test_the_document_tells_the_truth(world: World, tmp_path: Path, role: str) -
         checked = Checked(server, tmp_path)
         who = checked.owner if role == "owner" else checked.operator
         not_now = [word for name in ENDS_THE_SESSION for word in ("--exclude-name", name)]
-        checked.run(who, *not_now)
+        checked.run("positive", who, *not_now)
+        if role == "operator":  # who is allowed everything, and so gets as far as what is malformed
+            checked.run("negative", who, *not_now)
         still = who.ask("GET", checked.owner.home)
         assert still.status == 200, "all of it was asked by somebody who is known"
         only = [word for name in ENDS_THE_SESSION for word in ("--include-name", name)]
-        checked.run(who, *only)
+        checked.run("positive", who, *only)
     assert server.bugs == []

@@ -189,6 +189,26 @@ async def test_what_is_deleted_is_not_found_any_more(world: World) -> None:
             await playback.chunks.find(world.viewer(), kept[1].capture_ms)
 
 
+async def test_what_a_sweep_has_dropped_has_expired(world: World) -> None:
+    """Its row is gone with its day, and still the answer is that of before: expired, not unknown (invariant 2)."""
+    world.keep(*clips(1))
+    [clip] = clips(1)
+    world.clock.ms = ms_of_day(clip.expires_on)
+    async with playing(world) as playback:
+        with refused("expired"):
+            await playback.chunks.find(world.viewer(), clip.capture_ms)
+        fence = world.catalog.acquire_lease("sweep", holder="t", ttl_ms=1000, now_ms=world.clock.ms)
+        assert fence is not None
+        world.catalog.close_day(
+            clip.expires_on, fence=fence, now_ms=world.clock.ms, delete_after_ms=world.clock.ms
+        )
+        assert world.catalog.chunk(1, clip.capture_ms) is None
+        with refused("expired"):
+            await playback.chunks.find(world.viewer(), clip.capture_ms)
+        with refused("not_found"):  # of the first day that is still kept
+            await playback.chunks.find(world.viewer(), ms_of_day(TODAY + 1))
+
+
 async def test_what_is_deleted_on_its_way_is_not_given(world: World) -> None:
     world.keep(*clips(3))
     async with playing(world) as playback:
