@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 
 import typer
 
+from retention.eligibility import Reason
 from service.commands import (
+    accounts,
+    agreement,
     demo,
     devices,
+    dormancy,
     erasure,
     folder,
     keys,
     migrating,
     money,
+    notices,
+    operators,
     plans,
     serving,
     store,
@@ -46,6 +54,11 @@ serving.register(app)
 devices.register(app)
 plans.register(app)
 money.register(app)
+accounts.register(app)
+dormancy.register(app)
+notices.register(app)
+agreement.register(app)
+operators.register(app)
 sweeping.register(app)
 migrating.register(app)
 sweeps.register(app)
@@ -63,7 +76,7 @@ def main() -> None:
     except KeyboardInterrupt:  # between the moments in which the command itself listens
         sys.exit(130)
     except ClipkeepError as error:
-        _refuse(error.code, str(error))
+        _refuse(error.code, str(error), reasons=getattr(error, "reasons", ()))
     except OSError as error:
         # What no command expected: above all a full disk, or a file that this user may not touch.
         where = f"{error.filename}: " if error.filename else ""
@@ -82,9 +95,14 @@ def _require_text(arguments: list[str]) -> None:
             ) from error
 
 
-def _refuse(code: str, detail: str) -> None:
+def _refuse(code: str, detail: str, reasons: Sequence[Reason] = ()) -> None:
     if "--json" in sys.argv:
-        print(json.dumps({"error": code, "detail": detail}))
+        more = {"reasons": [asdict(reason) for reason in reasons]} if reasons else {}
+        print(json.dumps({"error": code, "detail": detail, **more}))
+    elif reasons:
+        # The detail has them all in a row; a person reads them better one by one.
+        head = detail.partition(reasons[0].detail)[0].rstrip()
+        detail = "\n".join([head, *(f"  - {reason.detail} {reason.what_to_do}" for reason in reasons)])
     print(f"clipkeep: {detail} ({code})", file=sys.stderr)
     sys.exit(1)
 

@@ -20,12 +20,11 @@ from prometheus_client.core import (
 from ingest.stats import ACK_BUCKETS_MS, Stats
 from storage.catalog import Catalog
 from storage.clock import Clock
+from storage.days import day_of_ms
 from storage.errors import ClipkeepError
 
 STALE_MS = 10_000
 """A worker that has not published for so long is not counted as up."""
-MAX_PENDING_COUNTED = 1000
-"""Pending payments are few; where they are not, more than this say nothing new, and each is read for it."""
 
 _PUBLISHED = {"at_ms", "problem", "store_calls", *(field.name for field in fields(Stats))}
 
@@ -96,24 +95,8 @@ class ClipkeepCollector:
         yield _gauge(
             "clipkeep_failing_deletes", "Deletes that failed and are retried", totals.failing_tombstones
         )
-        yield from _payment_metrics(self._catalog, now_ms)
         yield from _sweep_metrics(self._catalog, now_ms)
-
-
-def _payment_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
-    with catalog.books() as books:
-        pending = books.pending_payments(before_ms=now_ms + 1, limit=MAX_PENDING_COUNTED)
-    oldest_ms = min((payment.at_ms for payment in pending), default=now_ms)
-    yield _gauge(
-        "clipkeep_pending_payments",
-        f"Charges and refunds that the gateway has not answered, up to {MAX_PENDING_COUNTED}",
-        len(pending),
-    )
-    yield _gauge(
-        "clipkeep_oldest_pending_payment_seconds",
-        "How long the oldest of them has waited",
-        max(0.0, (now_ms - oldest_ms) / 1000),
-    )
+        yield from _account_metrics(self._catalog, now_ms)
 
 
 def _sweep_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
@@ -144,6 +127,52 @@ def _sweep_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
     for state, count in catalog.erasure_counts().items():
         erasures.add_metric([state], count)
     yield erasures
+
+
+def _account_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
+    """What waits in the account books, for an operator or for a scheduled job."""
+    with catalog.books() as books:
+        backlog = books.backlog(on=day_of_ms(now_ms))
+
+    def by_state(name: str, doc: str, **counts: int) -> Metric:
+        gauge = GaugeMetricFamily(name, doc, labels=["state"])
+        for state, count in counts.items():
+            gauge.add_metric([state], count)
+        return gauge
+
+    def age_s(since_ms: int | None) -> float:
+        return 0.0 if since_ms is None else max(0.0, (now_ms - since_ms) / 1000)
+
+    yield by_state(
+        "clipkeep_notices",
+        "Notices that are not delivered: queued, or failed for good",
+        queued=backlog.queued_notices,
+        failed=backlog.failed_notices,
+    )
+    yield _gauge(
+        "clipkeep_notices_overdue_seconds",
+        "How long the notice that is due longest is overdue",
+        age_s(backlog.first_due_ms),
+    )
+    yield by_state(
+        "clipkeep_closings",
+        "Cancellations of accounts that wait: requested for an operator, approved for the delivery of notices",
+        requested=backlog.requested_closings,
+        approved=backlog.approved_closings,
+    )
+    yield _gauge(
+        "clipkeep_overdue_renewals",
+        "Plans that renew themselves, whose paid period is over: neither charged nor let lapse",
+        backlog.overdue_renewals,
+    )
+    yield _gauge(
+        "clipkeep_pending_payments", "Charges and refunds that are not settled", backlog.pending_payments
+    )
+    yield _gauge(
+        "clipkeep_oldest_pending_payment_seconds",
+        "How long the oldest of them has been pending",
+        age_s(backlog.oldest_pending_ms),
+    )
 
 
 def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:

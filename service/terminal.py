@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,11 +71,20 @@ def report(document: Any, as_json: bool, human: Callable[[], None] | None = None
             print(f"{key}: {value}")
 
 
+def visible(text: str) -> str:
+    """Text as a terminal may be given it: what others wrote may hold control characters, which would act on it."""
+    return "".join("\ufffd" if unicodedata.category(char) in ("Cc", "Cs") else char for char in text)
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout."""
-    drawn = Table(*columns)
+    drawn = Table()
+    for column in columns:
+        drawn.add_column(
+            column, overflow="fold"
+        )  # on a narrow terminal a cell gets more lines, and loses nothing
     for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        drawn.add_row(*(Text("" if cell is None else visible(str(cell))) for cell in row))
     print(title)  # Rich would wrap it to the width of the table
     Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(drawn)
 

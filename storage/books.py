@@ -235,6 +235,31 @@ class AnswerRow:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for somebody, or for a scheduled job: for metrics and alerts.
+
+    Args:
+        first_due_ms: when the queued notice that is due longest was to be tried; None without a queued one.
+        overdue_renewals: plans that renew themselves, and whose last paid day was over before the day asked for; of
+            the last `MAX_OVERDUE_DAYS` days.
+        oldest_pending_ms: since when the oldest pending payment waits; None without one.
+    """
+
+    queued_notices: int
+    first_due_ms: int | None
+    failed_notices: int
+    requested_closings: int
+    approved_closings: int
+    overdue_renewals: int
+    pending_payments: int
+    oldest_pending_ms: int | None
+
+
+MAX_OVERDUE_DAYS = 62
+"""How far back overdue renewals are counted: so that no count goes through all plans that ever ended."""
+
+
 class Books(ABC):
     """The books inside one transaction of the catalog, from `Catalog.books`. Not to be kept after it ended.
 
@@ -474,6 +499,14 @@ class Books(ABC):
     @abstractmethod
     def approved_closings(self, *, after: int = 0, limit: int = 100) -> list[AccountRow]:
         """Accounts whose cancellation was approved and has not taken effect."""
+
+    @abstractmethod
+    def requested_closings(self, *, after: int = 0, limit: int = 100) -> list[AccountRow]:
+        """Accounts whose owner asked for cancellation, and whom nobody has answered."""
+
+    @abstractmethod
+    def backlog(self, *, on: int) -> Backlog:
+        """What waits on that day. Cheap: it looks at what waits, not at all that is kept."""
 
     # --- idempotency ------------------------------------------------------------------------------------------
 

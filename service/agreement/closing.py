@@ -86,6 +86,17 @@ def progress(desk: Desk, actor: Actor, account: int) -> Progress:
         )
 
 
+def under_way(
+    desk: Desk, actor: Actor, state: ClosingState, *, after: int = 0, limit: int = 100
+) -> list[AccountRow]:
+    """Accounts whose cancellation is REQUESTED, and waits for an operator, or APPROVED, and waits for its notices."""
+    actor.require_operator()
+    with desk.reading() as books:
+        if state is ClosingState.REQUESTED:
+            return books.requested_closings(after=after, limit=limit)
+        return books.approved_closings(after=after, limit=limit)
+
+
 def request(desk: Desk, actor: Actor, account: int, reason: str) -> AccountRow:
     """Ask for the cancellation of the account.
 

@@ -47,21 +47,23 @@ def add_device(desk: Desk, actor: Actor, account: int) -> DeviceFacts:
         NotFound, Forbidden, Conflict: of the account, see `require_open`.
         Conflict: `too_many_devices`.
     """
+    return desk.change(lambda books: add_in(desk, books, actor, account)[0])
+
+
+def add_in(desk: Desk, books: Books, actor: Actor, account: int, count: int = 1) -> list[DeviceFacts]:
+    """`add_device`, inside `Desk.change`: all of `count`, or none."""
+    require_open(account_of(books, actor, account))
     most = desk.settings.max_devices_per_account
-
-    def add(books: Books) -> DeviceFacts:
-        require_open(account_of(books, actor, account))
-        if account != OPERATOR_ACCOUNT and _in_use(books, account, most) >= most:
-            raise Conflict(
-                f"an account has at most {most} devices; terminate one that is no longer used",
-                subject=f"account {account}",
-                code="too_many_devices",
-            )
-        facts = books.add_device(account)
+    if account != OPERATOR_ACCOUNT and _in_use(books, account, most) + count > most:
+        raise Conflict(
+            f"an account has at most {most} devices; terminate one that is no longer used",
+            subject=f"account {account}",
+            code="too_many_devices",
+        )
+    added = [books.add_device(account) for _ in range(count)]
+    for facts in added:
         desk.record(books, actor, account, "device_added", device=facts.device)
-        return facts
-
-    return desk.change(add)
+    return added
 
 
 def show(desk: Desk, actor: Actor, device: int) -> Standing:

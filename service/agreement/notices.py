@@ -7,6 +7,7 @@ runs at once do not send it twice, and one that is killed between sending and no
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -103,7 +104,13 @@ def confirm(desk: Desk, actor: Actor, notice_id: int) -> NoticeRow:
 
 
 def announce(
-    desk: Desk, actor: Actor, subject: str, body: str, *, reference: str | None = None
+    desk: Desk,
+    actor: Actor,
+    subject: str,
+    body: str,
+    *,
+    reference: str | None = None,
+    passed: Callable[[int], None] = lambda account: None,
 ) -> Announcement:
     """Tell all active accounts of a change or an interruption of the service (agreement 3.1, 3.2).
 
@@ -111,6 +118,7 @@ def announce(
 
     Args:
         reference: what makes it the same announcement; by default today's date and the text.
+        passed: called with the number of the last account of each page, when it is done.
     """
     actor.require_operator()
     subject = one_line(subject, "the subject", MAX_SUBJECT_CHARS)
@@ -130,6 +138,7 @@ def announce(
         if last is None:
             return Announcement(reference, told)
         after = last
+        passed(after)
 
 
 def _announce_page(

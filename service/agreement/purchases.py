@@ -126,31 +126,45 @@ def grant(
         NotFound; Conflict: `terminated`, `trial_used`; Unprocessable: `plan_overlaps`, `plan_renews`,
             `bad_retention_days`, `trial_retention_fixed`, `date_out_of_range`, `bad_plan_dates`.
     """
-    actor.require_operator()
-
-    def start(books: Books) -> Started:
-        facts = not_terminated(device_of(books, actor, device))
-        account = books.account(facts.account)
-        trial = kind is PlanKind.TRIAL and account.account != OPERATOR_ACCOUNT
-        if trial and account.trial_ms is not None:
-            raise Conflict(
-                "the account of this device had its one trial; start another plan",
-                subject=f"account {account.account}",
-                code="trial_used",
-            )
-        change = grant_rule(
-            held(books, facts),
-            kind,
-            today=desk.date(),
-            starts_on=starts_on,
-            retention_days=retention_days,
-            default_retention_days=desk.default_retention_days,
+    return desk.change(
+        lambda books: grant_in(
+            desk, books, actor, device, kind, retention_days=retention_days, starts_on=starts_on
         )
-        image = _use_trial(desk, books, account) if trial else None
-        stored, plan_id = keep(desk, books, actor, facts, change.after, what="plan_granted", more=image)
-        return Started(device, stored_plan(books, stored, plan_id), None, change.notes)
+    )
 
-    return desk.change(start)
+
+def grant_in(
+    desk: Desk,
+    books: Books,
+    actor: Actor,
+    device: int,
+    kind: PlanKind,
+    *,
+    retention_days: int | None,
+    starts_on: date | None,
+) -> Started:
+    """`grant`, inside `Desk.change`."""
+    actor.require_operator()
+    facts = not_terminated(device_of(books, actor, device))
+    account = books.account(facts.account)
+    trial = kind is PlanKind.TRIAL and account.account != OPERATOR_ACCOUNT
+    if trial and account.trial_ms is not None:
+        raise Conflict(
+            "the account of this device had its one trial; start another plan",
+            subject=f"account {account.account}",
+            code="trial_used",
+        )
+    change = grant_rule(
+        held(books, facts),
+        kind,
+        today=desk.date(),
+        starts_on=starts_on,
+        retention_days=retention_days,
+        default_retention_days=desk.default_retention_days,
+    )
+    image = _use_trial(desk, books, account) if trial else None
+    stored, plan_id = keep(desk, books, actor, facts, change.after, what="plan_granted", more=image)
+    return Started(device, stored_plan(books, stored, plan_id), None, change.notes)
 
 
 def buy(

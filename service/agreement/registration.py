@@ -9,7 +9,7 @@ from retention.accounts import activate as activated
 from retention.addresses import address_hash, normalise_email, normalise_mobile
 from retention.history import account_facts
 from service.agreement.codes import send_code, use_code
-from service.agreement.desk import Actor, Desk, account_of, require_not_closing, require_open
+from service.agreement.desk import OPERATOR, Actor, Desk, account_of, require_not_closing, require_open
 from service.agreement.errors import Conflict, Unprocessable, refusals
 from service.agreement.limits import count_use
 from service.agreement.outbox import addresses_of, queue_to
@@ -32,13 +32,13 @@ def register(
     password: str,
     name: str,
     accepts_version: int,
-    client: str,
+    client: str | None,
 ) -> AccountRow:
     """Make an account, not activated yet, and send its activation code to each address.
 
     Args:
         accepts_version: the version of the agreement that the owner accepts: the current one.
-        client: the network address of who asks; registrations of one are limited.
+        client: the network address of who asks; registrations of one are limited. None: an operator, for the owner.
 
     Raises:
         Unprocessable: `no_address`, `bad_email`, `bad_mobile`, `bad_password`, `bad_text`, `agreement_not_accepted`.
@@ -47,8 +47,9 @@ def register(
     """
     email, mobile = _normal(email, mobile)
     name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
-    most = desk.settings.registrations_per_h
-    desk.write(lambda books: count_use(desk, books, f"register:client:{client}", most))
+    if client is not None:
+        most = desk.settings.registrations_per_h
+        desk.write(lambda books: count_use(desk, books, f"register:client:{client}", most))
     password_hash = hashed(desk, password)
 
     def work(books: Books) -> AccountRow:
@@ -62,10 +63,9 @@ def register(
             )
         )
         accept_current(desk, books, row.account, "registered")
-        actor = Actor("owner", row.account)
         desk.record(
             books,
-            actor,
+            OPERATOR if client is None else Actor("owner", row.account),
             row.account,
             "registered",
             facts={**account_facts(row), "agreement": accepts_version},
@@ -98,15 +98,19 @@ def activate(desk: Desk, account: int, code: str) -> AccountRow:
     return desk.write(work)
 
 
-def resend_code(desk: Desk, account: int, client: str) -> None:
+def resend_code(desk: Desk, account: int, client: str | None) -> None:
     """Send another activation code; the one before can't be used any more.
+
+    Args:
+        client: the network address of who asks; codes are limited per account and per client. None: an operator.
 
     Raises:
         NotFound; Conflict: `already_activated`; TooMany: `slow_down`.
     """
 
     def work(books: Books) -> CallerError | None:
-        for subject in (f"code:account:{account}", f"code:client:{client}"):
+        subjects = () if client is None else (f"code:account:{account}", f"code:client:{client}")
+        for subject in subjects:
             refused = count_use(desk, books, subject, desk.settings.registrations_per_h)
             if refused is not None:
                 return refused
@@ -225,7 +229,8 @@ def _require_current(books: Books, version: int) -> None:
     current = books.agreement().version
     if version != current:
         raise Unprocessable(
-            f"read and accept version {current} of the service agreement: GET /v1/agreement",
+            f"read and accept version {current} of the service agreement: GET /v1/agreement,"
+            " or `clipkeep agreement show`",
             code="agreement_not_accepted",
         )
 

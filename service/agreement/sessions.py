@@ -148,6 +148,37 @@ def request_reset(desk: Desk, login: str, client: str) -> None:
     desk.write(work)
 
 
+def find(desk: Desk, actor: Actor, login: str) -> AccountRow | None:
+    """The owner's account with this number, e-mail or mobile number, for an operator who is asked about it."""
+    actor.require_operator()
+    with desk.reading() as books:
+        return _find(books, login)
+
+
+def send_reset(desk: Desk, actor: Actor, account: int) -> AccountRow:
+    """Send a code for a new password to all addresses of the account, as an operator whom its owner asked.
+
+    Raises:
+        Forbidden: `operators_only`, `account_suspended`; NotFound.
+    """
+    actor.require_operator()
+
+    def work(books: Books) -> AccountRow:
+        row = account_of(books, actor, account)
+        if row.account == OPERATOR_ACCOUNT or row.state is AccountState.CANCELLED:
+            raise NotFound("there is no such owner's account", subject=f"account {account}")
+        if row.suspended_ms is not None:
+            raise Forbidden(
+                "it is suspended, and nobody could log in; lift that first",
+                subject=f"account {account}",
+                code="account_suspended",
+            )
+        send_code(desk, books, account, "password", addresses_of(row))
+        return row
+
+    return desk.write(work)
+
+
 def reset_password(desk: Desk, login: str, code: str, password: str, client: str) -> None:
     """Set a password with a code from `request_reset`. All sessions end.
 

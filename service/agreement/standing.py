@@ -5,7 +5,7 @@ A suspended account can't log in, and its devices can neither upload nor be play
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from retention.accounts import dormant_before_day
@@ -69,17 +69,24 @@ def dormant(desk: Desk, *, after: int = 0, limit: int = 100) -> list[Dormant]:
         ]
 
 
-def suspend_dormant(desk: Desk, actor: Actor) -> list[int]:
+def suspend_dormant(
+    desk: Desk, actor: Actor, progress: Callable[[int, int], None] = lambda done, of: None
+) -> list[int]:
     """Suspend all accounts that are dormant and not suspended, and tell their owners. Returns their numbers.
 
     Each in a transaction of its own, which looks again: who logs in meanwhile is left alone.
+
+    Args:
+        progress: called with how many were looked at, of how many.
     """
     actor.require_operator()
-    return [
-        found.account
-        for found in _all_dormant(desk)
-        if not found.suspended and _suspend_if_dormant(desk, actor, found.account)
-    ]
+    found = [one.account for one in _all_dormant(desk) if not one.suspended]
+    done = []
+    for number, account in enumerate(found, start=1):
+        if _suspend_if_dormant(desk, actor, account):
+            done.append(account)
+        progress(number, len(found))
+    return done
 
 
 def _all_dormant(desk: Desk) -> Iterator[Dormant]:

@@ -43,6 +43,12 @@ def current(desk: Desk, version: int | None = None) -> AgreementRow:
         return books.agreement(version)
 
 
+def published(desk: Desk) -> list[AgreementRow]:
+    """All versions, the current one last."""
+    with desk.reading() as books:
+        return books.agreements()
+
+
 def ensure(catalog: Catalog, *, now_ms: int) -> None:
     """Publish the shipped text where no version is: in a new data folder, or one from before there were any."""
     with catalog.books() as books:

@@ -16,11 +16,11 @@ from service import terminal
 from service.agreement import devices as desk_devices
 from service.agreement.desk import OPERATOR
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
-from service.commands.plans import Retention, StartsOn, shown_plan
+from service.agreement.equipping import Grant, equip
+from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.books import OPERATOR_ACCOUNT
-from storage.catalog import PlanRow
 from storage.days import parse_date, to_date
 from storage.errors import CallerError
 
@@ -38,21 +38,37 @@ def device_add(
     plan: Annotated[PlanKind | None, typer.Option("--plan", help="Start this plan for them at once.")] = None,
     retention_days: Retention = None,
     starts_on: StartsOn = None,
+    account: Annotated[
+        int,
+        typer.Option(
+            "--account",
+            help="Whose devices they are, see `account list`; default the operators' own.",
+            min=1,
+            max=MAX_NUMBER,
+        ),
+    ] = OPERATOR_ACCOUNT,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
     """Add devices and print their tokens.
 
     A token is what the camera sends as `Authorization: Bearer TOKEN`, or as the password in
-    `http://DEVICE:TOKEN@host/`. Without --plan a device may not record yet: see `clipkeep plan start`.
+    `http://DEVICE:TOKEN@host/`. Without --plan a device may not record yet: see `clipkeep plan start`. An owner's
+    account has at most `[agreement] max_devices_per_account` devices, and one trial, ever; with a trial for a second
+    device nothing is added. A device is never moved to another account.
+
+    Example: `clipkeep device add --account 7 --plan annual`
     """
     with open_folder(data) as opened:
-        plans: Sequence[PlanRow] = ()
-        if plan is not None:
-            plans = [row_of(_begin(opened, (), plan, retention_days, starts_on))]
-        elif retention_days is not None or starts_on is not None:
+        if plan is None and (retention_days is not None or starts_on is not None):
             raise CallerError("--retention-days and --starts-on go with --plan", code="bad_usage")
-        added = opened.entitlements.add_devices(count, account=OPERATOR_ACCOUNT, plans=plans)
+        if account == OPERATOR_ACCOUNT:
+            plans = [] if plan is None else [row_of(_begin(opened, (), plan, retention_days, starts_on))]
+            added = opened.entitlements.add_devices(count, account=OPERATOR_ACCOUNT, plans=plans)
+        else:
+            start = None if starts_on is None else parse_date(starts_on, field="--starts-on")
+            grant = None if plan is None else Grant(plan, retention_days, start)
+            added = equip(opened.desk, OPERATOR, account, count, grant)
         secret = opened.key_store.token_secret
         found = [
             {"device": f.device, "token": mint_device_token(secret, f.device, f.token_generation)}
@@ -82,8 +98,11 @@ def device_list(
         json,
         lambda: terminal.table(
             "devices",
-            ["device", "state", "entitled through", "retention days"],
-            [[r["device"], r["state"], r["entitled_through"], r["retention_days"]] for r in rows],
+            ["device", "account", "state", "entitled through", "retention days"],
+            [
+                [r["device"], r["account"], r["state"], r["entitled_through"], r["retention_days"]]
+                for r in rows
+            ],
         ),
     )
 

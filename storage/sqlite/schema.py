@@ -49,6 +49,7 @@ CREATE TABLE accounts (
 CREATE INDEX accounts_by_email ON accounts (email_bucket) WHERE email_bucket IS NOT NULL;
 CREATE INDEX accounts_by_mobile ON accounts (mobile_bucket) WHERE mobile_bucket IS NOT NULL;
 CREATE INDEX accounts_closing ON accounts (account) WHERE closing = 'approved';
+CREATE INDEX accounts_asking ON accounts (account) WHERE closing = 'requested';
 INSERT INTO accounts (account, kind, created_ms, state, activated_ms) VALUES (1, 'operator', 0, 'active', 0);
 
 CREATE TABLE devices (
@@ -80,6 +81,7 @@ CREATE TABLE plans (
     created_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX plans_of_device ON plans (device);
+CREATE INDEX plans_ending ON plans (ends_on) WHERE kind = 'monthly';
 
 CREATE TABLE changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT, device INTEGER NOT NULL, what TEXT NOT NULL, at_ms INTEGER NOT NULL

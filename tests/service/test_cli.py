@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -119,12 +120,69 @@ def test_every_command_and_option_is_documented(words: str) -> None:
         assert getattr(parameter, "help", None), f"{words} {parameter.name} has no help"
 
 
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("design.md", "operations.md", "benchmarks.md")
+"""The contract, how it is run, and the bench."""
+
+
+def named_in_docs(before: str) -> set[str]:
+    """What is named as a command. `keys rotate|show` names two.
+
+    Args:
+        before: what stands before it, a pattern.
+    """
+    text = " ".join("\n".join((DOCS / page).read_text() for page in PAGES).split())
+    found = set()
+    for group, word in re.findall(rf"(?={before}([a-z|-]+)(?: ([a-z|-]+))?)", text):
+        for first in group.split("|"):
+            found |= {first, *(f"{first} {second}" for second in word.split("|") if second)}
+    return found
+
+
+@pytest.mark.parametrize("words", sorted(commands()))
+def test_every_command_is_in_the_docs(words: str) -> None:
+    assert words in named_in_docs("(?:clipkeep |`)"), f"`clipkeep {words}` is in none of {', '.join(PAGES)}"
+
+
+def test_the_docs_name_no_command_that_is_not_there() -> None:
+    there = commands()
+    groups = {words.split()[0] for words in there if " " in words}
+    named = {words for words in named_in_docs("clipkeep ") if " " in words and words.split()[0] in groups}
+    assert named
+    assert named <= there.keys()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        ("account add", {*COMMON, "--email", "--mobile", "--name", "--accepts", "--password-stdin"}),
+        ("account list", {*COMMON, "--state", "--closing", "--address", "--after", "--limit"}),
+        *(
+            (f"account {verb}", {*COMMON, "--account"})
+            for verb in ("show", "withdraw", "approve", "send-code")
+        ),
+        *(
+            (f"account {verb}", {*COMMON, "--account", "--after", "--limit"})
+            for verb in ("events", "payments")
+        ),
+        *(
+            (f"account {verb}", {*COMMON, "--account", "--reason"})
+            for verb in ("suspend", "resume", "reject")
+        ),
+        ("account cancel", {*COMMON, "--account", "--reason", "--dry-run"}),
+        ("account block", {*COMMON, "--account", "--kind", "--detail"}),
+        ("account unblock", {*COMMON, "--block"}),
+        ("accounts dormant", {*COMMON, "--suspend", "--after", "--limit"}),
+        ("notices list", {*COMMON, "--state", "--account", "--after", "--limit"}),
+        ("notices send", {*COMMON, "--limit"}),
+        ("notices confirm", {*COMMON, "--notice"}),
+        ("notices announce", {*COMMON, "--subject", "--body", "--body-file", "--reference", "--dry-run"}),
+        ("agreement show", {*COMMON, "--version"}),
+        ("agreement publish", {*COMMON, "--file"}),
+        ("operator-token", {*COMMON, "--hours", "--revoke-all"}),
+        ("device add", {*COMMON, "--account", "--count", "--plan", "--retention-days", "--starts-on"}),
         ("init", {"--data", "--json", "--store"}),
         ("serve", {"--data", "--json", "--store", "--ingest", "--api", "--workers"}),
-        ("device add", COMMON),
         ("plan start", {*COMMON, "--device", "--plan", "--retention-days", "--starts-on"}),
         ("plan cancel", {*COMMON, "--device", "--plan", "--reason"}),
         ("plan list", {*COMMON, "--device"}),

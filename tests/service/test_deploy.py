@@ -93,6 +93,13 @@ def test_the_sweep_runs_when_a_day_is_over() -> None:
     assert unit(DEPLOY / "systemd/clipkeep-sweep.timer")["Timer"]["OnCalendar"].endswith(":20:00 UTC")
 
 
+def test_renewals_run_every_hour_and_not_with_the_sweep() -> None:
+    [job] = documents(DEPLOY / "kubernetes/renew.yaml")
+    assert job["spec"]["schedule"] == "40 * * * *"
+    timer = unit(DEPLOY / "systemd/clipkeep-renew.timer")["Timer"]
+    assert timer["OnCalendar"] == "*-*-* *:40:00 UTC"
+
+
 def test_the_image_has_every_room() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     copied = {line.split()[1] for line in lines if line.startswith("COPY") and len(line.split()) == 3}

@@ -20,12 +20,14 @@ from typing import Any
 import pytest
 
 from storage.books import (
+    MAX_OVERDUE_DAYS,
     OPERATOR_ACCOUNT,
     AcceptanceRow,
     AccountRow,
     AccountState,
     AnswerRow,
     AttemptsRow,
+    Backlog,
     BlockKind,
     BlockRow,
     Books,
@@ -941,6 +943,55 @@ class BooksContract:
             assert [row.account for row in books.approved_closings(after=found[0], limit=1)] == found[1:]
             books.put_account(replace(books.account(found[0]), state=AccountState.CANCELLED))
             assert [row.account for row in books.approved_closings()] == found[1:]
+
+    def test_requested_closings(self, catalog: Catalog, write: Any) -> None:
+        with write() as books:
+            for closing in (*ClosingState, *ClosingState):
+                books.add_account(owner(closing=closing))
+            found = [row.account for row in books.requested_closings()]
+            assert [books.account(n).closing for n in found] == [ClosingState.REQUESTED] * 2
+            assert [row.account for row in books.requested_closings(after=found[0], limit=1)] == found[1:]
+            books.put_account(replace(books.account(found[0]), state=AccountState.CANCELLED))
+            assert [row.account for row in books.requested_closings()] == found[1:]
+
+    def test_nothing_waits_at_first(self, catalog: Catalog) -> None:
+        with catalog.books() as books:
+            assert books.backlog(on=DAY) == Backlog(0, None, 0, 0, 0, 0, 0, None)
+
+    def test_the_backlog_counts_what_waits_and_nothing_else(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        with write() as books:
+            for ms, state in ((NOW + 7, NoticeState.QUEUED), (NOW - 3, NoticeState.QUEUED)):
+                books.add_notice(notice(bob, next_ms=ms, state=state))
+            for state in (NoticeState.FAILED, NoticeState.DELIVERED, NoticeState.DELIVERED):
+                books.add_notice(notice(ann, next_ms=NOW - 9, state=state))
+            for closing in (*ClosingState, ClosingState.APPROVED):
+                books.add_account(owner(closing=closing))
+            books.put_account(replace(books.account(bob), state=AccountState.CANCELLED))
+            for number, state in enumerate((*PaymentState, PaymentState.PENDING)):
+                books.add_payment(charge(ann, device, f"r{number}", state=state, at_ms=NOW - number))
+        with catalog.books() as books:
+            assert books.backlog(on=DAY) == Backlog(2, NOW - 3, 1, 1, 2, 0, 2, NOW - 3)
+
+    def test_renewals_are_overdue_when_their_last_day_is_over(
+        self, catalog: Catalog, write: Any, ann: int
+    ) -> None:
+        def add(books: Books, ends_on: int | None, *, renews: bool = True, kind: str = "monthly") -> None:
+            number = books.add_device(ann).device
+            plans = (PlanRow(0, kind, DAY - 90, ends_on, WEEK),)
+            plan_id = books.change_device(number, lambda f: replace(f, plans=plans), what="").plans[0].plan_id
+            books.add_subscription(
+                SubscriptionRow(plan_id, ann, number, "USD", 599, 599, renews, "m", 1, NOW)
+            )
+
+        with write() as books:
+            for ends_on in (DAY - 1, DAY - MAX_OVERDUE_DAYS, DAY, DAY - MAX_OVERDUE_DAYS - 1, None):
+                add(books, ends_on)
+            add(books, DAY - 1, renews=False)
+            add(books, DAY - 1, renews=False, kind="annual")
+        with catalog.books() as books:
+            assert [books.backlog(on=day).overdue_renewals for day in (DAY, DAY + 1)] == [2, 2]
 
     # --- idempotency ------------------------------------------------------------------------------------------
 

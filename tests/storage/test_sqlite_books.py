@@ -17,6 +17,7 @@ from storage.books import AcceptanceRow, AccountRow, Books, CodeRow, NoticeState
 from storage.catalog import DeviceFacts
 from storage.errors import CatalogCorrupt
 from storage.sqlite import SqliteCatalog
+from storage.sqlite.books.backlog import BACKLOG
 from tests.retention.world import fast_folder
 from tests.storage.books_contract import (
     BooksContract,
@@ -232,6 +233,25 @@ def test_an_erasure_that_is_undone_leaves_everything_readable(catalog: SqliteCat
     with catalog.books() as books:
         assert books.account(rows[0].account).email == rows[0].email
         assert books.acceptances_of(rows[0].account)
+
+
+# --- what waits ---------------------------------------------------------------------------------------------------
+
+
+def test_the_backlog_reads_no_table_from_end_to_end(catalog: SqliteCatalog) -> None:
+    """It is asked at every scrape of the metrics: each count comes from an index of what waits alone."""
+    with catalog._db.read() as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {BACKLOG}", {"from_day": 1, "day": 2}).fetchall()
+    steps = [step for *_, step in plan if step.startswith(("SCAN", "SEARCH")) and "CONSTANT ROW" not in step]
+    indexes = ("notices_queued", "notices_failed", "accounts_asking", "accounts_closing", "payments_pending")
+    for step in steps:
+        assert "plans_ending" in step or "INTEGER PRIMARY KEY" in step or any(i in step for i in indexes), (
+            step
+        )
+    assert {i for i in (*indexes, "plans_ending") if any(i in step for step in steps)} == {
+        *indexes,
+        "plans_ending",
+    }
 
 
 # --- what `clipkeep check` finds ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from storage.books import Books
 from storage.catalog import DeviceFacts
 from storage.errors import ClipkeepError
+from storage.sqlite.books.backlog import Waiting
 from storage.sqlite.books.erasing import LEFT_IN_LOG, Erasing
 from storage.sqlite.books.history import History
 from storage.sqlite.books.money import Money
@@ -17,7 +18,7 @@ from storage.sqlite.books.sessions import Sessions
 from storage.sqlite.commits import OnDatabase
 
 
-class SqliteBooks(Erasing, Sessions, Money, History, Notices):
+class SqliteBooks(Erasing, Sessions, Money, History, Notices, Waiting):
     """See `storage.books.Books`."""
 
 

@@ -133,6 +133,13 @@ class Accounts(OnBooks):
             (after, limit),
         )
 
+    def requested_closings(self, *, after: int = 0, limit: int = 100) -> list[AccountRow]:
+        return ACCOUNTS.select(
+            self._reader,
+            "closing = 'requested' AND account > ? AND state != 'cancelled' ORDER BY account LIMIT ?",
+            (after, limit),
+        )
+
     # --- devices ----------------------------------------------------------------------------------------------
 
     def add_device(self, account: int) -> DeviceFacts:

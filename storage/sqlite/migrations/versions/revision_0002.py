@@ -38,6 +38,7 @@ ALTER TABLE accounts ADD COLUMN cancelled_on INTEGER;
 CREATE INDEX accounts_by_email ON accounts (email_bucket) WHERE email_bucket IS NOT NULL;
 CREATE INDEX accounts_by_mobile ON accounts (mobile_bucket) WHERE mobile_bucket IS NOT NULL;
 CREATE INDEX accounts_closing ON accounts (account) WHERE closing = 'approved';
+CREATE INDEX accounts_asking ON accounts (account) WHERE closing = 'requested';
 UPDATE accounts SET state = 'active', activated_ms = created_ms;
 
 ALTER TABLE devices ADD COLUMN used_on INTEGER NOT NULL DEFAULT 0;
@@ -58,6 +59,7 @@ FROM plans ORDER BY plan_id;
 DROP TABLE plans;
 ALTER TABLE new_plans RENAME TO plans;
 CREATE INDEX plans_of_device ON plans (device);
+CREATE INDEX plans_ending ON plans (ends_on) WHERE kind = 'monthly';
 
 CREATE INDEX changes_of_device ON changes (device);
 CREATE TABLE account_keys (account INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT;  -- added and overwritten only

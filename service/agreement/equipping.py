@@ -1,0 +1,49 @@
+"""Devices for an owner's account, with a plan at once where one is wanted: all of it or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+
+from retention.plans import PlanKind
+from service.agreement.desk import Actor, Desk
+from service.agreement.devices import add_in
+from service.agreement.purchases import grant_in
+from storage.books import Books
+from storage.catalog import DeviceFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A plan to start, see `purchases.grant`."""
+
+    kind: PlanKind
+    retention_days: int | None = None
+    starts_on: date | None = None
+
+
+def equip(
+    desk: Desk, actor: Actor, account: int, count: int, grant: Grant | None = None
+) -> list[DeviceFacts]:
+    """Add `count` devices, and start the same plan for each.
+
+    Raises:
+        As `devices.add_device` and `purchases.grant`; then nothing was added.
+    """
+
+    def work(books: Books) -> list[DeviceFacts]:
+        added = add_in(desk, books, actor, account, count)
+        if grant is not None:
+            for facts in added:
+                grant_in(
+                    desk,
+                    books,
+                    actor,
+                    facts.device,
+                    grant.kind,
+                    retention_days=grant.retention_days,
+                    starts_on=grant.starts_on,
+                )
+        return added
+
+    return desk.change(work)

@@ -1,0 +1,90 @@
+"""`account events`, `account payments`: what happened to an account, and what was paid."""
+
+from __future__ import annotations
+
+import typer
+
+from retention.money import Money
+from service import terminal
+from service.agreement import records
+from service.agreement.desk import OPERATOR
+from service.commands.showing import Account, After, Limit, next_page, when
+from service.folder import open_folder
+from service.terminal import DEFAULT_DATA, Data, Json
+
+
+def events(
+    account: Account, after: After = 0, limit: Limit = 100, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
+    """List the history of an account, oldest first: what happened, by whom, to which device, and why.
+
+    It is append-only, and goes with the account. With --json each line has its facts: the state after it.
+    """
+    with open_folder(data) as opened:
+        found = records.events(opened.desk, OPERATOR, account, after=after, limit=limit)
+    rows = [
+        {
+            "event": row.event_id,
+            "at_ms": row.at_ms,
+            "what": row.what,
+            "who": row.who,
+            "why": row.why,
+            "device": row.device,
+            "facts": row.facts,
+        }
+        for row in found
+    ]
+
+    def draw() -> None:
+        columns = ["event", "at (UTC)", "what", "who", "device", "why"]
+        cells = [[r.event_id, when(r.at_ms), r.what, r.who, r.device, r.why] for r in found]
+        terminal.table(f"history of account {account}", columns, cells)
+        next_page(rows, limit, "event")
+
+    terminal.report({"account": account, "events": rows}, json, draw)
+
+
+def payments(
+    account: Account, after: After = 0, limit: Limit = 100, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
+    """List the charges, refunds and credits of an account, oldest first, by the references the gateway knows them by.
+
+    `pending` ones are finished by `clipkeep renew`; a refund that `failed` is to be paid by other means.
+    """
+    with open_folder(data) as opened:
+        found = records.payments(opened.desk, OPERATOR, account, after=after, limit=limit)
+    rows = [
+        {
+            "payment": row.payment_id,
+            "at_ms": row.at_ms,
+            "kind": str(row.kind),
+            "minor": row.minor,
+            "currency": row.currency,
+            "state": str(row.state),
+            "plan_id": row.plan_id,
+            "device": row.device,
+            "why": row.why,
+            "reference": row.reference,
+        }
+        for row in found
+    ]
+
+    def draw() -> None:
+        columns = ["payment", "at (UTC)", "kind", "amount", "state", "device", "plan", "why", "reference"]
+        cells = [
+            [
+                *(r.payment_id, when(r.at_ms), r.kind, Money(r.minor, r.currency), r.state),
+                *(r.device, r.plan_id, r.why, r.reference),
+            ]
+            for r in found
+        ]
+        terminal.table(f"payments of account {account}", columns, cells)
+        next_page(rows, limit, "payment")
+
+    terminal.report({"account": account, "payments": rows}, json, draw)
+
+
+def add_to(account_app: typer.Typer) -> None:
+    """Mount the commands among those of `clipkeep account`."""
+    account_app.command("events")(events)
+    account_app.command("payments")(payments)

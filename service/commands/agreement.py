@@ -1,0 +1,90 @@
+"""`agreement`: the versions of the text that owners accept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service import terminal
+from service.agreement import versions
+from service.agreement.desk import OPERATOR
+from service.commands.plans import shown_instant
+from service.commands.showing import text_of, when
+from service.folder import open_folder
+from service.terminal import DEFAULT_DATA, Data, Json
+from storage.books import AgreementRow
+
+agreement_app = typer.Typer(
+    help="The service agreement: show, list and publish its versions.", no_args_is_help=True
+)
+
+
+@agreement_app.command("show")
+def agreement_show(
+    version: Annotated[
+        int | None, typer.Option("--version", help="Which one; default the current.", min=1, max=1 << 31)
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Print the text of the agreement that new accounts accept, or of an earlier version."""
+    with open_folder(data) as opened:
+        row = versions.current(opened.desk, version)
+
+    def draw() -> None:
+        terminal.say(f"version {row.version}, published {shown_instant(row.published_ms)}")
+        print(row.text)
+
+    terminal.report({**_shown(row), "text": row.text}, json, draw)
+
+
+@agreement_app.command("list")
+def agreement_list(data: Data = DEFAULT_DATA, json: Json = False) -> None:
+    """List the versions of the agreement, oldest first; the last one is what new accounts accept."""
+    with open_folder(data) as opened:
+        rows = versions.published(opened.desk)
+    cells = [[row.version, when(row.published_ms), len(row.text), row.sha256] for row in rows]
+    terminal.report(
+        {"versions": [_shown(row) for row in rows]},
+        json,
+        lambda: terminal.table(
+            "versions of the agreement", ["version", "published (UTC)", "characters", "SHA-256"], cells
+        ),
+    )
+
+
+@agreement_app.command("publish")
+def agreement_publish(
+    file: Annotated[Path, typer.Option("--file", help="The text, in UTF-8; - for stdin.")],
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Make a text the current version of the agreement; the same text again changes nothing.
+
+    From now on new accounts accept it. Who has an account and goes on using it is deemed to have accepted it, which is
+    recorded at the next log-in and purchase; it blocks nobody (agreement 11.2, 11.4). A version is never changed or
+    taken back: publish another one. To tell the owners: `clipkeep notices announce`.
+
+    Example: `clipkeep agreement publish --file agreement-2027.txt`
+    """
+    text = text_of(file, "--file")
+    with open_folder(data) as opened:
+        before = versions.current(opened.desk).version
+        row = versions.publish(opened.desk, OPERATOR, text)
+    is_new = row.version != before
+    said = (
+        f"version {row.version} is in force"
+        if is_new
+        else f"that is version {row.version}, which is in force already"
+    )
+    terminal.report({**_shown(row), "new": is_new}, json, lambda: print(said))
+
+
+def _shown(row: AgreementRow) -> dict[str, Any]:
+    return {"version": row.version, "published_ms": row.published_ms, "sha256": row.sha256}
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(agreement_app, name="agreement")
