@@ -1,8 +1,9 @@
 """HTTP/1.1 framing, sans-IO: bytes in, events out. llhttp (through httptools) does the parsing.
 
-A sized body need not pass through here: after a `Head`, `direct_bytes` says how much of it is still to come,
-and the caller may receive exactly that many bytes straight into its own memory and then call `direct_done`.
-Everything else (chunked bodies, the part of a sized body that came with its head) arrives as `bytes` events.
+A sized body is never copied nor parsed: what of it came with its head is an event that looks into the caller's
+own buffer (a `memoryview`). After a `Head`, `direct_bytes` says how much of it is still to come, and the caller may
+receive exactly that many bytes straight into its own memory and then call `direct_done`. Chunked bodies arrive as
+`bytes`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ target and, for each header, its name, its value and 4; trailers count as header
 _UNSEEN_BYTES = 1024
 """Bytes of a head that are not counted, such as the method and the spaces before a value: by so many a head that comes
 in pieces may be over the limit before it is refused."""
+_HEAD_WINDOW = 1024
+"""Where the end of a head is looked for, so that the parser sees no body: most heads have a few hundred bytes. The body
+behind a longer one passes through the parser once, which copies it."""
 _VERSIONS = ("1.1", "1.0")
 _NO_UPGRADE = "upgrades and CONNECT are not served here"
 
@@ -49,7 +53,7 @@ class Malformed:
     detail: str
 
 
-Event = Head | bytes | End | Malformed
+Event = Head | bytes | memoryview | End | Malformed
 END = End()
 
 
@@ -63,6 +67,7 @@ class Framer:
         self._max_head_bytes = max_head_bytes
         self._events: list[Event] = []
         self._dead = False
+        self._is_last = False
         self._begin()
         self._parser = httptools.HttpRequestParser(self)
 
@@ -84,15 +89,39 @@ class Framer:
         """Parse what was received; empty input is allowed.
 
         Returns:
-            The events in order. After a `Malformed` nothing more is parsed.
+            The events in order; those that are a `memoryview` look into `data`. After a `Malformed` nothing more is
+            parsed.
         """
-        if self._dead:
-            return []
         events: list[Event] = []
         self._events = events
-        self._uncounted_bytes += len(data)  # a callback that has seen something sets it to 0
+        view = memoryview(data)
+        while len(view) and not self._dead:
+            if self.direct_bytes:
+                view = self._pass_on(view)
+            elif self._is_last:
+                self._fail(400, "not HTTP/1.1: data after Connection: close")
+            elif self._started or (end := bytes(view[:_HEAD_WINDOW]).find(b"\r\n\r\n")) < 0:
+                self._parse(view)
+                break
+            else:
+                self._parse(view[: end + 4])
+                view = view[end + 4 :]
+        return events
+
+    def _pass_on(self, view: memoryview) -> memoryview:
+        """Tell of the part of a sized body that begins here; returns what is behind it."""
+        piece = view[: self.direct_bytes]
+        self._events.append(piece)
+        self.direct_bytes -= len(piece)
+        if not self.direct_bytes:
+            self._renew()
+            self._events.append(END)
+        return view[len(piece) :]
+
+    def _parse(self, view: memoryview) -> None:
+        self._uncounted_bytes += len(view)  # a callback that has seen something sets it to 0
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(view)
         except httptools.HttpParserUpgrade:
             self._fail(400, _NO_UPGRADE)  # on_headers_complete refuses them before
         except httptools.HttpParserError as error:
@@ -104,14 +133,18 @@ class Framer:
         if self._head_bytes + self._uncounted_bytes > self._max_head_bytes + _UNSEEN_BYTES and not self._dead:
             # The parser keeps a header or trailer until it is whole, so one without an end must not go on.
             self._fail(431, self._too_large())
-        return events
 
     def direct_done(self) -> list[Event]:
         """Say that the caller received the whole rest of the sized body itself. Returns [End]."""
         assert self.direct_bytes > 0, "no sized body is open"
+        self._renew()
+        return [END]
+
+    def _renew(self) -> None:
+        """Begin a next message behind a body that the parser has not seen."""
+        self._is_last = not self._head.keep_alive
         self._begin()
         self._parser = httptools.HttpRequestParser(self)
-        return [END]
 
     def _too_large(self) -> str:
         return f"request line and headers exceed {self._max_head_bytes} bytes"
