@@ -5,8 +5,8 @@ Refusals come in the order of the contract (docs/design.md §6), the first match
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hmac import compare_digest
+from typing import NamedTuple
 
 from ingest import answers
 from ingest.answers import Answer
@@ -16,7 +16,7 @@ from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBi
 from retention.compile import PAST_DAYS
 from retention.tokens import check_device_token
 from storage.catalog import MAX_CLOCK_AHEAD_MS
-from storage.days import day_of_ms
+from storage.days import MS_PER_DAY, day_of_ms
 
 MAX_CLIP_DURATION_MS = 3_600_000
 """Longest duration a chunk may claim: an hour, far above the few seconds of one upload unit."""
@@ -25,9 +25,8 @@ MAX_REMEMBERED = 20_000
 """Devices whose credentials are remembered, 10 MB at most; past it all are forgotten, and each costs a MAC again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A body that may come."""
+class Admission(NamedTuple):
+    """A body that may come. (A tuple: one is made for each chunk.)"""
 
     device: int
     capture_ms: int | None
@@ -88,9 +87,9 @@ def admit(
     route = parse_target(head.method, head.target)
     if route is None:
         return answers.UNKNOWN_PATH
-    today = max(day_of_ms(now_ms), bitmap.closed_through)
+    today = max(now_ms // MS_PER_DAY, bitmap.closed_through)
     capture_ms = now_ms if route.capture_ms is None else route.capture_ms
-    probe = bitmap.probe(route.device, day_of_ms(capture_ms), today)
+    probe = bitmap.probe(route.device, capture_ms // MS_PER_DAY, today)
     flags, class_days, generation, epoch, today_ok, capture_ok = probe
     if flags & BUSY:
         return answers.OVERLOADED
@@ -110,7 +109,7 @@ def admit(
         return answers.EXPIRED if too_old else answers.NOT_ENTITLED
     if capture_ms > now_ms + MAX_CLOCK_AHEAD_MS:
         return answers.CLOCK_AHEAD
-    if day_of_ms(min(capture_ms, now_ms)) + class_days + 1 <= today:
+    if min(capture_ms, now_ms) // MS_PER_DAY + class_days + 1 <= today:
         return answers.EXPIRED
     return _admit_body(head, route, epoch, class_days, max_chunk_bytes)
 

@@ -174,14 +174,14 @@ class Uploads:
 
     # --- packing --------------------------------------------------------------------------------------------
 
-    def pack_now(self, chunk: Chunk, body: memoryview) -> bool:
+    def pack_now(self, chunk: Chunk, body: memoryview, now_s: float) -> bool:
         """Put a complete chunk into its segment, when its data key and room are at hand. Returns whether they were;
         the body's memory is free then, and `chunk.done` comes later."""
         key_id = KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on))
         cipher = self._keyring.cached(key_id)
         if cipher is None or not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
             return False
-        self._add(key_id, cipher, chunk, body)
+        self._add(key_id, cipher, chunk, body, now_s)
         return True
 
     async def pack(self, chunk: Chunk, body: memoryview) -> None:
@@ -199,10 +199,10 @@ class Uploads:
             cipher = await self._keyring.load(key_id)
         while not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
             await self._room.park()
-        self._add(key_id, cipher, chunk, body)
+        self._add(key_id, cipher, chunk, body, trio.current_time())
 
-    def _add(self, key_id: KeyId, cipher: AESGCM, chunk: Chunk, body: memoryview) -> None:
-        self.packer.add(cipher, chunk, body, trio.current_time())
+    def _add(self, key_id: KeyId, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float) -> None:
+        self.packer.add(cipher, chunk, body, now_s)
         self._next_month.seen(key_id, chunk.expires_on)
         if not self._opened.is_set():
             self._opened.set()

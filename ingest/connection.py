@@ -26,7 +26,7 @@ from ingest.admission import Admission
 from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import Account
-from ingest.framing import End, Event, Framer, Head, Malformed
+from ingest.framing import END, Event, Framer, Head, Malformed
 from ingest.packing import Chunk, Outcome
 from ingest.receiving import Receiver
 
@@ -84,7 +84,7 @@ class Connection:
         self.limits = receiver.limits
         self.account = Account()
         self.phase = Phase.IDLE
-        self.since_s = trio.current_time()
+        self._now_s = self.since_s = trio.current_time()
         """When this phase began, monotonic; moved forward by the time that we made it wait."""
         self.received_bytes = 0
         """Of the current body."""
@@ -176,6 +176,7 @@ class Connection:
     def ready(self) -> None:
         """Receive once, and do what follows from it. Synchronous; raises nothing."""
         try:
+            self._now_s = trio.current_time()
             granted = self.receiver.budget.grant(self.account, self._wanted())
             if granted:
                 self._receive(granted)
@@ -260,15 +261,15 @@ class Connection:
     # --- events -----------------------------------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> Wait | None:
-        if isinstance(event, Head):
+        if event is END:
+            return self._on_end()
+        if isinstance(event, (memoryview, bytes)):
+            self._on_body(event)
+        elif isinstance(event, Head):
             if self._owes_too_much():
                 return partial(self._wait_until_read, event)
             self._on_head(event)
-        elif isinstance(event, (memoryview, bytes)):
-            self._on_body(event)
-        elif isinstance(event, End):
-            return self._on_end()
-        else:
+        elif isinstance(event, Malformed):
             self._on_malformed(event)
         return None
 
@@ -283,7 +284,7 @@ class Connection:
 
     def _on_head(self, head: Head) -> None:
         self._close_after = not head.keep_alive
-        decided = self.receiver.admit(head)
+        decided = self.receiver.admit(head, self._now_s)
         if isinstance(decided, Answer):
             self._refuse(decided, head)
             return
@@ -337,7 +338,7 @@ class Connection:
         if body is None or admission is None:
             self._next_request()
             return None
-        slot = Slot(self, None, body.length, trio.current_time())
+        slot = Slot(self, None, body.length, self._now_s)
         self._slots.append(slot)
         self._body = self._admission = None
         self.phase = Phase.OURS
@@ -410,7 +411,7 @@ class Connection:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self.since_s = trio.current_time()
+        self.since_s = self._now_s
 
     def _wait_for_us(self) -> float:
         self.phase = Phase.OURS
@@ -419,7 +420,8 @@ class Connection:
     def _end_wait(self, phase: Phase, began_s: float) -> None:
         """The client's clock stood still while it waited for us."""
         self.phase = phase
-        self.since_s += trio.current_time() - began_s
+        self._now_s = trio.current_time()
+        self.since_s += self._now_s - began_s
 
     def evict(self, verdict: Answer | None) -> None:
         """End the reading now: with this answer to the current request, or without one between requests."""

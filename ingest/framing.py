@@ -8,6 +8,7 @@ receive exactly that many bytes straight into its own memory and then call `dire
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httptools
@@ -156,7 +157,6 @@ class Framer:
     # --- llhttp's callbacks ---------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._begin()
         self._started = True
 
     def on_url(self, url: bytes) -> None:
@@ -165,26 +165,9 @@ class Framer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value) + 4)
-        if self._in_body:
-            return  # a trailer: counted, and of no interest
-        head = self._head
-        match name.lower():
-            case b"content-length":
-                head.content_length = int(value)
-            case b"transfer-encoding":
-                head.chunked = True
-                if value.strip().lower() != b"chunked":
-                    raise _Refused(400, "transfer-encoding: only chunked is understood")
-            case b"authorization":
-                head.authorization = value
-            case b"expect":
-                head.expect_continue = value.strip().lower() == b"100-continue"
-            case b"content-digest":
-                head.content_digest = value
-            case b"clip-duration-ms":
-                head.clip_duration = value.strip()
-            case _:
-                pass
+        understand = _HEADERS.get(name.lower())
+        if understand is not None and not self._in_body:  # a trailer is counted, and of no interest
+            understand(self._head, value)
 
     def _count(self, size: int) -> None:
         self._uncounted_bytes = 0
@@ -217,6 +200,42 @@ class Framer:
     def on_message_complete(self) -> None:
         self._begin()
         self._events.append(END)
+
+
+def _content_length(head: Head, value: bytes) -> None:
+    head.content_length = int(value)
+
+
+def _transfer_encoding(head: Head, value: bytes) -> None:
+    head.chunked = True
+    if value.strip().lower() != b"chunked":
+        raise _Refused(400, "transfer-encoding: only chunked is understood")
+
+
+def _authorization(head: Head, value: bytes) -> None:
+    head.authorization = value
+
+
+def _expect(head: Head, value: bytes) -> None:
+    head.expect_continue = value.strip().lower() == b"100-continue"
+
+
+def _content_digest(head: Head, value: bytes) -> None:
+    head.content_digest = value
+
+
+def _clip_duration(head: Head, value: bytes) -> None:
+    head.clip_duration = value.strip()
+
+
+_HEADERS: dict[bytes, Callable[[Head, bytes], None]] = {
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"authorization": _authorization,
+    b"expect": _expect,
+    b"content-digest": _content_digest,
+    b"clip-duration-ms": _clip_duration,
+}
 
 
 class _Refused(Exception):

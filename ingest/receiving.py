@@ -39,7 +39,7 @@ copy and while it is in the cache; what is only a part is copied to the body's o
 DEFAULT_DURATION_MS = 4000
 """Duration of a chunk that neither says nor shows one: a few seconds, as cameras cut them."""
 
-_BY_VERDICT = {
+_BY_VERDICT: dict[int, Answer] = {
     Verdict.STORED: answers.STORED,
     Verdict.DUPLICATE: answers.ALREADY_STORED,
     Verdict.CONFLICT: answers.CONFLICT,
@@ -125,8 +125,8 @@ class Receiver:
 
     # --- admission --------------------------------------------------------------------------------------------
 
-    def admit(self, head: Head) -> Admission | Answer:
-        """Decide about one request. Synchronous."""
+    def admit(self, head: Head, now_s: float) -> Admission | Answer:
+        """Decide about one request. Synchronous. `now_s` is monotonic."""
         decided = admit(
             head,
             credentials=self._credentials,
@@ -140,7 +140,7 @@ class Receiver:
             return answers.STOPPING
         if not self._health.up:
             return answers.STORE_DOWN
-        if not self._rate.allows(decided.device, trio.current_time()):
+        if not self._rate.allows(decided.device, now_s):
             return answers.RATE_LIMITED
         return decided
 
@@ -157,7 +157,7 @@ class Receiver:
         refusal = _refusal(admission, data, kind)
         if refusal is None:
             chunk = self._chunk(admission, data, kind, slot)
-            if not self._uploads.pack_now(chunk, data):
+            if not self._uploads.pack_now(chunk, data, slot.complete_s):
                 data.release()
                 return chunk
         data.release()
@@ -206,7 +206,7 @@ class Receiver:
 
     def done(self, slot: Slot, outcome: Outcome) -> None:
         """A chunk was committed or lost. Its connection is flushed once for all of a group: see `flush`."""
-        answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[Verdict(outcome)]
+        answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[outcome]
         if answer.status == 201:
             self._stats.chunks += 1
             self._stats.chunk_bytes += slot.charged
