@@ -4,16 +4,12 @@
 (a chunk that came whole is encrypted straight from the worker's one scratch buffer). What cannot be done at once
 (no budget, a data key still to be fetched, no room in a segment, too many answers owed) is left to the connection's
 own task, `serve`; until it is done the socket is not read. So reading goes on to the next request while earlier chunks
-are being stored (stock ffmpeg never waits for an answer), up to a bound.
-
-Answers are written from whatever task finishes them, in the order of the requests; only when the socket is full does
-a task of its own take over.
+are being stored (stock ffmpeg never waits for an answer), up to a bound. Answers go out through `outbox`.
 """
 
 from __future__ import annotations
 
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
@@ -27,7 +23,8 @@ from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import Account
 from ingest.framing import END, Event, Framer, Head, Malformed
-from ingest.packing import Chunk, Outcome
+from ingest.outbox import Outbox, Slot
+from ingest.packing import Chunk
 from ingest.receiving import Receiver
 
 RECEIVE_BYTES = 1024 * 1024
@@ -52,34 +49,11 @@ Wait = Callable[[], Awaitable[None]]
 """What the connection's task is to wait for before reading goes on."""
 
 
-class Slot:
-    """The place of one answer in a connection's order. `data` is None until it is known.
-
-    Args:
-        charged: bytes of the budget that the answer gives back.
-        complete_s: when the body was complete, monotonic.
-    """
-
-    __slots__ = ("charged", "complete_s", "connection", "data")
-
-    def __init__(
-        self, connection: Connection, data: bytes | None = None, charged: int = 0, complete_s: float = 0.0
-    ) -> None:
-        self.connection = connection
-        self.data = data
-        self.charged = charged
-        self.complete_s = complete_s
-
-    def done(self, outcome: Outcome) -> None:
-        """The chunk was committed or lost."""
-        self.connection.receiver.done(self, outcome)
-
-
-class Connection:
+class Connection(Outbox):
     """See the module docstring. `serve` owns it; the reaper may `evict` it."""
 
     def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
-        self.sock = sock
+        super().__init__(sock, receiver.limits.send_timeout_s, receiver.start_task)
         self.receiver = receiver
         self.limits = receiver.limits
         self.account = Account()
@@ -89,7 +63,6 @@ class Connection:
         self.received_bytes = 0
         """Of the current body."""
         self._framer = Framer(self.limits.max_head_bytes)
-        self._slots: deque[Slot] = deque()
         self._scope = trio.CancelScope()
         self._verdict: Answer | None = None
         self._body: Body | None = None
@@ -98,12 +71,8 @@ class Connection:
         self._drain_bytes: int | None = None
         """While a refused body is thrown away: how much more of it is put up with."""
         self._closing = False
-        self._unsent = bytearray()
-        self._gone = False
-        """The peer does not read its answers: they are no longer sent."""
         self._prepaid_bytes = 0
         """Charged for what was just received, and not yet part of a body."""
-        self._progress = trio.Event()
         self._attention = trio.Event()
         """Set when `serve` has something to do."""
         self._wait: Wait | None = None
@@ -338,7 +307,7 @@ class Connection:
         if body is None or admission is None:
             self._next_request()
             return None
-        slot = Slot(self, None, body.length, self._now_s)
+        slot = Slot(self, body.length, self._now_s)
         self._slots.append(slot)
         self._body = self._admission = None
         self.phase = Phase.OURS
@@ -391,14 +360,6 @@ class Connection:
         """Received of a body that is not complete: what letting go of this connection gives back."""
         return 0 if self._body is None else self._body.length
 
-    def ends_with(self, slot: Slot) -> bool:
-        """Whether the answer in this slot is the last one, and says so. Asked when the answer becomes known."""
-        if self._slots[-1] is not slot or self._body is not None:
-            return False
-        # A body that is refused while it is taken is answered before the reader comes to closing.
-        taking = self.phase is Phase.OURS
-        return self._closing or (taking and (self._close_after or self.receiver.stopping))
-
     def arrival_ms(self, now_ms: int) -> int:
         """The capture time of a chunk that is timed by its arrival: those of one connection keep their order,
         also when several come within a millisecond."""
@@ -436,54 +397,15 @@ class Connection:
         if self.phase is Phase.IDLE:
             self.evict(None)
 
-    # --- answers ------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------------------
 
-    def _push(self, data: bytes) -> None:
-        """Queue bytes that are already known, in order."""
-        self._slots.append(Slot(self, data))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what is known, in order. Synchronous; never blocks."""
-        slots = self._slots
-        out = b""
-        while slots and slots[0].data is not None:
-            out += slots.popleft().data  # type: ignore[operator]
-        if not out:
-            return
-        self._progress.set()
-        if self._gone:
-            return
-        if self._unsent:
-            self._unsent += out
-            return
-        try:
-            sent = self.sock.send(out)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return  # the peer is gone; the reader notices
-        if sent < len(out):
-            self._unsent += out[sent:]
-            self.receiver.start_task(self._send_rest)
-
-    async def _send_rest(self) -> None:
-        """Send what the socket did not take at once. A peer that reads nothing is let go."""
-        with trio.move_on_after(self.limits.send_timeout_s) as timeout:
-            try:
-                while self._unsent:
-                    await trio.lowlevel.wait_writable(self.sock)
-                    with suppress(BlockingIOError):
-                        sent = self.sock.send(self._unsent)
-                        del self._unsent[:sent]
-            except (OSError, trio.ClosedResourceError):
-                self._gone = True
-        if timeout.cancelled_caught:
-            self._gone = True
-        if self._gone:
-            self._unsent.clear()
-            self.evict(None)
-        self._progress.set()
+    def ends_with(self, slot: Slot) -> bool:
+        """Whether the answer in this slot is the last one, and says so. Asked when the answer becomes known."""
+        if self._slots[-1] is not slot or self._body is not None:
+            return False
+        # A body that is refused while it is taken is answered before the reader comes to closing.
+        taking = self.phase is Phase.OURS
+        return self._closing or (taking and (self._close_after or self.receiver.stopping))
 
     async def _finish(self) -> None:
         """Wait for the answers still owed, say goodbye, and let the peer read them."""

@@ -31,7 +31,8 @@ from storage.errors import ClipkeepError, KeyDestroyed
 from storage.segment import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from ingest.connection import Connection, Slot
+    from ingest.connection import Connection
+    from ingest.outbox import Slot
 
 SCRATCH_BYTES = 1024 * 1024 + 16 * 1024
 """Receives a head with as much of its body as has come. A whole chunk of up to 1 MiB is encrypted from here, without a

@@ -74,7 +74,7 @@ def test_the_peer_runs_with_two_workers() -> None:
     assert one["chunks"] > 0
 
 
-@pytest.mark.parametrize("server", ["tus-node", "tusd", "nginx-relay"])
+@pytest.mark.parametrize("server", ["tus-node", "tusd", "nginx-default", "nginx-relay"])
 def test_each_peer_that_is_here_takes_chunks(server: str) -> None:
     if choose([server], peers_folder())[0].available():
         pytest.skip(f"{server} is not installed")
@@ -220,7 +220,13 @@ def test_peers_are_listed() -> None:
     result = run("peers", "--json")
     assert result.exit_code == 0, result.output
     listed = json.loads(result.stdout)["peers"]
-    assert [one["peer"] for one in listed] == ["starlette", "tus-node", "tusd", "nginx-relay"]
+    assert [one["peer"] for one in listed] == [
+        "starlette",
+        "tus-node",
+        "tusd",
+        "nginx-default",
+        "nginx-relay",
+    ]
     assert all(one["install"] for one in listed)
 
 
