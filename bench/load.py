@@ -129,7 +129,7 @@ class Load:
     def run(self, warmup_s: float, window_s: float, drain_s: float = DRAIN_S) -> Tally:
         """Load the target for at least `warmup_s` unmeasured and for `window_s` measured seconds, then wait for
         what is under way, `drain_s` at most. The warm-up lasts until there were as many answers as connections,
-        `WARM_LIMIT_S` longer at most.
+        and as many as the target asks for, `WARM_LIMIT_S` longer at most.
 
         Raises:
             OSError: the target cannot be connected to.
@@ -171,7 +171,8 @@ class Load:
         """True while not every connection can have been answered once: a slow server is not yet in its stride."""
         if self._counts_all or self._stopped or not self._open:
             return False
-        return self._sending and len(self._tally.acks_s) + self._tally.errors.total() < self._wanted
+        answers = len(self._tally.acks_s) + self._tally.errors.total()
+        return self._sending and answers < max(self._wanted, self._target.warm_chunks)
 
     def _patience_s(self) -> float:
         """How long one poll may take at most."""
