@@ -161,19 +161,19 @@ class Framer:
 
     def on_url(self, url: bytes) -> None:
         self._head.target += url
-        self._count(len(url))
+        self._uncounted_bytes = 0
+        self._head_bytes += len(url)
+        if self._head_bytes > self._max_head_bytes:
+            raise _Refused(431, self._too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
+        self._uncounted_bytes = 0
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._max_head_bytes:
+            raise _Refused(431, self._too_large())
         understand = _HEADERS.get(name.lower())
         if understand is not None and not self._in_body:  # a trailer is counted, and of no interest
             understand(self._head, value)
-
-    def _count(self, size: int) -> None:
-        self._uncounted_bytes = 0
-        self._head_bytes += size
-        if self._head_bytes > self._max_head_bytes:
-            raise _Refused(431, self._too_large())
 
     def on_headers_complete(self) -> None:
         head = self._head

@@ -249,6 +249,16 @@ def test_entitlement() -> None:
     assert 0 < one["best_ns"] <= one["median_ns"] <= one["p99_ns"]
 
 
+def test_catalog() -> None:
+    arguments = ("--rows", "2000,4000", "--devices", "200", "--commits", "3", "--json")
+    result = run("catalog", *arguments)
+    assert result.exit_code == 0, result.output
+    few, many = json.loads(result.stdout)["measurements"]
+    assert 2000 <= few["rows"] < 4000 <= many["rows"] < 6000
+    assert 0 < few["cpu_us"] <= few["elapsed_us"] * 1.5
+    assert many["file_bytes"] > few["file_bytes"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -257,6 +267,7 @@ def test_entitlement() -> None:
         (["ingest", "--only", "apache"], "apache: is no server of this bench"),
         (["idle", "--connections", "0"], "connections: must be between"),
         (["entitlement", "--rows", "0"], "rows must be"),
+        (["catalog", "--rows", "1"], "rows: must be between"),
     ],
 )
 def test_a_wrong_argument_is_told_in_a_line(arguments: list[str], words: str) -> None:
