@@ -98,7 +98,7 @@ class Receiver:
         self.limits = limits
         self.budget = budget
         self.poller = Poller()
-        self.pool = BufferPool()
+        self.pool = BufferPool(budget.total_bytes)
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.stopping = False
         self._credentials = Credentials(token_secret)
