@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bench.commands import against, latency, limits, memory, peers, playback, report, sweep, uploads
+from bench.commands import against, catalog, latency, limits, memory, peers, playback, report, sweep, uploads
 
 app = typer.Typer(
     add_completion=False,
@@ -14,7 +14,7 @@ app = typer.Typer(
 for command in (
     *(uploads.ingest, uploads.compare),
     *(latency.latency, latency.slow_clients),
-    *(memory.idle, memory.entitlement, limits.limits, sweep.sweep),
+    *(memory.idle, memory.entitlement, catalog.catalog, limits.limits, sweep.sweep),
     *(playback.playback, against.against, report.report, peers.peers),
 ):
     app.command()(command)

@@ -65,7 +65,9 @@ class ClipkeepServer:
             speaks=False,
         ) as child:
             wait_until_ready(child, f"http://127.0.0.1:{api}/readyz")
-            target = Target("127.0.0.1", ingest, devices)
+            # With its first chunk of a month a device gets its data key, and the worker fetches it: what all devices do
+            # once is no part of what a chunk costs.
+            target = Target("127.0.0.1", ingest, devices, warm_chunks=len(devices))
             if is_first and setup.store_url is None:
                 self.promises = check_promises(target, setup.store_port, data, setup.environment())
             yield Running(child.session, target, api, data)

@@ -32,6 +32,8 @@ DRAIN_S = 5.0
 """After the window, how long answers still under way are waited for, so that the server sees whole requests."""
 WARM_LIMIT_S = 20.0
 """A server at 13 MB/s with 256 connections of 1 MiB each."""
+WARM_ROUNDS = 8
+"""Chunks of a connection that a target may ask for before the window: few connections would take too long for more."""
 TICK_S = 0.25
 STORED = "stored"
 QUANTILES = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "max": 1.0}
@@ -129,7 +131,7 @@ class Load:
     def run(self, warmup_s: float, window_s: float, drain_s: float = DRAIN_S) -> Tally:
         """Load the target for at least `warmup_s` unmeasured and for `window_s` measured seconds, then wait for
         what is under way, `drain_s` at most. The warm-up lasts until there were as many answers as connections,
-        `WARM_LIMIT_S` longer at most.
+        and as many as the target asks for (`WARM_ROUNDS` each at most), `WARM_LIMIT_S` longer at most.
 
         Raises:
             OSError: the target cannot be connected to.
@@ -171,7 +173,9 @@ class Load:
         """True while not every connection can have been answered once: a slow server is not yet in its stride."""
         if self._counts_all or self._stopped or not self._open:
             return False
-        return self._sending and len(self._tally.acks_s) + self._tally.errors.total() < self._wanted
+        answers = len(self._tally.acks_s) + self._tally.errors.total()
+        more = min(self._target.warm_chunks, WARM_ROUNDS * self._wanted)
+        return self._sending and answers < max(self._wanted, more)
 
     def _patience_s(self) -> float:
         """How long one poll may take at most."""

@@ -150,12 +150,19 @@ def all_servers(folder: Path) -> tuple[Server, ...]:
     """Return Clipkeep first, then its peers in the order in which they are shown. `folder` is the peers'."""
     # Imported here because each module needs this one.
     from bench.clipkeep_server import ClipkeepServer
-    from bench.peers.nginx import NginxPeer
+    from bench.peers.nginx import NginxDefaultPeer, NginxPeer
     from bench.peers.starlette_peer import StarlettePeer
     from bench.peers.tus_node import TusNodePeer
     from bench.peers.tusd import TusdPeer
 
-    return ClipkeepServer(), StarlettePeer(), TusNodePeer(folder), TusdPeer(folder), NginxPeer(folder)
+    return (
+        ClipkeepServer(),
+        StarlettePeer(),
+        TusNodePeer(folder),
+        TusdPeer(folder),
+        NginxDefaultPeer(folder),
+        NginxPeer(folder),
+    )
 
 
 def choose(names: Sequence[str], folder: Path) -> tuple[Server, ...]:

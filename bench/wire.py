@@ -34,18 +34,23 @@ class Device(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to send, as whom, and in which dialect."""
+    """Where to send, as whom, and in which dialect.
+
+    Attributes:
+        warm_chunks: answers after which the server is in its stride, where that takes more than one a connection.
+    """
 
     host: str
     port: int
     devices: tuple[Device, ...]
     dialect: str = CLIPKEEP
+    warm_chunks: int = 0
 
     @classmethod
     def read(cls, path: Path) -> Target:
         document = json.loads(path.read_text())
         devices = tuple(Device(*x) for x in document["devices"])
-        return cls(document["host"], document["port"], devices, document["dialect"])
+        return cls(document["host"], document["port"], devices, document["dialect"], document["warm_chunks"])
 
     def write(self, path: Path) -> None:
         """Write it for a load generator, readable by this user alone: it holds tokens."""

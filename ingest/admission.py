@@ -5,7 +5,8 @@ Refusals come in the order of the contract (docs/design.md §6), the first match
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from hmac import compare_digest
+from typing import NamedTuple
 
 from ingest import answers
 from ingest.answers import Answer
@@ -15,16 +16,17 @@ from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBi
 from retention.compile import PAST_DAYS
 from retention.tokens import check_device_token
 from storage.catalog import MAX_CLOCK_AHEAD_MS
-from storage.days import day_of_ms
+from storage.days import MS_PER_DAY, day_of_ms
 
 MAX_CLIP_DURATION_MS = 3_600_000
 """Longest duration a chunk may claim: an hour, far above the few seconds of one upload unit."""
 _MAX_DIGITS = 20
+MAX_REMEMBERED = 20_000
+"""Devices whose credentials are remembered, 10 MB at most; past it all are forgotten, and each costs a MAC again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A body that may come."""
+class Admission(NamedTuple):
+    """A body that may come. (A tuple: one is made for each chunk.)"""
 
     device: int
     capture_ms: int | None
@@ -41,28 +43,32 @@ class Admission:
 
 
 class Credentials:
-    """Which credentials this connection has already shown to be good.
+    """Which credentials a worker's devices have already shown to be good.
 
-    A device sends the same ones with every chunk: comparing bytes is cheaper than a MAC each time.
+    A device sends the same ones with every chunk: comparing bytes is cheaper than a MAC each time. The token
+    generation is compared too, so that a revocation holds from the next request on.
     """
 
     __slots__ = ("_good", "_secret")
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._good: tuple[bytes, int, int] | None = None
+        self._good: dict[int, tuple[int, bytes]] = {}
 
     def good(self, authorization: bytes, device: int, generation: int) -> bool:
         """Whether the header holds this device's token of this generation."""
-        shown = (authorization, device, generation)
-        if shown == self._good:
+        known = self._good.get(device)
+        # In constant time: they were shown by somebody else perhaps, and are a secret.
+        if known is not None and known[0] == generation and compare_digest(known[1], authorization):
             return True
         parsed = parse_credentials(authorization)
         if parsed is None or parsed[0] not in (None, device):
             return False
         if not check_device_token(self._secret, device, generation, parsed[1]):
             return False
-        self._good = shown
+        if len(self._good) >= MAX_REMEMBERED:
+            self._good.clear()
+        self._good[device] = (generation, authorization)
         return True
 
 
@@ -81,9 +87,9 @@ def admit(
     route = parse_target(head.method, head.target)
     if route is None:
         return answers.UNKNOWN_PATH
-    today = max(day_of_ms(now_ms), bitmap.closed_through)
+    today = max(now_ms // MS_PER_DAY, bitmap.closed_through)
     capture_ms = now_ms if route.capture_ms is None else route.capture_ms
-    probe = bitmap.probe(route.device, day_of_ms(capture_ms), today)
+    probe = bitmap.probe(route.device, capture_ms // MS_PER_DAY, today)
     flags, class_days, generation, epoch, today_ok, capture_ok = probe
     if flags & BUSY:
         return answers.OVERLOADED
@@ -103,7 +109,7 @@ def admit(
         return answers.EXPIRED if too_old else answers.NOT_ENTITLED
     if capture_ms > now_ms + MAX_CLOCK_AHEAD_MS:
         return answers.CLOCK_AHEAD
-    if day_of_ms(min(capture_ms, now_ms)) + class_days + 1 <= today:
+    if min(capture_ms, now_ms) // MS_PER_DAY + class_days + 1 <= today:
         return answers.EXPIRED
     return _admit_body(head, route, epoch, class_days, max_chunk_bytes)
 

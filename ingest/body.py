@@ -10,8 +10,9 @@ from ingest.buffers import BufferPool
 class Body:
     """Bytes received so far, contiguous.
 
-    A body that came in one piece stays where it is. A sized one gets its memory at once when more is to come
-    (untouched pages cost nothing); a chunked one grows by doubling.
+    A body that came in one piece stays where it is: in a receive buffer that is everybody's, it must be done with, or
+    `keep` it, before the next receive. A sized one gets its memory at once when more is to come (untouched pages cost
+    nothing); a chunked one grows by doubling.
 
     Args:
         pool: where the memory comes from and goes back to.
@@ -23,7 +24,7 @@ class Body:
     def __init__(self, pool: BufferPool, content_length: int | None) -> None:
         self._pool = pool
         self._expected_bytes = content_length or 0
-        self._only = b""
+        self._only: bytes | memoryview = b""
         self._buffer: mmap | None = None
         self._view = memoryview(b"")
         self.length = 0
@@ -33,13 +34,18 @@ class Body:
         self._make_room(self.length + size)
         return self._view[self.length : self.length + size]
 
-    def append(self, piece: bytes) -> None:
-        """Put a piece behind what is there."""
-        if not self.length:
-            self._only = piece
-        else:
+    def append(self, piece: bytes | memoryview) -> None:
+        """Put a piece behind what is there. A view is copied at once, unless it is the whole of a sized body."""
+        if self.length or (isinstance(piece, memoryview) and len(piece) != self._expected_bytes):
             self.tail(len(piece))[:] = piece
+        else:
+            self._only = piece
         self.length += len(piece)
+
+    def keep(self) -> None:
+        """Copy what still lies in somebody else's buffer."""
+        if isinstance(self._only, memoryview):
+            self._make_room(self.length)
 
     def _make_room(self, size: int) -> None:
         if self._buffer is not None and size <= len(self._buffer):

@@ -49,17 +49,24 @@ class Budget:
         self.let_go = let_go
         self._lot = trio.lowlevel.ParkingLot()
 
+    def grant(self, account: Account, wanted: int) -> int:
+        """How many of `wanted` bytes `charge` would charge now. Changes nothing."""
+        room = self.total_bytes - self.in_use_bytes
+        share_left = self.share_bytes + SHARE_SLACK_BYTES - account.charged_bytes
+        if share_left < room:
+            room = share_left
+        return wanted if wanted <= room else max(0, room // STEP_BYTES * STEP_BYTES)
+
     def charge(self, account: Account, wanted: int) -> int:
         """Charge up to `wanted` bytes, in whole steps but for a last, smaller one.
 
         Returns:
             The bytes granted; 0 when there is nothing left now.
         """
-        share_left = self.share_bytes + SHARE_SLACK_BYTES - account.charged_bytes
-        room = min(self.total_bytes - self.in_use_bytes, share_left)
-        granted = wanted if wanted <= room else max(0, room // STEP_BYTES * STEP_BYTES)
+        granted = self.grant(account, wanted)
         self.in_use_bytes += granted
-        self.peak_bytes = max(self.peak_bytes, self.in_use_bytes)
+        if self.in_use_bytes > self.peak_bytes:
+            self.peak_bytes = self.in_use_bytes
         account.charged_bytes += granted
         return granted
 

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import structlog
 import trio
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.health import Health
 from ingest.keyring import Keyring
@@ -173,6 +174,16 @@ class Uploads:
 
     # --- packing --------------------------------------------------------------------------------------------
 
+    def pack_now(self, chunk: Chunk, body: memoryview, now_s: float) -> bool:
+        """Put a complete chunk into its segment, when its data key and room are at hand. Returns whether they were;
+        the body's memory is free then, and `chunk.done` comes later."""
+        key_id = KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on))
+        cipher = self._keyring.cached(key_id)
+        if cipher is None or not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
+            return False
+        self._add(key_id, cipher, chunk, body, now_s)
+        return True
+
     async def pack(self, chunk: Chunk, body: memoryview) -> None:
         """Put a complete chunk into its segment, waiting for room and for its data key.
 
@@ -188,7 +199,9 @@ class Uploads:
             cipher = await self._keyring.load(key_id)
         while not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
             await self._room.park()
-        now_s = trio.current_time()
+        self._add(key_id, cipher, chunk, body, trio.current_time())
+
+    def _add(self, key_id: KeyId, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float) -> None:
         self.packer.add(cipher, chunk, body, now_s)
         self._next_month.seen(key_id, chunk.expires_on)
         if not self._opened.is_set():

@@ -1,36 +1,36 @@
 """One device's connection: requests in, answers out in order.
 
-The reader task goes on to the next request while earlier chunks are being stored (stock ffmpeg never waits for an
-answer), up to a bound. Answers are written from whatever task finishes them, in the order of the requests; only
-when the socket is full does a task of its own take over.
-
-Sockets are plain and non-blocking: `recv_into` without trio's checkpoint after each call, so that the scratch
-buffer can be one for the whole worker.
+`ready` is called while the socket can be read: one receive, and all that follows from it, in one synchronous step
+(a chunk that came whole is encrypted straight from the worker's one scratch buffer). What cannot be done at once
+(no budget, a data key still to be fetched, no room in a segment, too many answers owed) is left to the connection's
+own task, `serve`; until it is done the socket is not read. So reading goes on to the next request while earlier chunks
+are being stored (stock ffmpeg never waits for an answer), up to a bound. Answers go out through `outbox`.
 """
 
 from __future__ import annotations
 
 import socket
-from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
+from functools import partial
 
 import trio
 
 from ingest import answers
-from ingest.admission import Admission, Credentials
+from ingest.admission import Admission
 from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import Account
-from ingest.framing import End, Event, Framer, Head, Malformed
+from ingest.framing import END, Event, Framer, Head, Malformed
+from ingest.outbox import Outbox, Slot
+from ingest.packing import Chunk
 from ingest.receiving import Receiver
 
 RECEIVE_BYTES = 1024 * 1024
-"""Most bytes of one receive: what a turn may take. Against 256 KiB it saves 1 to 2 % of the CPU at 1 MiB chunks."""
+"""Most bytes of one receive straight into a body: what a turn may take, about a millisecond."""
 UNSENT_BYTES = 64 * 1024
 """Of answers that the peer has not read: past it no further request is looked at. Some 300 refusals."""
-TURN_BYTES = 1024 * 1024
-"""What one connection may receive before the others get their turn: about a millisecond."""
 ORDERED_MS = 1000
 """How far the time of an arrival may run ahead of the clock so that chunks keep their order: a thousand chunks
 within one millisecond."""
@@ -45,32 +45,24 @@ class Phase(Enum):
     OURS = auto()  # us: budget, keys, room in a segment, answers
 
 
-class Slot:
-    """The place of one answer in a connection's order. `data` is None until it is known."""
-
-    __slots__ = ("connection", "data")
-
-    def __init__(self, connection: Connection, data: bytes | None = None) -> None:
-        self.connection = connection
-        self.data = data
+Wait = Callable[[], Awaitable[None]]
+"""What the connection's task is to wait for before reading goes on."""
 
 
-class Connection:
+class Connection(Outbox):
     """See the module docstring. `serve` owns it; the reaper may `evict` it."""
 
     def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
-        self.sock = sock
+        super().__init__(sock, receiver.limits.send_timeout_s, receiver.start_task)
         self.receiver = receiver
         self.limits = receiver.limits
         self.account = Account()
         self.phase = Phase.IDLE
-        self.since_s = trio.current_time()
+        self._now_s = self.since_s = trio.current_time()
         """When this phase began, monotonic; moved forward by the time that we made it wait."""
         self.received_bytes = 0
         """Of the current body."""
-        self._credentials = Credentials(receiver.token_secret)
         self._framer = Framer(self.limits.max_head_bytes)
-        self._slots: deque[Slot] = deque()
         self._scope = trio.CancelScope()
         self._verdict: Answer | None = None
         self._body: Body | None = None
@@ -79,22 +71,28 @@ class Connection:
         self._drain_bytes: int | None = None
         """While a refused body is thrown away: how much more of it is put up with."""
         self._closing = False
-        self._unsent = bytearray()
-        self._gone = False
-        """The peer does not read its answers: they are no longer sent."""
         self._prepaid_bytes = 0
         """Charged for what was just received, and not yet part of a body."""
-        self._progress = trio.Event()
-        self._turn_bytes = 0
+        self._attention = trio.Event()
+        """Set when `serve` has something to do."""
+        self._wait: Wait | None = None
+        self._rest: Sequence[Event] = ()
+        """What was received behind what is being waited for."""
+        self._ended = False
+        self._failure: Exception | None = None
         self._last_arrival_ms = 0
 
-    # --- the reader -----------------------------------------------------------------------------------------
+    # --- the owning task --------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
-        """Read requests until the peer ends, an error ends it, or the server stops. Never raises but Cancelled."""
+        """Serve until the peer ends, an error ends it, or the server stops. Raises nothing but Cancelled, and what
+        is a bug."""
+        poller = self.receiver.poller
         try:
             with self._scope:
-                await self._read()
+                poller.watch(self.sock, self.ready)
+                await self._attend()
+            poller.ignore(self.sock)
             if self._verdict is not None and self._owes_an_answer():
                 self.receiver.count(self._verdict)
                 self._push(self._verdict.render(close=True))
@@ -103,6 +101,7 @@ class Connection:
         except OSError:
             pass  # the peer is gone: what was complete is stored all the same
         finally:
+            poller.ignore(self.sock)
             self._drop_body()
             self._refund_prepaid()
             # `_send_rest` may be waiting for this socket, whose number the next connection gets.
@@ -113,91 +112,112 @@ class Connection:
         """No further request is read; answers still owed are sent."""
         return self._closing
 
-    async def _read(self) -> None:
-        while not self.ending():
-            if self._framer.direct_bytes and self._body is not None:
-                if not await self._receive_direct(self._body):
-                    return
-                events = self._framer.direct_done()
-            else:
-                received = await self._receive_some()
-                if not received:
-                    return
-                # The framer copies what it keeps: the scratch is everybody's.
-                events = self._framer.feed(self.receiver.scratch[:received])
-                if self.phase is Phase.IDLE and (events or not self._framer.between_messages):
-                    self._enter(Phase.HEAD)
-            for event in events:
-                await self._on_event(event)
-                if self.ending():
-                    return
-            self._refund_prepaid()
-
-    async def _receive_some(self) -> int:
-        """Receive into the scratch. What came is charged, also while its events wait to be looked at (invariant 15)."""
-        scratch = self.receiver.scratch
+    async def _attend(self) -> None:
+        """Do the waiting that `ready` leaves to this task, until no more is to be read."""
         while True:
-            await self._end_turn()
-            granted = self.receiver.budget.charge(self.account, len(scratch))
-            if not granted:
-                await trio.lowlevel.wait_readable(self.sock)  # who sends nothing needs no budget
-                if self.phase is Phase.IDLE:
-                    self._enter(Phase.HEAD)
-                granted = await self._charge(len(scratch))
-            received = self._receive_now(scratch, granted)
-            if received is not None:
-                self._prepaid_bytes = received
-                return received
-            await trio.lowlevel.wait_readable(self.sock)
+            await self._attention.wait()
+            while self._wait is not None:
+                wait, rest = self._wait, self._rest
+                self._wait, self._rest = None, ()
+                await wait()
+                # Else what was received meanwhile has to wait in its turn.
+                if self._wait is None and not self._closing:
+                    self._handle(rest)
+            if self._failure is not None:
+                raise self._failure
+            if self._ended or self._closing:
+                return
+            self._attention = trio.Event()
+            self.receiver.poller.watch(self.sock, self.ready)
 
-    def _receive_now(self, view: memoryview, granted: int) -> int | None:
-        """Receive up to `granted` bytes, and give back what they exceed the receipt by: nobody holds bytes of the
-        budget for what has not come. None when there is nothing yet."""
+    def _leave_to_task(self, wait: Wait | None = None, rest: Sequence[Event] = ()) -> None:
+        """Read no more for now; `serve` goes on, first waiting for `wait`, then handling `rest`. Without a wait, this
+        is the end of reading."""
+        self.receiver.poller.ignore(self.sock)
+        self._ended = wait is None
+        self._wait = wait
+        # The scratch is everybody's: what is kept of it is copied.
+        self._rest = [bytes(event) if isinstance(event, memoryview) else event for event in rest]
+        self._attention.set()
+
+    # --- receiving --------------------------------------------------------------------------------------------
+
+    def ready(self) -> None:
+        """Receive once, and do what follows from it. Synchronous; raises nothing."""
+        try:
+            self._now_s = trio.current_time()
+            granted = self.receiver.budget.grant(self.account, self._wanted())
+            if granted:
+                self._receive(granted)
+            else:
+                self._leave_to_task(self._wait_for_budget)
+        except Exception as error:
+            self._failure = error
+            self._leave_to_task()
+
+    def _wanted(self) -> int:
+        if self._body is None:
+            return len(self.receiver.scratch)
+        return min(self._framer.direct_bytes, RECEIVE_BYTES) or len(self.receiver.scratch)
+
+    async def _wait_for_budget(self) -> None:
+        """Receive once there is room in the budget, or give up."""
+        if self.phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
+        phase, began_s = self.phase, self._wait_for_us()
+        granted = await self.receiver.budget.wait(self.account, self._wanted())
+        self._end_wait(phase, began_s)
+        if granted:
+            self._receive(granted, charged=granted)
+        else:
+            self.evict(answers.OVERLOADED)
+            await trio.lowlevel.checkpoint()
+
+    def _receive(self, granted: int, charged: int = 0) -> None:
+        """Receive up to `granted` bytes, of which `charged` are charged already, and handle them.
+
+        Charged is what was received, neither less (invariant 15) nor more: nobody holds bytes of the budget for what
+        has not come.
+        """
+        body = self._body if self._framer.direct_bytes else None
+        view = self.receiver.scratch if body is None else body.tail(granted)
         received = 0
         try:
             received = self.sock.recv_into(view, granted)
         except BlockingIOError:
-            return None
+            return
         finally:
-            self._refund(granted - received)
-        self._turn_bytes += received
-        return received
-
-    async def _end_turn(self) -> None:
-        """Let other tasks run after every TURN_BYTES, so that one fast sender does not keep the loop to itself."""
-        if self._turn_bytes >= TURN_BYTES:
-            self._turn_bytes = 0
-            await trio.lowlevel.checkpoint()
-
-    async def _receive_direct(self, body: Body) -> bool:
-        """Receive the rest of a sized body straight into its own memory. Returns whether it came."""
-        remaining = self._framer.direct_bytes
-        while remaining:
-            await self._end_turn()
-            granted = await self._charge(min(remaining, RECEIVE_BYTES))
-            received = self._receive_now(body.tail(granted), granted)
-            if received is None:
-                await trio.lowlevel.wait_readable(self.sock)
-                continue
-            if not received:
-                return False
+            if charged:
+                self._refund(charged - received)
+            else:
+                self.receiver.budget.charge(self.account, received)
+        if not received:
+            self._leave_to_task()
+        elif body is None:
+            self._prepaid_bytes = received
+            events = self._framer.feed(view[:received])
+            if self.phase is Phase.IDLE and (events or not self._framer.between_messages):
+                self._enter(Phase.HEAD)
+            self._handle(events)
+        else:
             body.length += received
             self.received_bytes = body.length
-            remaining -= received
-        await trio.lowlevel.checkpoint_if_cancelled()
-        return True
+            if received == self._framer.direct_bytes:
+                self._handle(self._framer.direct_done())
+            else:
+                self._framer.direct_bytes -= received
 
-    async def _charge(self, wanted: int) -> int:
-        granted = self.receiver.budget.charge(self.account, wanted)
-        if granted:
-            return granted
-        phase, began_s = self.phase, self._wait_for_us()
-        granted = await self.receiver.budget.wait(self.account, wanted)
-        self._end_wait(phase, began_s)
-        if not granted:
-            self.evict(answers.OVERLOADED)
-            await trio.lowlevel.checkpoint()
-        return granted
+    def _handle(self, events: Sequence[Event]) -> None:
+        """Do what the events ask for, up to one that has to wait."""
+        for place, event in enumerate(events, 1):
+            wait = self._on_event(event)
+            if self._closing:
+                self._leave_to_task(wait)
+                return
+            if wait is not None:
+                self._leave_to_task(wait, events[place:])
+                return
+        self._refund_prepaid()
 
     def _refund(self, size: int) -> None:
         if size:
@@ -209,25 +229,31 @@ class Connection:
 
     # --- events -----------------------------------------------------------------------------------------------
 
-    async def _on_event(self, event: Event) -> None:
-        if isinstance(event, bytes):
+    def _on_event(self, event: Event) -> Wait | None:
+        if event is END:
+            return self._on_end()
+        if isinstance(event, (memoryview, bytes)):
             self._on_body(event)
         elif isinstance(event, Head):
-            await self._on_head(event)
-        elif isinstance(event, End):
-            await self._on_end()
-        else:
+            if self._owes_too_much():
+                return partial(self._wait_until_read, event)
+            self._on_head(event)
+        elif isinstance(event, Malformed):
             self._on_malformed(event)
+        return None
 
-    async def _on_head(self, head: Head) -> None:
-        if self._owes_too_much():
-            began_s = self._wait_for_us()
-            while self._owes_too_much():
-                self._progress = trio.Event()
-                await self._progress.wait()
-            self._end_wait(Phase.HEAD, began_s)
+    async def _wait_until_read(self, head: Head) -> None:
+        """Wait until fewer answers are owed, before a next request is looked at."""
+        began_s = self._wait_for_us()
+        while self._owes_too_much():
+            self._progress = trio.Event()
+            await self._progress.wait()
+        self._end_wait(Phase.HEAD, began_s)
+        self._on_head(head)
+
+    def _on_head(self, head: Head) -> None:
         self._close_after = not head.keep_alive
-        decided = self.receiver.admit(head, self._credentials)
+        decided = self.receiver.admit(head, self._now_s)
         if isinstance(decided, Answer):
             self._refuse(decided, head)
             return
@@ -256,7 +282,7 @@ class Connection:
             self._enter(Phase.BODY)
             self.received_bytes = 0
 
-    def _on_body(self, piece: bytes) -> None:
+    def _on_body(self, piece: bytes | memoryview) -> None:
         self.received_bytes += len(piece)
         if self._drain_bytes is not None:
             self._drain_bytes -= len(piece)
@@ -275,21 +301,31 @@ class Connection:
         self._prepaid_bytes -= len(piece)  # it is the body's from here on
         body.append(piece)
 
-    async def _on_end(self) -> None:
+    def _on_end(self) -> Wait | None:
         if self._drain_bytes is not None:
             self._drain_bytes = None
             self._next_request()
-            return
+            return None
         body, admission = self._body, self._admission
         if body is None or admission is None:
             self._next_request()
-            return
-        slot = Slot(self)
+            return None
+        slot = Slot(self, body.length, self._now_s)
         self._slots.append(slot)
         self._body = self._admission = None
+        self.phase = Phase.OURS
+        chunk = self.receiver.take(admission, body, slot)
+        if chunk is not None:
+            body.keep()
+            return partial(self._wait_for_room, chunk, body, slot)
+        self._next_request()
+        return None
+
+    async def _wait_for_room(self, chunk: Chunk, body: Body, slot: Slot) -> None:
+        """Wait for what packing this chunk takes, its data key or room in a segment."""
         began_s = self._wait_for_us()
         with trio.CancelScope(shield=True):  # a complete body commits, whatever becomes of the connection
-            await self.receiver.take(admission, body, slot)
+            await self.receiver.pack(chunk, body, slot)
         self._end_wait(Phase.IDLE, began_s)
         self._next_request()
 
@@ -327,14 +363,6 @@ class Connection:
         """Received of a body that is not complete: what letting go of this connection gives back."""
         return 0 if self._body is None else self._body.length
 
-    def ends_with(self, slot: Slot) -> bool:
-        """Whether the answer in this slot is the last one, and says so. Asked when the answer becomes known."""
-        if self._slots[-1] is not slot or self._body is not None:
-            return False
-        # A body that is refused while it is taken is answered before the reader comes to closing.
-        taking = self.phase is Phase.OURS
-        return self._closing or (taking and (self._close_after or self.receiver.stopping))
-
     def arrival_ms(self, now_ms: int) -> int:
         """The capture time of a chunk that is timed by its arrival: those of one connection keep their order,
         also when several come within a millisecond."""
@@ -347,7 +375,7 @@ class Connection:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self.since_s = trio.current_time()
+        self.since_s = self._now_s
 
     def _wait_for_us(self) -> float:
         self.phase = Phase.OURS
@@ -356,7 +384,8 @@ class Connection:
     def _end_wait(self, phase: Phase, began_s: float) -> None:
         """The client's clock stood still while it waited for us."""
         self.phase = phase
-        self.since_s += trio.current_time() - began_s
+        self._now_s = trio.current_time()
+        self.since_s += self._now_s - began_s
 
     def evict(self, verdict: Answer | None) -> None:
         """End the reading now: with this answer to the current request, or without one between requests."""
@@ -371,54 +400,15 @@ class Connection:
         if self.phase is Phase.IDLE:
             self.evict(None)
 
-    # --- answers ------------------------------------------------------------------------------------------------
+    # --- the end ----------------------------------------------------------------------------------------------
 
-    def _push(self, data: bytes) -> None:
-        """Queue bytes that are already known, in order."""
-        self._slots.append(Slot(self, data))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what is known, in order. Synchronous; never blocks."""
-        slots = self._slots
-        out = b""
-        while slots and slots[0].data is not None:
-            out += slots.popleft().data  # type: ignore[operator]
-        if not out:
-            return
-        self._progress.set()
-        if self._gone:
-            return
-        if self._unsent:
-            self._unsent += out
-            return
-        try:
-            sent = self.sock.send(out)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return  # the peer is gone; the reader notices
-        if sent < len(out):
-            self._unsent += out[sent:]
-            self.receiver.start_task(self._send_rest)
-
-    async def _send_rest(self) -> None:
-        """Send what the socket did not take at once. A peer that reads nothing is let go."""
-        with trio.move_on_after(self.limits.send_timeout_s) as timeout:
-            try:
-                while self._unsent:
-                    await trio.lowlevel.wait_writable(self.sock)
-                    with suppress(BlockingIOError):
-                        sent = self.sock.send(self._unsent)
-                        del self._unsent[:sent]
-            except (OSError, trio.ClosedResourceError):
-                self._gone = True
-        if timeout.cancelled_caught:
-            self._gone = True
-        if self._gone:
-            self._unsent.clear()
-            self.evict(None)
-        self._progress.set()
+    def ends_with(self, slot: Slot) -> bool:
+        """Whether the answer in this slot is the last one, and says so. Asked when the answer becomes known."""
+        if self._slots[-1] is not slot or self._body is not None:
+            return False
+        # A body that is refused while it is taken is answered before the reader comes to closing.
+        taking = self.phase is Phase.OURS
+        return self._closing or (taking and (self._close_after or self.receiver.stopping))
 
     async def _finish(self) -> None:
         """Wait for the answers still owed, say goodbye, and let the peer read them."""
@@ -432,13 +422,9 @@ class Connection:
         with trio.move_on_after(self.limits.linger_close_s):
             left = self.limits.drain_bytes
             while left > 0:
-                await self._end_turn()
-                try:
+                await trio.lowlevel.wait_readable(self.sock)
+                with suppress(BlockingIOError):
                     received = self.sock.recv_into(self.receiver.scratch)
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self.sock)
-                    continue
-                if not received:
-                    return
-                self._turn_bytes += received
-                left -= received
+                    if not received:
+                        return
+                    left -= received

@@ -1,12 +1,14 @@
 """HTTP/1.1 framing, sans-IO: bytes in, events out. llhttp (through httptools) does the parsing.
 
-A sized body need not pass through here: after a `Head`, `direct_bytes` says how much of it is still to come,
-and the caller may receive exactly that many bytes straight into its own memory and then call `direct_done`.
-Everything else (chunked bodies, the part of a sized body that came with its head) arrives as `bytes` events.
+A sized body is never copied nor parsed: what of it came with its head is an event that looks into the caller's
+own buffer (a `memoryview`). After a `Head`, `direct_bytes` says how much of it is still to come, and the caller may
+receive exactly that many bytes straight into its own memory and then call `direct_done`. Chunked bodies arrive as
+`bytes`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httptools
@@ -18,6 +20,9 @@ target and, for each header, its name, its value and 4; trailers count as header
 _UNSEEN_BYTES = 1024
 """Bytes of a head that are not counted, such as the method and the spaces before a value: by so many a head that comes
 in pieces may be over the limit before it is refused."""
+_HEAD_WINDOW = 1024
+"""Where the end of a head is looked for, so that the parser sees no body: most heads have a few hundred bytes. The body
+behind a longer one passes through the parser once, which copies it."""
 _VERSIONS = ("1.1", "1.0")
 _NO_UPGRADE = "upgrades and CONNECT are not served here"
 
@@ -49,7 +54,7 @@ class Malformed:
     detail: str
 
 
-Event = Head | bytes | End | Malformed
+Event = Head | bytes | memoryview | End | Malformed
 END = End()
 
 
@@ -63,6 +68,7 @@ class Framer:
         self._max_head_bytes = max_head_bytes
         self._events: list[Event] = []
         self._dead = False
+        self._is_last = False
         self._begin()
         self._parser = httptools.HttpRequestParser(self)
 
@@ -84,15 +90,39 @@ class Framer:
         """Parse what was received; empty input is allowed.
 
         Returns:
-            The events in order. After a `Malformed` nothing more is parsed.
+            The events in order; those that are a `memoryview` look into `data`. After a `Malformed` nothing more is
+            parsed.
         """
-        if self._dead:
-            return []
         events: list[Event] = []
         self._events = events
-        self._uncounted_bytes += len(data)  # a callback that has seen something sets it to 0
+        view = memoryview(data)
+        while len(view) and not self._dead:
+            if self.direct_bytes:
+                view = self._pass_on(view)
+            elif self._is_last:
+                self._fail(400, "not HTTP/1.1: data after Connection: close")
+            elif self._started or (end := bytes(view[:_HEAD_WINDOW]).find(b"\r\n\r\n")) < 0:
+                self._parse(view)
+                break
+            else:
+                self._parse(view[: end + 4])
+                view = view[end + 4 :]
+        return events
+
+    def _pass_on(self, view: memoryview) -> memoryview:
+        """Tell of the part of a sized body that begins here; returns what is behind it."""
+        piece = view[: self.direct_bytes]
+        self._events.append(piece)
+        self.direct_bytes -= len(piece)
+        if not self.direct_bytes:
+            self._renew()
+            self._events.append(END)
+        return view[len(piece) :]
+
+    def _parse(self, view: memoryview) -> None:
+        self._uncounted_bytes += len(view)  # a callback that has seen something sets it to 0
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(view)
         except httptools.HttpParserUpgrade:
             self._fail(400, _NO_UPGRADE)  # on_headers_complete refuses them before
         except httptools.HttpParserError as error:
@@ -104,14 +134,18 @@ class Framer:
         if self._head_bytes + self._uncounted_bytes > self._max_head_bytes + _UNSEEN_BYTES and not self._dead:
             # The parser keeps a header or trailer until it is whole, so one without an end must not go on.
             self._fail(431, self._too_large())
-        return events
 
     def direct_done(self) -> list[Event]:
         """Say that the caller received the whole rest of the sized body itself. Returns [End]."""
         assert self.direct_bytes > 0, "no sized body is open"
+        self._renew()
+        return [END]
+
+    def _renew(self) -> None:
+        """Begin a next message behind a body that the parser has not seen."""
+        self._is_last = not self._head.keep_alive
         self._begin()
         self._parser = httptools.HttpRequestParser(self)
-        return [END]
 
     def _too_large(self) -> str:
         return f"request line and headers exceed {self._max_head_bytes} bytes"
@@ -123,41 +157,23 @@ class Framer:
     # --- llhttp's callbacks ---------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._begin()
         self._started = True
 
     def on_url(self, url: bytes) -> None:
         self._head.target += url
-        self._count(len(url))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
-        if self._in_body:
-            return  # a trailer: counted, and of no interest
-        head = self._head
-        match name.lower():
-            case b"content-length":
-                head.content_length = int(value)
-            case b"transfer-encoding":
-                head.chunked = True
-                if value.strip().lower() != b"chunked":
-                    raise _Refused(400, "transfer-encoding: only chunked is understood")
-            case b"authorization":
-                head.authorization = value
-            case b"expect":
-                head.expect_continue = value.strip().lower() == b"100-continue"
-            case b"content-digest":
-                head.content_digest = value
-            case b"clip-duration-ms":
-                head.clip_duration = value.strip()
-            case _:
-                pass
-
-    def _count(self, size: int) -> None:
         self._uncounted_bytes = 0
-        self._head_bytes += size
+        self._head_bytes += len(url)
         if self._head_bytes > self._max_head_bytes:
             raise _Refused(431, self._too_large())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._uncounted_bytes = 0
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._max_head_bytes:
+            raise _Refused(431, self._too_large())
+        understand = _HEADERS.get(name.lower())
+        if understand is not None and not self._in_body:  # a trailer is counted, and of no interest
+            understand(self._head, value)
 
     def on_headers_complete(self) -> None:
         head = self._head
@@ -184,6 +200,42 @@ class Framer:
     def on_message_complete(self) -> None:
         self._begin()
         self._events.append(END)
+
+
+def _content_length(head: Head, value: bytes) -> None:
+    head.content_length = int(value)
+
+
+def _transfer_encoding(head: Head, value: bytes) -> None:
+    head.chunked = True
+    if value.strip().lower() != b"chunked":
+        raise _Refused(400, "transfer-encoding: only chunked is understood")
+
+
+def _authorization(head: Head, value: bytes) -> None:
+    head.authorization = value
+
+
+def _expect(head: Head, value: bytes) -> None:
+    head.expect_continue = value.strip().lower() == b"100-continue"
+
+
+def _content_digest(head: Head, value: bytes) -> None:
+    head.content_digest = value
+
+
+def _clip_duration(head: Head, value: bytes) -> None:
+    head.clip_duration = value.strip()
+
+
+_HEADERS: dict[bytes, Callable[[Head, bytes], None]] = {
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"authorization": _authorization,
+    b"expect": _expect,
+    b"content-digest": _content_digest,
+    b"clip-duration-ms": _clip_duration,
+}
 
 
 class _Refused(Exception):

@@ -18,6 +18,8 @@ size, is an hour at 37 kbit/s, below any camera. What claims more is damaged or 
 SNIFF_PACKETS = 5
 """Sync bytes looked at. Each is one chance in 256 to be right by accident, five are one in 10**12."""
 
+_SYNC_BYTES = bytes([mpegts.SYNC_BYTE]) * SNIFF_PACKETS
+
 
 class Media(IntEnum):
     """Container of a chunk. The numbers are stored in the catalog and in segments: never renumber."""
@@ -40,7 +42,8 @@ def sniff(data: bytes | bytearray | memoryview) -> Media:
         data: the whole chunk, or at least its first `SNIFF_PACKETS * 188` bytes.
     """
     packets = min(len(data) // mpegts.PACKET_BYTES, SNIFF_PACKETS)
-    if packets and all(data[i * mpegts.PACKET_BYTES] == mpegts.SYNC_BYTE for i in range(packets)):
+    starts = bytes(data[: packets * mpegts.PACKET_BYTES : mpegts.PACKET_BYTES])
+    if packets and starts == _SYNC_BYTES[:packets]:
         return Media.MPEG_TS
     if len(data) >= mp4.HEADER_BYTES and bytes(data[4:8]) in (b"ftyp", b"styp"):
         return Media.MP4

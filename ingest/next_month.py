@@ -33,7 +33,7 @@ class NextMonth:
         month = month_of_day(expires_on + AHEAD_DAYS)
         if month == key_id.month:
             return
-        ahead = key_id._replace(month=month)
+        ahead = KeyId(key_id.device, key_id.epoch, month)
         if ahead not in self._seen:
             if len(self._seen) >= MAX_REMEMBERED:
                 self._seen.clear()

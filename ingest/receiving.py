@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,6 +20,7 @@ from ingest.committing import Uploads
 from ingest.framing import MAX_HEAD_BYTES, Head
 from ingest.health import Health
 from ingest.packing import Chunk, Outcome
+from ingest.polling import Poller
 from ingest.rate import DeviceRate
 from ingest.stats import Stats
 from retention.bitmap import EntitlementBitmap
@@ -31,15 +31,16 @@ from storage.errors import ClipkeepError, KeyDestroyed
 from storage.segment import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from ingest.connection import Connection, Slot
+    from ingest.connection import Connection
+    from ingest.outbox import Slot
 
-SCRATCH_BYTES = 128 * 1024
-"""Receives a head with as much of its body as has come: a whole chunk of 64 KiB, and of a larger one little enough that
-its copy does not matter; the rest goes straight to its place."""
+SCRATCH_BYTES = 1024 * 1024 + 16 * 1024
+"""Receives a head with as much of its body as has come. A whole chunk of up to 1 MiB is encrypted from here, without a
+copy and while it is in the cache; what is only a part is copied to the body's own memory, where the rest follows."""
 DEFAULT_DURATION_MS = 4000
 """Duration of a chunk that neither says nor shows one: a few seconds, as cameras cut them."""
 
-_BY_VERDICT = {
+_BY_VERDICT: dict[int, Answer] = {
     Verdict.STORED: answers.STORED,
     Verdict.DUPLICATE: answers.ALREADY_STORED,
     Verdict.CONFLICT: answers.CONFLICT,
@@ -96,10 +97,11 @@ class Receiver:
     ) -> None:
         self.limits = limits
         self.budget = budget
-        self.token_secret = token_secret
-        self.pool = BufferPool()
+        self.poller = Poller()
+        self.pool = BufferPool(budget.total_bytes)
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.stopping = False
+        self._credentials = Credentials(token_secret)
         self._bitmap = bitmap
         self._uploads = uploads
         uploads.answered = self.flush
@@ -124,11 +126,11 @@ class Receiver:
 
     # --- admission --------------------------------------------------------------------------------------------
 
-    def admit(self, head: Head, credentials: Credentials) -> Admission | Answer:
-        """Decide about one request. Synchronous."""
+    def admit(self, head: Head, now_s: float) -> Admission | Answer:
+        """Decide about one request. Synchronous. `now_s` is monotonic."""
         decided = admit(
             head,
-            credentials=credentials,
+            credentials=self._credentials,
             bitmap=self._bitmap,
             now_ms=self._clock.now_ms(),
             max_chunk_bytes=self.limits.max_chunk_bytes,
@@ -139,24 +141,38 @@ class Receiver:
             return answers.STOPPING
         if not self._health.up:
             return answers.STORE_DOWN
-        if not self._rate.allows(decided.device, trio.current_time()):
+        if not self._rate.allows(decided.device, now_s):
             return answers.RATE_LIMITED
         return decided
 
     # --- a complete body ----------------------------------------------------------------------------------------
 
-    async def take(self, admission: Admission, body: Body, slot: Slot) -> None:
-        """Check a complete body and pack it. Returns when its memory is free; the answer comes by itself."""
-        complete_s = trio.current_time()
-        charged = body.length
+    def take(self, admission: Admission, body: Body, slot: Slot) -> Chunk | None:
+        """Check a complete body and pack it, when that takes no waiting; the answer comes by itself.
+
+        Returns:
+            None when its memory has been given back, else the chunk that `pack` is to wait for.
+        """
         data = body.data()
+        kind = media.sniff(data)
+        refusal = _refusal(admission, data, kind)
+        if refusal is None:
+            chunk = self._chunk(admission, data, kind, slot)
+            if not self._uploads.pack_now(chunk, data, slot.complete_s):
+                data.release()
+                return chunk
+        data.release()
+        body.release()
+        if refusal is not None:
+            self._refuse(slot, refusal)
+        return None
+
+    async def pack(self, chunk: Chunk, body: Body, slot: Slot) -> None:
+        """Pack what `take` could not. Returns when the body's memory is free; the answer comes by itself."""
+        data = body.data()
+        refusal = None
         try:
-            kind = media.sniff(data)
-            refusal = _refusal(admission, data, kind)
-            if refusal is None:
-                chunk = self._chunk(admission, data, kind, slot.connection)
-                chunk.done = partial(self._done, slot, charged, complete_s)
-                await self._uploads.pack(chunk, data)
+            await self._uploads.pack(chunk, data)
         except KeyDestroyed:
             refusal = answers.TERMINATED
         except ClipkeepError as error:
@@ -166,16 +182,13 @@ class Receiver:
             data.release()
             body.release()
         if refusal is not None:
-            self._finish(slot, refusal, charged)
-            slot.connection.flush()
+            self._refuse(slot, refusal)
 
-    def _chunk(
-        self, admission: Admission, data: memoryview, kind: media.Media, connection: Connection
-    ) -> Chunk:
+    def _chunk(self, admission: Admission, data: memoryview, kind: media.Media, slot: Slot) -> Chunk:
         now_ms = self._clock.now_ms()
         capture_ms = admission.capture_ms
         if capture_ms is None:
-            capture_ms = connection.arrival_ms(now_ms)
+            capture_ms = slot.connection.arrival_ms(now_ms)
         duration_ms = admission.duration_ms or media.duration_ms(data, kind) or DEFAULT_DURATION_MS
         return Chunk(
             device=admission.device,
@@ -189,22 +202,26 @@ class Receiver:
             media=kind,
             length=len(data),
             by_arrival=admission.capture_ms is None,
-            done=lambda outcome: None,
+            done=slot.done,
         )
 
-    def _done(self, slot: Slot, charged: int, complete_s: float, outcome: Outcome) -> None:
+    def done(self, slot: Slot, outcome: Outcome) -> None:
         """A chunk was committed or lost. Its connection is flushed once for all of a group: see `flush`."""
-        answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[Verdict(outcome)]
+        answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[outcome]
         if answer.status == 201:
             self._stats.chunks += 1
-            self._stats.chunk_bytes += charged
+            self._stats.chunk_bytes += slot.charged
         if answer.status < 300:
-            self._stats.acked((trio.current_time() - complete_s) * 1000)
-        self._finish(slot, answer, charged)
+            self._stats.acked((trio.current_time() - slot.complete_s) * 1000)
+        self._finish(slot, answer)
         self._touched[slot.connection] = None
 
-    def _finish(self, slot: Slot, answer: Answer, charged: int) -> None:
-        self.budget.refund(slot.connection.account, charged)
+    def _refuse(self, slot: Slot, refusal: Answer) -> None:
+        self._finish(slot, refusal)
+        slot.connection.flush()
+
+    def _finish(self, slot: Slot, answer: Answer) -> None:
+        self.budget.refund(slot.connection.account, slot.charged)
         self.count(answer)
         slot.data = answer.render(close=slot.connection.ends_with(slot))
 

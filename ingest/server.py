@@ -68,6 +68,7 @@ class IngestServer:
         async with trio.open_nursery() as handlers:
             self._receiver.owned_by(handlers)
             async with trio.open_nursery() as others:
+                others.start_soon(self._receiver.poller.run)
                 others.start_soon(self._reap)
                 task_status.started()
                 try:

@@ -32,6 +32,8 @@ from storage.errors import ClipkeepError, WorldError
 from storage.keys import KeyId
 
 PUBLISH_EVERY_S = KEY_CACHE_S
+TRIM_EVERY = 30
+"""Rounds of housekeeping between two looks at free memory: longer than any wave of uploads."""
 GC_THRESHOLDS = (20_000, 50, 50)
 """Objects made between collections: Python's own (700, 10, 10) spends 3 % of the time at full load."""
 OWN_FILES = 128
@@ -70,7 +72,7 @@ class Worker:
         self.budget = Budget(
             config.ingest.budget_bytes, config.ingest.share_bytes, wait_s=config.ingest.budget_wait_s
         )
-        receiver = Receiver(
+        self._receiver = receiver = Receiver(
             limits=limits_of(config.ingest),
             budget=self.budget,
             bitmap=opened.bitmap,
@@ -111,10 +113,14 @@ class Worker:
             _log.warning("stopped_at_deadline", deadline_s=deadline_s)
 
     async def _housekeeping(self) -> None:
-        """Publish counters, and drop keys of erased devices from memory."""
+        """Publish counters, drop keys of erased devices, and give back memory that nothing used for long."""
+        turn = 0
         while True:
             self._publish()
             self.keyring.purge(self._is_live)
+            turn += 1
+            if turn % TRIM_EVERY == 0:
+                self._receiver.pool.trim()
             await trio.sleep(PUBLISH_EVERY_S)
 
     def _note_prepared(self, segment_id: int) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -96,9 +96,8 @@ class SegmentRow:
     """uint32 ordinals that are not served: lost at commit, or deleted since. A rebuild honours them."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkRow:
-    """Where one chunk is, and everything needed to read it."""
+class ChunkRow(NamedTuple):
+    """Where one chunk is, and everything needed to read it. (A tuple: a day's listing makes 20,000 of them.)"""
 
     device: int
     capture_ms: int

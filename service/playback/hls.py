@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import NamedTuple
 from urllib.parse import quote
 
 from ingest.media import Media
@@ -38,8 +39,7 @@ _DAY_MS = 86_400_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 
 
-@dataclass(frozen=True, slots=True)
-class ListedChunk:
+class ListedChunk(NamedTuple):
     """A chunk as listings show it.
 
     `capture_ms`: Unix ms, from 1970 to 9999, unique per device. `duration_ms`: above 0, the caller's default

@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -230,7 +231,7 @@ def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> tuple[d
         " WHERE device IN (SELECT value FROM json_each(?))",
         (json.dumps(numbers),),
     ):
-        devices[number] = _Device(epoch, tuple(json.loads(classes)))
+        devices[number] = _Device(epoch, _classes(classes))
         used.append(used_on)
         if has_deletions:
             with_deletions.append(number)
@@ -238,6 +239,12 @@ def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> tuple[d
         ranges = connection.execute("SELECT from_ms, to_ms FROM deletions WHERE device = ?", (number,))
         devices[number] = replace(devices[number], deletions=tuple(ranges.fetchall()))
     return devices, used
+
+
+@lru_cache(maxsize=1024)
+def _classes(text: str) -> tuple[int, ...]:
+    """A device's retention classes; most devices of a service have the same few."""
+    return tuple(json.loads(text))
 
 
 def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:

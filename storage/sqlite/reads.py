@@ -81,15 +81,24 @@ def _select(
     newest_first: bool = False,
 ) -> list[ChunkRow]:
     """Rows of one day, less those of an earlier erase epoch, whose key is going or gone, and those of a deletion
-    that is not finished (invariant 2)."""
+    that is not finished (invariant 2). What is the same for all rows is asked once: a day of a camera has 20,000."""
+    facts = connection.execute(
+        "SELECT erase_epoch, EXISTS (SELECT 1 FROM deletions d WHERE d.device = ?1 AND d.done_ms IS NULL)"
+        " FROM devices WHERE device = ?1",
+        (device,),
+    ).fetchone()
+    if facts is None:
+        return []
+    epoch, is_deleting = facts
+    undeleted = (
+        " AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.device = c.device AND d.done_ms IS NULL"
+        "                 AND c.capture_ms >= d.from_ms AND c.capture_ms < d.to_ms)"
+    )
     order = "DESC" if newest_first else "ASC"
     rows = connection.execute(
         f"SELECT {CHUNK_COLUMNS} FROM {partition(day)} c JOIN segments s USING (segment_id)"
-        " WHERE c.device = ? AND c.capture_ms >= ? AND c.capture_ms < ?"
-        " AND c.epoch = (SELECT erase_epoch FROM devices WHERE device = c.device)"
-        " AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.device = c.device AND d.done_ms IS NULL"
-        "                 AND c.capture_ms >= d.from_ms AND c.capture_ms < d.to_ms)"
-        f" ORDER BY c.capture_ms {order} LIMIT ?",
-        (device, from_ms, to_ms, limit),
+        " WHERE c.device = ? AND c.capture_ms >= ? AND c.capture_ms < ? AND c.epoch = ?"
+        f"{undeleted if is_deleting else ''} ORDER BY c.capture_ms {order} LIMIT ?",
+        (device, from_ms, to_ms, epoch, limit),
     )
-    return [ChunkRow(*row) for row in rows]
+    return list(map(ChunkRow._make, rows))

@@ -74,7 +74,7 @@ def test_the_peer_runs_with_two_workers() -> None:
     assert one["chunks"] > 0
 
 
-@pytest.mark.parametrize("server", ["tus-node", "tusd", "nginx-relay"])
+@pytest.mark.parametrize("server", ["tus-node", "tusd", "nginx-default", "nginx-relay"])
 def test_each_peer_that_is_here_takes_chunks(server: str) -> None:
     if choose([server], peers_folder())[0].available():
         pytest.skip(f"{server} is not installed")
@@ -220,7 +220,13 @@ def test_peers_are_listed() -> None:
     result = run("peers", "--json")
     assert result.exit_code == 0, result.output
     listed = json.loads(result.stdout)["peers"]
-    assert [one["peer"] for one in listed] == ["starlette", "tus-node", "tusd", "nginx-relay"]
+    assert [one["peer"] for one in listed] == [
+        "starlette",
+        "tus-node",
+        "tusd",
+        "nginx-default",
+        "nginx-relay",
+    ]
     assert all(one["install"] for one in listed)
 
 
@@ -243,6 +249,16 @@ def test_entitlement() -> None:
     assert 0 < one["best_ns"] <= one["median_ns"] <= one["p99_ns"]
 
 
+def test_catalog() -> None:
+    arguments = ("--rows", "2000,4000", "--devices", "200", "--commits", "3", "--json")
+    result = run("catalog", *arguments)
+    assert result.exit_code == 0, result.output
+    few, many = json.loads(result.stdout)["measurements"]
+    assert 2000 <= few["rows"] < 4000 <= many["rows"] < 6000
+    assert 0 < few["cpu_us"] <= few["elapsed_us"] * 1.5
+    assert many["file_bytes"] > few["file_bytes"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -251,6 +267,7 @@ def test_entitlement() -> None:
         (["ingest", "--only", "apache"], "apache: is no server of this bench"),
         (["idle", "--connections", "0"], "connections: must be between"),
         (["entitlement", "--rows", "0"], "rows must be"),
+        (["catalog", "--rows", "1"], "rows: must be between"),
     ],
 )
 def test_a_wrong_argument_is_told_in_a_line(arguments: list[str], words: str) -> None:

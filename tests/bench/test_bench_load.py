@@ -8,11 +8,12 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.load import Load, quantiles_ms
+from bench.load import TICK_S, Load, quantiles_ms
 from bench.media import PACKET_BYTES, SYNC, transport_stream
 from bench.openload import UNANSWERED, OpenLoad
 from bench.slowload import SlowLoad
@@ -104,6 +105,30 @@ def test_every_chunk_is_whole_unique_and_counted() -> None:
     document = tally.as_json(1000)
     assert document["chunks"] == len(tally.acks_s)
     assert document["bytes"] == 1000 * len(tally.acks_s)
+
+
+@pytest.mark.parametrize(("asked", "answered"), [(0, 2), (12, 12), (1000, 16)])
+def test_the_window_opens_when_the_target_is_in_its_stride(asked: int, answered: int) -> None:
+    """After as many answers as it asks for, `WARM_ROUNDS` a connection at most."""
+    count = 0
+    at_warm: list[int] = []
+
+    def answer(sock: socket.socket) -> None:
+        nonlocal count
+        while read_request(sock) is not None:
+            time.sleep(0.02)
+            count += 1
+            sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+    def announce(event: str) -> None:
+        if event == "warm":
+            at_warm.append(count)
+
+    with serving(answer) as target:
+        load = Load(replace(target, warm_chunks=asked), transport_stream(188), 2, announce)
+        load.run(warmup_s=0.0, window_s=0.1, drain_s=1.0)
+    assert at_warm[0] >= answered
+    assert at_warm[0] <= answered + 2 * (TICK_S / 0.02) + 4, "and not long after"
 
 
 def test_other_statuses_are_errors_even_when_they_come_early() -> None:

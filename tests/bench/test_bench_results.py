@@ -210,7 +210,7 @@ def test_words_for_sizes_and_times() -> None:
 
 
 def test_servers_are_chosen_by_name() -> None:
-    names = ["clipkeep", "starlette", "tus-node", "tusd", "nginx-relay"]
+    names = ["clipkeep", "starlette", "tus-node", "tusd", "nginx-default", "nginx-relay"]
     assert [server.name for server in choose([], NOWHERE)] == names
     assert [server.name for server in choose(["tusd", "starlette"], NOWHERE)] == ["starlette", "tusd"]
     with pytest.raises(BenchError, match="known: clipkeep, starlette"):

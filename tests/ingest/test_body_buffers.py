@@ -55,6 +55,34 @@ def test_what_is_kept_is_bounded() -> None:
     assert sum(any(buffer is old for old in again) for buffer in third) == 2
 
 
+def test_what_is_lent_counts_and_other_sizes_give_way() -> None:
+    """Lent and free together stay within the bound, whatever sizes come."""
+    pool = BufferPool(kept_bytes=4 * MIB)
+    small = [pool.take(MIB) for _ in range(4)]
+    for buffer in small:
+        pool.give(buffer)
+    assert pool._free_bytes == 4 * MIB
+    large = pool.take(2 * MIB)
+    assert pool._free_bytes == 2 * MIB, "two small ones have given way"
+    pool.give(large)
+    assert pool._free_bytes == 4 * MIB
+
+
+def test_what_nobody_used_since_the_last_trim_goes_back() -> None:
+    pool = BufferPool(kept_bytes=8 * MIB)
+    for buffer in [pool.take(MIB) for _ in range(4)]:
+        pool.give(buffer)
+    pool.trim()
+    assert pool._free_bytes == 4 * MIB, "they were in use since"
+    first, second = pool.take(MIB), pool.take(MIB)
+    pool.give(first)
+    pool.give(second)
+    pool.trim()
+    assert pool._free_bytes == 2 * MIB
+    pool.trim()
+    assert pool._free_bytes == 0
+
+
 def test_memory_is_only_taken_where_it_is_written() -> None:
     """Invariant 15: a head that announces 16 MiB, and nothing after it, costs next to nothing."""
     pool = BufferPool()

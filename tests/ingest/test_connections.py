@@ -221,6 +221,34 @@ async def test_let_go_after_a_complete_body(worker: Worker, monkeypatch: pytest.
     assert worker.stored() == DATA
 
 
+async def test_a_body_that_waits_keeps_its_bytes(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The receive buffer is everybody's: chunks that wait for their data keys, and what came behind them, are not
+    overwritten by what the next connections send."""
+    gate = threading.Event()
+    fetch = worker.key_store.ensure_each
+
+    def wait_and_fetch(ids: Collection[KeyId]) -> Mapping[KeyId, Outcome]:
+        assert gate.wait(10)
+        return fetch(ids)
+
+    monkeypatch.setattr(worker.keyring, "_fetch", wait_and_fetch)
+
+    def waiting(number: int) -> bool:
+        return sum(bool(connection._slots) for connection in worker.connections) == number
+
+    clients = [await worker.connect() for _ in range(3)]
+    for number, client in enumerate(clients, 1):
+        requests = [client.request(video(60_000, number + at), NOW_MS + at, device=number) for at in range(2)]
+        await client.send(b"".join(requests))
+        await until(partial(waiting, number))
+    gate.set()
+    for number, client in enumerate(clients, 1):
+        for at in range(2):
+            assert (await client.reply()).status == 201
+            assert worker.stored(number, NOW_MS + at) == video(60_000, number + at)
+    assert worker.budget.in_use_bytes == 0
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("how", ["closed", "reset", "half closed"])
 @pytest.mark.parametrize("missing", [1, 2000])

@@ -18,6 +18,7 @@ def joined(events: list[Event]) -> list[Event]:
     """The events with neighbouring body pieces put together: where they were cut says nothing."""
     told: list[Event] = []
     for event in events:
+        event = bytes(event) if isinstance(event, memoryview) else event
         if isinstance(event, bytes) and told and isinstance(told[-1], bytes):
             told[-1] += event
         else:
@@ -185,12 +186,20 @@ def test_a_chunked_body_is_never_received_directly() -> None:
     assert direct_bytes(framer) == 0
 
 
-def test_the_scratch_may_be_reused_after_a_feed() -> None:
-    """The caller's buffer is everybody's: nothing may point into it."""
-    scratch = bytearray(START + b"Content-Length: 3\r\n\r\nabc")
+def test_only_parts_of_a_sized_body_look_into_the_callers_buffer() -> None:
+    """The caller's buffer is everybody's: whoever keeps such a part copies it; nothing else may point there."""
+    sized, chunked = (
+        b"Content-Length: 3\r\n\r\nabc",
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    )
+    scratch = bytearray(START + sized + START + chunked)
     events = Framer().feed(memoryview(scratch))
-    scratch[:] = bytes(len(scratch))
-    assert joined(events)[1:] == [b"abc", END]
+    assert joined(events[1:3]) == [b"abc", END]
+    scratch[:] = b"x" * len(scratch)
+    assert joined(events[1:2]) == [b"xxx"]
+    assert isinstance(events[0], Head)
+    assert events[0].target == b"/x"
+    assert joined(events[4:]) == [b"abc", END]
 
 
 # --- the limit of a head -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import ssl
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.awsrequest import AWSConnection, AWSHTTPConnection
+from botocore.awsrequest import AWSHTTPConnection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,7 +30,7 @@ from storage.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from storage.s3 import S3Store
+from storage.s3 import S3Store, _PatientConnection
 from tests.storage.raw_server import Answer, RawServer, Request, response, s3_error
 from tests.storage.store_contract import put
 
@@ -105,13 +106,13 @@ def test_an_empty_body_is_sent_as_one(store: S3Store, server: RawServer) -> None
 
 def test_the_bytearray_itself_goes_out_in_one_send(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[object] = []
-    send = AWSConnection.send
+    send = _PatientConnection.send
 
     def record(connection: Any, data: object) -> None:
         sent.append(data)
         send(connection, data)
 
-    monkeypatch.setattr(AWSConnection, "send", record)
+    monkeypatch.setattr(_PatientConnection, "send", record)
     body = bytearray(3 * MIB)
     store.put("a", body, checksums.crc32(body))
     assert len(sent) == 2  # the head, the body
@@ -147,6 +148,36 @@ def test_a_body_may_leave_more_slowly_than_a_connection_is_made(server: RawServe
     for key in ("new", "kept"):
         store.put(key, body, checksums.crc32(body))
     assert server.connections == 1
+    store.close()
+
+
+def test_a_body_that_does_not_leave_in_time_ends_the_put(server: RawServer) -> None:
+    """The bound of a put, on which `prepare_ttl` relies, holds for its body as a whole."""
+    gone = threading.Event()
+    server.before_body = lambda: gone.wait(10)
+    store = S3Store("bucket", "", endpoint_url=server.url, attempts=1, read_timeout_s=0.3)
+    body = bytearray(32 * MIB)
+    began_s = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        store.put("a", body, checksums.crc32(body))
+    assert time.monotonic() - began_s < 3
+    gone.set()
+    store.close()
+
+
+def test_a_socket_has_its_timeout_back_after_a_body(server: RawServer) -> None:
+    """Or the answer would be waited for without end."""
+    store = S3Store("bucket", "", endpoint_url=server.url, attempts=1, read_timeout_s=0.3)
+    body = bytearray(MIB)
+    store.put("a", body, checksums.crc32(body))
+
+    def late(request: Request) -> bytes:
+        threading.Event().wait(1)
+        return response(200)
+
+    server.answer = late
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        store.put("b", body, checksums.crc32(body))
     store.close()
 
 

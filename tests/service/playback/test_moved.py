@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +80,7 @@ async def test_a_segment_that_is_gone_without_a_rewrite_is_an_error_not_a_loop(w
         viewer = world.viewer()
         row = await playback.chunks.find(viewer, kept[0].capture_ms)
         world.objects.objects.clear()
-        for asked in (row, replace(row, segment_id=1, segment_key="v1/7/gone")):
+        for asked in (row, row._replace(segment_id=1, segment_key="v1/7/gone")):
             with pytest.raises(CorruptError) as caught:
                 await playback.chunks.fetch(viewer, asked)
             assert caught.value.code == "object_missing"

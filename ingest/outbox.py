@@ -1,0 +1,129 @@
+"""Answers of one connection, in the order of its requests, whichever is known first.
+
+They are written from whatever task finishes them; only when the socket is full does a task of its own take over.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ingest.answers import Answer
+from ingest.packing import Outcome
+
+if TYPE_CHECKING:
+    from ingest.connection import Connection
+
+
+class Slot:
+    """The place of one answer in a connection's order. `data` is None until it is known.
+
+    Args:
+        charged: bytes of the budget that the answer gives back.
+        complete_s: when the body was complete, monotonic.
+    """
+
+    __slots__ = ("charged", "complete_s", "connection", "data")
+
+    def __init__(self, connection: Connection, charged: int, complete_s: float) -> None:
+        self.connection = connection
+        self.data: bytes | None = None
+        self.charged = charged
+        self.complete_s = complete_s
+
+    def done(self, outcome: Outcome) -> None:
+        """The chunk was committed or lost."""
+        self.connection.receiver.done(self, outcome)
+
+
+class _Known:
+    """A place whose answer is known from the start."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data: bytes | None = data
+
+
+class Outbox(ABC):
+    """The sending half of a connection.
+
+    Args:
+        sock: non-blocking; closed by the receiving half.
+        send_timeout_s: for a peer that does not read its answers.
+        start_task: starts a task that outlives the call.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        send_timeout_s: float,
+        start_task: Callable[[Callable[[], Awaitable[Any]]], None],
+    ) -> None:
+        self.sock = sock
+        self._send_timeout_s = send_timeout_s
+        self._start_task = start_task
+        self._slots: deque[Slot | _Known] = deque()
+        self._unsent = bytearray()
+        self._gone = False
+        """The peer does not read its answers: they are no longer sent."""
+        self._progress = trio.Event()
+        """Set when answers went out."""
+
+    @abstractmethod
+    def evict(self, verdict: Answer | None) -> None:
+        """End the reading: the peer is gone."""
+
+    def _push(self, data: bytes) -> None:
+        """Queue bytes that are already known, in order."""
+        self._slots.append(_Known(data))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is known, in order. Synchronous; never blocks."""
+        slots = self._slots
+        out = b""
+        while slots and (data := slots[0].data) is not None:
+            slots.popleft()
+            out = out + data if out else data
+        if not out:
+            return
+        self._progress.set()
+        if self._gone:
+            return
+        if self._unsent:
+            self._unsent += out
+            return
+        try:
+            sent = self.sock.send(out)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return  # the peer is gone; the reader notices
+        if sent < len(out):
+            self._unsent += out[sent:]
+            self._start_task(self._send_rest)
+
+    async def _send_rest(self) -> None:
+        """Send what the socket did not take at once. A peer that reads nothing is let go."""
+        with trio.move_on_after(self._send_timeout_s) as timeout:
+            try:
+                while self._unsent:
+                    await trio.lowlevel.wait_writable(self.sock)
+                    with suppress(BlockingIOError):
+                        sent = self.sock.send(self._unsent)
+                        del self._unsent[:sent]
+            except (OSError, trio.ClosedResourceError):
+                self._gone = True
+        if timeout.cancelled_caught:
+            self._gone = True
+        if self._gone:
+            self._unsent.clear()
+            self.evict(None)
+        self._progress.set()
