@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.service.api.office import METHOD, Person, add_operator, add_owner, log_in
-from tests.service.api.server import Server, refused
+from tests.service.api.server import AT, Server, refused
 from tests.service.world import HOUR_MS, NOON_MS, TODAY, World, clips
 
 REASON = {"reason": "r"}
@@ -47,8 +47,8 @@ OF_OWNERS = [
     Ask("POST", "/v1/devices/{n}/subscriptions", ONE_YEAR),
     Ask("GET", "/v1/devices/{n}/recordings"),
     Ask("GET", "/v1/devices/{n}/playlist.m3u8"),
-    Ask("GET", "/v1/devices/{n}/chunks/1"),
-    Ask("GET", "/v1/devices/{n}/chunks/1.ts"),
+    Ask("GET", f"/v1/devices/{{n}}/chunks/{AT}"),
+    Ask("GET", f"/v1/devices/{{n}}/chunks/{AT}.ts"),
     Ask("GET", "/v1/devices/{n}/clip.ts?from=0&to=1"),
     Ask("DELETE", "/v1/devices/{n}/recordings?from=0&to=1"),
     Ask("GET", "/v1/subscriptions/{subscription}/cancellation"),
@@ -111,7 +111,10 @@ def test_every_page_is_in_one_of_the_lists(server: Server) -> None:
         if operation.get("security")
     }
     listed = {
-        (ask.method, ask.path.partition("?")[0].replace("/email", "/{kind}").replace("/1", "/{capture_ms}"))
+        (
+            ask.method,
+            ask.path.partition("?")[0].replace("/email", "/{kind}").replace(f"/{AT}", "/{capture_ms}"),
+        )
         for ask in OF_OWNERS
     } | {(ask.method, ask.path.partition("?")[0]) for ask in OF_OPERATORS}
     assert listed | {("DELETE", "/v1/sessions/current")} == guarded
@@ -173,8 +176,8 @@ def test_a_viewer_token_opens_recordings_and_nothing_else(world: World, server: 
         watches = ask.method == "GET" and ask.path.partition("?")[0].rpartition("{n}/")[2] in (
             "recordings",
             "playlist.m3u8",
-            "chunks/1",
-            "chunks/1.ts",
+            f"chunks/{AT}",
+            f"chunks/{AT}.ts",
             "clip.ts",
         )
         assert status in (200, 404) if watches else (status, code) == (401, "bad_credentials"), ask
