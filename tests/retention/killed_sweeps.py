@@ -3,15 +3,10 @@ by SIGKILL one call later than the one before."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from tests.killing import Counting, Steps, run_and_kill
 from tests.retention.world import DELAY_MS, LEASE_MS, NOON, SLACK_MS, TODAY, TTL_MS, WEEK, World, monthly
 
 DAY_MS = 86_400_000
@@ -52,71 +47,16 @@ def prepare(folder: Path) -> None:
         world.leave_deletion_unfinished(other, NOON + 6000, NOON + 6002)
 
 
-class Counting:
-    """Stands before a part of the world and kills this process after its n-th call."""
-
-    def __init__(self, real: Any, called: Callable[[str], None]) -> None:
-        self._real, self._called = real, called
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._real, name)
-        if not callable(value):
-            return value
-
-        def call(*args: Any, **named: Any) -> Any:
-            result = value(*args, **named)
-            self._called(name)
-            return result
-
-        return call
-
-
-def sweep_and_die(folder: Path, after_calls: int, told: int) -> None:
-    """Run the pass; say the name of each call through the pipe `told`."""
-    calls = 0
-
-    def called(name: str) -> None:
-        nonlocal calls
-        calls += 1
-        os.write(told, f"{name}\n".encode())
-        if calls == after_calls:
-            os.kill(os.getpid(), signal.SIGKILL)
-
+def sweep(folder: Path, step: Steps) -> None:
+    """A step is a call of a part of the world."""
     with World(folder, clock_ms=FIRST_MS, local=True) as world:
         parts = {
-            name: Counting(getattr(world, name), called)
-            for name in ("catalog", "store", "key_store", "bitmap")
+            name: Counting(getattr(world, name), step) for name in ("catalog", "store", "key_store", "bitmap")
         }
         world.sweep(**parts).run()
-
-
-def main(work: Path) -> None:
-    """Print a JSON line for each pass: its folder, the call after which it died, and whether it did."""
-    after_calls = 0
-    while True:
-        after_calls += 1
-        folder = work / str(after_calls)
-        shutil.copytree(work / "template", folder)
-        heard, told = os.pipe()
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                sweep_and_die(folder, after_calls, told)
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(told)
-        with os.fdopen(heard) as pipe:
-            calls = pipe.read().split()
-        _, status = os.waitpid(child, 0)
-        died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        print(json.dumps({"folder": str(folder), "call": calls[-1], "killed": died}), flush=True)
-        if not died:
-            sys.exit(os.waitstatus_to_exitcode(status))
 
 
 assert DELAY_MS < DAY_MS, "the objects that are due when the pass runs are due by then"
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_and_kill(Path(sys.argv[1]), sweep)

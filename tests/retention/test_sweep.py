@@ -1045,7 +1045,7 @@ def test_killed_at_any_step_a_second_pass_ends_the_same() -> None:
             "put",
             "swap_segment",
         }
-        assert steps | {"deleted", "destroy_months", "write"} <= {o["call"] for o in outcomes}
+        assert steps | {"deleted", "destroy_months", "write"} <= {o["step"] for o in outcomes}
         expected = finished(folder / "template")
         assert any(expected["served"].values())
         for outcome in outcomes:

@@ -19,7 +19,7 @@ from service.folder import create_folder, open_folder
 from service.repair import repair_orphans
 from storage.catalog import SegmentState
 from storage.errors import LeaseLost
-from tests.retention.killed_sweeps import Counting
+from tests.killing import Counting
 from tests.retention.world import DELAY_MS, NOON, World, fast_folder
 
 

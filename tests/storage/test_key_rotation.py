@@ -168,13 +168,13 @@ class TestRotation:
             )
             passes = [json.loads(line) for line in child.stdout.splitlines()]
             assert [p["killed"] for p in passes] == [True] * (len(passes) - 1) + [False]
-            functions = {p["place"].split(":")[1] for p in passes}
+            functions = {p["step"].split(":")[1] for p in passes}
             assert functions >= {
                 *("rotate", "_begin", "_rewrap_all", "_rewrap_batch", "_retire"),
                 *("replace_key_file", "shred_leftovers", "write_key_file"),
             }
             for one in passes:
-                self.assert_ends_well(Path(one["folder"]), made, old_secret, one["place"])
+                self.assert_ends_well(Path(one["folder"]), made, old_secret, one["step"])
 
     @staticmethod
     def assert_ends_well(folder: Path, made: dict[KeyId, bytes], old_secret: bytes, place: str) -> None:

@@ -3,10 +3,6 @@ lets each die by SIGKILL one step later than the one before."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +14,7 @@ from retention.entitlements import Entitlements
 from service.agreement import closing
 from service.agreement.desk import OPERATOR
 from storage.books import NoticeState
-from tests.retention.killed_sweeps import Counting
+from tests.killing import Counting, Steps, run_and_kill
 from tests.retention.world import NOON, Kept
 from tests.service.agreement.office import EMAIL, MOBILE, Office
 
@@ -56,53 +52,17 @@ class CountingCatalog(Counting):
         self._called("commit" if how.get("write") else "read")
 
 
-def settle_and_die(folder: Path, after_steps: int, told: int) -> None:
-    """Settle; say the name of each step through the pipe `told`."""
-    steps = 0
-
-    def called(name: str) -> None:
-        nonlocal steps
-        steps += 1
-        os.write(told, f"{name}\n".encode())
-        if steps == after_steps:
-            os.kill(os.getpid(), signal.SIGKILL)
-
+def settle(folder: Path, step: Steps) -> None:
     with Office(folder, clock_ms=SETTLED_MS, local=True) as office:
-        catalog: Any = CountingCatalog(office.catalog, called)
-        bitmap: Any = Counting(office.bitmap, called)
+        catalog: Any = CountingCatalog(office.catalog, step)
+        bitmap: Any = Counting(office.bitmap, step)
         desk = office.parts(
             catalog=catalog,
             entitlements=Entitlements(catalog, bitmap, office.clock),
-            key_store=Counting(office.key_store, called),
+            key_store=Counting(office.key_store, step),
         )
         closing.settle(desk)
 
 
-def main(work: Path) -> None:
-    """Print a JSON line for each settling: its folder, the step after which it died, and whether it did."""
-    after_steps = 0
-    while True:
-        after_steps += 1
-        folder = work / str(after_steps)
-        shutil.copytree(work / "template", folder)
-        heard, told = os.pipe()
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                settle_and_die(folder, after_steps, told)
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(told)
-        with os.fdopen(heard) as pipe:
-            steps = pipe.read().split()
-        _, status = os.waitpid(child, 0)
-        died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        print(json.dumps({"folder": str(folder), "step": steps[-1], "killed": died}), flush=True)
-        if not died:
-            sys.exit(os.waitstatus_to_exitcode(status))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_and_kill(Path(sys.argv[1]), settle)

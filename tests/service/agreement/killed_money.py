@@ -7,14 +7,12 @@ every write of the bitmap, every system call by which the gateway records, and t
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from service.agreement.desk import Actor
 from service.agreement.errors import Conflict
 from service.agreement.payments import PaymentUnavailable
 from service.agreement.settling import settle_pending
-from tests.retention.killed_sweeps import Counting
+from tests.killing import Counting, Steps, run_and_kill
 from tests.service.agreement.money_world import METHOD, MoneyWorld, noon_ms
 
 DUE = date(2025, 2, 26)
@@ -109,19 +107,6 @@ CASES: dict[str, Callable[[MoneyWorld], None]] = {
 }
 
 
-class Steps:
-    """Counts steps, says their names through a pipe, and dies after one of them."""
-
-    def __init__(self, last: int, told: int) -> None:
-        self._left, self._told = last, told
-
-    def __call__(self, name: str) -> None:
-        os.write(self._told, f"{name}\n".encode())
-        self._left -= 1
-        if not self._left:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 class SteppingCatalog:
     """A catalog whose transactions are steps, and each call inside them."""
 
@@ -142,8 +127,7 @@ class SteppingCatalog:
         self._step("commit")
 
 
-def run_and_die(folder: Path, case: str, last: int, told: int) -> None:
-    step = Steps(last, told)
+def run(case: str, folder: Path, step: Steps) -> None:
     with MoneyWorld(folder, clock_ms=noon_ms(DUE)) as world:
         payments.os = Counting(os, step)  # type: ignore[attr-defined, assignment]
         world.desk = world.desk_of(SteppingCatalog(world.catalog, step), Counting(world.bitmap, step))
@@ -155,31 +139,5 @@ def run_and_die(folder: Path, case: str, last: int, told: int) -> None:
             assert case == "buy_and_terminate"
 
 
-def main(work: Path, case: str) -> None:
-    """Print a JSON line for each run: its folder, the step after which it died, and whether it did."""
-    last = 0
-    while True:
-        last += 1
-        folder = work / str(last)
-        shutil.copytree(work / "template", folder)
-        heard, told = os.pipe()
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                run_and_die(folder, case, last, told)
-                status = 0
-            finally:
-                os._exit(status)
-        os.close(told)
-        with os.fdopen(heard) as pipe:
-            steps = pipe.read().split()
-        _, status = os.waitpid(child, 0)
-        died = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        print(json.dumps({"folder": str(folder), "step": steps[-1], "killed": died}), flush=True)
-        if not died:
-            sys.exit(os.waitstatus_to_exitcode(status))
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    run_and_kill(Path(sys.argv[1]), partial(run, sys.argv[2]))
