@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from retention.money import Money
+
 Data = Annotated[
     Path,
     typer.Option("--data", envvar="CLIPKEEP_DATA", help="The data folder, made by `clipkeep init`."),
@@ -61,14 +63,30 @@ PIPED_WIDTH = 200
 
 
 def report(document: Any, as_json: bool, human: Callable[[], None] | None = None) -> None:
-    """Print one document: JSON for programs, else `human()`, else the document as key: value lines."""
+    """Print one document: JSON for programs, else `human()`, else a line for each of its values that says anything."""
     if as_json:
         print(json.dumps(document, indent=2))
     elif human is not None:
         human()
     else:
         for key, value in document.items():
-            print(f"{key}: {value}")
+            if value is not None and value != []:
+                print(f"{key.replace('_', ' ')}: {_told(value)}")
+
+
+def _told(value: object) -> str:
+    """A value of a document, for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "\n  ".join(["", *(_told(one) for one in value)])
+    if isinstance(value, dict):
+        if value.keys() == {"minor", "currency"}:
+            return str(Money(**value))
+        return ", ".join(
+            f"{key.replace('_', ' ')} {_told(one)}" for key, one in value.items() if one is not None
+        )
+    return visible(str(value))
 
 
 def visible(text: str) -> str:

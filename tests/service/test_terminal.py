@@ -72,3 +72,13 @@ def test_sigterm_and_ctrl_c_end_by_way_of_the_clean_up(
     assert cleaned == [True]
     assert capsys.readouterr().err == "interrupted: the next one goes on\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_document_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """What says nothing is left out, nothing looks like Python, and what others wrote can't act on the terminal."""
+    fee = {"minor": 599, "currency": "USD"}
+    terminal.report(
+        {"ends_on": None, "renews": True, "notes": [], "fee": fee, "plans": [{"a_b": 1}], "name": "x\x1b[2J"},
+        False,
+    )
+    assert capsys.readouterr().out == "renews: yes\nfee: 5.99 USD\nplans: \n  a b 1\nname: x\ufffd[2J\n"
