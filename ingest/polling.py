@@ -27,7 +27,10 @@ class Poller:
         self._ready: dict[int, Callable[[], None]] = {}
 
     def watch(self, sock: socket.socket, ready: Callable[[], None]) -> None:
-        """Call `ready` while the socket can be read, its end and its errors included. Once at a time per socket."""
+        """Call `ready` while the socket can be read, its end and its errors included. Once at a time per socket. When
+        `run` has ended, nobody is called any more."""
+        if self._epoll.closed:
+            return
         number = sock.fileno()
         self._epoll.register(number, select.EPOLLIN)
         self._ready[number] = ready
@@ -35,7 +38,7 @@ class Poller:
     def ignore(self, sock: socket.socket) -> None:
         """Call no more for this socket, watched or not. Comes before the socket is closed."""
         number = sock.fileno()
-        if self._ready.pop(number, None) is not None:
+        if self._ready.pop(number, None) is not None and not self._epoll.closed:
             self._epoll.unregister(number)
 
     async def run(self) -> None:
