@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast lint bench lock clean
@@ -22,11 +23,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the main job on this machine: real video in, kept, played back, lapsed, swept
 	@$(BIN)/clipkeep demo $(ARGS)
 
-test: $(READY) ## set-up and all tests (ARGS=... goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## set-up and all tests, 10 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 
 test-fast: $(READY) ## all tests but those with real processes
-	@$(BIN)/python -m pytest -m 'not e2e' $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m 'not e2e' $(ARGS)
 
 lint: $(READY) ## ruff and mypy, strict
 	@$(BIN)/ruff check .
