@@ -55,7 +55,7 @@ UNKNOWN_PATH = Answer(
 )
 BAD_TOKEN = Answer(401, "bad_token", "send this device's token: Bearer, or Basic with the device number")
 SUSPENDED = Answer(403, "suspended", "the operator has suspended this device")
-TERMINATED = Answer(403, "terminated", "the operator has terminated this device")
+TERMINATED = Answer(403, "terminated", "this device was terminated, for good")
 PLAN_LAPSED = Answer(403, "plan_lapsed", "no plan of this device covers today")
 NOT_ENTITLED = Answer(403, "not_entitled_at_capture", "no plan of this device covers the capture time")
 CLOCK_AHEAD = Answer(422, "clock_ahead", "the capture time is over 10 minutes ahead: set the device's clock")

@@ -75,13 +75,15 @@ def lapse_unpaid(sub: Subscription, today: date) -> Subscription:
 
 
 def retry_at_ms(sub: Subscription, *, now_ms: int, retry_ms: int) -> int:
-    """Return when a charge that failed now is tried again: after `retry_ms`, but once more in the last hour of the
-    paid period where that would be too late. A time past the period's end means: no more."""
+    """Return when the plan is looked at again after a charge that failed now: after `retry_ms`, but once more in the
+    last hour of the paid period where that would be too late, and where that is too late too, at the period's end,
+    when it lapses."""
     wanted = now_ms + retry_ms
     if sub.plan.ends_on is None:
         return wanted
-    last_try = denied_from_ms(sub.plan.ends_on) - LAST_TRY_MS
-    return last_try if now_ms < last_try < wanted else wanted
+    end = denied_from_ms(sub.plan.ends_on)
+    last_try = end - LAST_TRY_MS
+    return next((at for at in (last_try, end) if now_ms < at < wanted), wanted)
 
 
 def _can_go_on(sub: Subscription) -> bool:

@@ -135,6 +135,14 @@ def test_a_terminated_device_is_denied_at_once_and_its_plans_end(money: MoneyWor
     balance.check(money)
 
 
+def test_the_record_of_an_erasure_says_who_ended_the_device(money: MoneyWorld, ada: Actor) -> None:
+    for actor in (ada, OPERATOR):
+        device = money.add_device(ada)
+        devices.terminate(money.desk, actor, device, why="sold: sweep", erase=True)
+        [record] = money.catalog.erasures(device=device)
+        assert (record.who, record.why) == (actor.role, "terminated")
+
+
 def test_an_owner_ends_a_device_once_its_plan_is_cancelled(money: MoneyWorld, ada: Actor) -> None:
     device = money.add_device(ada)
     money.buy(ada, device, "annual", "r1")

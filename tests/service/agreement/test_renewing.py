@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from retention.plans import denied_from_ms
 from service.agreement.desk import Actor
 from service.agreement.renewing import RenewReport
 from service.agreement.settling import settle_pending
@@ -91,6 +92,18 @@ def test_a_month_that_ends_unpaid_lapses_for_good(money: MoneyWorld, ada: Actor,
     assert [money.entitled(device, date(2025, 2, day)) for day in (27, 28)] == [True, False]
     money.buy(ada, device, "monthly", "r2")
     assert money.entitled(device, money.today)
+    balance.check(money)
+
+
+def test_a_last_try_that_was_declined_delays_no_lapse(money: MoneyWorld, ada: Actor, device: int) -> None:
+    """The schedule of tries ends with the paid period: the first run after it lets lapse, and tells the owner."""
+    money.decline(ada)
+    money.clock.ms = denied_from_ms(date(2025, 2, 27)) - 20 * 60_000
+    assert money.renew() == RenewReport(declined=1)
+    money.clock.ms = denied_from_ms(date(2025, 2, 27))
+    assert money.renew() == RenewReport(lapsed=1)
+    assert not money.row(1).renews
+    assert money.notices(ada)[-1].purpose == "lapsed"
     balance.check(money)
 
 
