@@ -1,7 +1,7 @@
 """Open segments: chunks go in, sealed segments come out. Synchronous; the trio side is `committing`.
 
-There is one open segment per (class_days, expires_on). It is sealed when it has reached its target, when the
-next chunk does not fit, or when its oldest chunk has waited `linger_s`.
+There is one open segment per (class_days, expires_on). It is sealed when it has reached its target (of few large
+chunks: half as much again), when the next chunk does not fit, or when its oldest chunk has waited `linger_s`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ from storage.segment import (
     buffer_bytes,
     restore_capacity,
 )
+
+FEW_CHUNKS = 96
+"""With fewer chunks than this a segment that has reached its target goes on to `FEW_CHUNKS_STRETCH` times that. Each
+segment costs milliseconds of CPU, whatever is in it (its PUT, its commit, its threads), and few chunks share them."""
+FEW_CHUNKS_STRETCH = 1.5
+"""Below 2: a segment that is sealed at its target still is more than half of its buffer, and leaves without a copy."""
 
 NONCES_AT_ONCE = 256
 """A system call for each costs 1 to 2 us, a twentieth of a small chunk."""
@@ -71,8 +77,8 @@ class Packer:
     """Puts chunks into open segments.
 
     Args:
-        target_bytes: size at which a segment is sealed.
-        max_segments: most segments open or on their way at once; each is a buffer of a little over the target.
+        target_bytes: size at which a segment of at least `FEW_CHUNKS` is sealed; with fewer it is half as much again.
+        max_segments: most segments open or on their way at once; each is a buffer of 1 MiB more than that.
         sealed: called with each segment that is to be uploaded.
     """
 
@@ -80,7 +86,8 @@ class Packer:
         self.target_bytes = target_bytes
         self.max_segments = max_segments
         self.in_use = 0
-        self._buffer_bytes = buffer_bytes(target_bytes)
+        self._stretched_bytes = round(target_bytes * FEW_CHUNKS_STRETCH)
+        self._buffer_bytes = buffer_bytes(self._stretched_bytes)
         self._free: list[bytearray] = []
         self._open: dict[tuple[int, int], OpenSegment] = {}
         self._sealed = sealed
@@ -127,7 +134,8 @@ class Packer:
             media=chunk.media,
         )
         segment.chunks.append(chunk)
-        if segment.writer.used_bytes >= self.target_bytes:
+        enough_bytes = self.target_bytes if len(segment.chunks) >= FEW_CHUNKS else self._stretched_bytes
+        if segment.writer.used_bytes >= enough_bytes:
             self.seal(segment)
 
     def _nonce(self) -> bytes:

@@ -71,7 +71,12 @@ class IngestSettings:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSettings:
-    target_bytes: int = limit(12 * MIB, "size at which a segment is sealed", least=64 * 1024, most=128 * MIB)
+    target_bytes: int = limit(
+        12 * MIB,
+        "size at which a segment is sealed; of fewer than 96 chunks, half as much again",
+        least=64 * 1024,
+        most=128 * MIB,
+    )
     linger_ms: int = limit(100, "how long its oldest chunk waits at most", least=1, most=60_000)
     max_segments: int = limit(16, "open or on their way, per worker; each a buffer", least=2, most=1024)
     prepare_ttl_s: float = limit(

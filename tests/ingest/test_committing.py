@@ -16,7 +16,7 @@ from ingest.committing import Uploads
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import BLOCK_KEYS
-from ingest.packing import Chunk
+from ingest.packing import FEW_CHUNKS_STRETCH, Chunk
 from ingest.stats import Stats
 from storage import checksums
 from storage.catalog import EraseState, PlanRow, SegmentState, Verdict
@@ -92,7 +92,7 @@ class Pipeline:
             stats=self.stats,
             worker="w0",
             linger_s=self.linger_s,
-            target_bytes=TARGET,
+            target_bytes=round(TARGET / FEW_CHUNKS_STRETCH),
             max_segments=self.max_segments,
             prepare_ttl_ms=self.prepare_ttl_ms,
             prepared=self.prepared.append,

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.packing import Chunk, OpenSegment, Packer
+from ingest.packing import FEW_CHUNKS, FEW_CHUNKS_STRETCH, Chunk, OpenSegment, Packer
 from storage import checksums
 from storage.errors import CorruptError
 from storage.segment import (
@@ -23,6 +23,7 @@ from tests.ingest.world import NOW_MS, TODAY, video
 
 CIPHER = AESGCM(bytes(32))
 TARGET = 100_000
+"""Of few chunks."""
 DAY = TODAY + 31
 
 
@@ -48,7 +49,7 @@ class Packing:
 
     def __init__(self, max_segments: int = 4, target_bytes: int = TARGET) -> None:
         self.sealed: list[OpenSegment] = []
-        self.packer = Packer(target_bytes, max_segments, self.sealed.append)
+        self.packer = Packer(round(target_bytes / FEW_CHUNKS_STRETCH), max_segments, self.sealed.append)
 
     def add(self, data: bytes, *, now_s: float = 0.0, **fields: int) -> bool:
         chunk = chunk_of(data, **fields)
@@ -130,6 +131,24 @@ def test_a_segment_per_expiry_day() -> None:
         packing.add(video(500), expires_on=day)
     packing.packer.seal_older_than(0.0)
     assert sorted((s.expires_on, len(s.chunks)) for s in packing.sealed) == [(DAY, 2), (DAY + 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("length", "fewest_bytes", "chunks"), [(TARGET // 8, TARGET, 8), (680, TARGET // 2, 96)]
+)
+def test_few_large_chunks_go_on_past_the_target_of_many_small_ones(
+    length: int, fewest_bytes: int, chunks: int
+) -> None:
+    """What a segment costs, whatever is in it, is to be shared by enough chunks."""
+    packing = Packing()
+    sent = 0
+    while not packing.sealed:
+        assert packing.add(video(length), capture_ms=NOW_MS + sent)
+        sent += 1
+    [segment] = packing.sealed
+    assert len(segment.chunks) == sent == chunks
+    assert segment.writer.used_bytes >= fewest_bytes
+    assert (segment.writer.used_bytes < TARGET) == (chunks >= FEW_CHUNKS)
 
 
 def test_a_segment_at_its_target_is_sealed_at_once() -> None:
