@@ -47,7 +47,8 @@ class Budget:
         self.in_use_bytes = 0
         self.peak_bytes = 0
         self.let_go = let_go
-        self._lot = trio.lowlevel.ParkingLot()
+        self.refunded = trio.lowlevel.ParkingLot()
+        """Where those wait who could not be charged."""
 
     def grant(self, account: Account, wanted: int) -> int:
         """How many of `wanted` bytes `charge` would charge now. Changes nothing."""
@@ -76,25 +77,12 @@ class Budget:
         account.charged_bytes -= size
         assert self.in_use_bytes >= 0, "refunded more than was charged"
         assert account.charged_bytes >= 0, "refunded more than this connection was charged"
-        if self._lot:
-            self._lot.unpark_all()
+        if self.refunded:
+            self.refunded.unpark_all()
 
-    async def wait(self, account: Account, wanted: int) -> int:
-        """Charge as `charge` does, waiting for room.
-
-        Returns:
-            The bytes granted; 0 when `wait_s` went by without any. Cancellation leaves nothing charged.
-        """
-        deadline = trio.current_time() + self.wait_s
-        while not (granted := self.charge(account, wanted)):
-            left_s = deadline - trio.current_time()
-            if left_s <= 0:
-                return 0
-            with trio.move_on_after(min(self.patience_s, left_s)) as patience:
-                await self._lot.park()
-            if patience.cancelled_caught and self.in_use_bytes + STEP_BYTES > self.total_bytes:
-                self.let_go()
-        return granted
+    def is_full(self) -> bool:
+        """No step of it is free."""
+        return self.in_use_bytes + STEP_BYTES > self.total_bytes
 
 
 class Account:

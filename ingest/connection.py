@@ -1,19 +1,17 @@
-"""One device's connection: requests in, answers out in order.
+"""One device's connection: requests in, answers out in order. Synchronous; the task beside it is in `serving`.
 
-`ready` is called while the socket can be read: one receive, and all that follows from it, in one synchronous step
-(a chunk that came whole is encrypted straight from the worker's one scratch buffer). What cannot be done at once
-(no budget, a data key still to be fetched, no room in a segment, too many answers owed) is left to the connection's
-own task, `serve`; until it is done the socket is not read. So reading goes on to the next request while earlier chunks
-are being stored (stock ffmpeg never waits for an answer), up to a bound. Answers go out through `outbox`.
+`ready` is called while the socket can be read: one receive, and all that follows from it, in one step (a chunk that
+came whole is encrypted straight from the worker's one scratch buffer). What cannot be done at once (no budget, a data
+key still to be fetched, no room in a segment, too many answers owed) is left to the connection's own task; until it is
+done the socket is not read. So reading goes on to the next request while earlier chunks are being stored (stock ffmpeg
+never waits for an answer), up to a bound. Answers go out through `outbox`.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from enum import Enum, auto
-from functools import partial
 
 import trio
 
@@ -45,15 +43,35 @@ class Phase(Enum):
     OURS = auto()  # us: budget, keys, room in a segment, answers
 
 
-Wait = Callable[[], Awaitable[None]]
+class ForBudget:
+    """Room in the byte budget for a next receive."""
+
+
+class UntilRead:
+    """The peer has read enough of its answers; then this request is looked at."""
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+
+
+class ForPacking:
+    """What packing this chunk takes: its data key, or room in a segment."""
+
+    def __init__(self, chunk: Chunk, body: Body, slot: Slot) -> None:
+        self.chunk = chunk
+        self.body = body
+        self.slot = slot
+
+
+Wait = ForBudget | UntilRead | ForPacking
 """What the connection's task is to wait for before reading goes on."""
 
 
 class Connection(Outbox):
-    """See the module docstring. `serve` owns it; the reaper may `evict` it."""
+    """See the module docstring. Owned by `serving.serve`; the reaper may `evict` it."""
 
     def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
-        super().__init__(sock, receiver.limits.send_timeout_s, receiver.start_task)
+        super().__init__(sock, receiver.send_rest)
         self.receiver = receiver
         self.limits = receiver.limits
         self.account = Account()
@@ -63,7 +81,8 @@ class Connection(Outbox):
         self.received_bytes = 0
         """Of the current body."""
         self._framer = Framer(self.limits.max_head_bytes)
-        self._scope = trio.CancelScope()
+        self.scope = trio.CancelScope()
+        """Around the task's reading."""
         self._verdict: Answer | None = None
         self._body: Body | None = None
         self._admission: Admission | None = None
@@ -73,8 +92,8 @@ class Connection(Outbox):
         self._closing = False
         self._prepaid_bytes = 0
         """Charged for what was just received, and not yet part of a body."""
-        self._attention = trio.Event()
-        """Set when `serve` has something to do."""
+        self.attention = trio.Event()
+        """Set when the task has something to do."""
         self._wait: Wait | None = None
         self._rest: Sequence[Event] = ()
         """What was received behind what is being waited for."""
@@ -82,63 +101,58 @@ class Connection(Outbox):
         self._failure: Exception | None = None
         self._last_arrival_ms = 0
 
-    # --- the owning task --------------------------------------------------------------------------------------
+    # --- for the task beside it ---------------------------------------------------------------------------------
 
-    async def serve(self) -> None:
-        """Serve until the peer ends, an error ends it, or the server stops. Raises nothing but Cancelled, and what
-        is a bug."""
-        poller = self.receiver.poller
-        try:
-            with self._scope:
-                poller.watch(self.sock, self.ready)
-                await self._attend()
-            poller.ignore(self.sock)
-            if self._verdict is not None and self._owes_an_answer():
-                self.receiver.count(self._verdict)
-                self._push(self._verdict.render(close=True))
-            self._drop_body()
-            await self._finish()
-        except OSError:
-            pass  # the peer is gone: what was complete is stored all the same
-        finally:
-            poller.ignore(self.sock)
-            self._drop_body()
-            self._refund_prepaid()
-            # `_send_rest` may be waiting for this socket, whose number the next connection gets.
-            trio.lowlevel.notify_closing(self.sock)
-            self.sock.close()
+    def begin(self) -> None:
+        """Read from now on, until something has to wait."""
+        self.attention = trio.Event()
+        self.receiver.poller.watch(self.sock, self.ready)
+
+    def next_wait(self) -> tuple[Wait, Sequence[Event]] | None:
+        """What to wait for next, and what to handle then. None: nothing, so that reading can go on."""
+        wait, rest = self._wait, self._rest
+        self._wait, self._rest = None, ()
+        return None if wait is None else (wait, rest)
+
+    def after_wait(self, rest: Sequence[Event]) -> None:
+        """Handle what was received behind what has been waited for."""
+        if self._wait is None and not self._closing:  # else it has to wait in its turn
+            self._handle(rest)
+
+    def ended(self) -> bool:
+        """Nothing more is to be read. Raises what went wrong in `ready`: a bug."""
+        if self._failure is not None:
+            raise self._failure
+        return self._ended or self._closing
 
     def ending(self) -> bool:
         """No further request is read; answers still owed are sent."""
         return self._closing
 
-    async def _attend(self) -> None:
-        """Do the waiting that `ready` leaves to this task, until no more is to be read."""
-        while True:
-            await self._attention.wait()
-            while self._wait is not None:
-                wait, rest = self._wait, self._rest
-                self._wait, self._rest = None, ()
-                await wait()
-                # Else what was received meanwhile has to wait in its turn.
-                if self._wait is None and not self._closing:
-                    self._handle(rest)
-            if self._failure is not None:
-                raise self._failure
-            if self._ended or self._closing:
-                return
-            self._attention = trio.Event()
-            self.receiver.poller.watch(self.sock, self.ready)
+    def stop_reading(self) -> None:
+        """Read no more; give the verdict, if there is one, to the request that is owed an answer."""
+        self.receiver.poller.ignore(self.sock)
+        if self._verdict is not None and self._owes_an_answer():
+            self.receiver.count(self._verdict)
+            self._push(self._verdict.render(close=True))
+        self._drop_body()
+
+    def close(self) -> None:
+        """Let go of everything. Twice is harmless."""
+        self.receiver.poller.ignore(self.sock)
+        self._drop_body()
+        self._refund_prepaid()
+        self.sock.close()
 
     def _leave_to_task(self, wait: Wait | None = None, rest: Sequence[Event] = ()) -> None:
-        """Read no more for now; `serve` goes on, first waiting for `wait`, then handling `rest`. Without a wait, this
+        """Read no more for now; the task goes on, first waiting for `wait`, then handling `rest`. Without a wait, this
         is the end of reading."""
         self.receiver.poller.ignore(self.sock)
         self._ended = wait is None
         self._wait = wait
         # The scratch is everybody's: what is kept of it is copied.
         self._rest = [bytes(event) if isinstance(event, memoryview) else event for event in rest]
-        self._attention.set()
+        self.attention.set()
 
     # --- receiving --------------------------------------------------------------------------------------------
 
@@ -146,34 +160,21 @@ class Connection(Outbox):
         """Receive once, and do what follows from it. Synchronous; raises nothing."""
         try:
             self._now_s = trio.current_time()
-            granted = self.receiver.budget.grant(self.account, self._wanted())
+            granted = self.receiver.budget.grant(self.account, self.wanted())
             if granted:
-                self._receive(granted)
+                self.receive(granted)
             else:
-                self._leave_to_task(self._wait_for_budget)
+                self._leave_to_task(ForBudget())
         except Exception as error:
             self._failure = error
             self._leave_to_task()
 
-    def _wanted(self) -> int:
+    def wanted(self) -> int:
         if self._body is None:
             return len(self.receiver.scratch)
         return min(self._framer.direct_bytes, RECEIVE_BYTES) or len(self.receiver.scratch)
 
-    async def _wait_for_budget(self) -> None:
-        """Receive once there is room in the budget, or give up."""
-        if self.phase is Phase.IDLE:
-            self._enter(Phase.HEAD)
-        phase, began_s = self.phase, self._wait_for_us()
-        granted = await self.receiver.budget.wait(self.account, self._wanted())
-        self._end_wait(phase, began_s)
-        if granted:
-            self._receive(granted, charged=granted)
-        else:
-            self.evict(answers.OVERLOADED)
-            await trio.lowlevel.checkpoint()
-
-    def _receive(self, granted: int, charged: int = 0) -> None:
+    def receive(self, granted: int, charged: int = 0) -> None:
         """Receive up to `granted` bytes, of which `charged` are charged already, and handle them.
 
         Charged is what was received, neither less (invariant 15) nor more: nobody holds bytes of the budget for what
@@ -235,23 +236,14 @@ class Connection(Outbox):
         if isinstance(event, (memoryview, bytes)):
             self._on_body(event)
         elif isinstance(event, Head):
-            if self._owes_too_much():
-                return partial(self._wait_until_read, event)
-            self._on_head(event)
+            if self.owes_too_much():
+                return UntilRead(event)
+            self.on_head(event)
         elif isinstance(event, Malformed):
             self._on_malformed(event)
         return None
 
-    async def _wait_until_read(self, head: Head) -> None:
-        """Wait until fewer answers are owed, before a next request is looked at."""
-        began_s = self._wait_for_us()
-        while self._owes_too_much():
-            self._progress = trio.Event()
-            await self._progress.wait()
-        self._end_wait(Phase.HEAD, began_s)
-        self._on_head(head)
-
-    def _on_head(self, head: Head) -> None:
+    def on_head(self, head: Head) -> None:
         self._close_after = not head.keep_alive
         decided = self.receiver.admit(head, self._now_s)
         if isinstance(decided, Answer):
@@ -304,11 +296,11 @@ class Connection(Outbox):
     def _on_end(self) -> Wait | None:
         if self._drain_bytes is not None:
             self._drain_bytes = None
-            self._next_request()
+            self.next_request()
             return None
         body, admission = self._body, self._admission
         if body is None or admission is None:
-            self._next_request()
+            self.next_request()
             return None
         slot = Slot(self, body.length, self._now_s)
         self._slots.append(slot)
@@ -317,17 +309,9 @@ class Connection(Outbox):
         chunk = self.receiver.take(admission, body, slot)
         if chunk is not None:
             body.keep()
-            return partial(self._wait_for_room, chunk, body, slot)
-        self._next_request()
+            return ForPacking(chunk, body, slot)
+        self.next_request()
         return None
-
-    async def _wait_for_room(self, chunk: Chunk, body: Body, slot: Slot) -> None:
-        """Wait for what packing this chunk takes, its data key or room in a segment."""
-        began_s = self._wait_for_us()
-        with trio.CancelScope(shield=True):  # a complete body commits, whatever becomes of the connection
-            await self.receiver.pack(chunk, body, slot)
-        self._end_wait(Phase.IDLE, began_s)
-        self._next_request()
 
     def _on_malformed(self, event: Malformed) -> None:
         self._closing = True
@@ -339,7 +323,7 @@ class Connection(Outbox):
         self._push(answer.render(close=True))
         self.receiver.count(answer)
 
-    def _next_request(self) -> None:
+    def next_request(self) -> None:
         self._enter(Phase.HEAD if not self._framer.between_messages else Phase.IDLE)
         if self._close_after or self.receiver.stopping:
             self._closing = True
@@ -355,7 +339,7 @@ class Connection(Outbox):
         """Whether a request has begun that was not answered."""
         return self._body is not None or self.phase is Phase.HEAD
 
-    def _owes_too_much(self) -> bool:
+    def owes_too_much(self) -> bool:
         return len(self._slots) >= self.limits.max_outstanding or len(self._unsent) > UNSENT_BYTES
 
     @property
@@ -377,11 +361,14 @@ class Connection(Outbox):
         self.phase = phase
         self.since_s = self._now_s
 
-    def _wait_for_us(self) -> float:
-        self.phase = Phase.OURS
-        return trio.current_time()
+    def begin_wait(self) -> tuple[Phase, float]:
+        """From now on it is us who are waited for. Returns the phase that this interrupts, and the time."""
+        if self.phase is Phase.IDLE:
+            self._enter(Phase.HEAD)
+        phase, self.phase = self.phase, Phase.OURS
+        return phase, trio.current_time()
 
-    def _end_wait(self, phase: Phase, began_s: float) -> None:
+    def end_wait(self, phase: Phase, began_s: float) -> None:
         """The client's clock stood still while it waited for us."""
         self.phase = phase
         self._now_s = trio.current_time()
@@ -393,7 +380,7 @@ class Connection(Outbox):
             return
         self._verdict = verdict
         self._closing = True
-        self._scope.cancel()
+        self.scope.cancel()
 
     def stop_when_idle(self) -> None:
         """The server stops: end now unless a request is being received."""
@@ -410,21 +397,6 @@ class Connection(Outbox):
         taking = self.phase is Phase.OURS
         return self._closing or (taking and (self._close_after or self.receiver.stopping))
 
-    async def _finish(self) -> None:
-        """Wait for the answers still owed, say goodbye, and let the peer read them."""
-        while self._slots or self._unsent:
-            self._progress = trio.Event()
-            await self._progress.wait()
-        if not self._closing:
-            return
-        # Closing with unread data in our buffer would reset the connection and take the answers with it.
-        self.sock.shutdown(socket.SHUT_WR)
-        with trio.move_on_after(self.limits.linger_close_s):
-            left = self.limits.drain_bytes
-            while left > 0:
-                await trio.lowlevel.wait_readable(self.sock)
-                with suppress(BlockingIOError):
-                    received = self.sock.recv_into(self.receiver.scratch)
-                    if not received:
-                        return
-                    left -= received
+    def owes_answers(self) -> bool:
+        """Answers are still to come or to be sent."""
+        return bool(self._slots or self._unsent)

@@ -1,6 +1,7 @@
 """Answers of one connection, in the order of its requests, whichever is known first.
 
-They are written from whatever task finishes them; only when the socket is full does a task of its own take over.
+They are written from whatever task finishes them; only when the socket is full does a task of its own
+(`serving.send_rest`) take over.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -56,19 +57,12 @@ class Outbox(ABC):
 
     Args:
         sock: non-blocking; closed by the receiving half.
-        send_timeout_s: for a peer that does not read its answers.
-        start_task: starts a task that outlives the call.
+        send_rest: sees to it that `send_more` is called while there is more to send and the socket takes it.
     """
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        send_timeout_s: float,
-        start_task: Callable[[Callable[[], Awaitable[Any]]], None],
-    ) -> None:
+    def __init__(self, sock: socket.socket, send_rest: Callable[[Outbox], None]) -> None:
         self.sock = sock
-        self._send_timeout_s = send_timeout_s
-        self._start_task = start_task
+        self._send_rest = send_rest
         self._slots: deque[Slot | _Known] = deque()
         self._unsent = bytearray()
         self._gone = False
@@ -79,6 +73,11 @@ class Outbox(ABC):
     @abstractmethod
     def evict(self, verdict: Answer | None) -> None:
         """End the reading: the peer is gone."""
+
+    def more_sent(self) -> trio.Event:
+        """Set when answers have gone out after this call."""
+        self._progress = trio.Event()
+        return self._progress
 
     def _push(self, data: bytes) -> None:
         """Queue bytes that are already known, in order."""
@@ -108,22 +107,25 @@ class Outbox(ABC):
             return  # the peer is gone; the reader notices
         if sent < len(out):
             self._unsent += out[sent:]
-            self._start_task(self._send_rest)
+            self._send_rest(self)
 
-    async def _send_rest(self) -> None:
-        """Send what the socket did not take at once. A peer that reads nothing is let go."""
-        with trio.move_on_after(self._send_timeout_s) as timeout:
-            try:
-                while self._unsent:
-                    await trio.lowlevel.wait_writable(self.sock)
-                    with suppress(BlockingIOError):
-                        sent = self.sock.send(self._unsent)
-                        del self._unsent[:sent]
-            except (OSError, trio.ClosedResourceError):
-                self._gone = True
-        if timeout.cancelled_caught:
-            self._gone = True
-        if self._gone:
-            self._unsent.clear()
-            self.evict(None)
+    def send_more(self) -> bool:
+        """Send what the socket takes of what it did not take before. Returns whether there is more.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        if self._unsent:
+            with suppress(BlockingIOError):
+                sent = self.sock.send(self._unsent)
+                del self._unsent[:sent]
+        if not self._unsent:
+            self._progress.set()
+        return bool(self._unsent)
+
+    def give_up(self) -> None:
+        """The peer reads nothing: let it go, and send it no more."""
+        self._gone = True
+        self._unsent.clear()
+        self.evict(None)
         self._progress.set()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
 from ingest import answers, media
@@ -27,12 +26,11 @@ from retention.bitmap import EntitlementBitmap
 from storage import checksums
 from storage.catalog import Verdict
 from storage.clock import Clock
-from storage.errors import ClipkeepError, KeyDestroyed
 from storage.segment import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
     from ingest.connection import Connection
-    from ingest.outbox import Slot
+    from ingest.outbox import Outbox, Slot
 
 SCRATCH_BYTES = 1024 * 1024 + 16 * 1024
 """Receives a head with as much of its body as has come. A whole chunk of up to 1 MiB is encrypted from here, without a
@@ -53,9 +51,6 @@ _DIGESTS: dict[bytes, Callable[[memoryview], bytes]] = {
     b"sha-256": lambda data: hashlib.sha256(data).digest(),
     b"crc32": lambda data: checksums.crc32(data).to_bytes(4, "big"),
 }
-
-
-_log = structlog.get_logger("ingest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,22 +98,15 @@ class Receiver:
         self.stopping = False
         self._credentials = Credentials(token_secret)
         self._bitmap = bitmap
-        self._uploads = uploads
+        self.uploads = uploads
         uploads.answered = self.flush
         self._rate = DeviceRate(limits.chunks_per_s)
         self._health = health
         self._stats = stats
         self._clock = clock
         self._touched: dict[Connection, None] = {}
-        self._start_task: Callable[..., None] | None = None
-
-    def owned_by(self, nursery: trio.Nursery) -> None:
-        """Say which nursery owns the tasks that connections start."""
-        self._start_task = nursery.start_soon
-
-    def start_task(self, task: Callable[[], Awaitable[Any]]) -> None:
-        assert self._start_task is not None, "owned_by() comes first"
-        self._start_task(task)
+        self.send_rest: Callable[[Outbox], None] = lambda outbox: None
+        """Starts the task that sends what a socket did not take at once. Set by the server."""
 
     def count(self, answer: Answer) -> None:
         """Count an answer that is not an acknowledgement."""
@@ -151,38 +139,21 @@ class Receiver:
         """Check a complete body and pack it, when that takes no waiting; the answer comes by itself.
 
         Returns:
-            None when its memory has been given back, else the chunk that `pack` is to wait for.
+            None when its memory has been given back, else the chunk that is to wait for its data key or for room.
         """
         data = body.data()
         kind = media.sniff(data)
         refusal = _refusal(admission, data, kind)
         if refusal is None:
             chunk = self._chunk(admission, data, kind, slot)
-            if not self._uploads.pack_now(chunk, data, slot.complete_s):
+            if not self.uploads.pack_now(chunk, data, slot.complete_s):
                 data.release()
                 return chunk
         data.release()
         body.release()
         if refusal is not None:
-            self._refuse(slot, refusal)
+            self.refuse(slot, refusal)
         return None
-
-    async def pack(self, chunk: Chunk, body: Body, slot: Slot) -> None:
-        """Pack what `take` could not. Returns when the body's memory is free; the answer comes by itself."""
-        data = body.data()
-        refusal = None
-        try:
-            await self._uploads.pack(chunk, data)
-        except KeyDestroyed:
-            refusal = answers.TERMINATED
-        except ClipkeepError as error:
-            _log.warning("chunk_not_packed", code=error.code, detail=str(error))
-            refusal = answers.TRY_AGAIN
-        finally:
-            data.release()
-            body.release()
-        if refusal is not None:
-            self._refuse(slot, refusal)
 
     def _chunk(self, admission: Admission, data: memoryview, kind: media.Media, slot: Slot) -> Chunk:
         now_ms = self._clock.now_ms()
@@ -216,7 +187,7 @@ class Receiver:
         self._finish(slot, answer)
         self._touched[slot.connection] = None
 
-    def _refuse(self, slot: Slot, refusal: Answer) -> None:
+    def refuse(self, slot: Slot, refusal: Answer) -> None:
         self._finish(slot, refusal)
         slot.connection.flush()
 

@@ -17,6 +17,7 @@ from ingest import answers
 from ingest.answers import Answer
 from ingest.connection import Connection, Phase
 from ingest.receiving import Receiver
+from ingest.serving import send_rest, serve
 from ingest.stats import Stats
 
 REAP_EVERY_S = 0.5
@@ -66,7 +67,8 @@ class IngestServer:
     ) -> None:
         """Serve until `stop` was called and the last connection has ended."""
         async with trio.open_nursery() as handlers:
-            self._receiver.owned_by(handlers)
+            timeout_s = self._receiver.limits.send_timeout_s
+            self._receiver.send_rest = lambda outbox: handlers.start_soon(send_rest, outbox, timeout_s)
             async with trio.open_nursery() as others:
                 others.start_soon(self._receiver.poller.run)
                 others.start_soon(self._reap)
@@ -119,7 +121,7 @@ class IngestServer:
 
     async def _handle(self, connection: Connection) -> None:
         try:
-            await connection.serve()
+            await serve(connection)
         except Exception:
             # One connection's surprise must not end the others; nothing unacknowledged is promised anything.
             _log.exception("connection_failed")

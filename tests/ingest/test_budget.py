@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ingest.budget import SHARE_SLACK_BYTES, STEP_BYTES, Account, Budget
+from ingest.serving import wait_for_budget
 
 STEP = STEP_BYTES
 
@@ -84,7 +85,7 @@ async def test_who_waits_goes_on_when_bytes_come_back() -> None:
     granted: list[int] = []
 
     async def wait() -> None:
-        granted.append(await budget.wait(waiter, 5 * STEP))
+        granted.append(await wait_for_budget(budget, waiter, 5 * STEP))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -101,7 +102,7 @@ async def test_a_cancelled_wait_leaves_nothing_charged() -> None:
     budget.charge(holder, STEP)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(budget.wait, waiter, STEP)
+            nursery.start_soon(wait_for_budget, budget, waiter, STEP)
             await wait_all_tasks_blocked()
             scope.cancel()
             budget.refund(holder, STEP)
@@ -113,7 +114,7 @@ async def test_waiting_ends_without_a_grant(autojump_clock: MockClock) -> None:
     budget, holder = Budget(STEP, STEP, patience_s=2.0, wait_s=5.0), Account()
     budget.charge(holder, STEP)
     began_s = trio.current_time()
-    assert await budget.wait(Account(), 1) == 0
+    assert await wait_for_budget(budget, Account(), 1) == 0
     assert trio.current_time() - began_s == pytest.approx(5.0)
 
 
@@ -121,7 +122,7 @@ async def test_a_short_wait_does_not_last_as_long_as_patience(autojump_clock: Mo
     budget, holder = Budget(STEP, STEP, patience_s=2.0, wait_s=0.5), Account()
     budget.charge(holder, STEP)
     began_s = trio.current_time()
-    assert await budget.wait(Account(), 1) == 0
+    assert await wait_for_budget(budget, Account(), 1) == 0
     assert trio.current_time() - began_s == pytest.approx(0.5)
 
 
@@ -138,7 +139,7 @@ async def test_patience_over_the_slowest_is_let_go(autojump_clock: MockClock) ->
 
     budget = Budget(STEP, STEP, patience_s=2.0, wait_s=10.0, let_go=let_go)
     budget.charge(holder, STEP)
-    assert await budget.wait(Account(), STEP) == STEP
+    assert await wait_for_budget(budget, Account(), STEP) == STEP
     assert asked_at_s == pytest.approx([2.0, 4.0])
 
 
@@ -153,5 +154,5 @@ async def test_a_share_used_up_lets_nobody_go(autojump_clock: MockClock) -> None
     budget = Budget(10 * STEP, STEP, patience_s=1.0, wait_s=3.0, let_go=let_go)
     account = Account()
     budget.charge(account, STEP + SHARE_SLACK_BYTES)
-    assert await budget.wait(account, 1) == 0
+    assert await wait_for_budget(budget, account, 1) == 0
     assert not asked

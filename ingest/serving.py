@@ -1,0 +1,146 @@
+"""The task beside each connection: it does the waiting that `Connection.ready` leaves to it, and ends the connection.
+
+All that is asynchronous about a connection is here; what follows from received bytes is synchronous, in `connection`.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import structlog
+import trio
+
+from ingest import answers
+from ingest.budget import Account, Budget
+from ingest.connection import Connection, ForPacking, Phase, UntilRead, Wait
+from ingest.outbox import Outbox
+from ingest.receiving import Receiver
+from storage.errors import ClipkeepError, KeyDestroyed
+
+_log = structlog.get_logger("ingest")
+
+
+async def serve(connection: Connection) -> None:
+    """Serve until the peer ends, an error ends it, or the server stops. Raises nothing but Cancelled, and what
+    is a bug."""
+    try:
+        with connection.scope:
+            await _attend(connection)
+        connection.stop_reading()
+        await _finish(connection)
+    except OSError:
+        pass  # the peer is gone: what was complete is stored all the same
+    finally:
+        # `send_rest` may be waiting for this socket, whose number the next connection gets.
+        trio.lowlevel.notify_closing(connection.sock)
+        connection.close()
+
+
+async def _attend(connection: Connection) -> None:
+    """Do the waiting that `ready` leaves to this task, until no more is to be read."""
+    while True:
+        connection.begin()
+        await connection.attention.wait()
+        while (step := connection.next_wait()) is not None:
+            wait, rest = step
+            await _wait(connection, wait)
+            connection.after_wait(rest)
+        if connection.ended():
+            return
+
+
+async def _wait(connection: Connection, wait: Wait) -> None:
+    if isinstance(wait, ForPacking):
+        _, began_s = connection.begin_wait()
+        with trio.CancelScope(shield=True):  # a complete body commits, whatever becomes of the connection
+            await _pack(connection.receiver, wait)
+        connection.end_wait(Phase.IDLE, began_s)
+        connection.next_request()
+    elif isinstance(wait, UntilRead):
+        _, began_s = connection.begin_wait()
+        while connection.owes_too_much():
+            await connection.more_sent().wait()
+        connection.end_wait(Phase.HEAD, began_s)
+        connection.on_head(wait.head)
+    else:
+        await _receive_within_budget(connection)
+
+
+async def _receive_within_budget(connection: Connection) -> None:
+    """Receive once there is room in the budget, or give up."""
+    phase, began_s = connection.begin_wait()
+    granted = await wait_for_budget(connection.receiver.budget, connection.account, connection.wanted())
+    connection.end_wait(phase, began_s)
+    if granted:
+        connection.receive(granted, charged=granted)
+    else:
+        connection.evict(answers.OVERLOADED)
+        await trio.lowlevel.checkpoint()
+
+
+async def wait_for_budget(budget: Budget, account: Account, wanted: int) -> int:
+    """Charge as `Budget.charge` does, waiting for room; past `patience_s` the slowest client is let go.
+
+    Returns:
+        The bytes granted; 0 when `wait_s` went by without any. Cancellation leaves nothing charged.
+    """
+    deadline = trio.current_time() + budget.wait_s
+    while not (granted := budget.charge(account, wanted)):
+        left_s = deadline - trio.current_time()
+        if left_s <= 0:
+            return 0
+        with trio.move_on_after(min(budget.patience_s, left_s)) as patience:
+            await budget.refunded.park()
+        if patience.cancelled_caught and budget.is_full():
+            budget.let_go()
+    return granted
+
+
+async def _pack(receiver: Receiver, wait: ForPacking) -> None:
+    """Pack what could not be packed at once. Returns when the body's memory is free; the answer comes by itself."""
+    data = wait.body.data()
+    refusal = None
+    try:
+        await receiver.uploads.pack(wait.chunk, data)
+    except KeyDestroyed:
+        refusal = answers.TERMINATED
+    except ClipkeepError as error:
+        _log.warning("chunk_not_packed", code=error.code, detail=str(error))
+        refusal = answers.TRY_AGAIN
+    finally:
+        data.release()
+        wait.body.release()
+    if refusal is not None:
+        receiver.refuse(wait.slot, refusal)
+
+
+async def _finish(connection: Connection) -> None:
+    """Wait for the answers still owed, say goodbye, and let the peer read them."""
+    while connection.owes_answers():
+        await connection.more_sent().wait()
+    if not connection.ending():
+        return
+    # Closing with unread data in our buffer would reset the connection and take the answers with it.
+    connection.sock.shutdown(socket.SHUT_WR)
+    with trio.move_on_after(connection.limits.linger_close_s):
+        left = connection.limits.drain_bytes
+        while left > 0:
+            await trio.lowlevel.wait_readable(connection.sock)
+            with suppress(BlockingIOError):
+                received = connection.sock.recv_into(connection.receiver.scratch)
+                if not received:
+                    return
+                left -= received
+
+
+async def send_rest(outbox: Outbox, timeout_s: float) -> None:
+    """Send what the socket did not take at once. A peer that reads nothing is let go."""
+    with trio.move_on_after(timeout_s):
+        try:
+            while outbox.send_more():
+                await trio.lowlevel.wait_writable(outbox.sock)
+            return
+        except (OSError, trio.ClosedResourceError):
+            pass
+    outbox.give_up()
