@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import lru_cache
 from http import HTTPStatus
 
 CHALLENGE = 'Basic realm="clipkeep", charset="UTF-8"'
@@ -13,35 +11,38 @@ RETRY_AFTER_S = 2
 """What a refused device is asked to wait. tus clients ignore it and ffmpeg ignores everything; others obey."""
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request is answered: a status and, for a refusal, its stable code and what to do."""
+    """What a request is answered: a status and, for a refusal, its stable code and what to do. Immutable."""
 
-    status: int
-    code: str = ""
-    detail: str = ""
+    __slots__ = ("_wire", "code", "detail", "status")
+
+    def __init__(self, status: int, code: str = "", detail: str = "") -> None:
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self._wire: tuple[bytes, bytes] | None = None
 
     def render(self, *, close: bool = False) -> bytes:
         """The bytes on the wire. `close` says that the connection ends after them."""
-        return _render(self, close)
+        if self._wire is None:
+            self._wire = (self._rendered(False), self._rendered(True))
+        return self._wire[1] if close else self._wire[0]
 
-
-@lru_cache(maxsize=512)
-def _render(answer: Answer, close: bool) -> bytes:
-    body = b""
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
-    if answer.code:
-        body = json.dumps({"error": answer.code, "detail": answer.detail}).encode() + b"\n"
-        lines.append("Content-Type: application/json")
-    if answer.status != 204:
-        lines.append(f"Content-Length: {len(body)}")
-    if answer.status == 401:
-        lines.append(f"WWW-Authenticate: {CHALLENGE}")
-    if answer.status == 503:
-        lines.append(f"Retry-After: {RETRY_AFTER_S}")
-    if close:
-        lines.append("Connection: close")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    def _rendered(self, close: bool) -> bytes:
+        body = b""
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        if self.code:
+            body = json.dumps({"error": self.code, "detail": self.detail}).encode() + b"\n"
+            lines.append("Content-Type: application/json")
+        if self.status != 204:
+            lines.append(f"Content-Length: {len(body)}")
+        if self.status == 401:
+            lines.append(f"WWW-Authenticate: {CHALLENGE}")
+        if self.status == 503:
+            lines.append(f"Retry-After: {RETRY_AFTER_S}")
+        if close:
+            lines.append("Connection: close")
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 STORED = Answer(201)

@@ -15,7 +15,6 @@ from functools import partial
 import numpy as np
 import structlog
 import trio
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.health import Health
 from ingest.keyring import Keyring
@@ -25,9 +24,7 @@ from ingest.packing import Chunk, OpenSegment, Packer
 from ingest.stats import Stats
 from storage.catalog import Catalog, PreparedKey, SegmentCommit, Verdict
 from storage.clock import Clock
-from storage.days import month_of_day
 from storage.errors import ClipkeepError, CorruptError, KeyDestroyed, WorldError
-from storage.keys import KeyId
 from storage.objects import ObjectStore
 from storage.segment import TAG_BYTES, decrypt_chunk
 
@@ -128,7 +125,14 @@ class Uploads:
         prepare_ttl_ms: int,
         prepared: Callable[[int], None] = lambda segment_id: None,
     ) -> None:
-        self.packer = Packer(target_bytes, max_segments, self._sealed)
+        self._opened = trio.Event()
+        self.packer = Packer(
+            target_bytes,
+            max_segments,
+            cached=keyring.cached,
+            opened=lambda: self._opened.set(),
+            sealed=self._sealed,
+        )
         self.linger_s = linger_s
         self._store = store
         self._catalog = catalog
@@ -145,7 +149,6 @@ class Uploads:
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
         self._nursery: trio.Nursery | None = None
-        self._opened = trio.Event()
         self._room = trio.lowlevel.ParkingLot()
         self._under_way = 0
         self._idle = trio.Event()
@@ -174,16 +177,6 @@ class Uploads:
 
     # --- packing --------------------------------------------------------------------------------------------
 
-    def pack_now(self, chunk: Chunk, body: memoryview, now_s: float) -> bool:
-        """Put a complete chunk into its segment, when its data key and room are at hand. Returns whether they were;
-        the body's memory is free then, and `chunk.done` comes later."""
-        key_id = KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on))
-        cipher = self._keyring.cached(key_id)
-        if cipher is None or not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
-            return False
-        self._add(key_id, cipher, chunk, body, now_s)
-        return True
-
     async def pack(self, chunk: Chunk, body: memoryview) -> None:
         """Put a complete chunk into its segment, waiting for room and for its data key.
 
@@ -193,19 +186,12 @@ class Uploads:
             KeyDestroyed: the device's recordings are being erased.
             WorldError: the key store is unavailable.
         """
-        key_id = KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on))
+        key_id = chunk.key_id()
         cipher = self._keyring.cached(key_id)
         if cipher is None:
             cipher = await self._keyring.load(key_id)
-        while not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
+        while not self.packer.add(cipher, chunk, body, trio.current_time()):
             await self._room.park()
-        self._add(key_id, cipher, chunk, body, trio.current_time())
-
-    def _add(self, key_id: KeyId, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float) -> None:
-        self.packer.add(cipher, chunk, body, now_s)
-        self._next_month.seen(key_id, chunk.expires_on)
-        if not self._opened.is_set():
-            self._opened.set()
 
     async def _seal_lingering(self) -> None:
         while True:
@@ -220,6 +206,7 @@ class Uploads:
     def _sealed(self, segment: OpenSegment) -> None:
         assert self._nursery is not None, "run() owns the uploads"
         self._under_way += 1
+        self._next_month.seen(segment.expires_on, ((c.device, c.epoch) for c in segment.chunks))
         self._nursery.start_soon(self._carry, segment)
 
     # --- the way of one segment -----------------------------------------------------------------------------
@@ -304,7 +291,7 @@ class Uploads:
     async def _plaintext(self, chunk: Chunk, row: np.void, body: bytearray) -> bytes:
         start = int(row["offset"])
         stored = bytes(memoryview(body)[start : start + chunk.length + TAG_BYTES])
-        cipher = await self._keyring.load(KeyId(chunk.device, chunk.epoch, month_of_day(chunk.expires_on)))
+        cipher = await self._keyring.load(chunk.key_id())
         nonce = row["nonce"].tobytes()
         return decrypt_chunk(cipher, nonce, stored, device=chunk.device, capture_ms=chunk.capture_ms)
 

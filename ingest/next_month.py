@@ -5,6 +5,8 @@ Otherwise the first chunk of every device in a month would wait for its key at t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import trio
 
 from ingest.keyring import Keyring
@@ -28,18 +30,20 @@ class NextMonth:
         self._seen: set[KeyId] = set()
         self._work = trio.Event()
 
-    def seen(self, key_id: KeyId, expires_on: int) -> None:
-        """A chunk was encrypted with this key. Synchronous; cheap but in the last week of a month."""
+    def seen(self, expires_on: int, writers: Iterable[tuple[int, int]]) -> None:
+        """These (device, erase epoch) have written to a segment of that day. Synchronous; cheap but in the last week of
+        a month."""
         month = month_of_day(expires_on + AHEAD_DAYS)
-        if month == key_id.month:
+        if month == month_of_day(expires_on):
             return
-        ahead = KeyId(key_id.device, key_id.epoch, month)
-        if ahead not in self._seen:
-            if len(self._seen) >= MAX_REMEMBERED:
-                self._seen.clear()
-            self._seen.add(ahead)
-            self._wanted[ahead] = None
-            self._work.set()
+        for device, epoch in writers:
+            ahead = KeyId(device, epoch, month)
+            if ahead not in self._seen:
+                if len(self._seen) >= MAX_REMEMBERED:
+                    self._seen.clear()
+                self._seen.add(ahead)
+                self._wanted[ahead] = None
+                self._work.set()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The owning task. A key that could not be made is made when it is needed."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage.days import month_of_day
+from storage.keys import KeyId
 from storage.segment import (
     NONCE_BYTES,
     SegmentWriter,
@@ -51,6 +53,10 @@ class Chunk:
     """The capture time is when it arrived, and gives way by a millisecond when that is taken."""
     done: Callable[[Outcome], None]
 
+    def key_id(self) -> KeyId:
+        """Of the data key that encrypts it."""
+        return KeyId(self.device, self.epoch, month_of_day(self.expires_on))
+
 
 Outcome = int | None
 """A `catalog.Verdict`, or None: it could not be stored, the device is to send it again."""
@@ -79,10 +85,20 @@ class Packer:
     Args:
         target_bytes: size at which a segment of at least `FEW_CHUNKS` is sealed; with fewer it is half as much again.
         max_segments: most segments open or on their way at once; each is a buffer of 1 MiB more than that.
+        cached: the cipher of a data key, when it is at hand.
+        opened: called when a segment was opened.
         sealed: called with each segment that is to be uploaded.
     """
 
-    def __init__(self, target_bytes: int, max_segments: int, sealed: Callable[[OpenSegment], None]) -> None:
+    def __init__(
+        self,
+        target_bytes: int,
+        max_segments: int,
+        *,
+        cached: Callable[[KeyId], AESGCM | None],
+        opened: Callable[[], None],
+        sealed: Callable[[OpenSegment], None],
+    ) -> None:
         self.target_bytes = target_bytes
         self.max_segments = max_segments
         self.in_use = 0
@@ -90,37 +106,30 @@ class Packer:
         self._buffer_bytes = buffer_bytes(self._stretched_bytes)
         self._free: list[bytearray] = []
         self._open: dict[tuple[int, int], OpenSegment] = {}
+        self._cached = cached
+        self._opened = opened
         self._sealed = sealed
         self._nonces = b""
         self._nonces_used = 0
 
-    def has_room(self, class_days: int, expires_on: int, length: int) -> bool:
-        """Whether `add` can take such a chunk now. When it can't, some segment is on its way, and its end
-        (`recycle`) makes room."""
-        segment = self._open.get((class_days, expires_on))
-        if segment is not None and segment.writer.fits(length):
-            return True
-        if self.in_use < self.max_segments:
-            return True
-        if self._open and self.in_use == len(self._open):
-            # Every buffer is held by a segment still filling: none will come back by itself before its linger.
-            self.seal(min(self._open.values(), key=lambda s: s.opened_s))
-        return False
+    def pack_now(self, chunk: Chunk, body: memoryview, now_s: float) -> bool:
+        """Put a complete chunk into its segment, when its data key and room are at hand. Returns whether they were;
+        the body's memory is free then, and `chunk.done` comes later."""
+        cipher = self._cached(chunk.key_id())
+        return cipher is not None and self.add(cipher, chunk, body, now_s)
 
-    def add(self, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float) -> None:
-        """Encrypt one chunk into its segment. `has_room` must have been true, without an await since.
+    def add(self, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float) -> bool:
+        """Encrypt one chunk into its segment. Returns whether there was room; when there was none, some segment is on
+        its way, and its end (`recycle`) makes room.
 
         Args:
             cipher: the data key of the chunk's device, epoch and month of expiry.
             body: the plaintext, `chunk.length` bytes; free for reuse when this returns.
             now_s: monotonic seconds, for the linger.
         """
-        segment = self._open.get((chunk.class_days, chunk.expires_on))
-        if segment is not None and not segment.writer.fits(chunk.length):
-            self.seal(segment)
-            segment = None
+        segment = self._segment_for(chunk, now_s)
         if segment is None:
-            segment = self._begin(chunk, now_s)
+            return False
         segment.writer.append(
             cipher,
             self._nonce(),
@@ -137,6 +146,21 @@ class Packer:
         enough_bytes = self.target_bytes if len(segment.chunks) >= FEW_CHUNKS else self._stretched_bytes
         if segment.writer.used_bytes >= enough_bytes:
             self.seal(segment)
+        return True
+
+    def _segment_for(self, chunk: Chunk, now_s: float) -> OpenSegment | None:
+        """The open segment that this chunk fits into."""
+        segment = self._open.get((chunk.class_days, chunk.expires_on))
+        if segment is not None and segment.writer.fits(chunk.length):
+            return segment
+        if self.in_use >= self.max_segments:
+            if self._open and self.in_use == len(self._open):
+                # Every buffer is held by a segment still filling: none will come back by itself before its linger.
+                self.seal(min(self._open.values(), key=lambda s: s.opened_s))
+            return None
+        if segment is not None:
+            self.seal(segment)
+        return self._begin(chunk, now_s)
 
     def _nonce(self) -> bytes:
         """Random bytes that no other chunk gets. The system is asked for many at once; nobody forks a worker."""
@@ -155,6 +179,7 @@ class Packer:
         self.in_use += 1
         segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, now_s, oversize)
         self._open[chunk.class_days, chunk.expires_on] = segment
+        self._opened()
         return segment
 
     def seal(self, segment: OpenSegment) -> None:

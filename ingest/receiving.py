@@ -99,6 +99,7 @@ class Receiver:
         self._credentials = Credentials(token_secret)
         self._bitmap = bitmap
         self.uploads = uploads
+        self._packer = uploads.packer
         uploads.answered = self.flush
         self._rate = DeviceRate(limits.chunks_per_s)
         self._health = health
@@ -146,7 +147,7 @@ class Receiver:
         refusal = _refusal(admission, data, kind)
         if refusal is None:
             chunk = self._chunk(admission, data, kind, slot)
-            if not self.uploads.pack_now(chunk, data, slot.complete_s):
+            if not self._packer.pack_now(chunk, data, slot.complete_s):
                 data.release()
                 return chunk
         data.release()

@@ -167,7 +167,7 @@ def allowed_connections(wanted: int, own_files: int) -> int:
 
 def limits_of(settings: IngestSettings) -> Limits:
     """The part of the configuration that a connection looks at."""
-    return Limits(**{name: getattr(settings, name) for name in Limits.__slots__})
+    return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
 
 
 def probe_of(opened: Opened) -> Callable[[], Awaitable[None]]:

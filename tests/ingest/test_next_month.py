@@ -39,7 +39,7 @@ async def after(store: Store, chunks: list[tuple[KeyId, int]]) -> None:
         next_month = NextMonth(keyring)
         await nursery.start(next_month.run)
         for key_id, expires_on in chunks:
-            next_month.seen(key_id, expires_on)
+            next_month.seen(expires_on, [(key_id.device, key_id.epoch)])
         while next_month._wanted:  # noqa: ASYNC110 - work in threads has no event to wait for
             await trio.sleep(0.001)
         await wait_all_tasks_blocked(0.01)

@@ -49,14 +49,16 @@ class Packing:
 
     def __init__(self, max_segments: int = 4, target_bytes: int = TARGET) -> None:
         self.sealed: list[OpenSegment] = []
-        self.packer = Packer(round(target_bytes / FEW_CHUNKS_STRETCH), max_segments, self.sealed.append)
+        self.packer = Packer(
+            round(target_bytes / FEW_CHUNKS_STRETCH),
+            max_segments,
+            cached=lambda key_id: CIPHER,
+            opened=lambda: None,
+            sealed=self.sealed.append,
+        )
 
     def add(self, data: bytes, *, now_s: float = 0.0, **fields: int) -> bool:
-        chunk = chunk_of(data, **fields)
-        if not self.packer.has_room(chunk.class_days, chunk.expires_on, chunk.length):
-            return False
-        self.packer.add(CIPHER, chunk, memoryview(data), now_s)
-        return True
+        return self.packer.pack_now(chunk_of(data, **fields), memoryview(data), now_s)
 
     def finish(self, segment: OpenSegment) -> bytes:
         """What a thread and the end of an upload do with a sealed segment. Returns the object."""
