@@ -5,12 +5,12 @@ Refusals come in the order of the contract (docs/design.md §6), the first match
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hmac import compare_digest
-from typing import NamedTuple
 
 from ingest import answers
 from ingest.answers import Answer
-from ingest.framing import Head
+from ingest.heads import Head
 from ingest.requests import Route, parse_credentials, parse_digest, parse_target
 from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.compile import PAST_DAYS
@@ -25,8 +25,9 @@ MAX_REMEMBERED = 20_000
 """Devices whose credentials are remembered, 10 MB at most; past it all are forgotten, and each costs a MAC again."""
 
 
-class Admission(NamedTuple):
-    """A body that may come. (A tuple: one is made for each chunk.)"""
+@dataclass(slots=True)
+class Admission:
+    """A body that may come."""
 
     device: int
     capture_ms: int | None

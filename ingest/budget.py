@@ -47,6 +47,8 @@ class Budget:
         self.in_use_bytes = 0
         self.peak_bytes = 0
         self.let_go = let_go
+        self.waiting = 0
+        """How many wait in `refunded`."""
         self.refunded = trio.lowlevel.ParkingLot()
         """Where those wait who could not be charged."""
 
@@ -77,7 +79,7 @@ class Budget:
         account.charged_bytes -= size
         assert self.in_use_bytes >= 0, "refunded more than was charged"
         assert account.charged_bytes >= 0, "refunded more than this connection was charged"
-        if self.refunded:
+        if self.waiting:
             self.refunded.unpark_all()
 
     def is_full(self) -> bool:

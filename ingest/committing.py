@@ -263,10 +263,11 @@ class Uploads:
         return block
 
     def _answer(self, segment: OpenSegment, outcomes: list[int] | None, kept: set[int]) -> None:
+        now_s = trio.current_time()
         for ordinal, chunk in enumerate(segment.chunks):
             if id(chunk) not in kept:
                 outcome = None if outcomes is None else outcomes[ordinal]
-                chunk.done(None if outcome == Verdict.RECLAIMED else outcome)
+                chunk.done(None if outcome == Verdict.RECLAIMED else outcome, now_s)
         self.answered()
 
     # --- live chunks whose millisecond was taken --------------------------------------------------------------
@@ -300,7 +301,7 @@ class Uploads:
         try:
             await self.pack(chunk, memoryview(plaintext))
         except KeyDestroyed:
-            chunk.done(Verdict.ERASED)
+            chunk.done(Verdict.ERASED, trio.current_time())
         except ClipkeepError as error:
             _log.warning("chunk_not_moved_on", code=error.code, detail=str(error))
-            chunk.done(None)
+            chunk.done(None, trio.current_time())

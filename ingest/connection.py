@@ -20,7 +20,8 @@ from ingest.admission import Admission
 from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import Account
-from ingest.framing import END, Event, Framer, Head, Malformed
+from ingest.framing import END, Event, Framer, Malformed
+from ingest.heads import Head
 from ingest.outbox import Outbox, Slot
 from ingest.packing import Chunk
 from ingest.receiving import Receiver

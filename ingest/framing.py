@@ -1,4 +1,4 @@
-"""HTTP/1.1 framing, sans-IO: bytes in, events out. llhttp (through httptools) does the parsing.
+"""HTTP/1.1 framing, sans-IO: bytes in, events out. llhttp (through httptools) does the parsing, but of plain heads.
 
 A sized body is never copied nor parsed: what of it came with its head is an event that looks into the caller's
 own buffer (a `memoryview`). After a `Head`, `direct_bytes` says how much of it is still to come, and the caller may
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import httptools
 
+from ingest import heads
+from ingest.heads import Head
+
 MAX_HEAD_BYTES = 16 * 1024
 """Request line and headers: what nginx (4 x 8 KiB) and h11 (16 KiB) allow, to the same order. Counted are the
 target and, for each header, its name, its value and 4; trailers count as headers."""
@@ -25,21 +28,6 @@ _HEAD_WINDOW = 1024
 behind a longer one passes through the parser once, which copies it."""
 _VERSIONS = ("1.1", "1.0")
 _NO_UPGRADE = "upgrades and CONNECT are not served here"
-
-
-@dataclass(slots=True)
-class Head:
-    """A request's head: only what ingest asks about."""
-
-    method: bytes = b""
-    target: bytes = b""
-    keep_alive: bool = True
-    content_length: int | None = None
-    chunked: bool = False
-    expect_continue: bool = False
-    authorization: bytes = b""
-    content_digest: bytes | None = None
-    clip_duration: bytes | None = None
 
 
 class End:
@@ -61,16 +49,21 @@ END = End()
 class Framer:
     """One connection's stream of requests.
 
+    Args:
+        max_head_bytes: see MAX_HEAD_BYTES.
+        reads_plain: whether `heads.read_plain` reads what it can: it makes no difference but to the time that it takes.
+
     Any split of the same bytes gives the same events, but for where body pieces are cut.
     """
 
-    def __init__(self, max_head_bytes: int = MAX_HEAD_BYTES) -> None:
+    def __init__(self, max_head_bytes: int = MAX_HEAD_BYTES, reads_plain: bool = heads.COMPILED) -> None:
         self._max_head_bytes = max_head_bytes
+        self._reads_plain = reads_plain
         self._events: list[Event] = []
         self._dead = False
         self._is_last = False
+        self._parser: httptools.HttpRequestParser | None = None
         self._begin()
-        self._parser = httptools.HttpRequestParser(self)
 
     def _begin(self) -> None:
         self._head = Head()
@@ -101,13 +94,33 @@ class Framer:
                 view = self._pass_on(view)
             elif self._is_last:
                 self._fail(400, "not HTTP/1.1: data after Connection: close")
-            elif self._started or (end := bytes(view[:_HEAD_WINDOW]).find(b"\r\n\r\n")) < 0:
+            elif self._started:
                 self._parse(view)
                 break
             else:
-                self._parse(view[: end + 4])
-                view = view[end + 4 :]
+                view = self._read_head(view)
         return events
+
+    def _read_head(self, view: memoryview) -> memoryview:
+        """Read what begins with a head; returns what is behind that, if it is all here."""
+        window = bytes(view[:_HEAD_WINDOW])
+        end = window.find(b"\r\n\r\n")
+        if end < 0:
+            self._parse(view)
+            return view[:0]
+        end += 4
+        # A head of so many bytes cannot be over the limit, however they are counted.
+        head = (
+            heads.read_plain(window[:end]) if self._reads_plain and 2 * end <= self._max_head_bytes else None
+        )
+        if head is None:
+            self._parse(view[:end])
+        else:
+            self._started = self._in_body = True
+            self._head = head
+            self.direct_bytes = head.content_length or 0
+            self._events.append(head)
+        return view[end:]
 
     def _pass_on(self, view: memoryview) -> memoryview:
         """Tell of the part of a sized body that begins here; returns what is behind it."""
@@ -121,8 +134,11 @@ class Framer:
 
     def _parse(self, view: memoryview) -> None:
         self._uncounted_bytes += len(view)  # a callback that has seen something sets it to 0
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
         try:
-            self._parser.feed_data(view)
+            parser.feed_data(view)
         except httptools.HttpParserUpgrade:
             self._fail(400, _NO_UPGRADE)  # on_headers_complete refuses them before
         except httptools.HttpParserError as error:
@@ -144,8 +160,8 @@ class Framer:
     def _renew(self) -> None:
         """Begin a next message behind a body that the parser has not seen."""
         self._is_last = not self._head.keep_alive
+        self._parser = None
         self._begin()
-        self._parser = httptools.HttpRequestParser(self)
 
     def _too_large(self) -> str:
         return f"request line and headers exceed {self._max_head_bytes} bytes"
@@ -176,16 +192,17 @@ class Framer:
             understand(self._head, value)
 
     def on_headers_complete(self) -> None:
-        head = self._head
-        head.method = self._parser.get_method()
-        head.keep_alive = self._parser.should_keep_alive()
+        head, parser = self._head, self._parser
+        assert parser is not None, "it calls"
+        head.method = parser.get_method()
+        head.keep_alive = parser.should_keep_alive()
         self._in_body = True
-        version = self._parser.get_http_version()
+        version = parser.get_http_version()
         if version not in _VERSIONS:
             raise _Refused(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
         if head.chunked and version == "1.0":
             raise _Refused(400, "HTTP/1.0 knows no transfer-encoding")  # RFC 9112 §6.1: its framing is faulty
-        if self._parser.should_upgrade():
+        if parser.should_upgrade():
             raise _Refused(400, _NO_UPGRADE)
         if head.content_length is not None and not head.chunked:
             self.direct_bytes = head.content_length
@@ -198,6 +215,7 @@ class Framer:
         self._events.append(body)
 
     def on_message_complete(self) -> None:
+        self._is_last = not self._head.keep_alive
         self._begin()
         self._events.append(END)
 

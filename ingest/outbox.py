@@ -38,9 +38,9 @@ class Slot:
         self.charged = charged
         self.complete_s = complete_s
 
-    def done(self, outcome: Outcome) -> None:
+    def done(self, outcome: Outcome, now_s: float) -> None:
         """The chunk was committed or lost."""
-        self.connection.receiver.done(self, outcome)
+        self.connection.receiver.done(self, outcome, now_s)
 
 
 class _Known:

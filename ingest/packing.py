@@ -36,7 +36,7 @@ class Chunk:
     """A complete, checked chunk on its way into a segment.
 
     `body` is only valid until the chunk is packed. `done` is called exactly once, with what the commit
-    decided, on the loop's thread.
+    decided and when (trio's clock, s), on the loop's thread.
     """
 
     device: int
@@ -51,7 +51,7 @@ class Chunk:
     length: int
     by_arrival: bool
     """The capture time is when it arrived, and gives way by a millisecond when that is taken."""
-    done: Callable[[Outcome], None]
+    done: Callable[[Outcome, float], None]
 
     def key_id(self) -> KeyId:
         """Of the data key that encrypts it."""

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import trio
-
 from ingest import answers, media
 from ingest.admission import Admission, Credentials, admit
 from ingest.answers import Answer
@@ -16,7 +14,8 @@ from ingest.body import Body
 from ingest.budget import Budget
 from ingest.buffers import BufferPool
 from ingest.committing import Uploads
-from ingest.framing import MAX_HEAD_BYTES, Head
+from ingest.framing import MAX_HEAD_BYTES
+from ingest.heads import Head
 from ingest.health import Health
 from ingest.packing import Chunk, Outcome
 from ingest.polling import Poller
@@ -177,14 +176,14 @@ class Receiver:
             done=slot.done,
         )
 
-    def done(self, slot: Slot, outcome: Outcome) -> None:
+    def done(self, slot: Slot, outcome: Outcome, now_s: float) -> None:
         """A chunk was committed or lost. Its connection is flushed once for all of a group: see `flush`."""
         answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[outcome]
         if answer.status == 201:
             self._stats.chunks += 1
             self._stats.chunk_bytes += slot.charged
         if answer.status < 300:
-            self._stats.acked((trio.current_time() - slot.complete_s) * 1000)
+            self._stats.acked((now_s - slot.complete_s) * 1000)
         self._finish(slot, answer)
         self._touched[slot.connection] = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import NamedTuple
+from dataclasses import dataclass
 
 _TARGET = re.compile(
     rb"/v1/devices/(?P<device>\d{1,10})/"
@@ -18,7 +18,8 @@ _IGNORED_LIVE = (b".m3u8", b".mpd")
 MAX_DEVICE = 2**32 - 1
 
 
-class Route(NamedTuple):
+@dataclass(slots=True)
+class Route:
     """Where a request goes. One of: a chunk with its capture time, a live chunk, or nothing to do."""
 
     device: int

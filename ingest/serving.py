@@ -91,7 +91,11 @@ async def wait_for_budget(budget: Budget, account: Account, wanted: int) -> int:
         if left_s <= 0:
             return 0
         with trio.move_on_after(min(budget.patience_s, left_s)) as patience:
-            await budget.refunded.park()
+            budget.waiting += 1
+            try:
+                await budget.refunded.park()
+            finally:
+                budget.waiting -= 1
         if patience.cancelled_caught and budget.is_full():
             budget.let_go()
     return granted

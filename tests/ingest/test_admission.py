@@ -13,7 +13,7 @@ import pytest
 from ingest import answers
 from ingest.admission import MAX_CLIP_DURATION_MS, Admission, Credentials, admit
 from ingest.answers import Answer
-from ingest.framing import Head
+from ingest.heads import Head
 from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
 from retention.compile import PAST_DAYS
 from retention.row import RING_DAYS

@@ -132,7 +132,7 @@ class Pipeline:
             media=1,
             length=len(data),
             by_arrival=live,
-            done=lambda outcome: self.outcomes.append(
+            done=lambda outcome, now_s: self.outcomes.append(
                 (device, None if outcome is None else Verdict(outcome))
             ),
         )

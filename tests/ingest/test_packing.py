@@ -40,7 +40,7 @@ def chunk_of(data: bytes, *, device: int = 1, capture_ms: int = NOW_MS, expires_
         media=1,
         length=len(data),
         by_arrival=False,
-        done=lambda outcome: None,
+        done=lambda outcome, now_s: None,
     )
 
 

@@ -1,0 +1,113 @@
+"""What a request's head says, and heads as cameras send them, read in one pass over their bytes. Pure.
+
+What is not in every respect plain is left to llhttp: `read_plain` either says what llhttp would, or None
+(tests/ingest/test_heads.py holds it to that). Compiled it takes a fraction of llhttp's time, which calls back for
+each header and is made anew for each sized body; as Python it takes longer, and is not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Final
+
+
+@dataclass(slots=True)
+class Head:
+    """A request's head: only what ingest asks about."""
+
+    method: bytes = b""
+    target: bytes = b""
+    keep_alive: bool = True
+    content_length: int | None = None
+    chunked: bool = False
+    expect_continue: bool = False
+    authorization: bytes = b""
+    content_digest: bytes | None = None
+    clip_duration: bytes | None = None
+
+
+_TARGET: Final = bytes(c in b"/._-" or chr(c).isalnum() for c in range(128)) + bytes(128)
+_NAME: Final = bytes(c in b"-" or chr(c).isalnum() for c in range(128)) + bytes(128)
+_VALUE: Final = bytes(c == 9 or 32 <= c < 127 for c in range(256))
+_MAX_DIGITS: Final = 10
+
+_UNDERSTOOD: Final = frozenset((b"content-length", b"authorization", b"content-digest", b"clip-duration-ms"))
+_LEFT_TO_LLHTTP: Final = frozenset(
+    (b"connection", b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+_LENGTHS: Final = bytes(any(len(name) == n for name in _UNDERSTOOD | _LEFT_TO_LLHTTP) for n in range(256))
+
+
+def read_plain(data: bytes) -> Head | None:
+    """Read a head that is nothing but plain: PUT or POST of a simple target, HTTP/1.1, a length, no header twice that
+    is understood here, none that changes how the message is framed.
+
+    Args:
+        data: the head, its empty line included, and nothing behind it.
+
+    Returns:
+        What it says, or None: it is not plain, and may be anything.
+    """
+    if data.startswith(b"PUT /"):
+        begin = 4
+    elif data.startswith(b"POST /"):
+        begin = 5
+    else:
+        return None
+    at = begin
+    while _TARGET[data[at]]:  # the empty line at the end stops every such walk
+        at += 1
+    if data[at : at + 11] != b" HTTP/1.1\r\n":
+        return None
+    head = Head(data[: begin - 1], data[begin:at])
+    end = len(data) - 2
+    at += 11
+    while at < end:
+        begin = at
+        while _NAME[data[at]]:
+            at += 1
+        length = at - begin
+        if not length or data[at] != 58:  # the colon
+            return None
+        name_end = at
+        at += 1
+        while _VALUE[data[at]]:
+            at += 1
+        if data[at] != 13 or data[at + 1] != 10:
+            return None
+        if length < 256 and _LENGTHS[length]:
+            name = data[begin:name_end].lower()
+            if name in _LEFT_TO_LLHTTP or (
+                name in _UNDERSTOOD and not _understand(head, name, data[name_end + 1 : at].lstrip(b" \t"))
+            ):
+                return None
+        at += 2
+    return head if head.content_length else None
+
+
+def _understand(head: Head, name: bytes, value: bytes) -> bool:
+    """Put a header into the head; False when it is there already, or not plain."""
+    if not value or value[-1] in b" \t":
+        return False
+    if name == b"content-length":
+        if head.content_length is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
+            return False
+        head.content_length = int(value)
+    elif name == b"authorization":
+        if head.authorization:
+            return False
+        head.authorization = value
+    elif name == b"content-digest":
+        if head.content_digest is not None:
+            return False
+        head.content_digest = value
+    else:
+        if head.clip_duration is not None:
+            return False
+        head.clip_duration = value
+    return True
+
+
+COMPILED: Final = not isinstance(read_plain, FunctionType)
+"""Whether this module runs as an extension: see the top."""
