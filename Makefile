@@ -3,30 +3,55 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+NATIVE := $(VENV)/.native
+# What setup.py compiles, and where that goes.
+HOT := $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
+COMPILED := *.so $(addsuffix *.so,$(sort $(dir $(HOT))))
+PURE_TESTS := tests/ingest tests/sim tests/storage/test_segment.py tests/storage/test_checksums.py
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench lock clean
+.PHONY: help setup native pure demo test test-fast lint bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: $(READY) ## the environment in .venv, with .venv/bin/clipkeep
+setup: $(NATIVE) ## the environment in .venv, with .venv/bin/clipkeep, and the hot path compiled if there is a C compiler
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "clipkeep needs Python 3.11 or later; say which with PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --config-settings editable_mode=compat -e '.[test]'
 	@touch $@
 
-demo: $(READY) ## the main job on this machine: real video in, kept, played back, lapsed, swept
+$(NATIVE): $(READY) setup.py $(HOT)
+	@echo "compiling the hot path (half a minute) ..."
+	@rm -f $(COMPILED)
+	@$(BIN)/python setup.py build_ext --inplace > $(VENV)/native.log 2>&1 || { rm -f $(COMPILED); \
+	   echo "it was not compiled, and runs as Python: that takes more CPU ($(VENV)/native.log says why; a C compiler and Python's headers are needed)" >&2; }
+	@rm -rf build/temp.* build/lib.* build/ingest build/storage
+	@touch $@
+
+native: ## compile the hot path anew, after a change to a module that setup.py names (other targets do so by themselves)
+	@rm -f $(NATIVE)
+	@$(MAKE) --no-print-directory $(NATIVE)
+	@ls ingest/*.so > /dev/null
+
+pure: $(READY) ## run the hot path as Python, until its sources change or `make native`
+	@rm -f $(COMPILED)
+	@touch $(NATIVE)
+
+demo: $(NATIVE) ## the main job on this machine: real video in, kept, played back, lapsed, swept
 	@$(BIN)/clipkeep demo $(ARGS)
 
-test: $(READY) ## set-up and all tests, 10 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+test: $(NATIVE) ## set-up and all tests, 11 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
+	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
+	   echo "once more, with the hot path as Python"; \
+	   CLIPKEEP_PURE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PURE_TESTS); fi
 
-test-fast: $(READY) ## all tests but those with real processes
+test-fast: $(NATIVE) ## all tests but those with real processes
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m 'not e2e' $(ARGS)
 
 lint: $(READY) ## ruff and mypy, strict
@@ -34,7 +59,7 @@ lint: $(READY) ## ruff and mypy, strict
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## the short bench: Clipkeep beside the peers that are installed, under 5 minutes
+bench: $(NATIVE) ## the short bench: Clipkeep beside the peers that are installed, under 5 minutes
 	@$(BIN)/clipkeep bench compare --short --output bench-results/short.json $(ARGS)
 	@$(BIN)/clipkeep bench report bench-results/short.json --output bench-results/short.html
 
@@ -45,5 +70,5 @@ lock: ## write constraints.txt anew from the newest versions that pyproject.toml
 	   .venv-lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > constraints.txt
 	@rm -rf .venv-lock
 
-clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+clean: ## remove .venv, caches and what was compiled
+	rm -rf $(VENV) build $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

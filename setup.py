@@ -1,9 +1,10 @@
-"""Compiles the hot path, where that can be done: the same modules, by mypyc, to an extension. All else is in pyproject.toml.
+"""Compiles the hot path, where that is asked for: the same modules, by mypyc. All else is in pyproject.toml.
 
-    CLIPKEEP_COMPILE=1 pip install .          the package with its hot path compiled; an error where that fails
-    python setup.py build_ext --inplace       beside the sources of a checkout (`make native` does this)
+    make native                                     beside the sources of a checkout, as `make setup` does by itself
+    CLIPKEEP_COMPILE=1 pip install --no-build-isolation .
+                                                    for an installation; needs clipkeep's dependencies and mypy there
 
-Nothing depends on it: without a compiler the same modules run as Python.
+Nothing depends on it: without a C compiler the same modules run as Python, and take more CPU.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ HOT = (
     "ingest/media.py",
     "ingest/outbox.py",
     "ingest/packing.py",
-    "ingest/polling.py",
     "ingest/rate.py",
     "ingest/receiving.py",
     "ingest/requests.py",
@@ -34,9 +34,9 @@ HOT = (
     "storage/days.py",
     "storage/segment.py",
 )
-"""What every chunk passes through, and nothing asynchronous."""
+"""What every chunk passes through. Nothing asynchronous: that stays Python, in modules of its own."""
 
-if os.environ.get("CLIPKEEP_COMPILE") or "build_ext" in sys.argv:
+if os.environ.get("CLIPKEEP_COMPILE") == "1" or "build_ext" in sys.argv:
     from mypyc.build import mypycify
 
     setup(ext_modules=mypycify([*HOT], opt_level="3", group_name="clipkeep_hot"))

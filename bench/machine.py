@@ -55,6 +55,8 @@ def usable_cpus() -> list[int]:
 
 def describe() -> dict[str, Any]:
     """Return what is recorded with every result."""
+    from service.compiled import COMPILED
+
     return {
         "machine": {
             "cpu": _field("/proc/cpuinfo", r"^model name\s*:\s*(.+)$"),
@@ -67,6 +69,7 @@ def describe() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "commit": commit(),
+        "hot_path": "compiled" if COMPILED else "Python",
     }
 
 

@@ -41,6 +41,8 @@ def check_promises(
     Raises:
         BenchError: a promise does not hold.
     """
+    from service.compiled import COMPILED
+
     _check_admission(target)
     _check_object(target, store_port, data)
     _check_catalog(data)
@@ -51,6 +53,7 @@ def check_promises(
         "checksums: CRC-32 of the object sent with it, CRC-32 and CRC-64/NVME of every chunk in its index",
         "durable commits: SQLite in WAL mode with synchronous=FULL",
         _settings_line(data, environment),
+        f"hot path: {'compiled' if COMPILED else 'as Python, not compiled'}",
     )
 
 

@@ -29,6 +29,7 @@ from service.commands import (
     sweeping,
     sweeps,
 )
+from service.compiled import stale_modules
 from service.lazy import with_lazy_groups
 from storage.errors import CallerError, ClipkeepError
 
@@ -72,6 +73,13 @@ def main() -> None:
     """Run one command. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
     try:
         _require_text(sys.argv[1:])
+        if stale := stale_modules():
+            compiled = (
+                "is newer than its compiled form" if len(stale) == 1 else "are newer than what was compiled"
+            )
+            print(
+                f"clipkeep: {', '.join(stale)} {compiled}, which is what runs: `make native`", file=sys.stderr
+            )
         app()  # prints wrong usage by itself, and always ends in SystemExit
     except KeyboardInterrupt:  # between the moments in which the command itself listens
         sys.exit(130)

@@ -1,0 +1,46 @@
+"""Whether the tests run on the hot path as it was compiled, or as Python (`CLIPKEEP_PURE=1`): `make test` does both."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+class Sources:
+    """Finds the sources of the modules of `ingest` and `storage`, whatever was compiled beside them."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        room, _, module = name.partition(".")
+        source = ROOT / room / f"{module}.py"
+        if room not in ("ingest", "storage") or not source.is_file():
+            return None
+        return importlib.util.spec_from_file_location(name, source)
+
+
+if os.environ.get("CLIPKEEP_PURE") == "1":
+    sys.meta_path.insert(0, Sources)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from service.compiled import COMPILED, stale_modules
+
+    if COMPILED and (stale := stale_modules()):
+        pytest.exit(f"{', '.join(stale)}: newer than what was compiled; `make native` or `make pure`", 4)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    from service.compiled import COMPILED
+
+    return f"hot path: {'compiled' if COMPILED else 'Python'}"
