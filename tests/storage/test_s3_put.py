@@ -523,6 +523,8 @@ def test_a_body_that_does_not_leave_ends_within_its_time(
     put(store, "first", b"x")
     gone = threading.Event()
     server.before_body = lambda: gone.wait(10)
+    assert store._direct._way is not None
+    store._direct._way[1].pool.queue[-1].sock.settimeout(30)  # another one than that of the body
     body = bytearray(32 * MIB)
     crc32 = checksums.crc32(body)
     began_s = time.monotonic()
@@ -547,23 +549,39 @@ def test_the_body_can_be_used_again_at_once(store: S3Store, server: RawServer) -
     assert ways(server) == "ddb"
 
 
-def test_an_interrupted_put_leaves_no_half_used_connection(
+def test_the_late_answer_of_an_interrupted_put_is_not_that_of_the_next(
     store: S3Store,
     server: RawServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else its answer would pass for that of the next put."""
-
     def interrupted(*_: object) -> bytes:
         raise KeyboardInterrupt
 
+    def answer(request: Request) -> bytes:
+        if not request.target.endswith("/a"):
+            return s3_error(500, "InternalError")
+        time.sleep(0.3)
+        return response(200)
+
+    server.answer = answer
     with monkeypatch.context() as patch:
         patch.setattr(_s3_put, "receive_until", interrupted)
         with pytest.raises(KeyboardInterrupt):
             put(store, "a", b"x")
-    server.answer = lambda request: s3_error(500, "InternalError")
     with pytest.raises(StoreUnavailable):
         put(store, "b", b"x")
+
+
+@pytest.mark.parametrize(
+    "answer", [s3_error(500, "InternalError"), response(200)[:12], b"?\r\n\r\n", late], ids=range(4)
+)
+def test_a_connection_on_which_a_put_failed_is_closed(store: S3Store, server: RawServer, answer: Any) -> None:
+    assert store._direct._way is not None
+    pool = store._direct._way[1]
+    server.answer = answer if callable(answer) else lambda request: answer
+    assert store._direct.put("a", bytearray(b"x"), "AAAAAA==", KEYS) is None
+    assert ways(server) == "d"
+    assert [kept.sock for kept in pool.pool.queue if kept is not None] == [None]
 
 
 # TLS
