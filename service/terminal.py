@@ -30,7 +30,7 @@ Store = Annotated[
     typer.Option(
         "--store",
         help="Object store: file:///path or s3://bucket/prefix. Default: what `init` was given, else objects/ in"
-        " the data folder. AWS_* variables and CLIPKEEP_S3_ENDPOINT apply.",
+        " the data folder. AWS_* variables, CLIPKEEP_S3_ENDPOINT and CLIPKEEP_S3_PACING apply.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]

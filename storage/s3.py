@@ -5,7 +5,9 @@ bucket. Without `s3:ListBucket`, S3 answers 403 instead of 404 for an object tha
 missing object then reads as `StoreDenied`.
 
 How the bytes go out. A segment is sent from the bytearray it was packed in, without a copy and without a
-hash pass over it. That takes five things of botocore (read in its source, kept by tests/storage/test_s3.py):
+hash pass over it. An ordinary put does not go through botocore: `storage._s3_put` sends what botocore would send, on
+botocore's connections. The first one, and whatever is not ordinary, is botocore's, of which all this takes five things
+(read in its source, kept by tests/storage/test_s3.py):
 - the caller's CRC-32 goes as `ChecksumCRC32`, so that botocore computes none (and S3 verifies ours);
 - `payload_signing_enabled: False`, else the signer reads the whole body for SHA-256;
 - a bytearray: `memoryview` is refused, and a file object is read in slices and gets `Expect: 100-continue`,
@@ -13,7 +15,7 @@ hash pass over it. That takes five things of botocore (read in its source, kept 
   handler to remove;
 - the signer in Python: where awscrt is installed botocore signs with that, which copies the body into a
   stream that nobody reads (2.8 instead of 2.1 ms of CPU for 8 MiB, and the memory);
-- a send timeout of its own, see `_PatientConnection`.
+- a send timeout of its own, see `storage._s3_wire`.
 
 Considerations:
 - The bucket must not be versioned (or must expire noncurrent versions at once): on a versioned bucket a
@@ -29,12 +31,8 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
-import socket
-import ssl
-import struct
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -61,6 +59,8 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from storage._arguments import checked_batch, checked_range
+from storage._s3_put import DIRECT_S, DirectPuts, Keys
+from storage._s3_wire import LastSent, PatientConnection, RememberingPool
 from storage.errors import (
     CallerError,
     ClipkeepError,
@@ -80,8 +80,8 @@ RETRY_AFTER_S = 5.0
 """botocore's standard mode waits up to 2^n s (at most the cap) after the n-th throttled attempt, and up to
 this much longer when the server asks for it."""
 
+PACINGS = ("auto", "system")
 _PLAIN_SIGNER = "clipkeep-s3v4"
-_TIMEVAL = struct.Struct("@ll")
 _THROTTLED = frozenset(
     {
         "SlowDown",
@@ -132,7 +132,9 @@ class S3Store(ObjectStore):
         max_connections: kept open, and so the number of calls in flight worth having.
         connect_timeout_s: to reach one address; the TLS handshake gets as long again.
         read_timeout_s: for the body to leave, and then for each part of the answer to come.
-        attempts: of one call, in all.
+        attempts: of one call, in all; of a put, those beside the direct one (`storage._s3_put`).
+        pacing: `auto`: to a store on the same site, the kernel's bbr makes way for cubic, which costs less CPU
+            (`storage._s3_wire.unpace_when_near`). `system`: every connection is as the system has it.
         client: a ready client instead, for tests; the settings above are then the caller's to match.
 
     Raises:
@@ -150,15 +152,20 @@ class S3Store(ObjectStore):
         connect_timeout_s: float = 3.0,
         read_timeout_s: float = 20.0,
         attempts: int = 3,
+        pacing: str = "auto",
         client: Any = None,
     ) -> None:
         if prefix and len(checked_key(prefix)) + 1 + MAX_KEY_CHARS > MAX_S3_KEY_BYTES:
             raise CallerError("the prefix leaves too little room for keys", subject=prefix, code="bad_prefix")
+        if pacing not in PACINGS:
+            raise CallerError(f"the pacing is one of {', '.join(PACINGS)}", subject=pacing, code="bad_pacing")
         self._bucket = bucket
         self._prefix = prefix + "/" if prefix else ""
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._attempts = attempts
+        last = LastSent()
+        self._direct = DirectPuts(last, min(DIRECT_S, read_timeout_s))
         if client is None:
             config = Config(
                 connect_timeout=connect_timeout_s,
@@ -178,21 +185,23 @@ class S3Store(ObjectStore):
                     "addressing_style": "path" if endpoint_url else "auto",
                 },
             )
-            client = _client(endpoint_url, region, config, send_timeout_s=read_timeout_s)
+            client = _client(endpoint_url, region, config)
+            _prepare_connections(client, last, read_timeout_s, unpaced_when_near=pacing == "auto")
         self._client = client
 
     @property
     def put_bound_s(self) -> float:
         """The longest that a `put` can take, in seconds.
 
-        Each attempt: every address of the name refuses to answer until the last, then the handshake, the
-        body, the answer, each to the end of its timeout. One attempt more than configured, for a redirect to
-        the bucket's region, and the longest waits between them. Not in it, because nothing here bounds them:
-        the resolver's own time, fetching of credentials, and a server that sends its answer byte by byte.
+        The direct attempt, and then each of botocore's: every address of the name refuses to answer until the
+        last, then the handshake, the body, the answer, each to the end of its timeout. One attempt more than
+        configured, for a redirect to the bucket's region, and the longest waits between them. Not in it, because
+        nothing here bounds them: the resolver's own time, fetching of credentials, and a server that sends botocore
+        its answer byte by byte.
         """
         attempt_s = (ADDRESSES + 1) * self._connect_timeout_s + 2 * self._read_timeout_s
         waits_s = sum(min(2.0**n, BACKOFF_CAP_S) + RETRY_AFTER_S for n in range(self._attempts - 1))
-        return (self._attempts + 1) * attempt_s + waits_s
+        return (self._attempts + 1) * attempt_s + waits_s + min(DIRECT_S, self._read_timeout_s)
 
     # The interface
 
@@ -201,10 +210,14 @@ class S3Store(ObjectStore):
         bytes."""
         checksum = base64.b64encode(crc32.to_bytes(4, "big")).decode("ascii")
         with _translated(checked_key(key)):
-            answer = self._client.put_object(
-                Bucket=self._bucket, Key=self._prefix + key, Body=body, ChecksumCRC32=checksum
-            )
-        stored = answer.get("ChecksumCRC32", checksum)
+            keys = self._keys()
+            stored = self._direct.put(key, body, checksum, keys)
+            if stored is None:
+                answer = self._client.put_object(
+                    Bucket=self._bucket, Key=self._prefix + key, Body=body, ChecksumCRC32=checksum
+                )
+                stored = answer.get("ChecksumCRC32", checksum)
+                self._direct.learn(key, keys)
         if stored != checksum:
             raise CorruptError(
                 f"the store computed another CRC-32 ({stored}) than was sent ({checksum})",
@@ -323,7 +336,13 @@ class S3Store(ObjectStore):
             return answer
 
     def close(self) -> None:
+        self._direct.close()
         self._client.close()
+
+    def _keys(self) -> Keys | None:
+        """The client's credentials as they are now, refreshed if need be. What that raises, its calls raise too."""
+        credentials = self._client._request_signer._credentials
+        return None if credentials is None else credentials.get_frozen_credentials()
 
     @contextmanager
     def _missing_only_if_sure(self) -> Iterator[None]:
@@ -344,66 +363,7 @@ class S3Store(ObjectStore):
         return b""
 
 
-class _PatientConnection:
-    """Gives the body a timeout of its own.
-
-    urllib3 sends the body under the *connect* timeout (urllib3#857, open since 2016). With 3 s and 32 puts of
-    8 MiB in flight, puts fail on any link below 90 MB/s, and their retries keep it busy. So the send gets as
-    long as the wait for the answer.
-
-    A body also leaves in as few calls as the kernel takes it in. A socket with a timeout is non-blocking to Python,
-    which then comes back for the interpreter's lock each time the kernel has room for a little more, and takes it from
-    whoever receives chunks: 4 to 5 % of the CPU per GB where it was measured.
-    """
-
-    send_timeout_s: float
-
-    def request(self, *args: Any, **kwargs: Any) -> Any:
-        this: Any = self
-        if this.sock is None:
-            this.connect()
-        # `request` puts it on the open socket; the pool sets what follows after the body.
-        this.timeout = self.send_timeout_s
-        return super().request(*args, **kwargs)  # type: ignore[misc]
-
-    def send(self, data: Any) -> None:
-        """Send one part of a request. A body has `send_timeout_s` in all, as `sendall` would give it."""
-        this: Any = self
-        # One call of TLS is many of the kernel's, each of which would have the whole time.
-        if not isinstance(data, bytearray) or isinstance(this.sock, ssl.SSLSocket):
-            super().send(data)  # type: ignore[misc]
-            return
-        usual_s = this.sock.gettimeout()
-        this.sock.settimeout(None)
-        try:
-            _send_within(this.sock, data, self.send_timeout_s)
-        finally:
-            this.sock.settimeout(usual_s)
-
-
-def _send_within(sock: socket.socket, data: bytearray, seconds: float) -> None:
-    """Send all of it through a blocking socket.
-
-    Raises:
-        TimeoutError: it did not leave in time.
-        OSError: the peer is gone.
-    """
-    deadline_s = time.monotonic() + seconds
-    sent = 0
-    with memoryview(data) as view:
-        while sent < len(view):
-            left_us = round((deadline_s - time.monotonic()) * 1e6)
-            if left_us <= 0:
-                raise TimeoutError(
-                    f"{len(view) - sent} of {len(view)} bytes did not leave within {seconds:g} s"
-                )
-            # In the kernel the time runs over the whole call, however little room it finds at once (socket(7)).
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(*divmod(left_us, 1_000_000)))
-            with suppress(BlockingIOError), view[sent:] as rest:
-                sent += sock.send(rest)
-
-
-def _client(endpoint_url: str | None, region: str | None, config: Config, send_timeout_s: float) -> Any:
+def _client(endpoint_url: str | None, region: str | None, config: Config) -> Any:
     # A session of its own: sessions are not thread-safe, and the default one is everybody's.
     session = boto3.session.Session()
     if endpoint_url and region is None and session.region_name is None:
@@ -412,19 +372,23 @@ def _client(endpoint_url: str | None, region: str | None, config: Config, send_t
         client = session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise CallerError(f"S3 can't be used like this: {error}", subject=endpoint_url or "") from error
-    # botocore's public configuration has no send timeout. Should these names move, this line fails at once.
-    pools = client._endpoint.http_session._pool_classes_by_scheme
-    for scheme, pool, connection in (
-        ("http", AWSHTTPConnectionPool, AWSHTTPConnection),
-        ("https", AWSHTTPSConnectionPool, AWSHTTPSConnection),
-    ):
-        patient = type("Patient", (_PatientConnection, connection), {"send_timeout_s": send_timeout_s})
-        pools[scheme] = type("PatientPool", (pool,), {"ConnectionCls": patient})
     # An entry of our own in botocore's table of signers, so that no other client is affected.
     AUTH_TYPE_MAPS[_PLAIN_SIGNER] = S3SigV4Auth
     client.meta.events.register("choose-signer.s3", _sign_without_copy)
     client.meta.events.register("before-call.s3.DeleteObjects", _add_content_md5)
     return client
+
+
+def _prepare_connections(client: Any, last: LastSent, send_timeout_s: float, unpaced_when_near: bool) -> None:
+    # botocore's public configuration has none of this. Should these names move, this line fails at once.
+    pools = client._endpoint.http_session._pool_classes_by_scheme
+    settings = {"send_timeout_s": send_timeout_s, "unpaced_when_near": unpaced_when_near}
+    for scheme, pool, connection in (
+        ("http", AWSHTTPConnectionPool, AWSHTTPConnection),
+        ("https", AWSHTTPSConnectionPool, AWSHTTPSConnection),
+    ):
+        patient = type("Patient", (PatientConnection, connection), settings)
+        pools[scheme] = type("PatientPool", (RememberingPool, pool), {"ConnectionCls": patient, "last": last})
 
 
 def _sign_without_copy(signature_version: object, **_: Any) -> str | None:

@@ -137,6 +137,7 @@ def test_a_variable_that_is_wrong_is_named(tmp_path: Path, variable: str, value:
     [
         "CLIPKEEP_DATA",
         "CLIPKEEP_S3_ENDPOINT",
+        "CLIPKEEP_S3_PACING",
         "CLIPKEEP_INGEST_SERVICE_HOST",
         "CLIPKEEP_API_PORT",
         "CLIPKEEP_API_PORT_8081_TCP_ADDR",

@@ -54,6 +54,7 @@ class RawServer:
 
     Args:
         tls: speak HTTPS with this certificate.
+        kept_body_bytes: longest body of which a request keeps the bytes.
 
     Attributes:
         answer: asked for every request; may be replaced at any time.
@@ -62,8 +63,9 @@ class RawServer:
         connections: how many were made.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, kept_body_bytes: int = KEPT_BODY_BYTES) -> None:
         self._tls = tls
+        self._kept_body_bytes = kept_body_bytes
         self.answer: Answer = lambda request: response(200)
         self.before_body: Callable[[], object] = lambda: None
         self.requests: list[Request] = []
@@ -135,7 +137,7 @@ class RawServer:
             piece = memoryview(buffer)[:count]
             request.body_crc32 = crc32(piece, request.body_crc32)
             request.body_bytes += count
-            if request.body_bytes <= KEPT_BODY_BYTES:
+            if request.body_bytes <= self._kept_body_bytes:
                 request.body += bytes(piece)
             remaining -= count
         return request

@@ -73,6 +73,17 @@ def test_anything_else_is_the_callers_fault(url: str, tmp_path: Path) -> None:
         open_store(url, environ={"AWS_REGION": "us-east-1"}, create=True)
 
 
+@pytest.mark.parametrize(("environ", "unpaced"), [({}, True), ({"CLIPKEEP_S3_PACING": "system"}, False)])
+def test_the_pacing_is_read_from_the_environment(environ: dict[str, str], unpaced: bool) -> None:
+    store = open_store("s3://bucket/p", environ={"AWS_REGION": "us-east-1", **environ})
+    assert isinstance(store, S3Store)
+    pools = store._client._endpoint.http_session._pool_classes_by_scheme
+    assert {pool.ConnectionCls.unpaced_when_near for pool in pools.values()} == {unpaced}
+    store.close()
+    with pytest.raises(CallerError, match="auto, system"):
+        open_store("s3://bucket/p", environ={"AWS_REGION": "us-east-1", "CLIPKEEP_S3_PACING": "fast"})
+
+
 def test_an_unusable_endpoint_is_the_callers_fault() -> None:
     with pytest.raises(CallerError):
         open_store("s3://bucket/p", environ={"CLIPKEEP_S3_ENDPOINT": "no url", "AWS_REGION": "us-east-1"})

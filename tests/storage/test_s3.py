@@ -20,7 +20,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from service.config import SegmentSettings
 from storage import checksums
+from storage._s3_put import DirectPuts
+from storage._s3_wire import PatientConnection
 from storage.errors import (
     CallerError,
     ClipkeepError,
@@ -30,7 +33,7 @@ from storage.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from storage.s3 import S3Store, _PatientConnection
+from storage.s3 import S3Store
 from tests.storage.raw_server import Answer, RawServer, Request, response, s3_error
 from tests.storage.store_contract import put
 
@@ -106,20 +109,25 @@ def test_an_empty_body_is_sent_as_one(store: S3Store, server: RawServer) -> None
 
 def test_the_bytearray_itself_goes_out_in_one_send(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[object] = []
-    send = _PatientConnection.send
+    send = PatientConnection.send
 
     def record(connection: Any, data: object) -> None:
         sent.append(data)
         send(connection, data)
 
-    monkeypatch.setattr(_PatientConnection, "send", record)
+    monkeypatch.setattr(PatientConnection, "send", record)
     body = bytearray(3 * MIB)
     store.put("a", body, checksums.crc32(body))
-    assert len(sent) == 2  # the head, the body
+    assert len(sent) == 2  # the head, the body; see test_s3_put.py for the puts that follow
     assert sent[1] is body
 
 
-def test_a_put_makes_no_copy_of_the_body(store: S3Store) -> None:
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_put_makes_no_copy_of_the_body(
+    store: S3Store, direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not direct:
+        monkeypatch.setattr(DirectPuts, "put", lambda *_: None)
     body = bytearray(16 * MIB)
     crc32 = checksums.crc32(body)
     store.put("warm", body, crc32)
@@ -251,7 +259,10 @@ def test_transient_failures_are_retried_and_the_tries_are_bounded(server: RawSer
     server.answer = always(s3_error(500, "InternalError"))
     with pytest.raises(StoreUnavailable):
         put(store, "b", b"body")
-    assert len(server.requests) == 6
+    assert len(server.requests) == 7  # the direct one, and three
+    with pytest.raises(StoreUnavailable):
+        put(store, "c", b"body")
+    assert len(server.requests) == 10
     store.close()
 
 
@@ -276,7 +287,13 @@ def test_the_bound_of_a_put_counts_every_timeout(server: RawServer) -> None:
     store = S3Store(
         "bucket", "", endpoint_url=server.url, connect_timeout_s=1.0, read_timeout_s=10.0, attempts=2
     )
-    assert store.put_bound_s == 3 * (9 * 1.0 + 2 * 10.0) + (1.0 + 5.0)
+    assert store.put_bound_s == 10.0 + 3 * (9 * 1.0 + 2 * 10.0) + (1.0 + 5.0)
+    store.close()
+
+
+def test_by_default_a_prepared_key_outlives_two_puts(server: RawServer) -> None:
+    store = S3Store("bucket", "", endpoint_url=server.url)
+    assert 2 * store.put_bound_s < SegmentSettings().prepare_ttl_s
     store.close()
 
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from storage.faults import Fault, FaultKind, FaultyStore, no_faults, random_plan
 from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.s3 import S3Store
+from tests.storage.raw_server import RawServer, Request, response
 from tests.storage.store_contract import Around, Outage, StoreContract, put
 
 BUCKET = "recordings"
+PER_HOP = ("connection", "transfer-encoding")
 
 
 class TestMemoryStore(StoreContract):
@@ -121,6 +124,8 @@ def s3(moto: list[Any], moto_port: int, tmp_path_factory: pytest.TempPathFactory
 
 
 class TestS3Store(StoreContract):
+    """Over a server that ends each connection, so that all puts are botocore's; see `TestS3StoreDirectly`."""
+
     verifies_crc32 = False  # moto takes any; that S3's refusal is understood, test_s3.py tests
 
     @pytest.fixture
@@ -191,6 +196,61 @@ class TestS3Store(StoreContract):
             with pytest.raises(StoreDenied, match="create the bucket or correct its name"):
                 call()
         lost.close()
+
+
+@pytest.fixture(scope="module")
+def relay(moto: list[Any], moto_port: int) -> Iterator[RawServer]:
+    """Answers what moto does, whose own server ends each connection."""
+
+    def relayed(request: Request) -> bytes | None:
+        connection = HTTPConnection("127.0.0.1", moto_port, timeout=10)
+        try:
+            connection.request(request.method, request.target, request.body, request.headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, HTTPException):
+            return None
+        finally:
+            connection.close()
+        fields = {name: value for name, value in answer.getheaders() if name.lower() not in PER_HOP}
+        fields.setdefault("Content-Length", str(len(body)))
+        return response(answer.status, body, **fields)
+
+    server = RawServer(kept_body_bytes=32 << 20)
+    server.answer = relayed
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def relayed_s3(relay: RawServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_CONFIG_FILE", str(tmp_path_factory.mktemp("aws") / "none"))
+        store = S3Store(BUCKET, "deep/prefix", endpoint_url=relay.url, attempts=1)
+        yield store
+        store.close()
+
+
+class TestS3StoreDirectly(TestS3Store):
+    """Over connections that are kept, so that puts go out without botocore (`storage._s3_put`)."""
+
+    @pytest.fixture
+    def s3(self, relayed_s3: S3Store) -> S3Store:
+        return relayed_s3
+
+    @pytest.fixture(autouse=True)
+    def warm(self, store: S3Store) -> None:
+        """So that the next put is direct."""
+        store._direct._paused_until_s = 0.0
+        put(store, "warm", b"x")
+        store.delete_many(["warm"])
+
+    def test_its_puts_are_direct(self, store: S3Store, relay: RawServer, around: Around) -> None:
+        put(store, "a", b"x" * 100_000)
+        assert "amz-sdk-invocation-id" not in relay.requests[-1].headers
+        assert around.read("a") == b"x" * 100_000
 
 
 class TestFaultyStoreOnAGoodDay(StoreContract):
