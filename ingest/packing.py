@@ -18,7 +18,6 @@ from storage.segment import (
     NONCE_BYTES,
     SegmentWriter,
     buffer_bytes,
-    restore_capacity,
 )
 
 FEW_CHUNKS = 96
@@ -69,6 +68,8 @@ class OpenSegment:
     class_days: int
     expires_on: int
     buffer: bytearray
+    buffer_bytes: int
+    """To which it may grow."""
     opened_s: float
     oversize: bool = False
     """Its buffer was made for one chunk that fits no ordinary one, and is not kept."""
@@ -76,7 +77,7 @@ class OpenSegment:
     writer: SegmentWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.writer = SegmentWriter(self.buffer)
+        self.writer = SegmentWriter(self.buffer, self.buffer_bytes)
 
 
 class Packer:
@@ -175,9 +176,10 @@ class Packer:
         needed = buffer_bytes(chunk.length, 0)
         oversize = needed > self._buffer_bytes
         kept = not oversize and self._free
-        buffer = self._free.pop() if kept else bytearray(max(needed, self._buffer_bytes))
+        size = max(needed, self._buffer_bytes)
+        buffer = self._free.pop() if kept else bytearray(size)
         self.in_use += 1
-        segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, now_s, oversize)
+        segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, size, now_s, oversize)
         self._open[chunk.class_days, chunk.expires_on] = segment
         self._opened()
         return segment
@@ -198,5 +200,4 @@ class Packer:
         self.in_use -= 1
         segment.writer.close()
         if not segment.oversize:
-            restore_capacity(segment.buffer, self._buffer_bytes)
             self._free.append(segment.buffer)

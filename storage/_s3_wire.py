@@ -124,16 +124,20 @@ def send_until(deadline_s: float, sock: socket.socket, head: bytes, body: bytear
 
 
 def unpace_when_near(sock: socket.socket) -> None:
-    """Take the connection from bbr to cubic when its peer is within `NEAR_RTT_S`; else nothing.
+    """Take the connection from bbr to cubic, or to reno, when its peer is within `NEAR_RTT_S`; else nothing.
 
     bbr lets a timer pace what leaves. Across a fraction of a millisecond that spares no queue, and the timer's
-    interrupts cost half of what sending does. Another choice of the administrator than bbr is left alone, and so is a
-    system without cubic, or which does not permit it to this user (net.ipv4.tcp_allowed_congestion_control).
+    interrupts cost half of what sending does. Another choice of the administrator than bbr is left alone. Not every
+    system has cubic, or permits it to every user (net.ipv4.tcp_allowed_congestion_control); reno is everywhere.
     """
     if sys.platform != "linux":
         return
     with suppress(OSError):
         (rtt_us,) = _U32.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)[_RTT_AT:])
         name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_BYTES)
-        if rtt_us < NEAR_RTT_S * 1e6 and name.rstrip(b"\0") == b"bbr":
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+        if rtt_us >= NEAR_RTT_S * 1e6 or name.rstrip(b"\0") != b"bbr":
+            return
+        for unpaced in (b"cubic", b"reno"):
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, unpaced)
+                return

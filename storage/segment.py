@@ -89,17 +89,18 @@ class SegmentWriter:
     The encryption is the copy: plaintext goes from the receive buffer straight into its place here.
 
     Args:
-        buffer: the memory to fill, at most MAX_SEGMENT_BYTES. It stays the caller's; `seal` may shorten it
-            (see there), so nothing else may hold a view of it then.
+        buffer: the memory to fill. It stays the caller's; it is lengthened here and `seal` may shorten it (see
+            there), so nothing else may hold a view of it meanwhile.
+        capacity: bytes to which the buffer may grow, at most MAX_SEGMENT_BYTES; its length when None.
     """
 
-    def __init__(self, buffer: bytearray) -> None:
-        if len(buffer) > MAX_SEGMENT_BYTES:
-            raise CallerError(f"{len(buffer)} bytes: no reader takes a segment above {MAX_SEGMENT_BYTES}")
+    def __init__(self, buffer: bytearray, capacity: int | None = None) -> None:
+        self._capacity = max(len(buffer), capacity or 0)
+        if self._capacity > MAX_SEGMENT_BYTES:
+            raise CallerError(f"{self._capacity} bytes: no reader takes a segment above {MAX_SEGMENT_BYTES}")
         self._buffer = buffer
         self._view = memoryview(buffer)
         self._index = bytearray()
-        self._capacity = len(buffer)
         self.used_bytes = len(MAGIC)
         self.chunks = 0
         self._view[: len(MAGIC)] = MAGIC
@@ -146,6 +147,8 @@ class SegmentWriter:
             raise CallerError(f"a chunk of {length} bytes with a nonce of {len(nonce)} cannot be stored")
         start = self.used_bytes
         end = start + length + TAG_BYTES
+        if end > len(self._view):
+            self._lengthen()
         place = self._view[start:end]
         cipher.encrypt_into(nonce, plaintext, _AAD.pack(device, capture_ms), place)
         self._crc32 = checksums.crc32(place, self._crc32)  # while the bytes are still in the cache
@@ -204,6 +207,8 @@ class SegmentWriter:
         )
         tail = compressed + fields + checksums.crc32(fields).to_bytes(4, "little")
         size = self.used_bytes + len(tail)
+        if size > len(self._view):
+            self._lengthen()
         self._view[self.used_bytes : size] = tail
         crc32 = checksums.crc32(tail, self._crc32)
         if size * 2 > self._capacity:
@@ -213,6 +218,14 @@ class SegmentWriter:
         body = bytearray(self._view[:size])
         self.close()
         return body, crc32
+
+    def _lengthen(self) -> None:
+        """Give the buffer all of its capacity: only when it is needed, for what is added is filled with zeros."""
+        self._view.release()
+        # In pieces that stay in the cache, and in place, for `seal` shortened it without giving up its memory.
+        while len(self._buffer) < self._capacity:
+            self._buffer += _ZEROS[: self._capacity - len(self._buffer)]
+        self._view = memoryview(self._buffer)
 
     def close(self) -> None:
         """Let go of the buffer, sealed or not. A buffer that is looked at cannot be resized."""
@@ -242,12 +255,6 @@ def repack(
     moved = writer.index()
     sealed, crc32 = writer.seal(class_days=class_days, expires_on=expires_on, segment_id=segment_id)
     return sealed, crc32, moved
-
-
-def restore_capacity(buffer: bytearray, capacity: int) -> None:
-    """Give a buffer that `SegmentWriter.seal` shortened its full length back, without new memory."""
-    while len(buffer) < capacity:  # in pieces that stay in the cache: no block of zeros as large as the gap
-        buffer += _ZEROS[: capacity - len(buffer)]
 
 
 _ZEROS = bytes(64 * 1024)

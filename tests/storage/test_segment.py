@@ -33,7 +33,6 @@ from storage.segment import (
     parse_footer,
     parse_index,
     parse_segment,
-    restore_capacity,
 )
 
 KEYS = {device: AESGCM(bytes([device]) * 32) for device in range(1, 5)}
@@ -388,12 +387,29 @@ def test_sealing_keeps_the_memory_of_the_buffer(filled: float, in_place: bool) -
     assert crc32 == checksums.crc32(data)
     parse_segment(data)
     assert buffer.__sizeof__() == room
-    restore_capacity(buffer, capacity)
-    assert (len(buffer), buffer.__sizeof__()) == (capacity, room)
-    restore_capacity(buffer, capacity)
-    assert len(buffer) == capacity
-    again = SegmentWriter(buffer)
+    shortened = len(buffer)
+    again = SegmentWriter(buffer, capacity)
     append(again, SAMPLE[0])
+    assert len(buffer) == shortened, "not lengthened before there is need"
+    largest = Chunk(1, 2, bytes(capacity - 4096), bytes(NONCE_BYTES))
+    assert again.fits(len(largest.body))
+    append(again, largest)
+    assert (len(buffer), buffer.__sizeof__()) == (capacity, room)
+    data, crc32 = again.seal(class_days=1, expires_on=1, segment_id=1)
+    assert crc32 == checksums.crc32(data)
+    assert parse_segment(data)[0].chunks == 2
+    assert buffer.__sizeof__() == room
+
+
+def test_the_end_of_a_segment_may_need_the_last_of_a_shortened_buffer() -> None:
+    capacity = 64 * 1024
+    buffer = bytearray(capacity)
+    writer = SegmentWriter(buffer)
+    append(writer, Chunk(1, 1, bytes(40_000), bytes(NONCE_BYTES)))
+    writer.seal(class_days=1, expires_on=1, segment_id=1)
+    again = SegmentWriter(buffer, capacity)
+    append(again, Chunk(1, 1, bytes(len(buffer) - 8 - TAG_BYTES), bytes(NONCE_BYTES)))
+    assert again.used_bytes == len(buffer) < capacity
     parse_segment(again.seal(class_days=1, expires_on=1, segment_id=1)[0])
 
 
