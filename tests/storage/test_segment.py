@@ -391,7 +391,7 @@ def test_sealing_keeps_the_memory_of_the_buffer(filled: float, in_place: bool) -
     again = SegmentWriter(buffer, capacity)
     append(again, SAMPLE[0])
     assert len(buffer) == shortened, "not lengthened before there is need"
-    largest = Chunk(1, 2, bytes(capacity - 4096), bytes(NONCE_BYTES))
+    largest = Chunk(1, 2, bytes(capacity - again.used_bytes - 600), bytes(NONCE_BYTES))
     assert again.fits(len(largest.body))
     append(again, largest)
     assert (len(buffer), buffer.__sizeof__()) == (capacity, room)
