@@ -45,7 +45,7 @@ class Commits(OnDatabase):
         day = to_date(expires_on).isoformat()
         prepared = []
         with self._db.write() as connection:
-            devices = self._known.take(connection)
+            devices = self._known.take(connection)  # and kept again: nothing of them is written here
             for _ in range(count):
                 # Time first, so that a listing is roughly in order of writing; 48 random bits make the
                 # key new even when a restored catalog hands out an old id again.
