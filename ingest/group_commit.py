@@ -29,6 +29,8 @@ class _Waiting:
     """A segment whose object is durable, waiting for its commit."""
 
     commit: SegmentCommit
+    turn: threading.Lock
+    """Held until it is decided, or until its thread is to commit what waits."""
     decided: Decided | None = None
 
 
@@ -38,27 +40,34 @@ class GroupCommit:
     def __init__(self, catalog: Catalog, clock: Clock) -> None:
         self._catalog = catalog
         self._clock = clock
+        self._lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
-        self._turn = threading.Lock()
+        self._busy = False
+        """A thread is committing, or about to. While none is, nothing waits."""
 
     def commit(self, commit: SegmentCommit) -> Decided:
-        """Commit one segment. Blocks while another transaction is under way; whoever has the turn next takes all
-        that waits into one, in the order of coming, so most find theirs decided when it is their turn.
+        """Commit one segment. Blocks while another transaction is under way; when that ends, the thread that has
+        waited longest commits all that waits, in the order of coming, and the others return with it.
 
         The error of a transaction that failed is given to all that were in it, the same to each.
         """
-        waiting = _Waiting(commit)
-        self._waiting.append(waiting)
-        with self._turn:
-            while waiting.decided is None:
-                self._commit_batch()
+        waiting = _Waiting(commit, threading.Lock())
+        waiting.turn.acquire()
+        with self._lock:
+            self._waiting.append(waiting)
+            mine, self._busy = not self._busy, True
+        if not mine:
+            waiting.turn.acquire()  # until another thread lets go of it
+        if waiting.decided is None:
+            self._commit_batch()
+        assert waiting.decided is not None, "the first that waits is in the batch"
         return waiting.decided
 
     def _commit_batch(self) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_COMMIT_SEGMENTS))]
-        outcomes: list[Decided] = [
-            CatalogUnavailable("a commit ended in an error that nobody expected")
-        ] * len(batch)
+        with self._lock:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_COMMIT_SEGMENTS))]
+        unexpected = CatalogUnavailable("a commit ended in an error that nobody expected")
+        outcomes: list[Decided] = [unexpected] * len(batch)
         try:
             outcomes = [*self._catalog.commit([w.commit for w in batch], now_ms=self._clock.now_ms())]
         except ClipkeepError as error:
@@ -66,3 +75,8 @@ class GroupCommit:
         finally:  # also when it was a bug: nobody may wait for ever
             for waiting, decided in zip(batch, outcomes, strict=True):
                 waiting.decided = decided
+            with self._lock:
+                self._busy = bool(self._waiting)
+                after = [self._waiting[0]] if self._busy else []
+            for waiting in (*after, *batch[1:]):
+                waiting.turn.release()
