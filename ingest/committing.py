@@ -1,7 +1,7 @@
 """From sealed segment to acknowledgement: upload, commit, answer.
 
-A sealed segment gets a prepared key; a thread seals it, puts it, and commits it with whatever else waits, in one
-catalog transaction. Only then are its chunks answered: 2xx means persisted.
+A sealed segment gets a prepared key, is sealed and put by a thread, and handed to the one committer, which puts
+everything that waits into one catalog transaction. Only then are its chunks answered: 2xx means persisted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,6 @@ import structlog
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ingest.group_commit import Decided, GroupCommit
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
@@ -31,7 +31,74 @@ from storage.keys import KeyId
 from storage.objects import ObjectStore
 from storage.segment import TAG_BYTES, decrypt_chunk
 
+MAX_COMMIT_SEGMENTS = 64
+"""Most segments in one transaction: bounds how long other workers wait for the catalog's lock."""
+
 _log = structlog.get_logger("ingest")
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A segment whose object is durable, waiting for its commit."""
+
+    commit: SegmentCommit
+    finished: trio.Event
+    verdicts: np.ndarray | None = None
+    error: ClipkeepError | None = None
+
+
+class Committer:
+    """The worker's one writer to the catalog: groups what waits into one transaction."""
+
+    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._waiting: list[_Waiting] = []
+        self._wake = trio.Event()
+        self._one_at_a_time = trio.CapacityLimiter(1)
+
+    async def commit(self, commit: SegmentCommit) -> np.ndarray:
+        """Commit one segment, with whatever else waits.
+
+        Returns:
+            uint8 `Verdict` per ordinal.
+
+        Raises:
+            CatalogUnavailable: nothing of it is stored. (Or it is, and the answer was lost: a retry is then
+            answered 200.)
+        """
+        waiting = _Waiting(commit, trio.Event())
+        self._waiting.append(waiting)
+        self._wake.set()
+        await waiting.finished.wait()
+        if waiting.error is not None:
+            raise waiting.error
+        assert waiting.verdicts is not None
+        return waiting.verdicts
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The owning task. Cancelling it leaves commits unanswered: stop it last."""
+        task_status.started()
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._waiting:
+                batch = self._waiting[:MAX_COMMIT_SEGMENTS]
+                del self._waiting[:MAX_COMMIT_SEGMENTS]
+                await self._commit_batch(batch)
+
+    async def _commit_batch(self, batch: list[_Waiting]) -> None:
+        call = partial(self._catalog.commit, [w.commit for w in batch], now_ms=self._clock.now_ms())
+        try:
+            verdicts = await trio.to_thread.run_sync(call, limiter=self._one_at_a_time)
+            for waiting, verdict in zip(batch, verdicts, strict=True):
+                waiting.verdicts = verdict
+        except ClipkeepError as error:
+            for waiting in batch:
+                waiting.error = copy.copy(error)  # one each: a raised error collects its task's traceback
+        finally:
+            for waiting in batch:
+                waiting.finished.set()
 
 
 class Uploads:
@@ -73,7 +140,7 @@ class Uploads:
         self._prepared = prepared
         self.answered: Callable[[], None] = lambda: None
         """Called once after each group of chunks was answered."""
-        self._group_commit = GroupCommit(catalog, clock)
+        self._committer = Committer(catalog, clock)
         self._next_month = NextMonth(keyring)
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
@@ -87,6 +154,7 @@ class Uploads:
         """The owning task of all uploads. Drain before cancelling it."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            await nursery.start(self._committer.run)
             await nursery.start(self._next_month.run)
             nursery.start_soon(self._seal_lingering)
             task_status.started()
@@ -181,26 +249,18 @@ class Uploads:
         """Put and commit. Returns the index, the object and the verdicts."""
         key = await self._keys.take(segment.class_days, segment.expires_on, self._clock.now_ms())
         index = segment.writer.index()
-        body, decided = await trio.to_thread.run_sync(
-            self._put_and_commit, segment, key, index, limiter=self._threads
-        )
+        body, crc32 = await trio.to_thread.run_sync(self._seal_and_put, segment, key, limiter=self._threads)
         self._stats.segments += 1
         self._stats.stored_bytes += len(body)
-        if isinstance(decided, ClipkeepError):
-            raise copy.copy(decided)  # one each: a raised error collects its task's traceback
-        return index, body, decided
+        commit = SegmentCommit(key.segment_id, segment.expires_on, len(body), crc32, index)
+        return index, body, await self._committer.commit(commit)
 
-    def _put_and_commit(
-        self, segment: OpenSegment, key: PreparedKey, index: np.ndarray
-    ) -> tuple[bytearray, Decided]:
-        """In a thread. What is raised befell the put, or is a bug; what is returned, the commit."""
+    def _seal_and_put(self, segment: OpenSegment, key: PreparedKey) -> tuple[bytearray, int]:
         body, crc32 = segment.writer.seal(
             class_days=segment.class_days, expires_on=segment.expires_on, segment_id=key.segment_id
         )
         self._store.put(key.key, body, crc32)
-        trio.from_thread.check_cancelled()  # a stop at the deadline commits nothing more
-        commit = SegmentCommit(key.segment_id, segment.expires_on, len(body), crc32, index)
-        return body, self._group_commit.commit(commit)
+        return body, crc32
 
     async def _prepare(self, class_days: int, expires_on: int, count: int) -> list[PreparedKey]:
         call = partial(
