@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from storage.catalog import (
 )
 from storage.days import MS_PER_DAY, day_of_ms, to_date
 from storage.errors import CallerError
+from storage.segment import INDEX_DTYPE
 from storage.sqlite.database import Database
-from storage.sqlite.schema import closed_through, create_partition, open_days, partition
+from storage.sqlite.known import NOBODY, Device, KnownDevices, moment_of, read_devices
+from storage.sqlite.schema import closed_through, create_partition, partition, partition_days
 
 
 class OnDatabase(Catalog):
@@ -32,25 +34,18 @@ class OnDatabase(Catalog):
         self._db = database
 
 
-@dataclass(frozen=True, slots=True)
-class _Device:
-    """What a commit re-reads of a device."""
-
-    epoch: int
-    classes: tuple[int, ...] = ()
-    deletions: tuple[tuple[int, int], ...] = ()
-
-
-_NOBODY = _Device(epoch=-1)
-
-
 class Commits(OnDatabase):
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._known = KnownDevices()
+
     def prepare(
         self, *, worker: str, class_days: int, expires_on: int, count: int, now_ms: int
     ) -> list[PreparedKey]:
         day = to_date(expires_on).isoformat()
         prepared = []
         with self._db.write() as connection:
+            devices = self._known.take(connection)  # and kept again: nothing of them is written here
             for _ in range(count):
                 # Time first, so that a listing is roughly in order of writing; 48 random bits make the
                 # key new even when a restored catalog hands out an old id again.
@@ -62,6 +57,8 @@ class Commits(OnDatabase):
                 )
                 assert cursor.lastrowid is not None
                 prepared.append(PreparedKey(cursor.lastrowid, key, now_ms))
+            moment = moment_of(connection)
+        self._known.keep(moment, devices)
         return prepared
 
     def release(self, segment_ids: Sequence[int]) -> None:
@@ -73,9 +70,13 @@ class Commits(OnDatabase):
 
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
         with self._db.write() as connection:
-            committing = Committing(connection, (s.index for s in segments))
+            devices = self._known.take(connection)
+            committing = Committing(connection, (s.index for s in segments), devices)
             committing.note_used(day_of_ms(now_ms))
-            return [committing.segment(s, now_ms) for s in segments]
+            verdicts = [committing.segment(s, now_ms) for s in segments]
+            moment = moment_of(connection)
+        self._known.keep(moment, devices)
+        return verdicts
 
 
 class Committing:
@@ -84,24 +85,32 @@ class Committing:
     Args:
         connection: inside a write transaction.
         indexes: of all segments whose rows may be added.
+        devices: as the transaction would read them; those of the indexes are added, and all are kept up to date.
     """
 
-    def __init__(self, connection: sqlite3.Connection, indexes: Iterable[np.ndarray]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, indexes: Iterable[np.ndarray], devices: dict[int, Device]
+    ) -> None:
         self.connection = connection
         self.closed_through = closed_through(connection)
-        self._days = open_days(connection)
-        numbers = {number for index in indexes for number in index["device"].tolist()}
-        self._devices, self._used_on = _read_devices(connection, sorted(numbers))
+        self._days = {day for day in partition_days(connection) if day > self.closed_through}
+        self._devices = devices
+        self._numbers = {number for index in indexes for number in index["device"].tolist()}
+        if unknown := self._numbers - devices.keys():
+            devices.update(read_devices(connection, unknown))
 
     def note_used(self, day: int) -> None:
         """Note that the devices uploaded on `day`: a statement for each, on the first commit of its day only."""
-        if min(self._used_on, default=day) < day:
-            unnoted = [
-                (day, number)
-                for number, used_on in zip(self._devices, self._used_on, strict=True)
-                if used_on < day
-            ]
-            self.connection.executemany("UPDATE devices SET used_on = ? WHERE device = ?", unnoted)
+        known = set(map(self._devices.get, self._numbers))
+        noted = {d: d._replace(used_on=day) for d in known if d is not None and d.used_on < day}
+        if not noted:
+            return
+        unnoted = [number for number in self._numbers if self._devices.get(number) in noted]
+        self.connection.executemany(
+            "UPDATE devices SET used_on = ? WHERE device = ?", [(day, n) for n in unnoted]
+        )
+        for number in unnoted:
+            self._devices[number] = noted[self._devices[number]]
 
     def segment(self, segment: SegmentCommit, now_ms: int) -> np.ndarray:
         """Commit one segment. Returns a verdict per ordinal, uint8."""
@@ -121,17 +130,38 @@ class Committing:
         if segment.expires_on <= self.closed_through:
             verdicts[:] = Verdict.EXPIRED
         else:
-            self.refuse_lost(segment.index, verdicts)
-            self._refuse_stored_elsewhere(segment, verdicts, now_ms)
+            if not self.all_plain(segment.index, segment.expires_on):
+                self.refuse_lost(segment.index, verdicts)
+                self._refuse_stored_elsewhere(segment, verdicts, now_ms)
             if not verdicts.all():
                 self._insert(segment, verdicts, now_ms)
         finish_segment(self.connection, segment, verdicts, now_ms)
         return verdicts
 
+    def all_plain(self, index: np.ndarray, expires_on: int) -> bool:
+        """Whether one look shows that `refuse_lost` and `not_plain` would name none of these chunks. It does for
+        nearly all segments, and costs a fifth of asking those two."""
+        kinds = set(
+            zip(map(self._devices.get, index["device"].tolist()), index["epoch"].tolist(), strict=True)
+        )
+        classes: set[int] = set()
+        for device, epoch in kinds:
+            if device is None or device.epoch != epoch or device.deletions or len(device.classes) != 1:
+                return False
+            classes.update(device.classes)
+        if len(classes) != 1:
+            return False
+        captured_from_ms = (expires_on - classes.pop() - 1) * MS_PER_DAY
+        times = index["capture_ms"]
+        return bool(
+            captured_from_ms + MAX_CLOCK_AHEAD_MS <= times.min()
+            and times.max() < captured_from_ms + MS_PER_DAY
+        )
+
     def refuse_lost(self, index: np.ndarray, verdicts: np.ndarray) -> None:
         """Mark chunks whose device was erased, or whose range was deleted, since their admission."""
         numbers, inverse = np.unique(index["device"], return_inverse=True)
-        found = [self._devices.get(n, _NOBODY) for n in numbers.tolist()]
+        found = [self._devices.get(n, NOBODY) for n in numbers.tolist()]
         epochs = np.array([d.epoch for d in found], dtype=np.int64)
         verdicts[index["epoch"] != epochs[inverse]] = Verdict.ERASED
         for place, device in enumerate(found):
@@ -164,7 +194,7 @@ class Committing:
         """Ordinals still STORED which may be in more partitions than this one, or in one where nobody would
         look: all but those of devices of one class, captured away from midnight, expiring as that class says."""
         numbers, inverse = np.unique(index["device"], return_inverse=True)
-        classes = [self._devices.get(n, _NOBODY).classes for n in numbers.tolist()]
+        classes = [self._devices.get(n, NOBODY).classes for n in numbers.tolist()]
         only = np.array([c[0] if len(c) == 1 else -1 for c in classes], dtype=np.int64)[inverse]
         day, into_day_ms = np.divmod(index["capture_ms"], MS_PER_DAY)
         plain = (only >= 0) & (into_day_ms >= MAX_CLOCK_AHEAD_MS) & (day + only + 1 == expires_on)
@@ -183,7 +213,7 @@ class Committing:
         if expires_on in days:
             return days
         classes = (*device.classes, expires_on - capture_ms // MS_PER_DAY - 1)
-        self._devices[number] = replace(device, classes=classes)
+        self._devices[number] = device._replace(classes=classes)
         self.connection.execute(
             "UPDATE devices SET classes = ? WHERE device = ?", (json.dumps(sorted(classes)), number)
         )
@@ -194,11 +224,9 @@ class Committing:
         if expires_on not in self._days:
             create_partition(self.connection, expires_on)
             self._days.add(expires_on)
-        before = self.connection.total_changes
-        self.connection.executemany(
-            f"INSERT INTO {partition(expires_on)} VALUES ({_PLACES}) ON CONFLICT DO NOTHING", rows
-        )
-        return self.connection.total_changes - before
+        return self.connection.executemany(
+            f"INSERT INTO {partition(expires_on)} {_VALUES} ON CONFLICT DO NOTHING", rows
+        ).rowcount
 
     def _insert(self, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int) -> None:
         ordinals = np.flatnonzero(verdicts == Verdict.STORED)
@@ -216,35 +244,7 @@ class Committing:
                 continue
             # The row is of before an erasure: its key is going or gone. The new chunk takes its place.
             mark_dead(self.connection, stored.segment_id, [stored.ordinal], now_ms)
-            self.connection.execute(
-                f"REPLACE INTO {partition(segment.expires_on)} VALUES ({_PLACES})", values
-            )
-
-
-def _read_devices(connection: sqlite3.Connection, numbers: list[int]) -> tuple[dict[int, _Device], list[int]]:
-    """What is known of these devices, and, in the same order, the day on which each was last used."""
-    devices = {}
-    used = []
-    with_deletions = []
-    for number, epoch, classes, has_deletions, used_on in connection.execute(
-        "SELECT device, erase_epoch, classes, has_deletions, used_on FROM devices"
-        " WHERE device IN (SELECT value FROM json_each(?))",
-        (json.dumps(numbers),),
-    ):
-        devices[number] = _Device(epoch, _classes(classes))
-        used.append(used_on)
-        if has_deletions:
-            with_deletions.append(number)
-    for number in with_deletions:
-        ranges = connection.execute("SELECT from_ms, to_ms FROM deletions WHERE device = ?", (number,))
-        devices[number] = replace(devices[number], deletions=tuple(ranges.fetchall()))
-    return devices, used
-
-
-@lru_cache(maxsize=1024)
-def _classes(text: str) -> tuple[int, ...]:
-    """A device's retention classes; most devices of a service have the same few."""
-    return tuple(json.loads(text))
+            self.connection.execute(f"REPLACE INTO {partition(segment.expires_on)} {_VALUES}", values)
 
 
 def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:
@@ -292,30 +292,22 @@ def _stored(connection: sqlite3.Connection, day: int, chunk: np.void) -> _Stored
     return None if row is None else _Stored(*row)
 
 
+_INDEX_ROW = struct.Struct("<qqIIIIII12sB3x")
+"""A row of `INDEX_DTYPE`, its CRC-64 signed, as SQLite's integers are."""
+assert _INDEX_ROW.size == INDEX_DTYPE.itemsize
+
+_VALUES = (
+    "(capture_ms, crc64, device, epoch, offset, length, crc32, duration_ms, nonce, media, segment_id, ordinal)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+"""The columns of `row_values`."""
+
+
 def row_values(index: np.ndarray, segment_id: int, ordinals: np.ndarray) -> list[tuple[object, ...]]:
-    """Rows for a chunk table, in its column order, of the named ordinals. SQLite's integers are signed."""
-    part = index[ordinals]
-    nonces = part["nonce"].tobytes()
-    return list(
-        zip(
-            part["device"].tolist(),
-            part["capture_ms"].tolist(),
-            [segment_id] * len(part),
-            ordinals.tolist(),
-            part["offset"].tolist(),
-            part["length"].tolist(),
-            part["duration_ms"].tolist(),
-            part["crc32"].tolist(),
-            part["crc64"].astype("<u8").view("<i8").tolist(),
-            [nonces[i : i + 12] for i in range(0, len(nonces), 12)],
-            part["media"].tolist(),
-            part["epoch"].tolist(),
-            strict=True,
-        )
-    )
-
-
-_PLACES = ", ".join("?" * 12)
+    """Rows for a chunk table, in the order of `_VALUES`, of the named ordinals, which ascend."""
+    part = index if len(ordinals) == len(index) else index[ordinals]
+    rows = zip(_INDEX_ROW.iter_unpack(part.tobytes()), ordinals.tolist(), strict=True)
+    return [(*row, segment_id, ordinal) for row, ordinal in rows]
 
 
 def finish_segment(

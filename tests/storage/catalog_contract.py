@@ -436,6 +436,28 @@ class CatalogContract:
         assert found == [STORED, DELETED, DELETED, STORED, STORED]
         assert refused(only_segment(catalog)) == [1, 2]
 
+    @pytest.mark.parametrize("by", ["itself", "another process"])
+    def test_a_commit_goes_by_what_changed_since_the_last(
+        self, catalog: Catalog, opener: Opener, sound: None, by: str
+    ) -> None:
+        """Invariant 9, whoever changed it: nothing that an earlier commit read of a device may be taken for true."""
+        erased, cut, moved, same = devices = [add_device(catalog) for _ in range(4)]
+        for early in (0, 1):
+            assert commit(catalog, *(Upload(d, NOON + early) for d in devices)) == [STORED] * 4
+        other = catalog if by == "itself" else opener()
+        erase(other, erased)
+        assert commit(catalog, *(Upload(d, NOON + 2) for d in devices)) == [ERASED, STORED, STORED, STORED]
+        other.delete_range(cut, NOON + 3, NOON + 5, reason="r", who="w", now_ms=NOW, delete_after_ms=NOW)
+        assert commit(catalog, *(Upload(d, NOON + 3) for d in devices)) == [ERASED, DELETED, STORED, STORED]
+        add_class(other, moved, MONTH)
+        monthly = [Upload(moved, NOON), Upload(moved, NOON + 4), Upload(same, NOON + 4)]
+        found = commit(catalog, *monthly, expires_on=DAY + MONTH + 1)
+        assert found == [DUPLICATE, STORED, STORED]
+        late = [Upload(d, NOON + 4) for d in devices]
+        assert commit(catalog, *late) == [ERASED, DELETED, DUPLICATE, DUPLICATE]
+        if other is not catalog:
+            other.close()
+
     def test_a_segment_whose_key_is_no_longer_prepared_is_refused_whole(
         self, catalog: Catalog, sound: None
     ) -> None:

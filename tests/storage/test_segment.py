@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -116,6 +117,14 @@ SAMPLE = [
 
 
 # --- round trip ---------------------------------------------------------------------------------------------
+
+
+def test_threads_seal_at_once() -> None:
+    """Each has a compressor of its own, kept for its next segment."""
+    with ThreadPoolExecutor(4) as pool:
+        segments = list(pool.map(lambda n: sealed(SAMPLE[: 1 + n % 5])[0], range(200)))
+    for n, data in enumerate(segments):
+        assert read_back(data, parse_segment(data)[1]) == SAMPLE[: 1 + n % 5]
 
 
 @given(chunks)

@@ -16,8 +16,8 @@ import pytest
 from storage.catalog import Catalog, EraseState, SegmentRow, SegmentState
 from storage.days import MS_PER_DAY
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError, SegmentCorrupt
-from storage.sqlite import SqliteCatalog
-from storage.sqlite.database import MAX_IDLE_CONNECTIONS
+from storage.sqlite import SqliteCatalog, database
+from storage.sqlite.database import CHECKPOINT_PAGES, MAX_IDLE_CONNECTIONS, WAL_LIMIT_BYTES
 from storage.sqlite.schema import SCHEMA_VERSION
 from tests.storage.catalog_contract import (
     AFTER,
@@ -75,6 +75,21 @@ class TestSqliteCatalog(CatalogContract):
 
 
 # --- the file -------------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_written_back_at_so_many_pages_and_begins_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 40)
+    log = path.with_name(path.name + "-wal")
+    sizes = []
+    with closing(SqliteCatalog.open(path)) as catalog:
+        device = add_device(catalog)
+        for turn in range(40):
+            commit(catalog, Upload(device, NOON + turn))
+            sizes.append(log.stat().st_size)
+    assert 0 < sizes[0] < sizes[4] < max(sizes) < 2 * 40 * 4096
+    assert CHECKPOINT_PAGES * (4096 + 24) < WAL_LIMIT_BYTES  # only what a large one added is cut
 
 
 def test_commits_are_durable(catalog: SqliteCatalog) -> None:
