@@ -83,7 +83,7 @@ class Checking(OnDatabase):
         # The objects are read between transactions, so that commits are not held up by a slow store.
         while batch := list(islice(rest, _REBUILD_BATCH)):
             with self._db.write() as connection:
-                committing = Committing(connection, (index for _, index in batch), {})
+                committing = Committing(connection, (index for _, index in batch))
                 for segment, index in batch:
                     added += _rebuild(connection, committing, segment.key, index)
         return added

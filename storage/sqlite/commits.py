@@ -23,7 +23,7 @@ from storage.days import MS_PER_DAY, day_of_ms, to_date
 from storage.errors import CallerError
 from storage.segment import INDEX_DTYPE
 from storage.sqlite.database import Database
-from storage.sqlite.known import NOBODY, Device, KnownDevices, moment_of, read_devices
+from storage.sqlite.known import NOBODY, read_devices
 from storage.sqlite.schema import closed_through, create_partition, partition, partition_days
 
 
@@ -35,17 +35,12 @@ class OnDatabase(Catalog):
 
 
 class Commits(OnDatabase):
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
-        self._known = KnownDevices()
-
     def prepare(
         self, *, worker: str, class_days: int, expires_on: int, count: int, now_ms: int
     ) -> list[PreparedKey]:
         day = to_date(expires_on).isoformat()
         prepared = []
         with self._db.write() as connection:
-            devices = self._known.take(connection)  # and kept again: nothing of them is written here
             for _ in range(count):
                 # Time first, so that a listing is roughly in order of writing; 48 random bits make the
                 # key new even when a restored catalog hands out an old id again.
@@ -57,8 +52,6 @@ class Commits(OnDatabase):
                 )
                 assert cursor.lastrowid is not None
                 prepared.append(PreparedKey(cursor.lastrowid, key, now_ms))
-            moment = moment_of(connection)
-        self._known.keep(moment, devices)
         return prepared
 
     def release(self, segment_ids: Sequence[int]) -> None:
@@ -70,13 +63,9 @@ class Commits(OnDatabase):
 
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
         with self._db.write() as connection:
-            devices = self._known.take(connection)
-            committing = Committing(connection, (s.index for s in segments), devices)
+            committing = Committing(connection, (s.index for s in segments))
             committing.note_used(day_of_ms(now_ms))
-            verdicts = [committing.segment(s, now_ms) for s in segments]
-            moment = moment_of(connection)
-        self._known.keep(moment, devices)
-        return verdicts
+            return [committing.segment(s, now_ms) for s in segments]
 
 
 class Committing:
@@ -85,19 +74,14 @@ class Committing:
     Args:
         connection: inside a write transaction.
         indexes: of all segments whose rows may be added.
-        devices: as the transaction would read them; those of the indexes are added, and all are kept up to date.
     """
 
-    def __init__(
-        self, connection: sqlite3.Connection, indexes: Iterable[np.ndarray], devices: dict[int, Device]
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, indexes: Iterable[np.ndarray]) -> None:
         self.connection = connection
         self.closed_through = closed_through(connection)
         self._days = {day for day in partition_days(connection) if day > self.closed_through}
-        self._devices = devices
         self._numbers = {number for index in indexes for number in index["device"].tolist()}
-        if unknown := self._numbers - devices.keys():
-            devices.update(read_devices(connection, unknown))
+        self._devices = read_devices(connection, self._numbers)
 
     def note_used(self, day: int) -> None:
         """Note that the devices uploaded on `day`: a statement for each, on the first commit of its day only."""

@@ -15,12 +15,12 @@ CACHE_KIB = 65536
 """Page cache per connection. A guess: the interior pages of a catalog of 50 million chunks fit."""
 MAX_IDLE_CONNECTIONS = 4
 """Connections kept open between transactions. Also a guess: a process has one writer and a few readers at once."""
-CHECKPOINT_PAGES = 8000
-"""Pages in the write-ahead log, 32 MiB of them, at which the commit that comes to so many writes them into the file.
+CHECKPOINT_PAGES = 4000
+"""Pages in the write-ahead log, 16 MiB of them, at which the commit that comes to so many writes them into the file.
 
 A fleet's chunks land on one page a device, again and again until it is full. At SQLite's own 1000 pages each write of
-a page of 2000 devices is written back by itself, a fifth of all that commits cost; now once for four. More would save
-less and less, and hold that one commit up for longer (measured 20 ms), as well as the start after a crash.
+a page of 2000 devices is written back by itself, a fifth of all that commits cost. More would save less and less, and
+hold that one commit up for longer (measured 20 ms at 8000), as well as the start after a crash.
 """
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """What a checkpoint leaves of the write-ahead log's file, which one large transaction may have let grow."""

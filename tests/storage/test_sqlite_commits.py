@@ -1,4 +1,4 @@
-"""How a commit on SQLite saves itself work: one look at a whole segment, and devices remembered between commits."""
+"""How a commit on SQLite saves itself work: one look at a whole segment."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from hypothesis import strategies as st
 from storage.catalog import MAX_CLOCK_AHEAD_MS, Verdict
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.errors import CallerError
-from storage.sqlite import SqliteCatalog, commits, known
+from storage.sqlite import SqliteCatalog, commits
 from storage.sqlite.commits import Committing, row_values
-from storage.sqlite.known import Device, KnownDevices, moment_of
+from storage.sqlite.known import Device
 from tests.storage.catalog_contract import (
     DAY,
     ENDS,
     MONTH,
     NOON,
     NOW,
-    STORED,
     WEEK,
     Upload,
     add_device,
@@ -69,7 +68,8 @@ def judge(
     connection: sqlite3.Connection, devices: dict[int, Device], index: np.ndarray, expires_on: int = ENDS
 ) -> tuple[bool, bool]:
     """Whether one look finds nothing to refuse, and whether the careful way does."""
-    committing = Committing(connection, [index], dict(devices))
+    committing = Committing(connection, [])
+    committing._devices = dict(devices)
     verdicts = np.zeros(len(index), np.uint8)
     committing.refuse_lost(index, verdicts)
     careful = not verdicts.any() and not committing.not_plain(index, expires_on, verdicts)
@@ -166,44 +166,7 @@ def test_rows_are_what_the_index_says(crc64: list[int], chosen: set[int]) -> Non
         assert row == {name: int(chunk[name]) for name in row}
 
 
-# --- devices remembered between commits -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
-    """The devices of each read, as commits read them."""
-    found: list[set[int]] = []
-
-    def read(connection: sqlite3.Connection, numbers: set[int]) -> dict[int, Device]:
-        found.append(set(numbers))
-        return known.read_devices(connection, numbers)
-
-    monkeypatch.setattr(commits, "read_devices", read)
-    return found
-
-
-def test_devices_are_read_once_while_nobody_else_writes(
-    catalog: SqliteCatalog, path: Path, reads: list[set[int]]
-) -> None:
-    a, b = add_device(catalog), add_device(catalog)
-    for turn in range(3):
-        assert commit(catalog, Upload(a, NOON + turn)) == [STORED]  # each prepares a key, too
-    assert commit(catalog, Upload(a, NOON + 3), Upload(b, NOON)) == [STORED, STORED]
-    assert reads == [{a}, {b}]
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("UPDATE meta SET value = value + 1")
-    commit(catalog, Upload(a, NOON + 4))
-    add_device(catalog)
-    commit(catalog, Upload(a, NOON + 5))
-    assert reads == [{a}, {b}, {a}, {a}]
-
-
-def test_a_device_nobody_knows_is_asked_for_each_time(catalog: SqliteCatalog, reads: list[set[int]]) -> None:
-    """It may have been made by now."""
-    for _ in range(2):
-        assert commit(catalog, Upload(1, NOON)) == [Verdict.ERASED]
-    assert reads == [{1}, {1}]
-    assert commit(catalog, Upload(add_device(catalog), NOON)) == [STORED]
+# --- devices, read anew by each commit ---------------------------------------------------------------------------
 
 
 def test_what_an_undone_commit_wrote_is_not_remembered(catalog: SqliteCatalog) -> None:
@@ -220,9 +183,7 @@ def test_what_an_undone_commit_wrote_is_not_remembered(catalog: SqliteCatalog) -
     assert found.expires_on == DAY + MONTH + 1
 
 
-def test_the_day_of_use_is_noted_once_though_devices_are_remembered(
-    catalog: SqliteCatalog, path: Path
-) -> None:
+def test_the_day_of_use_is_noted_once(catalog: SqliteCatalog, path: Path) -> None:
     device, other = add_device(catalog), add_device(catalog)
     day = NOW // MS_PER_DAY
     with closing(sqlite3.connect(path, isolation_level=None)) as raw:
@@ -243,43 +204,6 @@ def test_the_day_of_use_is_noted_once_though_devices_are_remembered(
             assert noted() == wanted
         catalog.commit([segment_of(catalog)], now_ms=NOW + MS_PER_DAY)
         assert noted() == [day + 1, day + 1]
-
-
-def test_devices_are_given_out_at_the_moment_they_are_of_only(tmp_path: Path) -> None:
-    with (
-        closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as mine,
-        closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other,
-    ):
-        mine.execute("PRAGMA journal_mode=WAL")
-        mine.execute("CREATE TABLE t (x)")
-        kept = KnownDevices()
-
-        def still_there(connection: sqlite3.Connection, *statements: tuple[sqlite3.Connection, str]) -> bool:
-            devices = {1: PLAIN}
-            kept.keep(moment_of(mine), devices)
-            for by, statement in statements:
-                by.execute(statement)
-            return kept.take(connection) is devices
-
-        assert still_there(mine)
-        assert kept.take(mine) == {}  # taken: only one has them
-        assert still_there(mine, (mine, "SELECT * FROM t"), (other, "SELECT * FROM t"))
-        assert not still_there(other)
-        assert not still_there(mine, (other, "INSERT INTO t VALUES (1)"))
-        assert not still_there(mine, (mine, "INSERT INTO t VALUES (1)"))
-        assert not still_there(mine, (mine, "BEGIN"), (mine, "UPDATE t SET x = 2"), (mine, "ROLLBACK"))
-        assert still_there(mine, (other, "BEGIN"), (other, "UPDATE t SET x = 2"), (other, "ROLLBACK"))
-
-
-def test_no_more_devices_are_remembered_than_the_bound(
-    catalog: SqliteCatalog, reads: list[set[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(known, "MAX_KNOWN_DEVICES", 2)
-    devices = [add_device(catalog) for _ in range(3)]
-    for turn in range(2):
-        for device in devices:
-            commit(catalog, Upload(device, NOON + turn))
-    assert [len(numbers) for numbers in reads] == [1, 1, 1, 1, 1, 1]
 
 
 def test_an_erased_device_is_refused_by_the_very_next_commit(catalog: SqliteCatalog) -> None:
