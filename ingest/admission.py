@@ -25,7 +25,7 @@ MAX_REMEMBERED = 20_000
 """Devices whose credentials are remembered, 10 MB at most; past it all are forgotten, and each costs a MAC again."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Admission:
     """A body that may come."""
 
@@ -37,6 +37,22 @@ class Admission:
     duration_ms: int | None
     """As the device said; None when it is to be read from the media."""
     digest: tuple[bytes, bytes] | None
+
+    def __init__(
+        self,
+        device: int,
+        capture_ms: int | None,
+        epoch: int,
+        class_days: int,
+        duration_ms: int | None,
+        digest: tuple[bytes, bytes] | None,
+    ) -> None:
+        self.device = device
+        self.capture_ms = capture_ms
+        self.epoch = epoch
+        self.class_days = class_days
+        self.duration_ms = duration_ms
+        self.digest = digest
 
     def expires_on(self, capture_ms: int, now_ms: int) -> int:
         """The day number of the first day on which the chunk may no longer be served, fixed at write."""

@@ -12,19 +12,42 @@ from types import FunctionType
 from typing import Final
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Head:
     """A request's head: only what ingest asks about."""
 
-    method: bytes = b""
-    target: bytes = b""
-    keep_alive: bool = True
-    content_length: int | None = None
-    chunked: bool = False
-    expect_continue: bool = False
-    authorization: bytes = b""
-    content_digest: bytes | None = None
-    clip_duration: bytes | None = None
+    method: bytes
+    target: bytes
+    keep_alive: bool
+    content_length: int | None
+    chunked: bool
+    expect_continue: bool
+    authorization: bytes
+    content_digest: bytes | None
+    clip_duration: bytes | None
+
+    # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
+    def __init__(
+        self,
+        method: bytes = b"",
+        target: bytes = b"",
+        keep_alive: bool = True,
+        content_length: int | None = None,
+        chunked: bool = False,
+        expect_continue: bool = False,
+        authorization: bytes = b"",
+        content_digest: bytes | None = None,
+        clip_duration: bytes | None = None,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.keep_alive = keep_alive
+        self.content_length = content_length
+        self.chunked = chunked
+        self.expect_continue = expect_continue
+        self.authorization = authorization
+        self.content_digest = content_digest
+        self.clip_duration = clip_duration
 
 
 _TARGET: Final = bytes(c in b"/._-" or chr(c).isalnum() for c in range(128)) + bytes(128)

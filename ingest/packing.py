@@ -30,7 +30,7 @@ NONCES_AT_ONCE = 256
 """A system call for each costs 1 to 2 us, a twentieth of a small chunk."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Chunk:
     """A complete, checked chunk on its way into a segment.
 
@@ -51,6 +51,35 @@ class Chunk:
     by_arrival: bool
     """The capture time is when it arrived, and gives way by a millisecond when that is taken."""
     done: Callable[[Outcome, float], None]
+
+    def __init__(
+        self,
+        *,
+        device: int,
+        capture_ms: int,
+        epoch: int,
+        class_days: int,
+        expires_on: int,
+        duration_ms: int,
+        crc32: int,
+        crc64: int,
+        media: int,
+        length: int,
+        by_arrival: bool,
+        done: Callable[[Outcome, float], None],
+    ) -> None:
+        self.device = device
+        self.capture_ms = capture_ms
+        self.epoch = epoch
+        self.class_days = class_days
+        self.expires_on = expires_on
+        self.duration_ms = duration_ms
+        self.crc32 = crc32
+        self.crc64 = crc64
+        self.media = media
+        self.length = length
+        self.by_arrival = by_arrival
+        self.done = done
 
     def key_id(self) -> KeyId:
         """Of the data key that encrypts it."""

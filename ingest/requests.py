@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 
 _TARGET = re.compile(
-    rb"/v1/devices/(?P<device>\d{1,10})/"
-    rb"(?:chunks/(?P<capture>\d{1,15})|live/(?P<name>[A-Za-z0-9._-]{1,200}))(?:\?.*)?",
+    rb"/v1/devices/(\d{1,10})/"
+    rb"(?:chunks/(\d{1,15})|live/([A-Za-z0-9._-]{1,200}))(?:\?.*)?",
     re.DOTALL,
 )
 _DIGEST = re.compile(rb"\s*([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
@@ -18,15 +18,21 @@ _IGNORED_LIVE = (b".m3u8", b".mpd")
 MAX_DEVICE = 2**32 - 1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Route:
     """Where a request goes. One of: a chunk with its capture time, a live chunk, or nothing to do."""
 
     device: int
-    capture_ms: int | None = None
+    capture_ms: int | None
     """Unix milliseconds; None for a live chunk whose time is that of its arrival."""
-    ignored: bool = False
+    ignored: bool
     """A playlist, or a deletion by the encoder: answered 204, and changes nothing."""
+
+    # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
+    def __init__(self, device: int, capture_ms: int | None = None, ignored: bool = False) -> None:
+        self.device = device
+        self.capture_ms = capture_ms
+        self.ignored = ignored
 
 
 def parse_target(method: bytes, target: bytes) -> Route | None:
@@ -37,12 +43,12 @@ def parse_target(method: bytes, target: bytes) -> Route | None:
     match = _TARGET.fullmatch(target)
     if match is None:
         return None
-    device = int(match["device"])
+    number, capture, name = match.groups()
+    device = int(number)
     if device > MAX_DEVICE:
         return None
-    if match["capture"] is not None:
-        return Route(device, int(match["capture"])) if method in (b"PUT", b"POST") else None
-    name: bytes = match["name"]
+    if capture is not None:
+        return Route(device, int(capture)) if method in (b"PUT", b"POST") else None
     if method == b"DELETE" or (method in (b"PUT", b"POST") and name.endswith(_IGNORED_LIVE)):
         return Route(device, ignored=True)
     if method not in (b"PUT", b"POST") or not name.endswith(b".ts"):
