@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import timedelta
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from retention.compile import PAST_DAYS
 from retention.entitlements import bitmap_row
@@ -28,7 +28,7 @@ def check(world: MoneyWorld) -> None:
         mine = payments[account.account]
         _nothing_is_kept_without_a_plan(mine)
         for facts in _devices(world, account):
-            _plans_are_worth_what_was_paid(facts, world.plans(facts.device), mine)
+            _plans_are_worth_what_was_paid(facts, _as_paid_for(world, facts), mine)
     consistent(world)
 
 
@@ -100,12 +100,23 @@ def _plans_are_worth_what_was_paid(
         mine = [p for p in payments if p.plan_id == sub.plan_id and p.state is PaymentState.DONE]
         by_kind = {kind: sum(p.minor for p in mine if p.kind is kind) for kind in PaymentKind}
         kept = by_kind[PaymentKind.CHARGE] - by_kind[PaymentKind.REFUND]
-        if sub.terms is None:
-            assert kept == 0
-        elif facts.terminated_ms is None:  # whose plans end on the day, and nothing is refunded
-            assert kept == _worth(sub, by_kind[PaymentKind.CREDIT]), sub
-        else:
-            assert kept % sub.terms.fee.minor == 0
+        worth = 0 if sub.terms is None else _worth(sub, by_kind[PaymentKind.CREDIT])
+        assert kept == worth, sub
+
+
+def _as_paid_for(world: MoneyWorld, facts: DeviceFacts) -> list[Subscription]:
+    """A device's plans, with the days that were paid for. Terminating it cuts them and moves no money (agreement 3.3),
+    so the days are those from before, as the history has them: of an annual plan that was cancelled by then, the months
+    that had begun, and not the year."""
+    plans = world.plans(facts.device)
+    if facts.terminated_ms is None:
+        return plans
+    with world.desk.reading() as books:
+        events = books.events_of(facts.account, limit=100_000)
+    before = takewhile(lambda event: (event.what, event.device) != ("terminated", facts.device), events)
+    as_paid_for = list(replay(before).devices.get(facts.device, ()))
+    assert [sub.plan_id for sub in as_paid_for] == [sub.plan_id for sub in plans], "none begins after the end"
+    return as_paid_for
 
 
 def _worth(sub: Subscription, credits_minor: int) -> int:

@@ -202,6 +202,11 @@ class MoneyWorld:
         with self.desk.reading() as books:
             return books.payments_of(account, limit=10_000)
 
+    def kept_minor(self) -> int:
+        """What the gateway charged and did not give back, of everybody."""
+        sign = {"charge": 1, "refund": -1}
+        return sum(sign[receipt.kind] * receipt.money.minor for receipt in self.gateway.receipts())
+
     def row(self, plan_id: int) -> SubscriptionRow:
         with self.desk.reading() as books:
             return books.subscription(plan_id)

@@ -6,10 +6,12 @@ from datetime import date
 
 import pytest
 
+from retention.money import Money
 from retention.plans import PlanKind
 from retention.tokens import check_device_token, read_viewer_token
-from service.agreement import devices, purchases
+from service.agreement import cancelling, devices, purchases
 from service.agreement.desk import OPERATOR, Actor
+from service.agreement.renewing import RenewReport
 from storage.catalog import EraseState
 from storage.errors import NotFound
 from storage.keys import KeyId
@@ -148,3 +150,44 @@ def test_an_owner_ends_a_device_once_its_plan_is_cancelled(money: MoneyWorld, ad
     money.buy(ada, device, "annual", "r1")
     money.cancel(ada, 1)
     assert devices.terminate(money.desk, ada, device, why="sold")[0].state == "terminated"
+    balance.check(money)
+
+
+@pytest.mark.parametrize("away", ["", "before", "after"])
+@pytest.mark.parametrize(("credit_minor", "kept_minor"), [(0, 2 * 599), (100, 2 * 599 + 100)])
+def test_what_a_cancelled_plan_gives_back_stands_when_its_device_ends(
+    money: MoneyWorld, ada: Actor, away: str, credit_minor: int, kept_minor: int
+) -> None:
+    """Its months that had begun are kept and the rest is given back (8.2.1), also when the gateway was away until then;
+    the end of the device, in the middle of a month, moves no money of its own (3.3)."""
+    device = money.add_device(ada)
+    money.buy(ada, device, "annual", "r1")
+    money.go(date(2025, 3, 15))  # in the second month
+    if credit_minor:
+        credit = Money(credit_minor, "USD")
+        cancelling.credit(money.desk, OPERATOR, 1, credit, why="a bad week", reference="c1")
+    money.gateway.away = away
+    money.cancel(ada, 1)
+    money.go(date(2025, 3, 20))
+    money.terminate(device)
+    assert money.spans(device) == [("annual", START, date(2025, 3, 19))]
+    money.gateway.away = ""
+    for refunded in (1 if away else 0, 0):
+        assert money.renew().refunded == refunded
+        assert money.kept_minor() == kept_minor
+        balance.check(money)
+        money.pass_days(40)
+
+
+def test_what_an_operator_ends_with_a_device_is_not_refunded(money: MoneyWorld, ada: Actor) -> None:
+    """3.3: neither the month that was charged ahead, nor a plan that had not begun."""
+    device = money.add_device(ada)
+    money.buy(ada, device, "monthly", "r1")
+    money.go(date(2025, 2, 26))
+    assert money.renew().renewed == 1
+    money.buy(ada, device, "annual", "r2")
+    money.terminate(device)
+    money.pass_days(40)
+    assert money.renew() == RenewReport()
+    assert money.kept_minor() == 2 * 599 + 5999
+    balance.check(money)
