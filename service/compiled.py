@@ -13,8 +13,11 @@ __all__ = ["COMPILED", "stale_modules"]
 
 
 def stale_modules(root: Path = ROOT) -> list[str]:
-    """Modules whose source is newer than the compiled form that is imported instead, as `ingest/heads.py`."""
-    found = []
+    """Modules of a checkout whose source is newer than the compiled form that is imported instead, as
+    `ingest/heads.py`. What was installed by pip is never stale, whatever its files' times say."""
+    found: list[str] = []
+    if not (root / "setup.py").exists():
+        return found
     for room in ROOMS:
         for compiled in sorted((root / room).glob("*.so")):
             source = compiled.with_name(compiled.name.split(".")[0] + ".py")

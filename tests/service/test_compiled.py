@@ -19,6 +19,8 @@ def test_a_source_that_is_newer_is_named(tmp_path: Path) -> None:
             path.touch()
             os.utime(path, (at_s, at_s))
     (tmp_path / "storage" / "gone.cpython-311-x86_64-linux-gnu.so").touch()
+    assert stale_modules(tmp_path) == [], "installed, not a checkout"
+    (tmp_path / "setup.py").touch()
     assert stale_modules(tmp_path) == ["ingest/body.py"]
 
 
