@@ -67,7 +67,7 @@ lock: ## write constraints.txt anew from the newest versions that pyproject.toml
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	@{ echo "# What was tested, written by 'make lock'. A fresh install gives exactly these."; \
-	   .venv-lock/bin/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools; } > constraints.txt
+	   .venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip; } > constraints.txt
 	@rm -rf .venv-lock
 
 clean: ## remove .venv, caches and what was compiled
