@@ -115,7 +115,8 @@ def _facts(document: Document) -> str:
     known = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     settings = ", ".join(f"{name} = {value}" for name, value in document["settings"].items())
     lines = (
-        f"{document.get('started_at', '')}, commit {document.get('commit') or 'unknown'}",
+        f"{document.get('started_at', '')}, commit {document.get('commit') or 'unknown'},"
+        f" hot path {document.get('hot_path') or 'as Python'}",
         f"{machine.get('cpu')}, {machine.get('usable_cores')} of {machine.get('cores')} cores, "
         f"{machine.get('memory_bytes', 0) / 2**30:.0f} GiB, Linux {machine.get('kernel')}; "
         f"cores: {document.get('pinned_cores')}",
