@@ -60,7 +60,7 @@ class CatalogSettings:
 @dataclass(frozen=True, slots=True)
 class CatalogResult:
     """Medians over the commits of one segment each: CPU and elapsed time in µs, p99 of the latter; `file_bytes` of
-    the catalog then."""
+    the catalog then, with its write-ahead log."""
 
     rows: int
     commits: int
@@ -130,7 +130,7 @@ class _Filling:
             elapsed_us=statistics.median(elapsed_us),
             elapsed_p99_us=float(np.quantile(elapsed_us, 0.99)),
             cpu_us_per_chunk=statistics.median(cpu_us) / SEGMENT_ROWS,
-            file_bytes=self._path.stat().st_size,
+            file_bytes=sum(path.stat().st_size for path in self._path.parent.glob(f"{self._path.name}*")),
         )
 
     def _commit(self, devices: np.ndarray, turns: np.ndarray) -> None:
