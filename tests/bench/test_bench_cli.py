@@ -23,7 +23,7 @@ from bench.procfs import session_stats
 from bench.servers import choose, peers_folder
 from bench.stage import stage
 
-TINY = ["--sizes", "64KiB,4KiB", "--connections", "32", "--runs", "1", "--seconds", "0.3", "--warmup", "0.1"]
+TINY = ["--sizes", "64KiB,4KiB", "--connections", "200", "--runs", "1", "--seconds", "0.3", "--warmup", "0.1"]
 
 
 def run(*arguments: str) -> Result:
@@ -35,7 +35,7 @@ def check_ingest(document: dict[str, Any], server: str) -> None:
     assert document["ended"] == "complete"
     assert document["machine"]["cores"] == os.cpu_count()
     assert document["versions"]["python"]
-    assert document["settings"]["connections"] == [32]
+    assert document["settings"]["connections"] == [200]
     assert [(x["server"], x["size_bytes"]) for x in document["measurements"]] == [
         (server, 65536),
         (server, 4096),
