@@ -33,16 +33,22 @@ class BufferPool:
         self._free: dict[int, list[mmap]] = {}
 
     def take(self, size: int) -> mmap:
-        """A buffer of at least `size` bytes with arbitrary content, its length a power of two."""
+        """A buffer of at least `size` bytes with arbitrary content, its length a power of two.
+
+        Raises:
+            OSError: the system has no memory for it.
+        """
         length = max(SMALLEST_BYTES, 1 << (size - 1).bit_length())
-        self._lent_bytes += length
         free = self._free.get(length)
         if free:
             self._free_bytes -= length
             self._least_free_bytes = min(self._least_free_bytes, self._free_bytes)
-            return free.pop()
-        self._let_go(self._lent_bytes + self._free_bytes - self._kept_bytes)
-        return mmap(-1, length, MAP_PRIVATE | MAP_ANONYMOUS)
+            buffer = free.pop()
+        else:
+            self._let_go(self._lent_bytes + length + self._free_bytes - self._kept_bytes)
+            buffer = mmap(-1, length, MAP_PRIVATE | MAP_ANONYMOUS)
+        self._lent_bytes += length
+        return buffer
 
     def give(self, buffer: mmap) -> None:
         """Take a buffer back. No view of it may be in use."""

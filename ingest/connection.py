@@ -159,6 +159,8 @@ class Connection(Outbox):
 
     def ready(self) -> None:
         """Receive once, and do what follows from it. Synchronous; raises nothing."""
+        if self._closing:
+            return  # evicted in this very turn: the task ends the reading, and would not see what to wait for
         try:
             self._now_s = trio.current_time()
             granted = self.receiver.budget.grant(self.account, self.wanted())
@@ -182,9 +184,9 @@ class Connection(Outbox):
         has not come.
         """
         body = self._body if self._framer.direct_bytes else None
-        view = self.receiver.scratch if body is None else body.tail(granted)
         received = 0
         try:
+            view = self.receiver.scratch if body is None else body.tail(granted)
             received = self.sock.recv_into(view, granted)
         except BlockingIOError:
             return
@@ -291,8 +293,8 @@ class Connection(Outbox):
             self.receiver.count(answer)
             self._closing = True
             return
-        self._prepaid_bytes -= len(piece)  # it is the body's from here on
         body.append(piece)
+        self._prepaid_bytes -= len(piece)  # it is the body's from here on
 
     def _on_end(self) -> Wait | None:
         if self._drain_bytes is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import threading
@@ -14,9 +15,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ingest import answers
+from ingest import answers, buffers
 from ingest import connection as connection_module
-from ingest.budget import SHARE_SLACK_BYTES, STEP_BYTES
+from ingest.budget import SHARE_SLACK_BYTES, STEP_BYTES, Account
 from ingest.connection import Phase
 from ingest.receiving import SCRATCH_BYTES, Limits
 from storage.faults import Fault, no_faults
@@ -219,6 +220,57 @@ async def test_let_go_after_a_complete_body(worker: Worker, monkeypatch: pytest.
     assert (await client.reply()).status == 201
     assert await client.ended()
     assert worker.stored() == DATA
+
+
+async def test_let_go_in_the_turn_in_which_its_body_ends(worker: Worker) -> None:
+    """The verdict stands and nothing more is read: a chunk that was left to the task then would be nobody's, and the
+    connection would wait for its answer for ever."""
+    client = await worker.connect()
+    data = client.request(DATA)
+    await client.send(data[:-10])
+    await in_bodies(worker, 1)
+    (connection,) = worker.connections
+    client.send_now(data[-10:])
+    connection.evict(answers.TOO_SLOW)
+    connection.ready()  # as the poller does, whose turn comes after the reaper's
+    assert (await client.reply()).code == "too_slow"
+    assert await client.ended()
+    await until(lambda: not worker.connections)
+    assert worker.budget.in_use_bytes == 0
+    assert worker.stored() is None
+
+
+@pytest.mark.parametrize("waited", [False, True])
+async def test_without_memory_for_a_body_no_bytes_of_the_budget_are_lost(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, waited: bool
+) -> None:
+    worker = await begin(patience_s=10.0)
+
+    def none_left(*_: int) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(buffers, "mmap", none_left)
+    client = await worker.connect()
+    data = client.request(video(MIB))
+    head = data.index(b"\r\n\r\n") + 4
+    if waited:  # for room in the budget, which then is charged before the receive
+        await client.send(data[:head])
+        await until(lambda: any(c.phase is Phase.BODY for c in worker.connections))
+        others = Account()
+        charged = worker.budget.charge(others, worker.budget.share_bytes)
+        others_too = Account()
+        charged_too = worker.budget.charge(others_too, worker.budget.total_bytes - charged)
+        await client.send(data[head : head + 1000])
+        await until(lambda: worker.budget.waiting == 1)
+        worker.budget.refund(others, charged)
+        worker.budget.refund(others_too, charged_too)
+    else:
+        await client.send(data[: head + 1000])
+    await until(lambda: not worker.connections)
+    assert worker.budget.in_use_bytes == 0
+    assert worker.receiver.pool._lent_bytes == 0
+    monkeypatch.undo()
+    assert (await (await worker.connect()).ask(video(MIB))).status == 201
 
 
 async def test_a_body_that_waits_keeps_its_bytes(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
