@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 NATIVE := $(VENV)/.native
 # What setup.py compiles, and where that goes.
 HOT := $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
-COMPILED := *.so $(addsuffix *.so,$(sort $(dir $(HOT))))
+COMPILED := *.so clipkeep_hot.json $(addsuffix *.so,$(sort $(dir $(HOT))))
 PURE_TESTS := tests/ingest tests/sim tests/storage/test_segment.py tests/storage/test_checksums.py
 TEST_WORKERS ?= 2
 

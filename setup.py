@@ -9,8 +9,11 @@ Nothing depends on it: without a C compiler the same modules run as Python, and 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
+from pathlib import Path
 
 from setuptools import setup
 
@@ -39,6 +42,9 @@ HOT = (
 if os.environ.get("CLIPKEEP_COMPILE") == "1" or "build_ext" in sys.argv:
     from mypyc.build import mypycify
 
+    digests = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in HOT}
     setup(ext_modules=mypycify([*HOT], opt_level="3", group_name="clipkeep_hot"))
+    if "--inplace" in sys.argv:  # for service/compiled.py: of what this is the compiled form
+        Path("clipkeep_hot.json").write_text(json.dumps(digests, indent=1))
 else:
     setup()

@@ -74,11 +74,9 @@ def main() -> None:
     try:
         _require_text(sys.argv[1:])
         if stale := stale_modules():
-            compiled = (
-                "is newer than its compiled form" if len(stale) == 1 else "are newer than what was compiled"
-            )
             print(
-                f"clipkeep: {', '.join(stale)} {compiled}, which is what runs: `make native`", file=sys.stderr
+                f"clipkeep: {', '.join(stale)}: changed since it was compiled, and that is what runs: `make native`",
+                file=sys.stderr,
             )
         app()  # prints wrong usage by itself, and always ends in SystemExit
     except KeyboardInterrupt:  # between the moments in which the command itself listens

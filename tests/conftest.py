@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from service.compiled import COMPILED, stale_modules
 
     if COMPILED and (stale := stale_modules()):
-        pytest.exit(f"{', '.join(stale)}: newer than what was compiled; `make native` or `make pure`", 4)
+        pytest.exit(f"{', '.join(stale)}: changed since it was compiled; `make native` or `make pure`", 4)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -1,27 +1,42 @@
-"""What was compiled and is older than its source is named, so that nobody wonders why a change does nothing."""
+"""What was compiled from another source is named, so that nobody wonders why a change does nothing."""
 
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
 from pathlib import Path
 
 from service.compiled import ROOT, stale_modules
 
 
-def test_a_source_that_is_newer_is_named(tmp_path: Path) -> None:
+def test_a_source_that_is_not_what_was_compiled_is_named(tmp_path: Path) -> None:
+    """By its content, whatever its time says: rsync and tar bring a newer release with the times of its making."""
     for room in ("ingest", "storage"):
         (tmp_path / room).mkdir()
-    for name, compiled_s, source_s in (("heads", 20, 10), ("body", 10, 20), ("budget", 10, 10)):
+    digests = {}
+    for name, compiled_from, text, source_s in (
+        ("heads", "a", "a", 10),
+        ("body", "a", "b", 10),  # older than what was compiled, and another
+        ("budget", "a", "a", 30),  # touched
+        ("media", None, "a", 10),
+    ):
         source = tmp_path / "ingest" / f"{name}.py"
+        source.write_text(text)
+        os.utime(source, (source_s, source_s))
         compiled = tmp_path / "ingest" / f"{name}.cpython-311-x86_64-linux-gnu.so"
-        for path, at_s in ((source, source_s), (compiled, compiled_s)):
-            path.touch()
-            os.utime(path, (at_s, at_s))
+        compiled.touch()
+        os.utime(compiled, (20, 20))
+        if compiled_from is not None:
+            digests[f"ingest/{name}.py"] = hashlib.sha256(compiled_from.encode()).hexdigest()
     (tmp_path / "storage" / "gone.cpython-311-x86_64-linux-gnu.so").touch()
     assert stale_modules(tmp_path) == [], "installed, not a checkout"
     (tmp_path / "setup.py").touch()
-    assert stale_modules(tmp_path) == ["ingest/body.py"]
+    (tmp_path / "clipkeep_hot.json").write_text(json.dumps(digests))
+    assert stale_modules(tmp_path) == ["ingest/body.py", "ingest/media.py"]
+    (tmp_path / "clipkeep_hot.json").unlink()  # nobody knows
+    assert stale_modules(tmp_path) == [f"ingest/{name}.py" for name in ("body", "budget", "heads", "media")]
 
 
 def test_the_hot_path_is_synchronous_and_there() -> None:
