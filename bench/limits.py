@@ -99,6 +99,8 @@ def _drop(sock: socket.socket) -> None:
 
 
 def _main() -> None:
+    from storage._s3_wire import unpace_when_near
+
     parser = argparse.ArgumentParser(prog="bench.limits", description="the parts of an upload, alone")
     parser.add_argument("--store-port", type=int, required=True)
     parser.add_argument("--size", type=int, required=True)
@@ -119,6 +121,7 @@ def _main() -> None:
         "copy": _cost(_copying(chunk), size, options.seconds),
     }
     with socket.create_connection(("127.0.0.1", options.store_port), TIMEOUT_S) as store:
+        unpace_when_near(store)  # as the service does
         costs["send"] = _cost(_sending(store), SEGMENT_BYTES, options.seconds)
     print(json.dumps({"cpu_s_per_gb": costs}), flush=True)
 
