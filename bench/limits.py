@@ -99,7 +99,7 @@ def _drop(sock: socket.socket) -> None:
 
 
 def _main() -> None:
-    from storage._s3_wire import unpace_when_near
+    from storage.s3_wire import unpace_when_near
 
     parser = argparse.ArgumentParser(prog="bench.limits", description="the parts of an upload, alone")
     parser.add_argument("--store-port", type=int, required=True)

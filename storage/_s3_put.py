@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 from urllib3.exceptions import HTTPError
 
-from storage._s3_wire import LastSent, SentRequest, send_until
+from storage.s3_wire import LastSent, SentRequest, send_until
 
 DIRECT_S = 15.0
 """For one attempt, from its first byte to the end of the answer. A store that takes longer is ill, and botocore waits

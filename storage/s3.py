@@ -15,7 +15,7 @@ botocore's connections. The first one, and whatever is not ordinary, is botocore
   handler to remove;
 - the signer in Python: where awscrt is installed botocore signs with that, which copies the body into a
   stream that nobody reads (2.8 instead of 2.1 ms of CPU for 8 MiB, and the memory);
-- a send timeout of its own, see `storage._s3_wire`.
+- a send timeout of its own, see `storage.s3_wire`.
 
 Considerations:
 - The bucket must not be versioned (or must expire noncurrent versions at once): on a versioned bucket a
@@ -60,7 +60,6 @@ from urllib3.exceptions import HTTPError
 
 from storage._arguments import checked_batch, checked_range
 from storage._s3_put import DIRECT_S, DirectPuts, Keys
-from storage._s3_wire import LastSent, PatientConnection, RememberingPool
 from storage.errors import (
     CallerError,
     ClipkeepError,
@@ -71,6 +70,7 @@ from storage.errors import (
     StoreUnavailable,
 )
 from storage.objects import MAX_KEY_CHARS, ObjectInfo, ObjectStore, checked_key
+from storage.s3_wire import LastSent, PatientConnection, RememberingPool
 
 MAX_S3_KEY_BYTES = 1024
 ADDRESSES = 8
@@ -134,7 +134,7 @@ class S3Store(ObjectStore):
         read_timeout_s: for the body to leave, and then for each part of the answer to come.
         attempts: of one call, in all; of a put, those beside the direct one (`storage._s3_put`).
         pacing: `auto`: to a store on the same site, the kernel's bbr makes way for cubic, which costs less CPU
-            (`storage._s3_wire.unpace_when_near`). `system`: every connection is as the system has it.
+            (`storage.s3_wire.unpace_when_near`). `system`: every connection is as the system has it.
         client: a ready client instead, for tests; the settings above are then the caller's to match.
 
     Raises:

@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from service.config import SegmentSettings
 from storage import checksums
 from storage._s3_put import DirectPuts
-from storage._s3_wire import PatientConnection
 from storage.errors import (
     CallerError,
     ClipkeepError,
@@ -34,6 +33,7 @@ from storage.errors import (
     StoreUnavailable,
 )
 from storage.s3 import S3Store
+from storage.s3_wire import PatientConnection
 from tests.storage.raw_server import Answer, RawServer, Request, response, s3_error
 from tests.storage.store_contract import put
 
@@ -52,13 +52,6 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-
-
-@pytest.fixture
-def server() -> Iterator[RawServer]:
-    server = RawServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -34,20 +34,6 @@ from tests.storage.catalog_contract import (
     segment_of,
 )
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    SqliteCatalog.create(tmp_path / "catalog.db").close()
-    return tmp_path / "catalog.db"
-
-
-@pytest.fixture
-def catalog(path: Path) -> Iterator[SqliteCatalog]:
-    catalog = SqliteCatalog.open(path)
-    yield catalog
-    catalog.close()
-
-
 # --- one look at a segment --------------------------------------------------------------------------------------
 
 

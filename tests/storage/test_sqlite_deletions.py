@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,20 +24,6 @@ from tests.storage.catalog_contract import (
 )
 
 COUNT = 25
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    SqliteCatalog.create(tmp_path / "catalog.db").close()
-    return tmp_path / "catalog.db"
-
-
-@pytest.fixture
-def catalog(path: Path) -> Iterator[SqliteCatalog]:
-    catalog = SqliteCatalog.open(path)
-    yield catalog
-    assert list(catalog.broken_rows()) == []
-    catalog.close()
 
 
 @pytest.fixture(autouse=True)
