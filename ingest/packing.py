@@ -22,7 +22,7 @@ from storage.segment import (
 
 FEW_CHUNKS = 96
 """With fewer chunks than this a segment that has reached its target goes on to `FEW_CHUNKS_STRETCH` times that. Each
-segment costs milliseconds of CPU, whatever is in it (its PUT, its commit, its threads), and few chunks share them."""
+segment costs about a millisecond of CPU, whatever is in it (its PUT, its commit, its threads), and few chunks share it."""
 FEW_CHUNKS_STRETCH = 1.5
 """Below 2: a segment that is sealed at its target still is more than half of its buffer, and leaves without a copy."""
 
@@ -97,8 +97,8 @@ class OpenSegment:
     class_days: int
     expires_on: int
     buffer: bytearray
-    buffer_bytes: int
-    """To which it may grow."""
+    capacity: int
+    """Bytes to which the buffer may grow."""
     opened_s: float
     oversize: bool = False
     """Its buffer was made for one chunk that fits no ordinary one, and is not kept."""
@@ -106,7 +106,7 @@ class OpenSegment:
     writer: SegmentWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.writer = SegmentWriter(self.buffer, self.buffer_bytes)
+        self.writer = SegmentWriter(self.buffer, self.capacity)
 
 
 class Packer:

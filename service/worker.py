@@ -8,7 +8,7 @@ import resource
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import structlog
@@ -167,7 +167,7 @@ def allowed_connections(wanted: int, own_files: int) -> int:
 
 def limits_of(settings: IngestSettings) -> Limits:
     """The part of the configuration that a connection looks at."""
-    return Limits(**{name: getattr(settings, name) for name in Limits.__dataclass_fields__})
+    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
 
 
 def probe_of(opened: Opened) -> Callable[[], Awaitable[None]]:
