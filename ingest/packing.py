@@ -22,7 +22,7 @@ from storage.segment import (
 
 FEW_CHUNKS = 96
 """With fewer chunks than this a segment that has reached its target goes on to `FEW_CHUNKS_STRETCH` times that. Each
-segment costs about a millisecond of CPU, whatever is in it (its PUT, its commit, its threads), and few chunks share it."""
+segment costs a millisecond of CPU, whatever is in it (its PUT, its commit, its threads), and few chunks share it."""
 FEW_CHUNKS_STRETCH = 1.5
 """Below 2: a segment that is sealed at its target still is more than half of its buffer, and leaves without a copy."""
 

@@ -75,7 +75,7 @@ def main() -> None:
         _require_text(sys.argv[1:])
         if stale := stale_modules():
             print(
-                f"clipkeep: {', '.join(stale)}: changed since compiling, and the compiled form is what runs; compile again with `make native`",
+                f"clipkeep: {', '.join(stale)}: changed, but what was compiled before runs; `make native`",
                 file=sys.stderr,
             )
         app()  # prints wrong usage by itself, and always ends in SystemExit
