@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from storage.errors import CallerError
+from storage.urls import HIDDEN, masked_url, without_user
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -26,14 +28,36 @@ DAY_MS = 86_400_000
 """Upper bounds stop slips of the hand (ms for s, a zero too many), not large machines."""
 
 
-def limit(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
-    """A configuration field with its default, its meaning and its bounds."""
-    return field(default=default, metadata={"doc": doc, "least": least, "most": most})
+def limit(
+    default: Any,
+    doc: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    masked: Callable[[str], str] | None = None,
+) -> Any:
+    """A configuration field with its default, its meaning and its bounds.
+
+    Args:
+        masked: of a text that is a secret or may hold one: what people may see of it. It is in no `repr` either.
+    """
+    metadata = {"doc": doc, "least": least, "most": most, "masked": masked}
+    return field(default=default, repr=masked is None, metadata=metadata)
+
+
+def _hidden(text: str) -> str:
+    return HIDDEN if text else ""
+
+
+def _masked_hook(text: str) -> str:
+    return text if text == "files" else masked_url(text)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    url: str = limit("", "file:///path or s3://bucket/prefix; empty: objects/ in the data folder")
+    url: str = limit(
+        "", "file:///path or s3://bucket/prefix; empty: objects/ in the data folder", masked=without_user
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +229,19 @@ class AgreementSettings:
 
 @dataclass(frozen=True, slots=True)
 class NoticeSettings:
-    mail: str = limit("files", "how e-mail goes out: files (notices/ in the data folder) or smtp://host:port")
-    mobile: str = limit("files", "how text messages go out: files or the http(s):// address of an SMS hook")
+    mail: str = limit(
+        "files",
+        "how e-mail goes out: files (notices/ in the data folder) or smtp://host:port",
+        masked=without_user,
+    )
+    mobile: str = limit(
+        "files",
+        "how text messages go out: files or the http(s):// address of an SMS hook",
+        masked=_masked_hook,
+    )
     mail_from: str = limit("clipkeep@localhost", "sender of e-mail")
     smtp_user: str = limit("", "for SMTP log-in; the password is CLIPKEEP_NOTICES_SMTP_PASSWORD")
-    smtp_password: str = limit("", "better in the environment than in a file")
+    smtp_password: str = limit("", "better in the environment than in a file", masked=_hidden)
     smtp_starttls: bool = limit(True, "ask the mail server for TLS, and refuse to go on without")
     send_timeout_s: float = limit(30.0, "for one message", least=0.1, most=HOUR_S)
     retry_s: float = limit(
@@ -242,7 +274,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
 
     Raises:
         CallerError: no TOML, an unknown table or key, a value of the wrong type or out of bounds; the text names
-            the file, the key and what is allowed.
+            the file, the key and what is allowed. `config_open`: others may change it, or read a secret in it.
     """
     try:
         document = tomllib.loads(path.read_text("utf-8"))
@@ -258,6 +290,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise CallerError(
             f"cannot be read: {error.strerror}", subject=str(path), code="no_data_folder"
         ) from error
+    _require_private(path, document)
     _refuse_unknown_variables(environ)
     sections: dict[str, Any] = {}
     for section in fields(Config):
@@ -276,6 +309,35 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     if config.api.live_reach_ms < config.api.live_window_ms:
         raise _bad(path, "api.live_reach_ms", "is at least live_window_ms")
     return config
+
+
+def _require_private(path: Path, document: dict[str, Any]) -> None:
+    """Refuse a file that others may change, and one with a secret in it that others can read: what is in a folder
+    that they can't enter is private whatever its own mode."""
+    try:
+        mode, folder = path.stat().st_mode, path.absolute().parent.stat().st_mode
+    except OSError:  # it has just been read: gone meanwhile
+        return
+    reached = folder & (stat.S_IXGRP | stat.S_IXOTH)
+    if reached and (
+        mode & stat.S_IWOTH or (_holds_secret(document) and mode & (stat.S_IRWXG | stat.S_IRWXO))
+    ):
+        raise CallerError(
+            f"others on this machine may use it (mode {stat.S_IMODE(mode):04o}); run: chmod 600 {path}",
+            subject=str(path),
+            code="config_open",
+        )
+
+
+def _holds_secret(document: dict[str, Any]) -> bool:
+    """Whether the file itself has a text of which people may not see all."""
+    for section in fields(Config):
+        table = document.get(section.name)
+        for spec in fields(section.default_factory):  # type: ignore[arg-type]
+            value = table.get(spec.name) if isinstance(table, dict) else None
+            if isinstance(value, str) and _masked(spec, value) != value:
+                return True
+    return False
 
 
 def _section(
@@ -321,7 +383,7 @@ def _from_text(text: str, spec: Any, variable: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
         raise CallerError(
-            f"{text!r} is no value of this kind", subject=variable, code="bad_config"
+            f"{text[:100]!r} is no value of this kind", subject=variable, code="bad_config"
         ) from error
 
 
@@ -330,7 +392,8 @@ def _checked(value: Any, spec: Any, path: Path, name: str) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        raise _bad(path, name, f"is {_KINDS[kind]}, not {value!r}")
+        found = "" if spec.metadata["masked"] else f", not {value!r}"
+        raise _bad(path, name, f"is {_KINDS[kind]}{found}")
     least, most = spec.metadata["least"], spec.metadata["most"]
     if (least is not None and value < least) or (most is not None and value > most):
         raise _bad(path, name, f"is {value}; allowed is {_bounds(least, most)}")
@@ -350,8 +413,28 @@ def _bad(path: Path, name: str, detail: str) -> CallerError:
     return CallerError(f"{name}: {detail}", subject=str(path), code="bad_config")
 
 
-def render_config(config: Config) -> str:
-    """config.toml with every key, its meaning and its bounds; keys at their default are comments."""
+def _masked(spec: Any, value: Any) -> Any:
+    """A value as people may see it."""
+    masked = spec.metadata["masked"]
+    return value if masked is None else masked(value)
+
+
+def config_document(config: Config) -> dict[str, dict[str, Any]]:
+    """Every value by table and key, secrets masked: for programs."""
+    tables = {section.name: getattr(config, section.name) for section in fields(Config)}
+    return {
+        name: {spec.name: _masked(spec, getattr(values, spec.name)) for spec in fields(values)}
+        for name, values in tables.items()
+    }
+
+
+def render_config(config: Config, *, masked: bool = False) -> str:
+    """config.toml with every key, its meaning and its bounds; keys at their default are comments.
+
+    Args:
+        masked: for people's eyes. A value that is not shown whole is a comment: pasted into a file, `***` would be
+            taken for a password.
+    """
     lines = ["# Clipkeep's configuration. A line that begins with # shows the default.", ""]
     for section in fields(Config):
         values = getattr(config, section.name)
@@ -360,9 +443,12 @@ def render_config(config: Config) -> str:
             bounds = spec.metadata["least"], spec.metadata["most"]
             note = "" if bounds == (None, None) else f" ({_bounds(*bounds)})"
             value = getattr(values, spec.name)
+            shown = _masked(spec, value) if masked else value
             lines.append(f"# {spec.metadata['doc']}{note}")
-            mark = "# " if value == spec.default else ""
-            lines.append(f"{mark}{spec.name} = {_toml(value)}")
+            mark = "# " if value == spec.default or shown != value else ""
+            lines.append(
+                f"{mark}{spec.name} = {_toml(shown)}{'' if shown == value else ' (set, and not shown)'}"
+            )
         lines.append("")
     return "\n".join(lines)
 

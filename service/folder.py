@@ -6,6 +6,7 @@ import mmap
 import os
 import secrets
 import shutil
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -120,6 +121,7 @@ def create_folder(
 
     Raises:
         CallerError: something is there already; nothing is overwritten.
+        CallerError: `folder_open`: the folder is there, has other things in it, and others may enter it.
         WorldError: the folder or the store cannot be made or reached. What was made is taken away again.
     """
     folder = DataFolder(root)
@@ -130,7 +132,7 @@ def create_folder(
     )
     with ExitStack() as undo:
         try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(root)
             # The store first: it is what a person gets wrong, and objects/ is harmless to leave.
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
             KeyStore.create(folder.keys).close()
@@ -141,13 +143,49 @@ def create_folder(
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)
             # Last: a folder without it was not finished.
-            with folder.config.open("x", encoding="utf-8") as file:
+            with open(folder.config, "x", encoding="utf-8", opener=private) as file:
                 undo.callback(folder.config.unlink, missing_ok=True)
                 file.write(render_config(config))
         except OSError as error:
             raise _refused(root, error) from error
         undo.pop_all()
     return config
+
+
+def private(path: str | Path, flags: int) -> int:
+    """For `open(…, opener=private)`: a file that it makes is its owner's alone, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
+def _make_private(root: Path) -> None:
+    """Make the folder, its owner's alone. An empty one that is there is made so; one that somebody else uses too
+    (`.`, a home, `/srv`) is not ours to close.
+
+    Raises:
+        CallerError: `folder_open`.
+    """
+    try:
+        root.mkdir(parents=True, mode=0o700)
+    except FileExistsError:
+        if not others_may(root):
+            return
+        if any(root.iterdir()):
+            raise CallerError(
+                f"others on this machine may use this folder (mode {_mode(root):04o}), and there is something in it."
+                f" Choose an empty or a new one with --data; or, if it is for Clipkeep alone: chmod 700 {root}",
+                subject=str(root),
+                code="folder_open",
+            ) from None
+        root.chmod(0o700)
+
+
+def others_may(path: Path) -> bool:
+    """Whether its group or anybody may use a file or a folder. Raises OSError."""
+    return bool(_mode(path) & (stat.S_IRWXG | stat.S_IRWXO))
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def _require_new(folder: DataFolder) -> None:

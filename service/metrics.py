@@ -40,9 +40,10 @@ def publish(path: Path, stats: Stats, *, store_calls: StoreCalls, now_ms: int, p
     values["store_calls"] = [[call, outcome, count] for (call, outcome), count in store_calls.items()]
     values["at_ms"] = now_ms
     values["problem"] = problem
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(values))
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(json.dumps(values))
     os.replace(fresh, path)
 
 

@@ -67,6 +67,8 @@ class LocalStore(ObjectStore):
         create: make the folder and its mark when they are not there. Only what makes a new installation
             says so; a running service never does.
 
+    Its files and folders are their owner's alone, whatever the umask: names tell who recorded when.
+
     Opening one whose disk is not mounted succeeds; its operations raise StoreUnavailable until it is.
 
     Raises:
@@ -78,7 +80,8 @@ class LocalStore(ObjectStore):
         self._temp = os.path.join(self._root, TEMP_NAME)
         if create:
             try:
-                os.makedirs(self._temp, exist_ok=True)
+                for folder in (self._root, self._temp):  # what makedirs makes on the way has the umask's mode
+                    os.makedirs(folder, 0o700, exist_ok=True)
                 self._sync_folders(self._temp)
             except OSError as error:
                 raise _from_os(error, self._root) from error
@@ -179,7 +182,7 @@ class LocalStore(ObjectStore):
     # Steps of a put
 
     def _write(self, temp: str, body: bytearray) -> None:
-        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             # Both views are released here: a caller may resize its bytearray as soon as `put` returns.
             with memoryview(body) as view:
@@ -208,14 +211,14 @@ class LocalStore(ObjectStore):
         if folder == self._root:
             return
         try:
-            os.mkdir(folder)
+            os.mkdir(folder, 0o700)
         except FileExistsError:
             pass
         except FileNotFoundError:
             self._make_folders(os.path.dirname(folder))
             # Losing to a prune once more is `_publish`'s business.
             with suppress(FileExistsError, FileNotFoundError):
-                os.mkdir(folder)
+                os.mkdir(folder, 0o700)
 
     def _sync_folders(self, folder: str) -> None:
         """Make the entries of `folder`, and of every folder from there up to the root, durable.

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from storage.errors import CallerError
 from storage.local import LocalStore
 from storage.objects import ObjectStore
+from storage.urls import without_user
 
 
 def open_store(url: str, *, environ: Mapping[str, str], create: bool = False) -> ObjectStore:
@@ -54,10 +55,18 @@ def _s3(url: str, parts: SplitResult, environ: Mapping[str, str]) -> ObjectStore
 
     if not parts.netloc or "@" in parts.netloc or ":" in parts.netloc:
         raise _refused(url, "an S3 URL names a bucket and nothing else before the prefix: s3://bucket/prefix")
+    endpoint_url = _first(environ, "CLIPKEEP_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    if endpoint_url is not None and without_user(endpoint_url) != endpoint_url:
+        # boto3 would not log in with them, and has the address in every error.
+        raise CallerError(
+            "the endpoint has credentials in it; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and leave them out",
+            subject=without_user(endpoint_url),
+            code="bad_endpoint",
+        )
     return S3Store(
         parts.netloc,
         parts.path.strip("/"),
-        endpoint_url=_first(environ, "CLIPKEEP_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        endpoint_url=endpoint_url,
         region=_first(environ, "AWS_REGION", "AWS_DEFAULT_REGION"),
         pacing=_first(environ, "CLIPKEEP_S3_PACING") or "auto",
     )
@@ -69,4 +78,4 @@ def _first(environ: Mapping[str, str], *names: str) -> str | None:
 
 
 def _refused(url: str, why: str) -> CallerError:
-    return CallerError(f"not the URL of a store: {why}", subject=url, code="bad_store_url")
+    return CallerError(f"not the URL of a store: {why}", subject=without_user(url), code="bad_store_url")

@@ -198,7 +198,9 @@ class RecordingGateway:
         temporary = self._folder / f".{record.reference}.{token_hex(4)}.tmp"
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            with temporary.open("x", encoding="utf-8") as file:
+            with open(
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+            ) as file:
                 json.dump(asdict(record), file)
                 file.flush()
                 os.fsync(file.fileno())

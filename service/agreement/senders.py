@@ -9,22 +9,25 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import smtplib
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from service.config import NoticeSettings
 from storage.books import NoticeRow
 from storage.errors import CallerError, ClipkeepError, WorldError
+from storage.urls import masked_url, without_user
 
 MAX_ANSWER_CHARS = 200
 """Kept of what a server said when it refused."""
@@ -121,7 +124,7 @@ class SmtpSender:
     timeout_s: float
     tls: ssl.SSLContext | None
     user: str = ""
-    password: str = ""
+    password: str = field(default="", repr=False)
 
     def send(self, notice: NoticeRow) -> None:
         try:
@@ -167,9 +170,12 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HookSender:
-    """A POST of JSON for each notice: {"notice", "channel", "to", "subject", "text"}. Redirects are not followed."""
+    """A POST of JSON for each notice: {"notice", "channel", "to", "subject", "text"}. Redirects are not followed.
 
-    url: SplitResult
+    A user and a password in the address go along as Basic.
+    """
+
+    url: SplitResult = field(repr=False)
     timeout_s: float
 
     def send(self, notice: NoticeRow) -> None:
@@ -186,6 +192,9 @@ class HookSender:
             "Content-Type": "application/json",
             "Idempotency-Key": f"notice-{notice.notice_id}-{notice.created_ms}",
         }
+        if self.url.username is not None:
+            pair = f"{unquote(self.url.username)}:{unquote(self.url.password or '')}"
+            headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
         https = self.url.scheme == "https"
         kind = http.client.HTTPSConnection if https else http.client.HTTPConnection
         connection = kind(self.url.hostname or "", self.url.port, timeout=self.timeout_s)
@@ -234,16 +243,25 @@ def _smtp_address(text: str) -> tuple[str, int]:
             return url.hostname, url.port or 25
     except ValueError:
         pass
-    raise CallerError(f"mail: {text!r} is neither files nor smtp://host:port", code="bad_config")
+    raise CallerError(
+        f"mail: {without_user(text)[:100]!r} is neither files nor smtp://host:port; who logs in is smtp_user",
+        code="bad_config",
+    )
+
+
+_SENDABLE = re.compile(r"[!-~]+")
+"""What http.client sends as it is. It refuses the rest with an error that has the whole path in it, secrets too."""
 
 
 def _hook_address(text: str) -> SplitResult:
     try:
         url = urlsplit(text)
-        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0 and _SENDABLE.fullmatch(text):
             return url
     except ValueError:
         pass
     raise CallerError(
-        f"mobile: {text[:100]!r} is neither files nor an http:// or https:// address", code="bad_config"
+        f"mobile: {masked_url(text)[:100]!r} is neither files nor an http:// or https:// address (in ASCII, without"
+        " spaces)",
+        code="bad_config",
     )

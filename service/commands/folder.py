@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from service import terminal
-from service.config import render_config
-from service.folder import OffsetClock, create_folder, open_folder
+from service.config import config_document, load_config, render_config
+from service.folder import DataFolder, OffsetClock, create_folder, open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import CallerError
 
@@ -43,10 +43,13 @@ def init(
     )
 
 
-def config(data: Data = DEFAULT_DATA) -> None:
-    """Print the configuration in force: every key with its meaning, bounds and value."""
-    with open_folder(data) as opened:
-        print(render_config(opened.config))
+def config(data: Data = DEFAULT_DATA, json: Json = False) -> None:
+    """Print the configuration in force: every key with its meaning, bounds and value.
+
+    Passwords, and the parts of addresses that authorise, are shown as `***`.
+    """
+    found = load_config(DataFolder(data).config, os.environ)
+    terminal.report(config_document(found), json, lambda: print(render_config(found, masked=True)))
 
 
 _OFFSET = re.compile(r"([+-]?)([0-9]{1,18})(ms|s|m|h|d)")

@@ -77,7 +77,7 @@ def _repeat_destructions(opened: Opened) -> None:
 @contextmanager
 def _alone(folder: DataFolder) -> Iterator[None]:
     """Hold the lock of the one service that may run on a data folder."""
-    folder.run.mkdir(exist_ok=True)
+    folder.run.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         try:
             stack.enter_context(holding(folder.run / "serve.lock", 1.0))

@@ -232,6 +232,69 @@ def test_init_makes_a_folder_that_is_private_and_says_what_is_next(run: Run, dat
     assert run("check", "--data", data).code == 0
 
 
+def modes(folder: Path) -> dict[str, int]:
+    """Of the folder and all in it, the part that is for others."""
+    found = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder)): path.stat().st_mode & 0o077 for path in found}
+
+
+def test_what_init_makes_is_its_owners_alone_whatever_the_umask(run: Run, data: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert run("init", "--data", data).code == 0
+    finally:
+        os.umask(before)
+    assert set(modes(data).values()) == {0}, modes(data)
+
+
+def test_init_closes_an_empty_folder_that_is_there(run: Run, data: Path) -> None:
+    data.mkdir()
+    data.chmod(0o755)
+    assert run("init", "--data", data).code == 0
+    assert data.stat().st_mode & 0o777 == 0o700
+
+
+def test_init_leaves_a_folder_alone_that_others_use(run: Run, data: Path) -> None:
+    data.mkdir()
+    data.chmod(0o755)
+    (data / "theirs").touch()
+    done = run("init", "--data", data, "--json")
+    assert done.error == "folder_open"
+    assert "chmod 700" in done.err
+    assert [path.name for path in data.iterdir()] == ["theirs"]
+    assert data.stat().st_mode & 0o777 == 0o755
+    data.chmod(0o700)
+    assert run("init", "--data", data).code == 0
+
+
+def test_config_shows_no_secret(run: Run, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPKEEP_NOTICES_SMTP_PASSWORD", "Hunter2")
+    monkeypatch.setenv("CLIPKEEP_NOTICES_MOBILE", "https://hook.example/Hunter2")
+    shown, document = run("config", "--data", made), run("config", "--data", made, "--json")
+    assert "Hunter2" not in shown.out + document.out
+    assert document.document["notices"]["smtp_password"] == "***"
+    assert document.document["notices"]["mobile"] == "https://hook.example/***"
+    assert document.document["clock"] == {"test": True}
+
+
+@pytest.mark.parametrize(
+    ("variable", "code"),
+    [
+        ("CLIPKEEP_STORE_URL", "bad_store_url"),
+        ("CLIPKEEP_S3_ENDPOINT", "bad_endpoint"),
+    ],
+)
+def test_no_error_repeats_credentials(
+    run: Run, made: Path, monkeypatch: pytest.MonkeyPatch, variable: str, code: str
+) -> None:
+    monkeypatch.setenv("CLIPKEEP_STORE_URL", "s3://bucket/prefix")
+    monkeypatch.setenv(variable, "s3://ada:Hunter2@host:9000")
+    done = run("device", "list", "--data", made, "--json")
+    assert done.error == code
+    assert "Hunter2" not in done.out + done.err
+    assert "***@host" in done.err
+
+
 def test_init_refuses_what_is_there_and_leaves_it(run: Run, made: Path) -> None:
     def files() -> dict[Path, bytes]:
         found = {path for path in made.rglob("*") if path.is_file()}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ingest.receiving import Limits
 from service.api import ApiServices
-from service.config import Config, StoreSettings, load_config, render_config
+from service.config import Config, StoreSettings, config_document, load_config, render_config
 from service.worker import limits_of
 from storage.errors import CallerError
 
@@ -191,3 +191,64 @@ def test_defaults_are_those_of_what_they_feed() -> None:
     for key in fields(config.api):
         assert fed[key.name] == key.default, key.name
     assert set(fed) == {key.name for key in fields(config.api)}
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------
+
+SECRET = "Hunter2"
+
+
+def test_no_secret_is_shown_and_the_file_keeps_it(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        "",
+        CLIPKEEP_STORE_URL=f"s3://key:{SECRET}@bucket/prefix",
+        CLIPKEEP_NOTICES_MAIL=f"smtp://ada:{SECRET}@mail:25",
+        CLIPKEEP_NOTICES_MOBILE=f"https://u:{SECRET}@hook.example:8443/{SECRET}?token={SECRET}",
+        CLIPKEEP_NOTICES_SMTP_PASSWORD=SECRET,
+    )
+    shown = render_config(config, masked=True)
+    for text in (shown, str(config_document(config)), repr(config)):
+        assert SECRET not in text
+    assert '# smtp_password = "***" (set, and not shown)' in shown
+    assert '# mobile = "https://***@hook.example:8443/***" (set, and not shown)' in shown
+    assert '# url = "s3://***@bucket/prefix" (set, and not shown)' in shown
+    assert loaded(tmp_path, shown) == Config()  # nobody gets *** for a password by pasting it
+    assert loaded(tmp_path, render_config(config)) == config
+
+
+def test_a_config_without_secrets_is_shown_as_it_is(tmp_path: Path) -> None:
+    config = loaded(tmp_path, '[store]\nurl = "s3://b/p"\n[notices]\nmobile = "https://hook.example"\n')
+    assert render_config(config, masked=True) == render_config(config)
+    assert config_document(config)["store"] == {"url": "s3://b/p"}
+    assert config_document(config)["ingest"]["max_connections"] == config.ingest.max_connections
+
+
+def test_a_secret_of_the_wrong_kind_is_not_repeated(tmp_path: Path) -> None:
+    error = refused(tmp_path, "[notices]\nsmtp_password = 19283746\n")
+    assert "notices.smtp_password: is a text in quotes" in str(error)
+    assert "19283746" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "fine"),
+    [
+        (0o600, '[notices]\nsmtp_password = "x"\n', True),
+        (0o640, '[notices]\nsmtp_password = "x"\n', False),
+        (0o644, '[notices]\nmobile = "https://hook.example/x"\n', False),
+        (0o644, "", True),
+        (0o666, "", False),
+    ],
+)
+def test_others_read_no_secret_and_change_nothing(tmp_path: Path, mode: int, text: str, fine: bool) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    path.chmod(mode)
+    load_config(path, {})  # nobody else gets into the folder
+    tmp_path.chmod(0o755)
+    if fine:
+        load_config(path, {})
+        return
+    with pytest.raises(CallerError, match="chmod 600") as caught:
+        load_config(path, {})
+    assert caught.value.code == "config_open"

@@ -54,6 +54,27 @@ def test_systemd_units(path: Path) -> None:
     assert parsed["Service"]["Type"] == ("exec" if "serve" in words else "oneshot")
 
 
+def serving() -> list[list[str]]:
+    """The words of every `clipkeep serve` in the examples."""
+    lines = [
+        shlex.split(unit(path)["Service"]["ExecStart"])[1:] for path in UNITS if path.suffix == ".service"
+    ]
+    for path in MANIFESTS:
+        for pod in [pod for manifest in documents(path) for pod in pods(manifest)]:
+            lines += [container["args"] for container in pod["containers"] if "args" in container]
+    return [words for words in lines if words[0] == "serve"]
+
+
+def test_plain_http_is_not_offered_to_every_address() -> None:
+    addresses = [words[words.index(option) + 1] for words in serving() for option in ("--ingest", "--api")]
+    assert len(addresses) == 4
+    assert {address.rpartition(":")[0] for address in addresses} == {"127.0.0.1", "$(POD_IP)"}
+    [policy] = [m for m in documents(DEPLOY / "kubernetes/clipkeep.yaml") if m["kind"] == "NetworkPolicy"]
+    [rule] = policy["spec"]["ingress"]
+    assert rule["from"][0]["podSelector"]["matchLabels"]
+    assert {port["port"] for port in rule["ports"]} == {"ingest", "api"}
+
+
 def test_a_stop_has_the_time_it_needs() -> None:
     deadline_s = IngestSettings().stop_deadline_s
     assert float(unit(DEPLOY / "systemd/clipkeep.service")["Service"]["TimeoutStopSec"]) > deadline_s

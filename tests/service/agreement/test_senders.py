@@ -160,6 +160,24 @@ def test_a_text_message_is_posted_to_the_hook() -> None:
     }
 
 
+def test_the_log_in_of_a_hooks_address_goes_along() -> None:
+    with hook_server(Hook()) as hook:
+        HookSender(urlsplit(hook.url.replace("http://", "http://ada:p%40ss@")), 5.0).send(SMS)
+    [(_, headers, _)] = hook.requests
+    assert headers["Authorization"] == "Basic YWRhOnBAc3M="
+
+
+@pytest.mark.parametrize("hook", ["https://hook.example/Hunter2 x", "ftp://hook.example/Hunter2", "Hunter2"])
+@pytest.mark.parametrize("mail", ["files", "smtp://ada:Hunter2@mail"])
+def test_no_refusal_and_no_repr_has_a_secret(tmp_path: Path, hook: str, mail: str) -> None:
+    with pytest.raises(CallerError) as caught:
+        open_senders(NoticeSettings(mail=mail, mobile=hook), tmp_path)
+    assert "Hunter2" not in str(caught.value)
+    sender = open_senders(NoticeSettings(mail="smtp://m", smtp_user="a", smtp_password="Hunter2"), tmp_path)
+    assert "Hunter2" not in repr(sender)
+    assert "Hunter2" not in repr(HookSender(urlsplit("https://h/Hunter2"), 1.0))
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
