@@ -48,6 +48,8 @@ class Chunk:
     crc64: int
     media: int
     length: int
+    facts: bytes
+    """What its media holds, packed: `storage.media_facts`."""
     by_arrival: bool
     """The capture time is when it arrived, and gives way by a millisecond when that is taken."""
     done: Callable[[Outcome, float], None]
@@ -65,6 +67,7 @@ class Chunk:
         crc64: int,
         media: int,
         length: int,
+        facts: bytes,
         by_arrival: bool,
         done: Callable[[Outcome, float], None],
     ) -> None:
@@ -78,6 +81,7 @@ class Chunk:
         self.crc64 = crc64
         self.media = media
         self.length = length
+        self.facts = facts
         self.by_arrival = by_arrival
         self.done = done
 
@@ -171,6 +175,7 @@ class Packer:
             crc32=chunk.crc32,
             crc64=chunk.crc64,
             media=chunk.media,
+            facts=chunk.facts,
         )
         segment.chunks.append(chunk)
         enough_bytes = self.target_bytes if len(segment.chunks) >= FEW_CHUNKS else self._stretched_bytes

@@ -172,6 +172,7 @@ class Receiver:
             crc64=checksums.crc64nvme(data),
             media=kind,
             length=len(data),
+            facts=b"",
             by_arrival=admission.capture_ms is None,
             done=slot.done,
         )

@@ -102,6 +102,7 @@ class ChunkRow(NamedTuple):
     device: int
     capture_ms: int
     duration_ms: int
+    """How long it plays; 0: neither the device nor the media could tell, as of a single frame."""
     expires_on: int
     segment_id: int
     segment_key: str
@@ -112,6 +113,8 @@ class ChunkRow(NamedTuple):
     nonce: bytes
     media: int
     epoch: int
+    facts: bytes = b""
+    """Packed; `storage.media_facts.unpack_facts` reads it, whatever it is."""
 
     def is_same_chunk(self, other: ChunkRow) -> bool:
         """Whether both are of one and the same ciphertext, wherever a rewrite has put it."""

@@ -4,7 +4,7 @@ Layout, little-endian (docs/formats.md draws it):
 
     magic               8 bytes  b"CLIPSEG1"
     chunk bodies        ciphertext + 16-byte GCM tag each, back to back, in ordinal order
-    index               zstd of `INDEX_DTYPE` rows, one per chunk
+    index               zstd of `INDEX_DTYPE` rows, one per chunk (of segments of version 1: `_INDEX_DTYPE_1`)
     footer              64 bytes, `_FOOTER`
 
 Everything needed to rebuild the catalog's chunk rows is in the object. Three checksums make it safe to
@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage import checksums
 from storage.errors import CallerError, CorruptError, SegmentCorrupt
+from storage.media_facts import FACTS_BYTES
 
 MAGIC = b"CLIPSEG1"
 FOOTER_MAGIC = b"CLIPEND1"
@@ -50,11 +51,14 @@ INDEX_DTYPE = np.dtype(
         ("duration_ms", "<u4"),
         ("nonce", "V12"),
         ("media", "u1"),  # ingest.media.Media
-        ("reserved", "V3"),
+        ("facts", f"V{FACTS_BYTES}"),  # storage.media_facts; zeros: nothing is known
     ]
 )
-_ROW = struct.Struct("<qQIIIIII12sB3x")
+_ROW = struct.Struct(f"<qQIIIIII12sB{FACTS_BYTES}s")
 assert _ROW.size == INDEX_DTYPE.itemsize
+# Of segments of version 1: the same without facts, and three bytes that were reserved.
+_INDEX_DTYPE_1 = np.dtype([*INDEX_DTYPE.descr[:-1], ("reserved", "V3")])
+assert _INDEX_DTYPE_1.itemsize == 56
 _AAD = struct.Struct("<Iq")
 # magic, version, class_days, expires_on, chunk count, index offset, compressed bytes, CRC of the index,
 # CRC of everything before it, segment id, reserved; then the CRC of these 60 bytes.
@@ -62,7 +66,9 @@ _FOOTER = struct.Struct("<8sHHIIIIIIQ16x")
 FOOTER_BYTES = _FOOTER.size + 4
 assert FOOTER_BYTES == 64
 MIN_SEGMENT_BYTES = len(MAGIC) + FOOTER_BYTES
-VERSION = 1
+VERSION = 2
+"""What is written. Version 1, of earlier releases, is read too."""
+_INDEX_DTYPES = {1: _INDEX_DTYPE_1, VERSION: INDEX_DTYPE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class Footer:
     index_crc32: int
     body_crc32: int
     segment_id: int
+    version: int = VERSION
 
 
 def associated_data(device: int, capture_ms: int) -> bytes:
@@ -140,6 +147,7 @@ class SegmentWriter:
         crc32: int,
         crc64: int,
         media: int,
+        facts: bytes = b"",
     ) -> int:
         """Encrypt one chunk into the buffer.
 
@@ -148,6 +156,7 @@ class SegmentWriter:
             nonce: 12 bytes, never used before with this key.
             plaintext: 1 byte to MAX_CHUNK_BYTES; `fits(len(plaintext))` must be true.
             crc32, crc64: of the plaintext.
+            facts: packed (`storage.media_facts`), or nothing.
 
         Returns:
             The chunk's ordinal in this segment.
@@ -167,7 +176,7 @@ class SegmentWriter:
         cipher.encrypt_into(nonce, plaintext, _AAD.pack(device, capture_ms), place)
         self._crc32 = checksums.crc32(place, self._crc32)  # while the bytes are still in the cache
         self._index += _ROW.pack(
-            capture_ms, crc64, device, epoch, start, length, crc32, duration_ms, nonce, media
+            capture_ms, crc64, device, epoch, start, length, crc32, duration_ms, nonce, media, facts
         )
         self.used_bytes = end
         self.chunks += 1
@@ -304,26 +313,27 @@ def parse_footer(tail: bytes, object_bytes: int, *, subject: str = "") -> Footer
         raise SegmentCorrupt("footer magic: not the end of a segment: cut or overwritten", subject=subject)
     if checksums.crc32(fields) != crc:
         raise SegmentCorrupt("footer checksum does not match: flipped bits", subject=subject)
-    if version != VERSION:
-        raise SegmentCorrupt(f"footer version {version}: this release reads {VERSION}", subject=subject)
+    if version not in _INDEX_DTYPES:
+        raise SegmentCorrupt(f"footer version {version}: this release reads up to {VERSION}", subject=subject)
     smallest = len(MAGIC) + chunks * (TAG_BYTES + 1)
     if object_bytes > MAX_SEGMENT_BYTES or offset + size + FOOTER_BYTES != object_bytes or offset < smallest:
         raise SegmentCorrupt(f"object size {object_bytes} is not what the footer says: cut", subject=subject)
-    return Footer(class_days, expires_on, chunks, offset, size, index_crc, body_crc, segment_id)
+    return Footer(class_days, expires_on, chunks, offset, size, index_crc, body_crc, segment_id, version)
 
 
 def parse_index(compressed: bytes, footer: Footer, *, subject: str = "") -> np.ndarray:
     """Decompress and check the index.
 
     Returns:
-        Shape (footer.chunks,), dtype INDEX_DTYPE, read-only.
+        Shape (footer.chunks,), dtype INDEX_DTYPE, read-only; nothing is known in it of the media of version 1.
 
     Raises:
         SegmentCorrupt: the checksum, the row count or the places of the chunks do not agree.
     """
     if len(compressed) != footer.index_bytes or checksums.crc32(compressed) != footer.index_crc32:
         raise SegmentCorrupt("index checksum does not match: cut or flipped bits", subject=subject)
-    raw_bytes = footer.chunks * INDEX_DTYPE.itemsize
+    dtype = _INDEX_DTYPES[footer.version]
+    raw_bytes = footer.chunks * dtype.itemsize
     try:
         # Asked first: the decompressor would make room for whatever the frame says.
         if zstandard.frame_content_size(compressed) != raw_bytes:
@@ -331,7 +341,7 @@ def parse_index(compressed: bytes, footer: Footer, *, subject: str = "") -> np.n
         raw = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=raw_bytes)
     except zstandard.ZstdError as error:
         raise SegmentCorrupt(f"index does not decompress: {error}", subject=subject) from error
-    index = np.frombuffer(raw, dtype=INDEX_DTYPE)
+    index = _as_written_now(np.frombuffer(raw, dtype=dtype))
     if not ((index["length"] > 0) & (index["length"] <= MAX_CHUNK_BYTES)).all():
         raise SegmentCorrupt("index: a chunk length out of bounds", subject=subject)
     stored = index["length"].astype(np.int64) + TAG_BYTES
@@ -339,6 +349,18 @@ def parse_index(compressed: bytes, footer: Footer, *, subject: str = "") -> np.n
     if not np.array_equal(starts[:-1], index["offset"]) or int(starts[-1]) != footer.index_offset:
         raise SegmentCorrupt("index: chunk places do not cover the body exactly", subject=subject)
     return index
+
+
+def _as_written_now(index: np.ndarray) -> np.ndarray:
+    """Rows of any version as those of this one."""
+    if index.dtype == INDEX_DTYPE:
+        return index
+    rows = np.zeros(len(index), INDEX_DTYPE)
+    for name in INDEX_DTYPE.names or ():
+        if name != "facts":
+            rows[name] = index[name]
+    rows.setflags(write=False)
+    return rows
 
 
 def parse_segment(data: bytes | bytearray, *, subject: str = "") -> tuple[Footer, np.ndarray]:

@@ -21,6 +21,7 @@ from storage.catalog import (
 )
 from storage.days import MS_PER_DAY, day_of_ms, to_date
 from storage.errors import CallerError
+from storage.media_facts import FACTS_BYTES
 from storage.segment import INDEX_DTYPE
 from storage.sqlite.database import Database
 from storage.sqlite.known import NOBODY, read_devices
@@ -276,13 +277,13 @@ def _stored(connection: sqlite3.Connection, day: int, chunk: np.void) -> _Stored
     return None if row is None else _Stored(*row)
 
 
-_INDEX_ROW = struct.Struct("<qqIIIIII12sB3x")
+_INDEX_ROW = struct.Struct(f"<qqIIIIII12sB{FACTS_BYTES}s")
 """A row of `INDEX_DTYPE`, its CRC-64 signed, as SQLite's integers are."""
 assert _INDEX_ROW.size == INDEX_DTYPE.itemsize
 
 _VALUES = (
-    "(capture_ms, crc64, device, epoch, offset, length, crc32, duration_ms, nonce, media, segment_id, ordinal)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "(capture_ms, crc64, device, epoch, offset, length, crc32, duration_ms, nonce, media, facts, segment_id, ordinal)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 """The columns of `row_values`."""
 

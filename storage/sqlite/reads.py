@@ -13,7 +13,7 @@ from storage.sqlite.schema import open_days, partition
 
 CHUNK_COLUMNS = (
     "c.device, c.capture_ms, c.duration_ms, s.expires_on, c.segment_id, s.key, c.ordinal, c.offset, c.length,"
-    " c.crc32, c.nonce, c.media, c.epoch"
+    " c.crc32, c.nonce, c.media, c.epoch, c.facts"
 )
 
 

@@ -13,10 +13,10 @@ from storage.sqlite.database import Database
 from storage.sqlite.sealing import NOBODY, add_key, seal
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 3
-REVISION = "0002"
+SCHEMA_VERSION = 4
+REVISION = "0003"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
-OUTDATED = {2: "0001"}
+OUTDATED = {2: "0001", 3: "0002"}
 """Schema versions of earlier releases, and the revisions that they are."""
 OPERATOR_NAME = "the built-in operator account"
 
@@ -243,6 +243,7 @@ def create_partition(connection: sqlite3.Connection, day: int) -> None:
             nonce BLOB NOT NULL,
             media INTEGER NOT NULL,
             epoch INTEGER NOT NULL,
+            facts BLOB NOT NULL DEFAULT x'',  -- storage.media_facts; empty: nothing is known
             PRIMARY KEY (device, capture_ms)
         ) STRICT, WITHOUT ROWID"""
     )

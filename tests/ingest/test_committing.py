@@ -131,6 +131,7 @@ class Pipeline:
             crc64=checksums.crc64nvme(data),
             media=1,
             length=len(data),
+            facts=b"",
             by_arrival=live,
             done=lambda outcome, now_s: self.outcomes.append(
                 (device, None if outcome is None else Verdict(outcome))

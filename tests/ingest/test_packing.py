@@ -39,6 +39,7 @@ def chunk_of(data: bytes, *, device: int = 1, capture_ms: int = NOW_MS, expires_
         crc64=checksums.crc64nvme(data),
         media=1,
         length=len(data),
+        facts=b"",
         by_arrival=False,
         done=lambda outcome, now_s: None,
     )

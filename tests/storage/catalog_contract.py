@@ -44,6 +44,7 @@ from storage.catalog import (
 )
 from storage.days import MS_PER_DAY, day_of_ms, ms_of_day
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, LeaseLost, NotFound
+from storage.media_facts import FACTS_BYTES
 from storage.objects import checked_key
 from storage.segment import INDEX_DTYPE, MAGIC, TAG_BYTES
 
@@ -82,6 +83,7 @@ def index_of(*uploads: Upload) -> np.ndarray:
         row["crc32"] = zlib.crc32(content)
         row["crc64"] = (1 << 63) + zlib.crc32(content, 1)  # above what fits a signed number
         row["duration_ms"], row["media"] = 2000, 1
+        row["facts"] = np.void(bytes([1 + upload.content % 255]) * FACTS_BYTES)
         row["nonce"] = np.void(repr((upload, offset)).encode()[-12:])
         offset += int(row["length"]) + TAG_BYTES
     return index
@@ -254,6 +256,7 @@ class CatalogContract:
             nonce=wanted["nonce"].tobytes(),
             media=1,
             epoch=0,
+            facts=b"\4" * FACTS_BYTES,
         )
         assert catalog.chunk(device, NOON + 6) is None
         assert catalog.chunk(device + 1, NOON) is None

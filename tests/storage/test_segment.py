@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from storage import checksums, segment
 from storage.catalog import SegmentRow, SegmentState
 from storage.errors import CallerError, CorruptError, ObjectMissing, SegmentCorrupt
+from storage.media_facts import FACTS_BYTES, NOTHING_KNOWN, unpack_facts
 from storage.memory import MemoryStore
 from storage.recover import load_index, load_index_of, verify_object
 from storage.segment import (
@@ -34,6 +36,7 @@ from storage.segment import (
     parse_footer,
     parse_index,
     parse_segment,
+    repack,
 )
 
 KEYS = {device: AESGCM(bytes([device]) * 32) for device in range(1, 5)}
@@ -50,6 +53,7 @@ class Chunk:
     epoch: int = 0
     duration_ms: int = 2000
     media: int = 1
+    facts: bytes = bytes(FACTS_BYTES)
 
 
 chunks = st.lists(
@@ -62,6 +66,7 @@ chunks = st.lists(
         epoch=st.integers(0, 2**32 - 1),
         duration_ms=st.integers(0, 2**32 - 1),
         media=st.integers(0, 255),
+        facts=st.binary(min_size=FACTS_BYTES, max_size=FACTS_BYTES),
     ),
     max_size=12,
 )
@@ -79,6 +84,7 @@ def append(writer: SegmentWriter, chunk: Chunk) -> int:
         crc32=checksums.crc32(chunk.body),
         crc64=checksums.crc64nvme(chunk.body),
         media=chunk.media,
+        facts=chunk.facts,
     )
 
 
@@ -107,7 +113,7 @@ def read_back(data: bytes, index: np.ndarray) -> list[Chunk]:
         assert checksums.crc32(body) == row["crc32"]
         assert checksums.crc64nvme(body) == row["crc64"]
         numbers = int(row["epoch"]), int(row["duration_ms"]), int(row["media"])
-        found.append(Chunk(device, capture_ms, body, nonce, *numbers))
+        found.append(Chunk(device, capture_ms, body, nonce, *numbers, row["facts"].tobytes()))
     return found
 
 
@@ -250,10 +256,41 @@ def test_an_index_of_another_size_than_the_footer_says_is_refused_before_it_is_u
 
 def test_another_version_says_so() -> None:
     whole = bytearray(sealed(SAMPLE)[0])
-    whole[-FOOTER_BYTES + 8] = 2
+    whole[-FOOTER_BYTES + 8] = segment.VERSION + 1
     whole[-4:] = checksums.crc32(whole[-FOOTER_BYTES:-4]).to_bytes(4, "little")
-    with pytest.raises(SegmentCorrupt, match="version 2"):
+    with pytest.raises(SegmentCorrupt, match="version 3: this release reads up to 2"):
         parse_segment(whole)
+
+
+def as_version_1(whole: bytes) -> bytes:
+    """The same segment as the releases before facts wrote it."""
+    footer, index = parse_segment(whole)
+    old = struct.Struct("<qQIIIIII12sB3x")
+    rows = b"".join(
+        old.pack(*(row[name].item() for name in INDEX_DTYPE.names[:8]), row["nonce"].tobytes(), row["media"])
+        for row in index
+    )
+    compressed = zstandard.ZstdCompressor().compress(rows)
+    tail = struct.pack(
+        "<8sHHIIIIIIQ16x",
+        *(b"CLIPEND1", 1, footer.class_days, footer.expires_on, footer.chunks, footer.index_offset),
+        *(len(compressed), checksums.crc32(compressed), footer.body_crc32, footer.segment_id),
+    )
+    return whole[: footer.index_offset] + compressed + tail + checksums.crc32(tail).to_bytes(4, "little")
+
+
+def test_a_segment_of_version_1_is_read_and_rewritten() -> None:
+    old = as_version_1(sealed(SAMPLE)[0])
+    footer, index = parse_segment(old)
+    assert (footer.version, index.dtype, index.flags.writeable) == (1, INDEX_DTYPE, False)
+    assert read_back(old, index) == SAMPLE
+    assert {unpack_facts(row["facts"].tobytes()) for row in index} == {NOTHING_KNOWN}
+    store = MemoryStore()
+    store.put("old", old, checksums.crc32(old))
+    assert load_index(store, "old")[1].tobytes() == index.tobytes()
+    anew, _, moved = repack(old, index, np.arange(2), class_days=31, expires_on=20_000, segment_id=8)
+    assert parse_segment(anew)[0].version == segment.VERSION
+    assert read_back(anew, moved) == SAMPLE[:2]
 
 
 def test_an_object_too_large_to_be_a_segment_is_refused_by_its_size() -> None:
