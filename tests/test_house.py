@@ -28,6 +28,7 @@ ONE_FILE = {
         "storage/sqlite/migrations/run.py",
         "storage/sqlite/migrations/versions/revision_0001.py",
         "storage/sqlite/migrations/versions/revision_0002.py",
+        "storage/sqlite/migrations/versions/revision_0003.py",
     },
 }
 

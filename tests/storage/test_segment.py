@@ -290,7 +290,7 @@ def test_a_segment_of_version_1_is_read_and_rewritten() -> None:
     assert load_index(store, "old")[1].tobytes() == index.tobytes()
     anew, _, moved = repack(old, index, np.arange(2), class_days=31, expires_on=20_000, segment_id=8)
     assert parse_segment(anew)[0].version == segment.VERSION
-    assert read_back(anew, moved) == SAMPLE[:2]
+    assert read_back(bytes(anew), moved) == SAMPLE[:2]
 
 
 def test_an_object_too_large_to_be_a_segment_is_refused_by_its_size() -> None:
