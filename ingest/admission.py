@@ -16,7 +16,7 @@ from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBi
 from retention.compile import PAST_DAYS
 from retention.tokens import check_device_token
 from storage.catalog import MAX_CLOCK_AHEAD_MS
-from storage.days import MS_PER_DAY, day_of_ms
+from storage.days import MS_PER_DAY, day_of_ms, expiry_day
 
 MAX_CLIP_DURATION_MS = 3_600_000
 """Longest duration a chunk may claim: an hour, far above the few seconds of one upload unit."""
@@ -56,7 +56,7 @@ class Admission:
 
     def expires_on(self, capture_ms: int, now_ms: int) -> int:
         """The day number of the first day on which the chunk may no longer be served, fixed at write."""
-        return day_of_ms(min(capture_ms, now_ms)) + self.class_days + 1
+        return expiry_day(day_of_ms(min(capture_ms, now_ms)), self.class_days)
 
 
 class Credentials:
@@ -126,7 +126,7 @@ def admit(
         return answers.EXPIRED if too_old else answers.NOT_ENTITLED
     if capture_ms > now_ms + MAX_CLOCK_AHEAD_MS:
         return answers.CLOCK_AHEAD
-    if min(capture_ms, now_ms) // MS_PER_DAY + class_days + 1 <= today:
+    if expiry_day(min(capture_ms, now_ms) // MS_PER_DAY, class_days) <= today:
         return answers.EXPIRED
     return _admit_body(head, route, epoch, class_days, max_chunk_bytes)
 

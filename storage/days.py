@@ -21,6 +21,22 @@ def ms_of_day(day: int) -> int:
     return day * MS_PER_DAY
 
 
+def expiry_day(day: int, class_days: int) -> int:
+    """The first day on which what was recorded on `day` may no longer be served: the day itself, then as many whole
+    days as its retention class says. The one home of this rule (docs/design.md §5)."""
+    return day + class_days + 1
+
+
+def recorded_day(expires_on: int, class_days: int) -> int:
+    """The day whose recordings of a class expire on `expires_on`: the inverse of `expiry_day`."""
+    return expires_on - class_days - 1
+
+
+def class_between(day: int, expires_on: int) -> int:
+    """The retention class, in days, by which what was recorded on `day` expires on `expires_on`."""
+    return expires_on - day - 1
+
+
 def to_date(day: int) -> date:
     return _EPOCH + timedelta(days=day)
 

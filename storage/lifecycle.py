@@ -1,9 +1,8 @@
 """The backstop: expiry rules in the store itself, for when no sweep runs any more. Pure.
 
 One rule per retention class, because the class is a part of every key (`v1/{class_days}/…`): a rule can't know
-a plan, and needs not to. A segment holds chunks that expire at most `class_days + 1` days after its PUT (the day of
-capture counts as a whole), so a rule that fires `class_days + 1 + slack` days after the PUT can never delete a live
-one, and comes later than a sweep that runs. Rules are the plain mappings of S3's PutBucketLifecycleConfiguration.
+a plan, and needs not to. A segment holds chunks that expire at most so many days after its PUT as `expiry_day` says of
+their class, so a rule that fires later than that by some slack can never delete a live one, and comes later than a sweep that runs. Rules are the plain mappings of S3's PutBucketLifecycleConfiguration.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from storage.days import expiry_day
 from storage.errors import CallerError
 
 Rule = dict[str, Any]
@@ -60,7 +60,7 @@ def wanted_rules(
             prefix,
             f"class-{days}",
             f"v1/{days}/",  # with the slash: class 3 is not class 30
-            {"Expiration": {"Days": days + 1 + slack_days}},
+            {"Expiration": {"Days": expiry_day(0, days) + slack_days}},
         )
         for days in sorted(set(classes))
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,20 @@ def test_a_foreign_library_lives_in_one_file(library: str) -> None:
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     text = path.read_text()
     assert not text.strip() or ast.get_docstring(ast.parse(text)), "a module docstring is missing"
+
+
+EXPIRY = re.compile(r"(class_days|retention_days|classes\)?|classes\.pop\(\)|\bonly)\)? *[-+] *1\b")
+
+
+def test_when_a_recording_expires_is_said_in_one_place() -> None:
+    """The day of recording counts as a whole: `storage.days.expiry_day` says so, and nobody adds a day by himself."""
+    found = [str(path.relative_to(ROOT)) for path in modules() if EXPIRY.search(path.read_text())]
+    assert found == ["storage/days.py"]
+
+
+def test_what_a_trial_is_stands_in_one_place() -> None:
+    """Agreement 7.1: `retention.plans` has it, everybody else imports it."""
+    named = re.compile(r"^TRIAL_\w*DAYS = ", re.MULTILINE)
+    assert [p.relative_to(ROOT) for p in modules() if named.search(p.read_text())] == [
+        Path("retention/plans.py")
+    ]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from retention.plans import TRIAL_RETENTION_DAYS
 from service import terminal
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Store
@@ -17,9 +18,6 @@ from storage.lifecycle import (
     wanted_rules,
 )
 from storage.objects import ObjectStore
-
-TRIAL_DAYS = 7
-"""The retention class of every trial."""
 
 store_app = typer.Typer(help="The object store: its own expiry rules.", no_args_is_help=True)
 
@@ -61,7 +59,7 @@ def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: boo
 
     assert isinstance(store, S3Store), "that is what an s3: URL opens"
     retention = opened.config.retention
-    classes = {TRIAL_DAYS, retention.default_days, *opened.catalog.retention_classes()}
+    classes = {TRIAL_RETENTION_DAYS, retention.default_days, *opened.catalog.retention_classes()}
     found, prefix = store.lifecycle_rules(), store.key_prefix
     wanted = wanted_rules(
         prefix,

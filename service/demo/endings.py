@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from retention.plans import TRIAL_DAYS, TRIAL_RETENTION_DAYS
+from service.config import RetentionSettings
 from service.demo.processes import DAY_MS, HOUR_MS
 from service.demo.stage import Camera, Stage
+from storage.days import expiry_day
 
-TRIAL_DAYS = 14
-TRIAL_STORAGE_DAYS = 7
-GRACE_DAYS = 3
-DELETE_DELAY_HOURS = 1
-"""These four as in docs/design.md; the demo fails when the service differs."""
+GRACE_DAYS = RetentionSettings().lapse_grace_days
+DELETE_DELAY_S = RetentionSettings().delete_delay_s
+"""As the demo's folder has them; the demo fails when the service does otherwise."""
 
 
 async def age(stage: Stage) -> None:
     """A trial's chunks expire after seven days; two passes of the sweep take their objects away."""
     clipkeep, show, trial = stage.clipkeep, stage.show, _trial(stage)
     capture_ms = stage.first_from_ms
-    await clipkeep.advance((TRIAL_STORAGE_DAYS + 1) * DAY_MS)
+    await clipkeep.advance(expiry_day(0, TRIAL_RETENTION_DAYS) * DAY_MS)
     said = str(await stage.viewer(trial).chunk(capture_ms))
     show.check("a trial's chunk when 8 days old", "410 expired", said, said == "410 expired")
     before, passes, after = await _sweep_twice(stage)
@@ -95,7 +96,7 @@ async def _sweep_twice(stage: Stage) -> tuple[dict[str, Any], list[dict[str, Any
     what it said after."""
     before = await stage.clipkeep.run("check", ok=(0, 1))
     first = await stage.clipkeep.run("sweep")
-    await stage.clipkeep.advance((DELETE_DELAY_HOURS + 1) * HOUR_MS)
+    await stage.clipkeep.advance(round(DELETE_DELAY_S * 1000) + HOUR_MS)
     second = await stage.clipkeep.run("sweep")
     after = await stage.clipkeep.run("check", ok=(0, 1))
     return before, [first, second], after

@@ -19,7 +19,15 @@ from storage.catalog import (
     SegmentState,
     Verdict,
 )
-from storage.days import MS_PER_DAY, day_of_ms, to_date
+from storage.days import (
+    MS_PER_DAY,
+    class_between,
+    day_of_ms,
+    expiry_day,
+    ms_of_day,
+    recorded_day,
+    to_date,
+)
 from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES
 from storage.segment import INDEX_DTYPE
@@ -136,7 +144,7 @@ class Committing:
             classes.update(device.classes)
         if len(classes) != 1:
             return False
-        captured_from_ms = (expires_on - classes.pop() - 1) * MS_PER_DAY
+        captured_from_ms = ms_of_day(recorded_day(expires_on, classes.pop()))
         times = index["capture_ms"]
         return bool(
             captured_from_ms + MAX_CLOCK_AHEAD_MS <= times.min()
@@ -180,9 +188,10 @@ class Committing:
         look: all but those of devices of one class, captured away from midnight, expiring as that class says."""
         numbers, inverse = np.unique(index["device"], return_inverse=True)
         classes = [self._devices.get(n, NOBODY).classes for n in numbers.tolist()]
-        only = np.array([c[0] if len(c) == 1 else -1 for c in classes], dtype=np.int64)[inverse]
+        recorded_on = [recorded_day(expires_on, c[0]) if len(c) == 1 else -1 for c in classes]
         day, into_day_ms = np.divmod(index["capture_ms"], MS_PER_DAY)
-        plain = (only >= 0) & (into_day_ms >= MAX_CLOCK_AHEAD_MS) & (day + only + 1 == expires_on)
+        fits = day == np.array(recorded_on, dtype=np.int64)[inverse]
+        plain = fits & (into_day_ms >= MAX_CLOCK_AHEAD_MS)
         return np.flatnonzero(~plain & (verdicts == Verdict.STORED)).tolist()
 
     def known_days(self, chunk: np.void, expires_on: int) -> list[int]:
@@ -197,7 +206,7 @@ class Committing:
         days = candidate_days(capture_ms, device.classes)
         if expires_on in days:
             return days
-        classes = (*device.classes, expires_on - capture_ms // MS_PER_DAY - 1)
+        classes = (*device.classes, class_between(day_of_ms(capture_ms), expires_on))
         self._devices[number] = device._replace(classes=classes)
         self.connection.execute(
             "UPDATE devices SET classes = ? WHERE device = ?", (json.dumps(sorted(classes)), number)
@@ -241,9 +250,9 @@ def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:
     day, into_day_ms = divmod(capture_ms, MS_PER_DAY)
     found = []
     for days in classes:
-        found.append(day + days + 1)
+        found.append(expiry_day(day, days))
         if into_day_ms < MAX_CLOCK_AHEAD_MS:
-            found.append(day + days)
+            found.append(expiry_day(day - 1, days))
     return found
 
 

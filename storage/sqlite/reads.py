@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from storage.catalog import ChunkRow
-from storage.days import day_of_ms, ms_of_day
+from storage.days import day_of_ms, expiry_day, ms_of_day, recorded_day
 from storage.sqlite.commits import OnDatabase
 from storage.sqlite.schema import open_days, partition
 
@@ -28,8 +28,11 @@ def days_of_range(
 ) -> list[int]:
     """Open expiry days, in order, that may hold chunks captured in [from_ms, to_ms) under these classes."""
     first, last = day_of_ms(from_ms), day_of_ms(to_ms - 1)
+    # A capture just after midnight that was ahead of the server's clock expires as one of the day before.
     return sorted(
-        day for day in open_days(connection) if any(first + c <= day <= last + c + 1 for c in classes)
+        day
+        for day in open_days(connection)
+        if any(expiry_day(first - 1, c) <= day <= expiry_day(last, c) for c in classes)
     )
 
 
@@ -45,7 +48,7 @@ class Reads(OnDatabase):
         with self._db.read() as connection:
             classes = classes_of(connection, device)
             for day in days_of_range(connection, classes, from_ms, to_ms):
-                oldest_possible_ms = ms_of_day(day - max(classes) - 1)
+                oldest_possible_ms = ms_of_day(recorded_day(day, max(classes)))
                 if len(found) == limit and found[-1].capture_ms <= oldest_possible_ms:
                     continue
                 found += _select(connection, day, device, from_ms, to_ms, limit)
@@ -60,7 +63,8 @@ class Reads(OnDatabase):
         with self._db.read() as connection:
             classes = classes_of(connection, device)
             for day in sorted(open_days(connection), reverse=True):
-                newest_possible_ms = ms_of_day(day - min(classes, default=0) + 1)
+                # The day after, too: a capture may have been ahead of the server's clock.
+                newest_possible_ms = ms_of_day(recorded_day(day, min(classes, default=0)) + 2)
                 if len(found) == limit and found[-1].capture_ms >= newest_possible_ms:
                     continue
                 found += _select(connection, day, device, 0, 1 << 62, limit, newest_first=True)
