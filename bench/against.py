@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from bench.load import DRAIN_S
 from bench.run import KIB, check_bounds
 from bench.stage import CHILD_TIMEOUT_S, LoadSettings
 from bench.wire import Target
+from service.spawning import python_module
 
 MAX_DEVICES = 1_000_000
 
@@ -97,7 +97,7 @@ def measure_against(settings: AgainstSettings, target: Target) -> dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="clipkeep-bench-") as name:
         path = Path(name) / "target.json"
         target.write(path)
-        argv = [sys.executable, "-m", "bench.generate", "--target", str(path), *load.arguments()]
+        argv = python_module("bench.generate", "--target", str(path), *load.arguments())
         with Child("load", argv, folder=Path(name)) as child:
             limit_s = CHILD_TIMEOUT_S * 2 + settings.seconds + DRAIN_S
             return child.event(limit_s, "result")

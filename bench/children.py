@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from bench.errors import BenchError
 from bench.procfs import session_stats
+from service.spawning import default_sigint
 
 END_GRACE_S = 10.0
 """From SIGTERM to SIGKILL: a service drains what it has begun."""
@@ -77,6 +78,7 @@ class Child:
                 stderr=log,
                 env={**os.environ, **(environment or {})},
                 start_new_session=True,
+                preexec_fn=default_sigint,  # `interrupt` is to be heard
             )
 
     @property

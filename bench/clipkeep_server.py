@@ -17,6 +17,7 @@ from bench.errors import BenchError
 from bench.promises import check_promises
 from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, free_ports, wait_until_ready
 from bench.wire import Device, Target
+from service.spawning import python_module
 
 DATA_FOLDER = "clipkeep-data"
 DEVICES_FILE = "devices.json"
@@ -42,7 +43,7 @@ class ClipkeepServer:
         return None
 
     def install_commands(self) -> list[list[str]]:
-        return [[sys.executable, "-m", "pip", "install", "clipkeep"]]
+        return [python_module("pip", "install", "clipkeep")]
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:

@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -27,6 +26,7 @@ from bench.machine import Cores
 from bench.results import GB
 from bench.run import KIB, check_bounds
 from bench.stage import CHILD_TIMEOUT_S, stage
+from service.spawning import python_module
 
 SEGMENT_BYTES = 8 * KIB * KIB
 ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
@@ -69,7 +69,7 @@ def measure_limits(sizes: Sequence[int], seconds: float, cores: Cores) -> Genera
     )
     with stage(cores) as on:
         for size in sizes:
-            argv = [sys.executable, "-m", "bench.limits", "--store-port", str(on.store_port)]
+            argv = python_module("bench.limits", "--store-port", str(on.store_port))
             argv += ["--size", str(size), "--seconds", str(seconds)]
             with Child("limits", argv, cpus=cores.server, folder=on.root) as child:
                 _feed(int(child.event(CHILD_TIMEOUT_S)["port"]), size)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import sys
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from bench.load import DRAIN_S, WARM_LIMIT_S
 from bench.machine import Cores, usable_cpus
 from bench.procfs import machine_busy_s, session_cpu_s, session_memory
 from bench.servers import START_TIMEOUT_S, Running, Server, Setup
+from service.spawning import python_module
 
 CHILD_TIMEOUT_S = 20.0
 
@@ -43,7 +43,7 @@ class NullStoreClient:
 @contextlib.contextmanager
 def null_store(folder: Path, cpus: Sequence[int], latency_ms: float) -> Iterator[NullStoreClient]:
     """Run a null store for the length of the context."""
-    argv = [sys.executable, "-m", "bench.nullstore", "--until-stdin-closes", "--latency-ms", str(latency_ms)]
+    argv = python_module("bench.nullstore", "--until-stdin-closes", "--latency-ms", str(latency_ms))
     with Child("nullstore", argv, cpus=cpus, folder=folder) as child:
         yield NullStoreClient(child, int(child.event(CHILD_TIMEOUT_S)["port"]))
 
@@ -139,7 +139,7 @@ class Stage:
         """Start a load generator; it begins at once."""
         target = self.root / f"{name}-target.json"
         running.target.write(target)
-        argv = [sys.executable, "-m", "bench.generate", "--target", str(target), *settings.arguments()]
+        argv = python_module("bench.generate", "--target", str(target), *settings.arguments())
         with Child(name, argv, cpus=self.cores.load, folder=self.root) as load:
             yield load
 

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import structlog
 import trio
 
 from service.child import READY_LINE, on_stop_signal
+from service.spawning import python_module
 from storage.errors import CallerError, ClipkeepError, WorldError
 
 RESTART_PAUSE_S = 0.5
@@ -222,8 +222,4 @@ def children_of(
 
 
 def _module(module: str, address: Address, name: str, common: list[str]) -> list[str]:
-    return [
-        *(sys.executable, "-m", module, "--name", name),
-        *("--host", address.host, "--port", str(address.port)),
-        *common,
-    ]
+    return python_module(module, "--name", name, "--host", address.host, "--port", str(address.port), *common)

@@ -15,13 +15,13 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from bench.children import Child
 from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, numbered_devices, wait_until_ready
 from bench.wire import Target
+from service.spawning import python_module
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -94,12 +94,12 @@ class StarlettePeer:
         return f"{', '.join(missing)} not installed" if missing else None
 
     def install_commands(self) -> list[list[str]]:
-        return [[sys.executable, "-m", "pip", "install", *PACKAGES]]
+        return [python_module("pip", "install", *PACKAGES)]
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
         threads = str(pool_threads(setup.latency_s))
-        argv = [sys.executable, "-m", __name__, "--workers", str(setup.workers), "--threads", threads]
+        argv = python_module(__name__, "--workers", str(setup.workers), "--threads", threads)
         with Child(
             self.name, argv, cpus=setup.cpus, folder=setup.folder, environment=setup.environment()
         ) as child:
@@ -132,15 +132,7 @@ def main() -> None:
 def _start_more(workers: int, threads: int, fd: int) -> None:
     """Start workers that accept from the same socket. The end of the process group is theirs too."""
     for _ in range(workers):
-        argv = [
-            sys.executable,
-            "-m",
-            "bench.peers.starlette_peer",
-            "--threads",
-            str(threads),
-            "--fd",
-            str(fd),
-        ]
+        argv = python_module("bench.peers.starlette_peer", "--threads", str(threads), "--fd", str(fd))
         subprocess.Popen(argv, pass_fds=[fd])
 
 

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from service.spawning import default_sigint, python_module
 from service.supervisor import Address, parse_address
 from storage.errors import WorldError
 
@@ -119,6 +119,7 @@ class Clipkeep:
                 stdout=said,
                 stderr=log,
                 start_new_session=True,  # its own group: to be killed as a whole, and never by our Ctrl-C
+                preexec_fn=default_sigint,
                 env=_embedded_defaults(),
             )
         document = await self._first_document(self._process)
@@ -175,7 +176,7 @@ class Clipkeep:
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "service.cli", *arguments]
+    return python_module("service.cli", *arguments)
 
 
 def _embedded_defaults() -> dict[str, str]:
