@@ -48,6 +48,7 @@ from retention.row import (
     SEQ_BYTES,
     SUSPENDED,
     TERMINATED,
+    VIEWER_GENERATION_OFFSET,
     Row,
     ended,
     pack,
@@ -210,6 +211,15 @@ class EntitlementBitmap:
                 and raw[RING_OFFSET + (capture_day % RING_DAYS >> 3)] >> (capture_day & 7) & 1 == 1
             )
         return flags, class_days, token_generation, erase_epoch, today_ok, capture_ok
+
+    def viewer_generation(self, device: int) -> int:
+        """What viewer tokens of the device have to carry; 0 for a device that has no row.
+
+        Two bytes, read at once: they need no sequence lock, for they change alone.
+        """
+        if not 0 < device < self.capacity_rows:
+            return 0
+        return self._seqs[(HEADER_BYTES + device * ROW_BYTES + VIEWER_GENERATION_OFFSET) // SEQ_BYTES]
 
     def _raw(self, device: int) -> bytes | None:
         """Copy a row that no writer touched meanwhile; None when that did not happen in `READ_TRIES`.

@@ -24,7 +24,13 @@ PAST_DAYS = MAX_RETENTION_DAYS + 1
 
 
 def compile_row(
-    plans: Sequence[Plan], *, today: int, flags: int, token_generation: int, erase_epoch: int
+    plans: Sequence[Plan],
+    *,
+    today: int,
+    flags: int,
+    token_generation: int,
+    erase_epoch: int,
+    viewer_generation: int = 0,
 ) -> Row:
     """Return the row that says what `plans` allow.
 
@@ -32,7 +38,7 @@ def compile_row(
         plans: all plans of one device, in any order; may be empty.
         today: day number, 0 or more.
         flags: PRESENT and what the operator set; they go into the row as they are.
-        token_generation, erase_epoch: 0..2^32-1, as they are.
+        token_generation, erase_epoch, viewer_generation: as they are.
 
     Returns:
         `days` holds the plans' windows as far as they lie in `[first_day, first_day + 384)`;
@@ -47,7 +53,7 @@ def compile_row(
         if start < stop:
             days |= (1 << stop - first_day) - (1 << start - first_day)
     class_days = _class_days(own, to_date(today))
-    return Row(flags, class_days, first_day, token_generation, erase_epoch, days)
+    return Row(flags, class_days, first_day, token_generation, erase_epoch, days, viewer_generation)
 
 
 def _class_days(plans: Sequence[Plan], today: date) -> int:

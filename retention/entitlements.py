@@ -90,6 +90,7 @@ def bitmap_row(facts: DeviceFacts, on: int) -> Row:
         flags=flags,
         token_generation=facts.token_generation,
         erase_epoch=facts.erase_epoch,
+        viewer_generation=facts.viewer_generation,
     )
 
 
@@ -106,6 +107,7 @@ def meet(old: Row, new: Row) -> Row:
         new.token_generation,
         new.erase_epoch,
         old.days & new.days,
+        new.viewer_generation,
     )
 
 

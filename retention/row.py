@@ -8,7 +8,8 @@ A row is 64 bytes, little-endian:
          0     2  seq               sequence lock: odd while the row is being written
          2     1  flags             PRESENT 1, SUSPENDED 2, TERMINATED 4, ERASED 8
          3     1  class_days        retention class in days, 1..255; 0 when there is no plan
-         4     4  first_day         first day of the window
+         4     2  first_day         first day of the window; until 2149
+         6     2  viewer_generation viewer tokens of another generation are void
          8     4  token_generation  device and viewer tokens of another generation are void
         12     4  erase_epoch       goes up with each erasure; what was admitted under an older one loses
         16    48  ring              384 day bits
@@ -43,15 +44,20 @@ TERMINATED = 4
 ERASED = 8
 FLAGS = PRESENT | SUSPENDED | TERMINATED | ERASED
 
-HEAD = struct.Struct("<2xBBIII")
-"""flags, class_days, first_day, token_generation, erase_epoch of a whole row (seq is skipped)."""
+HEAD = struct.Struct("<2xBBH2xII")
+"""flags, class_days, first_day, token_generation, erase_epoch of a whole row: what the hot path asks (seq and
+viewer_generation are skipped)."""
+VIEWER_GENERATION_OFFSET = 6
+MAX_VIEWER_GENERATION = (1 << 16) - 1
+_HEAD = struct.Struct("<2xBBHHII")
 
 ROW = np.dtype(
     [
         ("seq", "<u2"),
         ("flags", "u1"),
         ("class_days", "u1"),
-        ("first_day", "<u4"),
+        ("first_day", "<u2"),
+        ("viewer_generation", "<u2"),
         ("token_generation", "<u4"),
         ("erase_epoch", "<u4"),
         ("ring", "u1", (RING_BYTES,)),
@@ -71,9 +77,10 @@ class Row:
     Args:
         flags: any of PRESENT, SUSPENDED, TERMINATED, ERASED.
         class_days: retention of a chunk written now, in days, 1..255; 0 when there is none.
-        first_day: first day of the window, 0..2^32-1.
+        first_day: first day of the window, 0..2^16-1.
         token_generation, erase_epoch: 0..2^32-1.
         days: bit i set = entitled on `first_day + i`; below 2^384.
+        viewer_generation: 0..MAX_VIEWER_GENERATION.
     """
 
     flags: int
@@ -82,6 +89,7 @@ class Row:
     token_generation: int
     erase_epoch: int
     days: int
+    viewer_generation: int = 0
 
     def allows(self, day: int) -> bool:
         """Whether `day` is an entitled day. Flags are not looked at."""
@@ -97,7 +105,14 @@ def pack(row: Row) -> bytes:
     if row.flags & ~FLAGS or row.days & ~_ALL_DAYS:
         raise CallerError(f"unknown flags or days past the window of {RING_DAYS}: {row}", code="bad_row")
     try:
-        head = HEAD.pack(row.flags, row.class_days, row.first_day, row.token_generation, row.erase_epoch)
+        head = _HEAD.pack(
+            row.flags,
+            row.class_days,
+            row.first_day,
+            row.viewer_generation,
+            row.token_generation,
+            row.erase_epoch,
+        )
     except struct.error as error:
         raise CallerError(f"a field is outside its bounds ({error}): {row}", code="bad_row") from error
     return head + _rotated(row.days, row.first_day).to_bytes(RING_BYTES, "little")
@@ -105,9 +120,10 @@ def pack(row: Row) -> bytes:
 
 def unpack(raw: bytes) -> Row:
     """Return the row in 64 bytes: the inverse of `pack`. Its seq is ignored."""
-    flags, class_days, first_day, token_generation, erase_epoch = HEAD.unpack_from(raw)
+    flags, class_days, first_day, viewer_generation, token_generation, erase_epoch = _HEAD.unpack_from(raw)
     ring = int.from_bytes(raw[RING_OFFSET:], "little")
-    return Row(flags, class_days, first_day, token_generation, erase_epoch, _rotated(ring, -first_day))
+    days = _rotated(ring, -first_day)
+    return Row(flags, class_days, first_day, token_generation, erase_epoch, days, viewer_generation)
 
 
 def ended(rows: NDArray[np.void], today: int, grace_days: int) -> NDArray[np.intp]:
@@ -120,7 +136,7 @@ def ended(rows: NDArray[np.void], today: int, grace_days: int) -> NDArray[np.int
         grace_days: 0 or more.
     """
     flags = rows["flags"] & _STATE
-    first_day = rows["first_day"]
+    first_day = rows["first_day"].astype(np.uint32)
     # Nearly all rows of a living fleet are entitled today, and not looked at again. Two bytes and a word of a line
     # that is loaded anyway. The subtraction wraps, so a window that begins after today fails the comparison too.
     running = flags == PRESENT

@@ -1,11 +1,15 @@
 """Tokens: who a device or a viewer is, told by a MAC alone. Pure: no clock, no database, no list of tokens.
 
-A token is void once the device's token generation (bitmap row) has moved on. Both kinds are keyed BLAKE2b,
-16 bytes, over a fixed struct, personalised by kind: one kind's MAC never passes as the other's, whatever
+A token is void once the device's token generation (bitmap row) has moved on, and a viewer's also once the viewer
+generation has: a new password of the owner moves that on, and leaves the camera its token. Both kinds are keyed
+BLAKE2b, 16 bytes, over a fixed struct, personalised by kind: one kind's MAC never passes as the other's, whatever
 the bytes. The text form has one spelling only; any other is refused.
 
     device  ckd_ + base64url(MAC)                                   26 characters
-    viewer  ckv_ + base64url(device, generation, expires_s, MAC)    47 characters
+    viewer  ckv_ + base64url(claims, MAC)                           47 characters
+
+A viewer's claims are 16 bytes, little-endian: device (4), generation (4), expires_s (6), viewer_generation (2). Tokens
+of releases that knew no viewer generation have 0 there.
 """
 
 from __future__ import annotations
@@ -30,18 +34,20 @@ MAX_SECRET_BYTES = hashlib.blake2b.MAX_KEY_SIZE
 _DEVICE_PERSON = b"ck device v1"
 _VIEWER_PERSON = b"ck viewer v1"
 _DEVICE = struct.Struct("<II")
-_VIEWER = struct.Struct("<IIQ")
+_VIEWER = struct.Struct("<IIQ")  # the last holds both expires_s and viewer_generation
+_EXPIRES_BITS = 48
 _VIEWER_TEXT = re.compile(VIEWER_PREFIX + r"[A-Za-z0-9_-]{43}")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 @dataclass(frozen=True, slots=True)
 class ViewerClaims:
-    """What a viewer token says: which device, of which token generation, until when (Unix seconds)."""
+    """What a viewer token says: which device, of which generations, until when (Unix seconds)."""
 
     device: int
     generation: int
     expires_s: int
+    viewer_generation: int = 0
 
 
 def mint_device_token(secret: bytes, device: int, generation: int) -> str:
@@ -77,26 +83,31 @@ def check_device_token(secret: bytes, device: int, generation: int, token: str) 
     return hmac.compare_digest(expected.encode(), token.encode("utf-8", "replace"))
 
 
-def mint_viewer_token(secret: bytes, device: int, generation: int, expires_s: int) -> str:
+def mint_viewer_token(
+    secret: bytes, device: int, generation: int, expires_s: int, viewer_generation: int = 0
+) -> str:
     """Return a token to play one device's recordings until `expires_s`.
 
     Args:
         secret: 16 to 64 random bytes.
         device, generation: 0..2^32-1.
-        expires_s: Unix seconds, 0..2^64-1.
+        expires_s: Unix seconds, 0..2^48-1.
+        viewer_generation: 0..2^16-1.
 
     Raises:
         CallerError: `bad_secret`, or `bad_token_claims` out of bounds.
     """
     try:
-        claims = _VIEWER.pack(device, generation, expires_s)
+        if not 0 <= expires_s < 1 << _EXPIRES_BITS:
+            raise _bad_claims(device)
+        claims = _VIEWER.pack(device, generation, viewer_generation << _EXPIRES_BITS | expires_s)
     except struct.error as error:
         raise _bad_claims(device) from error
     return VIEWER_PREFIX + _text(claims + _mac(secret, _VIEWER_PERSON, claims))
 
 
 def read_viewer_token(secret: bytes, token: str) -> ViewerClaims:
-    """Return what a genuine viewer token says. The caller compares its time with the clock, its generation
+    """Return what a genuine viewer token says. The caller compares its time with the clock, its generations
     with the bitmap row and its device with what is asked for.
 
     Raises:
@@ -106,7 +117,9 @@ def read_viewer_token(secret: bytes, token: str) -> ViewerClaims:
     claims, mac = raw[: _VIEWER.size], raw[_VIEWER.size :]
     if not hmac.compare_digest(_mac(secret, _VIEWER_PERSON, claims), mac):
         raise _bad_token()
-    return ViewerClaims(*_VIEWER.unpack(claims))
+    device, generation, last = _VIEWER.unpack(claims)
+    viewer_generation, expires_s = divmod(last, 1 << _EXPIRES_BITS)
+    return ViewerClaims(device, generation, expires_s, viewer_generation)
 
 
 def _viewer_bytes(token: str) -> bytes:

@@ -14,7 +14,7 @@ nowhere else, so that `erase_account` can clear them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -49,6 +49,9 @@ class PaymentState(StrEnum):
     PENDING = "pending"  # the gateway may or may not have acted: asked again under the same reference
     DONE = "done"
     FAILED = "failed"  # the gateway said no
+    PAID_OTHERWISE = (
+        "paid_otherwise"  # a refund that the gateway refused, and that an operator has paid by other means
+    )
 
 
 class NoticeState(StrEnum):
@@ -87,6 +90,7 @@ class AccountRow:
     closing_reason: str = ""
     closing_by: str = ""  # "owner" or "operator"
     cancelled_on: int | None = None  # the day on which the cancellation took effect
+    used_version: int = 0  # of the agreement that was current at its owner's last request
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,9 @@ class PaymentRow:
     at_ms: int
     settled_ms: int | None = None
     gateway_id: str = ""
-    detail: dict[str, Any] = field(default_factory=dict)  # what a pending purchase needs to be finished
+    detail: dict[str, Any] = field(default_factory=dict)  # what it needs to be finished
+    attempts: int = 0  # how often the gateway was asked and did not answer
+    next_ms: int = 0  # while pending: not asked again before
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +239,7 @@ class AnswerRow:
     status: int
     body: str
     at_ms: int
+    holder: str = ""  # the process that works on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +251,8 @@ class Backlog:
         overdue_renewals: plans that renew themselves, and whose last paid day was over before the day asked for; of
             the last `MAX_OVERDUE_DAYS` days.
         oldest_pending_ms: since when the oldest pending payment waits; None without one.
+        unanswered_payments: pending ones that the gateway was asked for, and has not answered.
+        failed_refunds: that the gateway refused, and nobody has paid by other means.
     """
 
     queued_notices: int
@@ -254,8 +263,14 @@ class Backlog:
     overdue_renewals: int
     pending_payments: int
     oldest_pending_ms: int | None
+    unanswered_payments: int
+    failed_refunds: int
 
 
+CODE_PURPOSES = ("activate", "email", "mobile", "password")
+"""Of notices that carry a one-time code: somebody waits for them."""
+TRIAL_ENDING = "trial_ending"
+"""Purpose of the notice before a trial ends: one for each account, as there is one trial."""
 MAX_OVERDUE_DAYS = 62
 """How far back overdue renewals are counted: so that no count goes through all plans that ever ended."""
 
@@ -327,6 +342,11 @@ class Books(ABC):
     @abstractmethod
     def device_of_plan(self, plan_id: int) -> DeviceFacts:
         """The device that a plan is of, bought or granted. Raises NotFound."""
+
+    @abstractmethod
+    def trials_ending(self, *, first: int, last: int, limit: int = 100) -> list[DeviceFacts]:
+        """Devices of owners whose trial has its last day between these, both included, and whose account has no notice
+        of the purpose `TRIAL_ENDING`."""
 
     @abstractmethod
     def change_device(
@@ -429,8 +449,13 @@ class Books(ABC):
     def payments_of_plan(self, plan_id: int) -> list[PaymentRow]: ...
 
     @abstractmethod
-    def pending_payments(self, *, before_ms: int, after: int = 0, limit: int = 100) -> list[PaymentRow]:
-        """Payments still pending since before that time, with an id above `after`."""
+    def pending_payments(self, *, before_ms: int, now_ms: int, limit: int = 100) -> list[PaymentRow]:
+        """Payments still pending since before that time, and to be asked for now, those first that were to be
+        longest ago; new ones before all."""
+
+    @abstractmethod
+    def failed_refunds(self, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+        """Refunds that the gateway refused, with an id above `after`."""
 
     # --- history, blocks, agreement ---------------------------------------------------------------------------
 
@@ -467,6 +492,20 @@ class Books(ABC):
         """The first acceptance of a version counts; later ones change nothing."""
 
     @abstractmethod
+    def unaccepted(self, version: int, *, first: int, last: int) -> list[int]:
+        """Accounts `first..last` whose owner, or one of whose devices, used the service while that version was current,
+        and which have not accepted it."""
+
+    @abstractmethod
+    def note_requests(self, accounts: Collection[int], day: int, *, version: int) -> None:
+        """Note that these accounts' owners asked something on `day`, while that version of the agreement was current.
+        Neither goes back."""
+
+    @abstractmethod
+    def newest_account(self) -> int:
+        """The highest number."""
+
+    @abstractmethod
     def acceptances_of(self, account: int) -> list[AcceptanceRow]: ...
 
     # --- notices ----------------------------------------------------------------------------------------------
@@ -482,8 +521,8 @@ class Books(ABC):
         """Raises NotFound."""
 
     @abstractmethod
-    def due_notices(self, *, now_ms: int, limit: int = 100) -> list[NoticeRow]:
-        """Queued ones whose time has come, the longest due first."""
+    def due_notices(self, *, now_ms: int, limit: int = 100, codes: bool = False) -> list[NoticeRow]:
+        """Queued ones whose time has come, the longest due first. `codes`: only those of `CODE_PURPOSES`."""
 
     @abstractmethod
     def notices(

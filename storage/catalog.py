@@ -150,6 +150,9 @@ class DeviceFacts:
     account_suspended: bool = (
         False  # its account is suspended or cancelled; changed through `Books.put_account` only
     )
+    viewer_generation: int = (
+        0  # viewer tokens of another one are void; 0..MAX_VIEWER_GENERATION, then 0 again
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +328,9 @@ class Catalog(Records, ABC):
         is nothing to do. Returns whether nothing is left."""
 
     @abstractmethod
-    def note_used(self, devices: Collection[int], day: int) -> None:
-        """Note that these devices were played back on `day`. Commits note uploads themselves. Never goes back."""
+    def note_used(self, devices: Collection[int], day: int, *, version: int = 0) -> None:
+        """Note that these devices were played back on `day`, while that version of the agreement was current. Commits
+        note uploads themselves. Neither goes back."""
 
     @abstractmethod
     def changes_after(self, number: int) -> tuple[list[int], int]:

@@ -97,11 +97,14 @@ class Desk:
             raise done
         return done
 
-    def change(self, work: Callable[[Books], T]) -> T:
+    def change(self, work: Callable[[Books], T | CallerError]) -> T:
         """Do `work` in one transaction that may change what devices are allowed: through the one path to the bitmap,
-        so that every process of this host acts on it when this returns."""
+        so that every process of this host acts on it when this returns. Errors are as for `write`."""
         with refusals():
-            return self.entitlements.transact(work)
+            done = self.entitlements.transact(work)
+        if isinstance(done, CallerError):
+            raise done
+        return done
 
     def record(
         self,

@@ -9,6 +9,7 @@ from datetime import date
 from retention.entitlements import plan_of
 from retention.erasure import mark_terminated
 from retention.plans import Plan, period
+from retention.row import MAX_VIEWER_GENERATION
 from retention.subscriptions import Subscription, end_all
 from retention.tokens import mint_device_token, mint_viewer_token
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
@@ -143,7 +144,23 @@ def viewer_token(desk: Desk, actor: Actor, device: int, *, hours: float = 24.0) 
     now_ms = max(desk.now_ms(), ms_of_day(desk.today()))
     expires_s = now_ms // 1000 + max(1, round(hours * 3600))
     secret = desk.key_store.token_secret
-    return mint_viewer_token(secret, device, facts.token_generation, expires_s), expires_s
+    token = mint_viewer_token(secret, device, facts.token_generation, expires_s, facts.viewer_generation)
+    return token, expires_s
+
+
+def end_viewer_tokens(books: Books, account: int) -> None:
+    """Void all viewer tokens of the account's devices, whoever made them; cameras' tokens stay.
+    Inside `Desk.change`."""
+
+    def end(facts: DeviceFacts) -> DeviceFacts:
+        return replace(facts, viewer_generation=(facts.viewer_generation + 1) % (MAX_VIEWER_GENERATION + 1))
+
+    after = 0
+    while page := books.devices_of(account, after=after, limit=_PAGE):
+        for facts in page:
+            if facts.terminated_ms is None:
+                books.change_device(facts.device, end, what="viewer tokens ended")
+        after = page[-1].device
 
 
 def terminate(

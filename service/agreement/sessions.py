@@ -14,6 +14,7 @@ from hashlib import blake2b, sha256
 from retention.addresses import normalise_email, normalise_mobile
 from service.agreement.codes import send_code, use_code
 from service.agreement.desk import SYSTEM, Actor, Desk, account_of
+from service.agreement.devices import end_viewer_tokens
 from service.agreement.errors import Forbidden, Unauthorized, Unprocessable
 from service.agreement.limits import count_failure, forgive, log_ins, log_ins_of_client
 from service.agreement.outbox import addresses_of, queue
@@ -101,7 +102,7 @@ def log_out(desk: Desk, token: str) -> None:
 
 
 def change_password(desk: Desk, actor: Actor, account: int, old: str, new: str, client: str) -> None:
-    """Replace the password, known by the one before. All sessions end.
+    """Replace the password, known by the one before. All sessions and viewer tokens end; cameras' tokens don't.
 
     Raises:
         NotFound; Unauthorized: `bad_credentials`; Unprocessable: `bad_password`; TooMany: `slow_down`.
@@ -119,7 +120,7 @@ def change_password(desk: Desk, actor: Actor, account: int, old: str, new: str, 
         _set_password(desk, books, actor, now, new_hash)
         return None
 
-    desk.write(work)
+    desk.change(work)
 
 
 def request_reset(desk: Desk, login: str, client: str) -> None:
@@ -180,7 +181,7 @@ def send_reset(desk: Desk, actor: Actor, account: int) -> AccountRow:
 
 
 def reset_password(desk: Desk, login: str, code: str, password: str, client: str) -> None:
-    """Set a password with a code from `request_reset`. All sessions end.
+    """Set a password with a code from `request_reset`. All sessions and viewer tokens end; cameras' tokens don't.
 
     Raises:
         Unprocessable: `wrong_code`, also when there is no such account; `bad_password`; TooMany: `slow_down`.
@@ -201,7 +202,7 @@ def reset_password(desk: Desk, login: str, code: str, password: str, client: str
         _set_password(desk, books, Actor("owner", row.account), row, new_hash)
         return None
 
-    desk.write(work)
+    desk.change(work)
 
 
 def operator_token(desk: Desk, hours: float) -> tuple[str, SessionRow]:
@@ -313,11 +314,12 @@ def _not_let_in(row: AccountRow) -> Forbidden | None:
 def _set_password(desk: Desk, books: Books, actor: Actor, row: AccountRow, new_hash: str) -> None:
     books.put_account(replace(row, password_hash=new_hash))
     books.end_sessions(row.account)
+    end_viewer_tokens(books, row.account)
     books.drop_code(row.account, "password")
     desk.record(books, actor, row.account, "password_changed")
     body = (
-        f"The password of account {row.account} was changed, and all its sessions were ended. If it was not you, ask"
-        " for a new password at once."
+        f"The password of account {row.account} was changed, and all its sessions and viewer tokens were ended. Cameras"
+        " go on recording. If it was not you, ask for a new password at once."
     )
     queue(desk, books, row, "password_changed", "Your password was changed", body)
 

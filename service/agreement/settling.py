@@ -18,7 +18,6 @@ SETTLE_AFTER_MS = 60_000
 MAX_UNAVAILABLE = 3
 """In a row, after which a gateway is taken to be away and the run ends: each call may wait for a time-out."""
 PURPOSES: Mapping[str, Purpose] = {PURCHASE: PURCHASES, RENEWAL: RENEWALS}
-_PAGE = 100
 
 
 def settle_pending(desk: Desk, *, limit: int = 1000, older_than_ms: int = SETTLE_AFTER_MS) -> Counter[str]:
@@ -30,22 +29,15 @@ def settle_pending(desk: Desk, *, limit: int = 1000, older_than_ms: int = SETTLE
     """
     counts: Counter[str] = Counter()
     before_ms = desk.now_ms() - older_than_ms + 1
-    after = left = 0
     unavailable = 0
-    left = limit
-    while left > 0 and unavailable < MAX_UNAVAILABLE:
-        with desk.reading() as books:
-            page = books.pending_payments(before_ms=before_ms, after=after, limit=min(_PAGE, left))
-        if not page:
+    with desk.reading() as books:
+        due = books.pending_payments(before_ms=before_ms, now_ms=desk.now_ms(), limit=limit)
+    for row in due:
+        outcome = settle(desk, row)
+        counts[outcome] += 1
+        unavailable = unavailable + 1 if outcome == "waiting" else 0
+        if unavailable >= MAX_UNAVAILABLE:
             break
-        for row in page:
-            outcome = settle(desk, row)
-            counts[outcome] += 1
-            unavailable = unavailable + 1 if outcome == "waiting" else 0
-            if unavailable >= MAX_UNAVAILABLE:
-                break
-        after = page[-1].payment_id
-        left -= len(page)
     return counts
 
 

@@ -85,7 +85,9 @@ def _watch(api: Api, actor: Actor, device: int) -> str:
     with api.desk.reading() as books:
         facts = device_of(books, actor, device)
     expires_s = ms_of_day(api.desk.today() + WATCHING_DAYS) // 1000
-    return mint_viewer_token(api.services.token_secret, device, facts.token_generation, expires_s)
+    return mint_viewer_token(
+        api.services.token_secret, device, facts.token_generation, expires_s, facts.viewer_generation
+    )
 
 
 async def client(request: Request) -> str:

@@ -103,7 +103,8 @@ class Gate:
             claims = read_viewer_token(self._secret, viewer.token)
         except CallerError:
             raise _bad_token() from None
-        if (claims.device, claims.generation) != (viewer.device, generation):
+        now = (viewer.device, generation, self._bitmap.viewer_generation(viewer.device))
+        if (claims.device, claims.generation, claims.viewer_generation) != now:
             raise _bad_token()
         return claims.expires_s * 1000
 

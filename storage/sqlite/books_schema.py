@@ -67,11 +67,14 @@ CREATE TABLE payments (
     at_ms INTEGER NOT NULL,
     settled_ms INTEGER,
     gateway_id BLOB NOT NULL,
-    detail BLOB NOT NULL  -- JSON
+    detail BLOB NOT NULL,  -- JSON
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_ms INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX payments_of_account ON payments (account);
 CREATE INDEX payments_of_plan ON payments (plan_id);
-CREATE INDEX payments_pending ON payments (payment_id) WHERE state = 'pending';
+CREATE INDEX payments_pending ON payments (next_ms, payment_id) WHERE state = 'pending';
+CREATE INDEX payments_refused ON payments (payment_id) WHERE kind = 'refund' AND state = 'failed';
 
 CREATE TABLE blocks (
     block_id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -120,6 +123,8 @@ CREATE TABLE notices (
 ) STRICT;
 CREATE INDEX notices_of_account ON notices (account);
 CREATE INDEX notices_queued ON notices (next_ms) WHERE state = 'queued';
+CREATE INDEX notices_codes ON notices (next_ms)
+    WHERE state = 'queued' AND purpose IN ('activate', 'email', 'mobile', 'password');
 CREATE INDEX notices_failed ON notices (notice_id) WHERE state = 'failed';
 
 CREATE TABLE agreements (
@@ -140,6 +145,7 @@ CREATE TABLE answers (
     status INTEGER NOT NULL,
     body BLOB NOT NULL,
     at_ms INTEGER NOT NULL,
+    holder TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (account, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX answers_by_time ON answers (at_ms);

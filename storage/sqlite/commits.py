@@ -33,7 +33,13 @@ from storage.media_facts import FACTS_BYTES
 from storage.segment import INDEX_DTYPE
 from storage.sqlite.database import Database
 from storage.sqlite.known import NOBODY, read_devices
-from storage.sqlite.schema import closed_through, create_partition, partition, partition_days
+from storage.sqlite.schema import (
+    agreement_version,
+    closed_through,
+    create_partition,
+    partition,
+    partition_days,
+)
 
 
 class OnDatabase(Catalog):
@@ -93,14 +99,21 @@ class Committing:
         self._devices = read_devices(connection, self._numbers)
 
     def note_used(self, day: int) -> None:
-        """Note that the devices uploaded on `day`: a statement for each, on the first commit of its day only."""
+        """Note that the devices uploaded on `day`, under the agreement that is current: a statement for each, on the
+        first commit of its day, and of a version, only."""
         known = set(map(self._devices.get, self._numbers))
-        noted = {d: d._replace(used_on=day) for d in known if d is not None and d.used_on < day}
+        version = agreement_version(self.connection)
+        noted = {
+            d: d._replace(used_on=max(day, d.used_on), used_version=version)
+            for d in known
+            if d is not None and (d.used_on < day or d.used_version < version)
+        }
         if not noted:
             return
         unnoted = [number for number in self._numbers if self._devices.get(number) in noted]
         self.connection.executemany(
-            "UPDATE devices SET used_on = ? WHERE device = ?", [(day, n) for n in unnoted]
+            "UPDATE devices SET used_on = max(used_on, ?), used_version = ? WHERE device = ?",
+            [(day, version, n) for n in unnoted],
         )
         for number in unnoted:
             self._devices[number] = noted[self._devices[number]]

@@ -14,6 +14,7 @@ from storage.sqlite.erasures import note_marked
 
 _FACTS = (
     "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason,"
+    " viewer_generation,"
     " (SELECT suspended_ms IS NOT NULL OR state = 'cancelled' FROM accounts WHERE account = devices.account)"
 )
 
@@ -52,11 +53,12 @@ class Devices(OnDatabase):
                 connection, device, change, what=what, now_ms=now_ms, before_commit=before_commit
             )
 
-    def note_used(self, devices: Collection[int], day: int) -> None:
+    def note_used(self, devices: Collection[int], day: int, *, version: int = 0) -> None:
         with self._db.write() as connection:
             connection.execute(
-                "UPDATE devices SET used_on = ?1 WHERE device IN (SELECT value FROM json_each(?2)) AND used_on < ?1",
-                (day, json.dumps(sorted(devices))),
+                "UPDATE devices SET used_on = max(used_on, ?1), used_version = max(used_version, ?2)"
+                " WHERE device IN (SELECT value FROM json_each(?3)) AND (used_on < ?1 OR used_version < ?2)",
+                (day, version, json.dumps(sorted(devices))),
             )
 
     def changes_after(self, number: int) -> tuple[list[int], int]:
@@ -163,7 +165,8 @@ def no_such_device(device: int) -> NotFound:
 def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[DeviceFacts]:
     found = {}
     for row in connection.execute(f"SELECT {_FACTS} FROM devices WHERE {where}", values):
-        device, account, generation, epoch, suspended, terminated_ms, erase_state, erase_reason, barred = row
+        device, account, generation, epoch, suspended, terminated_ms, erase_state, erase_reason, *rest = row
+        viewer_generation, barred = rest
         found[device] = DeviceFacts(
             device,
             account,
@@ -174,6 +177,7 @@ def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object
             erase_state=EraseState(erase_state),
             erase_reason=erase_reason,
             account_suspended=bool(barred),
+            viewer_generation=viewer_generation,
         )
     plans: dict[int, list[PlanRow]] = {}
     for device, *columns in connection.execute(
@@ -187,10 +191,12 @@ def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object
 
 def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, now_ms: int) -> None:
     connection.execute(
-        "UPDATE devices SET token_generation = ?, erase_epoch = ?, suspended = ?, terminated_ms = ?,"
-        " erase_state = ?, erase_reason = ?, stale_rows = stale_rows OR erase_epoch != ? WHERE device = ?",
+        "UPDATE devices SET token_generation = ?, viewer_generation = ?, erase_epoch = ?, suspended = ?,"
+        " terminated_ms = ?, erase_state = ?, erase_reason = ?, stale_rows = stale_rows OR erase_epoch != ?"
+        " WHERE device = ?",
         (
             new.token_generation,
+            new.viewer_generation,
             new.erase_epoch,
             int(new.suspended),
             new.terminated_ms,

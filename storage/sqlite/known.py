@@ -15,6 +15,7 @@ class Device(NamedTuple):
     epoch: int
     classes: tuple[int, ...] = ()
     used_on: int = 0
+    used_version: int = 0
     deletions: tuple[tuple[int, int], ...] = ()
 
 
@@ -25,11 +26,12 @@ def read_devices(connection: sqlite3.Connection, numbers: Collection[int]) -> di
     """What the catalog says of these devices; those that it does not know are left out."""
     devices = {}
     with_deletions = []
-    for number, epoch, classes, has_deletions, used_on in connection.execute(
-        "SELECT device, erase_epoch, classes, has_deletions, used_on FROM json_each(?) JOIN devices ON device = value",
+    for number, epoch, classes, has_deletions, *used in connection.execute(
+        "SELECT device, erase_epoch, classes, has_deletions, used_on, used_version"
+        " FROM json_each(?) JOIN devices ON device = value",
         (json.dumps([*numbers]),),
     ).fetchall():
-        devices[number] = _device(epoch, classes, used_on)
+        devices[number] = _device(epoch, classes, *used)
         if has_deletions:
             with_deletions.append(number)
     for number in with_deletions:
@@ -39,5 +41,5 @@ def read_devices(connection: sqlite3.Connection, numbers: Collection[int]) -> di
 
 
 @lru_cache(maxsize=1024)
-def _device(epoch: int, classes: str, used_on: int) -> Device:
-    return Device(epoch, tuple(json.loads(classes)), used_on)
+def _device(epoch: int, classes: str, used_on: int, used_version: int) -> Device:
+    return Device(epoch, tuple(json.loads(classes)), used_on, used_version)

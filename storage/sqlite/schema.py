@@ -13,10 +13,10 @@ from storage.sqlite.database import Database
 from storage.sqlite.sealing import NOBODY, add_key, seal
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 4
-REVISION = "0003"
+SCHEMA_VERSION = 5
+REVISION = "0004"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
-OUTDATED = {2: "0001", 3: "0002"}
+OUTDATED = {2: "0001", 3: "0002", 4: "0003"}
 """Schema versions of earlier releases, and the revisions that they are."""
 OPERATOR_NAME = "the built-in operator account"
 
@@ -44,7 +44,8 @@ CREATE TABLE accounts (
     closing_ms INTEGER,
     closing_reason BLOB NOT NULL DEFAULT x'',
     closing_by TEXT NOT NULL DEFAULT '',
-    cancelled_on INTEGER
+    cancelled_on INTEGER,
+    used_version INTEGER NOT NULL DEFAULT 0  -- of the agreement that was current at the last request
 ) STRICT;
 CREATE INDEX accounts_by_email ON accounts (email_bucket) WHERE email_bucket IS NOT NULL;
 CREATE INDEX accounts_by_mobile ON accounts (mobile_bucket) WHERE mobile_bucket IS NOT NULL;
@@ -65,7 +66,9 @@ CREATE TABLE devices (
     has_deletions INTEGER NOT NULL DEFAULT 0,
     stale_rows INTEGER NOT NULL DEFAULT 0,  -- 1: there may be chunk rows of an earlier erase epoch
     created_ms INTEGER NOT NULL,
-    used_on INTEGER NOT NULL DEFAULT 0  -- day of the last upload or playback
+    used_on INTEGER NOT NULL DEFAULT 0,  -- day of the last upload or playback
+    used_version INTEGER NOT NULL DEFAULT 0,  -- of the agreement that was current then
+    viewer_generation INTEGER NOT NULL DEFAULT 0  -- viewer tokens of another one are void
 ) STRICT;
 CREATE INDEX devices_of_account ON devices (account);
 CREATE INDEX devices_erasing ON devices (erase_state) WHERE erase_state != 0;
@@ -82,6 +85,7 @@ CREATE TABLE plans (
 ) STRICT;
 CREATE INDEX plans_of_device ON plans (device);
 CREATE INDEX plans_ending ON plans (ends_on) WHERE kind = 'monthly';
+CREATE INDEX plans_trials ON plans (ends_on) WHERE kind = 'trial';
 
 CREATE TABLE changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT, device INTEGER NOT NULL, what TEXT NOT NULL, at_ms INTEGER NOT NULL
@@ -258,6 +262,12 @@ def partition_days(connection: sqlite3.Connection) -> set[int]:
 def closed_through(connection: sqlite3.Connection) -> int:
     """The last expiry day already swept."""
     row = connection.execute("SELECT value FROM meta WHERE name = 'closed_through'").fetchone()
+    return int(row[0])
+
+
+def agreement_version(connection: sqlite3.Connection) -> int:
+    """The newest version of the agreement; 0 when none is published."""
+    row = connection.execute("SELECT coalesce(max(version), 0) FROM agreements").fetchone()
     return int(row[0])
 
 

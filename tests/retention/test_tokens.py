@@ -18,7 +18,8 @@ from storage.errors import CallerError
 SECRET = bytes(range(32))
 OTHER = bytes(range(1, 33))
 U32 = st.integers(0, 2**32 - 1)
-U64 = st.integers(0, 2**64 - 1)
+U48 = st.integers(0, 2**48 - 1)
+U16 = st.integers(0, 2**16 - 1)
 URL_SAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -39,13 +40,28 @@ def test_a_device_token_is_of_one_device_and_generation(device: int, generation:
     assert not check_device_token(OTHER, device, generation, token)
 
 
-@given(U32, U32, U64)
-def test_a_viewer_token_says_what_was_minted(device: int, generation: int, expires_s: int) -> None:
-    token = mint_viewer_token(SECRET, device, generation, expires_s)
+@given(U32, U32, U48, U16)
+def test_a_viewer_token_says_what_was_minted(
+    device: int, generation: int, expires_s: int, viewers: int
+) -> None:
+    token = mint_viewer_token(SECRET, device, generation, expires_s, viewers)
     assert token.startswith("ckv_")
     assert len(token) == 47
-    assert read_viewer_token(SECRET, token) == ViewerClaims(device, generation, expires_s)
+    assert read_viewer_token(SECRET, token) == ViewerClaims(device, generation, expires_s, viewers)
     assert refused(token, OTHER)
+
+
+def test_a_viewer_token_of_an_earlier_release_has_viewer_generation_0() -> None:
+    """Minted before there was one, with SECRET, for device 7, generation 3, until 2,000,000,000."""
+    token = "ckv_BwAAAAMAAAAAlDV3AAAAAJtpF2ESqdgBruzEE4L3znE"
+    assert read_viewer_token(SECRET, token) == ViewerClaims(7, 3, 2_000_000_000, 0)
+
+
+@pytest.mark.parametrize("claims", [(7, 1, 1 << 48, 0), (7, 1, -1, 0), (7, 1, 5, 1 << 16), (7, 1, 5, -1)])
+def test_claims_that_would_run_into_each_other_are_refused(claims: tuple[int, int, int, int]) -> None:
+    with pytest.raises(CallerError) as caught:
+        mint_viewer_token(SECRET, *claims)
+    assert caught.value.code == "bad_token_claims"
 
 
 def test_any_other_character_anywhere_is_refused() -> None:

@@ -786,8 +786,64 @@ class BooksContract:
             assert books.payments_of(ann, after=rows[0].payment_id, limit=2) == rows[1:]
             assert books.payments_of_plan(plan_id) == rows
             assert books.payments_of_plan(99) == []
-            assert books.pending_payments(before_ms=NOW) == [*rows[:2], others]
-            assert books.pending_payments(before_ms=NOW, after=rows[0].payment_id, limit=1) == rows[1:2]
+            assert books.pending_payments(before_ms=NOW, now_ms=NOW) == [*rows[:2], others]
+            assert books.pending_payments(before_ms=NOW, now_ms=NOW, limit=1) == rows[:1]
+        later = replace(rows[0], attempts=1, next_ms=NOW + 5)
+        with write() as books:
+            books.put_payment(later)
+        with catalog.books() as books:
+            assert books.pending_payments(before_ms=NOW, now_ms=NOW + 4) == [rows[1], others]
+            assert books.pending_payments(before_ms=NOW, now_ms=NOW + 5) == [rows[1], others, later]
+            assert books.failed_refunds() == []
+
+    def test_refused_refunds(self, catalog: Catalog, write: Any, ann: int, device: int, plan_id: int) -> None:
+        with write() as books:
+            states = (
+                PaymentState.FAILED,
+                PaymentState.DONE,
+                PaymentState.FAILED,
+                PaymentState.PAID_OTHERWISE,
+            )
+            rows = [
+                books.add_payment(charge(ann, device, f"r{n}", kind=PaymentKind.REFUND, state=state))
+                for n, state in enumerate(states)
+            ]
+        with catalog.books() as books:
+            assert books.failed_refunds() == [rows[0], rows[2]]
+            assert books.failed_refunds(after=rows[0].payment_id) == [rows[2]]
+            assert books.failed_refunds(limit=1) == [rows[0]]
+            assert books.backlog(on=DAY).failed_refunds == 2
+
+    def test_who_used_the_service_under_an_agreement_and_has_not_accepted_it(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        def unaccepted(version: int, first: int = 1, last: int = 99) -> list[int]:
+            with catalog.books() as books:
+                assert books.newest_account() == max(ann, bob)
+                return books.unaccepted(version, first=first, last=last)
+
+        with write() as books:
+            for account in (ann, bob):
+                books.put_account(replace(books.account(account), state=AccountState.ACTIVE))
+            version = books.publish_agreement("one", now_ms=NOW).version
+        assert unaccepted(version) == []
+        commit(catalog, Upload(device, NOON))
+        assert unaccepted(version) == [ann], "an upload"
+        assert unaccepted(version, first=ann + 1) == unaccepted(version, last=ann - 1) == []
+        with write() as books:
+            books.note_requests([bob, 4711], DAY, version=version)
+        assert unaccepted(version) == [ann, bob], "a request"
+        with write() as books:
+            books.accept_agreement(AcceptanceRow(ann, version, "deemed", NOW))
+            newer = books.publish_agreement("two", now_ms=NOW + 1).version
+        assert (unaccepted(version), unaccepted(newer)) == ([bob], [])
+        commit(catalog, Upload(device, NOON + 1))
+        assert unaccepted(newer) == [ann], "on the same day"
+        catalog.note_used([device], DAY, version=version)
+        assert unaccepted(newer) == [ann], "it does not go back"
+        with write() as books:
+            books.put_account(replace(books.account(ann), state=AccountState.CANCELLED))
+        assert unaccepted(newer) == []
 
     # --- history, blocks, agreement ---------------------------------------------------------------------------
 
@@ -956,7 +1012,7 @@ class BooksContract:
 
     def test_nothing_waits_at_first(self, catalog: Catalog) -> None:
         with catalog.books() as books:
-            assert books.backlog(on=DAY) == Backlog(0, None, 0, 0, 0, 0, 0, None)
+            assert books.backlog(on=DAY) == Backlog(0, None, 0, 0, 0, 0, 0, None, 0, 0)
 
     def test_the_backlog_counts_what_waits_and_nothing_else(
         self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
@@ -972,7 +1028,7 @@ class BooksContract:
             for number, state in enumerate((*PaymentState, PaymentState.PENDING)):
                 books.add_payment(charge(ann, device, f"r{number}", state=state, at_ms=NOW - number))
         with catalog.books() as books:
-            assert books.backlog(on=DAY) == Backlog(2, NOW - 3, 1, 1, 2, 0, 2, NOW - 3)
+            assert books.backlog(on=DAY) == Backlog(2, NOW - 3, 1, 1, 2, 0, 2, NOW - 4, 0, 0)
 
     def test_renewals_are_overdue_when_their_last_day_is_over(
         self, catalog: Catalog, write: Any, ann: int

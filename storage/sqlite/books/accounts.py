@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, ClosingState
+from storage.books import OPERATOR_ACCOUNT, TRIAL_ENDING, AccountRow, AccountState, ClosingState
 from storage.catalog import DeviceFacts
 from storage.days import ms_of_day
 from storage.errors import CallerError, NotFound
@@ -116,6 +117,17 @@ class Accounts(OnBooks):
             raise NotFound("no such account", subject=f"account {account}")
         return int(row[0])
 
+    def note_requests(self, accounts: Collection[int], day: int, *, version: int) -> None:
+        self._writer.execute(
+            "UPDATE accounts SET used_on = max(used_on, ?1), used_version = max(used_version, ?2)"
+            " WHERE account IN (SELECT value FROM json_each(?3)) AND state != 'cancelled'"
+            " AND (used_on < ?1 OR used_version < ?2)",
+            (day, version, json.dumps(sorted(accounts))),
+        )
+
+    def newest_account(self) -> int:
+        return int(self._reader.execute("SELECT max(account) FROM accounts").fetchone()[0])
+
     def unused_accounts(self, *, before_day: int, after: int = 0, limit: int = 100) -> list[AccountRow]:
         return ACCOUNTS.select(
             self._reader,
@@ -167,6 +179,16 @@ class Accounts(OnBooks):
     def devices_of(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
         where = "account = ? AND device > ? ORDER BY device LIMIT ?"
         return facts_where(self._reader, where, (account, after, limit))
+
+    def trials_ending(self, *, first: int, last: int, limit: int = 100) -> list[DeviceFacts]:
+        rows = self._reader.execute(
+            "SELECT p.device FROM plans p JOIN devices d USING (device) JOIN accounts a USING (account)"
+            " WHERE p.kind = 'trial' AND p.ends_on BETWEEN ? AND ? AND p.ends_on >= p.starts_on"
+            " AND d.terminated_ms IS NULL AND a.kind = 'owner' AND a.state = 'active' AND NOT EXISTS"
+            " (SELECT 1 FROM notices n WHERE n.account = d.account AND n.purpose = ?) ORDER BY p.ends_on LIMIT ?",
+            (first, last, TRIAL_ENDING, limit),
+        )
+        return [self.device(row[0]) for row in rows.fetchall()]
 
     def change_device(
         self, device: int, change: Callable[[DeviceFacts], DeviceFacts], *, what: str

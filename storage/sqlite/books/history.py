@@ -68,5 +68,16 @@ class History(OnBooks):
         if ACCEPTANCES.one(self._writer, row.account, row.version) is None:
             ACCEPTANCES.add(self._writer, row)
 
+    def unaccepted(self, version: int, *, first: int, last: int) -> list[int]:
+        rows = self._reader.execute(
+            "SELECT account FROM accounts a WHERE account BETWEEN :first AND :last AND kind = 'owner'"
+            " AND state = 'active' AND (used_version >= :version OR EXISTS"
+            " (SELECT 1 FROM devices d WHERE d.account = a.account AND d.used_version >= :version))"
+            " AND NOT EXISTS (SELECT 1 FROM acceptances c WHERE c.account = a.account AND c.version = :version)"
+            " ORDER BY account",
+            {"first": first, "last": last, "version": version},
+        )
+        return [row[0] for row in rows]
+
     def acceptances_of(self, account: int) -> list[AcceptanceRow]:
         return ACCEPTANCES.select(self._reader, "account = ? ORDER BY version", (account,))

@@ -72,9 +72,13 @@ class Money(OnBooks):
     def payments_of_plan(self, plan_id: int) -> list[PaymentRow]:
         return PAYMENTS.select(self._reader, "plan_id = ? ORDER BY payment_id", (plan_id,))
 
-    def pending_payments(self, *, before_ms: int, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+    def pending_payments(self, *, before_ms: int, now_ms: int, limit: int = 100) -> list[PaymentRow]:
         return PAYMENTS.select(
             self._reader,
-            "state = 'pending' AND at_ms < ? AND payment_id > ? ORDER BY payment_id LIMIT ?",
-            (before_ms, after, limit),
+            "state = 'pending' AND next_ms <= ? AND at_ms < ? ORDER BY next_ms, payment_id LIMIT ?",
+            (now_ms, before_ms, limit),
         )
+
+    def failed_refunds(self, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+        where = "kind = 'refund' AND state = 'failed' AND payment_id > ? ORDER BY payment_id LIMIT ?"
+        return PAYMENTS.select(self._reader, where, (after, limit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage.books import NoticeRow, NoticeState
+from storage.books import CODE_PURPOSES, NoticeRow, NoticeState
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
 
@@ -18,6 +18,10 @@ NOTICES = Table(
 )
 
 
+# Written as the partial index has it: with parameters SQLite would not use that.
+_CODES = f"purpose IN {CODE_PURPOSES!r}"
+
+
 class Notices(OnBooks):
     def add_notice(self, row: NoticeRow) -> NoticeRow:
         return replace(row, notice_id=NOTICES.add(self._writer, row, notice_id=None))
@@ -28,8 +32,9 @@ class Notices(OnBooks):
     def notice(self, notice_id: int) -> NoticeRow:
         return NOTICES.get(self._reader, notice_id)
 
-    def due_notices(self, *, now_ms: int, limit: int = 100) -> list[NoticeRow]:
-        where = "state = 'queued' AND next_ms <= ? ORDER BY next_ms, notice_id LIMIT ?"
+    def due_notices(self, *, now_ms: int, limit: int = 100, codes: bool = False) -> list[NoticeRow]:
+        only = f" AND {_CODES}" if codes else ""
+        where = f"state = 'queued'{only} AND next_ms <= ? ORDER BY next_ms, notice_id LIMIT ?"
         return NOTICES.select(self._reader, where, (now_ms, limit))
 
     def notices(

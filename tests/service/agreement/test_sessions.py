@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 from argon2 import Type, extract_parameters
 from argon2.profiles import CHEAPEST
 
-from service.agreement import registration, sessions, standing, versions
+from retention.tokens import check_device_token
+from service.agreement import devices, registration, sessions, standing, versions
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.errors import Forbidden, TooMany, Unauthorized, Unprocessable
+from service.playback import Gate, Refused, Viewer
+from service.playback.used import UsedDevices
 from storage.errors import CallerError, NotFound
-from tests.retention.world import HOUR
+from tests.retention.world import HOUR, TODAY
 from tests.service.agreement.office import CLIENT, EMAIL, MOBILE, PASSWORD, Office, owner, refused
 
 ELSEWHERE = "198.51.100.7"
@@ -52,6 +56,47 @@ def test_a_token_ends_with_its_time_with_log_out_and_with_a_new_password(office:
     office.log_in(password="another password")
     assert office.told(row.account)[-1] == "password_changed"
     assert office.notices(row.account, "password_changed")
+
+
+def test_viewer_tokens_end_with_a_new_password_and_cameras_tokens_do_not(office: Office) -> None:
+    row = office.active()
+    gate = Gate(office.bitmap, office.clock, office.key_store.token_secret, UsedDevices())
+    mine, others = office.device(row.account), office.device(office.active("bob@example.org").account)
+    camera = devices.token(office.desk, owner(row), mine)
+
+    def tokens() -> list[Viewer]:
+        by_owner = devices.viewer_token(office.desk, owner(row), mine, hours=8760)[0]
+        by_operator = devices.viewer_token(office.desk, OPERATOR, mine, hours=8760)[0]
+        return [Viewer(mine, by_owner), Viewer(mine, by_operator)]
+
+    def let_in(viewer: Viewer) -> bool:
+        with suppress(Refused):
+            return gate.ask(viewer).device == viewer.device
+        return False
+
+    neighbour = Viewer(others, devices.viewer_token(office.desk, OPERATOR, others)[0])
+    first = tokens()
+    sessions.change_password(office.desk, owner(row), row.account, PASSWORD, "another password", CLIENT)
+    second = tokens()
+    assert [*map(let_in, (*first, *second, neighbour))] == [False, False, True, True, True]
+    sessions.request_reset(office.desk, EMAIL, CLIENT)
+    code = office.code(row.account, "password")
+    with refused(Unprocessable, "wrong_code"):
+        sessions.reset_password(office.desk, EMAIL, "00000000", PASSWORD, CLIENT)
+    assert [*map(let_in, second)] == [True, True]
+    sessions.reset_password(office.desk, EMAIL, code, PASSWORD, CLIENT)
+    assert [*map(let_in, (*first, *second, *tokens(), neighbour))] == [*[False] * 4, *[True] * 3]
+    assert devices.token(office.desk, owner(row), mine) == camera
+    generation = office.bitmap.probe(mine, TODAY, TODAY)[2]
+    assert check_device_token(office.key_store.token_secret, mine, generation, camera)
+
+
+def test_viewer_generations_come_round(office: Office) -> None:
+    row = office.active()
+    device = office.device(row.account)
+    office.entitlements.change(device, lambda f: replace(f, viewer_generation=2**16 - 1), what="test")
+    office.desk.change(lambda books: devices.end_viewer_tokens(books, row.account))
+    assert office.catalog.device(device).viewer_generation == office.bitmap.viewer_generation(device) == 0
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from tests.service.world import (
         ({"flags": PRESENT | ERASED}, "erased"),
         ({"days": 1}, "plan_lapsed"),  # entitled yesterday only
         ({"token_generation": 2}, "bad_token"),
+        ({"viewer_generation": 1}, "bad_token"),
         ({"flags": 0}, "bad_token"),
         ({"flags": PRESENT | SUSPENDED | TERMINATED, "days": 0}, "suspended"),
         ({"flags": PRESENT | SUSPENDED, "token_generation": 2}, "bad_token"),
