@@ -32,6 +32,10 @@ MAX_CLOCK_AHEAD_MS = 600_000
 (device, capture_ms) could already be."""
 
 
+MAX_CAPTURE_MS = 1 << 62
+"""Above every capture time."""
+
+
 class SegmentState(IntEnum):
     """A key is in exactly one of these, or absent (invariant 4)."""
 
@@ -120,6 +124,14 @@ class ChunkRow(NamedTuple):
         """Whether both are of one and the same ciphertext, wherever a rewrite has put it."""
         mine = (self.device, self.capture_ms, self.epoch, self.nonce)
         return mine == (other.device, other.capture_ms, other.epoch, other.nonce)
+
+
+class LiveListRow(NamedTuple):
+    """What the live playlist of a device lists, as playback stored it. `version` counts its changes, from 1."""
+
+    version: int
+    epoch: int
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +267,32 @@ class Catalog(Records, ABC):
         """Chunks with from_ms <= capture_ms < to_ms in order of capture, at most `limit`, the earliest ones."""
 
     @abstractmethod
-    def latest_chunks(self, device: int, *, limit: int) -> list[ChunkRow]:
-        """The newest `limit` chunks, in order of capture."""
+    def latest_chunks(self, device: int, *, limit: int, before_ms: int = MAX_CAPTURE_MS) -> list[ChunkRow]:
+        """The newest `limit` chunks with capture_ms < before_ms, in order of capture."""
+
+    @abstractmethod
+    def chunks_stored_after(
+        self, device: int, segment_id: int, from_ms: int, to_ms: int, *, limit: int
+    ) -> list[ChunkRow]:
+        """As `chunks`, of those in segments with a higher number than `segment_id`: what was stored since that was the
+        newest one. A little may be missing (keys are prepared in blocks before they are used, for up to half of
+        `prepare_ttl_s`), and what a rewrite has moved since is in it."""
+
+    @abstractmethod
+    def newest_segment_id(self) -> int:
+        """The highest number that a segment key was prepared under; 0 before the first."""
+
+    @abstractmethod
+    def live_list(self, device: int) -> LiveListRow | None:
+        """What `put_live_list` stored last; None before the first, and after an erasure."""
+
+    @abstractmethod
+    def put_live_list(self, device: int, row: LiveListRow) -> bool:
+        """Store a live list in place of that of version `row.version - 1`, 0 for none.
+
+        Returns:
+            False, and nothing was changed: another writer was first, or the device is of another erase epoch by now.
+        """
 
     # --- devices and plans --------------------------------------------------------------------------------
 

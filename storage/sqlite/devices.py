@@ -206,6 +206,8 @@ def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, n
             new.device,
         ),
     )
+    if new.erase_epoch != old.erase_epoch:
+        connection.execute("DELETE FROM live_lists WHERE device = ?", (new.device,))
     known = {plan.plan_id: plan for plan in old.plans}
     for plan in new.plans:
         if plan.plan_id == 0:

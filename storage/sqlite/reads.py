@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from storage.catalog import ChunkRow
+from storage.catalog import MAX_CAPTURE_MS, ChunkRow, LiveListRow
 from storage.days import day_of_ms, expiry_day, ms_of_day, recorded_day
 from storage.sqlite.commits import OnDatabase
 from storage.sqlite.schema import open_days, partition
@@ -42,6 +42,11 @@ class Reads(OnDatabase):
         return found[0] if found else None
 
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
+        return self.chunks_stored_after(device, 0, from_ms, to_ms, limit=limit)
+
+    def chunks_stored_after(
+        self, device: int, segment_id: int, from_ms: int, to_ms: int, *, limit: int
+    ) -> list[ChunkRow]:
         found: list[ChunkRow] = []
         if to_ms <= from_ms or limit <= 0:
             return found
@@ -51,12 +56,12 @@ class Reads(OnDatabase):
                 oldest_possible_ms = ms_of_day(recorded_day(day, max(classes)))
                 if len(found) == limit and found[-1].capture_ms <= oldest_possible_ms:
                     continue
-                found += _select(connection, day, device, from_ms, to_ms, limit)
+                found += _select(connection, day, device, from_ms, to_ms, limit, stored_after=segment_id)
                 found.sort(key=lambda row: row.capture_ms)
                 del found[limit:]
         return found
 
-    def latest_chunks(self, device: int, *, limit: int) -> list[ChunkRow]:
+    def latest_chunks(self, device: int, *, limit: int, before_ms: int = MAX_CAPTURE_MS) -> list[ChunkRow]:
         found: list[ChunkRow] = []
         if limit <= 0:
             return found
@@ -67,11 +72,37 @@ class Reads(OnDatabase):
                 newest_possible_ms = ms_of_day(recorded_day(day, min(classes, default=0)) + 2)
                 if len(found) == limit and found[-1].capture_ms >= newest_possible_ms:
                     continue
-                found += _select(connection, day, device, 0, 1 << 62, limit, newest_first=True)
+                found += _select(connection, day, device, 0, before_ms, limit, newest_first=True)
                 found.sort(key=lambda row: row.capture_ms, reverse=True)
                 del found[limit:]
         found.reverse()
         return found
+
+    def newest_segment_id(self) -> int:
+        with self._db.read() as connection:
+            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segments'").fetchone()
+            return 0 if row is None else int(row[0])
+
+    def live_list(self, device: int) -> LiveListRow | None:
+        with self._db.read() as connection:
+            row = connection.execute(
+                "SELECT version, epoch, state FROM live_lists WHERE device = ?", (device,)
+            ).fetchone()
+            return None if row is None else LiveListRow(*row)
+
+    def put_live_list(self, device: int, row: LiveListRow) -> bool:
+        with self._db.write() as connection:
+            if row.version == 1:
+                statement = (
+                    "INSERT INTO live_lists (version, epoch, state, device) SELECT ?1, ?2, ?3, device FROM devices"
+                    " WHERE device = ?4 AND erase_epoch = ?2 ON CONFLICT DO NOTHING"
+                )
+            else:
+                statement = (
+                    "UPDATE live_lists SET version = ?1, epoch = ?2, state = ?3 WHERE device = ?4 AND version = ?1 - 1"
+                    " AND EXISTS (SELECT 1 FROM devices d WHERE d.device = ?4 AND d.erase_epoch = ?2)"
+                )
+            return connection.execute(statement, (*row, device)).rowcount == 1
 
 
 def _select(
@@ -83,6 +114,7 @@ def _select(
     limit: int,
     *,
     newest_first: bool = False,
+    stored_after: int = 0,
 ) -> list[ChunkRow]:
     """Rows of one day, less those of an earlier erase epoch, whose key is going or gone, and those of a deletion
     that is not finished (invariant 2). What is the same for all rows is asked once: a day of a camera has 20,000."""
@@ -102,7 +134,8 @@ def _select(
     rows = connection.execute(
         f"SELECT {CHUNK_COLUMNS} FROM {partition(day)} c JOIN segments s USING (segment_id)"
         " WHERE c.device = ? AND c.capture_ms >= ? AND c.capture_ms < ? AND c.epoch = ?"
+        f"{' AND c.segment_id > ?' if stored_after else ''}"
         f"{undeleted if is_deleting else ''} ORDER BY c.capture_ms {order} LIMIT ?",
-        (device, from_ms, to_ms, epoch, limit),
+        (device, from_ms, to_ms, epoch, *([stored_after] if stored_after else []), limit),
     )
     return list(map(ChunkRow._make, rows))

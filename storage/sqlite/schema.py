@@ -13,10 +13,10 @@ from storage.sqlite.database import Database
 from storage.sqlite.sealing import NOBODY, add_key, seal
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 5
-REVISION = "0004"
+SCHEMA_VERSION = 6
+REVISION = "0005"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
-OUTDATED = {2: "0001", 3: "0002", 4: "0003"}
+OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004"}
 """Schema versions of earlier releases, and the revisions that they are."""
 OPERATOR_NAME = "the built-in operator account"
 
@@ -130,6 +130,14 @@ CREATE TABLE deletions (
 ) STRICT;
 CREATE INDEX deletions_of_device ON deletions (device);
 CREATE INDEX deletions_unfinished ON deletions (device) WHERE done_ms IS NULL;
+
+-- What the live playlist of a watched device lists, so that its numbers are the same from every process.
+CREATE TABLE live_lists (
+    device INTEGER PRIMARY KEY REFERENCES devices,
+    version INTEGER NOT NULL,  -- counts its changes: who writes one names the version that it was made of
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL  -- JSON of `service.playback.live`
+) STRICT;
 
 CREATE TABLE leases (
     name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL, expires_ms INTEGER NOT NULL

@@ -34,6 +34,7 @@ from storage.catalog import (
     DeviceFacts,
     Due,
     EraseState,
+    LiveListRow,
     Orphan,
     PlanRow,
     SegmentCommit,
@@ -515,6 +516,53 @@ class CatalogContract:
         assert catalog.chunks(device, NOON + 3, NOON + 2, limit=9) == []
         assert catalog.chunks(device, NOON, NOON + 5, limit=0) == []
         assert catalog.latest_chunks(device, limit=0) == []
+
+    def test_the_newest_before_a_time(self, catalog: Catalog, sound: None) -> None:
+        device = add_device(catalog, WEEK, MONTH)
+        for i in range(5):
+            commit(catalog, Upload(device, NOON + i), expires_on=ENDS if i % 2 else DAY + MONTH + 1)
+        for before in range(6):
+            times = [NOON + i for i in range(before)]
+            for limit in (1, 2, 9):
+                found = catalog.latest_chunks(device, limit=limit, before_ms=NOON + before)
+                assert captures(found) == times[-limit:]
+
+    def test_what_was_stored_since_a_segment(self, catalog: Catalog, sound: None) -> None:
+        device, other = add_device(catalog), add_device(catalog)
+        assert catalog.newest_segment_id() == 0
+        commit(catalog, Upload(device, NOON + 5), Upload(device, NOON + 7))
+        before = catalog.newest_segment_id()
+        assert before == segments(catalog)[-1].segment_id
+        commit(catalog, Upload(device, NOON + 2), Upload(device, NOON + 6), Upload(other, NOON + 3))
+        found = catalog.chunks_stored_after(device, before, 0, NOON + 9, limit=9)
+        assert captures(found) == [NOON + 2, NOON + 6]
+        assert found == [row for row in catalog.chunks(device, 0, NOON + 9, limit=9) if row in found]
+        assert captures(catalog.chunks_stored_after(device, before, NOON + 3, NOON + 9, limit=9)) == [
+            NOON + 6
+        ]
+        assert captures(catalog.chunks_stored_after(device, before, 0, NOON + 9, limit=1)) == [NOON + 2]
+        assert catalog.chunks_stored_after(device, catalog.newest_segment_id(), 0, NOON + 9, limit=9) == []
+
+    def test_a_live_list_is_changed_by_who_saw_the_last_change(self, catalog: Catalog, sound: None) -> None:
+        device = add_device(catalog)
+        assert catalog.live_list(device) is None
+        assert not catalog.put_live_list(device, LiveListRow(2, 0, "b"))
+        assert catalog.put_live_list(device, LiveListRow(1, 0, "a"))
+        assert not catalog.put_live_list(device, LiveListRow(1, 0, "other"))
+        assert catalog.put_live_list(device, LiveListRow(2, 0, "b"))
+        assert not catalog.put_live_list(device, LiveListRow(2, 0, "other"))
+        assert not catalog.put_live_list(device, LiveListRow(4, 0, "other"))
+        assert catalog.live_list(device) == LiveListRow(2, 0, "b")
+        assert not catalog.put_live_list(device + 1, LiveListRow(1, 0, "a"))
+
+    def test_a_live_list_goes_with_the_recordings(self, catalog: Catalog, sound: None) -> None:
+        device = add_device(catalog)
+        assert catalog.put_live_list(device, LiveListRow(1, 0, "a"))
+        erase(catalog, device)
+        assert catalog.live_list(device) is None
+        assert not catalog.put_live_list(device, LiveListRow(1, 0, "a"))
+        assert not catalog.put_live_list(device, LiveListRow(2, 0, "a"))
+        assert catalog.put_live_list(device, LiveListRow(1, 1, "a"))
 
     def test_the_newest_chunk_may_expire_first(self, catalog: Catalog, sound: None) -> None:
         """Just past midnight, a camera that was ahead: its chunk is on the day before, and still the newest."""
