@@ -30,6 +30,8 @@ ONE_FILE = {
         "storage/sqlite/migrations/versions/revision_0001.py",
         "storage/sqlite/migrations/versions/revision_0002.py",
         "storage/sqlite/migrations/versions/revision_0003.py",
+        "storage/sqlite/migrations/versions/revision_0004.py",
+        "storage/sqlite/migrations/versions/revision_0005.py",
     },
 }
 
