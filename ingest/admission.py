@@ -110,6 +110,8 @@ def admit(
     flags, class_days, generation, epoch, today_ok, capture_ok = probe
     if flags & BUSY:
         return answers.OVERLOADED
+    if not head.authorization:
+        return answers.NO_TOKEN  # of any device: ffmpeg and curl with a log-in in the URL ask like this first
     if not flags & PRESENT or not credentials.good(head.authorization, route.device, generation):
         return answers.BAD_TOKEN
     if route.ignored:

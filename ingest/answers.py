@@ -54,7 +54,8 @@ UNKNOWN_PATH = Answer(
     "not_found",
     "PUT or POST /v1/devices/{n}/chunks/{capture_ms}, or /v1/devices/{n}/live/{name}.ts",
 )
-BAD_TOKEN = Answer(401, "bad_token", "send this device's token: Bearer, or Basic with the device number")
+NO_TOKEN = Answer(401, "no_token", "send this device's token: Bearer, or Basic with the device number")
+BAD_TOKEN = Answer(401, "bad_token", "this is not the token of this device, or no longer")
 SUSPENDED = Answer(403, "suspended", "the operator has suspended this device")
 TERMINATED = Answer(403, "terminated", "this device was terminated, for good")
 PLAN_LAPSED = Answer(403, "plan_lapsed", "no plan of this device covers today")

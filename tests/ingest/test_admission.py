@@ -143,6 +143,7 @@ def _target(head: Head, capture_ms: int) -> Head:
 
 WAYS: list[tuple[str, int, Spoil]] = [
     ("not_found", 404, lambda b, h, r: (replace(h, target=h.target + b"/x"), r)),
+    ("no_token", 401, lambda b, h, r: (replace(h, authorization=b""), r)),
     ("bad_token", 401, lambda b, h, r: (replace(h, authorization=b"Bearer ckd_x"), r)),
     ("suspended", 403, lambda b, h, r: (h, replace(r, flags=r.flags | SUSPENDED))),
     ("terminated", 403, lambda b, h, r: (h, replace(r, flags=r.flags | TERMINATED))),
@@ -194,7 +195,8 @@ def test_an_unknown_device_is_a_bad_token(bitmap: EntitlementBitmap, device: int
 
 
 def test_no_credentials_at_all(bitmap: EntitlementBitmap) -> None:
-    assert ask(bitmap, head_for(authorization=b"")) is answers.BAD_TOKEN
+    assert ask(bitmap, head_for(authorization=b"")) is answers.NO_TOKEN
+    assert ask(bitmap, head_for(device=50, authorization=b"")) is answers.NO_TOKEN, "of no device either"
 
 
 def test_an_erased_device_with_a_new_plan_may_send(bitmap: EntitlementBitmap) -> None:

@@ -20,6 +20,7 @@ REFUSALS = {
     ("malformed", 400),
     ("empty", 400),
     ("bad_token", 401),
+    ("no_token", 401),
     ("suspended", 403),
     ("terminated", 403),
     ("plan_lapsed", 403),
