@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -13,6 +15,24 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+
+# What tests share asserts too: contract suites, worlds, servers. pytest rewrites only test modules by itself, and
+# elsewhere a failing assert would say nothing.
+SHARED = tuple(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "tests").rglob("*.py"))
+    if not path.name.startswith(("test_", "__init__", "conftest"))
+)
+pytest.register_assert_rewrite(*SHARED)
+
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    # Started by `nohup make test &`, where a shell has SIGINT ignored: children would inherit that, and those that are
+    # interrupted by a test would never end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Sources:
