@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import argparse
 import math
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 import trio
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio import serve
 
 from ingest.server import listen
 from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
-from service.child import die_with_supervisor, on_stop_signal, say_ready
+from service.api.clients import network_of
+from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.folder import Opened, open_folder
 from service.housekeeping import Chore, chores, keep_house, note_used
+from service.http import HttpLimits, HttpServer
 from service.logs import configure_logs
 from service.metrics import STALE_MS, published, render
 from service.playback.used import UsedDevices
@@ -34,9 +31,10 @@ from service.worker import probe_of
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError, StoreUnavailable
 
-SEND_TIMEOUT_MS = 30_000
 REPLAY_EVERY_S = 1.0
 """Changes made on other hosts are seen here within this time (promised: 2 s)."""
+OWN_FILES = 256
+"""Open files kept for what is no client's connection: catalog, keys, books, logs, the store's own connections."""
 PROBE_FRESH_S = 1.0
 """However often `/readyz` is asked, the store is asked no more often."""
 PROBE_WAIT_S = 2.0
@@ -88,7 +86,6 @@ class ApiProcess:
     def __init__(self, opened: Opened) -> None:
         self._store = CountedStore(opened.store)
         self.opened = opened = replace(opened, store=self._store)
-        self._stop = trio.Event()
         self._prober = Prober(probe_of(opened))
         self._used = UsedDevices()
 
@@ -144,26 +141,42 @@ class ApiProcess:
             CallerError: `bad_config`, the senders of notices.
         """
         tasks = self._chores()
-        settings = HypercornConfig()
-        listener = listen(host, port)
-        # Hypercorn's stop waits for clients that read nothing; the kernel ends them after this time.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT_MS)
-        settings.bind = [f"fd://{listener.detach()}"]
-        settings.graceful_timeout = self.opened.config.ingest.stop_deadline_s
-        settings.accesslog = None
-        settings.errorlog = None
-        settings.include_server_header = False
-        async with trio.open_nursery() as nursery:
-            await nursery.start(on_stop_signal, self._stop.set)
-            nursery.start_soon(self._keep_bitmap)
-            nursery.start_soon(self._prober.run)
-            nursery.start_soon(keep_house, tasks)
-            app: Any = create_app(self.services())  # an ASGI application, by duck typing
-            async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
-                await serving.start(partial(serve, app, settings, shutdown_trigger=self._stop.wait))
-                say_ready()
-            nursery.cancel_scope.cancel()
+        server = self._server()
+        deadline_s = self.opened.config.ingest.stop_deadline_s
+        with trio.CancelScope() as all_of_it:
+
+            def stop() -> None:
+                all_of_it.deadline = min(all_of_it.deadline, trio.current_time() + deadline_s)
+                server.stop()
+
+            async with trio.open_nursery() as nursery:
+                await nursery.start(on_stop_signal, stop)
+                nursery.start_soon(self._keep_bitmap)
+                nursery.start_soon(self._prober.run)
+                nursery.start_soon(keep_house, tasks)
+                async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
+                    await serving.start(server.run, listen(host, port))
+                    say_ready()
+                nursery.cancel_scope.cancel()
+        if all_of_it.cancelled_caught:
+            _log.warning("stopped_at_deadline", deadline_s=deadline_s)
         await trio.to_thread.run_sync(note_used, self.opened.catalog, self._used)
+
+    def _server(self) -> HttpServer:
+        """The server of the port, with as many connections as this process may have files for."""
+        config = self.opened.config
+        wanted = config.http.max_connections
+        own_files = OWN_FILES + 2 * config.api.store_threads
+        most = allowed_connections(wanted, own_files)
+        if most < wanted:
+            _log.warning("fewer_connections", wanted=wanted, allowed=most)
+        proxied = config.agreement.trust_forwarded_for
+        return HttpServer(
+            create_app(self.services()),
+            HttpLimits(**asdict(replace(config.http, max_connections=most))),
+            now_s=lambda: self.opened.clock.now_ms() / 1000,
+            counted_as=None if proxied else network_of,
+        )
 
     async def _keep_bitmap(self) -> None:
         entitlements = self.opened.entitlements

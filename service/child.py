@@ -1,8 +1,10 @@
-"""What the supervisor's children have in common: they speak one line when they are ready, and die with it."""
+"""What the supervisor's children have in common: they speak one line when they are ready, die with it, and open as many
+files as they have connections."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -42,3 +44,17 @@ async def on_stop_signal(
         task_status.started()
         async for _ in signals:
             stop()
+
+
+def allowed_connections(wanted: int, own_files: int) -> int:
+    """Raise this process's limit of open files as far as it may and need be; how many connections it then allows.
+
+    Without it idle connections could take the files that storing or reading a chunk needs. (The usual soft limit is
+    1024, for programs that use select(), which this one does not.)
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + own_files
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - own_files))

@@ -176,6 +176,37 @@ class ApiSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSettings:
+    max_connections: int = limit(2000, "to the API port, about 50 kB each", least=8, most=1_000_000)
+    client_share: float = limit(
+        0.5,
+        "of the connections that others leave, what one client address may have; not asked with trust_forwarded_for",
+        least=0.01,
+        most=1,
+    )
+    max_head_bytes: int = limit(16 * 1024, "request line and headers", least=512, most=MIB)
+    head_timeout_s: float = limit(10.0, "for a request's head", least=0.1, most=HOUR_S)
+    body_timeout_s: float = limit(30.0, "for the next piece of a body", least=0.1, most=HOUR_S)
+    idle_timeout_s: float = limit(75.0, "of a connection between requests", least=1, most=DAY_S)
+    min_send_bytes_per_s: int = limit(
+        8000, "a client that reads an answer slower is let go, and what it holds with it", least=1, most=GIB
+    )
+    send_grace_s: float = limit(
+        30.0,
+        "so long a client may read nothing at all: a player that pauses, a network that is away",
+        least=0.1,
+        most=HOUR_S,
+    )
+    linger_close_s: float = limit(
+        5.0,
+        "how long a client that was refused may go on sending before it reads its answer",
+        least=0.1,
+        most=60,
+    )
+    drain_bytes: int = limit(17 * MIB, "of what it sends meanwhile", least=0, most=GIB)
+
+
+@dataclass(frozen=True, slots=True)
 class AgreementSettings:
     currency: str = limit("USD", "ISO 4217 code of all fees")
     monthly_fee_minor: int = limit(
@@ -264,6 +295,7 @@ class Config:
     segments: SegmentSettings = field(default_factory=SegmentSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     agreement: AgreementSettings = field(default_factory=AgreementSettings)
     notices: NoticeSettings = field(default_factory=NoticeSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import resource
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,7 +21,7 @@ from ingest.receiving import Limits, Receiver
 from ingest.server import IngestServer, listen
 from ingest.stats import Stats
 from retention.destruction import KEY_CACHE_S
-from service.child import die_with_supervisor, on_stop_signal, say_ready
+from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.config import IngestSettings
 from service.folder import Opened, open_folder
 from service.logs import configure_logs
@@ -149,20 +148,6 @@ class Worker:
             self._unpublished = error.errno
         else:
             self._unpublished = None
-
-
-def allowed_connections(wanted: int, own_files: int) -> int:
-    """Raise this process's limit of open files as far as it may and need be; how many connections it then allows.
-
-    Without it idle connections could take the files that storing a chunk needs. (The usual soft limit is 1024, for
-    programs that use select(), which this one does not.)
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + own_files
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - own_files))
 
 
 def limits_of(settings: IngestSettings) -> Limits:

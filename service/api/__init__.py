@@ -5,8 +5,8 @@ whom it asks, how the answer is worded. `door` knows who asks, `bodies` what may
 what blocks, `idempotent` does things once, `problems` and `errors` say what becomes of a refusal, `models` is the JSON
 and `document` makes the OpenAPI document tell the truth about all of it.
 
-Runs under Hypercorn's trio worker: every handler is `async def`, for a plain one would run in a thread out of
-a pool that nobody here bounds.
+An ASGI application on trio, served by `service.http`: every handler is `async def`, for a plain one would run in a
+thread out of a pool that nobody here bounds.
 """
 
 from service.api.app import create_app

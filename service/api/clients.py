@@ -21,7 +21,15 @@ def client_address(peer: str, forwarded_for: str | None, *, trust_forwarded_for:
     seen = peer
     if trust_forwarded_for and forwarded_for:
         seen = forwarded_for.rpartition(",")[2].strip() or peer
-    address = _parsed(seen) or _parsed(peer)
+    return _network(_parsed(seen) or _parsed(peer))
+
+
+def network_of(peer: str) -> str:
+    """As `client_address`, of a connection's peer alone."""
+    return _network(_parsed(peer))
+
+
+def _network(address: IPv4Address | IPv6Address | None) -> str:
     if address is None:
         return "unknown"
     if isinstance(address, IPv6Address):

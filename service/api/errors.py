@@ -14,6 +14,7 @@ from service.agreement import errors
 from service.agreement.errors import TooMany, Unprocessable
 from service.api.models.base import fields_of
 from service.api.problems import problem
+from service.http.server import OUT_OF_FILES
 from service.playback import Refused
 from storage.errors import (
     CallerError,
@@ -114,5 +115,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+        _log.warning("out_of_files", detail=error.strerror)
+        return problem(503, answers.OVERLOADED.code, answers.OVERLOADED.detail)
     _log.error("bug", exc_info=error)
     return problem(500, "internal", "a fault of the service; the operator's log says more")

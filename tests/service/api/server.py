@@ -1,20 +1,18 @@
-"""service.api in a real Hypercorn on trio, over loopback, and how the tests ask it."""
+"""service.api on its own server, over loopback, and how the tests ask it."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import logging
 import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 
 from service.api import ApiServices, create_app
+from service.http import HttpLimits, HttpServer
 from service.playback.used import UsedDevices
 from tests.service.world import NOON_MS, World, clips
 
@@ -35,7 +33,7 @@ class Reply:
 
 
 class Server:
-    """Hypercorn serving the API in a thread of this process."""
+    """The API served in a thread of this process."""
 
     def __init__(self, world: World, *, settings: dict[str, Any] | None = None, **fields: Any) -> None:
         self.world = world
@@ -63,7 +61,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._trio.run_sync_soon(self._stop.set)
+        self._trio.run_sync_soon(self._http.stop)
         self._thread.join(30)
         assert not self._thread.is_alive()
 
@@ -71,23 +69,11 @@ class Server:
         return self.problems
 
     async def _run(self) -> None:
-        config = Config()
-        config.bind = [f"fd://{self._listener.detach()}"]
-        logger = logging.getLogger("test_api")
-        logger.propagate = False
-        logger.handlers = [_Collecting(self.bugs)]
-        config.errorlog = logger
-        config.loglevel = "ERROR"
-        config.graceful_timeout = 1
         self._trio = trio.lowlevel.current_trio_token()
-        self._stop = trio.Event()
-        app: Any = create_app(self._services)
+        self._http = Recorded(self.bugs, create_app(self._services), HttpLimits(linger_close_s=0.5))
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._serve, app, config)
+            await nursery.start(self._http.run, self._listener)
             self._started.set()
-
-    async def _serve(self, app: Any, config: Config, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        await serve(app, config, shutdown_trigger=self._stop.wait, task_status=task_status)
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -124,13 +110,16 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
 
-class _Collecting(logging.Handler):
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__(logging.ERROR)
-        self._messages = messages
+class Recorded(HttpServer):
+    """The server, with what its application raised."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self._messages.append(self.format(record))
+    def __init__(self, bugs: list[str], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._bugs = bugs
+
+    def on_failure(self, error: Exception, *, answered: bool) -> None:
+        super().on_failure(error, answered=answered)
+        self._bugs.append(repr(error))
 
 
 AT = clips(1)[0].capture_ms
