@@ -148,11 +148,13 @@ class ApiSettings:
     page_chunks: int = limit(1000, "chunks in a page of a listing", least=1, most=100_000)
     max_listed_chunks: int = limit(100_000, "chunks of one playlist or export", least=10, most=10_000_000)
     live_window_ms: int = limit(60_000, "of video in a live playlist", least=10_000, most=DAY_MS)
-    live_reach_ms: int = limit(
-        600_000, "how late chunks may be and still play live", least=10_000, most=DAY_MS
+    cors_origins: str = limit(
+        "",
+        "whose pages may call this port from a browser: origins like https://app.example, separated by commas;"
+        " * is any, empty is none",
     )
-    live_step_ms: int = limit(
-        21_600_000, "how often the numbering of live playlists moves on", least=60_000, most=DAY_MS
+    live_wait_s: float = limit(
+        10.0, "that a live playlist waits for a camera's first chunks", least=0.0, most=60.0
     )
     listing_threads: int = limit(2, "listings made at once", least=1, most=1024)
     lookup_threads: int = limit(4, "look-ups of single chunks at once", least=1, most=1024)
@@ -338,8 +340,10 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise _bad(path, "ingest.share_bytes", "is at least max_chunk_bytes")
     if config.ingest.budget_bytes < config.ingest.share_bytes:
         raise _bad(path, "ingest.budget_bytes", "is at least share_bytes")
-    if config.api.live_reach_ms < config.api.live_window_ms:
-        raise _bad(path, "api.live_reach_ms", "is at least live_window_ms")
+    try:
+        parse_origins(config.api.cors_origins)
+    except ValueError as error:
+        raise _bad(path, "api.cors_origins", str(error)) from None
     return config
 
 
@@ -378,6 +382,8 @@ def _section(
     values: dict[str, Any] = {}
     known = {f.name: f for f in fields(kind)}
     for key, value in table.items():
+        if f"{name}.{key}" in RETIRED:
+            continue
         if key not in known:
             raise _bad(path, f"{name}.{key}", f"no such key; there are {', '.join(known)}")
         values[key] = _checked(value, known[key], path, f"{name}.{key}")
@@ -389,6 +395,28 @@ def _section(
     return kind(**values)
 
 
+RETIRED = {"api.live_reach_ms", "api.live_step_ms"}
+"""Keys of earlier releases that mean nothing any more: a file that sets one still is read."""
+
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
+
+
+def parse_origins(text: str) -> list[str]:
+    """Origins (RFC 6454 §6.2) that are separated by commas; `*` alone is any.
+
+    Raises:
+        ValueError: one that no browser would send.
+    """
+    found = [origin.strip() for origin in text.split(",") if origin.strip()]
+    for origin in found:
+        if not _ORIGIN.fullmatch(origin) and found != ["*"]:
+            raise ValueError(
+                f"{origin!r} is no origin: write it as the browser does, https://name or https://name:port,"
+                " in lower case and without a path; * alone is any"
+            )
+    return found
+
+
 _BY_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT.*)|PORT(_.*)?")
 """What a Kubernetes service named clipkeep-ingest or the like puts into everyone's environment."""
 
@@ -397,6 +425,7 @@ def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     for section in fields(Config):
         prefix = f"CLIPKEEP_{section.name.upper()}_"
         known = {prefix + spec.name.upper() for spec in fields(section.default_factory)}  # type: ignore[arg-type]
+        known |= {f"CLIPKEEP_{key.replace('.', '_')}".upper() for key in RETIRED}
         for variable in environ:
             if not variable.startswith(prefix) or variable in known:
                 continue

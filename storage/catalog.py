@@ -279,6 +279,10 @@ class Catalog(Records, ABC):
         `prepare_ttl_s`), and what a rewrite has moved since is in it."""
 
     @abstractmethod
+    def has_deletions(self, device: int, from_ms: int, to_ms: int) -> bool:
+        """Whether `delete_range` ever deleted what was captured in a part of [from_ms, to_ms)."""
+
+    @abstractmethod
     def newest_segment_id(self) -> int:
         """The highest number that a segment key was prepared under; 0 before the first."""
 

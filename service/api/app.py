@@ -13,6 +13,7 @@ from service.api.agreement import Agreement
 from service.api.bodies import StrictBodies
 from service.api.calls import Calls
 from service.api.closing import Closings
+from service.api.cors import allow_origins
 from service.api.devices import Devices
 from service.api.document import describe
 from service.api.errors import answer_errors
@@ -24,6 +25,7 @@ from service.api.routing import Methods
 from service.api.services import Api, ApiServices
 from service.api.sessions import Sessions
 from service.api.subscriptions import Subscriptions
+from service.config import parse_origins
 from service.playback import Playback
 
 DESCRIPTION = """\
@@ -83,6 +85,7 @@ def create_app(services: ApiServices) -> FastAPI:
         app.include_router(router)
     app.state.methods = Methods(routers)
     app.add_middleware(StrictBodies, wait_s=services.body_wait_s)
+    allow_origins(app, parse_origins(services.cors_origins))
     answer_errors(app)
     describe(app)
     return app

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Header, Path, Query
 from fastapi.exceptions import RequestValidationError
+from pydantic import BeforeValidator
 
 from service.playback import MAX_TIME_MS
 
@@ -13,13 +16,44 @@ MAX_PAGE_CHUNKS = 10_000
 """Most chunks in one page of a listing, some 2 MB of JSON."""
 
 CaptureMs = Annotated[int, Path(ge=0, le=MAX_TIME_MS, description="capture time, Unix ms")]
-FromMs = Annotated[int, Query(alias="from", ge=0, le=MAX_TIME_MS, description="Unix ms, the first included")]
-ToMs = Annotated[int, Query(alias="to", ge=0, le=MAX_TIME_MS, description="Unix ms, the first left out")]
+
+
+def unix_ms(value: object) -> object:
+    """A moment as it is asked for, as Unix ms: a whole number is that already; else ISO 8601 with its offset from UTC,
+    or a date, which begins at 00:00 UTC. Anything else stays as it is, for the validation to refuse.
+
+    Raises:
+        ValueError: of that form, but no moment; or without an offset, which would be a guess.
+    """
+    if not isinstance(value, str) or not _LIKE_A_DATE.match(value):
+        return value
+    # A plus that was not percent-encoded comes as a space (WHATWG URL, application/x-www-form-urlencoded).
+    text = re.sub(r" (?=\d\d:?\d\d$)", "+", value)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write a moment as Unix ms or like 2026-07-01T12:00:00Z") from None
+    if moment.tzinfo is None:
+        if "T" in text or " " in text:
+            raise ValueError("say which offset from UTC: end it with Z, or with +02:00 written as %2B02:00")
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+_LIKE_A_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FORM = "Unix ms, or ISO 8601 with an offset (2026-07-01T12:00:00Z) or a date (00:00 UTC)"
+_Moment = Annotated[int, BeforeValidator(unix_ms, json_schema_input_type=int | datetime | date)]
+
+FromMs = Annotated[
+    _Moment, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
+]
+ToMs = Annotated[_Moment, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")]
 MaybeFromMs = Annotated[
-    int | None, Query(alias="from", ge=0, le=MAX_TIME_MS, description="Unix ms, the first included")
+    _Moment | None, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
 ]
 MaybeToMs = Annotated[
-    int | None, Query(alias="to", ge=0, le=MAX_TIME_MS, description="Unix ms, the first left out")
+    _Moment | None, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")
 ]
 Limit = Annotated[
     int | None, Query(ge=1, le=MAX_PAGE_CHUNKS, description="most chunks in a page; default 1000")

@@ -33,11 +33,13 @@ from service.api.responses import (
     as_text,
     etag,
     listing,
+    live_playlist,
 )
 from service.api.routing import Answers, add, content
 from service.api.services import Api
 from service.playback import MAX_TIME_MS
 
+Range = Annotated[str | None, Header(alias="Range", description="one range of bytes; several are ignored")]
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
 
 
@@ -66,7 +68,8 @@ class Recordings:
         get(f"{device}/playlist.m3u8", self.playlist, {200: content(PLAYLIST_TYPE)})
         get(f"{device}/chunks/{{capture_ms}}.ts", self.chunk, video, 410, 416, name="chunk_ts")
         get(f"{device}/chunks/{{capture_ms}}", self.chunk, video, 410, 416)
-        get(f"{device}/clip.ts", self.clip, {200: content("video/mp2t")}, 410)
+        whole_or_part: Answers = {status: content("video/mp2t") for status in (200, 206)}
+        get(f"{device}/clip.ts", self.clip, whole_or_part, 410, 416)
         return router
 
     async def recordings(
@@ -110,10 +113,13 @@ class Recordings:
         accept_encoding: Encodings = "",
     ) -> Response:
         """HLS of the MPEG-TS chunks. With `to` the recording of that range, complete; without it live, where
-        `from` is the earliest time listed. Segment URLs carry the token of this request."""
-        finish = partial(as_text, PLAYLIST_TYPE, takes_gzip(accept_encoding))
+        `from` is the earliest time listed. A live playlist with nothing new says in a comment and a `Link` where the
+        newest recordings are. Segment URLs carry the token of this request."""
+        gzip = takes_gzip(accept_encoding)
         if to_ms is None:
-            return await self._playback.listings.live(viewer, from_ms, finish=finish)
+            live = partial(live_playlist, viewer.device, gzip)
+            return await self._playback.listings.live(viewer, from_ms, finish=live)
+        finish = partial(as_text, PLAYLIST_TYPE, gzip)
         check_order(from_ms or 0, to_ms)
         return await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
 
@@ -122,33 +128,52 @@ class Recordings:
         request: Request,
         viewer: Asks,
         capture_ms: CaptureMs,
-        range_: Annotated[
-            str | None, Header(alias="Range", description="one range of bytes; several are ignored")
-        ] = None,
+        range_: Range = None,
     ) -> Response:
         """One chunk as it was uploaded."""
         row = await self._playback.chunks.find(viewer, capture_ms)
         part = part_of(row.length, etag(row), range_, request.headers.get("if-range"))
         if part is None:
-            headers = {"Content-Range": f"bytes */{row.length}"}
-            detail = f"the chunk has {row.length} bytes"
-            return problem(416, "range_not_satisfiable", detail, headers)
+            return _out_of_range(row.length, "the chunk")
         if request.method == "HEAD":
             await self._playback.chunks.readable(viewer, row)
             return ChunkResponse(row, part, None)
         return ChunkResponse(row, part, await self._playback.chunks.read(viewer, row))
 
-    async def clip(self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs) -> Response:
-        """The MPEG-TS chunks of a range, one after the other, to keep as a file. MP4 chunks are left out. The
-        connection breaks before `Content-Length` bytes have come when the right to them ends half-way."""
+    async def clip(
+        self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs, range_: Range = None
+    ) -> Response:
+        """The MPEG-TS chunks of a range, one after the other, to keep as a file. MP4 chunks are left out. It begins
+        with a key frame, a little before `from` where it must. The connection breaks before `Content-Length` bytes have
+        come when the right to them ends half-way.
+
+        A download that broke goes on with `Range`. With `If-Range` and the `ETag` of before, it is of the same bytes,
+        or all of it anew. Without `If-Range` a `Range` is not taken where recordings of the range were deleted or have
+        expired, for these may not be the same bytes."""
         check_order(from_ms, to_ms)
+        if_range = request.headers.get("if-range")
         export = await self._playback.exports.plan(viewer, from_ms, to_ms)
+        if (
+            range_ is not None
+            and if_range is None
+            and not await self._playback.exports.is_settled(viewer, from_ms, to_ms)
+        ):
+            range_ = None
+        part = part_of(export.length_bytes, export.etag, range_, if_range)
+        if part is None:
+            return _out_of_range(export.length_bytes, "the clip")
+        export.keep(*part)
         if request.method == "HEAD":
             await export.probe()
-            return ExportResponse(export, viewer.device)
+            return ExportResponse(export, viewer.device, part)
         try:
             await export.open()
         except BaseException:
             export.close()
             raise
-        return ExportResponse(export, viewer.device)
+        return ExportResponse(export, viewer.device, part)
+
+
+def _out_of_range(length: int, what: str) -> Response:
+    headers = {"Content-Range": f"bytes */{length}"}
+    return problem(416, "range_not_satisfiable", f"{what} has {length} bytes", headers)

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.media import Media
 from service.api.problems import NO_STORE
-from service.playback import Export, Page, ReadChunk
+from service.playback import Export, LivePlaylist, Page, ReadChunk
 from storage.catalog import ChunkRow
 from storage.days import to_date
 from storage.errors import ClipkeepError
@@ -56,15 +56,22 @@ class ChunkResponse(Response):
 
 
 class ExportResponse(Response):
-    """An opened export; one that was not opened is answered without its body."""
+    """An opened export, or the part of it that it was told to keep; one that was not opened is answered without its
+    body."""
 
-    def __init__(self, export: Export, device: int) -> None:
+    def __init__(self, export: Export, device: int, part: tuple[int, int]) -> None:
+        start, stop = part
+        whole = stop - start == export.length_bytes
         headers = {
             "Content-Type": MEDIA_TYPES[Media.MPEG_TS],
-            "Content-Length": str(export.length_bytes),
+            "Content-Length": str(stop - start),
             "Content-Disposition": f'attachment; filename="device-{device}-{export.from_ms}.ts"',
+            "Accept-Ranges": "bytes",
+            "ETag": export.etag,
         }
-        super().__init__(None, 200, NO_STORE | headers)
+        if not whole:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{export.length_bytes}"
+        super().__init__(None, 200 if whole else 206, NO_STORE | headers)
         self._export = export
         self._device = device
 
@@ -72,7 +79,8 @@ class ExportResponse(Response):
         if scope["method"] == "HEAD":
             return await super().__call__(scope, receive, send)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send(start)
             finished = False
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
@@ -132,6 +140,16 @@ def _listed(row: ChunkRow) -> dict[str, object]:
         "expires_on": to_date(row.expires_on).isoformat(),
         "url": f"chunks/{row.capture_ms}{'.ts' if row.media == Media.MPEG_TS else ''}",
     }
+
+
+def live_playlist(device: int, gzip: bool, live: LivePlaylist) -> Response:
+    """A live playlist; one with nothing new says in its header, too, where the recordings are (RFC 8288)."""
+    response = as_text(PLAYLIST_TYPE, gzip, live.text)
+    if live.recorded is not None:
+        from_ms, to_ms = live.recorded
+        place = f"/v1/devices/{device}/playlist.m3u8?from={from_ms}&to={to_ms}"
+        response.headers["Link"] = f'<{place}>; rel="alternate"; title="the newest recordings"'
+    return response
 
 
 def as_text(content_type: str, gzip: bool, text: str) -> Response:

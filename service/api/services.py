@@ -24,6 +24,8 @@ class ApiServices(PlaybackServices):
     """The text of `/metrics`. May block: it is called in a thread."""
     delete_delay_ms: int
     """From un-indexing an object that a deletion has emptied to deleting it."""
+    cors_origins: str = ""
+    """Whose pages may call this port from a browser: as in the configuration."""
     body_wait_s: float = 20.0
     """For a whole body to arrive: the longest one at 26 kbit/s."""
     desk_threads: int = 4

@@ -1,7 +1,8 @@
 """Reading recordings: who may, what there is, and the bytes. No HTTP in here.
 
-`gate` is entitlement, `listing` says what there is (`hls` writes its playlists), `reading` is one chunk, `export`
-many; `memory` bounds them, `services` has the limits.
+`gate` is entitlement, `listing` says what there is (`timeline` how long it plays and what follows from what, `live`
+and `following` what is live, `hls` writes playlists), `reading` is one chunk, `export` many; `memory` bounds them,
+`services` has the limits.
 
 Entitlement is asked at every read, and once more when the bytes have come back from the store, right before
 they are sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
@@ -18,7 +19,7 @@ import trio
 from ingest.keyring import Keyring
 from service.playback.export import Export, Exports
 from service.playback.gate import Gate, Grant, Viewer
-from service.playback.listing import MAX_TIME_MS, Listings, Page
+from service.playback.listing import MAX_TIME_MS, Listings, LivePlaylist, Page
 from service.playback.memory import Memory
 from service.playback.reading import ChunkReader, ReadChunk
 from service.playback.refusals import Refused
@@ -32,6 +33,7 @@ __all__ = [
     "Gate",
     "Grant",
     "Listings",
+    "LivePlaylist",
     "Memory",
     "Page",
     "Playback",

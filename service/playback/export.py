@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import trio
 
 from ingest import answers
-from ingest.media import Media
 from service.playback.gate import Viewer
-from service.playback.hls import ListedChunk
 from service.playback.listing import Listings
 from service.playback.reading import ChunkReader, ReadChunk
 from service.playback.refusals import Refused, not_found
 from service.playback.services import PlaybackServices
+from service.playback.timeline import ListedChunk
 from storage.catalog import ChunkRow
 from storage.errors import ClipkeepError
 
@@ -29,36 +31,49 @@ class Exports:
         self._listings = listings
 
     async def plan(self, viewer: Viewer, from_ms: int, to_ms: int) -> Export:
-        """The MPEG-TS chunks captured in [from_ms, to_ms), to be read one after the other.
+        """The MPEG-TS chunks of `Listings.ranged`, to be read one after the other.
 
         MP4 chunks can't be joined to a stream and are left out.
 
         Raises:
-            Refused: `not_found`, there is nothing; `only_mp4`; and as `Listings.all`.
+            Refused: `not_found`, there is nothing; and as `Listings.ranged`.
         """
-        listed = await self._listings.all(viewer, from_ms, to_ms)
-        chunks = [chunk for chunk in listed if chunk.media is Media.MPEG_TS]
-        if listed and not chunks:
-            detail = "there are only MP4 recordings in this range; fetch them one by one from `recordings`"
-            raise Refused(detail, code="only_mp4")
+        chunks = await self._listings.ranged(viewer, from_ms, to_ms)
         if not chunks:
             raise Refused("there are no recordings in this range")
         return Export(self, viewer, chunks)
 
+    async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int) -> bool:
+        """Whether nothing recorded in [from_ms, to_ms) can have gone since somebody asked before."""
+        return await self._listings.is_settled(viewer, from_ms, to_ms)
+
 
 class Export:
-    """One planned export: either `probe`, or `open` and `stream`; and `close` in any case."""
+    """One planned export: either `probe`, or `open` and `stream`; and `close` in any case. `keep` comes before."""
 
     def __init__(self, exports: Exports, viewer: Viewer, chunks: Sequence[ListedChunk]) -> None:
         self.length_bytes = sum(chunk.length_bytes for chunk in chunks)
         self.from_ms = chunks[0].capture_ms
+        self.etag = _etag(chunks)
+        """Of all its bytes: a deletion, an expiry or a late chunk in between gives another one."""
         self._exports = exports
         self._chunks = exports.chunks
         self._limits = exports.services
         self._viewer = viewer
-        self._planned = deque(chunks)
+        self._planned = deque(_Part(chunk, 0, chunk.length_bytes) for chunk in chunks)
         self._ahead: deque[_Ahead] = deque()
         self._opened = False
+
+    def keep(self, start: int, stop: int) -> None:
+        """Export the bytes `start <= i < stop` only. Chunks that are not needed for them are not read."""
+        parts: deque[_Part] = deque()
+        begin = 0
+        for part in self._planned:
+            end = begin + part.chunk.length_bytes
+            if begin < stop and start < end:
+                parts.append(part._replace(start=max(start - begin, 0), stop=min(stop, end) - begin))
+            begin = end
+        self._planned = parts
 
     async def probe(self) -> None:
         """Whether its first chunk can be read, short of the bytes.
@@ -66,7 +81,7 @@ class Export:
         Raises:
             As `ChunkReader.find` and `ChunkReader.readable`.
         """
-        row = await _find(self._chunks, self._viewer, self._planned[0])
+        row = await _find(self._chunks, self._viewer, self._planned[0].chunk)
         await self._chunks.readable(self._viewer, row)
 
     async def open(self) -> None:
@@ -112,8 +127,8 @@ class Export:
 
     def _read_ahead(self, nursery: trio.Nursery) -> None:
         while self._planned and len(self._ahead) <= self._limits.read_ahead_chunks:
-            chunk_bytes = self._planned[0].length_bytes
-            ahead_bytes = sum(ahead.chunk.length_bytes for ahead in self._ahead)
+            chunk_bytes = self._planned[0].chunk.length_bytes
+            ahead_bytes = sum(ahead.part.chunk.length_bytes for ahead in self._ahead)
             if self._ahead and ahead_bytes + chunk_bytes > self._limits.read_ahead_bytes:
                 return
             self._ahead.append(_Ahead(self._planned.popleft()))
@@ -134,13 +149,21 @@ class Export:
         return ahead.read
 
 
+class _Part(NamedTuple):
+    """The bytes `start <= i < stop` of a chunk."""
+
+    chunk: ListedChunk
+    start: int
+    stop: int
+
+
 class _Ahead:
     """One chunk that an export reads ahead: planned, then either read or failed."""
 
-    __slots__ = ("chunk", "error", "filled", "read")
+    __slots__ = ("error", "filled", "part", "read")
 
-    def __init__(self, chunk: ListedChunk) -> None:
-        self.chunk = chunk
+    def __init__(self, part: _Part) -> None:
+        self.part = part
         self.filled = trio.Event()
         self.read: ReadChunk | None = None
         self.error: ClipkeepError | None = None
@@ -148,7 +171,8 @@ class _Ahead:
     async def fill(self, chunks: ChunkReader, viewer: Viewer) -> None:
         """Read it, as if it had been asked for alone: what was deleted since the planning is not sent."""
         try:
-            self.read = await chunks.fetch(viewer, await _find(chunks, viewer, self.chunk))
+            self.read = await chunks.fetch(viewer, await _find(chunks, viewer, self.part.chunk))
+            self.read.keep(self.part.start, self.part.stop)
         except ClipkeepError as error:
             self.error = error
         self.filled.set()
@@ -159,8 +183,19 @@ class _Ahead:
 
 
 async def _find(chunks: ChunkReader, viewer: Viewer, planned: ListedChunk) -> ChunkRow:
-    """The row of a planned chunk, of the length that was promised for it."""
+    """The row of a planned chunk, of the length and content that were promised for it."""
     row = await chunks.find(viewer, planned.capture_ms)
-    if row.length != planned.length_bytes:
+    if (row.length, row.crc32) != (planned.length_bytes, planned.crc32):
         raise not_found()
     return row
+
+
+_TAGGED = struct.Struct("<qII")
+
+
+def _etag(chunks: Sequence[ListedChunk]) -> str:
+    """A strong tag (RFC 9110 §8.8.1): which chunks in which order, each by length and CRC-32."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(_TAGGED.pack(chunk.capture_ms, chunk.length_bytes, chunk.crc32))
+    return f'"{digest.hexdigest()[:32]}"'

@@ -15,20 +15,28 @@ import trio
 
 from ingest import answers
 from ingest.media import Media
-from service.playback import hls
+from service.playback import hls, timeline
+from service.playback.following import Following
 from service.playback.gate import Gate, Grant, Viewer
-from service.playback.hls import ListedChunk, Span
-from service.playback.refusals import Refused
+from service.playback.hls import TARGETS_LISTED
+from service.playback.live import LiveList
+from service.playback.refusals import Refused, only_mp4
 from service.playback.services import PlaybackServices
+from service.playback.timeline import ListedChunk, Span
 from storage.catalog import ChunkRow
 
 MAX_TIME_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, beyond which no playlist can name a time."""
 BATCH_ROWS = 4096
 """Rows asked of the catalog at once by a long listing: some 2 MB of them, and a read transaction of some 10 ms."""
-STEPS_NUMBERED = 10_000
-"""Steps of live numbering until it comes round: so that the numbers stay below 2**31, which is all that some
-players have room for. By the defaults that is seven years of one token."""
+KEY_FRAME_ROWS = 64
+"""Chunks before a range that are looked at for the key frame that its first picture needs: a minute of the shortest
+chunks that cameras send. A group of pictures is a few seconds."""
+STARTING_MS = 30_000
+"""A camera that sent its newest chunk within this time may be sending its first ones: see `Listings.live`."""
+STARTING_POLL_S = 0.5
+PAST_HOUR_MS = 3_600_000
+"""How much of the recordings a live playlist points to when there is nothing new."""
 
 T = TypeVar("T")
 
@@ -42,6 +50,14 @@ class Page:
     """`from_ms` of the next page; None after the last."""
 
 
+@dataclass(frozen=True, slots=True)
+class LivePlaylist:
+    """A live playlist, and, when there is nothing new in it, the range in which the newest recordings are."""
+
+    text: str
+    recorded: tuple[int, int] | None
+
+
 class Listings:
     """All listings of one process: at most `listing_threads` are made at once.
 
@@ -52,12 +68,14 @@ class Listings:
     def __init__(self, services: PlaybackServices, gate: Gate) -> None:
         self._services = services
         self._gate = gate
+        self._following = Following(services)
         self._threads = trio.CapacityLimiter(services.listing_threads)
 
     async def page(
         self, viewer: Viewer, from_ms: int, to_ms: int, *, limit: int, finish: Callable[[Page], T]
     ) -> T:
-        """Chunks captured in [from_ms, to_ms) that may be read, of any media, in order of capture.
+        """Chunks captured in [from_ms, to_ms) that may be read, of any media, in order of capture. Each row has the
+        duration that it is listed with (`timeline.timed`).
 
         Args:
             limit: most chunks in it. Only the last page has fewer.
@@ -68,73 +86,107 @@ class Listings:
             # One more than fits: where the next page begins. It may be read, too, for what may not is not named.
             found = list(islice(self._rows(grant, from_ms, to_ms, limit + 1), limit + 1))
             next_ms = found[limit].capture_ms if len(found) > limit else None
-            rows = iter(found[:limit])
-            spans = hls.spans(map(_listed, found[:limit]), self._services.gap_ms)
+            chunks = timeline.timed(found)[:limit]
+            pairs = zip(found, chunks, strict=False)
+            rows = iter([row._replace(duration_ms=chunk.duration_ms) for row, chunk in pairs])
+            spans = timeline.spans(chunks, self._services.gap_ms)
             return finish(Page([(span, list(islice(rows, span.chunk_count))) for span in spans], next_ms))
 
         return await self._list(viewer, make)
 
     async def recorded(self, viewer: Viewer, from_ms: int, to_ms: int, *, finish: Callable[[str], T]) -> T:
-        """A playlist that is complete: the MPEG-TS chunks captured in [from_ms, to_ms).
+        """A playlist that is complete: the MPEG-TS chunks of `ranged`.
 
         Args:
             finish: makes what is returned of the text, in the thread.
 
         Raises:
-            Refused: `range_too_large`, more than `max_listed_chunks`.
+            Refused: `range_too_large`, more than `max_listed_chunks`; `only_mp4`.
         """
 
         def make(grant: Grant) -> T:
-            chunks = self._range(grant, from_ms, to_ms)
-            gap_ms = self._services.gap_ms
-            return finish(
-                hls.playlist(chunks, token=viewer.token, ended=True, media_sequence=0, gap_ms=gap_ms)
-            )
+            listed = hls.entries(self._ranged(grant, from_ms, to_ms), self._services.gap_ms)
+            return finish(hls.playlist(listed, token=viewer.token, ended=True))
 
         return await self._list(viewer, make)
 
-    async def live(self, viewer: Viewer, from_ms: int | None, *, finish: Callable[[str], T]) -> T:
-        """A live playlist: the last `live_window_ms`.
+    async def live(self, viewer: Viewer, from_ms: int | None, *, finish: Callable[[LivePlaylist], T]) -> T:
+        """A live playlist: the last `live_window_ms`, see `live`.
 
-        Its numbers are counted from an anchor that the request gives (see `hls`): `from_ms`, or the end
-        of the token, and the same for `live_step_ms`; nothing captured before `from_ms` is listed.
+        While a camera that has just begun has fewer than TARGETS_LISTED chunks, it waits for the next ones, for
+        `live_wait_s` at most: some players give up on a shorter list for good.
+
+        Args:
+            from_ms: the earliest capture time to be listed.
 
         Raises:
-            Refused: `range_too_large`, chunks so short that more than `max_listed_chunks` came since the anchor.
+            Refused: `only_mp4`.
         """
-        services = self._services
 
-        def make(grant: Grant) -> T:
-            reached_ms = services.clock.now_ms() - services.live_reach_ms
-            if from_ms is None:
-                # So that the first step after a token was made, for a number of steps, is a whole one.
-                base_ms = grant.token_expires_ms - services.live_reach_ms
-                anchor_ms, step = live_anchor(base_ms, reached_ms, services.live_step_ms)
-            else:
-                anchor_ms, step = live_anchor(from_ms, max(from_ms, reached_ms), services.live_step_ms)
-            chunks = self._range(grant, max(anchor_ms, 0), MAX_TIME_MS + 1)
-            window = hls.live_window(chunks, gap_ms=services.gap_ms, window_ms=services.live_window_ms)
-            before = step % STEPS_NUMBERED * services.max_listed_chunks
-            text = hls.playlist(
-                window.chunks,
-                token=viewer.token,
-                ended=False,
-                media_sequence=before + window.media_sequence,
-                gap_ms=services.gap_ms,
-                discontinuity_sequence=before + window.discontinuity_sequence,
-                target_s=window.target_s,
+        def make(grant: Grant) -> tuple[T, bool]:
+            live = self._following.follow(grant)
+            if live is not None and from_ms is not None:
+                live = live.from_time(from_ms)
+            starting = live is not None and self._is_starting(live)
+            return finish(self._live_playlist(live, viewer.token)), starting
+
+        deadline_s = trio.current_time() + self._services.live_wait_s
+        while True:
+            made, starting = await self._list(viewer, make)
+            if not starting or trio.current_time() >= deadline_s:
+                return made
+            await trio.sleep(STARTING_POLL_S)
+
+    def _is_starting(self, live: LiveList) -> bool:
+        silent_ms = self._services.clock.now_ms() - live.moved_ms
+        return len(live.entries) < TARGETS_LISTED and 0 <= silent_ms < STARTING_MS
+
+    def _live_playlist(self, live: LiveList | None, token: str) -> LivePlaylist:
+        if live is None:
+            text = hls.playlist([], token=token, ended=False, comments=["nothing has been recorded yet"])
+            return LivePlaylist(text, None)
+        recorded, comments = None, []
+        if live.entries:
+            last = live.entries[-1]
+            end_ms = last.capture_ms + last.duration_ms
+            silent_ms = self._services.clock.now_ms() - live.moved_ms
+            if not 0 <= silent_ms < max(STARTING_MS, TARGETS_LISTED * live.target_s * 1000):
+                recorded = max(end_ms - PAST_HOUR_MS, 0), end_ms
+                query = f"from={recorded[0]}&to={recorded[1]}"
+                comments = [
+                    f"nothing new since {hls.rfc3339(end_ms)}; the hour before that, as a recording:",
+                    f"playlist.m3u8?{query}&token=...",
+                ]
+        text = hls.playlist(
+            live.entries,
+            token=token,
+            ended=False,
+            media_sequence=live.media_sequence,
+            discontinuity_sequence=live.discontinuity_sequence,
+            target_s=live.target_s,
+            comments=comments,
+        )
+        return LivePlaylist(text, recorded)
+
+    async def ranged(self, viewer: Viewer, from_ms: int, to_ms: int) -> list[ListedChunk]:
+        """The MPEG-TS chunks with what was recorded in [from_ms, to_ms), and those before them that are needed to
+        decode it: see `timeline.beginning`.
+
+        Raises:
+            Refused: `range_too_large`, `only_mp4`: as `recorded`.
+        """
+        return await self._list(viewer, lambda grant: self._ranged(grant, from_ms, to_ms))
+
+    async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int) -> bool:
+        """Whether no recordings of [from_ms, to_ms) were deleted or have expired."""
+
+        def make(grant: Grant) -> bool:
+            gone = grant.is_past(from_ms) or self._services.catalog.has_deletions(
+                grant.device, from_ms, to_ms
             )
-            return finish(text)
+            return not gone
 
         return await self._list(viewer, make)
-
-    async def all(self, viewer: Viewer, from_ms: int, to_ms: int) -> list[ListedChunk]:
-        """Every chunk captured in [from_ms, to_ms) that may be read, of any media.
-
-        Raises:
-            Refused: `range_too_large`, as `recorded`.
-        """
-        return await self._list(viewer, lambda grant: self._range(grant, from_ms, to_ms))
 
     async def _list(self, viewer: Viewer, make: Callable[[Grant], T]) -> T:
         """Ask, make the listing in a thread, ask again."""
@@ -144,13 +196,20 @@ class Listings:
             raise Refused.by(answers.OVERLOADED)
         return made
 
-    def _range(self, grant: Grant, from_ms: int, to_ms: int) -> list[ListedChunk]:
-        """All that may be read in [from_ms, to_ms), any media. Blocks."""
-        limit = self._services.max_listed_chunks
-        found = [_listed(row) for row in islice(self._rows(grant, from_ms, to_ms, BATCH_ROWS), limit + 1)]
-        if len(found) > limit:
+    def _ranged(self, grant: Grant, from_ms: int, to_ms: int) -> list[ListedChunk]:
+        """See `ranged`. Blocks."""
+        limit, gap_ms = self._services.max_listed_chunks, self._services.gap_ms
+        rows = list(islice(self._rows(grant, from_ms, to_ms, BATCH_ROWS), limit + 1))
+        if len(rows) > limit:
             raise Refused(f"more than {limit} chunks: ask for less at once", code="range_too_large")
-        return found
+        catalog = self._services.catalog
+        earlier = catalog.latest_chunks(grant.device, limit=KEY_FRAME_ROWS, before_ms=from_ms)
+        found = timeline.timed([*filter(grant.covers, earlier), *rows])
+        chunks = [chunk for chunk in found if chunk.media is Media.MPEG_TS]
+        first = timeline.beginning(chunks, from_ms, gap_ms)
+        if rows and first == len(chunks):
+            raise only_mp4()
+        return chunks[first:]
 
     def _rows(self, grant: Grant, from_ms: int, to_ms: int, first_rows: int) -> Iterator[ChunkRow]:
         """The rows that the grant covers, from the catalog in batches; of the first one the size is given. Blocks."""
@@ -162,17 +221,3 @@ class Listings:
                 return
             from_ms = rows[-1].capture_ms + 1
             batch_rows = BATCH_ROWS
-
-
-def live_anchor(base_ms: int, reached_ms: int, step_ms: int) -> tuple[int, int]:
-    """The last of the moments `base_ms + k * step_ms`, k any integer, that is not after `reached_ms`; and k."""
-    step = (reached_ms - base_ms) // step_ms
-    return base_ms + step * step_ms, step
-
-
-_MEDIA = {int(media): media for media in Media}
-
-
-def _listed(row: ChunkRow) -> ListedChunk:
-    # A duration is above 0 by the catalog's contract with ingest; a rebuilt row of an odd segment may lie.
-    return ListedChunk(row.capture_ms, row.duration_ms or 1, row.length, _MEDIA.get(row.media, Media.UNKNOWN))

@@ -26,3 +26,8 @@ def not_found() -> Refused:
 
 def expired() -> Refused:
     return Refused("this recording has expired", code=EXPIRED.code)
+
+
+def only_mp4() -> Refused:
+    detail = "there are only MP4 recordings here; fetch them one by one from `recordings`"
+    return Refused(detail, code="only_mp4")

@@ -33,13 +33,8 @@ class PlaybackServices:
     """Most chunks of one playlist or export: four days of 4 s chunks, some 30 MB while it is made."""
     live_window_ms: int = 60_000
     """What a live playlist lists, at least: enough to start with and to pause for a moment."""
-    live_reach_ms: int = 600_000
-    """How late a camera's chunks may be, by its clock or by its network, and still play live: as much as a
-    clock may be ahead. At least `live_window_ms`."""
-    live_step_ms: int = 21_600_000
-    """How often the anchor of live numbering moves: a quarter of a default token's life. Each reload reads all
-    chunks since the anchor, 5,400 of 4 s at most, and a viewing which lasts through a step skips to the live edge
-    once."""
+    live_wait_s: float = 10.0
+    """How long a live playlist of a camera that has just begun waits for its first chunks."""
     listing_threads: int = 2
     """Listings made at once. They hold the interpreter; more would only slow the reads down."""
     lookup_threads: int = 4

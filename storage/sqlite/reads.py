@@ -78,6 +78,15 @@ class Reads(OnDatabase):
         found.reverse()
         return found
 
+    def has_deletions(self, device: int, from_ms: int, to_ms: int) -> bool:
+        with self._db.read() as connection:
+            return bool(
+                connection.execute(
+                    "SELECT EXISTS (SELECT 1 FROM deletions WHERE device = ? AND from_ms < ? AND to_ms > ?)",
+                    (device, to_ms, from_ms),
+                ).fetchone()[0]
+            )
+
     def newest_segment_id(self) -> int:
         with self._db.read() as connection:
             row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segments'").fetchone()

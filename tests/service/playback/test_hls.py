@@ -24,7 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.media import Media, duration_ms
-from service.playback.hls import EMPTY_TARGET_S, ListedChunk, Span, live_window, playlist, rfc3339, spans
+from service.playback.hls import EMPTY_TARGET_S, entries, playlist, rfc3339
+from service.playback.live import MAX_ENTRIES, LiveList, Window, appended, begun
+from service.playback.timeline import ListedChunk, Span, spans
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -98,7 +100,7 @@ def parsed(text: str) -> Parsed:
 
 
 def ended(chunks: list[ListedChunk], token: str = "t") -> Parsed:
-    return parsed(playlist(chunks, token=token, ended=True, media_sequence=0, gap_ms=GAP_MS))
+    return parsed(playlist(entries(chunks, GAP_MS), token=token, ended=True))
 
 
 # ---- one playlist
@@ -110,7 +112,7 @@ def ended(chunks: list[ListedChunk], token: str = "t") -> Parsed:
 def test_playlist_tells_each_ts_chunk_once_in_order(
     chunks: list[ListedChunk], token: str, is_ended: bool, sequence: int
 ) -> None:
-    text = playlist(chunks, token=token, ended=is_ended, media_sequence=sequence, gap_ms=GAP_MS)
+    text = playlist(entries(chunks, GAP_MS), token=token, ended=is_ended, media_sequence=sequence)
     got = parsed(text)
     listed = [c for c in chunks if c.media is Media.MPEG_TS]
     assert len(got.entries) == len(listed)
@@ -138,11 +140,11 @@ def test_target_is_the_least_that_no_rounded_duration_passes(chunks: list[Listed
 def test_target_rounds_to_nearest_and_is_never_below_what_the_caller_keeps() -> None:
     for length_ms, target_s in ((1, 1), (499, 1), (1499, 1), (1500, 2), (4004, 4), (4499, 4), (4500, 5)):
         assert f"#EXT-X-TARGETDURATION:{target_s}\n" in playlist(
-            [ts(0, length_ms)], token="", ended=True, media_sequence=0, gap_ms=0
+            entries([ts(0, length_ms)], 0), token="", ended=True
         )
     for least_s, target_s in ((0, 4), (4, 4), (9, 9)):
         assert f"#EXT-X-TARGETDURATION:{target_s}\n" in playlist(
-            [ts(0)], token="", ended=False, media_sequence=0, gap_ms=0, target_s=least_s
+            entries([ts(0)], 0), token="", ended=False, target_s=least_s
         )
 
 
@@ -169,7 +171,7 @@ def test_rfc3339_is_read_back(unix_ms: int) -> None:
 
 def test_exact_text() -> None:
     chunks = [ts(1_782_907_200_250), ts(1_782_907_204_250, 3960), ts(1_782_993_599_999)]
-    assert playlist(chunks, token="a+b/c=&", ended=True, media_sequence=7, gap_ms=500) == (
+    assert playlist(entries(chunks, 500), token="a+b/c=&", ended=True, media_sequence=7) == (
         "#EXTM3U\n"
         "#EXT-X-VERSION:3\n"
         "#EXT-X-TARGETDURATION:4\n"
@@ -195,8 +197,6 @@ def test_chunks_out_of_order_are_refused(chunks: list[ListedChunk]) -> None:
         ended(chunks)
     with pytest.raises(ValueError, match="ascend"):
         spans(chunks, 0)
-    with pytest.raises(ValueError, match="ascend"):
-        live_window(chunks, gap_ms=0, window_ms=0)
 
 
 def test_capture_time_past_the_calendar_is_refused() -> None:
@@ -238,14 +238,15 @@ def test_spans_by_example() -> None:
 # ---- live
 
 
-def live(chunks: list[ListedChunk], window_ms: int) -> Parsed:
-    now = live_window(chunks, gap_ms=GAP_MS, window_ms=window_ms)
+CLOCK = {"now_ms": 0, "newest_segment": 0}
+
+
+def shown(now: LiveList) -> Parsed:
     text = playlist(
-        now.chunks,
+        now.entries,
         token="t",
         ended=False,
         media_sequence=now.media_sequence,
-        gap_ms=GAP_MS,
         discontinuity_sequence=now.discontinuity_sequence,
         target_s=now.target_s,
     )
@@ -253,41 +254,102 @@ def live(chunks: list[ListedChunk], window_ms: int) -> Parsed:
 
 
 @settings(max_examples=60)
-@given(chunks=chunk_lists(), window_ms=st.sampled_from([0, 5000, 30_000]))
-def test_successive_live_playlists_keep_every_number(chunks: list[ListedChunk], window_ms: int) -> None:
-    """§6.2.1 and §6.2.2, over the whole of a viewing, each playlist made from nothing but the chunks."""
+@given(chunks=chunk_lists(only_ts=True), window_ms=st.sampled_from([0, 5000, 30_000]), data=st.data())
+def test_successive_live_playlists_keep_every_number(
+    chunks: list[ListedChunk], window_ms: int, data: st.DataObject
+) -> None:
+    """§6.2.1 and §6.2.2, over the whole of a viewing: each playlist is made of what was stored of the one before and of
+    the new chunks, in any portions."""
+    window = Window(window_ms, GAP_MS)
     sequence_of: dict[str, int] = {}
     discontinuity_of: dict[str, int] = {}
-    before: Parsed | None = None
-    for count in range(len(chunks) + 1):
-        now = live(chunks[:count], window_ms)
+    listed: list[str] = []
+    stored, before, count = "", None, 0
+    while count < len(chunks):
+        more = data.draw(st.integers(1, 3))
+        new = chunks[count : count + more]
+        if not stored:
+            live = begun(new, window, **CLOCK)
+        else:
+            live = appended(LiveList.from_text(stored), chunks[count - 1], new, window, **CLOCK)
+        count += len(new)
+        stored = live.to_text()
+        assert LiveList.from_text(stored) == live
+        now = shown(live)
         for entry in now.entries:
             assert sequence_of.setdefault(entry.uri, entry.sequence) == entry.sequence
             assert discontinuity_of.setdefault(entry.uri, entry.discontinuity) == entry.discontinuity
+            if entry.uri not in listed:
+                listed.append(entry.uri)
+        assert now.entries[-1].uri == listed[-1], "what is new is at the end"
+        target_s = int(now.tags["#EXT-X-TARGETDURATION"])
+        kept_ms = sum(float(e.extinf[:-1]) for e in now.entries) * 1000
+        if int(now.tags["#EXT-X-MEDIA-SEQUENCE"]) > 0:
+            assert kept_ms + 0.5 >= max(window_ms, 3000 * target_s)
+            assert len(now.entries) >= 3, "Chromium's own player gives up on fewer"
         if before is not None:
             for tag in ("#EXT-X-MEDIA-SEQUENCE", "#EXT-X-DISCONTINUITY-SEQUENCE"):
                 assert int(now.tags[tag]) >= int(before.tags[tag]), tag
-            tag = "#EXT-X-MEDIA-SEQUENCE"
-            if int(now.tags[tag]) > int(before.tags[tag]):
-                kept_ms = sum(float(e.extinf[:-1]) for e in now.entries) * 1000
-                assert kept_ms + 0.5 >= max(window_ms, 3000 * int(now.tags["#EXT-X-TARGETDURATION"]))
-            if before.entries:
-                tag = "#EXT-X-TARGETDURATION"
-                assert int(now.tags[tag]) >= int(before.tags[tag])
-                assert now.entries[0].sequence <= before.entries[-1].sequence + 1, "nothing left unseen"
+            assert now.tags["#EXT-X-TARGETDURATION"] == before.tags["#EXT-X-TARGETDURATION"]
         before = now
-    assert sorted(sequence_of.values()) == list(range(len(sequence_of))), "every chunk was listed once"
+    # Every chunk under the next number, and the breaks between them as in the whole recording.
+    whole = ended(chunks).entries
+    assert [sequence_of[uri] for uri in listed] == list(range(len(listed)))
+    assert listed == [entry.uri for entry in whole][-len(listed) :]
+    known = [(e.uri, e.discontinuity) for e in whole][-len(listed) :]
+    first = known[0][1] if known else 0
+    assert [(uri, discontinuity_of[uri]) for uri in listed] == [(uri, n - first) for uri, n in known]
 
 
-def test_live_window_by_example() -> None:
+def test_a_live_list_by_example() -> None:
     chunks = [ts(i * 4000) for i in range(10)] + [ts(100_000 + i * 4000) for i in range(4)]
-    now = live_window(chunks, gap_ms=GAP_MS, window_ms=0)
-    assert (now.media_sequence, now.discontinuity_sequence, now.target_s) == (11, 1, 4)
-    assert [c.capture_ms for c in now.chunks] == [104_000, 108_000, 112_000]
-    now = live_window(chunks, gap_ms=GAP_MS, window_ms=16_001)
-    assert (now.media_sequence, now.discontinuity_sequence) == (9, 0), "the gap is still listed"
-    empty = live_window([], gap_ms=GAP_MS, window_ms=0)
-    assert (list(empty.chunks), empty.media_sequence, empty.target_s) == ([], 0, 0)
+    now = begun(chunks[:5], Window(0, GAP_MS), **CLOCK)
+    assert (now.media_sequence, now.discontinuity_sequence, now.target_s) == (0, 0, 4), "numbers start small"
+    assert [e.capture_ms for e in now.entries] == [8000, 12_000, 16_000]
+    now = appended(now, chunks[4], chunks[5:], Window(0, GAP_MS), **CLOCK)
+    assert [e.capture_ms for e in now.entries] == [104_000, 108_000, 112_000]
+    assert (now.media_sequence, now.discontinuity_sequence) == (9, 1), "two were never listed"
+    longer = begun(chunks[:11], Window(16_001, GAP_MS), **CLOCK)
+    assert [e.at_break for e in longer.entries] == [False, False, False, False, True]
+    assert (longer.media_sequence, longer.discontinuity_sequence) == (0, 0), "the gap is still listed"
+
+
+def test_the_target_duration_stays_when_longer_chunks_come() -> None:
+    """They are listed with what it allows (§4.3.3.1)."""
+    chunks = [ts(i * 2000, 2000) for i in range(12)]
+    live = begun(chunks, Window(0, GAP_MS), **CLOCK)
+    assert live.target_s == 2
+    live = appended(live, chunks[-1], [ts(24_000, 10_000), ts(34_000, 2000)], Window(0, GAP_MS), **CLOCK)
+    assert live.target_s == 2
+    assert [e.duration_ms for e in live.entries] == [2000, 2499, 2000]
+    assert [e.at_break for e in live.entries] == [False, False, False]
+
+
+def test_one_chunk_that_lies_does_not_make_the_target_duration() -> None:
+    chunks = [ts(i * 4000) for i in range(12)] + [ts(48_000, 3_600_000)]
+    assert begun(chunks, Window(0, GAP_MS), **CLOCK).target_s == 4
+
+
+def test_short_chunks_do_not_make_a_long_list() -> None:
+    chunks = [ts(i * 10, 10) for i in range(2000)]
+    live = begun(chunks, Window(60_000, GAP_MS), **CLOCK)
+    assert len(live.entries) == MAX_ENTRIES
+    live = appended(live, chunks[-1], [ts(20_000, 10)], Window(60_000, GAP_MS), **CLOCK)
+    assert (len(live.entries), live.media_sequence) == (MAX_ENTRIES, 1)
+    assert len(live.to_text()) < 15_000
+
+
+def test_what_was_deleted_ends_the_list_before_it() -> None:
+    """Numbers are consecutive, so a hole can't be listed."""
+    chunks = [ts(i * 4000 + (i >= 3) * 60_000) for i in range(6)]
+    live = begun(chunks, Window(60_000, GAP_MS), **CLOCK)
+    times = [c.capture_ms for c in chunks]
+    for gone, first in ((0, 1), (1, 2), (2, 3), (4, 5), (5, 6)):
+        left = live.without_deleted(set(times) - {times[gone]})
+        assert (left.media_sequence, left.discontinuity_sequence) == (first, int(first >= 3))
+        assert [e.capture_ms for e in left.entries] == times[first:]
+    assert live.without_deleted(times) is live
+    assert live.from_time(times[2]).media_sequence == 2
 
 
 # ---- a stock player
@@ -384,7 +446,7 @@ def chunk_by_path(path: str, recording: list[ListedChunk], chunk_bytes: list[byt
 def test_ffmpeg_plays_an_ended_playlist_over_http(
     recording: list[ListedChunk], chunk_bytes: list[bytes]
 ) -> None:
-    text = playlist(recording, token=TOKEN, ended=True, media_sequence=0, gap_ms=GAP_MS)
+    text = playlist(entries(recording, GAP_MS), token=TOKEN, ended=True)
     assert text.count("#EXT-X-DISCONTINUITY\n") == 1
 
     def answer(path: str) -> bytes | None:
@@ -402,7 +464,7 @@ def test_ffmpeg_plays_a_playlist_of_local_files(
     (tmp_path / "chunks").mkdir()
     for chunk, data in zip(recording, chunk_bytes, strict=True):
         (tmp_path / "chunks" / f"{chunk.capture_ms}.ts").write_bytes(data)
-    text = playlist(recording[:4], token="t", ended=True, media_sequence=0, gap_ms=GAP_MS)
+    text = playlist(entries(recording[:4], GAP_MS), token="t", ended=True)
     (tmp_path / "p.m3u8").write_text(text.replace("?token=t", ""))
     assert frames_played(str(tmp_path / "p.m3u8")) == 4 * CHUNK_FRAMES
 
@@ -415,25 +477,30 @@ def test_ffmpeg_follows_a_live_playlist_that_slides(
     The camera waits for the player, so that a slow machine does not make it fall out of the window.
     """
     shown = 2
+    live: LiveList | None = None
     fetched: set[str] = set()
     numbers = []
 
     def answer(path: str) -> bytes | None:
-        nonlocal shown
+        nonlocal shown, live
         if path != "/playlist.m3u8":
             fetched.add(urlsplit(path).path)
             return chunk_by_path(path, recording, chunk_bytes)
         if shown == 2 or f"/chunks/{recording[shown - 1].capture_ms}.ts" in fetched:
             shown = min(shown + 2, len(recording))
-        now = live_window(recording[:shown], gap_ms=GAP_MS, window_ms=4000)
+        window = Window(4000, GAP_MS)
+        if live is None:
+            live = begun(recording[:shown], window, target_s=1, **CLOCK)
+        elif live.entries[-1].capture_ms < recording[shown - 1].capture_ms:
+            live = appended(live, recording[shown - 3], recording[shown - 2 : shown], window, **CLOCK)
+        now = live
         if (now.media_sequence, now.discontinuity_sequence) not in numbers:
             numbers.append((now.media_sequence, now.discontinuity_sequence))
         return playlist(
-            now.chunks,
+            now.entries,
             token=TOKEN,
             ended=shown == len(recording) and len(fetched) == len(recording),
             media_sequence=now.media_sequence,
-            gap_ms=GAP_MS,
             discontinuity_sequence=now.discontinuity_sequence,
             target_s=now.target_s,
         ).encode()
