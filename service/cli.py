@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -29,7 +31,7 @@ from service.commands import (
     sweeping,
     sweeps,
 )
-from service.compiled import stale_modules
+from service.compiled import COMPILED, stale_modules
 from service.lazy import with_lazy_groups
 from storage.errors import CallerError, ClipkeepError
 
@@ -50,6 +52,29 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     add_completion=False,
 )
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"clipkeep {version('clipkeep')} (hot path: {'compiled' if COMPILED else 'Python'})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the release, and whether the hot path is compiled.",
+            callback=_say_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself, before any command."""
+
+
 folder.register(app)
 serving.register(app)
 devices.register(app)

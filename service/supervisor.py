@@ -118,6 +118,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop all children gracefully."""
+        _log.info("stopping", deadline_s=self._stop_deadline_s)
         self._stopping.set()
 
     async def _keep(
@@ -132,10 +133,12 @@ class Supervisor:
                 nursery.start_soon(self._stop_with_us, process)
                 if await self._became_ready(process) and not served:
                     served = True
+                    _log.info("child_ready", child=child.name, pid=process.pid)
                     task_status.started()
                 await process.wait()
                 nursery.cancel_scope.cancel()
             if self._stopping.is_set():
+                _log.info("child_stopped", child=child.name, code=process.returncode)
                 break
             _log.error("child_ended", child=child.name, code=process.returncode)
             if not served:

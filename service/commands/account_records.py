@@ -8,7 +8,7 @@ from retention.money import Money
 from service import terminal
 from service.agreement import records
 from service.agreement.desk import OPERATOR
-from service.commands.showing import Account, After, Limit, next_page, when
+from service.commands.showing import Account, After, Limit, next_after, next_page, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 
@@ -41,7 +41,9 @@ def events(
         terminal.table(f"history of account {account}", columns, cells)
         next_page(rows, limit, "event")
 
-    terminal.report({"account": account, "events": rows}, json, draw)
+    terminal.report(
+        {"account": account, "events": rows, "next": next_after(rows, limit, "event")}, json, draw
+    )
 
 
 def payments(
@@ -81,7 +83,9 @@ def payments(
         terminal.table(f"payments of account {account}", columns, cells)
         next_page(rows, limit, "payment")
 
-    terminal.report({"account": account, "payments": rows}, json, draw)
+    terminal.report(
+        {"account": account, "payments": rows, "next": next_after(rows, limit, "payment")}, json, draw
+    )
 
 
 def add_to(account_app: typer.Typer) -> None:

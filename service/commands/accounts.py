@@ -19,6 +19,7 @@ from service.commands.showing import (
     Limit,
     account_facts,
     facts,
+    next_after,
     next_page,
     shown_account,
     state_of,
@@ -224,7 +225,7 @@ def account_list(
         terminal.table("accounts", columns, cells)
         next_page(shown, limit, "account")
 
-    terminal.report({"accounts": shown}, json, draw)
+    terminal.report({"accounts": shown, "next": next_after(shown, limit, "account")}, json, draw)
 
 
 @account_app.command("show")
@@ -326,6 +327,8 @@ def _draw(row: AccountRow, document: dict[str, Any]) -> None:
         return
     if document["devices"]:
         cells = [[d["device"], d["state"], d["entitled_through"]] for d in document["devices"]]
+        if len(cells) == _SHOWN_DEVICES:
+            print(f"its first {_SHOWN_DEVICES} devices; `clipkeep device list` has all")
         terminal.table("devices", ["device", "state", "entitled through"], cells)
     if document["blocks"]:
         cells = [[b["block"], b["kind"], b["detail"], when(b["at_ms"])] for b in document["blocks"]]

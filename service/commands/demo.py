@@ -39,8 +39,8 @@ def demo(
     delete objects. At last the whole service is killed with SIGKILL in a burst of uploads and started again.
 
     What happens is told on stderr; a table of what was expected and seen goes to stdout. Exit code 0 when all of it
-    was right, else 1. Ctrl-C ends everything and removes the folder. Needs imageio-ffmpeg, a stock ffmpeg in a
-    wheel, which `make setup` installs.
+    was right, else 1. Ctrl-C ends everything and removes the folder. Needs a stock ffmpeg: imageio-ffmpeg, which `make
+    setup` installs, or the one on the path.
     """
     if seconds % CHUNK_S:
         raise CallerError(f"--seconds is a multiple of {CHUNK_S}", code="bad_usage")

@@ -18,6 +18,7 @@ from service.agreement.desk import OPERATOR
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
 from service.agreement.equipping import Grant, equip
 from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
+from service.commands.showing import next_after, next_page
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.books import OPERATOR_ACCOUNT
@@ -90,21 +91,17 @@ def device_list(
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
-    """List devices with their state and plans."""
+    """List devices by number with their state and plans: 100, unless --limit says otherwise, and how to see more."""
     with open_folder(data) as opened:
         rows = [_shown(found) for found in desk_devices.all_devices(opened.desk, after=after, limit=limit)]
-    terminal.report(
-        {"devices": rows},
-        json,
-        lambda: terminal.table(
-            "devices",
-            ["device", "account", "state", "entitled through", "retention days"],
-            [
-                [r["device"], r["account"], r["state"], r["entitled_through"], r["retention_days"]]
-                for r in rows
-            ],
-        ),
-    )
+    columns = ["device", "account", "state", "entitled_through", "retention_days"]
+
+    def draw() -> None:
+        heads = [name.replace("_", " ") for name in columns]
+        terminal.table("devices", heads, [[row[name] for name in columns] for row in rows])
+        next_page(rows, limit, "device")
+
+    terminal.report({"devices": rows, "next": next_after(rows, limit, "device")}, json, draw)
 
 
 @device_app.command("show")

@@ -9,7 +9,7 @@ import typer
 from service import terminal
 from service.agreement import standing
 from service.agreement.desk import OPERATOR
-from service.commands.showing import After, Limit, counted, next_page, shown_on, when
+from service.commands.showing import After, Limit, counted, next_after, next_page, shown_on, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 
@@ -70,7 +70,7 @@ def accounts_dormant(
         if any(not row.suspended for row in found):
             print("nothing was changed: suspend them with --suspend")
 
-    terminal.report({"accounts": rows}, json, draw)
+    terminal.report({"accounts": rows, "next": next_after(rows, limit, "account")}, json, draw)
 
 
 def register(app: typer.Typer) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from retention.proof import Proof, Prover
 from service import terminal
+from service.commands.showing import next_after, next_page
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Device, Json, Store
 from storage.errors import NotFound
@@ -34,11 +35,12 @@ def erasure_list(
     with open_folder(data) as opened:
         rows = [_shown(record) for record in opened.catalog.erasures(after_id=after, limit=limit)]
     columns = ("number", "device", "why", "who", "state", "marked", "keys_destroyed", "cleared")
-    terminal.report(
-        {"erasures": rows},
-        json,
-        lambda: terminal.table("erasures", columns, [[row[name] for name in columns] for row in rows]),
-    )
+
+    def draw() -> None:
+        terminal.table("erasures", columns, [[row[name] for name in columns] for row in rows])
+        next_page(rows, limit, "number")
+
+    terminal.report({"erasures": rows, "next": next_after(rows, limit, "number")}, json, draw)
 
 
 @erasure_app.command("show")

@@ -15,7 +15,7 @@ from service.agreement.desk import OPERATOR, Desk
 from service.agreement.notices import DeliveryReport
 from service.agreement.senders import open_senders
 from service.commands.plans import MAX_NUMBER
-from service.commands.showing import After, Limit, next_page, shown_notice, text_of, when
+from service.commands.showing import After, Limit, next_after, next_page, shown_notice, text_of, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 from storage.books import AccountState, NoticeRow, NoticeState
@@ -76,7 +76,7 @@ def notices_list(
         terminal.table("notices", columns, [_cells(row) for row in rows])
         next_page(shown, limit, "notice")
 
-    terminal.report({"notices": shown}, json, draw)
+    terminal.report({"notices": shown, "next": next_after(shown, limit, "notice")}, json, draw)
 
 
 @notices_app.command("send")

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import trio
 import typer
 
@@ -24,6 +26,8 @@ from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import CallerError, WorldError
 
 MAX_WORKERS = 256
+
+_log = structlog.get_logger("supervisor")
 
 
 def serve(
@@ -43,10 +47,11 @@ def serve(
     """Take uploads and play recordings back, until SIGTERM or Ctrl-C.
 
     A stop is graceful: no new connections, bodies under way finish, are stored and acknowledged, up to
-    `stop_deadline_s`. Logs are JSON lines on stderr. With --json one document on stdout says the addresses, once all
-    processes serve.
+    `stop_deadline_s`. Logs are JSON lines on stderr, from `starting` to `stopped`. Once all processes serve, stdout
+    says the addresses: with --json in one document.
     """
     configure_logs("supervisor")
+    _log.info("starting", workers=workers)
     folder = DataFolder(data)
     deadline_s = load_config(folder.config, os.environ).ingest.stop_deadline_s
     with _alone(folder):
@@ -63,6 +68,7 @@ def serve(
         supervisor = Supervisor(children, stop_deadline_s=deadline_s)
         with first_error():
             trio.run(_serve, supervisor, ingest_at, api_at, data, json)
+        _log.info("stopped", restarts=supervisor.restarts)
 
 
 def _repeat_destructions(opened: Opened) -> None:
@@ -71,7 +77,7 @@ def _repeat_destructions(opened: Opened) -> None:
     if closed := opened.catalog.closed_through:
         again += opened.key_store.destroy_months(last_month_over(closed))
     if again:
-        terminal.say(f"{again} data keys that a restored key store had again were destroyed anew")
+        _log.warning("destroyed_anew", keys=again, detail="a restored key store had them again")
 
 
 @contextmanager
@@ -101,10 +107,15 @@ async def _serve(supervisor: Supervisor, ingest: Address, api: Address, data: Pa
             "data": str(data),
             "pid": os.getpid(),
         }
-        if as_json:
-            terminal.report(document, as_json=True)
-            sys.stdout.flush()
-        terminal.say(f"clipkeep serves: devices at http://{ingest}, people at http://{api} (docs at /docs)")
+        _log.info("serving", version=version("clipkeep"), **document)
+        terminal.report(
+            document,
+            as_json,
+            lambda: print(
+                f"clipkeep serves: devices at http://{ingest}, people at http://{api} (docs at /docs)"
+            ),
+        )
+        sys.stdout.flush()
 
 
 def register(app: typer.Typer) -> None:

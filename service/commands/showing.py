@@ -48,10 +48,16 @@ def facts(title: str, pairs: Iterable[tuple[str, object]]) -> None:
         print(f"  {name:{width}}  {value}")
 
 
+def next_after(rows: list[dict[str, Any]], limit: int, key: str) -> int | None:
+    """What --after is for the next page, None after the last one. After a last page that is full comes an empty one."""
+    return int(rows[-1][key]) if len(rows) == limit else None
+
+
 def next_page(rows: list[dict[str, Any]], limit: int, key: str) -> None:
     """Say how to see more, when the page is full."""
-    if len(rows) == limit:
-        print(f"there may be more: --after {rows[-1][key]}")
+    after = next_after(rows, limit, key)
+    if after is not None:
+        print(f"these are {limit}, and there may be more: --after {after}, or a larger --limit")
 
 
 def text_of(path: Path, option: str) -> str:

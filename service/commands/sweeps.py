@@ -75,12 +75,14 @@ def sweeps(
     with open_folder(data) as opened:
         reports = opened.catalog.sweep_reports(limit=limit)
         failed = opened.catalog.failed_sweeps(limit=limit)
-    terminal.report({"sweeps": reports, "failed": failed}, json, lambda: _show(reports, failed))
+    terminal.report({"sweeps": reports, "failed": failed}, json, lambda: _show(reports, failed, limit))
 
 
-def _show(reports: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+def _show(reports: list[dict[str, Any]], failed: list[dict[str, Any]], limit: int) -> None:
     columns = ["finished", "who", "why", "objects deleted", "bytes", "saved a month"]
     terminal.table("sweeps", columns, [_row(report) for report in reports])
+    if limit in (len(reports), len(failed)):
+        print(f"these are the newest {limit}, and there may be older ones: --limit up to {MAX_SWEEP_REPORTS}")
     if failed:
         rows = [[_time(failure["at_ms"]), failure["code"], failure["detail"]] for failure in failed]
         terminal.table("failed sweeps", ["at", "code", "what to do"], rows)

@@ -75,25 +75,25 @@ class Ffmpeg:
 
     @classmethod
     def find(cls) -> Ffmpeg:
-        """The one in the wheel, or what IMAGEIO_FFMPEG_EXE names.
+        """What IMAGEIO_FFMPEG_EXE names, else the one in the wheel, else the `ffmpeg` on the path.
 
         Raises:
-            CallerError: it is not installed; the text says how to.
+            CallerError: there is none; the text says how to get one.
         """
         try:
             import imageio_ffmpeg
 
-            program = imageio_ffmpeg.get_ffmpeg_exe()
-            if shutil.which(program) is None:
-                raise RuntimeError(f"{program} can't be run")
-            return cls(program)
-        except (ImportError, RuntimeError) as error:
+            program: str | None = imageio_ffmpeg.get_ffmpeg_exe()
+        except (ImportError, RuntimeError):
+            program = shutil.which("ffmpeg")
+        if program is None or shutil.which(program) is None:
             raise CallerError(
-                "the demo needs a stock ffmpeg; install it with: python -m pip install 'clipkeep[demo]'"
-                " (or `make setup` in a checkout)",
-                subject="imageio-ffmpeg",
+                "the demo needs a stock ffmpeg: `apt install ffmpeg`, or install it with: python -m pip install"
+                " 'clipkeep[demo]' (`make setup` does so in a checkout)",
+                subject=program or "ffmpeg",
                 code="no_ffmpeg",
-            ) from error
+            )
+        return cls(program)
 
     async def encode(self, picture: Picture, folder: Path, seconds: int) -> Footage:
         """Encode a picture, cut into chunks, in a folder of its own that does not exist yet."""

@@ -110,8 +110,17 @@ def test_an_interrupt_ends_everything(tmp_path: Path, number: signal.Signals) ->
     wait_until_gone(tmp_path)
 
 
+def test_the_ffmpeg_on_the_path_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "ffmpeg"
+    program.touch(mode=0o700)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Ffmpeg.find()._program == str(program)
+
+
 def test_without_ffmpeg_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    monkeypatch.setenv("PATH", "/no/such")
     with pytest.raises(CallerError, match=r"pip install 'clipkeep\[demo\]'"):
         Ffmpeg.find()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -46,6 +47,23 @@ def test_under_load_nothing_is_lost(service: Service, number: int) -> None:
     assert_all_kept(service, kept)
     assert service.command("check", "--deep")["broken"] == []
     assert service.stop() == 0
+
+
+def test_stderr_is_json_from_the_start_to_the_end(service: Service) -> None:
+    """One log for machines: whoever reads it knows when the service started, served and stopped."""
+    service.init()
+    began = len(service.lines)
+    service.start(workers=2)
+    assert service.stop() == 0
+    until(lambda: any('"stopped"' in line for line in service.lines), "the last line was read")
+    lines = [json.loads(line) for line in service.lines[began:]]
+    events = [line["event"] for line in lines if line["process"] == "supervisor"]
+    assert events[0] == "starting"
+    assert events[-1] == "stopped"
+    assert events.index("serving") < events.index("stopping")
+    ready, gone = ([x["child"] for x in lines if x["event"] == e] for e in ("child_ready", "child_stopped"))
+    assert sorted(ready) == sorted(gone) == ["api", "w0", "w1"]
+    assert {line["code"] for line in lines if line["event"] == "child_stopped"} == {0}
 
 
 def test_a_second_signal_changes_nothing(service: Service) -> None:

@@ -220,6 +220,32 @@ def test_the_data_folder_may_come_from_the_environment(
     assert run("device", "list", "--json").document["devices"][0]["device"] == 1
 
 
+def test_a_list_says_where_it_stops(run: Run, made: Path) -> None:
+    assert run("device", "add", "--count", 4, "--data", made).code == 0
+    cut, whole = (run("device", "list", "--limit", n, "--data", made) for n in (3, 6))
+    assert "--after 3" in cut.out
+    assert "--after" not in whole.out
+    document = run("device", "list", "--limit", 3, "--data", made, "--json").document
+    assert document["next"] == 3
+    rest = run("device", "list", "--after", 3, "--data", made, "--json").document
+    assert ([row["device"] for row in rest["devices"]], rest["next"]) == ([4, 5], None)
+
+
+LISTS = [words for words, command in commands().items() if any(p.name == "after" for p in command.params)]
+
+
+@pytest.mark.parametrize("words", LISTS)
+def test_every_list_that_has_pages_tells_programs_the_next_one(run: Run, made: Path, words: str) -> None:
+    more = ["--account", "1"] if words in ("account events", "account payments") else []
+    assert run(*words.split(), *more, "--data", made, "--json").document["next"] is None
+
+
+def test_the_release_is_told(run: Run) -> None:
+    done = run("--version")
+    assert done.code == 0
+    assert re.fullmatch(r"clipkeep [0-9.]+ \(hot path: (compiled|Python)\)\n", done.out)
+
+
 # --- init -------------------------------------------------------------------------------------------------------
 
 
