@@ -222,6 +222,26 @@ class AgreementSettings:
         3, "before a monthly period ends, from which the next one is charged", least=1, most=27
     )
     charge_retry_h: float = limit(12.0, "before a failed charge is tried again", least=0.01, most=24 * 27)
+    purchase_ttl_h: float = limit(
+        24.0, "after which a purchase that the gateway has not answered expires", least=0.1, most=24 * 27
+    )
+    payment_retry_s: float = limit(
+        60.0,
+        "before a payment that was not answered is asked for again; doubles each time",
+        least=0.1,
+        most=DAY_S,
+    )
+    payment_max_retry_s: float = limit(3600.0, "longest such pause", least=1, most=DAY_S)
+    payment_threads: int = limit(8, "payments asked for at once, by a run of `renew`", least=1, most=64)
+    payment_wait_s: float = limit(
+        20.0,
+        "for the gateway's answer to one call; a later one is heard at the next call",
+        least=0.1,
+        most=100,
+    )
+    payment_run_s: float = limit(
+        600.0, "for which one run asks the gateway; what it did not come to is next", least=1, most=DAY_S
+    )
     max_devices_per_account: int = limit(100, "of an owner", least=1, most=1_000_000)
     min_account_age_days: int = limit(7, "before an owner may cancel the account (6.2.1)", least=0, most=3650)
     dormant_days: int = limit(

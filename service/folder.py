@@ -18,6 +18,7 @@ from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from service.agreement import versions
 from service.agreement.desk import Desk
+from service.agreement.patience import PatientGateway
 from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
 from storage.catalog import Catalog
@@ -248,7 +249,9 @@ class Opened:
             settings=self.config.agreement,
             notices=self.config.notices,
             default_retention_days=self.config.retention.default_days,
-            gateway=RecordingGateway(self.folder.payments),
+            gateway=PatientGateway(
+                RecordingGateway(self.folder.payments), wait_s=self.config.agreement.payment_wait_s
+            ),
             address_secret=address_secret(self.key_store.token_secret),
             random_bytes=secrets.token_bytes,
         )

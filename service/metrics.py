@@ -174,6 +174,11 @@ def _account_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
         "How long the oldest of them has been pending",
         age_s(backlog.oldest_pending_ms),
     )
+    yield _gauge(
+        "clipkeep_failed_refunds",
+        "Refunds that the gateway refused and nobody has paid by other means",
+        backlog.failed_refunds,
+    )
 
 
 def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:

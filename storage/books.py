@@ -156,7 +156,7 @@ class PaymentRow:
     device: int
     kind: PaymentKind
     currency: str
-    minor: int  # > 0
+    minor: int  # 0 only for the purchase of a plan that costs nothing
     state: PaymentState
     why: str
     at_ms: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from retention.cancelling import Cancellation, Outcomes, outcomes
@@ -155,6 +155,41 @@ def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, re
                 settled_ms=desk.now_ms(),
             )
         )
+
+    return desk.write(note)
+
+
+def paid_otherwise(desk: Desk, actor: Actor, reference: str, *, why: str) -> PaymentRow:
+    """An operator says that a refund which the gateway refused was paid by other means. Safe to repeat.
+
+    Raises:
+        Forbidden: `operators_only`.
+        NotFound: no such payment.
+        Conflict: `not_refused`: it is no refund, or the gateway did not refuse it.
+        Unprocessable: `bad_text`.
+    """
+    actor.require_operator()
+    why = one_line(why, "the reason")
+
+    def note(books: Books) -> PaymentRow:
+        row = books.payment(reference)
+        if row is None:
+            raise NotFound("there is no such payment", subject=reference)
+        if row.state is PaymentState.PAID_OTHERWISE:
+            return row
+        if row.kind is not PaymentKind.REFUND or row.state is not PaymentState.FAILED:
+            raise Conflict(
+                f"this {row.kind} is {row.state}; only a refund that the gateway refused is paid by other means",
+                subject=reference,
+                code="not_refused",
+            )
+        done = replace(row, state=PaymentState.PAID_OTHERWISE, settled_ms=desk.now_ms())
+        books.put_payment(done)
+        facts = {"minor": row.minor, "currency": row.currency, "reference": reference}
+        desk.record(
+            books, actor, row.account, "refund_paid_otherwise", why=why, device=row.device, facts=facts
+        )
+        return done
 
     return desk.write(note)
 

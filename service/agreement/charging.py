@@ -7,6 +7,10 @@
 A run that dies leaves a PENDING row, and `settling.settle_pending` does steps 2 and 3 again. Several may do so at
 once: the gateway charges once per reference, and of those that come to step 3 one finds the row PENDING.
 
+A gateway that does not answer is asked again later and later: the row has how often it was asked, and when next. What
+can't be had any more (a purchase that is too old, a month that has ended) is not charged: the gateway is asked to
+*void* the charge, and what it took already is given back.
+
 Step 3 asks the rules again. When the world changed meanwhile (a device terminated, an account suspended, a plan
 cancelled), nothing is made and the same transaction leaves a PENDING refund of the whole charge: money is never kept
 without what it was paid for. A refund is a row of its own with a reference of its own, and goes the same three steps.
@@ -19,10 +23,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from retention.money import Money
-from service.agreement.desk import SYSTEM, Actor, Desk
+from service.agreement.desk import SYSTEM, Desk
+from service.agreement.details import (
+    Refusal,
+    charge_reference,
+    method_of,
+    refund_detail,
+    refusal_of,
+    refused,
+)
 from service.agreement.errors import Conflict
 from service.agreement.outbox import queue
-from service.agreement.payments import PaymentDeclined, PaymentUnavailable, Receipt
+from service.agreement.payments import PaymentDeclined, PaymentExpired, PaymentUnavailable, Receipt
 from storage.books import Books, PaymentKind, PaymentRow, PaymentState
 from storage.errors import CallerError
 
@@ -32,18 +44,22 @@ MAX_CHARGE_REFERENCE_CHARS = 100
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What a charge is for. All three are called inside a transaction, with the payment's row.
+    """What a charge is for. All are called inside a transaction, with the payment's row.
 
     Args:
+        over: whether its time is over: nothing is to be had for it, whatever the gateway says.
         decide: what is to be made, by the rules and the facts of now; writes nothing, raises CallerError when there
             is nothing to be had for the money any more.
         make: write what was decided; returns the row, DONE, with the plan that was paid for.
         declined: write what follows when the gateway said no.
+        voided: write what follows when its time was over, and nothing was charged.
     """
 
+    over: Callable[[Desk, Books, PaymentRow], bool]
     decide: Callable[[Desk, Books, PaymentRow], Any]
     make: Callable[[Desk, Books, PaymentRow, Any], PaymentRow]
     declined: Callable[[Desk, Books, PaymentRow], None]
+    voided: Callable[[Desk, Books, PaymentRow], None]
 
 
 def money_of(row: PaymentRow) -> Money:
@@ -57,22 +73,59 @@ def pay(desk: Desk, reference: str, purpose: Purpose) -> PaymentRow:
         The row, DONE.
 
     Raises:
-        PaymentDeclined: by the gateway; nothing was charged.
+        PaymentDeclined: by the gateway, or (`PaymentExpired`) because its time was over; nothing was charged.
         Conflict: charged, and given back: with the code of what stands in the way.
         PaymentUnavailable: the row is still PENDING.
     """
     with desk.reading() as books:
         row = books.payment(reference)
-    assert row is not None, "a charge is in the books before it is made"
-    if row.state is PaymentState.PENDING:
-        try:
-            receipt = desk.gateway.charge(reference, money_of(row), row.detail["method"], row.why)
-        except PaymentDeclined as error:
-            detail = error.detail
-            row = desk.write(lambda books: _decline(desk, books, reference, detail, purpose))
-        else:
-            row = _settle(desk, receipt, purpose)
+        assert row is not None, "a charge is in the books before it is made"
+        pending = row.state is PaymentState.PENDING
+        over = pending and purpose.over(desk, books, row)
+    if pending:
+        row = _ask(desk, row, purpose, over=over)
     return _answer(desk, row)
+
+
+def _ask(desk: Desk, row: PaymentRow, purpose: Purpose, *, over: bool) -> PaymentRow:
+    reference, money = row.reference, money_of(row)
+    try:
+        if over:
+            receipt = desk.gateway.void(reference, money)
+        else:
+            receipt = desk.gateway.charge(reference, money, method_of(row), row.why)
+    except PaymentUnavailable:
+        _note_unanswered(desk, reference)
+        raise
+    except PaymentDeclined as error:
+        refusal = Refusal(PaymentDeclined.code, error.detail)
+        return desk.write(lambda books: _fail(desk, books, reference, refusal, purpose.declined))
+    if receipt is None:
+        refusal = Refusal(
+            PaymentExpired.code, "it was not paid in time, and nothing was charged; ask for it anew"
+        )
+        return desk.write(lambda books: _fail(desk, books, reference, refusal, purpose.voided))
+    return _settle(desk, receipt, purpose)
+
+
+def _note_unanswered(desk: Desk, reference: str) -> None:
+    """Put the next attempt off: by `payment_retry_s`, then twice as long each time, up to `payment_max_retry_s`."""
+
+    def note(books: Books) -> None:
+        row = books.payment(reference)
+        if row is not None and row.state is PaymentState.PENDING:
+            books.put_payment(
+                replace(row, attempts=row.attempts + 1, next_ms=desk.now_ms() + pause_ms(desk, row))
+            )
+
+    desk.write(note)
+
+
+def pause_ms(desk: Desk, row: PaymentRow) -> int:
+    """How long a payment that was not answered again waits."""
+    settings = desk.settings
+    doubled_s = settings.payment_retry_s * (1 << min(row.attempts, 30))
+    return round(1000 * min(doubled_s, settings.payment_max_retry_s))
 
 
 def give_back(desk: Desk, reference: str) -> PaymentState | None:
@@ -86,8 +139,9 @@ def give_back(desk: Desk, reference: str) -> PaymentState | None:
     if row is None or row.state is not PaymentState.PENDING:
         return None if row is None else row.state
     try:
-        receipt = desk.gateway.refund(reference, row.detail["of"], money_of(row))
+        receipt = desk.gateway.refund(reference, charge_reference(row), money_of(row))
     except PaymentUnavailable:
+        _note_unanswered(desk, reference)
         return PaymentState.PENDING
     except PaymentDeclined as error:
         detail = error.detail
@@ -113,14 +167,14 @@ def owe(
             state=PaymentState.PENDING,
             why=why,
             at_ms=desk.now_ms(),
-            detail={"of": charge.reference},
+            detail=refund_detail(charge),
         )
     )
 
 
 def refunds_of(payments: list[PaymentRow], charge: PaymentRow) -> list[PaymentRow]:
     """Of a plan's payments the refunds of one charge, whatever became of them: what is owed counts as given."""
-    return [p for p in payments if p.kind is PaymentKind.REFUND and p.detail["of"] == charge.reference]
+    return [p for p in payments if p.kind is PaymentKind.REFUND and charge_reference(p) == charge.reference]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +244,7 @@ def _finish(desk: Desk, books: Books, receipt: Receipt, purpose: Purpose) -> Pay
 
 
 def _refuse(desk: Desk, books: Books, charged: PaymentRow, error: CallerError) -> PaymentRow:
-    refused = {"code": error.code, "detail": error.detail}
-    charged = replace(charged, detail={**charged.detail, "refused": refused})
+    charged = refused(charged, Refusal(error.code, error.detail))
     books.put_payment(charged)
     owe(desk, books, charged, charged.minor, error.detail, plan_id=charged.plan_id)
     facts = {"minor": charged.minor, "currency": charged.currency, "code": error.code}
@@ -208,20 +261,21 @@ def _refuse(desk: Desk, books: Books, charged: PaymentRow, error: CallerError) -
     return charged
 
 
-def _decline(desk: Desk, books: Books, reference: str, detail: str, purpose: Purpose) -> PaymentRow:
+def _fail(
+    desk: Desk,
+    books: Books,
+    reference: str,
+    refusal: Refusal,
+    follow: Callable[[Desk, Books, PaymentRow], None],
+) -> PaymentRow:
     row = books.payment(reference)
     if row is None:
-        raise PaymentDeclined(detail, subject=reference)
+        raise PaymentDeclined(refusal.detail, subject=reference, code=refusal.code)
     if row.state is not PaymentState.PENDING:
         return row
-    failed = replace(
-        row,
-        state=PaymentState.FAILED,
-        settled_ms=desk.now_ms(),
-        detail={**row.detail, "refused": {"code": PaymentDeclined.code, "detail": detail}},
-    )
+    failed = refused(replace(row, state=PaymentState.FAILED, settled_ms=desk.now_ms()), refusal)
     books.put_payment(failed)
-    purpose.declined(desk, books, failed)
+    follow(desk, books, failed)
     return failed
 
 
@@ -232,14 +286,8 @@ def _close_refund(
     if row is None or row.state is not PaymentState.PENDING:
         return None if row is None else row.state
     state = PaymentState.FAILED if declined else PaymentState.DONE
-    detail = (
-        {**row.detail, "refused": {"code": PaymentDeclined.code, "detail": declined}}
-        if declined
-        else row.detail
-    )
-    books.put_payment(
-        replace(row, state=state, settled_ms=desk.now_ms(), gateway_id=gateway_id, detail=detail)
-    )
+    closed = replace(row, state=state, settled_ms=desk.now_ms(), gateway_id=gateway_id)
+    books.put_payment(refused(closed, Refusal(PaymentDeclined.code, declined)) if declined else closed)
     facts = {"minor": row.minor, "currency": row.currency, "reference": reference}
     what = "refund_failed" if declined else "refunded"
     desk.record(books, SYSTEM, row.account, what, why=declined, device=row.device, facts=facts)
@@ -247,20 +295,15 @@ def _close_refund(
 
 
 def _answer(desk: Desk, row: PaymentRow) -> PaymentRow:
-    refused = row.detail.get("refused")
-    if refused is None:
+    refusal = refusal_of(row)
+    if refusal is None:
         return row
     if row.state is PaymentState.FAILED:
-        raise PaymentDeclined(refused["detail"], subject=f"device {row.device}")
+        kind = PaymentExpired if refusal.code == PaymentExpired.code else PaymentDeclined
+        raise kind(refusal.detail, subject=f"device {row.device}")
     give_back(desk, f"{row.reference}.r1")
     raise Conflict(
-        f"{refused['detail']}. The charge of {money_of(row)} is given back",
+        f"{refusal.detail}. The charge of {money_of(row)} is given back",
         subject=f"device {row.device}",
-        code=refused["code"],
+        code=refusal.code,
     )
-
-
-def actor_of(row: PaymentRow) -> Actor:
-    """Who asked for what is being paid."""
-    role = row.detail["who"]
-    return Actor("owner", row.account) if role == "owner" else Actor(role)

@@ -11,6 +11,7 @@ from retention.renewals import due, extend, lapse_unpaid, next_period, retry_at_
 from retention.subscriptions import Subscription
 from service.agreement.charging import Purpose
 from service.agreement.desk import SYSTEM, Desk
+from service.agreement.details import RENEWAL, RenewalDetail, purpose_of, renewal_of
 from service.agreement.errors import Conflict
 from service.agreement.holdings import held, keep
 from service.agreement.outbox import queue
@@ -27,7 +28,6 @@ from storage.books import (
 from storage.catalog import DeviceFacts
 from storage.errors import NotFound
 
-RENEWAL = "renewal"
 _MS_PER_H = 3_600_000
 
 
@@ -36,6 +36,7 @@ class Step(StrEnum):
 
     NOTHING = "nothing"
     PAY = "pay"
+    WAIT = "wait"  # the gateway was asked for it lately, and did not answer
     RENEWED = "renewed"  # it costs nothing
     LAPSED = "lapsed"
 
@@ -65,14 +66,15 @@ def begin(desk: Desk, books: Books, plan_id: int) -> tuple[Step, str]:
         found = _find(books, plan_id)
     except NotFound:  # the account was erased since the list was read
         return Step.NOTHING, ""
+    sub, today = found.sub, desk.date()
+    if lapse_unpaid(sub, today) != sub:
+        # A charge that is still pending stays so: it is void, or given back when it was made (`Purpose.over`).
+        _lapse(desk, books, found)
+        return Step.LAPSED, ""
     payments = books.payments_of_plan(plan_id)
     for payment in payments:
         if payment.kind is PaymentKind.CHARGE and payment.state is PaymentState.PENDING:
-            return Step.PAY, payment.reference
-    sub, today = found.sub, desk.date()
-    if lapse_unpaid(sub, today) != sub:
-        _lapse(desk, books, found)
-        return Step.LAPSED, ""
+            return (Step.WAIT if payment.next_ms > desk.now_ms() else Step.PAY), payment.reference
     stopped = _stopped(found)
     if not due(sub, today, desk.settings.charge_ahead_days, suspended=stopped):
         return Step.NOTHING, ""
@@ -88,7 +90,8 @@ def begin(desk: Desk, books: Books, plan_id: int) -> tuple[Step, str]:
 def _charge(desk: Desk, found: _Found, payments: list[PaymentRow]) -> PaymentRow:
     row = found.row
     first, last = next_period(found.sub)
-    settled = sum(p.detail.get("first") == first.isoformat() for p in payments)
+    renewals = [renewal_of(p) for p in payments if purpose_of(p) == RENEWAL]
+    settled = sum(renewal.first == first for renewal in renewals)
     return PaymentRow(
         payment_id=0,
         reference=f"{RENEWAL}-{row.plan_id}-{row.bought_ms}-{first}-{settled}",
@@ -101,26 +104,26 @@ def _charge(desk: Desk, found: _Found, payments: list[PaymentRow]) -> PaymentRow
         state=PaymentState.PENDING,
         why=f"monthly plan, device {row.device}, {first} to {last}",
         at_ms=desk.now_ms(),
-        detail={
-            "for": RENEWAL,
-            "who": SYSTEM.role,
-            "method": row.method,
-            "first": first.isoformat(),
-            "expected_ends_on": _paid_through(found.sub).isoformat(),
-        },
+        detail=RenewalDetail(SYSTEM.role, row.method, first, _paid_through(found.sub)).stored(),
     )
+
+
+def _over(desk: Desk, books: Books, row: PaymentRow) -> bool:
+    """Days of the new period have passed on which nothing could be recorded: it is not what was to be paid for."""
+    try:
+        return _find(books, _plan_of(row)).sub.plan.has_ended(desk.date())
+    except NotFound:
+        return True
 
 
 def _decide(desk: Desk, books: Books, row: PaymentRow) -> _Found:
     """Raises CallerError: what was charged for can't be had any more."""
-    assert row.plan_id is not None, "a renewal knows its plan"
-    found = _find(books, row.plan_id)
-    expected = date.fromisoformat(row.detail["expected_ends_on"])
+    found = _find(books, _plan_of(row))
+    expected = renewal_of(row).expected_ends_on
     extend(found.sub, expected_ends_on=expected)
     if _stopped(found):
         raise Conflict("the account or the device is suspended or closed", code="not_due")
     if found.sub.plan.has_ended(desk.date()):
-        # Days of the new period are over on which nothing could be recorded: it is not what was paid for.
         raise Conflict(f"the paid period ended on {expected} before the charge was known", code="not_due")
     return found
 
@@ -132,9 +135,8 @@ def _make(desk: Desk, books: Books, row: PaymentRow, found: _Found) -> PaymentRo
 
 def _declined(desk: Desk, books: Books, row: PaymentRow) -> None:
     """Note when to try again, and tell the owner the first time."""
-    assert row.plan_id is not None, "a renewal knows its plan"
-    found = _find(books, row.plan_id)
-    if not found.sub.renews or _paid_through(found.sub).isoformat() != row.detail["expected_ends_on"]:
+    found = _find(books, _plan_of(row))
+    if not found.sub.renews or _paid_through(found.sub) != renewal_of(row).expected_ends_on:
         return
     retry_ms = round(desk.settings.charge_retry_h * _MS_PER_H)
     again_ms = retry_at_ms(found.sub, now_ms=desk.now_ms(), retry_ms=retry_ms)
@@ -159,7 +161,11 @@ def _declined(desk: Desk, books: Books, row: PaymentRow) -> None:
         )
 
 
-RENEWALS = Purpose(_decide, _make, _declined)
+def _voided(desk: Desk, books: Books, row: PaymentRow) -> None:
+    """Nothing: the plan lapses, and its owner is told that."""
+
+
+RENEWALS = Purpose(_over, _decide, _make, _declined, _voided)
 
 
 def _extend(desk: Desk, books: Books, found: _Found, reference: str) -> None:
@@ -211,6 +217,11 @@ def _stopped(found: _Found) -> bool:
         or facts.suspended
         or facts.terminated_ms is not None
     )
+
+
+def _plan_of(row: PaymentRow) -> int:
+    assert row.plan_id is not None, "a renewal knows its plan"
+    return row.plan_id
 
 
 def _paid_through(sub: Subscription) -> date:

@@ -14,11 +14,13 @@ from retention.plans import Plan, PlanKind
 from retention.subscriptions import Change, Note, Subscription
 from retention.subscriptions import buy as buy_rule
 from retention.terms import PriceList, Terms
-from service.agreement.charging import Purpose, actor_of
+from service.agreement.charging import Purpose
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
-from service.agreement.errors import Conflict, Unprocessable
+from service.agreement.details import PURCHASE, PurchaseDetail, actor_of, purchase_of, purpose_of
+from service.agreement.errors import Conflict, Forbidden, Unprocessable
 from service.agreement.holdings import Bought, held, keep
 from service.agreement.outbox import queue
+from service.agreement.payments import PaymentExpired
 from storage.books import (
     OPERATOR_ACCOUNT,
     AcceptanceRow,
@@ -30,8 +32,7 @@ from storage.books import (
 from storage.catalog import DeviceFacts
 from storage.errors import NotFound
 
-PURCHASE = "purchase"
-_PAGE = 1000
+_MS_PER_H = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,12 @@ class Order:
     amount: Money | None
 
 
-def open_order(desk: Desk, books: Books, order: Order) -> Started | None:
-    """Step 1: the PENDING row. What costs nothing has no payment, and is started here and now."""
+def open_order(desk: Desk, books: Books, order: Order) -> None:
+    """Step 1: the PENDING row. A plan that costs nothing is made here and now, of a payment of nothing that is DONE."""
     there = books.payment(order.reference)
     if there is not None:
         _require_same(books, order, there)
-        return None
+        return
     facts = ready(books, order.actor, order.device)
     terms = prices(desk).terms(order.kind)
     if facts.account == OPERATOR_ACCOUNT:
@@ -81,11 +82,9 @@ def open_order(desk: Desk, books: Books, order: Order) -> Started | None:
             code="operator_account",
         )
     _require_price(order.amount, terms.fee)
+    require_offered(desk, order.actor, order.retention_days)
     change = buying(desk, books, facts, order.kind, terms, order.retention_days)
-    if not terms.fee:
-        started = _free_before(books, facts, order)
-        return started or _free(desk, books, facts, order, change)
-    books.add_payment(
+    row = books.add_payment(
         PaymentRow(
             payment_id=0,
             reference=order.reference,
@@ -98,44 +97,70 @@ def open_order(desk: Desk, books: Books, order: Order) -> Started | None:
             state=PaymentState.PENDING,
             why=f"{order.kind} plan, device {order.device}",
             at_ms=desk.now_ms(),
-            detail={
-                "for": PURCHASE,
-                "who": order.actor.role,
-                "method": order.method,
-                "plan": str(order.kind),
-                "retention_days": order.retention_days,
-                "monthly_fee_minor": terms.monthly_fee.minor,
-                "agreement_version": agreement_version(books),
-            },
+            detail=PurchaseDetail(
+                order.actor.role,
+                order.method,
+                order.kind,
+                order.retention_days,
+                terms.monthly_fee.minor,
+                agreement_version(books),
+            ).stored(),
         )
     )
-    return None
+    if not terms.fee:
+        done = replace(row, state=PaymentState.DONE, settled_ms=desk.now_ms())
+        books.put_payment(_make(desk, books, done, (facts, change)))
+
+
+def _over(desk: Desk, books: Books, row: PaymentRow) -> bool:
+    """Who ordered it has long gone: a plan that starts out of the blue is not what was asked for."""
+    return desk.now_ms() - row.at_ms > round(desk.settings.purchase_ttl_h * _MS_PER_H)
 
 
 def _decide(desk: Desk, books: Books, row: PaymentRow) -> tuple[DeviceFacts, Change]:
     """By the fees of the day of purchase, and by today's calendar: it takes effect on payment (7.2.1)."""
     facts = not_terminated(books.device(row.device))
     require_open(books.account(facts.account))
-    terms = Terms(Money(row.minor, row.currency), Money(row.detail["monthly_fee_minor"], row.currency))
-    return facts, buying(
-        desk, books, facts, PlanKind(row.detail["plan"]), terms, row.detail["retention_days"]
-    )
+    asked = purchase_of(row)
+    terms = Terms(Money(row.minor, row.currency), Money(asked.monthly_fee_minor, row.currency))
+    change = buying(desk, books, facts, asked.plan, terms, asked.retention_days)
+    if _over(desk, books, row):
+        raise Conflict("it was not paid in time; buy it again", code=PaymentExpired.code)
+    return facts, change
 
 
 def _make(desk: Desk, books: Books, row: PaymentRow, decided: tuple[DeviceFacts, Change]) -> PaymentRow:
     facts, change = decided
-    bought = Bought(row.detail["method"], row.detail["agreement_version"])
+    asked = purchase_of(row)
+    bought = Bought(asked.method, asked.agreement_version)
     plan_id = _subscribe(desk, books, actor_of(row), facts, change, bought, row.reference)
-    notes = [[note.code, note.text] for note in change.notes]
-    return replace(row, plan_id=plan_id, detail={**row.detail, "notes": notes})
+    return replace(row, plan_id=plan_id, detail=replace(asked, notes=change.notes).stored())
 
 
 def _declined(desk: Desk, books: Books, row: PaymentRow) -> None:
-    facts = {"minor": row.minor, "currency": row.currency, "plan": row.detail["plan"]}
-    desk.record(books, actor_of(row), row.account, "purchase_declined", device=row.device, facts=facts)
+    _record(desk, books, row, "purchase_declined")
 
 
-PURCHASES = Purpose(_decide, _make, _declined)
+def _voided(desk: Desk, books: Books, row: PaymentRow) -> None:
+    _record(desk, books, row, "purchase_expired")
+    money = Money(row.minor, row.currency)
+    queue(
+        desk,
+        books,
+        books.account(row.account),
+        "purchase_expired",
+        f"Device {row.device}: the purchase of {money} has expired",
+        f"You ordered: {row.why}. It was not paid in time, so no plan was started and nothing was charged. If you still"
+        " want it, buy it again.",
+    )
+
+
+def _record(desk: Desk, books: Books, row: PaymentRow, what: str) -> None:
+    facts = {"minor": row.minor, "currency": row.currency, "plan": str(purchase_of(row).plan)}
+    desk.record(books, actor_of(row), row.account, what, device=row.device, facts=facts)
+
+
+PURCHASES = Purpose(_over, _decide, _make, _declined, _voided)
 
 
 def _subscribe(
@@ -186,28 +211,6 @@ def _receipt_text(new: Subscription, notes: tuple[Note, ...]) -> str:
     return "\n".join(lines)
 
 
-# --- what costs nothing -----------------------------------------------------------------------------------------------
-
-
-def _free(desk: Desk, books: Books, facts: DeviceFacts, order: Order, change: Change) -> Started:
-    bought = Bought(order.method, agreement_version(books))
-    plan_id = _subscribe(desk, books, order.actor, facts, change, bought, order.reference)
-    stored = stored_plan(books, books.device(order.device), plan_id)
-    return Started(order.device, stored, prices(desk).annual.zero, change.notes)
-
-
-def _free_before(books: Books, facts: DeviceFacts, order: Order) -> Started | None:
-    """What was started under this reference already: without a payment, the history is what remembers it."""
-    after = 0
-    while events := books.events_of(facts.account, after=after, limit=_PAGE):
-        for event in events:
-            if event.what == "subscribed" and event.facts.get("reference") == order.reference:
-                stored = stored_plan(books, facts, event.facts["plan_id"])
-                return Started(order.device, stored, None)
-        after = events[-1].event_id
-    return None
-
-
 # --- shared -----------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +249,16 @@ def buying(
     )
 
 
+def require_offered(desk: Desk, actor: Actor, retention_days: int | None) -> None:
+    """The fee is for the plan's own days of storage."""
+    days = desk.default_retention_days
+    if retention_days not in (None, days) and not actor.may_see_all:
+        raise Forbidden(
+            f"a plan comes with {days} days of storage; only operators may give another number of days",
+            code="operators_only",
+        )
+
+
 def _require_price(amount: Money | None, price: Money) -> None:
     if amount is None:
         return
@@ -257,9 +270,11 @@ def _require_price(amount: Money | None, price: Money) -> None:
 
 def _require_same(books: Books, order: Order, there: PaymentRow) -> None:
     facts = device_of(books, order.actor, order.device)
-    had = (there.account, there.device, there.detail.get("plan"), there.detail.get("retention_days"))
-    asked = (facts.account, order.device, str(order.kind), order.retention_days)
-    if had != asked or there.detail.get("for") != PURCHASE:
+    had = None
+    if purpose_of(there) == PURCHASE:
+        ordered = purchase_of(there)
+        had = (there.account, there.device, ordered.plan, ordered.retention_days)
+    if had != (facts.account, order.device, order.kind, order.retention_days):
         raise Conflict(
             "another payment has this reference; choose a new one for each purchase",
             subject=order.reference,

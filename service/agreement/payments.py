@@ -37,6 +37,12 @@ class PaymentDeclined(PaymentRefused):
     code = "payment_declined"
 
 
+class PaymentExpired(PaymentDeclined):
+    """It was not paid in time, and is void: nothing was charged, or will be."""
+
+    code = "payment_expired"
+
+
 class PaymentUnavailable(WorldError):
     """The gateway did not answer, or could not act. It may have acted: ask again under the same reference."""
 
@@ -60,7 +66,7 @@ class Receipt:
 
 
 class PaymentGateway(Protocol):
-    """What the desk needs of a gateway. Both calls block, may come from several threads and processes at once, and
+    """What the desk needs of a gateway. All calls block, may come from several threads and processes at once, and
     are idempotent: the same reference has the same answer for ever, a receipt or a refusal, and moves money at most
     once.
 
@@ -73,6 +79,15 @@ class PaymentGateway(Protocol):
 
     def refund(self, reference: str, of_reference: str, money: Money) -> Receipt:
         """Give back a part or all of the charge `of_reference`."""
+        ...
+
+    def void(self, reference: str, money: Money) -> Receipt | None:
+        """See to it that nothing is charged under this reference any more.
+
+        Returns:
+            The receipt when it was charged already, and then nothing is changed; None when it never was and never will
+            be: `charge` declines from now on.
+        """
         ...
 
 
@@ -151,6 +166,12 @@ class RecordingGateway:
                 of_reference,
             )
         )
+
+    def void(self, reference: str, money: Money) -> Receipt | None:
+        try:
+            return self._once(_Record(reference, "charge", money.minor, money.currency, DECLINED, "void"))
+        except PaymentDeclined:
+            return None
 
     def receipts(self) -> Iterator[Receipt]:
         """Yield what was charged and refunded, in order of reference."""

@@ -14,6 +14,7 @@ from retention.subscriptions import grant as grant_rule
 from retention.subscriptions import start_trial as trial_rule
 from service.agreement.charging import MAX_CHARGE_REFERENCE_CHARS, pay
 from service.agreement.desk import Actor, Desk, device_of
+from service.agreement.details import purchase_of
 from service.agreement.errors import Conflict, Unprocessable, refusals
 from service.agreement.holdings import held, keep
 from service.agreement.ordering import (
@@ -28,6 +29,7 @@ from service.agreement.ordering import (
     open_order,
     prices,
     ready,
+    require_offered,
     stored_plan,
 )
 from service.agreement.payments import checked_method, checked_reference
@@ -72,6 +74,7 @@ def quote(
     """
     with desk.reading() as books, refusals():
         facts = ready(books, actor, device)
+        require_offered(desk, actor, retention_days)
         terms = prices(desk).terms(kind)
         change = buying(desk, books, facts, kind, terms, retention_days)
         new = new_of(change)
@@ -187,7 +190,7 @@ def buy(
         amount: refused unless it is the price; None takes today's.
 
     Raises:
-        NotFound, Forbidden: the device or the account.
+        NotFound, Forbidden: the device or the account; `operators_only`: another storage time than the plan's.
         PaymentDeclined: nothing was charged.
         PaymentUnavailable: not known yet; the same call again, or `settling`, ends it.
         Conflict: `terminated`, `account_closing`, `reference_taken`; or what came up while the gateway worked, and then
@@ -200,15 +203,12 @@ def buy(
             code="bad_reference",
         )
     order = Order(actor, device, kind, retention_days, checked_method(method), reference, amount)
-    free = desk.change(lambda books: open_order(desk, books, order))
-    if free is not None:
-        return free
+    desk.change(lambda books: open_order(desk, books, order))
     paid = pay(desk, reference, PURCHASES)
     with desk.reading() as books:
         assert paid.plan_id is not None, "a purchase that was done has its plan"
         stored = stored_plan(books, books.device(device), paid.plan_id)
-    notes = tuple(Note(code, text) for code, text in paid.detail.get("notes", ()))
-    return Started(device, stored, Money(paid.minor, paid.currency), notes)
+    return Started(device, stored, Money(paid.minor, paid.currency), purchase_of(paid).notes or ())
 
 
 def _use_trial(desk: Desk, books: Books, account: AccountRow) -> dict[str, Any]:

@@ -1,55 +1,87 @@
-"""Finishing payments that were left PENDING: by a process that died, or a gateway that could not be reached."""
+"""Finishing payments that were left PENDING: by a process that died, or a gateway that did not answer."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from service.agreement.charging import Purpose, give_back, pay
 from service.agreement.desk import Desk
-from service.agreement.monthly import RENEWAL, RENEWALS
-from service.agreement.ordering import PURCHASE, PURCHASES
-from service.agreement.payments import PaymentDeclined, PaymentUnavailable
+from service.agreement.details import PURCHASE, RENEWAL, purpose_of
+from service.agreement.monthly import RENEWALS
+from service.agreement.ordering import PURCHASES
+from service.agreement.payments import PaymentDeclined, PaymentExpired, PaymentUnavailable
 from storage.books import PaymentKind, PaymentRow, PaymentState
 from storage.errors import CallerError
 
 SETTLE_AFTER_MS = 60_000
 """Younger ones are being worked on, most likely. To be wrong costs one more call of the gateway, nothing else."""
-MAX_UNAVAILABLE = 3
-"""In a row, after which a gateway is taken to be away and the run ends: each call may wait for a time-out."""
 PURPOSES: Mapping[str, Purpose] = {PURCHASE: PURCHASES, RENEWAL: RENEWALS}
+UNREACHED = "unreached"
 
 
-def settle_pending(desk: Desk, *, limit: int = 1000, older_than_ms: int = SETTLE_AFTER_MS) -> Counter[str]:
-    """Finish what is pending, each under its own reference. Any number of processes may do so at once.
+class Turn:
+    """How long one run may ask the gateway: `payment_run_s` from now on. A call under way then is waited for."""
+
+    def __init__(self, desk: Desk, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._ends_s = monotonic() + desk.settings.payment_run_s
+
+    @property
+    def is_over(self) -> bool:
+        return self._monotonic() >= self._ends_s
+
+
+def settle_pending(
+    desk: Desk, *, limit: int = 1000, older_than_ms: int = SETTLE_AFTER_MS, turn: Turn | None = None
+) -> Counter[str]:
+    """Finish what is pending and due, each under its own reference. Any number of processes may do so at once.
+
+    Each that is due is asked for once, the new ones first, then those that wait longest: so what a run does not come to
+    is among the first of the next. One that is not answered again waits longer than the time before.
 
     Returns:
-        How many ended how: "done", "declined", "given_back" (a charge for which nothing could be had any more),
-        "refunded", "refund_failed", "waiting" (the gateway is away).
+        How many ended how: "done", "declined", "expired", "given_back" (a charge for which nothing could be had any
+        more), "refunded", "refund_failed", "waiting" (not answered), "unreached" (the turn was over).
     """
-    counts: Counter[str] = Counter()
-    before_ms = desk.now_ms() - older_than_ms + 1
-    unavailable = 0
     with desk.reading() as books:
-        due = books.pending_payments(before_ms=before_ms, now_ms=desk.now_ms(), limit=limit)
-    for row in due:
-        outcome = settle(desk, row)
-        counts[outcome] += 1
-        unavailable = unavailable + 1 if outcome == "waiting" else 0
-        if unavailable >= MAX_UNAVAILABLE:
-            break
-    return counts
+        due = books.pending_payments(
+            before_ms=desk.now_ms() - older_than_ms + 1, now_ms=desk.now_ms(), limit=limit
+        )
+    return settle_all(desk, [row.reference for row in due], turn or Turn(desk))
 
 
-def settle(desk: Desk, row: PaymentRow) -> str:
-    """Finish one, whatever it is for; see `settle_pending`."""
+def settle_all(desk: Desk, references: Sequence[str], turn: Turn) -> Counter[str]:
+    """Finish these, `payment_threads` at once: one that is not answered holds up few others. See `settle_pending`."""
+
+    def one(reference: str) -> str:
+        return UNREACHED if turn.is_over else settle(desk, reference)
+
+    if len(references) < 2 or desk.settings.payment_threads < 2:
+        return Counter(map(one, references))
+    with ThreadPoolExecutor(desk.settings.payment_threads) as threads:
+        calls = [threads.submit(one, reference) for reference in references]
+        try:
+            return Counter(call.result() for call in calls)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def settle(desk: Desk, reference: str) -> str:
+    """Finish one, whatever it is for; see `settle_pending`. One whose account was erased is "given_back"."""
+    with desk.reading() as books:
+        row = books.payment(reference)
+    if row is None:
+        return "given_back"
     if row.kind is PaymentKind.REFUND:
-        state = give_back(desk, row.reference)
-        if state is PaymentState.PENDING:
-            return "waiting"
-        return "refund_failed" if state is PaymentState.FAILED else "refunded"
+        return _settle_refund(desk, row)
     try:
-        pay(desk, row.reference, PURPOSES[row.detail["for"]])
+        pay(desk, row.reference, PURPOSES[purpose_of(row)])
+    except PaymentExpired:
+        return "expired"
     except PaymentDeclined:
         return "declined"
     except PaymentUnavailable:
@@ -57,3 +89,10 @@ def settle(desk: Desk, row: PaymentRow) -> str:
     except CallerError:
         return "given_back"
     return "done"
+
+
+def _settle_refund(desk: Desk, row: PaymentRow) -> str:
+    state = give_back(desk, row.reference)
+    if state is PaymentState.PENDING:
+        return "waiting"
+    return "refund_failed" if state is PaymentState.FAILED else "refunded"

@@ -39,8 +39,10 @@ def renew(
 
     To be run from cron, every hour or so: it may be run at any time, from several hosts at once, and again after a
     crash, and charges each month once. A charge is made `charge_ahead_days` before the paid month ends; one that is
-    declined is tried again after `charge_retry_h`, until that month ends, and then the plan lapses. Exit code 1: the
-    payment gateway is away, a refund was refused, or there is more than --limit; what is to be done is told on stderr.
+    declined is tried again after `charge_retry_h`, until that month ends, and then the plan lapses. One that is not
+    answered is asked for again after `payment_retry_s`, doubling up to `payment_max_retry_s`. Exit code 1: payments
+    wait for the gateway, a refund was refused and not paid otherwise, or there is more than --limit; stderr says what
+    to do.
     """
     with open_folder(data) as opened:
         report = renewing.renew(opened.desk, limit=limit)
@@ -48,7 +50,7 @@ def renew(
     if report.refund_failed:
         terminal.say(
             f"{report.refund_failed} refunds were refused by the payment gateway: they stand as `failed` among the"
-            " payments of their accounts; pay them by other means"
+            " payments of their accounts; pay them by other means, then say so with `clipkeep refund paid`"
         )
     if report.waiting:
         terminal.say(f"{report.waiting} payments wait for the payment gateway: run this again later")
@@ -118,6 +120,38 @@ def refund_credit(
         "reference": row.reference,
     }
     terminal.report(document, json, lambda: print(f"plan {plan}: credit of {money} ({row.reference})"))
+
+
+@refund_app.command("paid")
+def refund_paid(
+    reference: Annotated[
+        str, typer.Option("--reference", help="Of the refused refund: `clipkeep account payments` shows it.")
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", help="How it was paid, in a few words: kept in the history.")
+    ],
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Note that a refund which the payment gateway refused was paid by other means.
+
+    `clipkeep renew` ends with exit code 1 until all of them are. Example:
+
+    clipkeep refund paid --reference renewal-7-1767225600000-2026-02-01-0.r1 --reason "bank transfer of 3 March"
+    """
+    with open_folder(data) as opened:
+        row = cancelling.paid_otherwise(opened.desk, OPERATOR, reference, why=reason)
+    money = Money(row.minor, row.currency)
+    document = {
+        "reference": row.reference,
+        "account": row.account,
+        "device": row.device,
+        "refund": shown_money(money),
+        "state": str(row.state),
+    }
+    terminal.report(
+        document, json, lambda: print(f"refund of {money} ({row.reference}): paid by other means")
+    )
 
 
 def _shown_outcome(outcome: Outcome) -> dict[str, Any]:

@@ -53,7 +53,9 @@ def metrics(made: Path) -> list[str]:
     """What /metrics says of payments."""
     with open_folder(made) as opened:
         text = render(opened.folder.run, opened.catalog, opened.clock, {}).decode()
-    return sorted(line for line in text.splitlines() if "pending_payment" in line and line[0] != "#")
+    names = ("clipkeep_oldest_pending", "clipkeep_pending_payments", "clipkeep_failed_refunds")
+    found = {name: line for name in names for line in text.splitlines() if line.startswith(name)}
+    return [found[name] for name in names]
 
 
 def today() -> date:
@@ -177,16 +179,26 @@ def test_renew_says_what_is_left_to_do(run: Run, go: Go, made: Path, ada: Actor)
     assert metrics(made)[1] == "clipkeep_pending_payments 1.0"
     run("clock", "--advance", "2m", "--data", made)
     for _ in range(2):
+        run("clock", "--advance", "2m", "--data", made)
         waits = run("renew", "--data", made, "--json")
         assert (waits.code, waits.document["waiting"]) == (1, 1)
         assert "run this again" in waits.err
     assert float(metrics(made)[0].split()[1]) >= 120
     records.unlink()
     records.mkdir()  # a gateway that knows nothing of the charge
+    run("clock", "--advance", "10m", "--data", made)
     refused = run("renew", "--data", made, "--json")
     assert (refused.code, refused.document["refund_failed"]) == (1, 1)
     assert "pay them by other means" in refused.err
-    assert metrics(made)[1] == "clipkeep_pending_payments 0.0"
+    assert metrics(made)[1:] == ["clipkeep_pending_payments 0.0", "clipkeep_failed_refunds 1.0"]
+    again = run("renew", "--data", made, "--json")
+    assert (again.code, again.document) == (1, asdict(RenewReport(refund_failed=1)))
+    assert "pay them by other means" in again.err
+    with desk_of(made) as desk, desk.reading() as books:
+        [refund] = books.failed_refunds()
+    paid = go("refund", "paid", "--reference", refund.reference, "--reason", "by cheque")
+    assert (paid["state"], paid["account"]) == ("paid_otherwise", ada.account)
+    assert metrics(made)[2] == "clipkeep_failed_refunds 0.0"
     assert go("renew") == asdict(RenewReport())
     assert go("plan", "list", "--device", DEVICE)["plans"][0]["plan_id"] == plan
 

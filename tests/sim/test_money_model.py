@@ -18,7 +18,6 @@ from retention.money import Money
 from service.agreement import cancelling, devices, purchases
 from service.agreement.desk import OPERATOR
 from service.agreement.payments import PaymentUnavailable
-from service.agreement.settling import SETTLE_AFTER_MS
 from storage.errors import CallerError
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
@@ -143,7 +142,7 @@ class MoneyMachine(RuleBasedStateMachine):
         """The gateway works, and `renew` runs: then all adds up."""
         gateway = self.world.gateway
         gateway.away, gateway.before, gateway.after = "", None, None
-        self.world.clock.ms += SETTLE_AFTER_MS
+        self.world.clock.ms += HOUR_MS  # the longest pause before a payment is asked for again
         self.world.renew()
         balance.check(self.world)
 

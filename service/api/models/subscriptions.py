@@ -39,7 +39,10 @@ class Purchase(Asked):
 
     plan: PaidKind
     method: Method
-    retention_days: RetentionDays | None = None
+    retention_days: Annotated[
+        RetentionDays | None,
+        Field(description="another number of days than the plan comes with: operators only"),
+    ] = None
     amount: Annotated[AskedMoney | None, Field(description="refused unless it is the price")] = None
 
 
@@ -197,7 +200,10 @@ class Payment(BaseModel):
     reference: str
     kind: Literal["charge", "refund", "credit"]
     amount: Money
-    state: Literal["pending", "done", "failed"]
+    state: Annotated[
+        Literal["pending", "done", "failed", "paid_otherwise"],
+        Field(description="paid_otherwise: a refund that the gateway refused, paid by other means"),
+    ]
     why: str
     device: int
     subscription: Annotated[int | None, Field(description="null while what is paid for is not there yet")]

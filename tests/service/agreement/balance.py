@@ -68,7 +68,9 @@ def _history_replays(world: MoneyWorld, account: AccountRow, devices: list[int])
 
 def _gateway_did_what_the_books_say(world: MoneyWorld, payments: list[PaymentRow]) -> None:
     assert not [p for p in payments if p.state is PaymentState.PENDING], "all is settled"
-    done = [p for p in payments if p.state is PaymentState.DONE and p.kind is not PaymentKind.CREDIT]
+    done = [
+        p for p in payments if p.state is PaymentState.DONE and p.kind is not PaymentKind.CREDIT and p.minor
+    ]
     booked = {(p.reference, str(p.kind), p.minor, p.currency, p.detail.get("of", "")) for p in done}
     receipts = {
         (r.reference, r.kind, r.money.minor, r.money.currency, r.of_reference)

@@ -21,7 +21,7 @@ from service.agreement import cancelling, payments, purchases
 from service.agreement.desk import Actor
 from service.agreement.errors import Conflict
 from service.agreement.payments import PaymentUnavailable
-from service.agreement.settling import settle_pending
+from service.agreement.settling import SETTLE_AFTER_MS, settle_pending
 from tests.killing import Counting, Steps, run_and_kill
 from tests.service.agreement.money_world import METHOD, MoneyWorld, noon_ms
 
@@ -83,7 +83,8 @@ def finish_later(world: MoneyWorld) -> None:
     with suppress(PaymentUnavailable):
         buy(world)
     world.gateway.away = ""
-    settle_pending(world.desk, older_than_ms=0)
+    world.clock.ms += SETTLE_AFTER_MS
+    settle_pending(world.desk)
 
 
 def cancel_annual(world: MoneyWorld) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
@@ -32,7 +32,7 @@ from tests.retention.world import HandClock
 START = date(2025, 1, 31)
 """The world's first day: a month that others are shorter than."""
 HOUR_MS = 3_600_000
-ROWS = 200
+ROWS = 400
 RETENTION_DAYS = 30
 METHOD = "card-1"
 SETTINGS = AgreementSettings()
@@ -42,6 +42,9 @@ ANNUAL = Money(SETTINGS.annual_fee_minor, "USD")
 
 def noon_ms(day: date) -> int:
     return to_day(day) * MS_PER_DAY + MS_PER_DAY // 2
+
+
+T = TypeVar("T")
 
 
 class MetGateway(RecordingGateway):
@@ -65,7 +68,10 @@ class MetGateway(RecordingGateway):
     def refund(self, reference: str, of_reference: str, money: Money) -> Receipt:
         return self._met(lambda: RecordingGateway.refund(self, reference, of_reference, money))
 
-    def _met(self, act: Callable[[], Receipt]) -> Receipt:
+    def void(self, reference: str, money: Money) -> Receipt | None:
+        return self._met(lambda: RecordingGateway.void(self, reference, money))
+
+    def _met(self, act: Callable[[], T]) -> T:
         self.calls += 1
         before, self.before = self.before, None
         if before:
@@ -84,7 +90,14 @@ class MetGateway(RecordingGateway):
 class MoneyWorld:
     """See the module docstring. `folder` is empty, or one that another MoneyWorld made."""
 
-    def __init__(self, folder: Path, *, clock_ms: int | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock_ms: int | None = None,
+        gateway: type[MetGateway] = MetGateway,
+        **settings: Any,
+    ) -> None:
         new = not (folder / "keys").exists()
         if new:
             folder.mkdir(exist_ok=True)
@@ -95,7 +108,7 @@ class MoneyWorld:
         self.key_store = KeyStore.open(folder / "keys")
         self.catalog: Catalog = SqliteCatalog.open(folder / "catalog.db")
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
-        self.gateway = MetGateway(folder / "payments")
+        self.gateway = gateway(folder / "payments")
         self.settings = replace(SETTINGS, **settings)
         self.desk = self.desk_of(self.catalog, self.bitmap)
         if new:

@@ -12,6 +12,7 @@ from retention.plans import PlanKind, add_months
 from service.agreement import cancelling, purchases
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.payments import PaymentDeclined
+from service.agreement.renewing import RenewReport
 from service.agreement.settling import settle_pending
 from storage.books import PaymentKind, PaymentState
 from storage.errors import NotFound
@@ -219,7 +220,8 @@ def test_a_refund_waits_for_a_gateway_that_is_away(
     money.gateway.away = moment
     [refund] = money.cancel(ada, 1).refunds
     assert refund.state is PaymentState.PENDING
-    assert settle_pending(money.desk, older_than_ms=0) == {"waiting": 1}
+    money.clock.ms += 60_000
+    assert settle_pending(money.desk) == {"waiting": 1}
     money.gateway.away = ""
     money.pass_days(1)
     assert money.renew().refunded == 1
@@ -239,10 +241,25 @@ def test_a_refund_that_the_gateway_refuses_is_told_and_not_tried_again(
     assert refund.state is PaymentState.FAILED
     assert refund.detail["refused"]["detail"] == "the card was closed"
     assert money.events(ada)[-1] == "refund_failed"
-    money.pass_days(1)
-    asked = money.gateway.calls
-    assert money.renew().refund_failed == 0
-    assert money.gateway.calls == asked, "a refusal for good is not asked for again"
+    calls = money.gateway.calls
+    for _ in range(2):
+        money.pass_days(1)
+        assert money.renew() == RenewReport(refund_failed=1), "until somebody has paid it by other means"
+    with money.desk.reading() as books:
+        assert books.backlog(on=money.desk.today()).failed_refunds == 1
+    with refused(403, "operators_only"):
+        cancelling.paid_otherwise(money.desk, ada, refund.reference, why="by cheque")
+    with refused(404, "not_found"):
+        cancelling.paid_otherwise(money.desk, OPERATOR, "nothing", why="by cheque")
+    for _ in range(2):
+        row = cancelling.paid_otherwise(money.desk, OPERATOR, refund.reference, why="by cheque")
+        assert row.state is PaymentState.PAID_OTHERWISE
+    assert money.events(ada)[-1:] == ["refund_paid_otherwise"]
+    assert money.events(ada).count("refund_paid_otherwise") == 1
+    assert money.renew() == RenewReport()
+    with refused(409, "not_refused"):
+        cancelling.paid_otherwise(money.desk, OPERATOR, "r1", why="by cheque")
+    assert money.gateway.calls == calls
 
 
 def test_cancelled_twice_at_once_is_refunded_once(money: MoneyWorld, ada: Actor, device: int) -> None:

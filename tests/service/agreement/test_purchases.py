@@ -11,13 +11,21 @@ from retention.money import Money
 from retention.plans import PlanKind
 from service.agreement import purchases
 from service.agreement.desk import OPERATOR, Actor
-from service.agreement.payments import PaymentUnavailable
+from service.agreement.payments import PaymentDeclined, PaymentUnavailable
 from service.agreement.settling import settle_pending
 from storage.books import ClosingState, PaymentKind, PaymentState
 from storage.errors import NotFound
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
-from tests.service.agreement.money_world import ANNUAL, MONTHLY, START, MoneyWorld
+from tests.service.agreement.money_world import (
+    ANNUAL,
+    HOUR_MS,
+    METHOD,
+    MONTHLY,
+    RETENTION_DAYS,
+    START,
+    MoneyWorld,
+)
 from tests.service.agreement.refusing import refused
 
 
@@ -85,12 +93,12 @@ def test_a_trial_beside_a_plan_is_refused_and_stays_unused(
 def test_an_annual_plan_is_charged_and_starts_on_payment(money: MoneyWorld, ada: Actor, device: int) -> None:
     """7.2.1."""
     quoted = purchases.quote(money.desk, ada, device, PlanKind.ANNUAL)
-    bought = money.buy(ada, device, "annual", "r1", amount=quoted.fee, retention_days=90)
+    bought = money.buy(ada, device, "annual", "r1", amount=quoted.fee)
     assert (quoted.fee, bought.fee) == (ANNUAL, ANNUAL)
     plan = bought.subscription.plan
     assert (quoted.starts_on, quoted.ends_on) == (plan.starts_on, plan.ends_on) == (START, date(2026, 1, 30))
     assert quoted.denied_from_ms == 1769817600000  # 2026-01-31T00:00Z
-    assert (plan.retention_days, bought.subscription.renews) == (90, False)
+    assert (plan.retention_days, bought.subscription.renews) == (RETENTION_DAYS, False)
     [payment] = money.payments(ada.account)
     assert (payment.state, payment.plan_id, payment.minor) == (PaymentState.DONE, 1, 5999)
     row = money.row(1)
@@ -162,8 +170,8 @@ def test_the_fees_are_those_of_the_day_of_purchase(money: MoneyWorld, ada: Actor
         ("wrong_currency", {"amount": Money(599, "EUR")}),
         ("wrong_amount", {"amount": Money(598, "USD")}),
         ("wrong_amount", {"amount": ANNUAL}),
-        ("bad_retention_days", {"retention_days": 0}),
-        ("bad_retention_days", {"retention_days": 256}),
+        ("bad_retention_days", {"retention_days": 0, "by": OPERATOR}),
+        ("bad_retention_days", {"retention_days": 256, "by": OPERATOR}),
         ("bad_method", {"method": ""}),
         ("bad_reference", {"reference": "r" * 101}),
         ("bad_reference", {"reference": "../r"}),
@@ -174,8 +182,9 @@ def test_what_can_not_be_bought(
     money: MoneyWorld, ada: Actor, device: int, code: str, more: dict[str, Any]
 ) -> None:
     order: dict[str, Any] = {"kind": "monthly", "reference": "r1", "amount": MONTHLY, **more}
+    by = order.pop("by", ada)
     with refused(422, code):
-        money.buy(ada, device, order.pop("kind"), order.pop("reference"), **order)
+        money.buy(by, device, order.pop("kind"), order.pop("reference"), **order)
     assert money.payments(ada.account) == []
     assert money.gateway.calls == 0
 
@@ -235,7 +244,9 @@ def test_what_costs_nothing_needs_no_gateway_and_is_started_once() -> None:
         assert len(world.spans(device)) == 1
         world.go(date(2025, 2, 27))
         assert [world.renew().renewed for _ in range(2)] == [1, 0]
-        assert (world.gateway.calls, world.payments(ada.account)) == (0, [])
+        [payment] = world.payments(ada.account)
+        assert (payment.minor, payment.state, payment.plan_id) == (0, PaymentState.DONE, 1)
+        assert world.gateway.calls == 0
         assert world.spans(device) == [("monthly", START, date(2025, 3, 30))]
         balance.check(world)
 
@@ -303,13 +314,62 @@ def test_a_gateway_that_is_away_is_asked_again(
     money.gateway.away = moment
     with refused(503, "payment_unavailable"):
         money.buy(ada, device, "annual", "r1")
-    assert settle_pending(money.desk, older_than_ms=0) == {"waiting": 1}
+    assert settle_pending(money.desk, older_than_ms=0) == {}, "not again before a minute has passed"
+    money.clock.ms += 60_000
+    assert settle_pending(money.desk) == {"waiting": 1}
     money.gateway.away = ""
-    assert settle_pending(money.desk) == {}, "younger than a minute: somebody is at it"
-    money.pass_days(3)
-    assert settle_pending(money.desk) == {"done": 1}
-    assert money.spans(device) == [("annual", date(2025, 2, 3), date(2026, 2, 2))]
+    assert settle_pending(money.desk) == {}
+    money.pass_days(1)
+    money.clock.ms -= 60_000
+    assert settle_pending(money.desk) == {"done": 1}, "the last moment at which a plan is made of it"
+    assert money.spans(device) == [("annual", date(2025, 2, 1), date(2026, 1, 31))]
     balance.check(money)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_purchase_that_was_not_answered_in_time_expires(
+    money: MoneyWorld, ada: Actor, device: int, moment: str
+) -> None:
+    """No plan starts out of the blue: what was charged is given back, and what was not never will be."""
+    money.gateway.away = moment
+    with refused(503, "payment_unavailable"):
+        money.buy(ada, device, "annual", "r1")
+    money.pass_days(1)
+    money.clock.ms += 1
+    assert settle_pending(money.desk) == {"waiting": 1}, (
+        "nor does an old one count as paid or not before it is known"
+    )
+    money.gateway.away = ""
+    money.clock.ms += HOUR_MS
+    charged = moment == "after"
+    assert settle_pending(money.desk) == {"given_back" if charged else "expired": 1}
+    for _ in range(2):
+        with refused(409 if charged else 402, "payment_expired"):
+            money.buy(ada, device, "annual", "r1")
+    assert money.spans(device) == []
+    assert money.kept_minor() == 0
+    assert money.notices(ada)[-1].purpose == ("receipt" if charged else "purchase_expired")
+    assert ("purchase_expired" in money.events(ada)) is not charged
+    with pytest.raises(PaymentDeclined):
+        money.gateway.charge("r1", ANNUAL + MONTHLY if charged else ANNUAL, METHOD, "late")
+    balance.check(money)
+    money.buy(ada, device, "annual", "r2")
+
+
+@pytest.mark.parametrize("days", [1, 7, 29, 31, 255])
+def test_an_owner_gets_the_plans_days_of_storage(
+    money: MoneyWorld, ada: Actor, device: int, days: int
+) -> None:
+    """The fee is for those; only operators may sell others for it."""
+    with refused(403, "operators_only"):
+        money.buy(ada, device, "annual", "r1", retention_days=days)
+    with refused(403, "operators_only"):
+        purchases.quote(money.desk, ada, device, PlanKind.ANNUAL, retention_days=days)
+    assert money.payments(ada.account) == []
+    bought = money.buy(OPERATOR, device, "annual", "r1", retention_days=days)
+    assert bought.subscription.plan.retention_days == days
+    same = money.buy(ada, device, "annual", "r2", retention_days=RETENTION_DAYS)
+    assert same.subscription.plan.retention_days == RETENTION_DAYS
 
 
 def test_an_account_that_is_erased_while_the_gateway_works_gets_its_money_back(

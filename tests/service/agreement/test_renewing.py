@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from retention.money import Money
 from retention.plans import denied_from_ms
 from service.agreement.desk import Actor
+from service.agreement.payments import PaymentUnavailable, Receipt
 from service.agreement.renewing import RenewReport
-from service.agreement.settling import settle_pending
-from storage.books import ClosingState, PaymentKind, PaymentState
+from service.agreement.settling import Turn, settle_pending
+from storage.books import Books, ClosingState, PaymentKind, PaymentState
+from tests.retention.world import fast_folder
 from tests.service.agreement import balance
-from tests.service.agreement.money_world import HOUR_MS, MONTHLY, START, MoneyWorld
+from tests.service.agreement.money_world import HOUR_MS, MONTHLY, START, MetGateway, MoneyWorld
 
 
 @pytest.fixture
@@ -175,10 +181,107 @@ def test_a_gateway_that_is_away_is_asked_by_the_next_run(
 ) -> None:
     money.go(date(2025, 2, 25))
     money.gateway.away = moment
-    for _ in range(3):
+    calls = money.gateway.calls
+    for tries, minutes in ((1, 0), (1, 0.9), (2, 0.1), (2, 1.9), (3, 0.1), (3, 3.9), (4, 0.1)):
+        money.clock.ms += round(minutes * 60_000)
         assert money.renew() == RenewReport(waiting=1, complete=False)
+        assert money.gateway.calls - calls == tries, minutes
     money.gateway.away = ""
-    assert money.renew() == RenewReport(renewed=1)
+    money.clock.ms += 8 * 60_000
+    assert money.renew() == RenewReport(finished=1)
+    balance.check(money)
+
+
+def test_the_pause_doubles_up_to_a_bound(money: MoneyWorld, ada: Actor, device: int) -> None:
+    money.go(date(2025, 2, 25))
+    money.gateway.away = "before"
+    pauses = []
+    for _ in range(10):
+        money.renew()
+        row = money.payments(ada.account)[-1]
+        pauses.append((row.next_ms - money.clock.ms) // 60_000)
+        money.clock.ms = row.next_ms
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+
+
+class Deaf(MetGateway):
+    """Answers nothing about charges whose method says so."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked: Counter[str] = Counter()
+
+    def charge(self, reference: str, money: Money, method: str, why: str) -> Receipt:
+        if method.startswith("deaf"):
+            self.asked[reference] += 1
+            raise PaymentUnavailable("no answer")
+        return super().charge(reference, money, method, why)
+
+
+def test_payments_that_are_never_answered_stop_nobody_elses() -> None:
+    """300 of them, with lower numbers than ten that are: each gets its turn in the first run already, and what lapses
+    in the end is told."""
+    with (
+        fast_folder() as folder,
+        MoneyWorld(folder / "data", gateway=Deaf, max_devices_per_account=1000) as world,
+    ):
+        assert isinstance(world.gateway, Deaf)
+        never_answered(world, world.gateway)
+
+
+def never_answered(world: MoneyWorld, gateway: Deaf) -> None:
+    ada = world.add_owner()
+    deaf = [world.add_device(ada) for _ in range(300)]
+    for device in deaf:
+        world.buy(ada, device, "monthly", f"d{device}")
+
+    def turn_deaf(books: Books) -> None:
+        for row in books.subscriptions_of(ada.account):
+            books.put_subscription(replace(row, method="deaf-1"))
+
+    world.desk.write(turn_deaf)
+    for n in range(10):
+        world.buy(ada, world.add_device(ada), "monthly", f"g{n}")
+    world.go(date(2025, 2, 25))
+    assert world.renew() == RenewReport(renewed=10, waiting=300, complete=False)
+    gateway.asked.clear()
+    for _ in range(24):
+        world.clock.ms += HOUR_MS
+        assert world.renew().waiting == 300
+    assert len(gateway.asked) == 300
+    assert set(gateway.asked.values()) <= {23, 24}, "each has its own turn"
+    world.go(date(2025, 2, 28))
+    report = world.renew()
+    assert (report.lapsed, report.expired, report.waiting) == (300, 300, 0), (
+        "nor is anybody charged for days that are over"
+    )
+    assert world.renew() == RenewReport()
+    balance.check(world)
+
+
+def test_a_run_ends_in_time_and_the_next_begins_with_what_it_left(
+    money: MoneyWorld, ada: Actor, device: int
+) -> None:
+    for n in range(9):
+        money.buy(ada, money.add_device(ada), "monthly", f"s{n}")
+    money.go(date(2025, 2, 25))
+    money.gateway.away = "before"
+    now_s = 0.0
+
+    def passing() -> float:
+        nonlocal now_s
+        now_s += 200
+        return now_s
+
+    money.desk = replace(money.desk, settings=replace(money.settings, payment_threads=1))
+    assert money.renew(turn=Turn(money.desk, passing)) == RenewReport(waiting=10, complete=False)
+    asked = [row.attempts for row in money.payments(ada.account) if row.state is PaymentState.PENDING]
+    assert asked == [1, 1, 0, 0, 0, 0, 0, 0, 0, 0], "one more call would end after payment_run_s"
+    money.gateway.away = ""
+    money.clock.ms += 60_000 - 1
+    assert money.renew() == RenewReport(renewed=8, waiting=2, complete=False)
+    money.clock.ms += 1
+    assert money.renew() == RenewReport(finished=2)
     balance.check(money)
 
 
@@ -195,18 +298,20 @@ def test_a_charge_known_too_late_is_given_back_and_the_plan_lapses(
     balance.check(money)
 
 
-def test_a_gateway_that_is_away_is_not_asked_for_everybody(
+def test_a_plan_whose_charge_is_never_answered_lapses_and_is_counted(
     money: MoneyWorld, ada: Actor, device: int
 ) -> None:
-    for n in range(10):
-        money.buy(ada, money.add_device(ada), "monthly", f"s{n}")
-    money.go(date(2025, 2, 25))
-    calls = money.gateway.calls
+    money.go(date(2025, 2, 27))
     money.gateway.away = "before"
-    assert money.renew() == RenewReport(waiting=3, complete=False)
-    assert money.gateway.calls == calls + 3
+    money.renew()
+    money.go(date(2025, 2, 28))
+    assert money.renew() == RenewReport(lapsed=1, waiting=1, complete=False)
+    assert money.notices(ada)[-1].purpose == "lapsed"
+    assert money.entitled(device, date(2025, 2, 28)) is False
     money.gateway.away = ""
-    assert money.renew() == RenewReport(renewed=11)
+    money.pass_days(1)
+    assert money.renew() == RenewReport(expired=1)
+    assert money.kept_minor() == MONTHLY.minor
     balance.check(money)
 
 

@@ -68,11 +68,11 @@ def test_fifty_trials_at_once_are_one(world: World) -> None:
 def test_a_purchase_says_what_will_be_and_then_is(world: World, server: Server) -> None:
     ada = add_owner(server)
     device = ada.add_device()
-    quote = ada.get(f"/v1/devices/{device}/quote?plan=monthly&retention_days=60")
-    assert (quote["fee"], quote["retention_days"], quote["renews"]) == (FEE, 60, True)
+    quote = ada.get(f"/v1/devices/{device}/quote?plan=monthly")
+    assert (quote["fee"], quote["retention_days"], quote["renews"]) == (FEE, 30, True)
     assert quote["agreement_version"] == 1
     assert payments(ada) == []
-    body = MONTHLY | {"retention_days": 60, "amount": FEE}
+    body = MONTHLY | {"retention_days": 30, "amount": FEE}
     bought = ada.once(f"/v1/devices/{device}/subscriptions", body).json
     plan = bought["subscription"]
     assert bought["charged"] == FEE

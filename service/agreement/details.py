@@ -1,0 +1,135 @@
+"""What a payment's row keeps beside its columns: `PaymentRow.detail`, read and written by these records alone.
+
+The books store it as JSON and know nothing of it. Rows of earlier releases may lack what has a default here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+from retention.plans import PlanKind
+from retention.subscriptions import Note
+from service.agreement.desk import Actor, Role
+from storage.books import PaymentRow
+
+PURCHASE = "purchase"
+RENEWAL = "renewal"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why nothing is had for a charge, or why the gateway moved no money."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PurchaseDetail:
+    """What a purchase needs to be finished by whoever finds its row. `notes`: of the plan, once it was made."""
+
+    role: Role
+    method: str
+    plan: PlanKind
+    retention_days: int | None
+    monthly_fee_minor: int
+    agreement_version: int
+    notes: tuple[Note, ...] | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """The JSON object."""
+        stored = {
+            "for": PURCHASE,
+            "who": self.role,
+            "method": self.method,
+            "plan": str(self.plan),
+            "retention_days": self.retention_days,
+            "monthly_fee_minor": self.monthly_fee_minor,
+            "agreement_version": self.agreement_version,
+        }
+        notes = {} if self.notes is None else {"notes": [[note.code, note.text] for note in self.notes]}
+        return stored | notes
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalDetail:
+    """Of which period a charge is: its first day, and the last paid day before it."""
+
+    role: Role
+    method: str
+    first: date
+    expected_ends_on: date
+
+    def stored(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {
+            "for": RENEWAL,
+            "who": self.role,
+            "method": self.method,
+            "first": self.first.isoformat(),
+            "expected_ends_on": self.expected_ends_on.isoformat(),
+        }
+
+
+def purpose_of(row: PaymentRow) -> str:
+    """PURCHASE or RENEWAL of a charge; "" of a refund or a credit."""
+    return str(row.detail.get("for", ""))
+
+
+def purchase_of(row: PaymentRow) -> PurchaseDetail:
+    detail = row.detail
+    assert purpose_of(row) == PURCHASE, row
+    notes = detail.get("notes")
+    return PurchaseDetail(
+        detail["who"],
+        detail["method"],
+        PlanKind(detail["plan"]),
+        detail["retention_days"],
+        detail["monthly_fee_minor"],
+        detail["agreement_version"],
+        None if notes is None else tuple(Note(code, text) for code, text in notes),
+    )
+
+
+def renewal_of(row: PaymentRow) -> RenewalDetail:
+    detail = row.detail
+    assert purpose_of(row) == RENEWAL, row
+    return RenewalDetail(
+        detail["who"],
+        detail["method"],
+        date.fromisoformat(detail["first"]),
+        date.fromisoformat(detail["expected_ends_on"]),
+    )
+
+
+def method_of(row: PaymentRow) -> str:
+    """What a charge is charged to."""
+    return str(row.detail["method"])
+
+
+def actor_of(row: PaymentRow) -> Actor:
+    """Who asked for a charge."""
+    role: Role = row.detail["who"]
+    return Actor("owner", row.account) if role == "owner" else Actor(role)
+
+
+def refund_detail(charge: PaymentRow) -> dict[str, Any]:
+    """Of a new refund of a charge."""
+    return {"of": charge.reference}
+
+
+def charge_reference(row: PaymentRow) -> str:
+    """The reference of the charge that a refund is of; "" of what is no refund."""
+    return str(row.detail.get("of", ""))
+
+
+def refusal_of(row: PaymentRow) -> Refusal | None:
+    refused = row.detail.get("refused")
+    return None if refused is None else Refusal(refused["code"], refused["detail"])
+
+
+def refused(row: PaymentRow, refusal: Refusal) -> PaymentRow:
+    """The row with why."""
+    return replace(row, detail={**row.detail, "refused": {"code": refusal.code, "detail": refusal.detail}})

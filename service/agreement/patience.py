@@ -1,0 +1,66 @@
+"""A gateway's calls with an end: who asks it waits for so long, and then counts the call as unanswered.
+
+A call that comes back later has moved money, or not, under its reference: the next call under it is told which. Until
+then its thread is left alone with it. So many calls may be left like that before the gateway counts as away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from retention.money import Money
+from service.agreement.payments import PaymentGateway, PaymentUnavailable, Receipt
+
+T = TypeVar("T")
+
+MAX_CALLS = 512
+"""Calls that wait or were given up, in one process: threads of some 50 KB each. A guess: a gateway with time-outs of
+its own, as it should have, never has so many."""
+
+
+class PatientGateway:
+    """A `PaymentGateway` that raises PaymentUnavailable for a call that takes longer than `wait_s`.
+
+    Args:
+        gateway: what is asked. Its threads are daemons: none keeps a process from ending.
+    """
+
+    def __init__(self, gateway: PaymentGateway, *, wait_s: float, max_calls: int = MAX_CALLS) -> None:
+        self._gateway = gateway
+        self._wait_s = wait_s
+        self._room = threading.Semaphore(max_calls)
+
+    def charge(self, reference: str, money: Money, method: str, why: str) -> Receipt:
+        return self._ask(lambda: self._gateway.charge(reference, money, method, why))
+
+    def refund(self, reference: str, of_reference: str, money: Money) -> Receipt:
+        return self._ask(lambda: self._gateway.refund(reference, of_reference, money))
+
+    def void(self, reference: str, money: Money) -> Receipt | None:
+        return self._ask(lambda: self._gateway.void(reference, money))
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        if not self._room.acquire(blocking=False):
+            raise PaymentUnavailable("the payment gateway answers nobody; try again later")
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(call())
+            except BaseException as error:
+                answer.set_exception(error)
+            finally:
+                self._room.release()
+
+        threading.Thread(target=work, daemon=True, name="payment").start()
+        try:
+            return answer.result(self._wait_s)
+        except TimeoutError:
+            if answer.done():  # just now, or the time-out is the gateway's own
+                return answer.result()
+            raise PaymentUnavailable(
+                f"the payment gateway has not answered for {self._wait_s:g} s; try again later"
+            ) from None
