@@ -2,7 +2,8 @@
 
 One rule per retention class, because the class is a part of every key (`v1/{class_days}/…`): a rule can't know
 a plan, and needs not to. A segment holds chunks that expire at most so many days after its PUT as `expiry_day` says of
-their class, so a rule that fires later than that by some slack can never delete a live one, and comes later than a sweep that runs. Rules are the plain mappings of S3's PutBucketLifecycleConfiguration.
+their class, so a rule that fires later than that by some slack can never delete a live one, and comes later
+than a sweep that runs. Rules are the plain mappings of S3's PutBucketLifecycleConfiguration.
 """
 
 from __future__ import annotations

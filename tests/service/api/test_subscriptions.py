@@ -12,7 +12,7 @@ from service.agreement.payments import PaymentUnavailable, Receipt
 from storage.days import MS_PER_DAY
 from tests.service.api.office import METHOD, Person, add_operator, add_owner, log_in
 from tests.service.api.server import Reply, Server, refused
-from tests.service.world import NOON_MS, World
+from tests.service.world import NOON_MS, RETENTION_DAYS, World
 
 MIDNIGHT_MS = NOON_MS - MS_PER_DAY // 2
 MONTHLY = {"plan": "monthly", "method": METHOD}
@@ -69,10 +69,14 @@ def test_a_purchase_says_what_will_be_and_then_is(world: World, server: Server) 
     ada = add_owner(server)
     device = ada.add_device()
     quote = ada.get(f"/v1/devices/{device}/quote?plan=monthly")
-    assert (quote["fee"], quote["retention_days"], quote["renews"]) == (FEE, 30, True)
+    assert (quote["fee"], quote["retention_days"], quote["renews"]) == (FEE, RETENTION_DAYS, True)
     assert quote["agreement_version"] == 1
     assert payments(ada) == []
-    body = MONTHLY | {"retention_days": 30, "amount": FEE}
+    more = f"/v1/devices/{device}/quote?plan=monthly&retention_days=60"
+    refused(ada.ask("GET", more), 403, "operators_only")
+    longer = MONTHLY | {"retention_days": 60}
+    refused(ada.once(f"/v1/devices/{device}/subscriptions", longer), 403, "operators_only")
+    body = MONTHLY | {"retention_days": RETENTION_DAYS, "amount": FEE}
     bought = ada.once(f"/v1/devices/{device}/subscriptions", body).json
     plan = bought["subscription"]
     assert bought["charged"] == FEE
