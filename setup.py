@@ -20,9 +20,11 @@ from setuptools import setup
 HOT = (
     "ingest/admission.py",
     "ingest/answers.py",
+    "ingest/any_head.py",
     "ingest/body.py",
     "ingest/buffers.py",
     "ingest/budget.py",
+    "ingest/chunked.py",
     "ingest/connection.py",
     "ingest/framing.py",
     "ingest/heads.py",

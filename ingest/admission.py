@@ -104,6 +104,8 @@ def admit(
     route = parse_target(head.method, head.target)
     if route is None:
         return answers.UNKNOWN_PATH
+    if route.is_fragmented:
+        return answers.FRAGMENTED
     today = max(now_ms // MS_PER_DAY, bitmap.closed_through)
     capture_ms = now_ms if route.capture_ms is None else route.capture_ms
     probe = bitmap.probe(route.device, capture_ms // MS_PER_DAY, today)
@@ -136,6 +138,8 @@ def admit(
 def _admit_body(
     head: Head, route: Route, epoch: int, class_days: int, max_chunk_bytes: int
 ) -> Admission | Answer:
+    if head.is_partial:
+        return answers.PARTIAL
     if not head.chunked and not head.content_length:
         return answers.EMPTY
     if head.content_length is not None and head.content_length > max_chunk_bytes:

@@ -52,7 +52,14 @@ CONFLICT = Answer(409, "conflict", "other bytes are stored for this device and c
 UNKNOWN_PATH = Answer(
     404,
     "not_found",
-    "PUT or POST /v1/devices/{n}/chunks/{capture_ms}, or /v1/devices/{n}/live/{name}.ts",
+    "PUT or POST /v1/devices/{n}/chunks/{capture_ms}, or /v1/devices/{n}/live/{name}.ts, where a name has letters, "
+    "digits, folders and . _ - : + = , @ ~, 200 characters at most",
+)
+FRAGMENTED = Answer(
+    415,
+    "unsupported_name",
+    "live chunks are MPEG-TS, named {name}.ts: fMP4 and DASH (.m4s, .mp4, .mpd) are not taken. "
+    "With ffmpeg: -f hls -hls_segment_type mpegts; whole MP4 clips go to /v1/devices/{n}/chunks/{capture_ms}",
 )
 NO_TOKEN = Answer(401, "no_token", "send this device's token: Bearer, or Basic with the device number")
 BAD_TOKEN = Answer(401, "bad_token", "this is not the token of this device, or no longer")
@@ -60,6 +67,11 @@ SUSPENDED = Answer(403, "suspended", "the operator has suspended this device")
 TERMINATED = Answer(403, "terminated", "this device was terminated, for good")
 PLAN_LAPSED = Answer(403, "plan_lapsed", "no plan of this device covers today")
 NOT_ENTITLED = Answer(403, "not_entitled_at_capture", "no plan of this device covers the capture time")
+PARTIAL = Answer(
+    400,
+    "partial",
+    "send a whole chunk in one request: one with Content-Range is a part, and would pass for the whole",
+)
 CLOCK_AHEAD = Answer(422, "clock_ahead", "the capture time is over 10 minutes ahead: set the device's clock")
 EXPIRED = Answer(410, "expired", "at this capture time the recording would already have expired")
 DELETED = Answer(410, "deleted", "this range of recordings was deleted")

@@ -13,7 +13,8 @@ import trio
 STEP_BYTES = 64 * 1024
 """The budget is charged in these steps: one charge per receive, not per byte."""
 
-
+REQUEST_BYTES = 1024
+"""Charged for a chunk besides its bytes, from its head to its answer: what it takes to remember it."""
 SHARE_SLACK_BYTES = 2 * STEP_BYTES
 """What a connection may have beyond its share: one receive of what surrounds a largest chunk, such as the end of a
 chunked body. Without it, a share of exactly one chunk could never see that chunk's end."""
@@ -59,6 +60,10 @@ class Budget:
         if share_left < room:
             room = share_left
         return wanted if wanted <= room else max(0, room // STEP_BYTES * STEP_BYTES)
+
+    def has_room(self, account: Account, size: int) -> bool:
+        """Whether `charge` would charge so many bytes now."""
+        return self.grant(account, size) == size
 
     def charge(self, account: Account, wanted: int) -> int:
         """Charge up to `wanted` bytes, in whole steps but for a last, smaller one.

@@ -1,16 +1,19 @@
 """One device's connection: requests in, answers out in order. Synchronous; the task beside it is in `serving`.
 
-`ready` is called while the socket can be read: one receive, and all that follows from it, in one step (a chunk that
-came whole is encrypted straight from the worker's one scratch buffer). What cannot be done at once (no budget, a data
-key still to be fetched, no room in a segment, too many answers owed) is left to the connection's own task; until it is
-done the socket is not read. So reading goes on to the next request while earlier chunks are being stored (stock ffmpeg
-never waits for an answer), up to a bound. Answers go out through `outbox`.
+`ready` is called while the socket can be read: one receive, and what follows from it, in one step (a chunk that
+came whole is encrypted straight from the worker's one scratch buffer). A step handles a bounded number of requests;
+what was received beyond is kept, and its turn comes after the other connections'. What cannot be done at once (no
+budget, a data key still to be fetched, no room in a segment, too many answers owed) is left to the connection's own
+task; until it is done the socket is not read. So reading goes on to the next request while earlier chunks are being
+stored (stock ffmpeg never waits for an answer), up to a bound. Answers go out through `outbox`.
+
+A request is parsed when it can be answered, not before, and what is kept of a connection is charged to the budget:
+what was received and not parsed, its body, and `REQUEST_BYTES` for each chunk that waits for its answer.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from enum import Enum, auto
 
 import trio
@@ -19,17 +22,21 @@ from ingest import answers
 from ingest.admission import Admission
 from ingest.answers import Answer
 from ingest.body import Body
-from ingest.budget import Account
-from ingest.framing import END, Event, Framer, Malformed
-from ingest.heads import Head
+from ingest.budget import REQUEST_BYTES, Account
+from ingest.framing import END, Event, Framer
+from ingest.heads import Head, Malformed
 from ingest.outbox import Outbox, Slot
 from ingest.packing import Chunk
 from ingest.receiving import Receiver
 
 RECEIVE_BYTES = 1024 * 1024
 """Most bytes of one receive straight into a body: what a turn may take, about a millisecond."""
-UNSENT_BYTES = 64 * 1024
-"""Of answers that the peer has not read: past it no further request is looked at. Some 300 refusals."""
+STRANGER_RECEIVE_BYTES = 16 * 1024
+"""Most bytes of one receive before a first request was admitted: a head, and the beginning of a body."""
+REQUESTS_AT_ONCE = 16
+"""Requests that a connection gets looked at in a turn: some 20 us each when they are refused."""
+EVENTS_AT_ONCE = 1024
+"""Pieces of bodies in a turn, 1 us each: more than 1 MiB has in the pieces that encoders cut."""
 ORDERED_MS = 1000
 """How far the time of an arrival may run ahead of the clock so that chunks keep their order: a thousand chunks
 within one millisecond."""
@@ -48,11 +55,12 @@ class ForBudget:
     """Room in the byte budget for a next receive."""
 
 
-class UntilRead:
-    """The peer has read enough of its answers; then this request is looked at."""
+class ForRoom:
+    """Room in the byte budget for a next request."""
 
-    def __init__(self, head: Head) -> None:
-        self.head = head
+
+class UntilRead:
+    """The peer has read its answers, and no more are owed than may be."""
 
 
 class ForPacking:
@@ -64,7 +72,7 @@ class ForPacking:
         self.slot = slot
 
 
-Wait = ForBudget | UntilRead | ForPacking
+Wait = ForBudget | ForRoom | UntilRead | ForPacking
 """What the connection's task is to wait for before reading goes on."""
 
 
@@ -91,13 +99,15 @@ class Connection(Outbox):
         self._drain_bytes: int | None = None
         """While a refused body is thrown away: how much more of it is put up with."""
         self._closing = False
+        self._is_cut_off = False
         self._prepaid_bytes = 0
-        """Charged for what was just received, and not yet part of a body."""
+        """Charged for what was received and is no part of a body: between turns exactly what the framer holds."""
+        self._is_stranger = True
+        """No request was admitted on it yet."""
+        receiver.strangers.add(self)
         self.attention = trio.Event()
         """Set when the task has something to do."""
         self._wait: Wait | None = None
-        self._rest: Sequence[Event] = ()
-        """What was received behind what is being waited for."""
         self._ended = False
         self._failure: Exception | None = None
         self._last_arrival_ms = 0
@@ -109,16 +119,15 @@ class Connection(Outbox):
         self.attention = trio.Event()
         self.receiver.poller.watch(self.sock, self.ready)
 
-    def next_wait(self) -> tuple[Wait, Sequence[Event]] | None:
-        """What to wait for next, and what to handle then. None: nothing, so that reading can go on."""
-        wait, rest = self._wait, self._rest
-        self._wait, self._rest = None, ()
-        return None if wait is None else (wait, rest)
+    def next_wait(self) -> Wait | None:
+        """What to wait for next. None: nothing, so that reading can go on."""
+        wait, self._wait = self._wait, None
+        return wait
 
-    def after_wait(self, rest: Sequence[Event]) -> None:
+    def after_wait(self) -> None:
         """Handle what was received behind what has been waited for."""
         if self._wait is None and not self._closing:  # else it has to wait in its turn
-            self._handle(rest)
+            self._go_on()
 
     def ended(self) -> bool:
         """Nothing more is to be read. Raises what went wrong in `ready`: a bug."""
@@ -130,29 +139,39 @@ class Connection(Outbox):
         """No further request is read; answers still owed are sent."""
         return self._closing
 
+    def is_cut_off(self) -> bool:
+        """It ends at once, whatever is owed."""
+        return self._is_cut_off
+
     def stop_reading(self) -> None:
         """Read no more; give the verdict, if there is one, to the request that is owed an answer."""
         self.receiver.poller.ignore(self.sock)
         if self._verdict is not None and self._owes_an_answer():
-            self.receiver.count(self._verdict)
+            device = None if self._admission is None else self._admission.device
+            self.receiver.answered(self._verdict, self._now_s, device=device)
             self._push(self._verdict.render(close=True))
-        self._drop_body()
+        self._let_go()
 
     def close(self) -> None:
         """Let go of everything. Twice is harmless."""
         self.receiver.poller.ignore(self.sock)
-        self._drop_body()
-        self._refund_prepaid()
+        self._let_go()
+        self.receiver.strangers.forget(self)
         self.sock.close()
 
-    def _leave_to_task(self, wait: Wait | None = None, rest: Sequence[Event] = ()) -> None:
-        """Read no more for now; the task goes on, first waiting for `wait`, then handling `rest`. Without a wait, this
-        is the end of reading."""
+    def _let_go(self) -> None:
+        """Forget what was received and is not a complete body."""
+        self._drop_body()
+        self._framer.forget()
+        self.refund(self._prepaid_bytes)
+        self._prepaid_bytes = 0
+        self.receiver.strangers.hold(self, 0)
+
+    def _leave_to_task(self, wait: Wait | None = None) -> None:
+        """Read no more for now; the task goes on with `wait`. Without one, this is the end of reading."""
         self.receiver.poller.ignore(self.sock)
         self._ended = wait is None
         self._wait = wait
-        # The scratch is everybody's: what is kept of it is copied.
-        self._rest = [bytes(event) if isinstance(event, memoryview) else event for event in rest]
         self.attention.set()
 
     # --- receiving --------------------------------------------------------------------------------------------
@@ -163,6 +182,9 @@ class Connection(Outbox):
             return  # evicted in this very turn: the task ends the reading, and would not see what to wait for
         try:
             self._now_s = trio.current_time()
+            if self._framer.has_unread:
+                self._go_on()
+                return
             granted = self.receiver.budget.grant(self.account, self.wanted())
             if granted:
                 self.receive(granted)
@@ -173,9 +195,10 @@ class Connection(Outbox):
             self._leave_to_task()
 
     def wanted(self) -> int:
-        if self._body is None:
-            return len(self.receiver.scratch)
-        return min(self._framer.direct_bytes, RECEIVE_BYTES) or len(self.receiver.scratch)
+        """Bytes to be received next at most."""
+        if self._framer.direct_bytes:
+            return min(self._framer.direct_bytes, RECEIVE_BYTES)
+        return STRANGER_RECEIVE_BYTES if self._is_stranger else len(self.receiver.scratch)
 
     def receive(self, granted: int, charged: int = 0) -> None:
         """Receive up to `granted` bytes, of which `charged` are charged already, and handle them.
@@ -183,75 +206,111 @@ class Connection(Outbox):
         Charged is what was received, neither less (invariant 15) nor more: nobody holds bytes of the budget for what
         has not come.
         """
-        body = self._body if self._framer.direct_bytes else None
+        framer, body = self._framer, self._body
+        is_direct = framer.direct_bytes > 0
         received = 0
         try:
-            view = self.receiver.scratch if body is None else body.tail(granted)
+            view = body.tail(granted) if is_direct and body is not None else self.receiver.scratch
             received = self.sock.recv_into(view, granted)
         except BlockingIOError:
             return
         finally:
             if charged:
-                self._refund(charged - received)
+                self.refund(charged - received)
             else:
                 self.receiver.budget.charge(self.account, received)
         if not received:
             self._leave_to_task()
-        elif body is None:
-            self._prepaid_bytes = received
-            events = self._framer.feed(view[:received])
-            if self.phase is Phase.IDLE and (events or not self._framer.between_messages):
-                self._enter(Phase.HEAD)
-            self._handle(events)
+            return
+        if is_direct:
+            self.received_bytes += received
+            framer.received_directly(received)
+            if body is not None:
+                body.length += received
+            else:  # of a refused body, and thrown away
+                self.refund(received)
         else:
-            body.length += received
-            self.received_bytes = body.length
-            if received == self._framer.direct_bytes:
-                self._handle(self._framer.direct_done())
-            else:
-                self._framer.direct_bytes -= received
+            self._prepaid_bytes += received
+            framer.feed(view[:received])
+        self._go_on()
 
-    def _handle(self, events: Sequence[Event]) -> None:
-        """Do what the events ask for, up to one that has to wait."""
-        for place, event in enumerate(events, 1):
+    def _go_on(self) -> None:
+        """Handle what was received: as much of it as a turn takes, up to what has to wait."""
+        self._corked = True
+        try:
+            wait, has_more = self._handle()
+        finally:
+            self._corked = False
+        self._framer.keep()
+        self._settle()
+        self.flush()
+        if self._closing or wait is not None:
+            self._leave_to_task(wait)
+        elif has_more:
+            self.receiver.poller.again(self.sock, self.ready)
+
+    def _handle(self) -> tuple[Wait | None, bool]:
+        """Returns what to wait for, if anything, and whether the turn was too short for all that was received."""
+        framer = self._framer
+        requests_left, events_left = REQUESTS_AT_ONCE, EVENTS_AT_ONCE
+        while not self._closing:
+            if framer.before_a_head and framer.has_unread:
+                if not requests_left:
+                    return None, True
+                if self.owes_too_much():
+                    return UntilRead(), False
+                if not self.receiver.budget.has_room(self.account, REQUEST_BYTES):
+                    return ForRoom(), False
+                requests_left -= 1
+            event = framer.next_event()
+            if event is None:
+                break
             wait = self._on_event(event)
-            if self._closing:
-                self._leave_to_task(wait)
-                return
             if wait is not None:
-                self._leave_to_task(wait, events[place:])
-                return
-        self._refund_prepaid()
+                return wait, False
+            events_left -= 1
+            if not events_left:
+                return None, framer.has_unread
+        if self.phase is Phase.IDLE and not framer.between_messages:
+            self._enter(Phase.HEAD)
+        return None, False
 
-    def _refund(self, size: int) -> None:
+    def _settle(self) -> None:
+        """Give back what was charged for what has been read, all but what is held."""
+        held = self._framer.held_bytes
+        if held != self._prepaid_bytes:
+            self.refund(self._prepaid_bytes - held)
+            self._prepaid_bytes = held
+        if self._is_stranger:
+            self.receiver.strangers.hold(self, held)
+
+    def refund(self, size: int) -> None:
         if size:
             self.receiver.budget.refund(self.account, size)
-
-    def _refund_prepaid(self) -> None:
-        self._refund(self._prepaid_bytes)
-        self._prepaid_bytes = 0
 
     # --- events -----------------------------------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> Wait | None:
         if event is END:
             return self._on_end()
-        if isinstance(event, (memoryview, bytes)):
+        if isinstance(event, memoryview):
             self._on_body(event)
         elif isinstance(event, Head):
-            if self.owes_too_much():
-                return UntilRead(event)
-            self.on_head(event)
+            self._on_head(event)
         elif isinstance(event, Malformed):
             self._on_malformed(event)
         return None
 
-    def on_head(self, head: Head) -> None:
+    def _on_head(self, head: Head) -> None:
         self._close_after = not head.keep_alive
         decided = self.receiver.admit(head, self._now_s)
         if isinstance(decided, Answer):
             self._refuse(decided, head)
             return
+        if self._is_stranger:
+            self._is_stranger = False
+            self.receiver.strangers.forget(self)
+        self.receiver.budget.charge(self.account, REQUEST_BYTES)  # there was room: see `_handle`
         self._admission = decided
         self._body = Body(self.receiver.pool, head.content_length)
         self._enter(Phase.BODY)
@@ -269,7 +328,7 @@ class Connection(Outbox):
         if head.method == b"HEAD":  # whoever asks so reads no body: it would pass for the next answer
             data = data[: data.index(b"\r\n\r\n") + 4]
         self._push(data)
-        self.receiver.count(answer)
+        self.receiver.answered(answer, self._now_s, target=head.target)
         if close:
             self._closing = True
         elif length or head.chunked:
@@ -277,7 +336,7 @@ class Connection(Outbox):
             self._enter(Phase.BODY)
             self.received_bytes = 0
 
-    def _on_body(self, piece: bytes | memoryview) -> None:
+    def _on_body(self, piece: memoryview) -> None:
         self.received_bytes += len(piece)
         if self._drain_bytes is not None:
             self._drain_bytes -= len(piece)
@@ -287,11 +346,7 @@ class Connection(Outbox):
         body = self._body
         assert body is not None
         if body.length + len(piece) > self.limits.max_chunk_bytes:
-            answer = answers.too_large(self.limits.max_chunk_bytes)
-            self._drop_body()
-            self._push(answer.render(close=True))
-            self.receiver.count(answer)
-            self._closing = True
+            self._end_with(answers.too_large(self.limits.max_chunk_bytes))
             return
         body.append(piece)
         self._prepaid_bytes -= len(piece)  # it is the body's from here on
@@ -305,7 +360,7 @@ class Connection(Outbox):
         if body is None or admission is None:
             self.next_request()
             return None
-        slot = Slot(self, body.length, self._now_s)
+        slot = Slot(self, admission.device, body.length + REQUEST_BYTES, self._now_s)
         self._slots.append(slot)
         self._body = self._admission = None
         self.phase = Phase.OURS
@@ -321,10 +376,15 @@ class Connection(Outbox):
         if self._drain_bytes is not None:
             return  # this request was answered before its body went wrong
         make = answers.head_too_large if event.status == 431 else answers.malformed
-        answer = make(event.detail)
+        self._end_with(make(event.detail))
+
+    def _end_with(self, answer: Answer) -> None:
+        """Refuse what has begun, and read no more."""
+        device = None if self._admission is None else self._admission.device
         self._drop_body()
         self._push(answer.render(close=True))
-        self.receiver.count(answer)
+        self.receiver.answered(answer, self._now_s, device=device)
+        self._closing = True
 
     def next_request(self) -> None:
         self._enter(Phase.HEAD if not self._framer.between_messages else Phase.IDLE)
@@ -334,7 +394,7 @@ class Connection(Outbox):
     def _drop_body(self) -> None:
         """Forget an incomplete body: it is never stored."""
         if self._body is not None:
-            self._refund(self._body.length)
+            self.refund(self._body.length + REQUEST_BYTES)
             self._body.release()
             self._body = None
 
@@ -343,12 +403,22 @@ class Connection(Outbox):
         return self._body is not None or self.phase is Phase.HEAD
 
     def owes_too_much(self) -> bool:
-        return len(self._slots) >= self.limits.max_outstanding or len(self._unsent) > UNSENT_BYTES
+        return len(self._slots) >= self.limits.max_outstanding or len(self._unsent) > 0
 
     @property
     def body_bytes(self) -> int:
-        """Received of a body that is not complete: what letting go of this connection gives back."""
+        """Received of a body that is not complete."""
         return 0 if self._body is None else self._body.length
+
+    @property
+    def held_bytes(self) -> int:
+        """What letting go of this connection gives back: of a body that is not complete, and what was not read yet."""
+        return self.body_bytes + self._prepaid_bytes
+
+    @property
+    def reads_nothing(self) -> bool:
+        """Its peer leaves answers unread, and no more fit on the way to it."""
+        return len(self._unsent) > 0
 
     def arrival_ms(self, now_ms: int) -> int:
         """The capture time of a chunk that is timed by its arrival: those of one connection keep their order,
@@ -384,6 +454,11 @@ class Connection(Outbox):
         self._verdict = verdict
         self._closing = True
         self.scope.cancel()
+
+    def cut_off(self) -> None:
+        """End now, without waiting for the peer to read what it is owed. Only where no chunk waits for its answer."""
+        self._is_cut_off = True
+        self.evict(None)
 
     def stop_when_idle(self) -> None:
         """The server stops: end now unless a request is being received."""

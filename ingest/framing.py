@@ -1,49 +1,50 @@
-"""HTTP/1.1 framing, sans-IO: bytes in, events out. llhttp (through httptools) does the parsing, but of plain heads.
+"""HTTP/1.1 framing, sans-IO: bytes in, events out, one at a time. Nothing is parsed before it is asked for.
 
 A sized body is never copied nor parsed: what of it came with its head is an event that looks into the caller's
 own buffer (a `memoryview`). After a `Head`, `direct_bytes` says how much of it is still to come, and the caller may
-receive exactly that many bytes straight into its own memory and then call `direct_done`. Chunked bodies arrive as
-`bytes`.
+receive up to that many bytes straight into its own memory and then call `received_directly`. The pieces of a chunked
+body look into the caller's buffer too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import httptools
+import re
+from typing import Final
 
 from ingest import heads
-from ingest.heads import Head
+from ingest.any_head import read_any
+from ingest.chunked import ChunkedBody
+from ingest.heads import Head, Malformed
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Request line and headers: what nginx (4 x 8 KiB) and h11 (16 KiB) allow, to the same order. Counted are the
-target and, for each header, its name, its value and 4; trailers count as headers."""
+"""Request line and headers with all that is between them, the empty line included: what nginx (4 x 8 KiB) and h11
+(16 KiB) allow, to the same order. Trailers have the same bound to themselves."""
 
-_UNSEEN_BYTES = 1024
-"""Bytes of a head that are not counted, such as the method and the spaces before a value: by so many a head that comes
-in pieces may be over the limit before it is refused."""
-_HEAD_WINDOW = 1024
-"""Where the end of a head is looked for, so that the parser sees no body: most heads have a few hundred bytes. The body
-behind a longer one passes through the parser once, which copies it."""
-_VERSIONS = ("1.1", "1.0")
-_NO_UPGRADE = "upgrades and CONNECT are not served here"
+_WINDOW = 1024
+"""Where the end of a head is looked for first: most have a few hundred bytes."""
+_CR = 13
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
+_BEGINS = re.compile(rb"\r?\Z|[A-Z-]{1,20}(?:\Z| )")
+_BEGINS_BYTES = 21
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+# What comes next. Each state names those that may follow it.
+_BETWEEN: Final = 0  # a first byte of a head: _HEAD
+_HEAD: Final = 1  # the rest of a head: _SIZED, _CHUNKED, _END
+_SIZED: Final = 2  # bytes of a sized body: _END
+_CHUNKED: Final = 3  # bytes of a chunked body: _END
+_END: Final = 4  # nothing, but `END` was not told yet: _BETWEEN, _LAST
+_LAST: Final = 5  # nothing: its client said that this was the last request: _DEAD
+_DEAD: Final = 6  # `Malformed` was told: nothing is read any more
 
 
 class End:
     """The message is complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
-    """What came is not HTTP that can be answered further: the connection ends after this event's answer."""
-
-    status: int  # 400 or 431
-    detail: str
-
-
-Event = Head | bytes | memoryview | End | Malformed
+Event = Head | memoryview | End | Malformed
 END = End()
+_NOTHING: Final = memoryview(b"")
 
 
 class Framer:
@@ -53,213 +54,203 @@ class Framer:
         max_head_bytes: see MAX_HEAD_BYTES.
         reads_plain: whether `heads.read_plain` reads what it can: it makes no difference but to the time that it takes.
 
-    Any split of the same bytes gives the same events, but for where body pieces are cut.
+    Any split of the same bytes gives the same events, but for where body pieces are cut: a head is read when it is all
+    there, and what is refused before is refused for its first bytes.
     """
 
     def __init__(self, max_head_bytes: int = MAX_HEAD_BYTES, reads_plain: bool = heads.COMPILED) -> None:
         self._max_head_bytes = max_head_bytes
         self._reads_plain = reads_plain
-        self._events: list[Event] = []
-        self._dead = False
-        self._is_last = False
-        self._parser: httptools.HttpRequestParser | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._head = Head()
-        self._head_bytes = 0
-        self._uncounted_bytes = 0
-        self._in_body = False
-        self._started = False
+        self._state = _BETWEEN
+        self._input: memoryview = _NOTHING
+        """What was fed and not read yet."""
+        self._kept_bytes = 0
+        """Of the copy that `_input` looks into. 0: it looks into the caller's buffer."""
+        self._part = bytearray()
+        """The beginning of a head."""
+        self._keeps_alive = True
+        self._body: ChunkedBody | None = None
         self.direct_bytes = 0
-        """Bytes of the current sized body that were not fed yet. 0 outside of a sized body."""
+        """Bytes of the current sized body that were not read yet. 0 outside of a sized body."""
+
+    # --- what the caller sees ---------------------------------------------------------------------------------
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take what was received; empty input is allowed. What was fed before has been read."""
+        assert not len(self._input), "what was fed before is to be read first"
+        if self._state != _DEAD:
+            self._input = memoryview(data)
+
+    def next_event(self) -> Event | None:
+        """Read up to the next event.
+
+        Returns:
+            None: more has to be fed. A `memoryview` looks into what was fed. After a `Malformed` nothing more comes.
+        """
+        if self._state == _END:
+            self._state = _BETWEEN if self._keeps_alive else _LAST
+            return END
+        event: Event | None = None
+        if len(self._input):
+            if self._state == _SIZED:
+                event = self._next_of_sized()
+            elif self._state == _CHUNKED:
+                event = self._next_of_chunked()
+            elif self._state == _LAST:
+                event = Malformed(400, "not HTTP/1.1: data after Connection: close")
+            else:
+                event = self._next_head()
+            if isinstance(event, Malformed):
+                self._die()
+        if self._kept_bytes and not len(self._input):
+            self._kept_bytes = 0
+        return event
+
+    def keep(self) -> None:
+        """Copy what was fed and not read out of the caller's buffer."""
+        if len(self._input) != self._kept_bytes:
+            self._input = memoryview(bytes(self._input))
+            self._kept_bytes = len(self._input)
+
+    def forget(self) -> None:
+        """Let go of all that is held: nothing more is read."""
+        self._die()
+
+    def received_directly(self, size: int) -> None:
+        """Say that the caller received so much of the sized body itself; then `next_event` tells of its end."""
+        assert not len(self._input), "what was fed comes first"
+        assert 0 < size <= self.direct_bytes, "it is not of the body"
+        self.direct_bytes -= size
+        if not self.direct_bytes:
+            self._state = _END
 
     @property
     def between_messages(self) -> bool:
-        """True when no byte of a next request has been fed."""
-        return not self._started
+        """True when no byte of a next request has been read."""
+        return self._state == _BETWEEN or self._state == _LAST
 
-    def feed(self, data: bytes | bytearray | memoryview) -> list[Event]:
-        """Parse what was received; empty input is allowed.
+    @property
+    def before_a_head(self) -> bool:
+        """True when what comes next begins a request, or goes on with its head."""
+        return self._state <= _HEAD
 
-        Returns:
-            The events in order; those that are a `memoryview` look into `data`. After a `Malformed` nothing more is
-            parsed.
-        """
-        events: list[Event] = []
-        self._events = events
-        view = memoryview(data)
-        while len(view) and not self._dead:
-            if self.direct_bytes:
-                view = self._pass_on(view)
-            elif self._is_last:
-                self._fail(400, "not HTTP/1.1: data after Connection: close")
-            elif self._started:
-                self._parse(view)
-                break
-            else:
-                view = self._read_head(view)
-        return events
+    @property
+    def has_unread(self) -> bool:
+        """True when there is something to read without more being fed."""
+        return len(self._input) > 0 or self._state == _END
 
-    def _read_head(self, view: memoryview) -> memoryview:
-        """Read what begins with a head; returns what is behind that, if it is all here."""
-        window = bytes(view[:_HEAD_WINDOW])
-        end = window.find(b"\r\n\r\n")
+    @property
+    def held_bytes(self) -> int:
+        """Memory that is kept of what was fed: a half head, a line of a chunked body, what `keep` copied."""
+        held = self._kept_bytes + len(self._part)
+        return held if self._body is None else held + self._body.held_bytes
+
+    # --- heads ------------------------------------------------------------------------------------------------
+
+    def _next_head(self) -> Event | None:
+        if self._state == _BETWEEN:
+            view = self._input
+            window = bytes(view[:_WINDOW])
+            end = window.find(b"\r\n\r\n") + 4
+            if 4 < end <= self._max_head_bytes and window[0] != _CR:
+                self._input = view[end:]
+                return self._read_head(window[:end])
+        while len(self._input):
+            event = self._next_part_of_head()
+            if event is not None:
+                return event
+        return None
+
+    def _read_head(self, data: bytes) -> Head | Malformed:
+        """Read a head that is all there."""
+        if self._reads_plain and (plain := heads.read_plain(data)) is not None:
+            return self._begin_body(plain)
+        read = _wrong_beginning(data, 0, len(data)) or read_any(data)
+        return read if isinstance(read, Malformed) else self._begin_body(read)
+
+    def _next_part_of_head(self) -> Event | None:
+        """Add to the head what may be of it; returns it when it is complete, or what is wrong with its beginning."""
+        part, view = self._part, self._input
+        known_bytes = len(part)
+        added = view[: self._max_head_bytes - known_bytes]
+        part += added
+        if known_bytes <= 1:
+            # At least one empty line before a request is to be ignored (RFC 9112 §2.2).
+            known_bytes = 0
+            empty = _EMPTY_LINES.match(part)
+            assert empty is not None, "no line is a match too"
+            del part[: empty.end()]
+        end = part.find(b"\r\n\r\n", max(0, known_bytes - 3))
         if end < 0:
-            self._parse(view)
-            return view[:0]
-        end += 4
-        # A head of so many bytes cannot be over the limit, however they are counted.
-        head = (
-            heads.read_plain(window[:end]) if self._reads_plain and 2 * end <= self._max_head_bytes else None
-        )
-        if head is None:
-            self._parse(view[:end])
-        else:
-            self._started = self._in_body = True
-            self._head = head
-            self.direct_bytes = head.content_length or 0
-            self._events.append(head)
-        return view[end:]
+            self._input = view[len(added) :]
+            self._state = _HEAD if part else _BETWEEN
+            wrong = _wrong_beginning(part, known_bytes, len(part))
+            if wrong is None and len(part) >= self._max_head_bytes:
+                wrong = Malformed(431, f"request line and headers exceed {self._max_head_bytes} bytes")
+            return wrong
+        behind_bytes = len(part) - (end + 4)
+        self._input = view[len(added) - behind_bytes :]
+        data = bytes(part[: end + 4])
+        self._part = bytearray()
+        return self._read_head(data)
 
-    def _pass_on(self, view: memoryview) -> memoryview:
-        """Tell of the part of a sized body that begins here; returns what is behind it."""
-        piece = view[: self.direct_bytes]
-        self._events.append(piece)
-        self.direct_bytes -= len(piece)
-        if not self.direct_bytes:
-            self._renew()
-            self._events.append(END)
-        return view[len(piece) :]
-
-    def _parse(self, view: memoryview) -> None:
-        self._uncounted_bytes += len(view)  # a callback that has seen something sets it to 0
-        parser = self._parser
-        if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(self)
-        try:
-            parser.feed_data(view)
-        except httptools.HttpParserUpgrade:
-            self._fail(400, _NO_UPGRADE)  # on_headers_complete refuses them before
-        except httptools.HttpParserError as error:
-            refused = error.__context__
-            if isinstance(refused, _Refused):
-                self._fail(refused.status, refused.detail)
-            else:
-                self._fail(400, f"not HTTP/1.1: {error}")
-        if self._head_bytes + self._uncounted_bytes > self._max_head_bytes + _UNSEEN_BYTES and not self._dead:
-            # The parser keeps a header or trailer until it is whole, so one without an end must not go on.
-            self._fail(431, self._too_large())
-
-    def direct_done(self) -> list[Event]:
-        """Say that the caller received the whole rest of the sized body itself. Returns [End]."""
-        assert self.direct_bytes > 0, "no sized body is open"
-        self._renew()
-        return [END]
-
-    def _renew(self) -> None:
-        """Begin a next message behind a body that the parser has not seen."""
-        self._is_last = not self._head.keep_alive
-        self._parser = None
-        self._begin()
-
-    def _too_large(self) -> str:
-        return f"request line and headers exceed {self._max_head_bytes} bytes"
-
-    def _fail(self, status: int, detail: str) -> None:
-        self._dead = True
-        self._events.append(Malformed(status, detail))
-
-    # --- llhttp's callbacks ---------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        self._started = True
-
-    def on_url(self, url: bytes) -> None:
-        self._head.target += url
-        self._uncounted_bytes = 0
-        self._head_bytes += len(url)
-        if self._head_bytes > self._max_head_bytes:
-            raise _Refused(431, self._too_large())
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._uncounted_bytes = 0
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._max_head_bytes:
-            raise _Refused(431, self._too_large())
-        understand = _HEADERS.get(name.lower())
-        if understand is not None and not self._in_body:  # a trailer is counted, and of no interest
-            understand(self._head, value)
-
-    def on_headers_complete(self) -> None:
-        head, parser = self._head, self._parser
-        assert parser is not None, "it calls"
-        head.method = parser.get_method()
-        head.keep_alive = parser.should_keep_alive()
-        self._in_body = True
-        version = parser.get_http_version()
-        if version not in _VERSIONS:
-            raise _Refused(400, "only HTTP/1.1 and HTTP/1.0 are spoken here")
-        if head.chunked and version == "1.0":
-            raise _Refused(400, "HTTP/1.0 knows no transfer-encoding")  # RFC 9112 §6.1: its framing is faulty
-        if parser.should_upgrade():
-            raise _Refused(400, _NO_UPGRADE)
-        if head.content_length is not None and not head.chunked:
+    def _begin_body(self, head: Head) -> Head:
+        self._keeps_alive = head.keep_alive
+        if head.chunked:
+            self._body = ChunkedBody(self._max_head_bytes)
+            self._state = _CHUNKED
+        elif head.content_length:
             self.direct_bytes = head.content_length
-        self._events.append(head)
+            self._state = _SIZED
+        else:
+            self._state = _END
+        return head
 
-    def on_body(self, body: bytes) -> None:
-        self._uncounted_bytes = 0
-        if self.direct_bytes:
-            self.direct_bytes -= len(body)
-        self._events.append(body)
+    # --- bodies -----------------------------------------------------------------------------------------------
 
-    def on_message_complete(self) -> None:
-        self._is_last = not self._head.keep_alive
-        self._begin()
-        self._events.append(END)
+    def _next_of_sized(self) -> memoryview:
+        view = self._input
+        size = len(view)
+        if size <= self.direct_bytes:
+            piece = view
+            self._input = _NOTHING
+        else:
+            size = self.direct_bytes
+            piece = view[:size]
+            self._input = view[size:]
+        self.direct_bytes -= size
+        if not self.direct_bytes:
+            self._state = _END
+        return piece
 
+    def _next_of_chunked(self) -> Event | None:
+        body = self._body
+        assert body is not None, "the state says so"
+        piece, self._input = body.read(self._input)
+        if not body.ended or piece is not None:
+            return piece
+        self._body = None
+        self._state = _BETWEEN if self._keeps_alive else _LAST
+        return END
 
-def _content_length(head: Head, value: bytes) -> None:
-    head.content_length = int(value)
-
-
-def _transfer_encoding(head: Head, value: bytes) -> None:
-    head.chunked = True
-    if value.strip().lower() != b"chunked":
-        raise _Refused(400, "transfer-encoding: only chunked is understood")
-
-
-def _authorization(head: Head, value: bytes) -> None:
-    head.authorization = value
-
-
-def _expect(head: Head, value: bytes) -> None:
-    head.expect_continue = value.strip().lower() == b"100-continue"
-
-
-def _content_digest(head: Head, value: bytes) -> None:
-    head.content_digest = value
-
-
-def _clip_duration(head: Head, value: bytes) -> None:
-    head.clip_duration = value.strip()
-
-
-_HEADERS: dict[bytes, Callable[[Head, bytes], None]] = {
-    b"content-length": _content_length,
-    b"transfer-encoding": _transfer_encoding,
-    b"authorization": _authorization,
-    b"expect": _expect,
-    b"content-digest": _content_digest,
-    b"clip-duration-ms": _clip_duration,
-}
+    def _die(self) -> None:
+        self._state = _DEAD
+        self._input = _NOTHING
+        self._kept_bytes = 0
+        self._part = bytearray()
+        self._body = None
+        self.direct_bytes = 0
 
 
-class _Refused(Exception):
-    """Raised inside a callback; the binding keeps it as the context of the error that it raises."""
+def _wrong_beginning(data: bytes | bytearray, known_bytes: int, end: int) -> Malformed | None:
+    """What shows that this is no head before it is complete, so that TLS, HTTP/0.9 and noise are told at once.
 
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
+    Args:
+        known_bytes: of `data`, in which nothing was wrong.
+        end: of the head, or of what has come of it.
+    """
+    if known_bytes < _BEGINS_BYTES and not _BEGINS.match(bytes(data[:_BEGINS_BYTES])):
+        return Malformed(400, "not HTTP/1.1: what came does not begin with a method")
+    if _BARE_LF.search(data, max(0, known_bytes - 1), end):
+        return Malformed(400, "not HTTP/1.1: lines end with CR LF, not with LF alone")
+    return None

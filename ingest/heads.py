@@ -1,8 +1,8 @@
 """What a request's head says, and heads as cameras send them, read in one pass over their bytes. Pure.
 
-What is not in every respect plain is left to llhttp: `read_plain` either says what llhttp would, or None
+What is not in every respect plain is left to llhttp (`any_head`): `read_plain` either says what llhttp would, or None
 (tests/ingest/test_heads.py holds it to that). Compiled it takes a fraction of llhttp's time, which calls back for
-each header and is made anew for each sized body; as Python it takes longer, and is not used.
+each header and is made anew for each head; as Python it takes longer, and is not used.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class Head:
     authorization: bytes
     content_digest: bytes | None
     clip_duration: bytes | None
+    is_partial: bool
+    """It has a Content-Range: the body is a part of what it is about."""
 
     # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
     def __init__(
@@ -38,6 +40,7 @@ class Head:
         authorization: bytes = b"",
         content_digest: bytes | None = None,
         clip_duration: bytes | None = None,
+        is_partial: bool = False,
     ) -> None:
         self.method = method
         self.target = target
@@ -48,16 +51,25 @@ class Head:
         self.authorization = authorization
         self.content_digest = content_digest
         self.clip_duration = clip_duration
+        self.is_partial = is_partial
 
 
-_TARGET: Final = bytes(c in b"/._-" or chr(c).isalnum() for c in range(128)) + bytes(128)
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """What came is not HTTP that can be answered further: the connection ends after this event's answer."""
+
+    status: int  # 400 or 431
+    detail: str
+
+
+_TARGET: Final = bytes(c in b"/._-:" or chr(c).isalnum() for c in range(128)) + bytes(128)
 _NAME: Final = bytes(c in b"-" or chr(c).isalnum() for c in range(128)) + bytes(128)
 _VALUE: Final = bytes(c == 9 or 32 <= c < 127 for c in range(256))
 _MAX_DIGITS: Final = 10
 
 _UNDERSTOOD: Final = frozenset((b"content-length", b"authorization", b"content-digest", b"clip-duration-ms"))
 _LEFT_TO_LLHTTP: Final = frozenset(
-    (b"connection", b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade")
+    (b"connection", b"content-range", b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 _LENGTHS: Final = bytes(any(len(name) == n for name in _UNDERSTOOD | _LEFT_TO_LLHTTP) for n in range(256))
 

@@ -26,14 +26,16 @@ class Slot:
     """The place of one answer in a connection's order. `data` is None until it is known.
 
     Args:
+        device: the device number.
         charged: bytes of the budget that the answer gives back.
         complete_s: when the body was complete, monotonic.
     """
 
-    __slots__ = ("charged", "complete_s", "connection", "data")
+    __slots__ = ("charged", "complete_s", "connection", "data", "device")
 
-    def __init__(self, connection: Connection, charged: int, complete_s: float) -> None:
+    def __init__(self, connection: Connection, device: int, charged: int, complete_s: float) -> None:
         self.connection = connection
+        self.device = device
         self.data: bytes | None = None
         self.charged = charged
         self.complete_s = complete_s
@@ -65,6 +67,8 @@ class Outbox(ABC):
         self._send_rest = send_rest
         self._slots: deque[Slot | _Known] = deque()
         self._unsent = bytearray()
+        self._corked = False
+        """Answers are known and not sent, for more will follow in this very turn: one send for all of them."""
         self._gone = False
         """The peer does not read its answers: they are no longer sent."""
         self._progress = trio.Event()
@@ -86,6 +90,8 @@ class Outbox(ABC):
 
     def flush(self) -> None:
         """Send what is known, in order. Synchronous; never blocks."""
+        if self._corked:
+            return
         slots = self._slots
         out = b""
         while slots and (data := slots[0].data) is not None:

@@ -11,7 +11,7 @@ from ingest import answers, media
 from ingest.admission import Admission, Credentials, admit
 from ingest.answers import Answer
 from ingest.body import Body
-from ingest.budget import Budget
+from ingest.budget import REQUEST_BYTES, Budget
 from ingest.buffers import BufferPool
 from ingest.committing import Uploads
 from ingest.framing import MAX_HEAD_BYTES
@@ -20,7 +20,9 @@ from ingest.health import Health
 from ingest.packing import Chunk, Outcome
 from ingest.polling import Poller
 from ingest.rate import DeviceRate
+from ingest.refusals import Refusals
 from ingest.stats import Stats
+from ingest.strangers import STRANGER_BYTES, Strangers
 from retention.bitmap import EntitlementBitmap
 from storage import checksums
 from storage.catalog import Verdict
@@ -70,6 +72,8 @@ class Limits:
     """Of a connection between requests, as nginx's keepalive_timeout."""
     send_timeout_s: float = 30.0
     linger_close_s: float = 2.0
+    stranger_bytes: int = STRANGER_BYTES
+    """Held of all connections together on which no request was admitted yet."""
     chunks_per_s: float = 0.0
     """Per device and worker; 0 is no limit."""
 
@@ -94,12 +98,14 @@ class Receiver:
         self.poller = Poller()
         self.pool = BufferPool(budget.total_bytes)
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.strangers = Strangers(limits.stranger_bytes)
         self.stopping = False
         self._credentials = Credentials(token_secret)
         self._bitmap = bitmap
         self.uploads = uploads
         self._packer = uploads.packer
         uploads.answered = self.flush
+        self._refusals = Refusals()
         self._rate = DeviceRate(limits.chunks_per_s)
         self._health = health
         self._stats = stats
@@ -111,6 +117,14 @@ class Receiver:
     def count(self, answer: Answer) -> None:
         """Count an answer that is not an acknowledgement."""
         self._stats.answers[answer.status, answer.code] += 1
+
+    def answered(
+        self, answer: Answer, now_s: float, *, device: int | None = None, target: bytes = b""
+    ) -> None:
+        """Count an answer, and see to it that a refusal is in the log."""
+        self.count(answer)
+        if answer.status >= 400:
+            self._refusals.note(answer, now_s, device=device, target=target)
 
     # --- admission --------------------------------------------------------------------------------------------
 
@@ -182,19 +196,19 @@ class Receiver:
         answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[outcome]
         if answer.status == 201:
             self._stats.chunks += 1
-            self._stats.chunk_bytes += slot.charged
+            self._stats.chunk_bytes += slot.charged - REQUEST_BYTES
         if answer.status < 300:
             self._stats.acked((now_s - slot.complete_s) * 1000)
-        self._finish(slot, answer)
+        self._finish(slot, answer, now_s)
         self._touched[slot.connection] = None
 
     def refuse(self, slot: Slot, refusal: Answer) -> None:
-        self._finish(slot, refusal)
+        self._finish(slot, refusal, slot.complete_s)
         slot.connection.flush()
 
-    def _finish(self, slot: Slot, answer: Answer) -> None:
+    def _finish(self, slot: Slot, answer: Answer, now_s: float) -> None:
         self.budget.refund(slot.connection.account, slot.charged)
-        self.count(answer)
+        self.answered(answer, now_s, device=slot.device)
         slot.data = answer.render(close=slot.connection.ends_with(slot))
 
     def flush(self) -> None:

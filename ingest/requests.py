@@ -7,14 +7,19 @@ import binascii
 import re
 from dataclasses import dataclass
 
+_ORIGIN = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://[^/?#]{1,300})?"
+"""Of a target in absolute form, as a client sends it that takes this for a proxy (RFC 9112 §3.2.2)."""
 _TARGET = re.compile(
-    rb"/v1/devices/(\d{1,10})/"
-    rb"(?:chunks/(\d{1,15})|live/([A-Za-z0-9._-]{1,200}))(?:\?.*)?",
+    _ORIGIN + rb"/v1/devices/([0-9]{1,10})/"
+    rb"(?:chunks/([0-9]{1,15})|live/([A-Za-z0-9._:+=,@~/-]{1,200}))(?:\?.*)?",
     re.DOTALL,
 )
+_DEVICE = re.compile(_ORIGIN + rb"/v1/devices/([0-9]{1,10})/")
 _DIGEST = re.compile(rb"\s*([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
 _DIGEST_BYTES = {b"sha-256": 32, b"crc32": 4}
-_IGNORED_LIVE = (b".m3u8", b".mpd")
+_IGNORED_LIVE = (b".m3u8",)
+_FRAGMENTED = (b".m4s", b".mp4", b".m4v", b".m4a", b".cmfv", b".cmfa", b".mpd")
+"""Endings of what encoders send for fMP4 (HLS) and DASH."""
 MAX_DEVICE = 2**32 - 1
 
 
@@ -27,18 +32,28 @@ class Route:
     """Unix milliseconds; None for a live chunk whose time is that of its arrival."""
     ignored: bool
     """A playlist, or a deletion by the encoder: answered 204, and changes nothing."""
+    is_fragmented: bool
+    """A part of fMP4 or DASH, which is not taken."""
 
     # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
-    def __init__(self, device: int, capture_ms: int | None = None, ignored: bool = False) -> None:
+    def __init__(
+        self,
+        device: int,
+        capture_ms: int | None = None,
+        ignored: bool = False,
+        is_fragmented: bool = False,
+    ) -> None:
         self.device = device
         self.capture_ms = capture_ms
         self.ignored = ignored
+        self.is_fragmented = is_fragmented
 
 
 def parse_target(method: bytes, target: bytes) -> Route | None:
     """The route of a request line, None when nothing of that name is here.
 
-    A live name of exactly 10 digits is the capture time in seconds, of 13 in milliseconds.
+    A live name may have folders, which say nothing. A last part of exactly 10 digits is the capture time in seconds,
+    of 13 in milliseconds. Nothing is percent-decoded: a name that needs it is none.
     """
     match = _TARGET.fullmatch(target)
     if match is None:
@@ -49,14 +64,33 @@ def parse_target(method: bytes, target: bytes) -> Route | None:
         return None
     if capture is not None:
         return Route(device, int(capture)) if method in (b"PUT", b"POST") else None
-    if method == b"DELETE" or (method in (b"PUT", b"POST") and name.endswith(_IGNORED_LIVE)):
+    return _parse_live(method, device, name)
+
+
+def _parse_live(method: bytes, device: int, name: bytes) -> Route | None:
+    if b"/" in name:
+        *folders, name = name.split(b"/")
+        if not name or any(folder in (b"", b".", b"..") for folder in folders):
+            return None
+    if method == b"DELETE":
         return Route(device, ignored=True)
-    if method not in (b"PUT", b"POST") or not name.endswith(b".ts"):
+    if method not in (b"PUT", b"POST"):
         return None
-    stem = name[:-3]
-    if stem.isdigit() and len(stem) in (10, 13):
-        return Route(device, int(stem) * 1000 if len(stem) == 10 else int(stem))
-    return Route(device)
+    ending = name[-5:].lower()
+    if ending.endswith(b".ts"):
+        stem = name[:-3]
+        if stem.isdigit() and len(stem) in (10, 13):
+            return Route(device, int(stem) * 1000 if len(stem) == 10 else int(stem))
+        return Route(device)
+    if ending.endswith(_IGNORED_LIVE):
+        return Route(device, ignored=True)
+    return Route(device, is_fragmented=True) if ending.endswith(_FRAGMENTED) else None
+
+
+def device_of(target: bytes) -> int | None:
+    """The device number in a target, also in one that is not here; None when there is none."""
+    match = _DEVICE.match(target)
+    return None if match is None or int(match[1]) > MAX_DEVICE else int(match[1])
 
 
 def parse_credentials(authorization: bytes) -> tuple[int | None, str] | None:

@@ -24,6 +24,8 @@ REAP_EVERY_S = 0.5
 LISTEN_BACKLOG = 4096
 ACCEPT_AT_ONCE = 64
 """Connections taken before other tasks get their turn."""
+ANSWERS_BUFFER_BYTES = 32 * 1024
+"""The system's buffer of answers that a peer has not read: 64 have 25 kB at most. By itself it grows to 4 MiB."""
 OUT_OF_RESOURCES_S = 0.1
 """Pause when the process is out of file descriptors, so that accepting does not spin."""
 
@@ -66,6 +68,8 @@ class IngestServer:
         self, listener: socket.socket, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve until `stop` was called and the last connection has ended."""
+        # What is accepted inherits it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWERS_BUFFER_BYTES)
         async with trio.open_nursery() as handlers:
             timeout_s = self._receiver.limits.send_timeout_s
             self._receiver.send_rest = lambda outbox: handlers.start_soon(send_rest, outbox, timeout_s)
@@ -108,7 +112,7 @@ class IngestServer:
     def _welcome(self, sock: socket.socket, handlers: trio.Nursery) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if len(self._connections) >= self._max_connections:
+        if len(self._connections) >= self._max_connections and not self._make_room():
             self._receiver.count(answers.OVERLOADED)
             with suppress(OSError):
                 sock.send(answers.OVERLOADED.render(close=True))
@@ -118,6 +122,12 @@ class IngestServer:
         self._connections.add(connection)  # now: a stop before its task has begun must know of it
         self._stats.connections = len(self._connections)
         handlers.start_soon(self._handle, connection)
+
+    def _make_room(self) -> bool:
+        """Whether one more connection may come although there are as many as may be: strangers that are only there
+        keep nobody out. Those that are let go take a turn of the loop to end, so some more than may be are there."""
+        most = self._max_connections + ACCEPT_AT_ONCE
+        return len(self._connections) < most and self._receiver.strangers.make_room()
 
     async def _handle(self, connection: Connection) -> None:
         try:
@@ -158,18 +168,20 @@ class IngestServer:
                 return False, None
 
     def _let_slowest_go(self) -> bool:
-        """Let one connection go, for those who wait for its bytes: the slowest sender. When all who hold bytes wait
-        for more themselves, it is the one that loses least, so that the others get on. Returns whether there was one.
-        """
-        holding = [c for c in self._connections if c.body_bytes]
+        """Let one connection go, for those who wait for its bytes: one that reads no answers, else the slowest sender.
+        When all who hold bytes wait for more themselves, it is the one that loses least, so that the others get on.
+        Returns whether there was one."""
+        holding = [c for c in self._connections if c.held_bytes]
         if not holding:
             return False
         if any(c.ending() for c in holding):
             return True  # its bytes are about to come back
         now_s = trio.current_time()
-        if sending := [c for c in holding if c.phase is Phase.BODY]:
-            given_up = min(sending, key=lambda c: c.received_bytes / max(now_s - c.since_s, 1e-3))
+        if unread := [c for c in holding if c.reads_nothing]:
+            given_up = min(unread, key=lambda c: c.since_s)
+        elif sending := [c for c in holding if c.phase is not Phase.OURS]:
+            given_up = min(sending, key=lambda c: c.held_bytes / max(now_s - c.since_s, 1e-3))
         else:
-            given_up = min(holding, key=lambda c: c.body_bytes)
+            given_up = min(holding, key=lambda c: c.held_bytes)
         given_up.evict(answers.OVERLOADED)
         return True

@@ -12,8 +12,8 @@ import structlog
 import trio
 
 from ingest import answers
-from ingest.budget import Account, Budget
-from ingest.connection import Connection, ForPacking, Phase, UntilRead, Wait
+from ingest.budget import REQUEST_BYTES, Account, Budget
+from ingest.connection import Connection, ForPacking, ForRoom, Phase, UntilRead, Wait
 from ingest.outbox import Outbox
 from ingest.receiving import Receiver
 from storage.errors import ClipkeepError, KeyDestroyed
@@ -42,10 +42,9 @@ async def _attend(connection: Connection) -> None:
     while True:
         connection.begin()
         await connection.attention.wait()
-        while (step := connection.next_wait()) is not None:
-            wait, rest = step
+        while (wait := connection.next_wait()) is not None:
             await _wait(connection, wait)
-            connection.after_wait(rest)
+            connection.after_wait()
         if connection.ended():
             return
 
@@ -62,21 +61,22 @@ async def _wait(connection: Connection, wait: Wait) -> None:
         while connection.owes_too_much():
             await connection.more_sent().wait()
         connection.end_wait(Phase.HEAD, began_s)
-        connection.on_head(wait.head)
-    else:
-        await _receive_within_budget(connection)
-
-
-async def _receive_within_budget(connection: Connection) -> None:
-    """Receive once there is room in the budget, or give up."""
-    phase, began_s = connection.begin_wait()
-    granted = await wait_for_budget(connection.receiver.budget, connection.account, connection.wanted())
-    connection.end_wait(phase, began_s)
-    if granted:
+    elif isinstance(wait, ForRoom):
+        if await _granted(connection, REQUEST_BYTES):
+            connection.refund(REQUEST_BYTES)  # whoever goes on now, in this very step, charges it
+    elif granted := await _granted(connection, connection.wanted()):
         connection.receive(granted, charged=granted)
-    else:
+
+
+async def _granted(connection: Connection, wanted: int) -> int:
+    """Wait for room in the budget. Returns the bytes charged; 0: there was none, and the connection ends."""
+    phase, began_s = connection.begin_wait()
+    granted = await wait_for_budget(connection.receiver.budget, connection.account, wanted)
+    connection.end_wait(phase, began_s)
+    if not granted:
         connection.evict(answers.OVERLOADED)
         await trio.lowlevel.checkpoint()
+    return granted
 
 
 async def wait_for_budget(budget: Budget, account: Account, wanted: int) -> int:
@@ -121,6 +121,8 @@ async def _pack(receiver: Receiver, wait: ForPacking) -> None:
 
 async def _finish(connection: Connection) -> None:
     """Wait for the answers still owed, say goodbye, and let the peer read them."""
+    if connection.is_cut_off():
+        return
     while connection.owes_answers():
         await connection.more_sent().wait()
     if not connection.ending():

@@ -86,6 +86,12 @@ class IngestSettings:
     linger_close_s: float = limit(
         2.0, "how long a closed connection may still read its answer", least=0.1, most=60
     )
+    stranger_bytes: int = limit(
+        64 * MIB,
+        "of the budget, at most so many of all connections together that have shown no valid token",
+        least=MIB,
+        most=TIB,
+    )
     chunks_per_s: float = limit(0.0, "per device and worker; 0 is no limit", least=0, most=1_000_000)
     max_cached_keys: int = limit(
         16_384, "data keys in memory per worker, about 2.7 kB each", least=16, most=10_000_000

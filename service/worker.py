@@ -35,8 +35,9 @@ TRIM_EVERY = 30
 """Rounds of housekeeping between two looks at free memory: longer than any wave of uploads."""
 GC_THRESHOLDS = (20_000, 50, 50)
 """Objects made between collections: Python's own (700, 10, 10) spends 3 % of the time at full load."""
-OWN_FILES = 128
-"""Open files kept for what is not a device's connection: catalog, keys, logs. Two for each segment come on top."""
+OWN_FILES = 192
+"""Open files kept for what is not a device's connection: catalog, keys, logs, and the connections that are about to end
+while others take their place. Two for each segment come on top."""
 
 _log = structlog.get_logger("worker")
 

@@ -22,7 +22,7 @@ MOUNTS_BENCH = "service/cli.py"
 ONE_FILE = {
     "boto3": {"storage/s3.py"},
     "botocore": {"storage/s3.py"},
-    "httptools": {"ingest/framing.py", "service/http/llhttp.py", "bench/nullstore.py"},
+    "httptools": {"ingest/any_head.py", "service/http/llhttp.py", "bench/nullstore.py"},
     "sqlalchemy": {"storage/sqlite/migrations/run.py"},
     "alembic": {
         "storage/sqlite/migrations/env.py",

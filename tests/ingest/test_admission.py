@@ -93,7 +93,7 @@ def test_a_live_chunk_has_no_capture_time_yet(bitmap: EntitlementBitmap) -> None
     assert admitted(ask(bitmap, head_for(f"{NOW_MS}.ts"))).capture_ms == NOW_MS
 
 
-@pytest.mark.parametrize("name", ["stream.m3u8", "stream.mpd"])
+@pytest.mark.parametrize("name", ["stream.m3u8", "a/b:c.M3U8"])
 def test_playlists_are_answered_204_to_whoever_has_the_token(bitmap: EntitlementBitmap, name: str) -> None:
     assert ask(bitmap, head_for(name)) is answers.NOTHING_TO_DO
     assert ask(bitmap, head_for("a.ts", method=b"DELETE", content_length=None)) is answers.NOTHING_TO_DO

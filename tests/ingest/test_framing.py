@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.framing import END, MAX_HEAD_BYTES, Event, Framer, Malformed
-from ingest.heads import Head
+from ingest.any_head import read_any
+from ingest.framing import END, MAX_HEAD_BYTES, Event, Framer
+from ingest.heads import Head, Malformed
 
 START = b"PUT /x HTTP/1.1\r\nHost: a\r\n"
 
 
-def joined(events: list[Event]) -> list[Event]:
+def events_of(framer: Framer, data: bytes | memoryview) -> list[Event]:
+    """Feed it, and ask for all that it tells."""
+    framer.feed(data)
+    events = []
+    while (event := framer.next_event()) is not None:
+        events.append(event)
+    return events
+
+
+Told = Event | bytes
+
+
+def joined(events: list[Event]) -> list[Told]:
     """The events with neighbouring body pieces put together: where they were cut says nothing."""
-    told: list[Event] = []
+    told: list[Told] = []
     for event in events:
-        event = bytes(event) if isinstance(event, memoryview) else event
-        if isinstance(event, bytes) and told and isinstance(told[-1], bytes):
-            told[-1] += event
+        piece = bytes(event) if isinstance(event, memoryview) else event
+        last = told[-1] if told else None
+        if isinstance(piece, bytes) and isinstance(last, bytes):
+            told[-1] = last + piece
         else:
-            told.append(event)
+            told.append(piece)
     return told
 
 
-def fed(*pieces: bytes, max_head_bytes: int = MAX_HEAD_BYTES) -> list[Event]:
+def fed(*pieces: bytes, max_head_bytes: int = MAX_HEAD_BYTES) -> list[Told]:
     """The events of these pieces: the same whether or not plain heads are read in one pass."""
     told = []
     for reads_plain in (True, False):
         framer = Framer(max_head_bytes, reads_plain)
-        told.append(joined([event for piece in pieces for event in framer.feed(piece)]))
+        told.append(joined([event for piece in pieces for event in events_of(framer, piece)]))
     assert repr(told[0]) == repr(told[1])
     return told[0]
 
@@ -90,10 +105,54 @@ def test_only_the_word_100_continue_is_an_expectation() -> None:
     assert not head.expect_continue
 
 
+def test_a_client_of_http_1_0_expects_no_100() -> None:
+    """It would take the 100 for its answer (RFC 9110 §10.1.1)."""
+    head = fed(b"PUT /x HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")[0]
+    assert isinstance(head, Head)
+    assert not head.expect_continue
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+        b"Connection: upgrade\r\nUpgrade: websocket\r\n",
+        b"Upgrade: h2c\r\n",
+    ],
+)
+@pytest.mark.parametrize(
+    ("body", "events"),
+    [
+        (b"Content-Length: 3\r\n\r\nabc", [b"abc", END]),
+        (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", [b"abc", END]),
+        (b"\r\n", [END]),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 100_000])
+def test_an_offer_to_upgrade_is_ignored(offer: bytes, body: bytes, events: list[Told], step: int) -> None:
+    """As Java's client and `curl --http2` make it with their first request (RFC 9110 §7.8); then the next request."""
+    data = (START + offer + body) * 2
+    told = fed(*(data[i : i + step] for i in range(0, len(data), step)))
+    assert [event for event in told if not isinstance(event, Head)] == events * 2
+    assert [head.keep_alive for head in told if isinstance(head, Head)] == [True, True]
+
+
+def test_digests_in_two_headers_are_one_list() -> None:
+    head = fed(START + b"Content-Digest: a=:AA==:\r\nContent-Digest: b=:AA==:\r\n\r\n")[0]
+    assert isinstance(head, Head)
+    assert head.content_digest == b"a=:AA==:,b=:AA==:"
+
+
+def test_a_part_of_something_is_told() -> None:
+    head = fed(START + b"Content-Range: bytes 0-9/20\r\nContent-Length: 1\r\n\r\n")[0]
+    assert isinstance(head, Head)
+    assert head.is_partial
+
+
 def test_a_message_without_a_body_ends_at_once() -> None:
     for data in (START + b"\r\n", START + b"Content-Length: 0\r\n\r\n"):
         framer = Framer()
-        assert [type(event).__name__ for event in framer.feed(data)] == ["Head", "End"]
+        assert [type(event).__name__ for event in events_of(framer, data)] == ["Head", "End"]
         assert direct_bytes(framer) == 0
         assert is_between(framer)
 
@@ -101,17 +160,17 @@ def test_a_message_without_a_body_ends_at_once() -> None:
 def test_between_messages_is_true_until_a_byte_of_the_next_one_came() -> None:
     framer = Framer()
     assert is_between(framer)
-    framer.feed(b"")
+    events_of(framer, b"")
     assert is_between(framer)
-    framer.feed(b"\r\n")
+    events_of(framer, b"\r\n")
     assert is_between(framer), "an empty line before a request is none (RFC 9112 §2.2)"
-    framer.feed(b"P")
+    events_of(framer, b"P")
     assert not is_between(framer)
-    framer.feed(b"UT /x HTTP/1.1\r\nContent-Length: 2\r\n\r\na")
+    events_of(framer, b"UT /x HTTP/1.1\r\nContent-Length: 2\r\n\r\na")
     assert not is_between(framer)
-    framer.feed(b"b")
+    events_of(framer, b"b")
     assert is_between(framer)
-    framer.feed(b"P")
+    events_of(framer, b"P")
     assert not is_between(framer)
 
 
@@ -134,7 +193,10 @@ class Message:
 def messages(draw: st.DrawFn) -> Message:
     body = draw(st.binary(max_size=60))
     headers = draw(
-        st.lists(st.sampled_from([b"X: y", b"Expect: 100-continue", b"Authorization: Bearer t", b"E:"]))
+        st.lists(
+            st.sampled_from([b"X: y", b"Expect: 100-continue", b"Authorization: Bearer t", b"E:"]),
+            unique_by=lambda line: line if line.startswith(b"A") else object(),
+        )
     )
     lines = [draw(st.sampled_from([b"PUT /x HTTP/1.1", b"POST /longer/target HTTP/1.1"])), *headers]
     if draw(st.booleans()):
@@ -170,25 +232,26 @@ def test_byte_by_byte_is_a_split_too(message: Message, places: list[int]) -> Non
 
 @given(messages(), messages(), st.integers(0, 2000))
 def test_receiving_the_rest_directly_equals_feeding_it(first: Message, second: Message, place: int) -> None:
-    """`direct_bytes` is exact, and after `direct_done` the next request parses as ever."""
+    """`direct_bytes` is exact, and after `received_directly` the next request parses as ever."""
     if first.chunked or not first.body:
         return
     head_bytes = len(first.wire) - len(first.body)
     upto = head_bytes + place % len(first.body)
     framer = Framer()
-    events = framer.feed(first.wire[:upto])
+    events = events_of(framer, first.wire[:upto])
     assert direct_bytes(framer) == len(first.wire) - upto
     assert not is_between(framer)
-    events += [first.wire[upto:], *framer.direct_done()]
+    framer.received_directly(len(first.wire) - upto)
+    events += [memoryview(first.wire[upto:]), *events_of(framer, b"")]
     assert is_between(framer)
     assert direct_bytes(framer) == 0
-    events += framer.feed(second.wire)
+    events += events_of(framer, second.wire)
     assert joined(events) == fed(first.wire + second.wire)
 
 
 def test_a_chunked_body_is_never_received_directly() -> None:
     framer = Framer()
-    framer.feed(START + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab")
+    events_of(framer, START + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab")
     assert direct_bytes(framer) == 0
 
 
@@ -199,21 +262,98 @@ def test_only_parts_of_a_sized_body_look_into_the_callers_buffer() -> None:
         b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     )
     scratch = bytearray(START + sized + START + chunked)
-    events = Framer().feed(memoryview(scratch))
+    events = events_of(Framer(), memoryview(scratch))
     assert joined(events[1:3]) == [b"abc", END]
+    assert joined(events[4:]) == [b"abc", END]
     scratch[:] = b"x" * len(scratch)
-    assert joined(events[1:2]) == [b"xxx"]
+    assert joined(events[1:2] + events[4:5]) == [b"xxxxxx"]
     assert isinstance(events[0], Head)
     assert events[0].target == b"/x"
-    assert joined(events[4:]) == [b"abc", END]
+
+
+def test_what_is_kept_does_not_look_into_the_callers_buffer() -> None:
+    scratch = bytearray(START + b"Content-Length: 3\r\n\r\nabc" + START + b"\r\n")
+    framer = Framer()
+    framer.feed(memoryview(scratch))
+    assert isinstance(framer.next_event(), Head)
+    framer.keep()
+    scratch[:] = b"x" * len(scratch)
+    piece, end, head, second = (framer.next_event() for _ in range(4))
+    assert isinstance(piece, memoryview)
+    assert (bytes(piece), end, second) == (b"abc", END, END)
+    assert isinstance(head, Head)
+    assert head.target == b"/x"
+
+
+# --- what is held ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reads_plain", [True, False])
+def test_nothing_is_read_before_it_is_asked_for(reads_plain: bool) -> None:
+    """Invariant 15: a receive may hold 58,000 requests, and their heads are a hundred times as large as their bytes."""
+    data = b"GET / HTTP/1.1\r\n\r\n" * 10_000
+    framer = Framer(MAX_HEAD_BYTES, reads_plain)
+    framer.feed(data)
+    assert framer.held_bytes == 0, "the caller's buffer is the caller's"
+    assert isinstance(framer.next_event(), Head)
+    framer.keep()
+    assert framer.held_bytes == len(data) - len(data) // 10_000
+    told = 1
+    read_any(b"GET / HTTP/1.1\r\n\r\n")
+    tracemalloc.start()
+    while (event := framer.next_event()) is not None:
+        told += isinstance(event, Head)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert told == 10_000
+    assert framer.held_bytes == 0
+    assert peak_bytes < 50_000
+
+
+@given(
+    st.lists(messages(), min_size=1, max_size=3), st.lists(st.integers(0, 2000), max_size=8), st.booleans()
+)
+def test_what_is_held_is_never_more_than_was_fed_and_in_the_end_nothing(
+    stream: list[Message], places: list[int], keeps: bool
+) -> None:
+    framer = Framer()
+    fed_bytes = 0
+    for piece in cut(b"".join(message.wire for message in stream), places):
+        framer.feed(piece)
+        fed_bytes += len(piece)
+        while True:
+            if keeps:
+                framer.keep()
+            assert 0 <= framer.held_bytes <= fed_bytes
+            if framer.next_event() is None:
+                break
+    assert is_between(framer)
+    assert framer.held_bytes == 0
+
+
+def test_half_a_head_is_held_and_no_more_than_its_limit() -> None:
+    framer = Framer(512)
+    assert events_of(framer, START) == []
+    assert framer.held_bytes == len(START)
+    assert len(events_of(framer, b"A: " + b"v" * 600)) == 1
+    assert framer.held_bytes == 0, "what was refused is forgotten"
+
+
+def test_empty_lines_before_a_request_are_not_held() -> None:
+    framer = Framer(512)
+    for _ in range(3):
+        assert events_of(framer, b"\r\n" * 10_000) == []
+        assert framer.held_bytes == 0
+    assert [type(event).__name__ for event in events_of(framer, START + b"\r\n")] == ["Head", "End"]
 
 
 # --- the limit of a head -----------------------------------------------------------------------------------------
 
 
-def head_of(counted_bytes: int) -> bytes:
-    """A request whose head counts exactly so many bytes: target, and name + value + 4 per header."""
-    return b"PUT /x HTTP/1.1\r\nA: " + b"v" * (counted_bytes - len(b"/x") - len(b"A") - 4) + b"\r\n\r\n"
+def head_of(size: int) -> bytes:
+    """A request whose head has exactly so many bytes."""
+    begin = b"PUT /x HTTP/1.1\r\nA: "
+    return begin + b"v" * (size - len(begin) - 4) + b"\r\n\r\n"
 
 
 @pytest.mark.parametrize("step", [1, 7, 100_000])
@@ -243,10 +383,10 @@ def test_the_target_counts_and_so_does_the_number_of_headers(step: int) -> None:
 def test_a_head_without_an_end_is_refused_before_it_fills_the_memory() -> None:
     """Invariant 15: the parser keeps a header until it is whole, so an endless one is cut off."""
     framer = Framer(512)
-    events = framer.feed(b"PUT /x HTTP/1.1\r\nA: ")
+    events = events_of(framer, b"PUT /x HTTP/1.1\r\nA: ")
     fed_bytes = 0
     while not events:
-        events = framer.feed(b"v" * 100)
+        events = events_of(framer, b"v" * 100)
         fed_bytes += 100
     assert isinstance(events[0], Malformed)
     assert events[0].status == 431
@@ -257,19 +397,19 @@ def test_a_head_without_an_end_is_refused_before_it_fills_the_memory() -> None:
 def test_an_endless_trailer_or_chunk_extension_is_refused(tail: bytes) -> None:
     """Invariant 15: as much as an endless header."""
     framer = Framer(512)
-    events = framer.feed(START + b"Transfer-Encoding: chunked\r\n\r\n" + tail)[1:]
+    events = events_of(framer, START + b"Transfer-Encoding: chunked\r\n\r\n" + tail)[1:]
     for _ in range(40):
-        events += framer.feed(b"v" * 100)
+        events += events_of(framer, b"v" * 100)
     assert [type(event).__name__ for event in events] == ["Malformed"]
 
 
 def test_a_large_chunked_body_is_no_large_head() -> None:
     framer = Framer(512)
-    events = framer.feed(START + b"Transfer-Encoding: chunked\r\n\r\n")
+    events = events_of(framer, START + b"Transfer-Encoding: chunked\r\n\r\n")
     for _ in range(50):
-        events += framer.feed(b"400\r\n" + b"b" * 700)
-        events += framer.feed(b"b" * 324 + b"\r\n")
-    events += framer.feed(b"0\r\n\r\n")
+        events += events_of(framer, b"400\r\n" + b"b" * 700)
+        events += events_of(framer, b"b" * 324 + b"\r\n")
+    events += events_of(framer, b"0\r\n\r\n")
     assert joined(events)[1:] == [b"b" * 51_200, END]
 
 
@@ -311,7 +451,10 @@ AMBIGUOUS = {
     "a space in the target": b"PUT /x y HTTP/1.1\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "CONNECT": b"CONNECT host:1 HTTP/1.1\r\n\r\n",
-    "an upgrade": START + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+    "two credentials": START + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+    "twice the same credentials": START + b"Authorization: a\r\nauthorization: a\r\n\r\n",
+    "credentials after empty ones": START + b"Authorization:\r\nAuthorization: a\r\n\r\n",
+    "two durations": START + b"Clip-Duration-Ms: 1\r\nClip-Duration-Ms: 2\r\n\r\n",
 }
 BAD_CHUNKS = {
     "no hexadecimal": b"zz\r\n\r\n",
@@ -333,11 +476,11 @@ def test_an_ambiguous_or_foreign_head_is_one_refusal_and_nothing_else(name: str,
     """No Head and no End beside it: a request is answered once."""
     data = AMBIGUOUS[name]
     framer = Framer()
-    events = [event for i in range(0, len(data), step) for event in framer.feed(data[i : i + step])]
+    events = [event for i in range(0, len(data), step) for event in events_of(framer, data[i : i + step])]
     assert [type(event).__name__ for event in events] == ["Malformed"]
     assert isinstance(events[0], Malformed)
     assert events[0].status == 400
-    assert framer.feed(START + b"\r\n") == [], "nothing after it is parsed"
+    assert events_of(framer, START + b"\r\n") == [], "nothing after it is parsed"
 
 
 @pytest.mark.parametrize("name", BAD_CHUNKS)
@@ -368,7 +511,7 @@ def test_no_bytes_raise(pieces: list[bytes]) -> None:
     framer = Framer(512)
     refusals = 0
     for piece in pieces:
-        events = framer.feed(piece)
+        events = events_of(framer, piece)
         assert not refusals or not events
         refusals += sum(isinstance(event, Malformed) for event in events)
         assert framer.direct_bytes >= 0
@@ -383,3 +526,37 @@ def test_a_flipped_byte_gives_the_same_events_however_it_is_cut(
     damaged[at % len(damaged)] = byte
     data = bytes(damaged)
     assert fed(*cut(data, places)) == fed(data)
+
+
+fragments = st.sampled_from(
+    [
+        *(
+            b"PUT",
+            b"GET",
+            b"CONNECT",
+            b" ",
+            b"/x",
+            b"*",
+            b"http://a/b",
+            b" HTTP/1.1",
+            b" HTTP/1.0",
+            b" HTTP/2.0",
+        ),
+        *(b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b"\x16\x03\x01", b" folded", b"X:", b": y"),
+        *(b"Content-Length: 5", b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked"),
+        *(b"Connection: close", b"Connection: keep-alive", b"Connection: Upgrade", b"Upgrade: h2c"),
+        *(b"Authorization: a", b"Expect: 100-continue", b"A: " + b"v" * 100, b"A: " + b"v" * 400),
+        *(b"5\r\nabcde\r\n", b"5;" + b"x" * 600, b"0\r\n", b"0\r\n\r\n", b"f" * 17 + b"\r\n", b"abcde"),
+        *(START, START + b"\r\n", START + b"Content-Length: 5\r\n\r\nabcde", CHUNKED),
+    ]
+)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(fragments | st.binary(max_size=3), max_size=14), st.lists(st.integers(0, 2000), max_size=8))
+def test_any_bytes_give_the_same_events_however_they_are_cut(parts: list[bytes], places: list[int]) -> None:
+    """Half requests, two refusals at once, limits in the middle: whichever is told is told of any cut."""
+    data = b"".join(parts)
+    whole = repr(fed(data, max_head_bytes=512))
+    assert repr(fed(*cut(data, places), max_head_bytes=512)) == whole
+    assert repr(fed(*(bytes([byte]) for byte in data), max_head_bytes=512)) == whole
