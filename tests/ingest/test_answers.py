@@ -19,6 +19,7 @@ EVERY = [
 REFUSALS = {
     ("malformed", 400),
     ("empty", 400),
+    ("partial", 400),
     ("bad_token", 401),
     ("no_token", 401),
     ("suspended", 403),
@@ -33,6 +34,7 @@ REFUSALS = {
     ("expired", 410),
     ("too_large", 413),
     ("unknown_media", 415),
+    ("unsupported_name", 415),
     ("clock_ahead", 422),
     ("digest_mismatch", 422),
     ("head_too_large", 431),
