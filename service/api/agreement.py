@@ -9,11 +9,12 @@ from fastapi import APIRouter, Path
 from service.agreement import versions
 from service.api.models.agreement import AgreementText
 from service.api.models.base import MAX_ROW
+from service.api.numbers import DIGITS
 from service.api.problems import PrivateJSON
 from service.api.routing import add
 from service.api.services import Api
 
-Version = Annotated[int, Path(ge=1, le=MAX_ROW, description="of the agreement")]
+Version = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="of the agreement")]
 
 
 class Agreement:

@@ -10,12 +10,13 @@ from fastapi import Header, Path, Query
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator
 
+from service.api.numbers import DIGITS, only_digits
 from service.playback import MAX_TIME_MS
 
 MAX_PAGE_CHUNKS = 10_000
 """Most chunks in one page of a listing, some 2 MB of JSON."""
 
-CaptureMs = Annotated[int, Path(ge=0, le=MAX_TIME_MS, description="capture time, Unix ms")]
+CaptureMs = Annotated[int, DIGITS, Path(ge=0, le=MAX_TIME_MS, description="capture time, Unix ms")]
 
 
 def unix_ms(value: object) -> object:
@@ -26,7 +27,7 @@ def unix_ms(value: object) -> object:
         ValueError: of that form, but no moment; or without an offset, which would be a guess.
     """
     if not isinstance(value, str) or not _LIKE_A_DATE.match(value):
-        return value
+        return only_digits(value)
     # A plus that was not percent-encoded comes as a space (WHATWG URL, application/x-www-form-urlencoded).
     text = re.sub(r" (?=\d\d:?\d\d$)", "+", value)
     try:
@@ -56,7 +57,7 @@ MaybeToMs = Annotated[
     _Moment | None, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")
 ]
 Limit = Annotated[
-    int | None, Query(ge=1, le=MAX_PAGE_CHUNKS, description="most chunks in a page; default 1000")
+    int | None, DIGITS, Query(ge=1, le=MAX_PAGE_CHUNKS, description="most chunks in a page; default 1000")
 ]
 Encodings = Annotated[str, Header(alias="Accept-Encoding", include_in_schema=False)]
 

@@ -7,6 +7,7 @@ what is more is refused here, so that two programs can't read the same request d
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -90,8 +91,12 @@ def _too_large() -> BadBody:
     return BadBody(413, "too_large", f"a body has at most {MAX_BODY_BYTES} bytes")
 
 
+_ENCODED_SLASH = re.compile(rb"%(?:2f|5c)", re.IGNORECASE)
+
+
 def check_address(path: bytes, query: bytes) -> None:
-    """Percent-encoded bytes of an address are UTF-8 without control characters, else `malformed`."""
+    """Percent-encoded bytes of an address are UTF-8 without control characters, and no slashes in a path, else
+    `malformed`."""
     for place, raw in (("path", path), ("query", query)):
         if b"%" in raw:
             try:
@@ -100,6 +105,9 @@ def check_address(path: bytes, query: bytes) -> None:
                 raise BadBody(400, "malformed", f"{place}: is not UTF-8") from None
             if "\0" in text:
                 raise BadBody(400, "malformed", f"{place}: has a NUL")
+    if _ENCODED_SLASH.search(path):
+        # Decoded it would be another path than the one that a proxy has let through.
+        raise BadBody(400, "malformed", "path: has an encoded slash")
 
 
 def check_body(headers: Headers, body: bytes) -> None:

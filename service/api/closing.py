@@ -13,13 +13,14 @@ from service.api.models.accounts import AccountView, WithReason
 from service.api.models.base import MAX_ROW
 from service.api.models.closing import Block, BlockAsked, ClosingAsked, ClosingView
 from service.api.models.problems import Blocked
+from service.api.numbers import DIGITS
 from service.api.problems import PrivateJSON
 from service.api.routing import add, refusals
 from service.api.services import Api
 from storage.books import BlockKind, BlockRow
 from storage.errors import NotFound
 
-BlockNumber = Annotated[int, Path(ge=1, le=MAX_ROW, description="block number")]
+BlockNumber = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="block number")]
 
 
 class Closings:

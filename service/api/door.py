@@ -18,6 +18,7 @@ from service.agreement.errors import Unauthorized
 from service.agreement.sessions import who
 from service.api.clients import client_address
 from service.api.models.base import MAX_ROW
+from service.api.numbers import DIGITS
 from service.api.services import Api, api_of
 from service.playback import Viewer
 from storage.days import ms_of_day
@@ -40,8 +41,8 @@ _device_bearer = HTTPBearer(
 )
 _query = APIKeyQuery(name="token", auto_error=False, description="a viewer token, for players")
 
-Device = Annotated[int, Path(alias="n", ge=0, le=MAX_DEVICE, description="device number")]
-Account = Annotated[int, Path(ge=1, le=MAX_ROW, description="account number")]
+Device = Annotated[int, DIGITS, Path(alias="n", ge=0, le=MAX_DEVICE, description="device number")]
+Account = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="account number")]
 _Bearer = HTTPAuthorizationCredentials | None
 
 

@@ -12,16 +12,17 @@ from service.api.door import Account, Operator
 from service.api.models.accounts import AccountView, WithReason
 from service.api.models.base import MAX_ROW, Page
 from service.api.models.notices import Announced, AnnouncementAsked, Notice
+from service.api.numbers import DIGITS
 from service.api.paging import DEFAULT_PAGE_ROWS, After, Rows, page_of
 from service.api.problems import PrivateJSON
 from service.api.routing import add
 from service.api.services import Api
 from storage.books import AccountState, NoticeState
 
-NoticeNumber = Annotated[int, Path(alias="notice", ge=1, le=MAX_ROW, description="notice number")]
+NoticeNumber = Annotated[int, DIGITS, Path(alias="notice", ge=1, le=MAX_ROW, description="notice number")]
 State = Annotated[Literal["new", "active", "cancelled"] | None, Query(description="only those")]
 Delivery = Annotated[Literal["queued", "delivered", "failed"] | None, Query(description="only those")]
-OfAccount = Annotated[int | None, Query(ge=1, le=MAX_ROW, description="only of this account")]
+OfAccount = Annotated[int | None, DIGITS, Query(ge=1, le=MAX_ROW, description="only of this account")]
 Reason = Annotated[
     str,
     Query(

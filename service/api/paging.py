@@ -8,12 +8,13 @@ from typing import Annotated, TypeVar
 from fastapi import Query
 
 from service.api.models.base import MAX_ROW, Page
+from service.api.numbers import DIGITS
 
 MAX_PAGE_ROWS = 1000
 DEFAULT_PAGE_ROWS = 100
 
-After = Annotated[int, Query(ge=0, le=MAX_ROW, description="`next` of the page before")]
-Rows = Annotated[int, Query(alias="limit", ge=1, le=MAX_PAGE_ROWS, description="most in a page")]
+After = Annotated[int, DIGITS, Query(ge=0, le=MAX_ROW, description="`next` of the page before")]
+Rows = Annotated[int, DIGITS, Query(alias="limit", ge=1, le=MAX_PAGE_ROWS, description="most in a page")]
 
 R = TypeVar("R")
 T = TypeVar("T")

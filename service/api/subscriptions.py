@@ -31,12 +31,13 @@ from service.api.models.subscriptions import (
     SubscriptionView,
     money,
 )
+from service.api.numbers import DIGITS
 from service.api.problems import PrivateJSON
 from service.api.routing import Answers, add
 from service.api.services import Api
 from storage.days import parse_date
 
-Subscription = Annotated[int, Path(ge=1, le=MAX_ROW, description="subscription number")]
+Subscription = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="subscription number")]
 
 
 class Subscriptions:
@@ -81,7 +82,7 @@ class Subscriptions:
         n: Device,
         actor: Caller,
         plan: Annotated[PaidKind, Query()],
-        retention_days: Annotated[RetentionDays | None, Query()] = None,
+        retention_days: Annotated[RetentionDays | None, DIGITS, Query()] = None,
     ) -> PurchaseQuote:
         """What a purchase now would come to: the fee, its first and last day and the instant at which access ends.
         Days are UTC. Nothing is changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 
@@ -173,6 +174,33 @@ def test_addresses_are_utf_8(server: Server) -> None:
 @pytest.mark.parametrize("raw", [b"/a%zz", b"/%C3%A9", b"/a", b"/%", b"/%0a"])
 def test_addresses_that_are_let_through(raw: bytes) -> None:
     check_address(raw, raw)
+
+
+@pytest.mark.parametrize("slash", ["%2f", "%2F", "%5c"])
+def test_an_encoded_slash_in_a_path_is_refused(server: Server, slash: str) -> None:
+    """A proxy that guards /v1/accounts/1 has not seen that path."""
+    operator = add_operator(server)
+    refused(operator.ask("GET", f"/v1/accounts{slash}1"), 400, "malformed")
+    assert operator.ask("GET", f"/v1/accounts?address=a{slash}b").status == 200, "a query has no path"
+
+
+@pytest.mark.parametrize("number", ["1_0", "%2B1", "%201", "1.0", "1e1", "%D9%A1", "0x1"])
+def test_a_number_is_digits_in_every_path_and_query(server: Server, number: str) -> None:
+    """Python's int() takes several of these, and a program in front would not."""
+    operator = add_operator(server)
+    asked = 0
+    for path, operations in json.loads(operator.ask("GET", "/openapi.json").body)["paths"].items():
+        for parameter in operations.get("get", {}).get("parameters", []):
+            kinds = [parameter["schema"], *parameter["schema"].get("anyOf", [])]
+            if not any(kind.get("type") == "integer" for kind in kinds):
+                continue
+            values = {parameter["name"]: number} if parameter["in"] == "path" else {}
+            address = re.sub(r"{(\w+)}", lambda match: values.get(match[1], "1"), path)  # noqa: B023
+            if parameter["in"] == "query":
+                address += f"?{parameter['name']}={number}"
+            refused(operator.ask("GET", address), 400, "malformed")
+            asked += 1
+    assert asked > 15
 
 
 def test_a_nul_in_an_address_is_not() -> None:
