@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,8 @@ from service.folder import Opened, open_folder
 from service.housekeeping import Chore, chores, keep_house, note_used
 from service.http import HttpLimits, HttpServer
 from service.logs import configure_logs
-from service.metrics import STALE_MS, published, render
+from service.metrics import STALE_MS, ApiFigures, published, render
+from service.playback import Playback
 from service.playback.used import UsedDevices
 from service.worker import probe_of
 from storage.counted import CountedStore
@@ -88,6 +90,7 @@ class ApiProcess:
         self.opened = opened = replace(opened, store=self._store)
         self._prober = Prober(probe_of(opened))
         self._used = UsedDevices()
+        self._figures: Callable[[], ApiFigures] = ApiFigures
 
     def services(self) -> ApiServices:
         opened = self.opened
@@ -109,7 +112,7 @@ class ApiProcess:
     def metrics(self) -> bytes:
         """The whole of `/metrics`. Blocks."""
         opened = self.opened
-        return render(opened.folder.run, opened.catalog, opened.clock, self._store.calls())
+        return render(opened.folder.run, opened.catalog, opened.clock, self._store.calls(), self._figures())
 
     def _chores(self) -> list[Chore]:
         opened = self.opened
@@ -171,12 +174,15 @@ class ApiProcess:
         if most < wanted:
             _log.warning("fewer_connections", wanted=wanted, allowed=most)
         proxied = config.agreement.trust_forwarded_for
-        return HttpServer(
-            create_app(self.services()),
+        app = create_app(self.services())
+        server = HttpServer(
+            app,
             HttpLimits(**asdict(replace(config.http, max_connections=most))),
             now_s=lambda: self.opened.clock.now_ms() / 1000,
             counted_as=None if proxied else network_of,
         )
+        self._figures = partial(_figures, server, app.state.api.playback)
+        return server
 
     async def _keep_bitmap(self) -> None:
         entitlements = self.opened.entitlements
@@ -191,6 +197,15 @@ class ApiProcess:
             except ClipkeepError as error:
                 _log.warning("bitmap_not_kept", code=error.code, detail=str(error))
             await trio.sleep(REPLAY_EVERY_S)
+
+
+def _figures(server: HttpServer, playback: Playback) -> ApiFigures:
+    return ApiFigures(
+        connections=server.connections,
+        held_bytes=playback.memory.held,
+        exports=playback.exports.under_way.held,
+        let_go=server.let_go,
+    )
 
 
 def main() -> None:

@@ -170,6 +170,15 @@ class ApiSettings:
         5.0, "how long a read waits for that memory before 503", least=0.1, most=HOUR_S
     )
     max_exports: int = limit(8, "exports at once", least=1, most=10_000)
+    account_share: float = limit(
+        0.5,
+        "of memory, threads and exports: what one account may have of that which other accounts leave",
+        least=0.01,
+        most=1,
+    )
+    viewer_share: float = limit(
+        0.5, "of that, what one viewer may have of what the account's others leave", least=0.01, most=1
+    )
     read_ahead_chunks: int = limit(4, "chunks that an export reads ahead", least=1, most=1024)
     read_ahead_bytes: int = limit(8 * MIB, "bytes of them", least=1, most=GIB)
     max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16, most=10_000_000)

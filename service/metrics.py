@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,16 @@ STALE_MS = 10_000
 """A worker that has not published for so long is not counted as up."""
 
 _PUBLISHED = {"at_ms", "problem", "store_calls", *(field.name for field in fields(Stats))}
+
+
+@dataclass(frozen=True, slots=True)
+class ApiFigures:
+    """What the API process counts of itself."""
+
+    connections: int = 0
+    held_bytes: int = 0
+    exports: int = 0
+    let_go: int = 0
 
 
 StoreCalls = Mapping[tuple[str, str], int]
@@ -63,16 +73,20 @@ def published(run: Path) -> dict[str, dict[str, Any]]:
 class ClipkeepCollector:
     """Turns published counters, this process's own and the catalog's totals into Prometheus metrics."""
 
-    def __init__(self, run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls) -> None:
+    def __init__(
+        self, run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures
+    ) -> None:
         self._run = run
         self._catalog = catalog
         self._clock = clock
         self._own_calls = own_calls
+        self._api = api
 
     def collect(self) -> Iterator[Metric]:
         workers = published(self._run)
         yield from _worker_metrics(workers, self._clock.now_ms())
         yield _store_metric(workers, self._own_calls)
+        yield from _api_metrics(self._api)
         try:
             yield from self._catalog_metrics()
         except ClipkeepError:
@@ -247,8 +261,19 @@ def _answer_metrics(workers: dict[str, dict[str, Any]]) -> Iterator[Metric]:
     yield latency
 
 
-def render(run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls) -> bytes:
-    """The whole of `/metrics`, in Prometheus' text format. `own_calls` are the API process's."""
+def _api_metrics(api: ApiFigures) -> Iterator[Metric]:
+    yield _gauge("clipkeep_api_connections", "Open connections to the API port", api.connections)
+    yield _gauge("clipkeep_api_held_bytes", "Bytes of recordings held for readers", api.held_bytes)
+    yield _gauge("clipkeep_api_exports", "Exports under way", api.exports)
+    yield CounterMetricFamily(
+        "clipkeep_api_slow_readers", "Readers let go for reading too slowly", value=api.let_go
+    )
+
+
+def render(
+    run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures | None = None
+) -> bytes:
+    """The whole of `/metrics`, in Prometheus' text format. `own_calls` and `api` are the API process's."""
     registry = CollectorRegistry()
-    registry.register(ClipkeepCollector(run, catalog, clock, own_calls))
+    registry.register(ClipkeepCollector(run, catalog, clock, own_calls, api or ApiFigures()))
     return generate_latest(registry)

@@ -30,6 +30,7 @@ from service.api.responses import (
     PLAYLIST_TYPE,
     ChunkResponse,
     ExportResponse,
+    HeldResponse,
     as_text,
     etag,
     listing,
@@ -85,7 +86,8 @@ class Recordings:
         check_order(from_ms, to_ms)
         finish = partial(listing, viewer.device, takes_gzip(accept_encoding))
         limit = limit or self._services.page_chunks
-        return await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
+        page = await self._playback.listings.page(viewer, from_ms, to_ms, limit=limit, finish=finish)
+        return HeldResponse(self._playback, viewer, page)
 
     async def delete(
         self, n: Device, actor: Caller, from_ms: FromMs, to_ms: ToMs, reason: Reason = ""
@@ -118,10 +120,12 @@ class Recordings:
         gzip = takes_gzip(accept_encoding)
         if to_ms is None:
             live = partial(live_playlist, viewer.device, gzip)
-            return await self._playback.listings.live(viewer, from_ms, finish=live)
-        finish = partial(as_text, PLAYLIST_TYPE, gzip)
-        check_order(from_ms or 0, to_ms)
-        return await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
+            playlist = await self._playback.listings.live(viewer, from_ms, finish=live)
+        else:
+            finish = partial(as_text, PLAYLIST_TYPE, gzip)
+            check_order(from_ms or 0, to_ms)
+            playlist = await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
+        return HeldResponse(self._playback, viewer, playlist)
 
     async def chunk(
         self,

@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 
 import structlog
-import trio
 from fastapi import Response
 from isal import igzip
 from starlette.types import Receive, Scope, Send
 
 from ingest.media import Media
 from service.api.problems import NO_STORE
-from service.playback import Export, LivePlaylist, Page, ReadChunk
+from service.playback import Export, LivePlaylist, Page, Playback, ReadChunk, Viewer
 from storage.catalog import ChunkRow
 from storage.days import to_date
 from storage.errors import ClipkeepError
@@ -55,6 +54,20 @@ class ChunkResponse(Response):
                 self._read.release()
 
 
+class HeldResponse(Response):
+    """A text about recordings, charged to its viewer while it is being sent: a slow reader of long lists holds as much
+    as one of chunks."""
+
+    def __init__(self, playback: Playback, viewer: Viewer, response: Response) -> None:
+        super().__init__(response.body, response.status_code)
+        self.raw_headers = response.raw_headers
+        self._holding = playback.holding(viewer, len(response.body))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._holding:
+            await super().__call__(scope, receive, send)
+
+
 class ExportResponse(Response):
     """An opened export, or the part of it that it was told to keep; one that was not opened is answered without its
     body."""
@@ -81,11 +94,7 @@ class ExportResponse(Response):
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
-            finished = False
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-                finished = await self._stream(send)
-                nursery.cancel_scope.cancel()
+            finished = await self._stream(send)
         finally:
             self._export.close()
         if finished:
@@ -107,13 +116,6 @@ class ExportResponse(Response):
             _log.warning("export_stopped", device=self._device, code=error.code, sent_bytes=sent_bytes)
             return False
         return True
-
-
-async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    """Sending to a client that has gone raises nothing: without this an export would be read to its end."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
 
 
 def listing(device: int, gzip: bool, page: Page) -> Response:

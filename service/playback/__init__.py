@@ -1,8 +1,8 @@
 """Reading recordings: who may, what there is, and the bytes. No HTTP in here.
 
 `gate` is entitlement, `listing` says what there is (`timeline` how long it plays and what follows from what, `live`
-and `following` what is live, `hls` writes playlists), `reading` is one chunk, `export` many; `memory` bounds them,
-`services` has the limits.
+and `following` what is live, `hls` writes playlists), `reading` is one chunk, `export` many; `sharing` bounds them and
+shares out what there is, `sharers` knows among whom, `services` has the limits.
 
 Entitlement is asked at every read, and once more when the bytes have come back from the store, right before
 they are sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
@@ -14,16 +14,20 @@ look-ups of one chunk, and the store.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import trio
 
 from ingest.keyring import Keyring
 from service.playback.export import Export, Exports
 from service.playback.gate import Gate, Grant, Viewer
 from service.playback.listing import MAX_TIME_MS, Listings, LivePlaylist, Page
-from service.playback.memory import Memory
 from service.playback.reading import ChunkReader, ReadChunk
 from service.playback.refusals import Refused
 from service.playback.services import PlaybackServices
+from service.playback.sharers import Sharers
+from service.playback.sharing import Sharer, Shares
 
 __all__ = [
     "MAX_TIME_MS",
@@ -34,12 +38,13 @@ __all__ = [
     "Grant",
     "Listings",
     "LivePlaylist",
-    "Memory",
     "Page",
     "Playback",
     "PlaybackServices",
     "ReadChunk",
     "Refused",
+    "Sharer",
+    "Shares",
     "Viewer",
 ]
 
@@ -51,11 +56,27 @@ class Playback:
         self._gate = Gate(services.bitmap, services.clock, services.token_secret, services.used)
         self._keyring = Keyring(services.key_store.get_each, max_keys=services.max_keys)
         self._purge_every_s = services.purge_every_s
-        self.memory = Memory(services.max_bytes_held, services.memory_wait_s)
-        self.listings = Listings(services, self._gate)
-        self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory)
+        self._memory_wait_s = services.memory_wait_s
+        self._sharers = Sharers(services.catalog)
+        self.memory = services.shares(services.max_bytes_held)
+        self.listings = Listings(services, self._gate, self._sharers)
+        self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory, self._sharers)
         self.exports = Exports(services, self.listings, self.chunks)
         self.running = False
+
+    @asynccontextmanager
+    async def holding(self, viewer: Viewer, size: int) -> AsyncIterator[None]:
+        """Have `size` bytes of an answer charged to this viewer, as chunks are.
+
+        Raises:
+            Refused: `overloaded`.
+        """
+        who = await self._sharers.of(viewer)
+        await self.memory.take(who, size, wait_s=self._memory_wait_s)
+        try:
+            yield
+        finally:
+            self.memory.give(who, size)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the key cache, until cancelled. Keys that are over leave it every `purge_every_s`."""

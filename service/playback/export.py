@@ -16,18 +16,19 @@ from service.playback.listing import Listings
 from service.playback.reading import ChunkReader, ReadChunk
 from service.playback.refusals import Refused, not_found
 from service.playback.services import PlaybackServices
+from service.playback.sharing import Sharer
 from service.playback.timeline import ListedChunk
 from storage.catalog import ChunkRow
 from storage.errors import ClipkeepError
 
 
 class Exports:
-    """The exports of one process. `under_way` counts those that are open, `max_exports` at most."""
+    """The exports of one process: `max_exports` are open at most, shared out among viewers and their accounts."""
 
     def __init__(self, services: PlaybackServices, listings: Listings, chunks: ChunkReader) -> None:
         self.services = services
         self.chunks = chunks
-        self.under_way = 0
+        self.under_way = services.shares(services.max_exports)
         self._listings = listings
 
     async def plan(self, viewer: Viewer, from_ms: int, to_ms: int) -> Export:
@@ -62,7 +63,7 @@ class Export:
         self._viewer = viewer
         self._planned = deque(_Part(chunk, 0, chunk.length_bytes) for chunk in chunks)
         self._ahead: deque[_Ahead] = deque()
-        self._opened = False
+        self._opened_by: Sharer | None = None
 
     def keep(self, start: int, stop: int) -> None:
         """Export the bytes `start <= i < stop` only. Chunks that are not needed for them are not read."""
@@ -88,20 +89,25 @@ class Export:
         """Read the first chunk, so that what is wrong with it can still be answered.
 
         Raises:
-            Refused: `overloaded`, `max_exports` are under way; and what `ChunkReader.read` raises.
+            Refused: `overloaded`, `max_exports` are under way, or all of this viewer's share of them; and what
+                `ChunkReader.read` raises.
         """
-        if self._exports.under_way >= self._limits.max_exports:
+        who = await self._chunks.sharer(self._viewer)
+        if not self._exports.under_way.try_take(who, 1):
             raise Refused.by(answers.OVERLOADED)
-        self._exports.under_way += 1
-        self._opened = True
+        self._opened_by = who
+        await self._chunks.memory.take(
+            who, self._planned[0].chunk.length_bytes, wait_s=self._limits.memory_wait_s
+        )
         self._ahead.append(_Ahead(self._planned.popleft()))
-        await self._ahead[0].fill(self._chunks, self._viewer)
+        await self._ahead[0].fill(self._chunks, self._viewer, who)
         await self._next()
 
     def close(self) -> None:
         """Give everything back."""
-        self._exports.under_way -= self._opened
-        self._opened = False
+        if self._opened_by is not None:
+            self._exports.under_way.give(self._opened_by, 1)
+        self._opened_by = None
         for ahead in self._ahead:
             ahead.release()
         self._ahead.clear()
@@ -113,11 +119,12 @@ class Export:
             ClipkeepError: it can't go on: entitlement was lost, a chunk was deleted or can't be read. What was
                 written until then is good; nothing more is.
         """
+        assert self._opened_by is not None, "open it first"
         failure: ClipkeepError | None = None
         async with trio.open_nursery() as nursery:
             try:
                 while self._ahead or self._planned:
-                    self._read_ahead(nursery)
+                    await self._read_ahead(nursery, self._opened_by)
                     await self._write_one(write)
             except ClipkeepError as error:  # raised below: a nursery would wrap it
                 failure = error
@@ -125,14 +132,24 @@ class Export:
         if failure is not None:
             raise failure
 
-    def _read_ahead(self, nursery: trio.Nursery) -> None:
+    async def _read_ahead(self, nursery: trio.Nursery, who: Sharer) -> None:
+        """Have the next chunk read, and those behind it as far as there is room for them at once: who waits for memory
+        holds none, so that no two exports wait for each other."""
+        if not self._ahead:
+            await self._chunks.memory.take(who, self._planned[0].chunk.length_bytes)
+            self._begin_next(nursery, who)
         while self._planned and len(self._ahead) <= self._limits.read_ahead_chunks:
             chunk_bytes = self._planned[0].chunk.length_bytes
             ahead_bytes = sum(ahead.part.chunk.length_bytes for ahead in self._ahead)
-            if self._ahead and ahead_bytes + chunk_bytes > self._limits.read_ahead_bytes:
+            if ahead_bytes + chunk_bytes > self._limits.read_ahead_bytes:
                 return
-            self._ahead.append(_Ahead(self._planned.popleft()))
-            nursery.start_soon(self._ahead[-1].fill, self._chunks, self._viewer)
+            if not self._chunks.memory.try_take(who, chunk_bytes):
+                return
+            self._begin_next(nursery, who)
+
+    def _begin_next(self, nursery: trio.Nursery, who: Sharer) -> None:
+        self._ahead.append(_Ahead(self._planned.popleft()))
+        nursery.start_soon(self._ahead[-1].fill, self._chunks, self._viewer, who)
 
     async def _write_one(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         await write((await self._next()).data)
@@ -168,10 +185,16 @@ class _Ahead:
         self.read: ReadChunk | None = None
         self.error: ClipkeepError | None = None
 
-    async def fill(self, chunks: ChunkReader, viewer: Viewer) -> None:
-        """Read it, as if it had been asked for alone: what was deleted since the planning is not sent."""
+    async def fill(self, chunks: ChunkReader, viewer: Viewer, who: Sharer) -> None:
+        """Read it, as if it had been asked for alone: what was deleted since the planning is not sent. Its memory was
+        taken."""
         try:
-            self.read = await chunks.fetch(viewer, await _find(chunks, viewer, self.part.chunk))
+            try:
+                row = await _find(chunks, viewer, self.part.chunk)
+            except BaseException:
+                chunks.memory.give(who, self.part.chunk.length_bytes)
+                raise
+            self.read = await chunks.fetch_charged(viewer, row, who)
             self.read.keep(self.part.start, self.part.stop)
         except ClipkeepError as error:
             self.error = error

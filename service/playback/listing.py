@@ -22,6 +22,7 @@ from service.playback.hls import TARGETS_LISTED
 from service.playback.live import LiveList
 from service.playback.refusals import Refused, only_mp4
 from service.playback.services import PlaybackServices
+from service.playback.sharers import Sharers
 from service.playback.timeline import ListedChunk, Span
 from storage.catalog import ChunkRow
 
@@ -65,11 +66,13 @@ class Listings:
     one waits for its thread, which the catalog's time-outs bound.
     """
 
-    def __init__(self, services: PlaybackServices, gate: Gate) -> None:
+    def __init__(self, services: PlaybackServices, gate: Gate, sharers: Sharers) -> None:
         self._services = services
         self._gate = gate
         self._following = Following(services)
-        self._threads = trio.CapacityLimiter(services.listing_threads)
+        self._sharers = sharers
+        self._threads = services.shares(services.listing_threads)
+        self._limiter = trio.CapacityLimiter(services.listing_threads)
 
     async def page(
         self, viewer: Viewer, from_ms: int, to_ms: int, *, limit: int, finish: Callable[[Page], T]
@@ -191,7 +194,8 @@ class Listings:
     async def _list(self, viewer: Viewer, make: Callable[[Grant], T]) -> T:
         """Ask, make the listing in a thread, ask again."""
         grant = self._gate.ask(viewer)
-        made = await trio.to_thread.run_sync(make, grant, limiter=self._threads)
+        async with self._threads.hold(await self._sharers.of(viewer)):
+            made = await trio.to_thread.run_sync(make, grant, limiter=self._limiter)
         if self._gate.ask(viewer) != grant:  # midnight, or an erasure: what was listed may be over
             raise Refused.by(answers.OVERLOADED)
         return made

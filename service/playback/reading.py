@@ -8,15 +8,18 @@ knows of deleted ranges, and then the gate.
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.keyring import Keyring
 from service.playback.gate import Gate, Viewer
-from service.playback.memory import Memory
 from service.playback.refusals import expired, not_found
 from service.playback.services import PlaybackServices
+from service.playback.sharers import Sharers
+from service.playback.sharing import Sharer, Shares
 from storage.catalog import ChunkRow
 from storage.checksums import crc32
 from storage.days import month_of_day
@@ -30,10 +33,11 @@ _log = structlog.get_logger("playback")
 class ReadChunk:
     """A chunk's plaintext, checked. Its memory is charged until `release`, which may be called again."""
 
-    def __init__(self, row: ChunkRow, data: bytes, memory: Memory) -> None:
+    def __init__(self, row: ChunkRow, data: bytes, memory: Shares, who: Sharer) -> None:
         self.row = row
         self.data = data
-        self._memory: Memory | None = memory
+        self._memory: Shares | None = memory
+        self._who = who
 
     def keep(self, start: int, stop: int) -> None:
         """Let go of all bytes but `start <= i < stop`, so that a part never costs more than the whole."""
@@ -41,26 +45,37 @@ class ReadChunk:
 
     def release(self) -> None:
         if self._memory is not None:
-            self._memory.give(self.row.length)
+            self._memory.give(self._who, self.row.length)
         self._memory = None
         self.data = b""
 
 
 class ChunkReader:
-    """Reads the chunks of one process: at most `store_threads` are fetched at once, all in `memory`.
+    """Reads the chunks of one process: at most `store_threads` are fetched at once, all in `memory`. Both are shared
+    out among viewers and their accounts.
 
     Every method raises Refused as `Gate.check` does, and WorldError when catalog, store or key store can't be
     asked. A cancelled one waits for its call under way, which its own time-outs bound.
     """
 
-    def __init__(self, services: PlaybackServices, gate: Gate, keyring: Keyring, memory: Memory) -> None:
+    def __init__(
+        self, services: PlaybackServices, gate: Gate, keyring: Keyring, memory: Shares, sharers: Sharers
+    ) -> None:
         self._catalog = services.catalog
         self._store = services.store
         self._gate = gate
         self._keyring = keyring
-        self._memory = memory
-        self._lookups = trio.CapacityLimiter(services.lookup_threads)
-        self._fetches = trio.CapacityLimiter(services.store_threads)
+        self.memory = memory
+        self._memory_wait_s = services.memory_wait_s
+        self._sharers = sharers
+        self._lookups = services.shares(services.lookup_threads)
+        self._lookup_limiter = trio.CapacityLimiter(services.lookup_threads)
+        self._fetches = services.shares(services.store_threads)
+        self._fetch_limiter = trio.CapacityLimiter(services.store_threads)
+
+    async def sharer(self, viewer: Viewer) -> Sharer:
+        """Whose share this viewer reads on; for those whom the gate has let in."""
+        return await self._sharers.of(viewer)
 
     async def find(self, viewer: Viewer, capture_ms: int) -> ChunkRow:
         """The row of a chunk that may be read now.
@@ -69,7 +84,7 @@ class ChunkReader:
             Refused: when there is none, `not_found`, or `expired` where one could only have expired.
         """
         grant = self._gate.ask(viewer)
-        row = await self._look_up(viewer.device, capture_ms)
+        row = await self._look_up(viewer, capture_ms)
         if row is None:
             raise expired() if grant.is_past(capture_ms) else not_found()
         self._gate.check(viewer, row)
@@ -107,13 +122,18 @@ class ChunkReader:
                 Logged.
             Refused: `overloaded`, no memory for it; and as `confirm` when that is why it can't be read.
         """
-        await self._memory.take(row.length)
+        who = await self._sharers.of(viewer)
+        await self.memory.take(who, row.length, wait_s=self._memory_wait_s)
+        return await self.fetch_charged(viewer, row, who)
+
+    async def fetch_charged(self, viewer: Viewer, row: ChunkRow, who: Sharer) -> ReadChunk:
+        """As `fetch`, when its memory was taken for this sharer. It is given back when this raises."""
         try:
             data = await self._decrypted(viewer, row)
         except BaseException:
-            self._memory.give(row.length)
+            self.memory.give(who, row.length)
             raise
-        return ReadChunk(row, data, self._memory)
+        return ReadChunk(row, data, self.memory, who)
 
     async def confirm(self, viewer: Viewer, row: ChunkRow) -> ChunkRow:
         """May this chunk be sent now? Nothing happens between the gate's answer and the return.
@@ -124,14 +144,16 @@ class ChunkReader:
         Raises:
             Refused: as `find`; what was deleted since it was found is `not_found`.
         """
-        found = await self._look_up(row.device, row.capture_ms)
+        found = await self._look_up(viewer, row.capture_ms)
         self._gate.check(viewer, row)
         if found is None or not found.is_same_chunk(row):
             raise not_found()
         return found
 
-    async def _look_up(self, device: int, capture_ms: int) -> ChunkRow | None:
-        return await trio.to_thread.run_sync(self._catalog.chunk, device, capture_ms, limiter=self._lookups)
+    async def _look_up(self, viewer: Viewer, capture_ms: int) -> ChunkRow | None:
+        async with self._lookups.hold(await self._sharers.of(viewer)):
+            look = partial(self._catalog.chunk, viewer.device, capture_ms)
+            return await trio.to_thread.run_sync(look, limiter=self._lookup_limiter)
 
     async def _cipher(self, row: ChunkRow) -> AESGCM:
         key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
@@ -140,7 +162,8 @@ class ChunkReader:
     async def _decrypted(self, viewer: Viewer, row: ChunkRow, *, moved: bool = False) -> bytes:
         try:
             cipher = await self._cipher(row)
-            return await trio.to_thread.run_sync(self._get, row, cipher, limiter=self._fetches)
+            async with self._fetches.hold(await self._sharers.of(viewer)):
+                return await trio.to_thread.run_sync(self._get, row, cipher, limiter=self._fetch_limiter)
         except (CorruptError, KeyDestroyed) as error:
             now = await self.confirm(viewer, row)  # erased or swept meanwhile: no fault, and a better answer
             if now.segment_id != row.segment_id and not moved:

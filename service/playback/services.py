@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from retention.bitmap import EntitlementBitmap
+from service.playback.sharing import Shares
 from service.playback.used import UsedDevices
 from storage.catalog import Catalog
 from storage.clock import Clock
@@ -44,7 +45,11 @@ class PlaybackServices:
     max_bytes_held: int = 256 * 1024 * 1024
     """Plaintext of chunks read or being sent. Ciphertext comes on top, one chunk per store thread."""
     memory_wait_s: float = 5.0
-    """How long a read waits for that memory before it is refused as overload."""
+    """How long a read waits for that memory before it is refused as overload. An export under way waits on."""
+    account_share: float = 0.5
+    """Of memory, threads and exports: what one account may have of that which others leave. See `sharing`."""
+    viewer_share: float = 0.5
+    """Of that, what one viewer may have of what the account's others leave."""
     max_exports: int = 8
     """Exports at once. Each holds its list of chunks, 15 MB at `max_listed_chunks`."""
     read_ahead_chunks: int = 4
@@ -55,3 +60,7 @@ class PlaybackServices:
     """Data keys kept in memory: 11 MB, and a purge takes some 5 ms of the loop."""
     purge_every_s: float = 5.0
     """How soon the keys of erased devices and past months leave memory. They are never used in between."""
+
+    def shares(self, total: int) -> Shares:
+        """So much of something, shared out as these settings say."""
+        return Shares(total, account_share=self.account_share, viewer_share=self.viewer_share)

@@ -230,8 +230,8 @@ async def playing(world: World, **limits: Any) -> AsyncIterator[Playback]:
     async with trio.open_nursery() as nursery:
         await nursery.start(playback.run)
         yield playback
-        assert playback.memory.held_bytes == 0
-        assert playback.exports.under_way == 0
+        assert playback.memory.held == 0
+        assert playback.exports.under_way.held == 0
         nursery.cancel_scope.cancel()
 
 

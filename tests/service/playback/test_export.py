@@ -169,7 +169,7 @@ async def _peak_while_exporting(world: World, sizes: Sequence[int], **limits: in
             before = world.store.asked["get_range"]
             await trio.sleep(0.02)
             peak_reads = max(peak_reads, world.store.asked["get_range"] - before)
-            peak_bytes = max(peak_bytes, playback.memory.held_bytes)
+            peak_bytes = max(peak_bytes, playback.memory.held)
 
         await exported(playback, world.viewer(), write)
     return peak_reads, peak_bytes
@@ -197,7 +197,7 @@ async def test_exports_are_bounded_and_a_cancelled_one_gives_everything_back(wor
         with refused("overloaded"):
             await second.open()
         second.close()
-        assert playback.exports.under_way == 1
+        assert playback.exports.under_way.held == 1
 
         async def never(data: bytes) -> None:
             await trio.sleep_forever()
@@ -210,5 +210,5 @@ async def test_exports_are_bounded_and_a_cancelled_one_gives_everything_back(wor
 
         nursery.start_soon(stuck)
         await trio.sleep(0.05)
-        assert playback.memory.held_bytes > 0
+        assert playback.memory.held > 0
         nursery.cancel_scope.cancel()

@@ -140,7 +140,7 @@ async def test_no_key_cache_no_bytes(world: World) -> None:
     with pytest.raises(ClipkeepError) as caught:
         await playback.chunks.read(world.viewer(), row)
     assert caught.value.code == "key_store_unavailable"
-    assert playback.memory.held_bytes == 0
+    assert playback.memory.held == 0
 
 
 async def test_a_part_costs_no_more_than_the_whole_that_is_charged_for_it(world: World) -> None:
@@ -151,6 +151,6 @@ async def test_a_part_costs_no_more_than_the_whole_that_is_charged_for_it(world:
         read = await playback.chunks.read(world.viewer(), row)
         read.keep(10, 20)
         assert read.data == clip.data[10:20]
-        assert playback.memory.held_bytes == len(clip.data)
+        assert playback.memory.held == len(clip.data)
         read.release()
         read.release()
