@@ -184,6 +184,12 @@ class ApiSettings:
     max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16, most=10_000_000)
     body_wait_s: float = limit(20.0, "for the body of a request to arrive", least=0.1, most=HOUR_S)
     desk_threads: int = limit(4, "requests about accounts worked on at once", least=1, most=1024)
+    money_threads: int = limit(
+        4,
+        "purchases and cancellations worked on at once; each may wait for the payment gateway",
+        least=1,
+        most=1024,
+    )
     desk_waiting: int = limit(
         64, "such requests that wait for their turn before 503", least=0, most=1_000_000
     )

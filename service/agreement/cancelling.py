@@ -12,7 +12,7 @@ from retention.money import Money
 from retention.plans import PlanKind
 from retention.subscriptions import Subscription
 from service.agreement.charging import Account, give_back, owe
-from service.agreement.desk import Actor, Desk, device_of
+from service.agreement.desk import Actor, Desk, Told, device_of, unheard
 from service.agreement.errors import Conflict, Unprocessable, refusals
 from service.agreement.holdings import held, keep
 from service.agreement.outbox import queue
@@ -59,16 +59,21 @@ def quote(desk: Desk, actor: Actor, plan_id: int) -> tuple[int, Outcomes]:
         return facts.device, found
 
 
-def cancel(desk: Desk, actor: Actor, plan_id: int, *, why: str = "") -> Cancelled:
+def cancel(
+    desk: Desk, actor: Actor, plan_id: int, *, why: str = "", told: Told[Cancelled] = unheard
+) -> Cancelled:
     """Cancel a subscription, bought or granted, and give back what is due. One transaction decides and owes the refund;
     the gateway follows, and `settling` where it can't be reached or this is killed.
+
+    Args:
+        told: called in that transaction with what was done; the refunds are PENDING then.
 
     Raises:
         NotFound: no such subscription, or somebody else's.
         Conflict: `plan_already_cancelled`.
         Unprocessable: `trial_cannot_be_cancelled`, `plan_ended`, `bad_text`.
     """
-    return _cancel(desk, actor, why, lambda books: (_device_of_plan(books, actor, plan_id), plan_id))
+    return _cancel(desk, actor, why, lambda books: (_device_of_plan(books, actor, plan_id), plan_id), told)
 
 
 def cancel_of_device(
@@ -103,7 +108,7 @@ def cancel_of_device(
         chosen = max(open_plans, key=lambda sub: (sub.plan.kind is not PlanKind.TRIAL, sub.plan.starts_on))
         return facts, chosen.plan_id
 
-    return _cancel(desk, actor, why, choose)
+    return _cancel(desk, actor, why, choose, unheard)
 
 
 def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, reference: str) -> PaymentRow:
@@ -198,26 +203,29 @@ def paid_otherwise(desk: Desk, actor: Actor, reference: str, *, why: str) -> Pay
 
 
 def _cancel(
-    desk: Desk, actor: Actor, why: str, choose: Callable[[Books], tuple[DeviceFacts, int]]
+    desk: Desk,
+    actor: Actor,
+    why: str,
+    choose: Callable[[Books], tuple[DeviceFacts, int]],
+    told: Told[Cancelled],
 ) -> Cancelled:
     why = one_line(why, "the reason", least=0)
 
-    def decide(books: Books) -> tuple[DeviceFacts, int, Cancellation, list[str]]:
+    def decide(books: Books) -> Cancelled:
         facts, plan_id = choose(books)
-        return _decide(desk, books, actor, facts, plan_id, why)
+        done = _decide(desk, books, actor, facts, plan_id, why)
+        told(books, done)
+        return done
 
-    facts, plan_id, cancellation, owed = desk.change(decide)
-    for reference in owed:
-        give_back(desk, reference)
+    done = desk.change(decide)
+    for refund in done.refunds:
+        give_back(desk, refund.reference)
     with desk.reading() as books:
-        [stored] = [sub for sub in held(books, books.device(facts.device)) if sub.plan_id == plan_id]
-        refunds = tuple(row for row in map(books.payment, owed) if row is not None)
-    return Cancelled(facts.device, stored, cancellation, refunds)
+        refunds = (books.payment(refund.reference) for refund in done.refunds)
+        return replace(done, refunds=tuple(row for row in refunds if row is not None))
 
 
-def _decide(
-    desk: Desk, books: Books, actor: Actor, facts: DeviceFacts, plan_id: int, why: str
-) -> tuple[DeviceFacts, int, Cancellation, list[str]]:
+def _decide(desk: Desk, books: Books, actor: Actor, facts: DeviceFacts, plan_id: int, why: str) -> Cancelled:
     subscriptions = held(books, facts)
     account = _account(desk, books, plan_id, subscriptions)
     done = cancel_rule(subscriptions, plan_id, today=desk.date(), paid=account.paid, credits=account.credits)
@@ -237,7 +245,7 @@ def _decide(
     )
     reason = f"cancelled: plan {plan_id}"
     parts = account.refundable(done.refund)
-    owed = [owe(desk, books, charge, minor, reason, plan_id=plan_id) for charge, minor in parts]
+    owed = tuple(owe(desk, books, charge, minor, reason, plan_id=plan_id) for charge, minor in parts)
     [plan] = [sub.plan for sub in subscriptions if sub.plan_id == plan_id]
     queue(
         desk,
@@ -247,7 +255,8 @@ def _decide(
         f"Device {facts.device}: the {plan.kind} plan is cancelled",
         _text(done),
     )
-    return facts, plan_id, done, [row.reference for row in owed]
+    [stored] = [sub for sub in held(books, books.device(facts.device)) if sub.plan_id == plan_id]
+    return Cancelled(facts.device, stored, done, owed)
 
 
 def _require_refundable(desk: Desk, books: Books, row: SubscriptionRow) -> None:

@@ -45,6 +45,14 @@ class Actor:
             raise Forbidden("only operators may do this", code="operators_only")
 
 
+Told = Callable[[Books, T], object]
+"""Called inside a transaction, at its end, with what it did."""
+
+
+def unheard(books: Books, done: object) -> None:
+    """A `Told` that does nothing."""
+
+
 OPERATOR = Actor("operator")
 SYSTEM = Actor("system")
 

@@ -13,7 +13,7 @@ from retention.subscriptions import Note
 from retention.subscriptions import grant as grant_rule
 from retention.subscriptions import start_trial as trial_rule
 from service.agreement.charging import MAX_CHARGE_REFERENCE_CHARS, pay
-from service.agreement.desk import Actor, Desk, device_of
+from service.agreement.desk import Actor, Desk, Told, device_of, unheard
 from service.agreement.details import purchase_of
 from service.agreement.errors import Conflict, Unprocessable, refusals
 from service.agreement.holdings import held, keep
@@ -93,8 +93,11 @@ def quote(
         )
 
 
-def start_trial(desk: Desk, actor: Actor, device: int) -> Started:
+def start_trial(desk: Desk, actor: Actor, device: int, *, told: Told[Started] = unheard) -> Started:
     """The account's one trial, on this device, from today on (7.1). One transaction: of any number at once, one wins.
+
+    Args:
+        told: called in that transaction with what was done.
 
     Raises:
         NotFound, Forbidden; Conflict: `trial_used`, `terminated`, `account_closing`; Unprocessable: `plan_overlaps`.
@@ -107,7 +110,9 @@ def start_trial(desk: Desk, actor: Actor, device: int) -> Started:
         change = trial_rule(held(books, facts), today=desk.date(), account_trial_used=used)
         image = _use_trial(desk, books, account)
         stored, plan_id = keep(desk, books, actor, facts, change.after, what="trial_started", more=image)
-        return Started(device, stored_plan(books, stored, plan_id), None, change.notes)
+        started = Started(device, stored_plan(books, stored, plan_id), None, change.notes)
+        told(books, started)
+        return started
 
     return desk.change(start)
 
@@ -120,6 +125,7 @@ def grant(
     *,
     retention_days: int | None = None,
     starts_on: date | None = None,
+    told: Told[Started] = unheard,
 ) -> Started:
     """A plan without a fee, from an operator; a past date imports one that runs already. A trial on an owner's device
     is the account's one trial; the operators' own account has as many as it has devices.
@@ -129,11 +135,15 @@ def grant(
         NotFound; Conflict: `terminated`, `trial_used`; Unprocessable: `plan_overlaps`, `plan_renews`,
             `bad_retention_days`, `trial_retention_fixed`, `date_out_of_range`, `bad_plan_dates`.
     """
-    return desk.change(
-        lambda books: grant_in(
+
+    def start(books: Books) -> Started:
+        started = grant_in(
             desk, books, actor, device, kind, retention_days=retention_days, starts_on=starts_on
         )
-    )
+        told(books, started)
+        return started
+
+    return desk.change(start)
 
 
 def grant_in(

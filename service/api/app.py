@@ -77,6 +77,7 @@ def create_app(services: ApiServices) -> FastAPI:
     calls = Calls(
         threads=services.desk_threads,
         hash_threads=services.desk.settings.hash_threads,
+        money_threads=services.money_threads,
         most_waiting=services.desk_waiting,
     )
     app.state.api = api = Api(services, playback, calls)

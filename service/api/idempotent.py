@@ -11,9 +11,10 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from service.agreement.desk import Actor
-from service.agreement.idempotency import MAX_KEY_CHARS, Answer, once, reference_for
+from service.agreement.idempotency import MAX_KEY_CHARS, Answer, Decide, once, reference_for
 from service.api.problems import NO_STORE
 from service.api.services import Api, api_of
+from storage.books import Books
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 
@@ -30,6 +31,9 @@ Key = Annotated[
 ]
 
 
+Tell = Callable[[Books, BaseModel], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Once:
     """A request that is done once."""
@@ -42,8 +46,11 @@ class Once:
         """The payment reference of what it asks: the same when it is sent again."""
         return reference_for(actor.account, self.key, what)
 
-    async def answer(self, actor: Actor, work: Callable[[], BaseModel], status: int = 201) -> Response:
+    async def answer(self, actor: Actor, work: Callable[[Tell], BaseModel], status: int = 201) -> Response:
         """Do `work` in a thread unless it was done, and answer with its model.
+
+        Work that is not idempotent by a payment's reference tells its model inside the transaction that decides: it is
+        the answer then, should this process be killed before it has one.
 
         A refusal is not kept: what stood in the way may be gone, and what money did is kept by its reference.
 
@@ -51,10 +58,13 @@ class Once:
             Conflict: `reused_key`, `in_progress`; and what `work` raises.
         """
 
-        def do() -> tuple[int, str]:
-            return status, work().model_dump_json()
+        def do(decide: Decide) -> tuple[int, str]:
+            def tell(books: Books, model: BaseModel) -> None:
+                decide(books, status, model.model_dump_json())
 
-        answer: Answer = await self.api.calls.run(
+            return status, work(tell).model_dump_json()
+
+        answer: Answer = await self.api.calls.pay(
             once, self.api.desk, actor.account, self.key, self.request_sha256, do
         )
         headers = NO_STORE | (REPLAYED if answer.replayed else {})

@@ -30,8 +30,10 @@ class ApiServices(PlaybackServices):
     """For a whole body to arrive: the longest one at 26 kbit/s."""
     desk_threads: int = 4
     """Requests about accounts worked on at once: as many as the catalog keeps connections."""
+    money_threads: int = 4
+    """Requests that move money worked on at once: each may wait for the payment gateway."""
     desk_waiting: int = 64
-    """Such requests that wait for a thread; more are refused as overload."""
+    """Requests that wait for a thread of their kind; more are refused as overload."""
 
 
 @dataclass(frozen=True)

@@ -93,13 +93,20 @@ class Subscriptions:
 
     async def trial(self, n: Device, actor: Caller, once: OnceOnly) -> Response:
         """The account's one trial, on this device, from today on (7.1): 14 days, with 7 days of storage."""
-        return await once.answer(actor, lambda: _started(purchases.start_trial(self._desk, actor, n)))
+        return await once.answer(
+            actor,
+            lambda tell: _started(
+                purchases.start_trial(
+                    self._desk, actor, n, told=lambda books, done: tell(books, _started(done))
+                )
+            ),
+        )
 
     async def buy(self, n: Device, actor: Caller, asked: Purchase, once: OnceOnly) -> Response:
         """Pay for a plan, which starts on payment, or behind the plans that the device has (7.2)."""
         return await once.answer(
             actor,
-            lambda: _started(
+            lambda _: _started(
                 purchases.buy(
                     self._desk,
                     actor,
@@ -117,7 +124,7 @@ class Subscriptions:
         """Give a device a plan without a fee. For operators."""
         return await once.answer(
             operator,
-            lambda: _started(
+            lambda tell: _started(
                 purchases.grant(
                     self._desk,
                     operator,
@@ -125,6 +132,7 @@ class Subscriptions:
                     PlanKind(asked.plan),
                     retention_days=asked.retention_days,
                     starts_on=_date(asked.starts_on),
+                    told=lambda books, done: tell(books, _started(done)),
                 )
             ),
         )
@@ -140,7 +148,15 @@ class Subscriptions:
         """Cancel a subscription (8.1). Access goes on through its last day."""
         return await once.answer(
             actor,
-            lambda: CancelledView.of(cancelling.cancel(self._desk, actor, subscription, why=asked.reason)),
+            lambda tell: CancelledView.of(
+                cancelling.cancel(
+                    self._desk,
+                    actor,
+                    subscription,
+                    why=asked.reason,
+                    told=lambda books, done: tell(books, CancelledView.of(done)),
+                )
+            ),
         )
 
     async def credit(
@@ -149,7 +165,7 @@ class Subscriptions:
         """Note a credit given for a subscription: it lowers a later refund (8.2.1). For operators."""
         return await once.answer(
             operator,
-            lambda: Payment.of(
+            lambda _: Payment.of(
                 cancelling.credit(
                     self._desk,
                     operator,

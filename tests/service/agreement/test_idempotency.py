@@ -11,6 +11,7 @@ from service.agreement.idempotency import (
     MAX_KEY_CHARS,
     TAKE_OVER_MS,
     Answer,
+    Decide,
     checked_key,
     once,
     reference_for,
@@ -37,7 +38,7 @@ class Work:
     def __init__(self) -> None:
         self.count = 0
 
-    def __call__(self) -> tuple[int, str]:
+    def __call__(self, _: Decide) -> tuple[int, str]:
         self.count += 1
         return 201, f"done {self.count}"
 
@@ -58,7 +59,7 @@ def test_a_key_belongs_to_one_request(money: MoneyWorld) -> None:
 
 
 def test_while_it_is_worked_on(money: MoneyWorld) -> None:
-    def work() -> tuple[int, str]:
+    def work(_: Decide) -> tuple[int, str]:
         with refused(409, "in_progress"):
             once(money.desk, 2, "key", HASH, Work())
         with refused(409, "reused_key"):
@@ -69,7 +70,7 @@ def test_while_it_is_worked_on(money: MoneyWorld) -> None:
 
 
 def test_what_was_raised_is_not_kept(money: MoneyWorld) -> None:
-    def away() -> tuple[int, str]:
+    def away(_: Decide) -> tuple[int, str]:
         raise PaymentUnavailable("the gateway is away; try again")
 
     for _ in range(2):
@@ -90,9 +91,9 @@ def test_one_that_died_is_taken_over_after_a_while(money: MoneyWorld) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_who_was_taken_over_does_not_undo_the_answer(money: MoneyWorld, fails: bool) -> None:
-    def slow() -> tuple[int, str]:
+    def slow(_: Decide) -> tuple[int, str]:
         money.clock.ms += TAKE_OVER_MS
-        assert once(money.desk, 2, "key", HASH, lambda: (200, "the faster")) == Answer(200, "the faster")
+        assert once(money.desk, 2, "key", HASH, lambda _: (200, "the faster")) == Answer(200, "the faster")
         if fails:
             raise CallerError("too late")
         return 200, "the slower"
@@ -108,7 +109,7 @@ def test_who_was_taken_over_does_not_undo_the_answer(money: MoneyWorld, fails: b
 def test_nothing_is_kept_for_an_account_that_was_erased_meanwhile(money: MoneyWorld) -> None:
     ada = money.add_owner()
 
-    def work() -> tuple[int, str]:
+    def work(_: Decide) -> tuple[int, str]:
         money.erase(ada)
         return 200, "personal"
 
@@ -138,7 +139,7 @@ def test_a_purchase_under_a_key_is_one_purchase(money: MoneyWorld) -> None:
     ada = money.add_owner()
     device = money.add_device(ada)
 
-    def work() -> tuple[int, str]:
+    def work(*_: Decide) -> tuple[int, str]:
         reference = reference_for(ada.account, "key", "buy")
         return 201, str(money.buy(ada, device, "annual", reference).subscription.plan_id)
 

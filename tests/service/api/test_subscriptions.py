@@ -270,37 +270,39 @@ def test_a_gateway_that_is_away_is_tried_again_under_the_same_key(
     assert payments(ada) == [("charge", 599, "done")]
 
 
-def test_more_requests_than_wait_are_refused_as_overload(
+def test_slow_purchases_keep_nobody_else_waiting_and_too_many_are_refused(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Server(world, desk_threads=1, desk_waiting=1) as server:
+    """Four at once, and the gateway answers none of them: pages of accounts do not wait for it. Of three more one waits
+    for a thread, and two are overload."""
+    with Server(world, desk_threads=1, money_threads=4, desk_waiting=1) as server:
         ada = add_owner(server)
         page = f"/v1/devices/{ada.add_device()}/subscriptions"
-        charge, begun, go_on = server.desk.gateway.charge, threading.Event(), threading.Event()
+        charge, begun, go_on = server.desk.gateway.charge, threading.Semaphore(0), threading.Event()
 
         def slow(*args: Any) -> Receipt:
-            begun.set()
+            begun.release()
             assert go_on.wait(20)
             return charge(*args)
 
         monkeypatch.setattr(server.desk.gateway, "charge", slow)
         replies: list[Reply] = []
-        buying = threading.Thread(target=lambda: replies.append(ada.once(page, MONTHLY)))
-        buying.start()
-        assert begun.wait(20)
-        reading = [
-            threading.Thread(target=lambda: replies.append(ada.ask("GET", "/v1/agreement"))) for _ in range(3)
-        ]
-        for thread in reading:
+        buying = [threading.Thread(target=lambda: replies.append(ada.once(page, MONTHLY))) for _ in range(7)]
+        for thread in buying[:4]:
+            thread.start()
+            assert begun.acquire(timeout=20)
+        for path in ("/v1/agreement", ada.home, page, f"{ada.home}/payments"):
+            assert ada.ask("GET", path).status == 200, path
+        for thread in buying[4:]:
             thread.start()
         deadline_s = time.monotonic() + 15
-        while len(replies) < 2:  # one of the three waits for the thread
+        while len(replies) < 2:  # one of the three waits for a thread
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
         for reply in replies:
             refused(reply, 503, "overloaded")
         go_on.set()
-        for thread in (buying, *reading):
+        for thread in buying:
             thread.join()
-        assert sorted(reply.status for reply in replies) == [200, 201, 503, 503]
+        assert sorted(reply.status for reply in replies) == [*[201] * 5, 503, 503]
         assert server.bugs == []
