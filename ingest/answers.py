@@ -83,10 +83,21 @@ TRY_AGAIN = Answer(503, "not_stored", "the chunk could not be stored; send it ag
 RATE_LIMITED = Answer(503, "rate_limited", "this device sends more than its limit; slow down")
 TOO_SLOW = Answer(408, "too_slow", "the body came slower than the server waits for")
 HEAD_TIMEOUT = Answer(408, "head_timeout", "the request's head did not come in time")
-UNKNOWN_MEDIA = Answer(415, "unknown_media", "a chunk is MPEG-TS or MP4")
 DIGEST_MISMATCH = Answer(
     422, "digest_mismatch", "the body is not what Content-Digest promised; send it again"
 )
+
+
+def unknown_media(looks_like: str) -> Answer:
+    return Answer(415, "unknown_media", f"a chunk is MPEG-TS or MP4{'; ' if looks_like else ''}{looks_like}")
+
+
+def unplayable(missing: str, what: str) -> Answer:
+    """A chunk that could be kept and never be played. `missing`: `header` or `frames`."""
+    status, begins = (
+        (415, "this MP4 lacks its header: ") if missing == "header" else (422, "nothing to play: ")
+    )
+    return Answer(status, f"no_{missing}", begins + what)
 
 
 def malformed(detail: str) -> Answer:

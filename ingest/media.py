@@ -1,15 +1,17 @@
-"""What a chunk's bytes are, and how long they play. Pure; nothing of the chunk is kept.
+"""What a chunk's bytes are, how long they play, and what playback must know of them. Pure.
 
-Devices are trusted no further than this: the first bytes decide whether a body is video at all
-(`sniff`), and the duration, where the device did not say one, is read from the media (`duration_ms`).
-Neither decodes anything. A chunk that lies about itself harms only its own playback.
+Devices are trusted no further than this: the first bytes decide what a body is (`sniff`), and `inspect` reads from it
+what there is to be played, without decoding anything. What no player could ever play is told, for an acknowledgement
+means that the recording can be watched. A chunk that lies about itself harms only its own playback.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from ingest import mp4, mpegts
+from ingest import mp4, mpegts, ts_edges
+from ingest.mp4_boxes import HEADER_BYTES
+from storage.media_facts import TICKS_PER_MS
 
 MAX_DURATION_MS = 3_600_000
 """Longest duration a chunk is listed with: one hour. A chunk is a few seconds of video; 16 MiB, its largest
@@ -19,6 +21,29 @@ SNIFF_PACKETS = 5
 """Sync bytes looked at. Each is one chance in 256 to be right by accident, five are one in 10**12."""
 
 _SYNC_BYTES = bytes([mpegts.SYNC_BYTE]) * SNIFF_PACKETS
+_MP4_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide sidx emsg prft uuid pnot".split())
+"""Boxes that a file of this family may begin with (ISO/IEC 14496-12 table 1; `wide` and `pnot` are QuickTime's)."""
+
+_TOLD = (  # what is often sent by mistake: how it begins, what it is
+    (b"\x1aE\xdf\xa3", "Matroska or WebM"),
+    (b"FLV", "Flash video"),
+    (b"RIFF", "AVI or WAV"),
+    (b"OggS", "Ogg"),
+    (b"\0\0\1\xba", "an MPEG program stream"),
+    (b"\0\0\0\1", "a bare H.264 or H.265 stream"),
+    (b"\0\0\1", "a bare video stream"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"ID3", "MP3"),
+    (b"\xff\xf1", "a bare AAC stream"),
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\3\4", "a zip archive"),
+    (b"#EXTM3U", "a playlist"),
+    (b"<", "HTML or XML"),
+    (b"{", "JSON"),
+    (b"--", "a multipart form: send the file as the body itself"),
+)
 
 
 class Media(IntEnum):
@@ -29,50 +54,108 @@ class Media(IntEnum):
     MP4 = 2
 
 
-def sniff(data: bytes | bytearray | memoryview) -> Media:
-    """Tell the container from the first bytes. Constant time; any content is fine.
+class Found:
+    """What a chunk is. Made once a chunk."""
 
-    MPEG-TS: every one of the first packets that are wholly there starts with the sync byte (at least one
-    packet of 188 bytes). MP4: the first box is `ftyp` (ISO/IEC 14496-12 §4.3) or `styp`, the same box on
-    a media segment (§8.16.2), which is how segmenters mark a fragment that is sent without its header.
-    A bare `moof` is refused: neither a player nor we could do anything with it, and a device that sends
-    one is set up wrongly; `415` says so while somebody still looks.
+    __slots__ = ("duration_ms", "facts", "media", "missing", "what")
+
+    def __init__(
+        self, media: Media, duration_ms: int = 0, facts: bytes = b"", missing: str = "", what: str = ""
+    ) -> None:
+        self.media = media
+        self.duration_ms = duration_ms
+        """0 < ms <= MAX_DURATION_MS; 0: it does not tell, as of a single frame."""
+        self.facts = facts
+        """Packed: `storage.media_facts`."""
+        self.missing = missing
+        """Why it can't be played: `header` or `frames`; empty when it can."""
+        self.what = what
+        """For people: what it looks like, or what is missing."""
+
+
+def sniff(data: bytes | bytearray | memoryview) -> Media:
+    """Tell the container from the first bytes. Any content is fine; work is bounded by `mpegts.MAX_JUNK_BYTES`.
+
+    MPEG-TS: every one of the first packets that are wholly there starts with the sync byte (at least one packet of 188
+    bytes), or does so behind some junk. MP4: the first box is one that a file of its family may begin with.
 
     Args:
-        data: the whole chunk, or at least its first `SNIFF_PACKETS * 188` bytes.
+        data: the whole chunk, or at least its first `MAX_JUNK_BYTES + SNIFF_PACKETS * 188` bytes.
     """
-    packets = min(len(data) // mpegts.PACKET_BYTES, SNIFF_PACKETS)
-    starts = bytes(data[: packets * mpegts.PACKET_BYTES : mpegts.PACKET_BYTES])
-    if packets and starts == _SYNC_BYTES[:packets]:
+    if _begins_with_packets(data):
         return Media.MPEG_TS
-    if len(data) >= mp4.HEADER_BYTES and bytes(data[4:8]) in (b"ftyp", b"styp"):
+    if len(data) >= HEADER_BYTES and bytes(data[4:8]) in _MP4_BOXES:
         return Media.MP4
-    return Media.UNKNOWN
+    return Media.MPEG_TS if mpegts.junk_bytes(data) else Media.UNKNOWN
+
+
+def inspect(data: bytes | bytearray | memoryview) -> Found:
+    """What a whole chunk holds. Raises nothing, on any content.
+
+    Args:
+        data: bytes, one-dimensional, contiguous. Read in place, and no view of it is left when this returns, so that a
+            bytearray can be resized afterwards.
+    """
+    if _begins_with_packets(data):
+        return _transport_stream(data, 0)
+    if len(data) >= HEADER_BYTES and bytes(data[4:8]) in _MP4_BOXES:
+        return _clip(data)
+    junk = mpegts.junk_bytes(data)
+    if junk:
+        return _transport_stream(data, junk)
+    return Found(Media.UNKNOWN, what=_looks_like(data))
 
 
 def duration_ms(data: bytes | bytearray | memoryview, media: Media) -> int | None:
-    """How long the chunk plays, in ms, `0 < ms <= MAX_DURATION_MS`, or None when it does not tell.
+    """How long the chunk plays, in ms, `0 < ms <= MAX_DURATION_MS`, or None when it does not tell: see `inspect`."""
+    found = inspect(data)
+    return found.duration_ms or None if found.media is media else None
 
-    None is no fault: a single frame, a fragment whose clock rate is in another file, damaged or hostile
-    bytes. What to assume then is the caller's business. More than the maximum is cut to it; less than a
-    millisecond counts as one.
 
-    Args:
-        data: the whole chunk: bytes, one-dimensional, contiguous. Read in place, without a copy, and no
-            view of it is left when this returns, so a bytearray can be resized afterwards.
-        media: what `sniff` said. Wrong is harmless, UNKNOWN gives None.
+def _begins_with_packets(data: bytes | bytearray | memoryview) -> bool:
+    packets = min(len(data) // mpegts.PACKET_BYTES, SNIFF_PACKETS)
+    starts = bytes(data[: packets * mpegts.PACKET_BYTES : mpegts.PACKET_BYTES])
+    return packets > 0 and starts == _SYNC_BYTES[:packets]
 
-    Raises:
-        Nothing, on any content. Work and memory are bounded: see `mpegts.duration_ticks` (linear in the
-        packets) and `mp4.MAX_BOXES`.
-    """
-    match media:
-        case Media.MPEG_TS:
-            ticks, per_second = mpegts.duration_ticks(data), mpegts.TICKS_PER_MS * 1000
-        case Media.MP4:
-            ticks, per_second = mp4.duration_ticks(data)
-        case _:
-            return None
-    if not ticks:
-        return None
+
+def _transport_stream(data: bytes | bytearray | memoryview, junk_bytes: int) -> Found:
+    read = ts_edges.read(mpegts.aligned(data, junk_bytes))
+    if read is None:
+        return Found(
+            Media.MPEG_TS,
+            missing="frames",
+            what="no frame starts in it: tables or null packets alone, or scrambled",
+        )
+    return Found(Media.MPEG_TS, _ms(read.duration_ticks, TICKS_PER_MS * 1000), read.facts.pack())
+
+
+def _clip(data: bytes | bytearray | memoryview) -> Found:
+    read = mp4.read(data)
+    found = Found(Media.MP4, _ms(read.ticks, read.timescale), read.facts.pack())
+    if read.fault is mp4.Fault.NO_HEADER:
+        found.missing = "header"
+        found.what = "moov is missing or cut; send whole clips, or fragments with their header before them"
+    elif read.fault is mp4.Fault.NO_FRAMES:
+        found.missing, found.what = (
+            "frames",
+            "a header without a frame behind it, or cut before the first one",
+        )
+    return found
+
+
+def _ms(ticks: int, per_second: int) -> int:
+    """Milliseconds, at least 1 and at most MAX_DURATION_MS; 0 when it is not known."""
+    if ticks <= 0:
+        return 0
     return min(max((ticks * 1000 + per_second // 2) // per_second, 1), MAX_DURATION_MS)
+
+
+def _looks_like(data: bytes | bytearray | memoryview) -> str:
+    other = mpegts.other_packet_bytes(data)
+    if other:
+        return f"MPEG-TS in packets of {other} bytes, as in M2TS files and on discs; send packets of 188"
+    head = bytes(data[:16])
+    for start, name in _TOLD:
+        if head.startswith(start):
+            return f"this looks like {name}"
+    return ""

@@ -1,4 +1,4 @@
-"""Duration of an MP4 clip from its boxes (ISO/IEC 14496-12).
+"""What an MP4 clip holds, from its boxes (ISO/IEC 14496-12): duration, times, tracks, and whether it can be played.
 
 A whole file says it in its movie header. A fragmented one (cameras that write as they record) says it
 nowhere for sure: its sample durations are added up. Sizes and counts come from the device, so each is
@@ -8,28 +8,19 @@ checked against the bytes that are there and against a bound of our own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
-HEADER_BYTES = 8
-"""Size and type of a box (§4.2); a 64-bit size takes 8 more."""
-
-MAX_BOXES = 4096
-"""Boxes looked at in one chunk, all levels together. A camera that writes a fragment per frame needs about
-12 a frame with sound: 10 s at 30 frames/s. Past it the duration is unknown. All of them cost about 2 ms."""
-
-MAX_SAMPLES = 300_000
-"""Frames in one table: an hour at 80 frames/s. A longer table is not read, the duration is unknown."""
+from ingest.mp4_boxes import MAX_SAMPLES, Boxes, Unreadable
+from storage.media_facts import CLOCK_TICKS, MAX_SPAN_TICKS, TICKS_PER_MS, Codec, KeyFrame, MediaFacts, Times
 
 JUMP_S = 10
 """Time between fragments, beyond what their samples fill, that is still time: as `mpegts.JUMP_TICKS`."""
-
-_UNKNOWN_32 = 0xFFFF_FFFF
-_UNKNOWN_64 = 0xFFFF_FFFF_FFFF_FFFF
 
 # tfhd (§8.8.7) and trun (§8.8.8) flags: which optional fields come before the one wanted.
 _TFHD_BASE_DATA_OFFSET = 0x000001
@@ -39,20 +30,54 @@ _TRUN_DATA_OFFSET = 0x000001
 _TRUN_FIRST_FLAGS = 0x000004
 _TRUN_DURATION = 0x000100
 _TRUN_SAMPLE_FIELDS = (0x000100, 0x000200, 0x000400, 0x000800)
+_TFHD_DEFAULT_SIZE = 0x000010
+_TFHD_DEFAULT_FLAGS = 0x000020
+_TRUN_SAMPLE_FLAGS = 0x000400
+_NOT_SYNC = 0x00010000  # sample flags, §8.8.3.1: others are needed to decode it
+
+_CODECS = {  # sample entries, §8.5.2
+    b"avc1": Codec.H264,
+    b"avc3": Codec.H264,
+    b"hvc1": Codec.H265,
+    b"hev1": Codec.H265,
+    b"mp4v": Codec.MPEG4_VIDEO,
+    b"jpeg": Codec.MJPEG,
+    b"mjpa": Codec.MJPEG,
+    b"av01": Codec.AV1,
+    b"mp4a": Codec.AAC,
+    b".mp3": Codec.MPEG_AUDIO,
+    b"Opus": Codec.OPUS,
+    b"ac-3": Codec.AC3,
+    b"ec-3": Codec.EAC3,
+}
+_SET_UP = (b"avcC", b"hvcC", b"av1C")  # boxes of a sample entry that set up a decoder
 
 
-class _Unreadable(Exception):
-    """A bound was passed or a field lies outside its box. Never leaves this module."""
+class Fault(Enum):
+    """Why a clip can't be played."""
+
+    NO_HEADER = auto()  # no `moov`, or one that was cut
+    NO_FRAMES = auto()  # a header, and no frame in the chunk
 
 
 @dataclass(slots=True)
 class _Track:
-    """What a `trak` says: `id`, whether it is video, ticks per second, ticks of the samples in `moov`."""
+    """What a `trak` says: `id`, whether it is video or sound, ticks per second; of the samples in `moov` how many there
+    are, their ticks, and where the first of them lies (bytes from the start of the chunk, −1 not known)."""
 
     id: int = 0
     video: bool = False
+    sound: bool = False
     timescale: int = 0
+    samples: int = 0
     sample_ticks: int = 0
+    first_place: int = -1
+    first_is_key: bool = True
+    codec: Codec = Codec.NONE
+    width: int = 0
+    height: int = 0
+    parameters: int = 0
+    """Hash of what sets up the decoder; 0: not known."""
 
 
 @dataclass(slots=True)
@@ -65,18 +90,33 @@ class _Movie:
     fragment_duration: int = 0
     tracks: list[_Track] = field(default_factory=list)
     default_ticks: dict[int, int] = field(default_factory=dict)
+    default_flags: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Fragment:
-    """One track's part of a `moof`: when it starts on the track's clock, if that is said, and its samples."""
+    """One track's part of a `moof`: when it starts on the track's clock, if that is said, its samples, and the flags of
+    the first one (None: not said)."""
 
     decode_ticks: int | None
     sample_ticks: int
+    samples: int = 0
+    first_flags: int | None = None
 
 
-def duration_ticks(data: bytes | bytearray | memoryview) -> tuple[int | None, int]:
-    """How long the clip in `data` plays: ticks and ticks per second (at least 1).
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What a chunk holds. `ticks` 0: the duration is not known; `timescale` of them are a second, at least 1.
+    `fault` is None when it can be played, as far as its boxes tell."""
+
+    ticks: int
+    timescale: int
+    facts: MediaFacts
+    fault: Fault | None = None
+
+
+def read(data: bytes | bytearray | memoryview) -> Clip:
+    """What the clip in `data` holds.
 
     A whole file: `moov/mvhd` (§8.2.2), else the sample table of its video track. A fragmented file: the
     samples in `moov` and in each `moof/traf/trun` of the video track (the first track, when none is
@@ -88,15 +128,19 @@ def duration_ticks(data: bytes | bytearray | memoryview) -> tuple[int | None, in
         data: bytes, one-dimensional and contiguous, boxes from 0. No view of it is left on return.
 
     Returns:
-        (None, 1) when the duration is unknown: no `moov`, a zero or "unknown" value, a cut or damaged box,
-        a bound passed. Never raises on any content. Memory: tables of at most MAX_SAMPLES, 16 bytes each.
+        Of an unknown duration when a value is zero or "unknown", a box is damaged or a bound was passed. Never raises
+        on any content. Memory: tables of at most MAX_SAMPLES, 16 bytes each.
     """
+    reader = _Reader(memoryview(data))
+    with suppress(struct.error, Unreadable):  # struct.error: a field past the end of its box
+        reader.scan()
+    if reader.movie_found is None:
+        # A bound that was passed says nothing of the clip; a chunk has room for more boxes than are looked at.
+        return Clip(0, 1, MediaFacts(), None if reader.boxes_left < 0 else Fault.NO_HEADER)
     try:
-        ticks, timescale = _Reader(memoryview(data)).duration_ticks()
-    except (struct.error, _Unreadable):
-        # struct.error: a field past the end of its box.
-        return None, 1
-    return (ticks, timescale) if ticks > 0 and timescale > 0 else (None, 1)
+        return reader.clip(reader.movie_found)
+    except (struct.error, Unreadable):
+        return Clip(0, 1, MediaFacts())
 
 
 def _fragments_ticks(fragments: list[_Fragment], timescale: int) -> int:
@@ -116,79 +160,116 @@ def _fragments_ticks(fragments: list[_Fragment], timescale: int) -> int:
     return spanned if total < spanned <= total + JUMP_S * timescale else total
 
 
-class _Reader:
-    """One pass over one chunk; counts the boxes. Positions are bytes from the start of the chunk."""
+def _duration_ticks(movie: _Movie, track: _Track, fragments: list[_Fragment]) -> tuple[int, int]:
+    """Ticks and timescale of the whole chunk; 0 where unknown."""
+    if not movie.fragmented and movie.duration:
+        return movie.duration, movie.timescale
+    in_fragments = _fragments_ticks(fragments, track.timescale)
+    if not in_fragments and movie.fragment_duration:
+        return movie.fragment_duration, movie.timescale
+    return track.sample_ticks + in_fragments, track.timescale
+
+
+def _facts(
+    movie: _Movie,
+    video: tuple[_Track | None, list[_Fragment]],
+    sound: tuple[_Track | None, list[_Fragment]],
+) -> MediaFacts:
+    picture, of_picture = video
+    codecs = [track.codec if track is not None else Codec.NONE for track in (picture, sound[0])]
+    said = repr([(t.id, t.video, t.sound, t.codec.name) for t in movie.tracks]).encode()
+    parameters = [t.parameters for t, _ in (video, sound) if t is not None]
+    return MediaFacts(
+        _times(*video),
+        _times(*sound),
+        codecs[0],
+        codecs[1],
+        zlib.crc32(said) & 0xFFFF or 1,
+        zlib.crc32(repr(parameters).encode()) or 1 if all(parameters) else 0,
+        picture.width if picture is not None else 0,
+        picture.height if picture is not None else 0,
+        _key_frame(picture, of_picture, has_sound=sound[0] is not None),
+    )
+
+
+def _key_frame(picture: _Track | None, fragments: list[_Fragment], *, has_sound: bool) -> KeyFrame:
+    if picture is None:
+        return KeyFrame.YES if has_sound else KeyFrame.UNKNOWN
+    if picture.samples:
+        return KeyFrame.YES if picture.first_is_key else KeyFrame.NO
+    if not fragments or fragments[0].first_flags is None:
+        return KeyFrame.UNKNOWN
+    return KeyFrame.NO if fragments[0].first_flags & _NOT_SYNC else KeyFrame.YES
+
+
+def _times(track: _Track | None, fragments: list[_Fragment]) -> Times | None:
+    """Times of a track, its first sample at 0 or where its first fragment says. Decoding times, that is: how much later
+    frames are shown is the same for all of a camera's chunks."""
+    if track is None or not track.timescale:
+        return None
+    samples = track.samples + sum(f.samples for f in fragments)
+    if not samples:
+        return None
+    ticks = track.sample_ticks + _fragments_ticks(fragments, track.timescale)
+    first = 0 if track.samples or not fragments else fragments[0].decode_ticks or 0
+    span = (ticks - ticks // samples) * TICKS_PER_MS * 1000 // track.timescale
+    if not 0 <= span <= MAX_SPAN_TICKS:
+        return None
+    return Times(first * TICKS_PER_MS * 1000 // track.timescale % CLOCK_TICKS, span)
+
+
+class _Reader(Boxes):
+    """One pass over one chunk."""
 
     def __init__(self, data: memoryview) -> None:
-        self.data = data
-        self.boxes_left = MAX_BOXES
+        super().__init__(data)
+        self.movie_found: _Movie | None = None
+        self.movie_cut = False
+        self.moofs: list[tuple[int, int]] = []
+        self.mdats: list[tuple[int, int]] = []
+        """Where fragments lie, and where there is media."""
 
-    def boxes(self, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-        """Type, start and end of the content of each box in `data[start:end]`, in order (§4.2).
-
-        A box that runs past `end` is cut there, and so is the last box, which may leave its size open.
-
-        Raises:
-            _Unreadable: a size smaller than the box's own header, or MAX_BOXES passed.
-        """
-        while end - start >= HEADER_BYTES:
-            self.boxes_left -= 1
-            if self.boxes_left < 0:
-                raise _Unreadable
-            size, kind = struct.unpack_from(">I4s", self.data, start)
-            content = start + HEADER_BYTES
-            if size == 1:
-                (size,) = struct.unpack_from(">Q", self.data, content)
-                content += 8
-            elif size == 0:
-                size = end - start
-            if start + size < content:
-                raise _Unreadable
-            yield kind, content, min(start + size, end)
-            start += size
-
-    def u32(self, position: int, end: int) -> int:
-        """Big-endian 32-bit number at `position`, which must lie before `end`."""
-        return self.number(">I", 4, position, end)
-
-    def u64(self, position: int, end: int) -> int:
-        """Big-endian 64-bit number at `position`, which must lie before `end`."""
-        return self.number(">Q", 8, position, end)
-
-    def number(self, layout: str, size_bytes: int, position: int, end: int) -> int:
-        if position + size_bytes > end:
-            raise _Unreadable
-        value: int = struct.unpack_from(layout, self.data, position)[0]
-        return value
-
-    def timed(self, start: int, end: int) -> tuple[int, int]:
-        """Timescale and duration of `mvhd` (§8.2.2) or `mdhd` (§8.4.2), which begin alike; 0 if unknown."""
-        if self.u32(start, end) >> 24 == 1:
-            duration = self.u64(start + 24, end)
-            return self.u32(start + 20, end), 0 if duration == _UNKNOWN_64 else duration
-        duration = self.u32(start + 16, end)
-        return self.u32(start + 12, end), 0 if duration == _UNKNOWN_32 else duration
-
-    def duration_ticks(self) -> tuple[int, int]:
-        """Ticks and timescale of the whole chunk; 0 where unknown."""
-        movie: _Movie | None = None
-        fragments: list[tuple[int, int]] = []
+    def scan(self) -> None:
+        """Find the header and the fragments."""
         for kind, start, end in self.boxes(0, len(self.data)):
-            if kind == b"moov" and movie is None:
-                movie = self.movie(start, end)
-                if not movie.fragmented and movie.duration:
-                    return movie.duration, movie.timescale
+            if kind == b"moov" and self.movie_found is None:
+                self.movie_cut = self.cut
+                self.movie_found = self.movie(start, end)
             elif kind == b"moof":
-                fragments.append((start, end))
-        if movie is None:
-            return 0, 0
-        track = next((t for t in movie.tracks if t.video), next(iter(movie.tracks), _Track()))
-        default_ticks = movie.default_ticks.get(track.id, 0)
-        found = [self.fragment(at, until, track.id, default_ticks) for at, until in fragments]
-        in_fragments = _fragments_ticks([f for f in found if f is not None], track.timescale)
-        if not in_fragments and movie.fragment_duration:
-            return movie.fragment_duration, movie.timescale
-        return track.sample_ticks + in_fragments, track.timescale
+                self.moofs.append((start, end))
+            elif kind == b"mdat":
+                self.mdats.append((start, end))
+
+    def clip(self, movie: _Movie) -> Clip:
+        """What header and fragments come to."""
+        video = next((t for t in movie.tracks if t.video), None)
+        sound = next((t for t in movie.tracks if t.sound), None)
+        track = video or next(iter(movie.tracks), _Track())
+        of_video = self.fragments_of(movie, video)
+        of_sound = self.fragments_of(movie, sound)
+        fragments = of_video if track is video else self.fragments_of(movie, track)
+        has_frames = any(t.samples and self.is_media(t.first_place) for t in movie.tracks) or (
+            bool(self.mdats) and any(f.samples for found in (of_video, of_sound, fragments) for f in found)
+        )
+        facts = _facts(movie, (video, of_video), (sound, of_sound))
+        fault = Fault.NO_HEADER if self.movie_cut else None if has_frames else Fault.NO_FRAMES
+        ticks, timescale = _duration_ticks(movie, track, fragments)
+        return Clip(ticks, timescale, facts, fault) if timescale > 0 else Clip(0, 1, facts, fault)
+
+    def is_media(self, place: int) -> bool:
+        return any(start <= place < end for start, end in self.mdats)
+
+    def fragments_of(self, movie: _Movie, track: _Track | None) -> list[_Fragment]:
+        """A track's part of each fragment, in order; of a damaged one and what follows it nothing."""
+        found: list[_Fragment] = []
+        if track is None:
+            return found
+        ticks, flags = movie.default_ticks.get(track.id, 0), movie.default_flags.get(track.id)
+        for start, end in self.moofs:
+            fragment = self.fragment(start, end, track.id, ticks, flags)
+            if fragment is not None:
+                found.append(fragment)
+        return found
 
     def movie(self, start: int, end: int) -> _Movie:
         """`moov` (§8.2.1): `mvhd`, `mvex` and its tracks."""
@@ -211,7 +292,9 @@ class _Reader:
                 read = self.u64 if long else self.u32
                 movie.fragment_duration = read(inner + 4, inner_end)
             elif kind == b"trex":
-                movie.default_ticks[self.u32(inner + 4, inner_end)] = self.u32(inner + 12, inner_end)
+                track = self.u32(inner + 4, inner_end)
+                movie.default_ticks[track] = self.u32(inner + 12, inner_end)
+                movie.default_flags[track] = self.u32(inner + 20, inner_end)
 
     def track(self, start: int, end: int) -> _Track:
         """`trak` (§8.3.1) and what is wanted of the boxes below it: `tkhd`, and `mdia` three levels deep."""
@@ -230,65 +313,106 @@ class _Reader:
             if kind == b"mdhd":
                 track.timescale, _ = self.timed(inner, inner_end)
             elif kind == b"hdlr":
-                track.video = self.u32(inner + 8, inner_end) == int.from_bytes(b"vide", "big")
+                handler = bytes(self.data[inner + 8 : min(inner + 12, inner_end)])
+                track.video, track.sound = handler == b"vide", handler == b"soun"
             elif kind == b"minf":
                 for _, table, table_end in self.only(b"stbl", inner, inner_end):
-                    for _, times, times_end in self.only(b"stts", table, table_end):
-                        track.sample_ticks = self.time_table_ticks(times, times_end)
+                    self.sample_table(table, table_end, track)
 
-    def only(self, wanted: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-        """The boxes of one type in `data[start:end]`."""
-        return (box for box in self.boxes(start, end) if box[0] == wanted)
+    def sample_table(self, start: int, end: int, track: _Track) -> None:
+        """`stbl` (§8.5.1): what the samples are, how long, where, and which decode by themselves, into `track`."""
+        for kind, inner, inner_end in self.boxes(start, end):
+            if kind == b"stsd":
+                self.description(inner, inner_end, track)
+            elif kind == b"stts":
+                track.samples, track.sample_ticks = self.time_table(inner, inner_end)
+            elif kind == b"stss":  # §8.6.2: numbers of the samples that do, from 1; without it all do
+                count = self.u32(inner + 4, inner_end)
+                track.first_is_key = count > 0 and self.u32(inner + 8, inner_end) == 1
+            elif kind in (b"stco", b"co64") and self.u32(inner + 4, inner_end):  # §8.7.5
+                track.first_place = (self.u64 if kind == b"co64" else self.u32)(inner + 8, inner_end)
 
-    def time_table_ticks(self, start: int, end: int) -> int:
-        """Sum of `stts` (§8.6.1.2): pairs of sample count and ticks per sample."""
+    def description(self, start: int, end: int, track: _Track) -> None:
+        """The first sample entry of `stsd` (§8.5.2, §12.1.3, §12.2.3), into `track`."""
+        for kind, inner, inner_end in self.boxes(start + 8, end):
+            track.codec = _CODECS.get(kind, Codec.OTHER)
+            if track.video:
+                size = self.u32(inner + 24, inner_end)
+                track.width, track.height = size >> 16, size & 0xFFFF
+                for inside, setup, setup_end in self.boxes(inner + 78, inner_end):
+                    if inside in _SET_UP:
+                        track.parameters = zlib.crc32(self.data[setup:setup_end]) or 1
+            elif track.sound:  # channels and bits, then the rate
+                said = bytes(self.data[inner + 16 : min(inner + 28, inner_end)])
+                track.parameters = zlib.crc32(said) or 1
+            return
+
+    def time_table(self, start: int, end: int) -> tuple[int, int]:
+        """How many samples `stts` (§8.6.1.2) has, and how long they are together: pairs of sample count and ticks."""
         pairs = self.table(start + 8, end, self.u32(start + 4, end), 2).astype(np.float64)
         # In floating point a hostile table can't overflow, and a real one is exact below 2**53.
-        return int(pairs[:, 0] @ pairs[:, 1])
+        return int(pairs[:, 0].sum()), int(pairs[:, 0] @ pairs[:, 1])
 
-    def fragment(self, start: int, end: int, track_id: int, default_ticks: int) -> _Fragment | None:
+    def fragment(
+        self, start: int, end: int, track_id: int, default_ticks: int, default_flags: int | None
+    ) -> _Fragment | None:
         """One track's samples in one `moof` (§8.8.4); None when it has none."""
         decode_ticks: int | None = None
-        total, runs = 0, 0
+        first_flags: int | None = None
+        total, runs, samples = 0, 0, 0
         for _, traf, traf_end in self.only(b"traf", start, end):
             ticks: int | None = None
+            flags = default_flags
             for kind, inner, inner_end in self.boxes(traf, traf_end):
                 # §8.8.7, §8.8.12: header, then decode time, then the runs.
                 if kind == b"tfhd":
-                    ticks = self.header_ticks(inner, inner_end, track_id, default_ticks)
+                    ticks, flags = self.header(inner, inner_end, track_id, default_ticks, default_flags)
                 elif kind == b"tfdt" and ticks is not None and decode_ticks is None:
                     long = self.u32(inner, inner_end) >> 24 == 1
                     decode_ticks = (self.u64 if long else self.u32)(inner + 4, inner_end)
                 elif kind == b"trun" and ticks is not None:
+                    if not runs:
+                        first_flags = self.first_flags(inner, inner_end, flags)
                     total += self.run_ticks(inner, inner_end, ticks)
                     runs += 1
-        return _Fragment(decode_ticks, total) if runs else None
+                    samples += self.u32(inner + 4, inner_end)
+        return _Fragment(decode_ticks, total, samples, first_flags) if runs else None
 
-    def header_ticks(self, start: int, end: int, track_id: int, default_ticks: int) -> int | None:
-        """Ticks per sample that `tfhd` (§8.8.7) sets for its runs; None when it is another track's."""
+    def header(
+        self, start: int, end: int, track_id: int, ticks: int, sample_flags: int | None
+    ) -> tuple[int | None, int | None]:
+        """Ticks per sample and sample flags that `tfhd` (§8.8.7) sets for its runs, of which the given ones are the
+        defaults; (None, None) when it is another track's."""
         flags = self.u32(start, end)
         if self.u32(start + 4, end) != track_id:
-            return None
-        if not flags & _TFHD_DEFAULT_DURATION:
-            return default_ticks
-        skip = 8 * bool(flags & _TFHD_BASE_DATA_OFFSET) + 4 * bool(flags & _TFHD_DESCRIPTION_INDEX)
-        return self.u32(start + 8 + skip, end)
+            return None, None
+        at = start + 8 + 8 * bool(flags & _TFHD_BASE_DATA_OFFSET) + 4 * bool(flags & _TFHD_DESCRIPTION_INDEX)
+        if flags & _TFHD_DEFAULT_DURATION:
+            ticks = self.u32(at, end)
+            at += 4
+        if flags & _TFHD_DEFAULT_FLAGS:
+            sample_flags = self.u32(at + 4 * bool(flags & _TFHD_DEFAULT_SIZE), end)
+        return ticks, sample_flags
+
+    def first_flags(self, start: int, end: int, default: int | None) -> int | None:
+        """Flags of the first sample of a `trun` (§8.8.8)."""
+        flags = self.u32(start, end)
+        at = start + 8 + 4 * bool(flags & _TRUN_DATA_OFFSET)
+        if flags & _TRUN_FIRST_FLAGS:
+            return self.u32(at, end)
+        if not flags & _TRUN_SAMPLE_FLAGS or not self.u32(start + 4, end):
+            return default
+        before = sum(bool(flags & bit) for bit in _TRUN_SAMPLE_FIELDS if bit < _TRUN_SAMPLE_FLAGS)
+        return self.u32(at + 4 * before, end)
 
     def run_ticks(self, start: int, end: int, default_ticks: int) -> int:
         """Ticks of the samples in one `trun` (§8.8.8)."""
         flags, samples = self.u32(start, end), self.u32(start + 4, end)
         if not flags & _TRUN_DURATION:
             if samples > MAX_SAMPLES:
-                raise _Unreadable
+                raise Unreadable
             return samples * default_ticks
         skip = 4 * bool(flags & _TRUN_DATA_OFFSET) + 4 * bool(flags & _TRUN_FIRST_FLAGS)
         columns = sum(bool(flags & bit) for bit in _TRUN_SAMPLE_FIELDS)
         # The duration is the first of the fields a sample may have.
         return int(self.table(start + 8 + skip, end, samples, columns)[:, 0].sum(dtype=np.uint64))
-
-    def table(self, start: int, end: int, rows: int, columns: int) -> npt.NDArray[np.uint32]:
-        """`rows` x `columns` big-endian 32-bit numbers, as a view of the chunk, wholly before `end`."""
-        if rows > MAX_SAMPLES or start + rows * columns * 4 > end:
-            raise _Unreadable
-        numbers = np.frombuffer(self.data, ">u4", rows * columns, start)
-        return numbers.reshape(rows, columns)

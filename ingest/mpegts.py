@@ -144,3 +144,77 @@ def _span_ticks(pts: _Int64s) -> int | None:
         jumps = steps[steps > jump_ticks]
         total += usual * jumps.size - int(jumps.sum())
     return total + usual
+
+
+# --- where packets begin --------------------------------------------------------------------------------------------
+
+MAX_JUNK_BYTES = 5 * PACKET_BYTES
+"""Before the first packet: as far as hls.js looks for it (`TSDemuxer.syncOffset`)."""
+MAX_STRAY_BYTES = 64 * 1024
+"""Inside a chunk, from one packet to the next one: beyond it the rest of the chunk is not read."""
+MAX_RUNS = 64
+"""Stretches of packets in a chunk with stray bytes between them; what follows is not read."""
+_CONFIRMED = 3
+"""Sync bytes in a row, a packet apart, that make a packet's start: one chance in 10**7 to be right by accident."""
+_TAIL_PACKETS = 5
+
+
+def junk_bytes(data: bytes | bytearray | memoryview) -> int:
+    """How many bytes come before the first packet, 1 to MAX_JUNK_BYTES; 0: no packets were found behind junk."""
+    at = _next_packet(data, 1, MAX_JUNK_BYTES)
+    return max(at, 0)
+
+
+def other_packet_bytes(data: bytes | bytearray | memoryview) -> int:
+    """The packet size of packets with a time stamp before them (192) or a checksum behind them (204); else 0."""
+    for size, first in ((192, 4), (204, 0)):
+        starts = bytes(data[first : first + 5 * size : size])
+        if len(starts) == 5 and starts.count(SYNC_BYTE) == 5:
+            return size
+    return 0
+
+
+def aligned(data: bytes | bytearray | memoryview, start: int) -> bytes | bytearray | memoryview:
+    """The packets of a chunk, from byte 0 on: `data` itself or a part of it, where its last packets are where the first
+    ones let expect them; else a copy without the stray bytes and damaged packets between them.
+
+    Args:
+        start: byte of the first packet.
+    """
+    packets = (len(data) - start) // PACKET_BYTES
+    tail = max(packets - _TAIL_PACKETS, 0) * PACKET_BYTES + start
+    ends = bytes(data[tail : start + packets * PACKET_BYTES : PACKET_BYTES])
+    if ends.count(SYNC_BYTE) == len(ends):
+        return data if start == 0 else memoryview(data)[start:]
+    whole = bytearray()
+    everything = np.frombuffer(data, np.uint8)
+    for _ in range(MAX_RUNS):
+        packets = (len(data) - start) // PACKET_BYTES
+        wrong = np.flatnonzero(everything[start : start + packets * PACKET_BYTES : PACKET_BYTES] != SYNC_BYTE)
+        run = int(wrong[0]) if wrong.size else packets
+        whole += data[start : start + run * PACKET_BYTES]
+        start += run * PACKET_BYTES
+        if not wrong.size:
+            break
+        # Bytes may be missing as well as added: then the next packet begins before this place.
+        following = _next_packet(data, start - PACKET_BYTES + 1, MAX_STRAY_BYTES)
+        if following < 0:
+            break
+        start = following
+    return whole
+
+
+def _next_packet(data: bytes | bytearray | memoryview, start: int, reach_bytes: int) -> int:
+    """The first byte from `start` on, within `reach_bytes`, at which packets begin; −1 when there is none."""
+    piece = (
+        np.frombuffer(data, np.uint8)[start : start + reach_bytes + (_CONFIRMED - 1) * PACKET_BYTES]
+        == SYNC_BYTE
+    )
+    places = len(piece) - (_CONFIRMED - 1) * PACKET_BYTES
+    if places <= 0:
+        return -1
+    found = piece[:places].copy()
+    for packet in range(1, _CONFIRMED):
+        found &= piece[packet * PACKET_BYTES : packet * PACKET_BYTES + places]
+    at = int(found.argmax())
+    return start + at if found[at] else -1

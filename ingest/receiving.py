@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 SCRATCH_BYTES = 1024 * 1024 + 16 * 1024
 """Receives a head with as much of its body as has come. A whole chunk of up to 1 MiB is encrypted from here, without a
 copy and while it is in the cache; what is only a part is copied to the body's own memory, where the rest follows."""
-DEFAULT_DURATION_MS = 4000
-"""Duration of a chunk that neither says nor shows one: a few seconds, as cameras cut them."""
 
 _BY_VERDICT: dict[int, Answer] = {
     Verdict.STORED: answers.STORED,
@@ -156,10 +154,10 @@ class Receiver:
             None when its memory has been given back, else the chunk that is to wait for its data key or for room.
         """
         data = body.data()
-        kind = media.sniff(data)
-        refusal = _refusal(admission, data, kind)
+        found = media.inspect(data)
+        refusal = _refusal(admission, data, found)
         if refusal is None:
-            chunk = self._chunk(admission, data, kind, slot)
+            chunk = self._chunk(admission, data, found, slot)
             if not self._packer.pack_now(chunk, data, slot.complete_s):
                 data.release()
                 return chunk
@@ -169,24 +167,23 @@ class Receiver:
             self.refuse(slot, refusal)
         return None
 
-    def _chunk(self, admission: Admission, data: memoryview, kind: media.Media, slot: Slot) -> Chunk:
+    def _chunk(self, admission: Admission, data: memoryview, found: media.Found, slot: Slot) -> Chunk:
         now_ms = self._clock.now_ms()
         capture_ms = admission.capture_ms
         if capture_ms is None:
             capture_ms = slot.connection.arrival_ms(now_ms)
-        duration_ms = admission.duration_ms or media.duration_ms(data, kind) or DEFAULT_DURATION_MS
         return Chunk(
             device=admission.device,
             capture_ms=capture_ms,
             epoch=admission.epoch,
             class_days=admission.class_days,
             expires_on=admission.expires_on(capture_ms, now_ms),
-            duration_ms=duration_ms,
+            duration_ms=admission.duration_ms or found.duration_ms,
             crc32=checksums.crc32(data),
             crc64=checksums.crc64nvme(data),
-            media=kind,
+            media=found.media,
             length=len(data),
-            facts=b"",
+            facts=found.facts,
             by_arrival=admission.capture_ms is None,
             done=slot.done,
         )
@@ -218,14 +215,16 @@ class Receiver:
             connection.flush()
 
 
-def _refusal(admission: Admission, data: memoryview, kind: media.Media) -> Answer | None:
+def _refusal(admission: Admission, data: memoryview, found: media.Found) -> Answer | None:
     """What is wrong with a complete body, if anything."""
     if not len(data):
         return answers.EMPTY
-    if kind is media.Media.UNKNOWN:
-        return answers.UNKNOWN_MEDIA
+    if found.media is media.Media.UNKNOWN:
+        return answers.unknown_media(found.what)
     if admission.digest is not None:
         algorithm, expected = admission.digest
         if _DIGESTS[algorithm](data) != expected:
             return answers.DIGEST_MISMATCH
+    if found.missing:  # of what arrived as it was sent: sending it again would not help
+        return answers.unplayable(found.missing, found.what)
     return None

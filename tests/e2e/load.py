@@ -21,12 +21,15 @@ from tests.e2e.service import SOON_S, Device, Service
 PACKET_BYTES = 188
 _POOL = bytearray(random.Random(188).randbytes(PACKET_BYTES * 4096))
 _POOL[::PACKET_BYTES] = b"\x47" * 4096
+_FRAME = b"\x47\x41\x00\x10\0\0\1\xe0\0\0\x80\x80\5\x21\0\1\0\1"
+"""Begins a packet: one in which a frame with the time 0 starts."""
 RETRY_S = 0.05
 
 
 def chunk_body(device: int, capture_ms: int, packets: int) -> bytes:
-    """MPEG-TS by its sync bytes, noise by its content; the same for the same arguments, and for no others."""
-    name = b"\x47" + f"{device}/{capture_ms}/{packets}".encode().ljust(PACKET_BYTES - 1, b".")
+    """MPEG-TS with a frame that starts in its first packet, and noise; the same for the same arguments, and for no
+    others."""
+    name = _FRAME + f"{device}/{capture_ms}/{packets}".encode().ljust(PACKET_BYTES - len(_FRAME), b".")
     start = capture_ms % (4096 - packets) * PACKET_BYTES
     return name + bytes(_POOL[start : start + (packets - 1) * PACKET_BYTES])
 

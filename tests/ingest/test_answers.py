@@ -15,6 +15,9 @@ EVERY = [
     answers.malformed("why"),
     answers.head_too_large("why"),
     answers.too_large(5),
+    answers.unknown_media("this looks like Matroska or WebM"),
+    answers.unplayable("header", "why"),
+    answers.unplayable("frames", "why"),
 ]
 REFUSALS = {
     ("malformed", 400),
@@ -35,6 +38,8 @@ REFUSALS = {
     ("too_large", 413),
     ("unknown_media", 415),
     ("unsupported_name", 415),
+    ("no_header", 415),
+    ("no_frames", 422),
     ("clock_ahead", 422),
     ("digest_mismatch", 422),
     ("head_too_large", 431),

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest import mp4, mpegts
+from ingest import mp4_boxes, mpegts
 from ingest.media import MAX_DURATION_MS, Media, duration_ms, sniff
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -173,8 +173,8 @@ def test_sniff_ts_by_as_many_sync_bytes_as_there_are() -> None:
     assert sniff(packet) is Media.MPEG_TS
     assert sniff(packet[:-1]) is Media.UNKNOWN
     assert sniff(packet * 2 + b"\x47") is Media.MPEG_TS
-    for i in range(5):
-        assert sniff(packet * i + b"\x48" + bytes(187) + packet * 4) is Media.UNKNOWN
+    for i in range(4):
+        assert sniff(packet * i + b"\x48" + bytes(187) + packet * 2) is Media.UNKNOWN
     assert sniff(packet * 5 + b"\x48" * 188) is Media.MPEG_TS, "no more than five are looked at"
 
 
@@ -183,7 +183,9 @@ def test_sniff_mp4_by_its_first_box() -> None:
     assert sniff(b"\0\0\0\x14stypmsdh\0\0\0\0") is Media.MP4
     assert sniff(b"\0\0\0\x08ftyp") is Media.MP4
     assert sniff(b"\0\0\0\x08fty") is Media.UNKNOWN
-    assert sniff(b"\0\0\0\x14moofmfhd\0\0\0\0") is Media.UNKNOWN
+    for first in (b"moof", b"free", b"skip", b"wide", b"mdat", b"moov", b"sidx"):
+        assert sniff(b"\0\0\0\x14" + first + bytes(12)) is Media.MP4
+    assert sniff(b"\0\0\0\x14what" + bytes(12)) is Media.UNKNOWN
     assert sniff(b"") is Media.UNKNOWN
     assert sniff(b"\x1a\x45\xdf\xa3" + bytes(400)) is Media.UNKNOWN  # Matroska
 
@@ -410,10 +412,10 @@ def test_mp4_bounds_on_boxes_and_samples() -> None:
     moov = box(b"moov", mvhd(600, 2400))
     free = box(b"free")
     # ftyp, moov and mvhd are boxes as well.
-    assert mp4_ms(free * (mp4.MAX_BOXES - 3), moov) == 4000
-    assert mp4_ms(free * (mp4.MAX_BOXES - 2), moov) is None
-    assert mp4_ms(MOOV, moof(full(b"trun", 0, mp4.MAX_SAMPLES))) == MAX_DURATION_MS
-    assert mp4_ms(MOOV, moof(full(b"trun", 0, mp4.MAX_SAMPLES + 1))) is None
+    assert mp4_ms(free * (mp4_boxes.MAX_BOXES - 3), moov) == 4000
+    assert mp4_ms(free * (mp4_boxes.MAX_BOXES - 2), moov) is None
+    assert mp4_ms(MOOV, moof(full(b"trun", 0, mp4_boxes.MAX_SAMPLES))) == MAX_DURATION_MS
+    assert mp4_ms(MOOV, moof(full(b"trun", 0, mp4_boxes.MAX_SAMPLES + 1))) is None
     assert mp4_ms(MOOV, moof(full(b"trun", 0x000100, 2**32 - 1, 40))) is None, "more than there are"
     assert mp4_ms(MOOV, moof(full(b"trun", 0x000100, 2, 40))) is None
     assert mp4_ms(MOOV, moof(full(b"trun", 0x000100, 0))) is None

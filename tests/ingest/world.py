@@ -36,11 +36,16 @@ class ManualClock:
 
 
 def video(size: int = 4 * PACKET_BYTES, seed: int = 0) -> bytes:
-    """`size` bytes that look like MPEG-TS: sync bytes in their places, null packets, noise between them."""
+    """`size` bytes of MPEG-TS: a frame that starts in the first packet, then null packets with noise in them."""
     data = bytearray(random.Random(seed).randbytes(size))
     for at in range(0, size, PACKET_BYTES):
         packet = b"\x47\x1f\xff\x10"
         data[at : at + 4] = packet[: size - at]
+    pts = seed * 3600 % 2**33
+    start = b"\x47\x41\x00\x10\0\0\1\xe0\0\0\x80\x80\5" + (
+        0x21_0001_0001 | (pts >> 30) << 33 | (pts >> 15 & 0x7FFF) << 17 | (pts & 0x7FFF) << 1
+    ).to_bytes(5, "big")
+    data[: len(start)] = start[:size]
     return bytes(data)
 
 
