@@ -26,6 +26,10 @@ segment costs a millisecond of CPU, whatever is in it (its PUT, its commit, its 
 FEW_CHUNKS_STRETCH = 1.5
 """Below 2: a segment that is sealed at its target still is more than half of its buffer, and leaves without a copy."""
 
+OPEN_PER_DEVICE = 4
+"""Segments that still fill and were opened by one device. Each expiry day has its own segment, so a device that spreads
+its chunks over many days makes an object of every few of them, and the operator pays for each. One that catches up
+after an outage sends day after day, and needs two of them around a midnight."""
 NONCES_AT_ONCE = 256
 """A system call for each costs 1 to 2 us, a twentieth of a small chunk."""
 
@@ -104,6 +108,8 @@ class OpenSegment:
     capacity: int
     """Bytes to which the buffer may grow."""
     opened_s: float
+    opened_by: int
+    """The device of its first chunk."""
     oversize: bool = False
     """Its buffer was made for one chunk that fits no ordinary one, and is not kept."""
     chunks: list[Chunk] = field(default_factory=list)
@@ -140,6 +146,8 @@ class Packer:
         self._buffer_bytes = buffer_bytes(self._stretched_bytes)
         self._free: list[bytearray] = []
         self._open: dict[tuple[int, int], OpenSegment] = {}
+        self._open_by: dict[int, int] = {}
+        """How many of these each device has opened."""
         self._cached = cached
         self._opened = opened
         self._sealed = sealed
@@ -184,10 +192,12 @@ class Packer:
         return True
 
     def _segment_for(self, chunk: Chunk, now_s: float) -> OpenSegment | None:
-        """The open segment that this chunk fits into."""
+        """The open segment that this chunk fits into. None: it is to wait until one has left."""
         segment = self._open.get((chunk.class_days, chunk.expires_on))
         if segment is not None and segment.writer.fits(chunk.length):
             return segment
+        if segment is None and self._open_by.get(chunk.device, 0) >= OPEN_PER_DEVICE:
+            return None
         if self.in_use >= self.max_segments:
             if self._open and self.in_use == len(self._open):
                 # Every buffer is held by a segment still filling: none will come back by itself before its linger.
@@ -213,7 +223,8 @@ class Packer:
         size = max(needed, self._buffer_bytes)
         buffer = self._free.pop() if kept else bytearray(size)
         self.in_use += 1
-        segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, size, now_s, oversize)
+        segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, size, now_s, chunk.device, oversize)
+        self._open_by[chunk.device] = self._open_by.get(chunk.device, 0) + 1
         self._open[chunk.class_days, chunk.expires_on] = segment
         self._opened()
         return segment
@@ -221,6 +232,9 @@ class Packer:
     def seal(self, segment: OpenSegment) -> None:
         """Close a segment to further chunks and send it on its way."""
         del self._open[segment.class_days, segment.expires_on]
+        left = self._open_by.pop(segment.opened_by) - 1
+        if left:
+            self._open_by[segment.opened_by] = left
         self._sealed(segment)
 
     def seal_older_than(self, opened_s: float) -> float | None:

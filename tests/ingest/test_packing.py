@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.packing import FEW_CHUNKS, FEW_CHUNKS_STRETCH, Chunk, OpenSegment, Packer
+from ingest.packing import FEW_CHUNKS, FEW_CHUNKS_STRETCH, OPEN_PER_DEVICE, Chunk, OpenSegment, Packer
 from storage import checksums
 from storage.errors import CorruptError
 from storage.segment import (
@@ -284,3 +285,30 @@ def test_every_chunk_comes_out_once_whatever_the_mix(chunks: Iterable[tuple[int,
     finish_all()
     assert found == expected
     assert packing.packer.in_use == 0
+
+
+def test_a_device_that_spreads_its_chunks_over_many_days_opens_few_segments_at_once() -> None:
+    """Each is an object that the operator pays for: 58 days were 432 of them for 1000 chunks of 188 bytes."""
+    packing = Packing(max_segments=100)
+    days = range(DAY, DAY + 58)
+    taken = [day for day in days if packing.add(video(188), expires_on=day)]
+    assert taken == list(days[:OPEN_PER_DEVICE]), "the others wait"
+    assert packing.packer.in_use == OPEN_PER_DEVICE
+    assert packing.add(video(188), expires_on=DAY), "what is open takes more of it"
+    assert packing.add(video(188), device=2, expires_on=days[-1]), "others are not kept waiting"
+    assert packing.add(video(188), expires_on=days[-1]), "what others opened costs nothing more"
+    packing.packer.seal_older_than(0.0)
+    assert len(packing.sealed) == OPEN_PER_DEVICE + 1
+    assert packing.add(video(188), expires_on=days[20]), "room again"
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9), st.booleans()), max_size=80))
+def test_how_many_a_device_has_opened_is_counted_to_the_end(steps: list[tuple[int, int, bool]]) -> None:
+    packing = Packing(max_segments=100)
+    for now_s, (device, day, seals) in enumerate(steps):
+        packing.add(video(188), device=device, expires_on=DAY + day, now_s=now_s)
+        if seals:
+            packing.packer.seal_older_than(now_s - 3)
+        opened = Counter(segment.opened_by for segment in packing.packer._open.values())
+        assert dict(opened) == packing.packer._open_by
+        assert max(opened.values(), default=0) <= OPEN_PER_DEVICE
