@@ -1,0 +1,97 @@
+"""Players as people have them: hls.js in two versions and the browser's own, in a real Chromium without a window."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HLS_JS = {"hls.js": "hls-newest", "hls.js of 2023": "hls-older"}
+"""The players of `tests/players/package.json`, by what tests call them."""
+NATIVE = "Chromium's own"
+PLAYERS = (*HLS_JS, NATIVE)
+MODULES = Path(__file__).parents[1] / "players" / "node_modules"
+CHROMIUM = os.environ.get("CLIPKEEP_TEST_CHROMIUM") or shutil.which("chromium") or ""
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"),
+    "--disable-background-timer-throttling",
+)
+
+needs_players = [
+    pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium"),
+    pytest.mark.skipif(
+        not all((MODULES / name).is_dir() for name in HLS_JS.values()),
+        reason="needs hls.js: npm ci --prefix tests/players",
+    ),
+]
+
+PAGE = """<!doctype html><video id=v muted playsinline crossorigin=anonymous></video>
+<script src="/{module}.js"></script><script>
+const v = document.getElementById('v'), said = [];
+v.addEventListener('error', () => said.push('error ' + v.error.message));
+v.addEventListener('ended', () => said.push('ended'));
+function play(src, rate) {{
+  if (!window.Hls) {{ v.src = src; }} else {{
+    const hls = new Hls();
+    hls.on(Hls.Events.ERROR, (_, d) => {{ if (d.fatal) said.push('error ' + d.details); }});
+    hls.loadSource(src); hls.attachMedia(v);
+  }}
+  v.defaultPlaybackRate = v.playbackRate = rate; v.play().catch(() => {{}});
+}}
+const state = () => ({{ frames: v.getVideoPlaybackQuality().totalVideoFrames, at_s: v.currentTime, said,
+  buffered: [...Array(v.buffered.length).keys()].map(i => [v.buffered.start(i), v.buffered.end(i)]) }});
+</script>"""
+
+
+@contextmanager
+def pages() -> Iterator[str]:
+    """A page for each player, at `/{player's place in PLAYERS}`; the origin of the server that gives them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.strip("/")
+            if name.endswith(".js"):
+                path = MODULES / name.removesuffix(".js") / "dist" / "hls.min.js"
+                body, kind = path.read_bytes() if path.is_file() else b"", "text/javascript"
+            else:
+                module = HLS_JS.get(PLAYERS[int(name)], "none") if name.isdigit() else "none"
+                body, kind = PAGE.format(module=module).encode(), "text/html"
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser, of playwright's synchronous kind."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
