@@ -49,7 +49,7 @@ class LiveList:
     discontinuity_sequence: int
     entries: tuple[Entry, ...]
     moved_ms: int
-    """When it was made or last appended to, by the server's clock."""
+    """When it was last appended to, by the server's clock; when it was made, if what it was made of was new then."""
     newest_segment: int
     """The highest number of a segment key then."""
     stored_after: int = 0
@@ -118,7 +118,8 @@ def begun(
     # Chunks that leave before they were ever listed are not counted.
     first = _leaving(listed, target_s, window)
     kept = tuple(listed[first:])
-    return LiveList(target_s, sequence, breaks, kept, now_ms, newest_segment, stored_after)
+    moved_ms = min(now_ms, kept[-1].capture_ms + kept[-1].duration_ms)
+    return LiveList(target_s, sequence, breaks, kept, moved_ms, newest_segment, stored_after)
 
 
 def appended(

@@ -84,8 +84,8 @@ def _untold_ms(
         if continues(facts, next_facts) is None and most_ms <= LONGEST_STEP_MS:
             return most_ms
     usual_ms = DEFAULT_DURATION_MS
-    if before is not None and continues(before.facts, facts) is not False:
-        usual_ms = before.duration_ms
+    if before is not None and capture_ms - before.capture_ms - before.duration_ms <= LONGEST_STEP_MS:
+        usual_ms = before.duration_ms if continues(before.facts, facts) is not False else usual_ms
     return min(usual_ms, most_ms)
 
 

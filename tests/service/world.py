@@ -37,6 +37,7 @@ from storage.checksums import crc32, crc64nvme
 from storage.days import MS_PER_DAY, month_of_day, ms_of_day
 from storage.faults import Fault, FaultyStore, no_faults
 from storage.keys import KeyId, KeyStore
+from storage.media_facts import NOTHING_KNOWN, MediaFacts
 from storage.memory import MemoryStore
 from storage.segment import SegmentWriter, buffer_bytes
 from storage.sqlite import SqliteCatalog
@@ -69,6 +70,7 @@ class Clip:
     media: Media = Media.MPEG_TS
     duration_ms: int = CHUNK_MS
     expires_on: int = EXPIRES_ON
+    facts: MediaFacts = NOTHING_KNOWN
 
 
 class World:
@@ -186,6 +188,7 @@ class World:
                 crc32=crc32(clip.data),
                 crc64=crc64nvme(clip.data),
                 media=clip.media,
+                facts=clip.facts.pack(),
             )
         index = writer.index()
         prepared = self.catalog.prepare(

@@ -29,6 +29,55 @@ def test_an_export_is_the_chunks_one_after_the_other(world: World, server: Serve
     assert head.headers["content-length"] == str(len(reply.body))
 
 
+def test_a_broken_download_goes_on(world: World, server: Server) -> None:
+    kept = clips(30)
+    world.keep(*kept)
+    path = f"/v1/devices/1/clip.ts?{ALL}"
+    whole = server.get(path)
+    assert (whole.status, whole.headers["accept-ranges"]) == (200, "bytes")
+    size, tag = len(whole.body), whole.headers["etag"]
+    world.store.asked.clear()
+    for asked, start, stop in (
+        (f"bytes={size - 1880 * 2 - 7}-", size - 1880 * 2 - 7, size),
+        ("bytes=0-0", 0, 1),
+        ("bytes=1879-1880", 1879, 1881),
+        ("bytes=1880-3759", 1880, 3760),
+        ("bytes=-10", size - 10, size),
+        (f"bytes=5-{size}", 5, size),
+    ):
+        for more in ({}, {"If_Range": tag}):
+            reply = server.get(path, Range=asked, **more)
+            assert (reply.status, reply.body) == (206, whole.body[start:stop]), asked
+            assert reply.headers["content-range"] == f"bytes {start}-{stop - 1}/{size}"
+            assert reply.headers["etag"] == tag
+            head = server.get(path, method="HEAD", Range=asked, **more)
+            assert (head.status, head.headers["content-length"]) == (206, str(stop - start))
+    assert world.store.asked["get_range"] <= 2 * (3 + 1 + 2 + 1 + 1 + 30), (
+        "no chunk that is not needed is read"
+    )
+    reply = server.get(path, Range=f"bytes={size}-")
+    refused(reply, 416, "range_not_satisfiable")
+    assert reply.headers["content-range"] == f"bytes */{size}"
+
+
+def test_a_download_never_goes_on_with_other_bytes(world: World, server: Server) -> None:
+    kept = clips(30)
+    world.keep(*kept)
+    path = f"/v1/devices/1/clip.ts?{ALL}"
+    whole = server.get(path)
+    world.delete(kept[3])
+    for more in ({"If_Range": whole.headers["etag"]}, {}):
+        reply = server.get(path, Range="bytes=18800-", **more)
+        assert reply.status == 200, "all of it anew: what was deleted lay before"
+        assert reply.body == b"".join(clip.data for clip in kept if clip is not kept[3])
+    later = f"/v1/devices/1/clip.ts?from={kept[5].capture_ms}&to={kept[29].capture_ms}"
+    assert server.get(later, Range="bytes=10-").status == 206, "nothing of this range was deleted"
+    reply = server.get(path, Range="bytes=10-", If_Range=reply.headers["etag"])
+    assert reply.status == 206
+    world.clock.ms += 20 * HOUR_MS  # the chunks are of 11:00; a week on, at 07:00, they are still kept
+    assert server.get(later, Range="bytes=10-").status == 206
+
+
 @pytest.mark.parametrize(
     "end",
     [

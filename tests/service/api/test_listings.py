@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ingest.media import Media
-from tests.service.api.server import ALL, AT, Server
+from tests.service.api.server import ALL, AT, Server, refused
 from tests.service.world import CHUNK_MS, HOUR_MS, NOON_MS, World, clips
 
 
@@ -87,3 +87,61 @@ def test_a_playlist_has_an_end_exactly_when_it_was_given_one(world: World, serve
     for uri in uris[:3]:
         assert parse_qs(urlsplit(uri).query) == {"token": [token]}
         assert server.get(f"/v1/devices/1/{uri}", token=None).status == 200
+
+
+@pytest.mark.parametrize("page", ["recordings", "playlist.m3u8", "clip.ts"])
+def test_times_in_ms_or_as_people_write_them(world: World, server: Server, page: str) -> None:
+    world.keep(*clips(10))
+    path = f"/v1/devices/1/{page}"
+    wanted = server.get(f"{path}?from={AT + 8000}&to={AT + 16_000}", token=(token := world.token()))
+    assert wanted.status == 200
+    for text in (
+        "from=2026-07-06T11:00:08Z&to=2026-07-06T11:00:16Z",
+        "from=2026-07-06T13:00:08.000%2B02:00&to=2026-07-06T11:00:16%2B00:00",
+        "from=2026-07-06T13:00:08+02:00&to=2026-07-06T04:00:16-07:00",
+        f"from=2026-07-06%2011:00:08Z&to={AT + 16_000}",
+        "from=20260706T110008Z&to=20260706T110016Z",
+    ):
+        reply = server.get(f"{path}?{text}", token=token)
+        assert (reply.status, reply.body) == (200, wanted.body), text
+    day = server.get(f"{path}?from=2026-07-06&to=2026-07-07", token=token)
+    assert day.body == server.get(f"{path}?from=0&to={NOON_MS}", token=token).body
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("2026-07-06T11:00:08", "offset"),
+        ("2026-13-06T11:00:08Z", "moment"),
+        ("2026-07-06T25:00:08Z", "moment"),
+        ("1969-12-31T23:59:59Z", "greater than or equal to 0"),
+        ("yesterday", "integer"),
+        ("1_0", "integer"),
+        ("0001-01-01T00:00:00+14:00", ""),
+    ],
+)
+def test_times_that_are_none_are_malformed(server: Server, text: str, said: str) -> None:
+    for page in ("recordings", "playlist.m3u8", "clip.ts"):
+        reply = server.get(f"/v1/devices/1/{page}?from={text}&to={NOON_MS}")
+        refused(reply, 400, "malformed")
+        assert said in reply.json["detail"], reply.json
+
+
+def test_a_device_that_sends_mp4_only_is_told_so_by_every_page(world: World, server: Server) -> None:
+    world.keep(*[replace(clip, media=Media.MP4) for clip in clips(3)])
+    for page in (f"playlist.m3u8?{ALL}", "playlist.m3u8", f"clip.ts?{ALL}"):
+        refused(server.get(f"/v1/devices/1/{page}"), 404, "only_mp4")
+    assert server.get(f"/v1/devices/1/recordings?{ALL}").status == 200
+
+
+def test_a_live_playlist_with_nothing_new_says_where_the_recordings_are(world: World, server: Server) -> None:
+    world.keep(*clips(20))
+    reply = server.get("/v1/devices/1/playlist.m3u8")
+    place, _, rest = reply.headers["link"].partition(">; ")
+    assert 'rel="alternate"' in rest
+    found = server.get(place.removeprefix("<"))
+    assert (found.status, found.body.count(b"#EXTINF")) == (200, 20)
+    assert b"# nothing new since 2026-07-06T11:01:20.000Z" in reply.body
+    world.keep(*clips(3, start_ms=NOON_MS - 3 * CHUNK_MS))
+    world.clock.ms += 1000
+    assert "link" not in server.get("/v1/devices/1/playlist.m3u8").headers
