@@ -41,7 +41,7 @@ def unix_ms(value: object) -> object:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
-_LIKE_A_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_LIKE_A_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{8}T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORM = "Unix ms, or ISO 8601 with an offset (2026-07-01T12:00:00Z) or a date (00:00 UTC)"
 _Moment = Annotated[int, BeforeValidator(unix_ms, json_schema_input_type=int | datetime | date)]

@@ -157,12 +157,9 @@ class Recordings:
         check_order(from_ms, to_ms)
         if_range = request.headers.get("if-range")
         export = await self._playback.exports.plan(viewer, from_ms, to_ms)
-        if (
-            range_ is not None
-            and if_range is None
-            and not await self._playback.exports.is_settled(viewer, from_ms, to_ms)
-        ):
-            range_ = None
+        if range_ is not None and if_range is None:
+            settled = await self._playback.exports.is_settled(viewer, from_ms, to_ms, export)
+            range_ = range_ if settled else None
         part = part_of(export.length_bytes, export.etag, range_, if_range)
         if part is None:
             return _out_of_range(export.length_bytes, "the clip")

@@ -44,9 +44,9 @@ class Exports:
             raise Refused("there are no recordings in this range")
         return Export(self, viewer, chunks)
 
-    async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int) -> bool:
-        """Whether nothing recorded in [from_ms, to_ms) can have gone since somebody asked before."""
-        return await self._listings.is_settled(viewer, from_ms, to_ms)
+    async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int, export: Export) -> bool:
+        """Whether nothing of this export's range can have gone since somebody asked for it before."""
+        return await self._listings.is_settled(viewer, from_ms, to_ms, export.from_ms)
 
 
 class Export:

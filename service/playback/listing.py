@@ -25,6 +25,7 @@ from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
 from service.playback.timeline import ListedChunk, Span
 from storage.catalog import ChunkRow
+from storage.days import MS_PER_DAY
 
 MAX_TIME_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, beyond which no playlist can name a time."""
@@ -180,14 +181,14 @@ class Listings:
         """
         return await self._list(viewer, lambda grant: self._ranged(grant, from_ms, to_ms))
 
-    async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int) -> bool:
-        """Whether no recordings of [from_ms, to_ms) were deleted or have expired."""
+    async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int, first_ms: int) -> bool:
+        """Whether none of the recordings of [from_ms, to_ms) can have been deleted or have expired since somebody asked
+        for them; the first one that is left is of `first_ms`. What is left may begin with the oldest day that is kept:
+        then the day before that, swept by now, may have been part of it."""
 
         def make(grant: Grant) -> bool:
-            gone = grant.is_past(from_ms) or self._services.catalog.has_deletions(
-                grant.device, from_ms, to_ms
-            )
-            return not gone
+            expired = grant.is_past(from_ms) and grant.is_past(first_ms - MS_PER_DAY)
+            return not expired and not self._services.catalog.has_deletions(grant.device, from_ms, to_ms)
 
         return await self._list(viewer, make)
 

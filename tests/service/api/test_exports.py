@@ -11,8 +11,9 @@ import pytest
 import structlog
 
 from retention.bitmap import PRESENT, SUSPENDED
-from tests.service.api.server import ALL, Server, refused
-from tests.service.world import HOUR_MS, World, clips
+from storage.days import MS_PER_DAY, ms_of_day
+from tests.service.api.server import ALL, AT, Server, refused
+from tests.service.world import EXPIRES_ON, HOUR_MS, World, clips
 
 
 def test_an_export_is_the_chunks_one_after_the_other(world: World, server: Server) -> None:
@@ -74,8 +75,22 @@ def test_a_download_never_goes_on_with_other_bytes(world: World, server: Server)
     assert server.get(later, Range="bytes=10-").status == 206, "nothing of this range was deleted"
     reply = server.get(path, Range="bytes=10-", If_Range=reply.headers["etag"])
     assert reply.status == 206
-    world.clock.ms += 20 * HOUR_MS  # the chunks are of 11:00; a week on, at 07:00, they are still kept
-    assert server.get(later, Range="bytes=10-").status == 206
+
+
+def test_a_download_of_everything_does_not_go_on_where_its_beginning_expired(
+    world: World, server: Server
+) -> None:
+    before, kept = clips(3), clips(3, start_ms=AT + MS_PER_DAY, expires_on=EXPIRES_ON + 1)
+    world.keep(*before)
+    world.keep(*kept)
+    world.change(days=(1 << 60) - 1)
+    path = f"/v1/devices/1/clip.ts?from=0&to={AT + 2 * MS_PER_DAY}"
+    token = world.token(hours=300)
+    assert server.get(path, token=token, Range="bytes=1880-").status == 206
+    world.clock.ms = ms_of_day(EXPIRES_ON)
+    reply = server.get(path, token=token, Range="bytes=1880-")
+    assert (reply.status, reply.body) == (200, b"".join(clip.data for clip in kept))
+    assert server.get(path, token=token, Range="bytes=1880-", If_Range=reply.headers["etag"]).status == 206
 
 
 @pytest.mark.parametrize(

@@ -115,8 +115,8 @@ def test_times_in_ms_or_as_people_write_them(world: World, server: Server, page:
         ("2026-13-06T11:00:08Z", "moment"),
         ("2026-07-06T25:00:08Z", "moment"),
         ("1969-12-31T23:59:59Z", "greater than or equal to 0"),
-        ("yesterday", "integer"),
-        ("1_0", "integer"),
+        ("yesterday", "digits"),
+        ("1_0", "digits"),
         ("0001-01-01T00:00:00+14:00", ""),
     ],
 )
