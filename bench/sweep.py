@@ -23,6 +23,7 @@ from retention.bitmap import PRESENT, EntitlementBitmap
 from retention.header import HEADER_BYTES
 from retention.row import ROW, Row, pack
 from retention.sweep import Sweep, SweepLimits
+from storage.clock import ClockMark
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.keys import MAX_IDS_PER_CALL, KeyId, KeyStore
 from storage.objects import DELETE_BATCH_KEYS
@@ -35,6 +36,7 @@ LIMITS = SweepLimits(
     prepare_ttl_ms=600_000,
     lapse_grace_days=3,
     max_clock_skew_ms=300_000,
+    max_rest_ms=24 * 3_600_000,
     bulk_limit=1000,
     lease_ms=600_000,
     retry_ms=300_000,
@@ -121,6 +123,9 @@ class _Clock:
 
     def now_ms(self) -> int:
         return self.ms
+
+    def mark(self) -> ClockMark:
+        return ClockMark(self.ms, self.ms, 1)
 
 
 class _Timed:

@@ -364,6 +364,11 @@ class EntitlementBitmap:
         self._check_locked()
         self._words[LAST_CHANGE] = number
 
+    def lower_closed_through(self, day: int) -> None:
+        """Take back that days after `day` are closed; see `retention.reopening`. Not for a running service."""
+        self._check_locked()
+        self._words[CLOSED_THROUGH] = min(day, self.closed_through)
+
     def raise_closed_through(self, day: int) -> None:
         """Note that all expiry days up to `day` are swept. A lower day than is noted changes nothing."""
         self._check_locked()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from storage.catalog import Catalog, DeviceFacts
+from storage.days import month_before, month_of_day
 from storage.keys import KeyStore
 
 KEY_CACHE_S = 1.0
@@ -41,6 +42,18 @@ def replay_destructions(catalog: Catalog, key_store: KeyStore, *, now_ms: int) -
         if back := [device for device, count in before.items() if count.live]:
             catalog.reopen_erasures(back, now_ms=now_ms)
     return destroyed
+
+
+def last_month_over(expired_through: int) -> int:
+    """The last month (yyyymm) of which every expiry day is over: its data keys are destroyed."""
+    return month_before(month_of_day(expired_through + 1))
+
+
+def last_month_destroyed(catalog: Catalog) -> int:
+    """The last month (yyyymm) whose data keys are to be gone, by the catalog's word: all its days are closed, or it was
+    destroyed before its time. 0 before the first sweep."""
+    closed, first = catalog.closed_through, catalog.first_key_month
+    return max(last_month_over(closed) if closed else 0, month_before(first) if first else 0)
 
 
 def note_destroyed(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
@@ -21,7 +20,7 @@ from retention.plans import Plan, PlanKind
 from retention.row import RING_DAYS
 from storage.books import Books
 from storage.catalog import Catalog, DeviceFacts, EraseState, PlanRow
-from storage.clock import Clock, today
+from storage.clock import Clock, machine_boot_id, today
 from storage.days import to_date, to_day
 from storage.errors import CallerError, ClipkeepError
 
@@ -33,7 +32,6 @@ BATCH_ROWS = 1000
 """Rows written under one hold of the lock, and facts read in one query: tens of milliseconds."""
 NO_ROW = Row(0, 0, 0, 0, 0, 0)
 """What stands in the bitmap for a device that the catalog does not have: nothing is allowed."""
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Change = Callable[[DeviceFacts], DeviceFacts]
 T = TypeVar("T")
@@ -325,11 +323,3 @@ def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
         first, count = number, 1
     if count:
         yield first, count
-
-
-def machine_boot_id() -> bytes:
-    """16 bytes that change with every boot of this machine; zeros where the system does not say."""
-    try:
-        return bytes.fromhex(BOOT_ID.read_text().strip().replace("-", ""))
-    except (OSError, ValueError):
-        return bytes(16)

@@ -118,7 +118,7 @@ class ApiProcess:
         opened = self.opened
         senders = open_senders(opened.config.notices, opened.folder.notices)
         every_s = opened.config.agreement.housekeeping_s
-        return chores(opened.desk, senders, self._used, every_s=every_s)
+        return chores(opened.desk, senders, self._used, opened.witness, every_s=every_s)
 
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""

@@ -26,6 +26,7 @@ from service.commands import (
     notices,
     operators,
     plans,
+    reopening,
     serving,
     store,
     sweeping,
@@ -87,6 +88,7 @@ agreement.register(app)
 operators.register(app)
 sweeping.register(app)
 migrating.register(app)
+reopening.register(app)
 sweeps.register(app)
 erasure.register(app)
 keys.register(app)

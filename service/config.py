@@ -129,7 +129,14 @@ class RetentionSettings:
     )
     expiry_slack_s: float = limit(900.0, "after midnight UTC, before a day is swept", least=0, most=86_000)
     max_clock_skew_s: float = limit(
-        300.0, "against the store's Date; beyond it a sweep refuses", least=1, most=DAY_S
+        300.0, "against the store's Date or the uptime; beyond it a sweep refuses", least=1, most=DAY_S
+    )
+    max_rest_h: float = limit(
+        24.0,
+        "for a store without a clock: how long this host may have been off before a sweep asks whether its clock is"
+        " right",
+        least=0,
+        most=24 * 366,
     )
     bulk_limit: int = limit(1000, "erasures by lapse in one pass without --allow-bulk", least=0, most=1 << 32)
     rewrite_bytes_per_sweep: int = limit(

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
+from retention.witness import SETTLED_MS, ClockWitness
 from service.agreement import versions
 from service.agreement.desk import Desk
 from service.agreement.patience import PatientGateway
 from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
 from storage.catalog import Catalog
-from storage.clock import Clock, SystemClock
+from storage.clock import ClockMark, SystemClock, WitnessedClock
 from storage.errors import CallerError, WorldError
 from storage.keys import KeyStore
 from storage.objects import ObjectStore
@@ -82,19 +83,24 @@ class DataFolder:
 class OffsetClock:
     """The test clock: the host's, moved by an offset that all processes of a data folder share.
 
+    It is moved in two ways: time passes, for the uptime as for the wall clock; or the wall clock alone is set, as by
+    somebody's mistake (`retention.witness`).
+
     Raises:
         WorldError: the file cannot be opened or made.
     """
 
     _FORMAT = struct.Struct("<q")
+    _PASSED_AT = _FORMAT.size
+    _BYTES = 2 * _FORMAT.size
 
     def __init__(self, path: Path) -> None:
         self._clock = SystemClock()
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                os.ftruncate(fd, self._FORMAT.size)
-                self._map = mmap.mmap(fd, self._FORMAT.size)
+                os.ftruncate(fd, self._BYTES)
+                self._map = mmap.mmap(fd, self._BYTES)
             finally:
                 os.close(fd)  # the mapping has its own
         except OSError as error:
@@ -104,9 +110,25 @@ class OffsetClock:
     def offset_ms(self) -> int:
         return int(self._FORMAT.unpack_from(self._map)[0])
 
-    def set_offset_ms(self, offset_ms: int) -> None:
-        """Move the time of every process at once. An aligned 8-byte store is seen whole."""
+    def set_offset_ms(self, offset_ms: int, *, passes: bool = True) -> None:
+        """Move the time of every process at once. An aligned 8-byte store is seen whole.
+
+        Args:
+            passes: the time between passes; else the wall clock alone is set.
+        """
+        if passes:
+            passed_ms = self._passed_ms + offset_ms - self.offset_ms
+            self._FORMAT.pack_into(self._map, self._PASSED_AT, passed_ms)
         self._FORMAT.pack_into(self._map, 0, offset_ms)
+
+    @property
+    def _passed_ms(self) -> int:
+        return int(self._FORMAT.unpack_from(self._map, self._PASSED_AT)[0])
+
+    def mark(self) -> ClockMark:
+        offset_ms, host = self.offset_ms, self._clock.mark()
+        uptime_ms = host.uptime_ms + self._passed_ms + SETTLED_MS  # a test needs not wait for that
+        return ClockMark(host.wall_ms + offset_ms, uptime_ms, host.boot)
 
     def now_ms(self) -> int:
         return self._clock.now_ms() + self.offset_ms
@@ -138,9 +160,14 @@ def create_folder(
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
             KeyStore.create(folder.keys).close()
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
-            with closing(SqliteCatalog.create(folder.catalog)) as catalog:
+            undo.callback(folder.clock_offset.unlink, missing_ok=True)
+            with (
+                closing(SqliteCatalog.create(folder.catalog)) as catalog,
+                opened_clock(folder, config) as clock,
+            ):
                 undo.callback(_remove_catalog, folder.catalog)
-                versions.ensure(catalog, now_ms=SystemClock().now_ms())
+                versions.ensure(catalog, now_ms=clock.now_ms())
+                catalog.note_clock(clock.mark())
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)
             # Last: a folder without it was not finished.
@@ -189,6 +216,16 @@ def _mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@contextmanager
+def opened_clock(folder: DataFolder, config: Config) -> Iterator[WitnessedClock]:
+    """The clock that a data folder runs by."""
+    if not config.clock.test:
+        yield SystemClock()
+        return
+    with closing(OffsetClock(folder.clock_offset)) as clock:
+        yield clock
+
+
 def _require_new(folder: DataFolder) -> None:
     if folder.config.exists():
         raise CallerError(
@@ -227,7 +264,7 @@ class Opened:
 
     folder: DataFolder
     config: Config
-    clock: Clock
+    clock: WitnessedClock
     catalog: Catalog
     key_store: KeyStore
     bitmap: EntitlementBitmap
@@ -237,6 +274,18 @@ class Opened:
     @property
     def entitlements(self) -> Entitlements:
         return Entitlements(self.catalog, self.bitmap, self.clock)
+
+    @property
+    def witness(self) -> ClockWitness:
+        """Whether the clock may be believed."""
+        retention = self.config.retention
+        return ClockWitness(
+            self.catalog,
+            self.clock,
+            self.store,
+            max_skew_ms=round(retention.max_clock_skew_s * 1000),
+            max_rest_ms=round(retention.max_rest_h * 3_600_000),
+        )
 
     @property
     def desk(self) -> Desk:
@@ -276,13 +325,11 @@ def open_folder(
     folder = DataFolder(root)
     config = load_config(folder.config, environ)
     with ExitStack() as stack:
-        clock: Clock = SystemClock()
-        if config.clock.test:
-            clock = stack.enter_context(closing(OffsetClock(folder.clock_offset)))
+        clock = stack.enter_context(opened_clock(folder, config))
         catalog = SqliteCatalog.open(folder.catalog)
         stack.callback(catalog.close)
         versions.ensure(catalog, now_ms=clock.now_ms())
-        key_store = KeyStore.open(folder.keys)
+        key_store = KeyStore.open(folder.keys, first_month=catalog.first_key_month)
         stack.callback(key_store.close)
         if not folder.bitmap.exists():
             # Derived data: it can be made again from the catalog at any time, and denies until then.

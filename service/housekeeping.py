@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from retention.witness import ClockWitness
 from service.agreement import closing, notices, settling
 from service.agreement.desk import Desk
 from service.agreement.senders import Senders
@@ -33,16 +34,24 @@ class Chore:
     run: Callable[[], object]
 
 
-def chores(desk: Desk, senders: Senders, used: UsedDevices, *, every_s: float) -> list[Chore]:
+def chores(
+    desk: Desk, senders: Senders, used: UsedDevices, witness: ClockWitness, *, every_s: float
+) -> list[Chore]:
     """All that is to be done."""
     return [
         Chore("notices", every_s, lambda: _counts(notices.deliver_due(desk, senders))),
         Chore("closings", every_s, lambda: {"closed": closing.settle(desk)}),
         Chore("payments", every_s, lambda: dict(settling.settle_pending(desk))),
-        Chore("stale", every_s, lambda: {"rows": tidy(desk)}),
+        Chore("stale", every_s, lambda: {"rows": tidy_by_clock(desk, witness)}),
         Chore("erased", every_s, lambda: {"left": not desk.catalog.overwrite_erased()}),
         Chore("used", every_s, lambda: note_used(desk.catalog, used)),
     ]
+
+
+def tidy_by_clock(desk: Desk, witness: ClockWitness) -> int:
+    """Drop what is stale by a clock that may be believed, and note that it was: sweeps are judged by that."""
+    witness.note()
+    return tidy(desk)
 
 
 def note_used(catalog: Catalog, used: UsedDevices) -> None:

@@ -48,7 +48,7 @@ def repair_orphans(
         LeaseLost: a sweeper took over; what was marked before stays marked.
     """
     limits = opened.config.retention
-    check_clock(opened.store, opened.clock, max_skew_ms=round(limits.max_clock_skew_s * 1000))
+    check_clock(opened.witness)
     check_catalog(opened.catalog, opened.bitmap, read_mark(opened.store))
     newest_s = opened.clock.now_ms() / 1000 - older_than_s
     chosen = [found for info in orphans if info.modified_s <= newest_s and (found := _as_ours(info))]

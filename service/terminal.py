@@ -34,6 +34,14 @@ Store = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of a table.")]
+AcceptClock = Annotated[
+    bool,
+    typer.Option(
+        "--accept-clock",
+        help="This host's clock is right, though it does not fit what is known of the time: say so once, never in a"
+        " timer.",
+    ),
+]
 MAX_DEVICE = (1 << 32) - 1
 Device = Annotated[int, typer.Option("--device", help="The device number.", min=1, max=MAX_DEVICE)]
 MAX_REASON_CHARACTERS = 500

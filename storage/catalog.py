@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from storage.continuity import Continuity
 from storage.records import Records
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ class Totals:
     closed_through: int = 0
 
 
-class Catalog(Records, ABC):
+class Catalog(Records, Continuity, ABC):
     """See the module docstring. Grouped by who calls; what it remembers of erasures and sweeps: `storage.records`."""
 
     # --- ingest -------------------------------------------------------------------------------------------

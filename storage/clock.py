@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from storage.days import day_of_ms
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+UPTIME = Path("/proc/uptime")
+
+
+@dataclass(frozen=True, slots=True)
+class ClockMark:
+    """One moment, told by the wall clock and by a clock that nobody sets.
+
+    Args:
+        wall_ms: Unix milliseconds.
+        uptime_ms: since the machine booted, its sleep included.
+        boot: which boot that was, 63 bits of the system's boot id; 0 where the system does not say.
+    """
+
+    wall_ms: int
+    uptime_ms: int
+    boot: int
 
 
 class Clock(Protocol):
@@ -16,11 +36,39 @@ class Clock(Protocol):
         ...
 
 
+class WitnessedClock(Clock, Protocol):
+    """A wall clock beside which another one runs that can't be set."""
+
+    def mark(self) -> ClockMark:
+        """This moment."""
+        ...
+
+
 class SystemClock:
     """The host's clock."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def mark(self) -> ClockMark:
+        boot = int.from_bytes(machine_boot_id()[:8], "little") & (1 << 63) - 1
+        return ClockMark(self.now_ms(), _uptime_ms(), boot)
+
+
+def machine_boot_id() -> bytes:
+    """16 bytes that change with every boot of this machine; zeros where the system does not say."""
+    try:
+        return bytes.fromhex(BOOT_ID.read_text().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+def _uptime_ms() -> int:
+    """From the file where there is one: what pretends another time to a process leaves files alone."""
+    try:
+        return round(float(UPTIME.read_text().split()[0]) * 1000)
+    except (OSError, ValueError, IndexError):
+        return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 
 def today(clock: Clock, closed_through: int) -> int:

@@ -52,6 +52,16 @@ def month_of_day(day: int) -> int:
     return value.year * 100 + value.month
 
 
+def month_after(month: int) -> int:
+    """The month (yyyymm) after this one."""
+    return month + 1 if month % 100 < 12 else month + 89
+
+
+def month_before(month: int) -> int:
+    """The month (yyyymm) before this one."""
+    return month - 1 if month % 100 > 1 else month - 89
+
+
 def parse_date(text: str, *, field: str) -> date:
     """An ISO date (YYYY-MM-DD).
 

@@ -80,7 +80,10 @@ class KeyStore:
         CallerError: `key_store_closed` after `close`.
     """
 
-    def __init__(self, folder: Path, database: KeyDatabase, token_secret: bytes) -> None:
+    def __init__(
+        self, folder: Path, database: KeyDatabase, token_secret: bytes, first_month: int = 0
+    ) -> None:
+        self._first_month = first_month
         self._folder = folder
         self._database = database
         self._token_secret = token_secret
@@ -99,13 +102,14 @@ class KeyStore:
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: Path, *, busy_timeout_s: float = 5.0) -> KeyStore:
+    def open(cls, folder: Path, *, busy_timeout_s: float = 5.0, first_month: int = 0) -> KeyStore:
         """Open an existing key store.
 
         Args:
             folder: what `create` made.
             busy_timeout_s: longest wait for another process's transaction. Those last well under 0.5 s, so the
                 default is there for a disk that hangs, not for load.
+            first_month: the keys of an earlier month (yyyymm) are kept as keys of this one: `Catalog.first_key_month`.
 
         Raises:
             NotFound: `key_store_missing`: no such folder.
@@ -120,7 +124,8 @@ class KeyStore:
             )
         token_secret = read_key_file(folder / "tokens.key", TOKENS_MAGIC)[-1][1]
         check_private(folder / "keys.db")
-        store = cls(folder, KeyDatabase(folder / "keys.db", busy_timeout_s=busy_timeout_s), token_secret)
+        database = KeyDatabase(folder / "keys.db", busy_timeout_s=busy_timeout_s)
+        store = cls(folder, database, token_secret, first_month)
         try:
             store._database.check_format()
             _again_if_corrupt(store._check_wrapping_key)
@@ -218,6 +223,11 @@ class KeyStore:
         self._database.scrub_log()
         return destroyed
 
+    def last_month_destroyed(self) -> int:
+        """The last month (yyyymm) whose keys are gone, with all before it; 0 when none are."""
+        with self._database.transaction("DEFERRED") as connection:
+            return month_floor_of(connection)
+
     def count(self) -> int:
         """How many keys exist. Reads them all: for reports and tests."""
         with self._database.transaction("DEFERRED") as connection:
@@ -301,7 +311,14 @@ class KeyStore:
         self.close()
 
     def _outcomes(self, ids: Iterable[KeyId], *, make: bool, partly: bool) -> dict[KeyId, Outcome]:
-        wanted = {checked_id(key_id) for key_id in ids}
+        kept = {key_id: self._kept_as(checked_id(key_id)) for key_id in ids}
+        found = self._outcomes_of(set(kept.values()), make=make, partly=partly)
+        return {key_id: found[place] for key_id, place in kept.items() if place in found}
+
+    def _kept_as(self, key_id: KeyId) -> KeyId:
+        return key_id if key_id.month >= self._first_month else key_id._replace(month=self._first_month)
+
+    def _outcomes_of(self, wanted: set[KeyId], *, make: bool, partly: bool) -> dict[KeyId, Outcome]:
         _check_size(wanted)
         outcomes = self._read_settled(wanted)
         missing = wanted - outcomes.keys()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from retention.bitmap import EntitlementBitmap
-from retention.destruction import note_destroyed, replay_destructions
+from retention.destruction import last_month_destroyed, note_destroyed, replay_destructions
 from retention.entitlements import Entitlements
 from retention.erasure import erase_cause, mark_erased, mark_erasing, to_be_erased
 from retention.sweep.deleting import Deleting, due_batches
@@ -24,11 +24,12 @@ from retention.sweep.facts import read_facts
 from retention.sweep.guards import check_catalog, check_clock
 from retention.sweep.highwater import HighWater, raise_mark, read_mark, write_mark
 from retention.sweep.lease import Lease
-from retention.sweep.planning import SweepLimits, SweepPlan, last_month_over, plan_sweep, shown_day
+from retention.sweep.planning import SweepLimits, SweepPlan, plan_sweep, shown_day
 from retention.sweep.report import Progress, SweepReport, key_failures_noted
 from retention.sweep.rewriting import Rewriting
+from retention.witness import ClockWitness
 from storage.catalog import Catalog, DeviceFacts, EraseState
-from storage.clock import Clock
+from storage.clock import WitnessedClock
 from storage.keys import KeyStore
 from storage.objects import DELETE_BATCH_KEYS, ObjectStore
 
@@ -52,7 +53,7 @@ class Sweep:
         store: ObjectStore,
         key_store: KeyStore,
         bitmap: EntitlementBitmap,
-        clock: Clock,
+        clock: WitnessedClock,
         limits: SweepLimits,
         progress: Progress = lambda phase, done, of: None,
         sleep: Callable[[float], None] = time.sleep,
@@ -64,6 +65,9 @@ class Sweep:
         self._bitmap = bitmap
         self._entitlements = Entitlements(catalog, bitmap, clock)
         self._clock = clock
+        self._witness = ClockWitness(
+            catalog, clock, store, max_skew_ms=limits.max_clock_skew_ms, max_rest_ms=limits.max_rest_ms
+        )
         self._limits = limits
         self._progress = progress
         self._sleep = sleep
@@ -72,18 +76,20 @@ class Sweep:
         self.report: SweepReport | None = None
         """What the pass that `run` is at, or was, has done so far; of one that was refused there is none."""
 
-    def plan(self, *, allow_bulk: bool = False, accept_catalog: bool = False) -> SweepPlan:
+    def plan(
+        self, *, allow_bulk: bool = False, accept_catalog: bool = False, accept_clock: bool = False
+    ) -> SweepPlan:
         """What `run` would do now. Writes nothing (invariant 13).
 
         Raises:
             SweepRefused: a guard says no.
         """
+        check_clock(self._witness, accept=accept_clock)
         self._guard(accept_catalog=accept_catalog)
         return self._planned(allow_bulk=allow_bulk)
 
     def _guard(self, *, accept_catalog: bool) -> HighWater:
         """Returns the store's mark."""
-        check_clock(self._store, self._clock, max_skew_ms=self._limits.max_clock_skew_ms)
         mark = HighWater() if accept_catalog else read_mark(self._store)
         check_catalog(self._catalog, self._bitmap, mark)
         return mark
@@ -100,12 +106,15 @@ class Sweep:
         for batch in due_batches(self._catalog, plan.moment.now_ms, limit=lambda: DELETE_BATCH_KEYS):
             yield from (tombstone.key for tombstone in batch)
 
-    def run(self, *, allow_bulk: bool = False, accept_catalog: bool = False) -> SweepReport:
+    def run(
+        self, *, allow_bulk: bool = False, accept_catalog: bool = False, accept_clock: bool = False
+    ) -> SweepReport:
         """Carry out one pass.
 
         Args:
             allow_bulk: erase also when more devices than the bulk limit have lapsed.
             accept_catalog: this catalog is the newest there is, whatever the store has seen.
+            accept_clock: this host's clock is right, whatever is known of the time. A store's own clock is still asked.
 
         Raises:
             SweepRefused: a guard says no, or another sweeper is at work. Nothing was changed.
@@ -113,6 +122,7 @@ class Sweep:
             WorldError: store or catalog failed; run it again later.
         """
         with self._lease.taken():
+            check_clock(self._witness, accept=accept_clock, keep=True)
             mark = self._guard(accept_catalog=accept_catalog)
             plan = self._planned(allow_bulk=allow_bulk)
             if accept_catalog:
@@ -252,7 +262,7 @@ class Sweep:
         the lease is not held fast meanwhile: commits would wait for seconds."""
         self._lease.renew()
         with key_failures_noted(report):
-            through = last_month_over(self._catalog.closed_through)
+            through = last_month_destroyed(self._catalog)
             report.destroyed_keys += self._key_store.destroy_months(through)
 
     def _rewrite(self, plan: SweepPlan, report: SweepReport) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from retention.bitmap import EntitlementBitmap
 from retention.sweep.highwater import HighWater
+from retention.witness import ClockDoubted, ClockWitness
 from storage.catalog import Catalog
-from storage.clock import Clock
 from storage.errors import ClipkeepError
-from storage.objects import ObjectStore
 
 
 class SweepRefused(ClipkeepError):
@@ -16,22 +15,21 @@ class SweepRefused(ClipkeepError):
     code = "sweep_refused"
 
 
-def check_clock(store: ObjectStore, clock: Clock, *, max_skew_ms: int) -> None:
+def check_clock(witness: ClockWitness, *, accept: bool = False, keep: bool = False) -> None:
     """A wrong clock would expire live recordings (invariant 12).
 
+    Args:
+        accept: an operator says that it is right; a store's own clock is still asked.
+        keep: note that it was believed.
+
     Raises:
-        SweepRefused: `clock_skew`.
+        SweepRefused: `clock_skew`, `clock_jumped`.
     """
-    theirs_s = store.server_time_s()
-    if theirs_s is None:
-        return
-    skew_ms = abs(theirs_s * 1000 - clock.now_ms())
-    if skew_ms > max_skew_ms:
-        raise SweepRefused(
-            f"this host's clock and the store's differ by {skew_ms / 1000:.0f} s; nothing was deleted. Set the"
-            " clock right, then sweep again",
-            code="clock_skew",
-        )
+    try:
+        ask = witness.note if keep else witness.require
+        ask(accept=accept)
+    except ClockDoubted as doubted:
+        raise SweepRefused(doubted.detail, code=doubted.code) from doubted
 
 
 def check_catalog(catalog: Catalog, bitmap: EntitlementBitmap, mark: HighWater) -> None:

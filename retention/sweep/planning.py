@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from retention.destruction import last_month_over
 from retention.erasure import erase_cause
 from storage.catalog import DayTotals, DeviceFacts, Due, SegmentRow
-from storage.days import MS_PER_DAY, day_of_ms, month_of_day, to_date
+from storage.days import MS_PER_DAY, day_of_ms, to_date
 from storage.errors import CallerError
 from storage.objects import checked_key
 
@@ -37,6 +38,7 @@ class SweepLimits:
     prepare_ttl_ms: int
     lapse_grace_days: int
     max_clock_skew_ms: int
+    max_rest_ms: int
     bulk_limit: int
     lease_ms: int
     retry_ms: int
@@ -152,12 +154,6 @@ def _within(candidates: Sequence[SegmentRow], budget_bytes: int) -> tuple[Segmen
             budget_bytes -= row.size_bytes
             chosen.append(row)
     return tuple(chosen)
-
-
-def last_month_over(expired_through: int) -> int:
-    """The last month (yyyymm) of which every expiry day is over: its data keys are destroyed."""
-    month = month_of_day(expired_through + 1)
-    return month - 1 if month % 100 > 1 else month - 89
 
 
 def is_ours(key: str) -> bool:

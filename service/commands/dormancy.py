@@ -34,6 +34,7 @@ def accounts_dormant(
     """
     with open_folder(data) as opened:
         if suspend:
+            opened.witness.require()
             with terminal.progress_bar() as progress:
                 done = standing.suspend_dormant(
                     opened.desk, OPERATOR, lambda seen, of: progress("dormant accounts", seen, of)

@@ -61,13 +61,19 @@ _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 def clock(
     offset: Annotated[
         str | None,
-        typer.Option("--offset", help="Ahead of the real time, e.g. 15d, 90m, 0s. Left out: show it."),
+        typer.Option(
+            "--offset",
+            help="Set it so far from the real time, e.g. 15d, -90m, 0s, as a wrong clock is: no time passes.",
+        ),
     ] = None,
-    advance: Annotated[str | None, typer.Option("--advance", help="Further ahead than now, e.g. 2h.")] = None,
+    advance: Annotated[str | None, typer.Option("--advance", help="Let so much time pass, e.g. 2h.")] = None,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
     """Show or move the test clock, for all running processes of this data folder at once.
+
+    With --advance time passes. With --offset the clock is set: what destroys or charges by the clock then asks whether
+    it is right, as it would of a real one (`sweep --accept-clock`).
 
     Refused unless config.toml says [clock] test = true, which only `init --test-clock` writes by itself.
     """
@@ -78,11 +84,12 @@ def clock(
                 subject=str(data),
                 code="real_clock",
             )
-        moved_ms = opened.clock.offset_ms if offset is None else _parse_offset(offset)
-        moved_ms += 0 if advance is None else _parse_offset(advance)
-        if abs(moved_ms) > MAX_OFFSET_MS:
+        set_ms = opened.clock.offset_ms if offset is None else _parse_offset(offset)
+        moved_ms = set_ms + (0 if advance is None else _parse_offset(advance))
+        if max(abs(set_ms), abs(moved_ms)) > MAX_OFFSET_MS:
             raise CallerError("that is more than 50 years from now", code="bad_offset")
         if moved_ms != opened.clock.offset_ms:
+            opened.clock.set_offset_ms(set_ms, passes=False)
             opened.clock.set_offset_ms(moved_ms)
             opened.entitlements.roll()
         terminal.report({"offset_ms": opened.clock.offset_ms, "now_ms": opened.clock.now_ms()}, json)

@@ -16,7 +16,7 @@ from service.agreement import cancelling, renewing
 from service.agreement.desk import OPERATOR
 from service.commands.plans import MAX_NUMBER, shown_day, shown_instant, shown_money
 from service.folder import open_folder
-from service.terminal import DEFAULT_DATA, Data, Json
+from service.terminal import DEFAULT_DATA, AcceptClock, Data, Json
 
 MAX_LIMIT = 10_000_000
 PlanNumber = Annotated[
@@ -32,6 +32,7 @@ def renew(
     limit: Annotated[
         int, typer.Option("--limit", help="Subscriptions looked at, at most.", min=1, max=MAX_LIMIT)
     ] = renewing.DEFAULT_LIMIT,
+    accept_clock: AcceptClock = False,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -40,11 +41,13 @@ def renew(
     To be run from cron, every hour or so: it may be run at any time, from several hosts at once, and again after a
     crash, and charges each month once. A charge is made `charge_ahead_days` before the paid month ends; one that is
     declined is tried again after `charge_retry_h`, until that month ends, and then the plan lapses. One that is not
-    answered is asked for again after `payment_retry_s`, doubling up to `payment_max_retry_s`. Exit code 1: payments
-    wait for the gateway, a refund was refused and not paid otherwise, or there is more than --limit; stderr says what
-    to do.
+    answered is asked for again after `payment_retry_s`, doubling up to `payment_max_retry_s`. Exit code 1: the
+    clock does not fit what is known of the time (nothing was done), payments wait for the gateway, a refund was
+    refused and not paid otherwise, or there is more than --limit; stderr says what to do.
     """
     with open_folder(data) as opened:
+        # A clock that is ahead charges months too early, and lets plans lapse.
+        opened.witness.note(accept=accept_clock)
         report = renewing.renew(opened.desk, limit=limit)
     terminal.report(asdict(report), json)
     if report.refund_failed:

@@ -14,9 +14,9 @@ import structlog
 import trio
 import typer
 
-from retention.destruction import replay_destructions
+from retention.destruction import last_month_destroyed, replay_destructions
 from retention.filelock import holding
-from retention.sweep.planning import last_month_over
+from retention.reopening import adopt_key_months
 from service import terminal
 from service.config import load_config
 from service.folder import DataFolder, Opened, open_folder
@@ -54,12 +54,13 @@ def serve(
     _log.info("starting", workers=workers)
     folder = DataFolder(data)
     deadline_s = load_config(folder.config, os.environ).ingest.stop_deadline_s
-    with _alone(folder):
+    with alone(folder):
         for stale in folder.run.glob("*.json"):
             stale.unlink()  # counters of workers that no longer run
         with open_folder(data, store_url=store) as opened:
             opened.entitlements.recover()
             _repeat_destructions(opened)
+            adopt_key_months(opened.catalog, opened.key_store)
         with (
             claim(parse_address(ingest, option="--ingest"), option="--ingest") as ingest_at,
             claim(parse_address(api, option="--api"), option="--api") as api_at,
@@ -74,14 +75,14 @@ def serve(
 def _repeat_destructions(opened: Opened) -> None:
     """Where keys/ was restored from a backup, destroy anew what has been destroyed since, before anybody reads."""
     again = replay_destructions(opened.catalog, opened.key_store, now_ms=opened.clock.now_ms())
-    if closed := opened.catalog.closed_through:
-        again += opened.key_store.destroy_months(last_month_over(closed))
+    if month := last_month_destroyed(opened.catalog):
+        again += opened.key_store.destroy_months(month)
     if again:
         _log.warning("destroyed_anew", keys=again, detail="a restored key store had them again")
 
 
 @contextmanager
-def _alone(folder: DataFolder) -> Iterator[None]:
+def alone(folder: DataFolder) -> Iterator[None]:
     """Hold the lock of the one service that may run on a data folder."""
     folder.run.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:

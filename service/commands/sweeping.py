@@ -14,7 +14,7 @@ from service.checks import check_folder, rebuild_catalog
 from service.commands.sweeps import clear_after_ms, failures_noted, who_runs
 from service.folder import Opened, open_folder
 from service.repair import repair_orphans
-from service.terminal import DEFAULT_DATA, Data, Json, Store
+from service.terminal import DEFAULT_DATA, AcceptClock, Data, Json, Store
 
 catalog_app = typer.Typer(
     help="The catalog: rebuild its chunk rows from the objects, migrate it to a new release.",
@@ -37,6 +37,7 @@ def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | N
             prepare_ttl_ms=round(opened.config.segments.prepare_ttl_s * 1000),
             lapse_grace_days=retention.lapse_grace_days,
             max_clock_skew_ms=round(retention.max_clock_skew_s * 1000),
+            max_rest_ms=round(retention.max_rest_h * 3_600_000),
             bulk_limit=retention.bulk_limit,
             lease_ms=round(retention.lease_s * 1000),
             retry_ms=round(retention.retry_s * 1000),
@@ -65,6 +66,7 @@ def sweep(
             help="This catalog is the newest there is, though the store has seen a newer one: that is lost.",
         ),
     ] = False,
+    accept_clock: AcceptClock = False,
     max_deletes_per_s: Annotated[
         float | None,
         typer.Option("--max-deletes-per-s", help="Delete no more objects a second than this.", min=1),
@@ -86,12 +88,16 @@ def sweep(
     ):
         one_pass = sweep_of(opened, progress, max_deletes_per_s=max_deletes_per_s)
         if dry_run:
-            plan = one_pass.plan(allow_bulk=allow_bulk, accept_catalog=accept_catalog)
+            plan = one_pass.plan(
+                allow_bulk=allow_bulk, accept_catalog=accept_catalog, accept_clock=accept_clock
+            )
             show = _print_plan if json else _show_plan
             show(plan.summary(), one_pass.due_keys(plan))
             return
         with failures_noted(opened, one_pass):
-            report = one_pass.run(allow_bulk=allow_bulk, accept_catalog=accept_catalog)
+            report = one_pass.run(
+                allow_bulk=allow_bulk, accept_catalog=accept_catalog, accept_clock=accept_clock
+            )
     terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
     left = _left_undone(report)
     for sentence in left:

@@ -84,9 +84,9 @@ class Clipkeep:
         return time.time_ns() // 1_000_000 + self._offset_ms
 
     async def to_noon(self) -> None:
-        """Set the test clock to 12:00 UTC of this day, so that no midnight comes in the middle of a demo."""
+        """Let it be the next 12:00 UTC, so that no midnight comes in the middle of a demo."""
         into_day_ms = time.time_ns() // 1_000_000 % DAY_MS
-        await self._move("--offset", DAY_MS // 2 - into_day_ms)
+        await self.advance((DAY_MS // 2 - into_day_ms) % DAY_MS)
 
     async def advance(self, by_ms: int) -> None:
         """Move the time of all processes forward."""

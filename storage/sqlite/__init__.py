@@ -2,7 +2,8 @@
 
 `database` holds connections and transactions, `schema` the tables; the rest is the catalog by who calls:
 `commits` (ingest), `reads` (playback), `devices` (plans), `deletions` (ranges), `leases`, `sweeping` and `rewriting`
-(the end of recordings), `records` (what is remembered of it), `checking`, `books` (accounts and what they agreed to).
+(the end of recordings), `records` (what is remembered of it), `continuity`, `checking`, `books` (accounts and what
+they agreed to).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from storage.sqlite.books import Bookkeeping
 from storage.sqlite.checking import Checking
 from storage.sqlite.commits import Commits
+from storage.sqlite.continuity import Continuing
 from storage.sqlite.database import Database
 from storage.sqlite.deletions import Deletions
 from storage.sqlite.devices import Devices
@@ -21,7 +23,9 @@ from storage.sqlite.rewriting import Rewriting
 from storage.sqlite.schema import create_schema, require_schema
 
 
-class SqliteCatalog(Commits, Reads, Devices, Deletions, Recording, Rewriting, Checking, Bookkeeping):
+class SqliteCatalog(
+    Commits, Reads, Devices, Deletions, Recording, Rewriting, Continuing, Checking, Bookkeeping
+):
     """See `storage.catalog.Catalog`.
 
     Safe from several threads (a connection for each transaction) and processes (SQLite's own locks), but not

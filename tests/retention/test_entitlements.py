@@ -24,7 +24,6 @@ from retention.entitlements import (
     Entitlements,
     bitmap_row,
     entitled_from,
-    machine_boot_id,
     meet,
     plan_of,
     row_of,
@@ -32,6 +31,7 @@ from retention.entitlements import (
 from retention.plans import Plan, PlanKind, cancel, start_plan, windows
 from retention.row import RING_DAYS
 from storage.catalog import DeviceFacts, EraseState, PlanRow
+from storage.clock import machine_boot_id
 from storage.days import MS_PER_DAY, to_date
 from storage.errors import CallerError, CatalogUnavailable, ClipkeepError, NotFound
 from tests.retention.world import NOON, ROWS, TODAY, World, fast_folder, monthly

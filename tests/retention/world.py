@@ -19,9 +19,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from retention.bitmap import ERASED, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.erasure import mark_renewed, mark_terminated
-from retention.sweep import Sweep, SweepLimits, highwater, is_ours
+from retention.reopening import reopen
+from retention.sweep import Lease, Sweep, SweepLimits, highwater, is_ours
+from retention.witness import SETTLED_MS, ClockWitness
 from storage.catalog import Catalog, ChunkRow, DeviceFacts, PlanRow, PreparedKey, SegmentCommit, Verdict
 from storage.checksums import crc32, crc64nvme
+from storage.clock import ClockMark
 from storage.days import MS_PER_DAY, day_of_ms, month_of_day, ms_of_day
 from storage.errors import CorruptError
 from storage.faults import FaultyStore
@@ -48,6 +51,7 @@ LIMITS = SweepLimits(
     prepare_ttl_ms=TTL_MS,
     lapse_grace_days=GRACE_DAYS,
     max_clock_skew_ms=SKEW_MS,
+    max_rest_ms=24 * HOUR,
     bulk_limit=1000,
     lease_ms=LEASE_MS,
     retry_ms=RETRY_MS,
@@ -62,9 +66,18 @@ class HandClock:
 
     def __init__(self, ms: int = NOON) -> None:
         self.ms = ms
+        self.jumped_ms = 0
 
     def now_ms(self) -> int:
         return self.ms
+
+    def mark(self) -> ClockMark:
+        return ClockMark(self.ms, SETTLED_MS + self.ms - self.jumped_ms, 1)
+
+    def jump(self, by_ms: int) -> None:
+        """Somebody sets the wall clock."""
+        self.ms += by_ms
+        self.jumped_ms += by_ms
 
 
 @contextmanager
@@ -107,14 +120,15 @@ class World:
             EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.folder = folder
         self.clock = HandClock(clock_ms)
-        self.key_store = KeyStore.open(folder / "keys")
         self.catalog: Catalog = SqliteCatalog.open(folder / "catalog.db")
+        self.key_store = KeyStore.open(folder / "keys", first_month=self.catalog.first_key_month)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.memory = MemoryStore()
         inner: ObjectStore = LocalStore(folder / "objects", create=new) if local else self.memory
         self.store = FaultyStore(inner, sleep=time.sleep)
         self.kept: list[Kept] = []
         if new:
+            self.catalog.note_clock(self.clock.mark())  # as `init` does
             self.entitlements.recover()
 
     def __enter__(self) -> Self:
@@ -130,6 +144,16 @@ class World:
     @property
     def entitlements(self) -> Entitlements:
         return Entitlements(self.catalog, self.bitmap, self.clock)
+
+    @property
+    def witness(self) -> ClockWitness:
+        return ClockWitness(
+            self.catalog,
+            self.clock,
+            self.store,
+            max_skew_ms=LIMITS.max_clock_skew_ms,
+            max_rest_ms=LIMITS.max_rest_ms,
+        )
 
     # --- devices ----------------------------------------------------------------------------------------------
 
@@ -241,10 +265,10 @@ class World:
             assert data in (None, content(device, capture_ms))
         return [data is not None for data in found]
 
-    def attacked(self) -> set[tuple[int, int]]:
+    def attacked(self, copies: Iterable[Kept] | None = None) -> set[tuple[int, int]]:
         """(device, capture_ms) of all that can be decrypted from copied bytes and whatever keys are left."""
         found = set()
-        for kept in self.kept:
+        for kept in self.kept if copies is None else copies:
             key = self.key_store.get_each([kept.key_id])[kept.key_id]
             if isinstance(key, bytes):
                 try:
@@ -269,6 +293,23 @@ class World:
             for name in ("catalog", "store", "key_store", "bitmap")
         }
         return Sweep(clock=self.clock, limits=replace(LIMITS, **changed), sleep=self.sleep, **parts)
+
+    def reopen(self) -> int:
+        """As `catalog reopen` does, and the processes that come after it."""
+        lease = Lease(self.catalog, self.clock, ttl_ms=LEASE_MS)
+        begun = reopen(
+            self.catalog,
+            self.key_store,
+            self.bitmap,
+            self.clock,
+            lease,
+            through=day_of_ms(self.clock.ms),
+            delete_delay_ms=DELAY_MS,
+        )
+        self.witness.note(accept=True)
+        self.key_store.close()
+        self.key_store = KeyStore.open(self.folder / "keys", first_month=self.catalog.first_key_month)
+        return begun
 
     def sleep(self, seconds: float) -> None:
         self.clock.ms += round(seconds * 1000)

@@ -439,7 +439,7 @@ def test_a_viewer_token_and_its_life(run: Run, made: Path) -> None:
 
 def test_a_viewer_token_lasts_its_hours_after_the_clock_was_set_back(run: Run, made: Path) -> None:
     """Readers are judged by the last day that was swept (invariant 12): by it the token was void at once."""
-    run("clock", "--offset", "9d", "--data", made)
+    run("clock", "--advance", "9d", "--data", made)
     assert run("sweep", "--data", made).code == 0
     run("clock", "--offset", "0d", "--data", made)
     token = run("viewer-token", "--device", 1, "--hours", 2, "--data", made, "--json").document["token"]
@@ -494,7 +494,7 @@ def test_a_sweep_that_left_something_says_so_and_fails(
     run: Run, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Invariant 14."""
-    run("clock", "--offset", "20d", "--data", made)
+    run("clock", "--advance", "20d", "--data", made)
     monkeypatch.setenv("CLIPKEEP_RETENTION_BULK_LIMIT", "0")
     done = run("sweep", "--data", made, "--json")
     assert (done.code, done.document["held_back_devices"]) == (1, 1)

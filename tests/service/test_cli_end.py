@@ -72,8 +72,8 @@ class TestErasure:
 
     def test_cleared_by_a_later_sweep(self, run: Run, made: Path, erased: int) -> None:
         """Invariant 10: `[retention] key_backup_days` after the keys."""
-        for offset, state in (("6d", "unindexed"), ("7d", "cleared")):
-            run("clock", "--offset", offset, "--data", made)
+        for days, state in (("6d", "unindexed"), ("1d", "cleared")):
+            run("clock", "--advance", days, "--data", made)
             assert run("sweep", "--data", made).code == 0
             [row] = run("erasure", "list", "--data", made, "--json").document["erasures"]
             assert row["state"] == state
@@ -122,7 +122,7 @@ class TestSweeps:
             size = next(world.store.inner.list("")).size_bytes
         (data / "config.toml").write_text("[clock]\ntest = true\n")
         monkeypatch.setenv("CLIPKEEP_RETENTION_PRICE_PER_GB_MONTH", "1000.0")
-        run("sweep", "--data", data)
+        run("sweep", "--accept-clock", "--data", data)  # a year after what the folder was made at
         run("clock", "--advance", "2h", "--data", data)
         run("sweep", "--data", data)
         newest = run("sweeps", "--limit", 1, "--data", data, "--json").document["sweeps"][0]

@@ -66,7 +66,7 @@ def test_all_that_is_to_be_done_is_done(world: World) -> None:
     old = SessionRow(bytes(32), 1, 0, world.clock.ms - 8 * MS_PER_DAY)
     desk.write(lambda books: (books.add_session(old), books.reserve_address(b"h" * 32, until_day=TODAY - 1)))
     files = FileSender(world.folder / "notices", "clipkeep@localhost")
-    done = {c.name: c.run() for c in chores(desk, {"email": files}, used, every_s=60.0)}
+    done = {c.name: c.run() for c in chores(desk, {"email": files}, used, world.witness, every_s=60.0)}
     assert done == {
         "notices": {"delivered": 1, "delayed": 0, "failed": 0, "closed": 0},
         "closings": {"closed": []},
@@ -98,12 +98,12 @@ def test_a_mail_server_that_is_away_is_told_in_numbers_only(world: World) -> Non
         accepts_version=1,
         client="x",
     )
-    [chore, *_] = chores(desk, {"email": Away()}, UsedDevices(), every_s=60.0)
+    [chore, *_] = chores(desk, {"email": Away()}, UsedDevices(), world.witness, every_s=60.0)
     report = chore.run()
     assert report == {"delivered": 0, "delayed": 1, "failed": 0, "closed": 0}
 
 
 def test_chores_come_as_often_as_configured(world: World) -> None:
-    made = chores(world.desk(), {}, UsedDevices(), every_s=7.0)
+    made = chores(world.desk(), {}, UsedDevices(), world.witness, every_s=7.0)
     assert {chore.every_s for chore in made} == {7.0}
     assert len({chore.name for chore in made}) == len(made)

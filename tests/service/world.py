@@ -20,6 +20,7 @@ from retention.bitmap import PRESENT, EntitlementBitmap, Row
 from retention.entitlements import Entitlements
 from retention.erasure import mark_terminated
 from retention.tokens import mint_viewer_token
+from retention.witness import ClockWitness
 from service.agreement import versions
 from service.agreement.desk import Desk
 from service.agreement.payments import RecordingGateway
@@ -34,6 +35,7 @@ from service.playback import (
 )
 from storage.catalog import PlanRow, SegmentCommit, Verdict
 from storage.checksums import crc32, crc64nvme
+from storage.clock import ClockMark
 from storage.days import MS_PER_DAY, month_of_day, ms_of_day
 from storage.faults import Fault, FaultyStore, no_faults
 from storage.keys import KeyId, KeyStore
@@ -59,6 +61,9 @@ class HandClock:
 
     def now_ms(self) -> int:
         return self.ms
+
+    def mark(self) -> ClockMark:
+        return ClockMark(self.ms, self.ms, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,10 @@ class World:
         self.bitmap.close()
         self.catalog.close()
         self.key_store.close()
+
+    @property
+    def witness(self) -> ClockWitness:
+        return ClockWitness(self.catalog, self.clock, self.store, max_skew_ms=300_000, max_rest_ms=MS_PER_DAY)
 
     def services(self, **limits: Any) -> PlaybackServices:
         return PlaybackServices(**self.parts(), **limits)

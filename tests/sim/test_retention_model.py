@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from retention.sweep import SweepReport, is_ours
+from retention.sweep import SweepRefused, SweepReport, is_ours
 from storage.catalog import EraseState, PreparedKey, SegmentCommit, Verdict
 from storage.days import day_of_ms, ms_of_day
 from storage.faults import Fault, FaultKind, no_faults
@@ -26,6 +27,7 @@ from tests.retention.world import (
     RETRY_MS,
     SLACK_MS,
     TTL_MS,
+    Kept,
     World,
     content,
     fast_folder,
@@ -87,6 +89,8 @@ class Retention(RuleBasedStateMachine):
         self.expired: set[tuple[int, int]] = set()
         self.copied: set[tuple[int, int]] = set()
         """What was erased: nothing decrypts it any more."""
+        self.keyless: list[Kept] = []
+        """Copies whose keys a sweep by a wrong clock destroyed."""
         self.epochs: dict[int, int] = {}
         self.now = 0
         for _ in range(DEVICES):
@@ -314,6 +318,27 @@ class Retention(RuleBasedStateMachine):
     def midnight(self) -> None:
         self.world.clock.ms = ms_of_day(day_of_ms(self.world.clock.ms) + 1) + SLACK_MS
 
+    @rule(days=st.sampled_from([3, 40]))
+    def clock_is_ahead(self, days: int) -> None:
+        """A sweep refuses. Somebody insists; then the clock is set right, and what was closed takes uploads again."""
+        world, jump_ms = self.world, days * 24 * HOUR_MS
+        world.clock.jump(jump_ms)
+        before = world.state()
+        with pytest.raises(SweepRefused) as caught:
+            world.sweep().run()
+        assert caught.value.code == "clock_jumped"
+        assert world.state() == before
+        world.sweep().run(accept_clock=True)
+        self.note_erasures()
+        for key in [key for key, day in self.kept.items() if day <= world.catalog.closed_through]:
+            del self.kept[key]
+            self.expired.add(key)
+        month = world.key_store.last_month_destroyed()
+        self.keyless = [copy for copy in world.kept if copy.key_id.month <= month]
+        world.clock.jump(-jump_ms)
+        world.reopen()
+        assert world.attacked(self.keyless) == set()
+
     @rule()
     def sweep(self) -> None:
         self.swept()
@@ -414,6 +439,7 @@ class Retention(RuleBasedStateMachine):
         assert rows == set(self.kept), (rows ^ set(self.kept), self.ends)
         assert world.catalog.unfinished_deletions() == world.catalog.erasing_devices() == []
         assert world.attacked() & self.copied <= set(self.kept)
+        assert world.attacked(self.keyless) == set()
 
 
 TestRetention = Retention.TestCase

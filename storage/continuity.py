@@ -1,0 +1,47 @@
+"""What the catalog must know to go on safely after a clock was wrong or a backup was put back.
+
+Nothing here is about a device or an account: these are the few facts that outlive what was lost.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from storage.clock import ClockMark
+
+
+class Continuity(ABC):
+    """A part of `storage.catalog.Catalog`."""
+
+    @abstractmethod
+    def clock_mark(self) -> ClockMark | None:
+        """The last moment that was believed (`retention.witness`), None before the first."""
+
+    @abstractmethod
+    def note_clock(self, mark: ClockMark) -> None:
+        """Keep a moment that was believed, in place of the last one."""
+
+    @abstractmethod
+    def newest_seen_ms(self) -> int:
+        """When the newest object was prepared or the newest sweep ended, by the clock of then; 0 when neither ever
+        was."""
+
+    @property
+    @abstractmethod
+    def first_key_month(self) -> int:
+        """The first month (yyyymm) that may have data keys: those of all earlier ones are destroyed for good. What
+        expires in an earlier one, though that day is not closed, has its keys in this month. 0: no month was ever
+        destroyed before its time."""
+
+    @abstractmethod
+    def raise_first_key_month(self, month: int) -> None:
+        """Say that months before `month` are destroyed for good. Only ever grows."""
+
+    @abstractmethod
+    def reopen_days(self, through: int, *, fence: int, delete_after_ms: int) -> None:
+        """Take back that days after `through` are closed, for new uploads: what was un-indexed with them stays so, and
+        its objects may go from `delete_after_ms` on, where that is earlier.
+
+        Raises:
+            CallerError: `not_closed`, no day after it is.
+        """
