@@ -333,8 +333,9 @@ class Retention(RuleBasedStateMachine):
         for key in [key for key, day in self.kept.items() if day <= world.catalog.closed_through]:
             del self.kept[key]
             self.expired.add(key)
-        month = world.key_store.last_month_destroyed()
-        self.keyless = [copy for copy in world.kept if copy.key_id.month <= month]
+        # After an earlier reopening keys of a later month are used: they may be there still.
+        first, last = world.catalog.first_key_month, world.key_store.last_month_destroyed()
+        self.keyless += [copy for copy in world.kept if max(copy.key_id.month, first) <= last]
         world.clock.jump(-jump_ms)
         world.reopen()
         assert world.attacked(self.keyless) == set()
