@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from retention.entitlements import machine_boot_id
+from storage.clock import machine_boot_id
 
 _PROC = Path("/proc")
 _ENDED = frozenset("ZX")
