@@ -14,10 +14,12 @@ RETRY_AFTER_S = 2
 class Answer:
     """What a request is answered: a status and, for a refusal, its stable code and what to do. Immutable."""
 
-    __slots__ = ("_wire", "code", "detail", "status")
+    __slots__ = ("_wire", "code", "cuts_off", "detail", "status")
 
-    def __init__(self, status: int, code: str = "", detail: str = "") -> None:
+    def __init__(self, status: int, code: str = "", detail: str = "", *, cuts_off: bool = False) -> None:
         self.status = status
+        self.cuts_off = cuts_off
+        """The connection ends with it at once: the sending fails of an encoder that reads no answers, as ffmpeg."""
         self.code = code
         self.detail = detail
         self._wire: tuple[bytes, bytes] | None = None
@@ -60,6 +62,7 @@ FRAGMENTED = Answer(
     "unsupported_name",
     "live chunks are MPEG-TS, named {name}.ts: fMP4 and DASH (.m4s, .mp4, .mpd) are not taken. "
     "With ffmpeg: -f hls -hls_segment_type mpegts; whole MP4 clips go to /v1/devices/{n}/chunks/{capture_ms}",
+    cuts_off=True,
 )
 NO_TOKEN = Answer(401, "no_token", "send this device's token: Bearer, or Basic with the device number")
 BAD_TOKEN = Answer(401, "bad_token", "this is not the token of this device, or no longer")

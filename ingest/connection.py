@@ -323,10 +323,11 @@ class Connection(Outbox):
         length = head.content_length or 0
         # A client that waits for 100 Continue may or may not send its body now: only closing is unambiguous.
         ambiguous = head.expect_continue or length > self.limits.drain_bytes
-        close = ambiguous or not head.keep_alive or self.receiver.stopping
+        close = ambiguous or not head.keep_alive or self.receiver.stopping or answer.cuts_off
         data = answer.render(close=close)
         if head.method == b"HEAD":  # whoever asks so reads no body: it would pass for the next answer
             data = data[: data.index(b"\r\n\r\n") + 4]
+        self._is_cut_off = answer.cuts_off and not self._slots
         self._push(data)
         self.receiver.answered(answer, self._now_s, target=head.target)
         if close:
