@@ -311,7 +311,7 @@ class EntitlementBitmap:
         if not self._writable:
             detail = "the bitmap is open for reading only"
             raise CallerError(detail, subject=str(self._path), code="bitmap_read_only")
-        with holding(self._path.with_name(self._path.name + ".lock"), wait_s):
+        with holding(self._path.with_name(self._path.name + ".lock"), wait_s, name="bitmap"):
             self._holder = threading.get_ident()
             self._unsettled = self.unfinished
             try:

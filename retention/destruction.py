@@ -57,11 +57,14 @@ def last_month_destroyed(catalog: Catalog) -> int:
 
 
 def note_destroyed(
-    catalog: Catalog, key_store: KeyStore, devices: Iterable[DeviceFacts], *, fence: int, now_ms: int
+    catalog: Catalog, key_store: KeyStore, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
 ) -> None:
     """Write into the erasure records that the keys of these devices are gone, and how many they were.
 
-    Counted in the key store itself, so that a sweep that was killed after the destruction loses no count.
+    Counted in the key store itself, so that whoever was killed after the destruction loses no count.
+
+    Args:
+        fence: of a sweep's lease; None outside of one.
     """
     epochs = {facts.device: facts.erase_epoch for facts in devices}
     counts = key_store.count_of(epochs, below_epochs=epochs)

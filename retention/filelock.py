@@ -15,7 +15,7 @@ POLL_S = 0.005
 
 
 @contextmanager
-def holding(path: Path, wait_s: float) -> Iterator[None]:
+def holding(path: Path, wait_s: float, *, name: str) -> Iterator[None]:
     """Hold `flock` on the file at `path`, made when missing (mode 0600) and never removed.
 
     Blocks the thread. The lock belongs to this call: the threads of one process exclude each other too,
@@ -23,9 +23,10 @@ def holding(path: Path, wait_s: float) -> Iterator[None]:
 
     Args:
         wait_s: longest wait, in steps of `POLL_S`; 0 tries once.
+        name: of what the lock guards, for the codes of errors.
 
     Raises:
-        WorldError: `bitmap_busy`, it is held longer than that; `bitmap_unavailable`, the file system refused.
+        WorldError: `{name}_busy`, it is held longer than that; `{name}_unavailable`, the file system refused.
     """
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -33,11 +34,11 @@ def holding(path: Path, wait_s: float) -> Iterator[None]:
         detail = (
             f"the lock file cannot be opened: {error.strerror}; correct its permissions or free some space"
         )
-        raise WorldError(detail, subject=str(path), code="bitmap_unavailable") from error
+        raise WorldError(detail, subject=str(path), code=f"{name}_unavailable") from error
     try:
         if not _acquired(lock, tries=1 + round(wait_s / POLL_S)):
-            detail = f"another writer has held the lock for {wait_s:g} s; try again"
-            raise WorldError(detail, subject=str(path), code="bitmap_busy")
+            detail = f"another process or thread has held the lock for {wait_s:g} s; try again"
+            raise WorldError(detail, subject=str(path), code=f"{name}_busy")
         try:
             yield
         finally:

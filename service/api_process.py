@@ -23,12 +23,12 @@ from service.api import ApiServices, create_app
 from service.api.clients import network_of
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.folder import Opened, open_folder
-from service.housekeeping import Chore, chores, keep_house, note_used
+from service.housekeeping import Chore, Uses, chores, keep_house
 from service.http import HttpLimits, HttpServer
 from service.logs import configure_logs
 from service.metrics import STALE_MS, ApiFigures, published, render
 from service.playback import Playback
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from service.worker import probe_of
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError, StoreUnavailable
@@ -89,7 +89,9 @@ class ApiProcess:
         self._store = CountedStore(opened.store)
         self.opened = opened = replace(opened, store=self._store)
         self._prober = Prober(probe_of(opened))
-        self._used = UsedDevices()
+        self._used = Used()
+        self._used_accounts = Used()
+        self.uses = Uses(opened.desk, devices=self._used, accounts=self._used_accounts)
         self._figures: Callable[[], ApiFigures] = ApiFigures
 
     def services(self) -> ApiServices:
@@ -103,6 +105,7 @@ class ApiProcess:
             token_secret=opened.key_store.token_secret,
             desk=opened.desk,
             used=self._used,
+            used_accounts=self._used_accounts,
             delete_delay_ms=round(opened.config.retention.delete_delay_s * 1000),
             ready=self.ready,
             metrics=self.metrics,
@@ -118,7 +121,7 @@ class ApiProcess:
         opened = self.opened
         senders = open_senders(opened.config.notices, opened.folder.notices)
         every_s = opened.config.agreement.housekeeping_s
-        return chores(opened.desk, senders, self._used, opened.witness, every_s=every_s)
+        return chores(opened.desk, senders, self.uses, opened.witness, every_s=every_s)
 
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""
@@ -163,7 +166,7 @@ class ApiProcess:
                 nursery.cancel_scope.cancel()
         if all_of_it.cancelled_caught:
             _log.warning("stopped_at_deadline", deadline_s=deadline_s)
-        await trio.to_thread.run_sync(note_used, self.opened.catalog, self._used)
+        await trio.to_thread.run_sync(self.uses.note)
 
     def _server(self) -> HttpServer:
         """The server of the port, with as many connections as this process may have files for."""

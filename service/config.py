@@ -275,6 +275,12 @@ class AgreementSettings:
     dormant_days: int = limit(
         365, "without use, after which an account is dormant (6.1.2)", least=1, most=36_500
     )
+    trial_notice_days: int = limit(
+        3,
+        "before a trial's last day, from which its owner is told that it ends; 0: on that day",
+        least=0,
+        most=13,
+    )
     reserve_days: int = limit(
         10, "for which the addresses of a cancelled account can't be used again (6.5.2)", least=0, most=3650
     )

@@ -1,5 +1,6 @@
 """What the API process does beside serving, now and then: it sends notices, lets cancelled accounts end, finishes
-payments that a crash left pending, drops what is stale, and tells the catalog which devices were played back.
+payments that a crash left pending, drops what is stale, tells owners of trials that end, and tells the catalog what was
+used and who accepted the agreement by that.
 
 Each chore has a task of its own, so that one which fails or takes long (a mail server that does not answer) keeps none
 of the others from their turn. All of them may run in several processes at once, and beside commands that do the same.
@@ -14,13 +15,18 @@ import structlog
 import trio
 
 from retention.witness import ClockWitness
-from service.agreement import closing, notices, settling
+from service.agreement import closing, notices, settling, trials, versions
 from service.agreement.desk import Desk
 from service.agreement.senders import Senders
 from service.agreement.tidying import tidy
-from service.playback.used import UsedDevices
-from storage.catalog import Catalog
+from service.playback.used import Used
 from storage.errors import ClipkeepError
+
+CODES_EVERY_S = 1.0
+"""Somebody sits and waits for a code, and it leaves within two seconds: whichever process queued it, and whatever else
+the outbox has to send. Each look costs a read of an index."""
+ACCOUNTS_A_TURN = 10_000
+"""Some 50 ms of reading. A fleet with more accounts takes as many turns."""
 
 _log = structlog.get_logger("housekeeping")
 
@@ -34,17 +40,18 @@ class Chore:
     run: Callable[[], object]
 
 
-def chores(
-    desk: Desk, senders: Senders, used: UsedDevices, witness: ClockWitness, *, every_s: float
-) -> list[Chore]:
+def chores(desk: Desk, senders: Senders, uses: Uses, witness: ClockWitness, *, every_s: float) -> list[Chore]:
     """All that is to be done."""
     return [
+        Chore("codes", min(every_s, CODES_EVERY_S), lambda: _sent(notices.deliver_codes(desk, senders))),
         Chore("notices", every_s, lambda: _counts(notices.deliver_due(desk, senders))),
         Chore("closings", every_s, lambda: {"closed": closing.settle(desk)}),
         Chore("payments", every_s, lambda: dict(settling.settle_pending(desk))),
         Chore("stale", every_s, lambda: {"rows": tidy_by_clock(desk, witness)}),
         Chore("erased", every_s, lambda: {"left": not desk.catalog.overwrite_erased()}),
-        Chore("used", every_s, lambda: note_used(desk.catalog, used)),
+        Chore("trials", every_s, lambda: {"told": trials.tell_ending(desk)}),
+        Chore("used", every_s, uses.note),
+        Chore("accepted", every_s, Accepting(desk)),
     ]
 
 
@@ -54,14 +61,62 @@ def tidy_by_clock(desk: Desk, witness: ClockWitness) -> int:
     return tidy(desk)
 
 
-def note_used(catalog: Catalog, used: UsedDevices) -> None:
-    """Write down which devices were played back since the last time. What fails is done the next time."""
-    for day, devices in used.take().items():
-        try:
-            catalog.note_used(devices, day)
-        except ClipkeepError as error:
-            used.give_back(day, devices)
-            _log.warning("use_not_noted", code=error.code, detail=str(error))
+class Uses:
+    """What of the use of the service is only in memory: devices played back, accounts whose owners asked something. It
+    is written down now and then, so that no request writes.
+
+    Each use is noted with the version of the agreement that was current when it was made, or an earlier one: that makes
+    it continued use (agreement 11.2).
+    """
+
+    def __init__(self, desk: Desk, *, devices: Used, accounts: Used) -> None:
+        self._desk = desk
+        self._devices = devices
+        self._accounts = accounts
+        self._version = versions.newest(desk)
+
+    def note(self) -> None:
+        """Write down what was used since the last time. What fails is done the next time. Blocks."""
+        # Asked before what follows is taken: whatever is used after that is used under it.
+        version = versions.newest(self._desk)
+        catalog, known = self._desk.catalog, self._version
+
+        def note_accounts(accounts: list[int], day: int) -> None:
+            self._desk.write(lambda books: books.note_requests(accounts, day, version=known))
+
+        noted = self._note(self._devices, lambda devices, day: catalog.note_used(devices, day, version=known))
+        noted &= self._note(self._accounts, note_accounts)
+        if version != known and noted:
+            self._version = version
+            self._devices.forget()
+            self._accounts.forget()
+
+    def _note(self, used: Used, write: Callable[[list[int], int], None]) -> bool:
+        """Whether all of it was written down."""
+        noted = True
+        for day, numbers in used.take().items():
+            try:
+                write(numbers, day)
+            except ClipkeepError as error:
+                noted = False
+                used.give_back(day, numbers)
+                _log.warning("use_not_noted", code=error.code, detail=str(error))
+        return noted
+
+
+class Accepting:
+    """Records who accepted the current agreement by use, `ACCOUNTS_A_TURN` accounts at a time, round and round."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._next = 1
+
+    def __call__(self) -> dict[str, int]:
+        first, last = self._next, self._next + ACCOUNTS_A_TURN - 1
+        accepted = versions.accept_by_use(self._desk, first=first, last=last)
+        with self._desk.reading() as books:
+            self._next = last + 1 if last < books.newest_account() else 1
+        return {"accepted": accepted}
 
 
 async def keep_house(tasks: Sequence[Chore]) -> None:
@@ -83,6 +138,10 @@ async def _repeat(chore: Chore, thread: trio.CapacityLimiter) -> None:
             if isinstance(done, dict) and any(done.values()):
                 _log.info("chore_done", chore=chore.name, **done)
         await trio.sleep(chore.every_s)
+
+
+def _sent(report: notices.DeliveryReport) -> dict[str, int]:
+    return {"delivered": report.delivered, "delayed": report.delayed, "failed": report.failed}
 
 
 def _counts(report: notices.DeliveryReport) -> dict[str, int]:

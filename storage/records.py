@@ -54,9 +54,13 @@ class Records(ABC):
 
     @abstractmethod
     def note_keys_destroyed(
-        self, destroyed: Mapping[int, tuple[int, int]], *, fence: int, now_ms: int
+        self, destroyed: Mapping[int, tuple[int, int]], *, fence: int | None, now_ms: int
     ) -> None:
-        """The keys of these devices are gone: device → (erase epoch, how many keys). The first word counts."""
+        """The keys of these devices are gone: device → (erase epoch, how many keys). The first word counts.
+
+        Args:
+            fence: of a sweep's lease; None for who destroyed them outside of a sweep: it is a fact, whoever says it.
+        """
 
     @abstractmethod
     def clear_erasures(self, *, destroyed_before_ms: int, fence: int, now_ms: int) -> int:

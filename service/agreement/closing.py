@@ -19,6 +19,7 @@ from retention.accounts import (
     withdraw_closing,
 )
 from retention.addresses import address_hash
+from retention.destruction import note_destroyed
 from retention.eligibility import ClosingFacts, Reason, cancellation_blocks
 from retention.entries import subscriptions_of
 from retention.erasure import mark_account_cancelled
@@ -38,7 +39,7 @@ from storage.books import (
     PaymentState,
 )
 from storage.catalog import DeviceFacts, EraseState
-from storage.days import day_of_ms, to_date
+from storage.days import day_of_ms
 
 PURPOSE = "closing"
 """Of the notices whose delivery makes the cancellation effective."""
@@ -275,13 +276,17 @@ def _cancelled(desk: Desk) -> Callable[[DeviceFacts], DeviceFacts]:
 def _destroy_keys(desk: Desk) -> None:
     """Of all devices whose erasure was decided, whoever was killed before: the sweep does the rest. One page at a time
     is enough: what is done is behind the key store's floors, and the sweep takes it off the list."""
-    epochs = {
-        facts.device: facts.erase_epoch
+    going = [
+        facts
         for facts in desk.catalog.erasing_devices(limit=MAX_ERASING)
         if facts.erase_state is EraseState.ERASING
-    }
-    if epochs:
-        desk.key_store.destroy_devices(desk.key_store.behind(epochs))
+    ]
+    if not going:
+        return
+    behind = desk.key_store.behind({facts.device: facts.erase_epoch for facts in going})
+    desk.key_store.destroy_devices(behind)
+    if behind or desk.catalog.erasure_counts()["marked"]:
+        note_destroyed(desk.catalog, desk.key_store, going, fence=None, now_ms=desk.now_ms())
 
 
 # --- shared steps -------------------------------------------------------------------------------------------------
@@ -293,14 +298,19 @@ def _approved(desk: Desk, books: Books, actor: Actor, row: AccountRow, reason: s
 
 
 def _closing_body(desk: Desk, row: AccountRow) -> str:
-    days = desk.settings.reserve_days
-    free_on = to_date(reserved_until_day(desk.today(), days) + 1)
     why = f" The reason: {row.closing_reason}." if row.closing_by == "operator" else ""
     return (
-        f"The cancellation of account {row.account} takes effect today, with this notice.{why} Nobody can log in to it"
-        " any more, its devices no longer record, and all its recordings, subscriptions and payments are cleared and"
-        f" can't be brought back. This address can be used for another account from {free_on} (UTC) on."
+        f"The cancellation of account {row.account} takes effect on the day on which the last of its notices, of which"
+        f" this is one, is delivered.{why} From then on nobody can log in to it, its devices no longer record, and all"
+        " its recordings, subscriptions and payments are cleared and can't be brought back."
+        f" {_free_again(desk.settings.reserve_days)}"
     )
+
+
+def _free_again(days: int) -> str:
+    if not days:
+        return "This address can be used for another account from the day after on (UTC)."
+    return f"For {days} days after that day (UTC) this address can't be used for another account."
 
 
 def _stored(desk: Desk, books: Books, actor: Actor, row: AccountRow, what: str, why: str) -> AccountRow:

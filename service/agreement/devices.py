@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 
+from retention.destruction import note_destroyed
 from retention.entitlements import plan_of
 from retention.erasure import mark_terminated
 from retention.plans import Plan, period
@@ -22,6 +23,7 @@ from storage.days import ms_of_day
 
 MAX_VIEWER_HOURS = 24 * 366
 _PAGE = 1000
+_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Standing:
 
     Args:
         state: "terminated", "suspended", "recording", "not started", "lapsed" or "no plan".
-        entitled_through: the last day that is certain; of a plan without an end that of its running month.
+        entitled_through: the last day that is certain, plans that follow without a gap included; of a plan without an
+            end that of its running month.
         retention_days: of what is recorded today.
     """
 
@@ -97,7 +100,7 @@ def standing(facts: DeviceFacts, subscriptions: tuple[Subscription, ...], on: da
         facts,
         subscriptions,
         _state(facts, plans, running, on),
-        max((_through(plan, on) for plan in running), default=None),
+        _covered(plans, running, on),
         max((plan.retention_days for plan in running), default=None),
     )
 
@@ -201,6 +204,7 @@ def terminate(
     destroyed = 0
     if facts.erase_state is EraseState.ERASING:
         destroyed = desk.key_store.destroy_device(device, below_epoch=facts.erase_epoch)
+        note_destroyed(desk.catalog, desk.key_store, [facts], fence=None, now_ms=desk.now_ms())
     return standing(facts, subscriptions, desk.date()), destroyed
 
 
@@ -240,6 +244,15 @@ def _state(facts: DeviceFacts, plans: list[Plan], running: list[Plan], on: date)
         return "no plan"
     to_come = any(plan.starts_on > on and not plan.has_ended(plan.starts_on) for plan in plans)
     return "not started" if to_come else "lapsed"
+
+
+def _covered(plans: list[Plan], running: list[Plan], on: date) -> date | None:
+    """Through which day, what follows without a gap included; None when nothing runs."""
+    through = max((_through(plan, on) for plan in running), default=None)
+    for plan in sorted((plan for plan in plans if plan.has_days), key=lambda plan: plan.starts_on):
+        if through is not None and on < plan.starts_on <= through + _DAY:
+            through = max(through, _through(plan, plan.starts_on))
+    return through
 
 
 def _through(plan: Plan, on: date) -> date:

@@ -17,7 +17,7 @@ from service.agreement.errors import Conflict
 from service.agreement.outbox import addresses_of, queue, queue_to
 from service.agreement.senders import Senders, SendLater, SendRefused
 from service.agreement.texts import MAX_SUBJECT_CHARS, one_line, paragraphs
-from storage.books import AccountState, Books, NoticeRow, NoticeState
+from storage.books import CODE_PURPOSES, AccountState, Books, NoticeRow, NoticeState
 from storage.days import MS_PER_DAY
 from storage.errors import NotFound
 
@@ -28,7 +28,7 @@ CLAIM_FACTOR = 4
 MAX_BATCH = 1000
 PAGE_ACCOUNTS = 100
 """Accounts that get an announcement in one transaction."""
-SECRET_PURPOSES = frozenset({"activate", "email", "mobile", "password"})
+SECRET_PURPOSES = frozenset(CODE_PURPOSES)
 """Notices that carry a one-time code: it is not kept once they are out."""
 
 
@@ -48,18 +48,25 @@ class Announcement:
 
 def deliver_due(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryReport:
     """Send what is due, at most `limit` notices, and let cancellations take effect whose notices are delivered."""
+    report = _deliver(desk, senders, limit, codes=False)
+    return replace(report, closed_accounts=len(closing.settle(desk)))
+
+
+def deliver_codes(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryReport:
+    """Send what is due of one-time codes only: they wait behind no announcement. Cheap when there is nothing."""
+    return _deliver(desk, senders, limit, codes=True)
+
+
+def _deliver(desk: Desk, senders: Senders, limit: int, *, codes: bool) -> DeliveryReport:
     outcomes: Counter[NoticeState] = Counter()
     with desk.reading() as books:
-        due = books.due_notices(now_ms=desk.now_ms(), limit=min(limit, MAX_BATCH))
+        due = books.due_notices(now_ms=desk.now_ms(), limit=min(limit, MAX_BATCH), codes=codes)
     for notice in due:
         claimed = _claim(desk, notice.notice_id)
         if claimed is not None:
             outcomes[_note(desk, claimed, _attempt(senders, claimed))] += 1
     return DeliveryReport(
-        outcomes[NoticeState.DELIVERED],
-        outcomes[NoticeState.QUEUED],
-        outcomes[NoticeState.FAILED],
-        len(closing.settle(desk)),
+        outcomes[NoticeState.DELIVERED], outcomes[NoticeState.QUEUED], outcomes[NoticeState.FAILED]
     )
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from service.agreement.desk import Actor, Desk, account_of
-from storage.books import AccountRow, AccountState, BlockRow, EventRow, PaymentRow
+from storage.books import AcceptanceRow, AccountRow, AccountState, BlockRow, EventRow, PaymentRow
 
 
 def account(desk: Desk, actor: Actor, account: int) -> AccountRow:
     """Raises NotFound, also for somebody else's."""
     with desk.reading() as books:
         return account_of(books, actor, account)
+
+
+def acceptances(desk: Desk, actor: Actor, account: int) -> list[AcceptanceRow]:
+    """The versions of the agreement that an account accepted, how and when. Raises NotFound."""
+    with desk.reading() as books:
+        account_of(books, actor, account)
+        return books.acceptances_of(account)
 
 
 def accounts(

@@ -1,11 +1,13 @@
 """Versions of the service agreement, and who accepted which (agreement 4, 5, 11.2, 11.4).
 
-A new version blocks nothing: whoever goes on using the service is deemed to have accepted it, which is recorded at
-the next log-in.
+A new version blocks nothing: whoever goes on using the service is deemed to have accepted it. That is recorded at the
+next log-in, and else soon after an upload, a playback or a request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 
 from service.agreement.desk import Actor, Desk
@@ -65,6 +67,32 @@ def _is_published(books: Books) -> bool:
     except NotFound:
         return False
     return True
+
+
+def newest(desk: Desk) -> int:
+    """The number of the current version; 0 when none is published."""
+    with desk.reading() as books:
+        return books.agreement().version if _is_published(books) else 0
+
+
+def accept_by_use(desk: Desk, *, first: int, last: int) -> int:
+    """Record the acceptance of the current version for those of the accounts `first..last` that used the service since
+    it was published, each once. Returns how many."""
+    with desk.reading() as books:
+        if not _is_published(books):
+            return 0
+        version = books.agreement().version
+        accounts = books.unaccepted(version, first=first, last=last)
+    if accounts:
+        now_ms = desk.now_ms()
+        desk.write(lambda books: _accept(books, accounts, version, now_ms))
+    return len(accounts)
+
+
+def _accept(books: Books, accounts: Sequence[int], version: int, now_ms: int) -> None:
+    for account in accounts:
+        with suppress(NotFound):  # erased meanwhile
+            books.accept_agreement(AcceptanceRow(account, version, "deemed", now_ms))
 
 
 def accept_current(desk: Desk, books: Books, account: int, how: str) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Response
 
 from service.agreement import records, registration, sessions
 from service.api.door import Account, Caller, Client
-from service.api.models.accounts import AccountView, ActivationCode, Event, NewPassword, Update
+from service.api.models.accounts import AccountShown, AccountView, ActivationCode, Event, NewPassword, Update
 from service.api.models.base import Page
 from service.api.models.subscriptions import Payment
 from service.api.paging import DEFAULT_PAGE_ROWS, After, Rows, page_of
@@ -38,9 +38,11 @@ class Accounts:
         add(router, "GET", f"{account}/payments", self.payments, refuses=reads)
         return router
 
-    async def show(self, account: Account, actor: Caller) -> AccountView:
-        """An account."""
-        return AccountView.of(await self._calls.run(records.account, self._desk, actor, account))
+    async def show(self, account: Account, actor: Caller) -> AccountShown:
+        """An account, and which versions of the agreement it accepted, how and when."""
+        row = await self._calls.run(records.account, self._desk, actor, account)
+        accepted = await self._calls.run(records.acceptances, self._desk, actor, account)
+        return AccountShown.with_accepted(row, accepted)
 
     async def update(self, account: Account, actor: Caller, asked: Update) -> AccountView:
         """Change the name, or ask for other addresses: a code is sent to each new one, which is bound when that comes

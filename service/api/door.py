@@ -59,7 +59,10 @@ async def actor(request: Request, token: Annotated[str, Depends(token)]) -> Acto
 async def _actor(api: Api, token: str) -> Actor:
     if not token.startswith(ACCOUNT_PREFIXES):
         raise Unauthorized("send the token of a log-in as Bearer; POST /v1/sessions gives one")
-    return await api.calls.run(who, api.desk, token)
+    found = await api.calls.run(who, api.desk, token)
+    if not found.may_see_all:
+        api.services.used_accounts.note(found.account, api.desk.today())
+    return found
 
 
 async def operator(actor: Annotated[Actor, Depends(actor)]) -> Actor:

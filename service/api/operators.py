@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
-from service.agreement import notices, records, standing
+from service.agreement import notices, records, sessions, standing
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.door import Account, Operator
-from service.api.models.accounts import AccountView, WithReason
+from service.api.models.accounts import MAX_ADDRESS_CHARS, AccountView, WithReason
 from service.api.models.base import MAX_ROW, Page
 from service.api.models.notices import Announced, AnnouncementAsked, Notice
 from service.api.numbers import DIGITS
@@ -21,6 +21,12 @@ from storage.books import AccountState, NoticeState
 
 NoticeNumber = Annotated[int, DIGITS, Path(alias="notice", ge=1, le=MAX_ROW, description="notice number")]
 State = Annotated[Literal["new", "active", "cancelled"] | None, Query(description="only those")]
+Address = Annotated[
+    str | None,
+    Query(
+        min_length=1, max_length=MAX_ADDRESS_CHARS, description="the e-mail address or mobile number of one"
+    ),
+]
 Delivery = Annotated[Literal["queued", "delivered", "failed"] | None, Query(description="only those")]
 OfAccount = Annotated[int | None, DIGITS, Query(ge=1, le=MAX_ROW, description="only of this account")]
 Reason = Annotated[
@@ -51,14 +57,23 @@ class Operators:
         return router
 
     async def accounts(
-        self, operator: Operator, state: State = None, after: After = 0, limit: Rows = DEFAULT_PAGE_ROWS
+        self,
+        operator: Operator,
+        state: State = None,
+        address: Address = None,
+        after: After = 0,
+        limit: Rows = DEFAULT_PAGE_ROWS,
     ) -> Page[AccountView]:
-        """All accounts, in order of number."""
+        """All accounts, in order of number; with `address` the one that it belongs to, or none."""
+        if address is not None:
+            found = await self._run(sessions.find, self._desk, operator, address)
+            fits = found is not None and found.account > after and state in (None, found.state.value)
+            return Page(items=[AccountView.of(found)] if found is not None and fits else [], next=None)
         wanted = None if state is None else AccountState(state)
-        found = await self._run(
+        rows = await self._run(
             records.accounts, self._desk, operator, state=wanted, after=after, limit=limit + 1
         )
-        return page_of(found, limit, lambda row: row.account, AccountView.of)
+        return page_of(rows, limit, lambda row: row.account, AccountView.of)
 
     async def suspend(self, account: Account, operator: Operator, asked: WithReason) -> AccountView:
         """Suspend an account: no log-in, upload or playback from now on; nothing is erased by it (3.3, 6.1)."""

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyQuery
 from starlette.routing import Route
 
 from service.api.problems import PROBLEM_TYPE
@@ -51,11 +54,40 @@ def add(
         refuses: statuses, besides those that every page has.
         types: what is answered else, when it is no model.
     """
+    more.setdefault("dependencies", []).append(Depends(known_parameters))
     always = ALWAYS if method == "GET" else ALWAYS + WITH_BODY
     responses = refusals(*always, *refuses) | (types or {})
     router.add_api_route(path, handler, methods=[method], responses=responses, status_code=status, **more)
     if method == "GET":
         router.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False, **more)
+
+
+async def known_parameters(request: Request) -> None:
+    """A page takes the query parameters that it names, each once: a misspelt filter must not pass for none, nor the
+    last of two for the first. Asked before all else.
+
+    Raises:
+        RequestValidationError
+    """
+    known = _parameters(request.scope["route"].dependant)
+    seen = set()
+    for name, _ in request.query_params.multi_items():
+        problem = ""
+        if name not in known:
+            there = ", ".join(sorted(known)) or "none"
+            problem = f"is no parameter of this page; there are: {there}"
+        elif name in seen:
+            problem = "is there twice"
+        if problem:
+            raise RequestValidationError([{"loc": ("query", name), "msg": problem, "type": "value"}])
+        seen.add(name)
+
+
+def _parameters(dependant: Dependant) -> set[str]:
+    names = {param.alias for param in dependant.query_params}
+    if isinstance(dependant.call, APIKeyQuery):
+        names.add(dependant.call.model.name)
+    return names.union(*map(_parameters, dependant.dependencies))
 
 
 class Methods:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from fastapi import Request
 from service.agreement.desk import Desk
 from service.api.calls import Calls
 from service.playback import Playback, PlaybackServices
+from service.playback.used import Used
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class ApiServices(PlaybackServices):
     """The text of `/metrics`. May block: it is called in a thread."""
     delete_delay_ms: int
     """From un-indexing an object that a deletion has emptied to deleting it."""
+    used_accounts: Used = field(default_factory=Used)
+    """Accounts whose owners asked something."""
     cors_origins: str = ""
     """Whose pages may call this port from a browser: as in the configuration."""
     body_wait_s: float = 20.0

@@ -309,6 +309,10 @@ def _around(desk: Desk, row: AccountRow) -> dict[str, Any]:
             {"code": reason.code, "detail": reason.detail, "what_to_do": reason.what_to_do}
             for reason in (how_far.blocks if owner else ())
         ],
+        "accepted": [
+            {"version": one.version, "how": one.how, "at_ms": one.at_ms}
+            for one in records.acceptances(desk, OPERATOR, row.account)
+        ],
         "undelivered": [
             {"notice": notice.notice_id, "channel": notice.channel, "state": str(notice.state)}
             for notice in how_far.waits_for
@@ -330,6 +334,9 @@ def _draw(row: AccountRow, document: dict[str, Any]) -> None:
         if len(cells) == _SHOWN_DEVICES:
             print(f"its first {_SHOWN_DEVICES} devices; `clipkeep device list` has all")
         terminal.table("devices", ["device", "state", "entitled through"], cells)
+    if document["accepted"]:
+        cells = [[a["version"], a["how"], when(a["at_ms"])] for a in document["accepted"]]
+        terminal.table("versions of the agreement that it accepted", ["version", "how", "at (UTC)"], cells)
     if document["blocks"]:
         cells = [[b["block"], b["kind"], b["detail"], when(b["at_ms"])] for b in document["blocks"]]
         terminal.table("blocks against its cancellation", ["block", "kind", "detail", "since (UTC)"], cells)

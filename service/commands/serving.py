@@ -87,9 +87,9 @@ def alone(folder: DataFolder) -> Iterator[None]:
     folder.run.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(holding(folder.run / "serve.lock", 1.0))
+            stack.enter_context(holding(folder.run / "serve.lock", 1.0, name="service"))
         except WorldError as error:
-            if error.code != "bitmap_busy":
+            if error.code != "service_busy":
                 raise
             raise CallerError(
                 "another `clipkeep serve` runs on this data folder; stop it first",

@@ -12,7 +12,7 @@ from ingest import answers
 from retention.bitmap import BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.tokens import read_viewer_token
 from service.playback.refusals import Refused, expired, not_found
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from storage.catalog import ChunkRow
 from storage.clock import Clock, today
 from storage.days import day_of_ms, month_of_day, ms_of_day
@@ -50,9 +50,7 @@ class Grant:
 class Gate:
     """Asks the bitmap. Synchronous: nothing happens between an answer and what is done with it."""
 
-    def __init__(
-        self, bitmap: EntitlementBitmap, clock: Clock, token_secret: bytes, used: UsedDevices
-    ) -> None:
+    def __init__(self, bitmap: EntitlementBitmap, clock: Clock, token_secret: bytes, used: Used) -> None:
         self._bitmap = bitmap
         self._clock = clock
         self._secret = token_secret

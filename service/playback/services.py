@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from retention.bitmap import EntitlementBitmap
 from service.playback.sharing import Shares
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from storage.catalog import Catalog
 from storage.clock import Clock
 from storage.keys import KeyStore
@@ -23,7 +23,7 @@ class PlaybackServices:
     bitmap: EntitlementBitmap
     clock: Clock
     token_secret: bytes
-    used: UsedDevices = field(default_factory=UsedDevices)
+    used: Used = field(default_factory=Used)
     """Where it is noted which devices were played back."""
 
     gap_ms: int = 1000

@@ -1,14 +1,15 @@
-"""Which devices were played back: what tells a dormant account (agreement 6.1) from one that is only looked at."""
+"""Which devices were played back, and whose owners asked something: what tells a dormant account (agreement 6.1) from
+one that is only looked at, and continued use from none (11.2)."""
 
 from __future__ import annotations
 
-MAX_DEVICES = 1_000_000
-"""Remembered at once, some 100 MB. Past it a device is noted at a later playback."""
+MAX_NUMBERS = 1_000_000
+"""Remembered at once, some 100 MB. Past it a use is noted when it comes again."""
 
 
-class UsedDevices:
-    """Devices played back since the last `take`, each told once a day: reading writes nothing, and who keeps the
-    catalog writes now and then. Calls may come from any thread; one is lost at worst, and made again."""
+class Used:
+    """Numbers, of devices or accounts, used since the last `take`, each told once a day: use writes nothing, and who
+    keeps the catalog writes now and then. Calls may come from any thread; one is lost at worst, and made again."""
 
     def __init__(self) -> None:
         self._fresh: dict[int, int] = {}
@@ -16,13 +17,17 @@ class UsedDevices:
 
     def note(self, device: int, day: int) -> None:
         """A device is being played back on this day number."""
-        if self._told.get(device) != day and len(self._fresh) < MAX_DEVICES:
+        if self._told.get(device) != day and len(self._fresh) < MAX_NUMBERS:
             self._fresh[device] = day
+
+    def forget(self) -> None:
+        """Tell again of numbers that were told of, when they are used again: a new agreement was published."""
+        self._told = {}
 
     def take(self) -> dict[int, list[int]]:
         """Day → devices, of those that were not told of that day."""
         fresh, self._fresh = self._fresh, {}
-        if len(self._told) + len(fresh) > MAX_DEVICES:
+        if len(self._told) + len(fresh) > MAX_NUMBERS:
             self._told = {}
         self._told.update(fresh)
         by_day: dict[int, list[int]] = {}

@@ -18,9 +18,9 @@ MAX_TOLD_CHARS = 500
 
 class Recording(Sweeping):
     def note_keys_destroyed(
-        self, destroyed: Mapping[int, tuple[int, int]], *, fence: int, now_ms: int
+        self, destroyed: Mapping[int, tuple[int, int]], *, fence: int | None, now_ms: int
     ) -> None:
-        with self._fenced(fence) as connection:
+        with self._db.write() if fence is None else self._fenced(fence) as connection:
             connection.executemany(
                 "UPDATE erasures SET keys_destroyed_ms = ?, keys_destroyed = ?"
                 " WHERE device = ? AND epoch = ? AND keys_destroyed_ms IS NULL",

@@ -25,7 +25,7 @@ import typer
 from service.cli import app, main
 from service.folder import open_folder
 from service.playback.gate import Gate, Viewer
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from storage.days import MS_PER_DAY
 from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
 
@@ -444,7 +444,7 @@ def test_a_viewer_token_lasts_its_hours_after_the_clock_was_set_back(run: Run, m
     run("clock", "--offset", "0d", "--data", made)
     token = run("viewer-token", "--device", 1, "--hours", 2, "--data", made, "--json").document["token"]
     with open_folder(made) as opened:
-        gate = Gate(opened.bitmap, opened.clock, opened.key_store.token_secret, UsedDevices())
+        gate = Gate(opened.bitmap, opened.clock, opened.key_store.token_secret, Used())
         assert opened.bitmap.closed_through * MS_PER_DAY > opened.clock.now_ms()
         assert gate.ask(Viewer(1, token)).device == 1
 

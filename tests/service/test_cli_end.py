@@ -160,7 +160,7 @@ def test_metrics_of_the_end(run: Run, made: Path) -> None:
         assert "clipkeep_sweep_lag_seconds" not in metrics(opened), "nothing is said of what never was"
     run("device", "terminate", "--device", 1, "--reason", "test", "--erase", "--data", made)
     with open_folder(made) as opened:
-        assert 'clipkeep_open_erasures{state="marked"} 1.0' in metrics(opened)
+        assert 'clipkeep_open_erasures{state="keys destroyed"} 1.0' in metrics(opened)
     run("sweep", "--data", made)
     with open_folder(made) as opened:
         text = metrics(opened)

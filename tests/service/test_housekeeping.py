@@ -8,15 +8,20 @@ import structlog
 import trio
 
 from service.agreement import registration
+from service.agreement.desk import Desk
 from service.agreement.senders import FileSender, SendLater
-from service.housekeeping import Chore, chores, keep_house
-from service.playback.used import UsedDevices
+from service.housekeeping import CODES_EVERY_S, Chore, Uses, chores, keep_house
+from service.playback.used import Used
 from storage.books import NoticeRow, NoticeState, SessionRow
 from storage.days import MS_PER_DAY
 from storage.errors import WorldError
 from tests.service.world import TODAY, World
 
 SOON_S = 20.0
+
+
+def uses_of(desk: Desk) -> Uses:
+    return Uses(desk, devices=Used(), accounts=Used())
 
 
 async def test_one_that_fails_or_hangs_keeps_none_of_the_others(world: World) -> None:
@@ -52,7 +57,8 @@ async def test_one_that_fails_or_hangs_keeps_none_of_the_others(world: World) ->
 
 
 def test_all_that_is_to_be_done_is_done(world: World) -> None:
-    desk, used = world.desk(), UsedDevices()
+    desk, used, accounts = world.desk(), Used(), Used()
+    uses = Uses(desk, devices=used, accounts=accounts)
     registration.register(
         desk,
         email="ada@example.org",
@@ -66,14 +72,17 @@ def test_all_that_is_to_be_done_is_done(world: World) -> None:
     old = SessionRow(bytes(32), 1, 0, world.clock.ms - 8 * MS_PER_DAY)
     desk.write(lambda books: (books.add_session(old), books.reserve_address(b"h" * 32, until_day=TODAY - 1)))
     files = FileSender(world.folder / "notices", "clipkeep@localhost")
-    done = {c.name: c.run() for c in chores(desk, {"email": files}, used, world.witness, every_s=60.0)}
+    done = {c.name: c.run() for c in chores(desk, {"email": files}, uses, world.witness, every_s=60.0)}
     assert done == {
-        "notices": {"delivered": 1, "delayed": 0, "failed": 0, "closed": 0},
+        "codes": {"delivered": 1, "delayed": 0, "failed": 0},
+        "notices": {"delivered": 0, "delayed": 0, "failed": 0, "closed": 0},
         "closings": {"closed": []},
         "payments": {},
         "stale": {"rows": 2},
         "erased": {"left": False},
+        "trials": {"told": 0},
         "used": None,
+        "accepted": {"accepted": 0},
     }
     assert len(list((world.folder / "notices").iterdir())) == 1
     with desk.reading() as books:
@@ -98,12 +107,13 @@ def test_a_mail_server_that_is_away_is_told_in_numbers_only(world: World) -> Non
         accepts_version=1,
         client="x",
     )
-    [chore, *_] = chores(desk, {"email": Away()}, UsedDevices(), world.witness, every_s=60.0)
-    report = chore.run()
-    assert report == {"delivered": 0, "delayed": 1, "failed": 0, "closed": 0}
+    [chore, *_] = chores(desk, {"email": Away()}, uses_of(desk), world.witness, every_s=60.0)
+    assert chore.run() == {"delivered": 0, "delayed": 1, "failed": 0}
 
 
 def test_chores_come_as_often_as_configured(world: World) -> None:
-    made = chores(world.desk(), {}, UsedDevices(), world.witness, every_s=7.0)
-    assert {chore.every_s for chore in made} == {7.0}
+    desk = world.desk()
+    made = chores(desk, {}, uses_of(desk), world.witness, every_s=7.0)
+    assert {chore.name: chore.every_s for chore in made if chore.every_s != 7.0} == {"codes": CODES_EVERY_S}
+    assert {chore.every_s for chore in chores(desk, {}, uses_of(desk), world.witness, every_s=0.5)} == {0.5}
     assert len({chore.name for chore in made}) == len(made)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from service.agreement.texts import MAX_NAME_CHARS, MAX_REASON_CHARS
 from service.api.models.base import MAX_ROW, Asked, Day, Ms, fields_of, maybe_day
-from storage.books import AccountRow, ClosingState, EventRow
+from storage.books import AcceptanceRow, AccountRow, ClosingState, EventRow
 
 MAX_ADDRESS_CHARS = 320
 MAX_PASSWORD_CHARS = 1024
@@ -109,6 +110,27 @@ class AccountView(BaseModel):
             closing=closing_of(row),
             cancelled_on=maybe_day(row.cancelled_on),
         )
+
+
+class Accepted(BaseModel):
+    """A version of the agreement that the account accepted."""
+
+    version: int
+    how: Annotated[
+        Literal["registered", "deemed", "purchase"], Field(description="deemed: by continued use (11.2)")
+    ]
+    at_ms: Ms
+
+
+class AccountShown(AccountView):
+    """An account, and what it accepted."""
+
+    accepted: list[Accepted]
+
+    @classmethod
+    def with_accepted(cls, row: AccountRow, rows: Sequence[AcceptanceRow]) -> Self:
+        accepted = [Accepted(**fields_of(one, "version", "how", "at_ms")) for one in rows]
+        return cls(**AccountView.of(row).model_dump(), accepted=accepted)
 
 
 def closing_of(row: AccountRow) -> Closing:

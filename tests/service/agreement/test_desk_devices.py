@@ -179,6 +179,36 @@ def test_what_a_cancelled_plan_gives_back_stands_when_its_device_ends(
         money.pass_days(40)
 
 
+def test_what_is_stacked_counts_for_how_far_a_device_is_entitled(money: MoneyWorld, ada: Actor) -> None:
+    device = money.add_device(ada)
+
+    def through() -> date | None:
+        return devices.show(money.desk, ada, device).entitled_through
+
+    assert through() is None
+    purchases.start_trial(money.desk, ada, device)
+    assert through() == date(2025, 2, 13)
+    money.buy(ada, device, "monthly", "r1")
+    assert through() == date(2025, 2, 27)
+    money.buy(ada, device, "annual", "r2")
+    assert through() == date(2026, 2, 27)
+    money.buy(ada, device, "annual", "r3")
+    assert through() == date(2027, 2, 27)
+    start = date(2027, 4, 1)
+    purchases.grant(money.desk, OPERATOR, device, PlanKind.ANNUAL, starts_on=start)
+    assert through() == date(2027, 2, 27), "what follows after a gap does not"
+    money.cancel(ada, 3)
+    assert through() == date(2026, 2, 27), "what was stacked moves up"
+
+
+def test_an_erasure_is_recorded_when_the_keys_are_gone(money: MoneyWorld, ada: Actor) -> None:
+    device = money.add_device(ada)
+    devices.terminate(money.desk, OPERATOR, device, why="asked for", erase=True)
+    [record] = money.catalog.erasures(device=device)
+    assert (record.state, record.keys_destroyed_ms) == ("keys destroyed", money.clock.ms)
+    assert money.catalog.erasure_counts()["marked"] == 0
+
+
 def test_what_an_operator_ends_with_a_device_is_not_refunded(money: MoneyWorld, ada: Actor) -> None:
     """3.3: neither the month that was charged ahead, nor a plan that had not begun."""
     device = money.add_device(ada)

@@ -15,7 +15,7 @@ from service.agreement import devices, registration, sessions, standing, version
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.errors import Forbidden, TooMany, Unauthorized, Unprocessable
 from service.playback import Gate, Refused, Viewer
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from storage.errors import CallerError, NotFound
 from tests.retention.world import HOUR, TODAY
 from tests.service.agreement.office import CLIENT, EMAIL, MOBILE, PASSWORD, Office, owner, refused
@@ -60,7 +60,7 @@ def test_a_token_ends_with_its_time_with_log_out_and_with_a_new_password(office:
 
 def test_viewer_tokens_end_with_a_new_password_and_cameras_tokens_do_not(office: Office) -> None:
     row = office.active()
-    gate = Gate(office.bitmap, office.clock, office.key_store.token_secret, UsedDevices())
+    gate = Gate(office.bitmap, office.clock, office.key_store.token_secret, Used())
     mine, others = office.device(row.account), office.device(office.active("bob@example.org").account)
     camera = devices.token(office.desk, owner(row), mine)
 

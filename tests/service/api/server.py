@@ -13,7 +13,7 @@ import trio
 
 from service.api import ApiServices, create_app
 from service.http import HttpLimits, HttpServer
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from tests.service.world import NOON_MS, World, clips
 
 
@@ -38,7 +38,7 @@ class Server:
     def __init__(self, world: World, *, settings: dict[str, Any] | None = None, **fields: Any) -> None:
         self.world = world
         self.desk = world.desk(**settings or {})
-        self.used = UsedDevices()
+        self.used = Used()
         self.problems: dict[str, str] = {}
         self.bugs: list[str] = []
         self._services = ApiServices(

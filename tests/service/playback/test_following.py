@@ -11,7 +11,7 @@ from ingest.media import Media
 from service.playback import LivePlaylist, PlaybackServices, Viewer
 from service.playback.following import FORGOTTEN_MS, TAIL_ROWS, Following
 from service.playback.gate import Gate
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from storage.sqlite import SqliteCatalog
 from tests.service.world import CHUNK_MS, HOUR_MS, NOON_MS, Clip, World, clips, playing, refused
 
@@ -224,7 +224,7 @@ def test_processes_that_move_a_list_at_once_agree(world: World) -> None:
     def watch() -> None:
         catalog = SqliteCatalog.open(world.folder / "catalog.db")
         services = PlaybackServices(**world.parts() | {"catalog": catalog})
-        gate = Gate(services.bitmap, services.clock, services.token_secret, UsedDevices())
+        gate = Gate(services.bitmap, services.clock, services.token_secret, Used())
         grant = gate.ask(Viewer(1, world.token()))
         following = Following(services)
         start.wait()

@@ -13,16 +13,15 @@ import trio
 from retention.bitmap import PRESENT, SUSPENDED
 from service.api_process import ApiProcess
 from service.folder import create_folder, open_folder
-from service.housekeeping import note_used
 from service.playback import used as used_module
-from service.playback.used import UsedDevices
+from service.playback.used import Used
 from storage.catalog import PlanRow
 from storage.errors import CatalogUnavailable
 from tests.service.world import TODAY, Viewer, World, clips, exported, fetched, listed, playing, refused
 
 
 def test_each_device_is_told_once_a_day() -> None:
-    used = UsedDevices()
+    used = Used()
     for _ in range(3):
         used.note(1, TODAY)
         used.note(2, TODAY)
@@ -35,7 +34,7 @@ def test_each_device_is_told_once_a_day() -> None:
 
 
 def test_what_was_given_back_is_taken_again() -> None:
-    used = UsedDevices()
+    used = Used()
     used.note(1, TODAY)
     used.note(2, TODAY)
     [(day, devices)] = used.take().items()
@@ -45,8 +44,8 @@ def test_what_was_given_back_is_taken_again() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(used_module, "MAX_DEVICES", 10)
-    used = UsedDevices()
+    monkeypatch.setattr(used_module, "MAX_NUMBERS", 10)
+    used = Used()
     for device in range(25):
         used.note(device, TODAY)
     assert used.take() == {TODAY: list(range(10))}
@@ -79,21 +78,22 @@ def test_the_api_process_writes_it_down(tmp_path: Path, monkeypatch: pytest.Monk
     with open_folder(tmp_path / "data", environ={}) as opened:
         plan = PlanRow(0, "annual", TODAY, TODAY + 364, 30)
         [facts] = opened.catalog.add_devices(1, account=1, plans=[plan], now_ms=0)
-        used = ApiProcess(opened).services().used
+        process = ApiProcess(opened)
+        used, uses = process.services().used, process.uses
 
         def last_used_on() -> int:
             with opened.catalog.books() as books:
                 return books.last_used_on(1)
 
-        def broken(*_: Any) -> None:
+        def broken(*_: Any, **__: Any) -> None:
             raise CatalogUnavailable("injected: busy")
 
         used.note(facts.device, TODAY)
         with monkeypatch.context() as patched:
             patched.setattr(type(opened.catalog), "note_used", broken)
-            note_used(opened.catalog, used)
+            uses.note()
         assert last_used_on() == 0
-        note_used(opened.catalog, used)
+        uses.note()
         assert last_used_on() == TODAY
 
 
