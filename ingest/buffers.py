@@ -32,6 +32,11 @@ class BufferPool:
         """Since the last `trim`: what nobody needed in all that time."""
         self._free: dict[int, list[mmap]] = {}
 
+    @property
+    def lent_bytes(self) -> int:
+        """Of buffers that were taken and not given back."""
+        return self._lent_bytes
+
     def take(self, size: int) -> mmap:
         """A buffer of at least `size` bytes with arbitrary content, its length a power of two.
 

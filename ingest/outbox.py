@@ -74,6 +74,16 @@ class Outbox(ABC):
         self._progress = trio.Event()
         """Set when answers went out."""
 
+    @property
+    def owed(self) -> int:
+        """Answers that are owed: of requests that came whole, known or not."""
+        return len(self._slots)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Of answers that the peer leaves unread."""
+        return len(self._unsent)
+
     @abstractmethod
     def evict(self, verdict: Answer | None) -> None:
         """End the reading: the peer is gone."""

@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -236,6 +236,13 @@ class Client:
         """Send one request and wait for its answer."""
         await self.send(self.request(body, capture_ms, **fields))  # type: ignore[arg-type]
         return await self.reply()
+
+    def said_nothing(self) -> bool:
+        """Whether no byte of an answer has come that was not read yet."""
+        with socket.socket(fileno=os.dup(self.stream.socket.fileno())) as sock, suppress(BlockingIOError):
+            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return False
+        return not self._received
 
     def send_now(self, data: bytes) -> None:
         """Send a few bytes without letting anybody else have a turn."""

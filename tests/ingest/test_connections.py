@@ -51,6 +51,26 @@ async def in_bodies(worker: Worker, count: int) -> None:
     await until(lambda: sum(c.body_bytes > 0 for c in worker.connections) == count)
 
 
+async def a_turn(worker: Worker) -> None:
+    """Let the worker look at all that has come so far: a request that comes after it is answered. What did not happen
+    until then was not going to."""
+    stranger = await worker.connect()
+    await stranger.send(b"DELETE /nowhere HTTP/1.1\r\nHost: here\r\n\r\n")
+    assert (await stranger.reply()).status == 404
+    await stranger.close()
+
+
+async def no_longer_listens(worker: Worker) -> None:
+    """Wait until a stop has begun: nobody is let in any more."""
+    with trio.fail_after(10):
+        while True:
+            try:
+                stream = await trio.open_tcp_stream("127.0.0.1", worker.port)
+            except OSError:
+                return
+            await stream.aclose()
+
+
 # --- pipelining --------------------------------------------------------------------------------------------------
 
 
@@ -97,9 +117,9 @@ async def test_an_answer_that_is_known_waits_for_those_before_it(begin: Begin) -
     await client.send(
         client.request(DATA) + client.request(DATA, token="wrong") + client.request(b"x", "a.m3u8")
     )
-    with trio.move_on_after(0.05) as waiting:
-        await client.reply()
-    assert waiting.cancelled_caught, "the 401 was not sent before the chunk's answer"
+    await until(lambda: bool(worker.connections) and worker.connections[0].owed == 3)
+    await a_turn(worker)
+    assert client.said_nothing(), "the 401 was not sent before the chunk's answer"
     gate.open.set()
     assert [(await client.reply()).status for _ in range(3)] == [201, 401, 204]
 
@@ -120,10 +140,11 @@ async def test_requests_are_read_on_while_answers_are_owed_up_to_a_bound(begin: 
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        await until(lambda: bool(worker.connections) and len(worker.connections[0]._slots) == 4)
-        await trio.sleep(0.05)
+        await until(lambda: bool(worker.connections) and worker.connections[0].owed == 4)
         (connection,) = worker.connections
-        assert len(connection._slots) == 4
+        await until(lambda: connection.phase is Phase.OURS)
+        await a_turn(worker)
+        assert connection.owed == 4
         assert connection.phase is Phase.OURS, "the device is not to blame"
         assert worker.budget.in_use_bytes <= 4 * 60_000 + SCRATCH_BYTES
         gate.open.set()
@@ -152,8 +173,8 @@ async def test_a_peer_that_reads_no_answers_cannot_pile_them_up(begin: Begin) ->
         quiet = 0
         while quiet < 10:  # until it stands still
             before = worker.stats.answers[401, "bad_token"]
-            await trio.sleep(0.02)
-            most = max(most, len(connection._unsent))
+            await a_turn(worker)
+            most = max(most, connection.unsent_bytes)
             quiet = quiet + 1 if worker.stats.answers[401, "bad_token"] == before else 0
         assert 0 < worker.stats.answers[401, "bad_token"] < total, "it stood still before the end"
         assert most < connection_module.REQUESTS_AT_ONCE * 500, "the answers of one turn"
@@ -193,7 +214,7 @@ async def test_gone_after_a_complete_body(worker: Worker, chunked: bool, how: st
         await client.close()
     else:
         client.reset()
-    await trio.sleep(0.02)
+    await a_turn(worker)
     gate.open.set()
     await until(lambda: worker.stored() == DATA)
     await until(lambda: not worker.connections and not worker.budget.in_use_bytes)
@@ -211,7 +232,7 @@ async def test_let_go_after_a_complete_body(worker: Worker, monkeypatch: pytest.
     monkeypatch.setattr(worker.keyring, "_fetch", wait_and_fetch)
     client = await worker.connect()
     await client.send(client.request(DATA))
-    await until(lambda: any(c._slots for c in worker.connections))
+    await until(lambda: any(c.owed for c in worker.connections))
     (connection,) = worker.connections
     assert connection.phase is Phase.OURS
     connection.evict(None)
@@ -268,7 +289,7 @@ async def test_without_memory_for_a_body_no_bytes_of_the_budget_are_lost(
         await client.send(data[: head + 1000])
     await until(lambda: not worker.connections)
     assert worker.budget.in_use_bytes == 0
-    assert worker.receiver.pool._lent_bytes == 0
+    assert worker.receiver.pool.lent_bytes == 0
     monkeypatch.undo()
     assert (await (await worker.connect()).ask(video(MIB))).status == 201
 
@@ -286,7 +307,7 @@ async def test_a_body_that_waits_keeps_its_bytes(worker: Worker, monkeypatch: py
     monkeypatch.setattr(worker.keyring, "_fetch", wait_and_fetch)
 
     def waiting(number: int) -> bool:
-        return sum(bool(connection._slots) for connection in worker.connections) == number
+        return sum(bool(connection.owed) for connection in worker.connections) == number
 
     clients = [await worker.connect() for _ in range(3)]
     for number, client in enumerate(clients, 1):
@@ -341,7 +362,7 @@ async def test_gone_while_answers_are_being_sent(begin: Begin) -> None:
         request = client.request(b"", "a.ts", token="wrong", method="DELETE")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_in_steps, client, request * 60_000, 10_000)
-            await until(lambda: any(connection._unsent for connection in worker.connections))
+            await until(lambda: any(connection.unsent_bytes for connection in worker.connections))
             nursery.cancel_scope.cancel()
         client.reset()
         await until(lambda: not worker.connections)
@@ -562,10 +583,10 @@ async def test_a_connection_past_its_share_waits_for_its_own_answers(begin: Begi
         wire = b"".join(greedy.request(body, NOW_MS + number) for number in range(10))
         nursery.start_soon(greedy.send, wire)
         await until(lambda: worker.budget.in_use_bytes >= 4 * STEP_BYTES)
-        await trio.sleep(0.05)
+        await a_turn(worker)
         assert worker.budget.in_use_bytes <= 4 * STEP_BYTES + SHARE_SLACK_BYTES
         await modest.send(modest.request(DATA, device=2))
-        await until(lambda: len(worker.connections) == 2 and all(c._slots for c in worker.connections))
+        await until(lambda: len(worker.connections) == 2 and all(c.owed for c in worker.connections))
         gate.open.set()
         assert [(await greedy.reply()).status for _ in range(10)] == [201] * 10
     assert (await modest.reply()).status == 201
@@ -659,7 +680,7 @@ async def test_a_stop_lets_bodies_under_way_finish(worker: Worker, chunked: bool
     await client.send(wire[:2000])
     await in_bodies(worker, 1)
     worker.server.stop()
-    await trio.sleep(0.02)
+    await no_longer_listens(worker)
     await client.send(wire[2000:] + client.request(DATA, NOW_MS + 1))
     reply = await client.reply()
     assert (reply.status, reply.closes) == (201, True)
@@ -676,9 +697,9 @@ async def test_a_stop_waits_for_answers_that_are_owed(begin: Begin) -> None:
     worker.store.plan = gate
     client = await worker.connect()
     await client.send(b"".join(client.request(DATA, NOW_MS + n) for n in range(3)))
-    await until(lambda: bool(worker.connections) and len(worker.connections[0]._slots) == 3)
+    await until(lambda: bool(worker.connections) and worker.connections[0].owed == 3)
     worker.server.stop()
-    await trio.sleep(0.02)
+    await no_longer_listens(worker)
     gate.open.set()
     assert [(await client.reply()).status for _ in range(3)] == [201] * 3
     assert await client.ended()
