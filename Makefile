@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NATIVE := $(VENV)/.native
+PLAYERS := tests/players/node_modules/.ready
 # What setup.py compiles, and where that goes.
 HOT := $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
 COMPILED := *.so clipkeep_hot.json $(addsuffix *.so,$(sort $(dir $(HOT))))
@@ -45,7 +46,13 @@ pure: $(READY) ## run the hot path as Python, until its sources change or `make 
 demo: $(NATIVE) ## the main job on this machine: real video in, kept, played back, lapsed, swept
 	@$(BIN)/clipkeep demo $(ARGS)
 
-test: $(NATIVE) ## set-up and all tests, 11 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+# hls.js in two versions, for the tests of players; skipped where there is no npm.
+$(PLAYERS): tests/players/package.json tests/players/package-lock.json
+	@if command -v npm > /dev/null; then npm ci --prefix tests/players --ignore-scripts --no-audit --no-fund --silent \
+	   || echo "hls.js was not installed: the tests of players are skipped" >&2; fi
+	@mkdir -p $(dir $@) && touch $@
+
+test: $(NATIVE) $(PLAYERS) ## set-up and all tests, 11 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
 	   echo "once more, with the hot path as Python"; \

@@ -29,6 +29,8 @@ MAX_ADDED = 1_000_000
 MAX_MS = 253_402_300_800_000
 """The first millisecond of the year 10000: no capture time lies behind it."""
 
+HOUR_MS = 3_600_000
+
 device_app = typer.Typer(help="Devices: add, list, show, suspend, resume, terminate.", no_args_is_help=True)
 recordings_app = typer.Typer(help="Recordings: delete a range.", no_args_is_help=True)
 
@@ -205,13 +207,39 @@ def viewer_token(
     hours: Annotated[
         float, typer.Option("--hours", help="How long it may be used.", min=0.01, max=MAX_VIEWER_HOURS)
     ] = 24.0,
+    url: Annotated[
+        str, typer.Option("--url", help="Where people reach the API port, for the addresses that are shown.")
+    ] = "http://127.0.0.1:8081",
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
-    """Print a token with which a person or a player may watch one device's recordings."""
+    """Print a token with which a person or a player may watch one device's recordings.
+
+    Beside it, on stderr, the addresses to open in a player: what is recorded now, and what was in the last hour. A
+    recording of any time has `from` and `to`, in Unix ms or like 2026-07-01T12:00:00Z.
+
+    Example: `ffplay "$(clipkeep viewer-token --device 1 --json | jq -r .last_hour)"`
+    """
     with open_folder(data) as opened:
         token, expires_s = desk_devices.viewer_token(opened.desk, OPERATOR, device, hours=hours)
-    terminal.report({"token": token, "device": device, "expires_s": expires_s}, json, lambda: print(token))
+        now_ms = opened.clock.now_ms()
+    playlist = f"{url.rstrip('/')}/v1/devices/{device}/playlist.m3u8"
+    live = f"{playlist}?token={token}"
+    last_hour = f"{playlist}?from={now_ms - HOUR_MS}&to={now_ms}&token={token}"
+    document = {
+        "token": token,
+        "device": device,
+        "expires_s": expires_s,
+        "live": live,
+        "last_hour": last_hour,
+    }
+
+    def draw() -> None:
+        print(token)
+        terminal.say(f"live:          {live}")
+        terminal.say(f"the last hour: {last_hour}")
+
+    terminal.report(document, json, draw)
 
 
 def _begin(

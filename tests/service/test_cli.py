@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import structlog
@@ -193,7 +194,7 @@ def test_the_docs_name_no_command_that_is_not_there() -> None:
         ("refund credit", {*COMMON, "--plan", "--minor", "--currency", "--reason", "--reference"}),
         ("device terminate", {*COMMON, "--device", "--reason", "--erase"}),
         ("recordings delete", {*COMMON, "--device", "--from", "--to", "--reason"}),
-        ("viewer-token", {*COMMON, "--device", "--hours"}),
+        ("viewer-token", {*COMMON, "--device", "--hours", "--url"}),
         (
             "sweep",
             {*COMMON, "--store", "--dry-run", "--allow-bulk", "--accept-catalog", "--max-deletes-per-s"},
@@ -435,6 +436,21 @@ def test_a_viewer_token_and_its_life(run: Run, made: Path) -> None:
     document = run(*words, "--hours", 2, "--json").document
     assert abs(document["expires_s"] - datetime.now(UTC).timestamp() - 7200) < 60
     assert run(*words).out.strip().startswith(document["token"][:4])
+
+
+def test_a_viewer_token_comes_with_addresses_that_play(run: Run, made: Path) -> None:
+    run("clock", "--advance", "3d", "--data", made)
+    words = ("viewer-token", "--device", 1, "--data", made)
+    document = run(*words, "--url", "https://video.example/", "--json").document
+    base, token = "https://video.example/v1/devices/1/playlist.m3u8", document["token"]
+    assert document["live"] == f"{base}?token={token}"
+    asked = parse_qs(urlsplit(document["last_hour"]).query)
+    assert int(asked["to"][0]) - int(asked["from"][0]) == 3_600_000
+    assert abs(int(asked["to"][0]) / 1000 - time.time() - 3 * 86_400) < 60, "by the service's clock"
+    assert document["last_hour"].startswith(f"{base}?from=")
+    done = run(*words)
+    assert done.out.strip().count("\n") == 0, "a script takes stdout for the token"
+    assert "http://127.0.0.1:8081/v1/devices/1/playlist.m3u8?from=" in done.err
 
 
 def test_a_viewer_token_lasts_its_hours_after_the_clock_was_set_back(run: Run, made: Path) -> None:
