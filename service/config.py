@@ -107,7 +107,13 @@ class SegmentSettings:
         least=64 * 1024,
         most=128 * MIB,
     )
-    linger_ms: int = limit(100, "how long its oldest chunk waits at most", least=1, most=60_000)
+    linger_ms: int = limit(
+        100,
+        "how long its oldest chunk waits at most. An object has about 1 + chunks per second of the worker × this: one"
+        " camera alone makes one a chunk",
+        least=1,
+        most=60_000,
+    )
     max_segments: int = limit(16, "open or on their way, per worker; each a buffer", least=2, most=1024)
     prepare_ttl_s: float = limit(
         600.0,

@@ -54,16 +54,18 @@ def test_readme_has_the_figure_of_idle_connections() -> None:
 # --- memory -------------------------------------------------------------------------------------------------------
 
 
-def needed_bytes() -> tuple[int, int, int]:
-    """(MiB of a segment, MB besides, KB of a connection) of a worker, as operations.md says."""
-    segment, rest, connection = one(
-        r"`segments\.max_segments` × (\d+) MiB, (\d+) MB and (\d+) KB a connection", "docs/operations.md"
+def needed_bytes() -> tuple[int, int, int, int]:
+    """(MiB of a segment, MB besides, KB of a connection, KB more of one that reads nothing), as operations.md says."""
+    rest, segment, connection, unread = one(
+        r"at most: (\d+) MB \+ `budget_bytes` \+ `segments\.max_segments` × (\d+) MiB \+ (\d+) KB for each connection,"
+        r" and (\d+) KB more",
+        "docs/operations.md",
     )
-    return int(segment), int(rest), int(connection)
+    return int(segment), int(rest), int(connection), int(unread)
 
 
 def test_a_workers_memory_is_the_same_everywhere() -> None:
-    segment, rest, connection = needed_bytes()
+    segment, rest, connection, _ = needed_bytes()
     pattern = r"at most: (\d+) MB \+ (\d+) KB × connections \+ `budget_bytes` \+ `max_segments` × (\d+) MiB"
     assert one(pattern, "docs/benchmarks.md") == (str(rest), str(connection), str(segment))
     buffer = buffer_bytes(round(CONFIG.segments.target_bytes * FEW_CHUNKS_STRETCH))
@@ -71,14 +73,14 @@ def test_a_workers_memory_is_the_same_everywhere() -> None:
 
 
 def test_the_kubernetes_limit_is_what_workers_need() -> None:
-    segment, rest, connection = needed_bytes()
+    segment, rest, connection, unread = needed_bytes()
     documents = yaml.safe_load_all(text("deploy/kubernetes/clipkeep.yaml"))
     [deployment] = [found for found in documents if found["kind"] == "Deployment"]
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     words: list[Any] = container["args"]
     workers = int(words[words.index("--workers") + 1])
     a_worker = CONFIG.ingest.budget_bytes + CONFIG.segments.max_segments * segment * MIB + rest * 10**6
-    a_worker += CONFIG.ingest.max_connections * connection * 10**3
+    a_worker += CONFIG.ingest.max_connections * (connection + unread) * 10**3
     (others,) = one(r"and (\d+) MB for API and supervisor", "docs/benchmarks.md")
     others_bytes = int(others) * 10**6 + CONFIG.api.max_bytes_held
     limit = container["resources"]["limits"]["memory"]
@@ -165,3 +167,29 @@ def test_how_long_things_take_is_said_once_or_alike() -> None:
     assert bench == "5"
     assert "half a minute" in text("Makefile")
     one(r"`make native` \(half a minute", "docs/design.md")
+
+
+def test_what_objects_cost() -> None:
+    """The table of operations.md fits the rule above it, and the prices its chunks."""
+    table = text("docs/operations.md").partition("### What objects cost")[2].partition("\nAn answer")[0]
+    (dollars,) = re.findall(r"\$([\d.]+) for 1000 puts", table)
+    (chunk_s,) = re.findall(r"every (\d+) s from each", table)
+    (default,) = re.findall(r"at (\d+) ms \(default\)", table)
+    assert int(default) == CONFIG.segments.linger_ms
+    rows = [
+        [float(cell.lstrip("$")) for cell in cells(line)]
+        for line in table.splitlines()
+        if line[:3].strip("| ").isdigit()
+    ]
+    assert len(rows) == 3
+    for cameras, *pairs in rows:
+        for linger_s, chunks, price in ((0.1, *pairs[:2]), (1.0, *pairs[2:])):
+            expected = (
+                1 + cameras / int(chunk_s) * linger_s if cameras > 1 else 1
+            )  # alone it waits for its answer
+            assert abs(chunks - expected) <= 0.1 * expected
+            puts = 30 * 86400 / int(chunk_s) / chunks
+            assert abs(price - puts / 1000 * float(dollars)) < 0.006
+    doc = type(CONFIG.segments).__dataclass_fields__["linger_ms"].metadata["doc"]
+    assert "one camera alone makes one a chunk" in doc
+    assert "a camera alone makes one a chunk" in text("README.md")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.answers import unplayable
 from service.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ def answered() -> set[tuple[str, str]]:
     """(status, code) of every refusal that stands in the sources of the ingest port."""
     sources = "\n".join(path.read_text() for path in (ROOT / "ingest").glob("*.py"))
     found = set(re.findall(r'\bAnswer\(\s*(\d{3}),\s*"(\w+)"', sources))
+    found |= {(str(said.status), said.code) for said in (unplayable("header", ""), unplayable("frames", ""))}
     assert {("413", "too_large"), ("401", "bad_token"), ("503", "not_stored")} <= found
     return found
 
