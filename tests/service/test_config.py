@@ -72,7 +72,13 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
         value += default
     if key.name == "cors_origins":
         value = "https://b.example"
-    if key.name in ("max_chunk_bytes", "default_days", "lapse_grace_days", "share_bytes"):
+    if key.name in (
+        "max_chunk_bytes",
+        "default_days",
+        "lapse_grace_days",
+        "share_bytes",
+        "trial_notice_days",
+    ):
         value = default - 1  # bounded by another key, or by the layout of a bitmap row
     text = f'"{value}"' if isinstance(value, str) else str(value).lower()
     assert value_of(loaded(tmp_path, f"[{section}]\n{key.name} = {text}"), section, key.name) == value
