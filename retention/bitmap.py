@@ -2,9 +2,10 @@
 
 A header of 4096 bytes (`retention.header`), then `capacity_rows` rows of 64 bytes (`retention.row`):
 device number n is row n, row 0 is unused. The file is sparse, of fixed size, and never renamed or cut
-while it is in use: a reader maps it once and sees every later change. It lives on a little-endian machine,
-on a local file system (network ones do not keep the mappings of two hosts coherent), without copy-on-write
-(`chattr +C` on btrfs), which could find the disk full at a store into the mapping.
+while it is in use: a reader maps it once and sees every later change. It is allocated block by block before it is
+written, and holes are never touched (`retention.blocks`). It lives on a little-endian machine, on a local file system
+(network ones do not keep the mappings of two hosts coherent), without copy-on-write (`chattr +C` on btrfs), which could
+find the disk full at a store into the mapping.
 
 The catalog is the truth: the bitmap is rebuilt from it after a reboot (`boot_id` is not this boot's), so
 nothing here is ever flushed to disk but the header at creation.
@@ -24,8 +25,10 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from retention.blocks import MAP_BYTES, MIN_BLOCK_BYTES, Blocks
 from retention.filelock import holding
 from retention.header import (
+    BLOCKS,
     BOOT_ID,
     CLOSED_THROUGH,
     HEADER_BYTES,
@@ -34,7 +37,9 @@ from retention.header import (
     SEGMENT_HIGH_WATER,
     UNFINISHED,
     checked_capacity,
+    constants_of,
     file_bytes,
+    has_blocks,
     new_header,
 )
 from retention.row import (
@@ -55,6 +60,7 @@ from retention.row import (
     unpack,
     window_ends_before,
 )
+from storage.disk import DISK_FULL, is_full, make_room
 from storage.errors import CallerError, ClipkeepError, NotFound, WorldError
 
 __all__ = [
@@ -95,11 +101,12 @@ class EntitlementBitmap:
 
     @classmethod
     def create(cls, path: Path, capacity_rows: int) -> None:
-        """Make an empty bitmap for the devices 1 to `capacity_rows - 1`: sparse, mode 0600, durable.
+        """Make an empty bitmap for the devices 1 to `capacity_rows - 1`: sparse, mode 0600, durable. Its first block
+        has its place on the disk.
 
         Raises:
             CallerError: `bad_capacity` outside 2..2^32, or `bitmap_exists`.
-            WorldError: `bitmap_unavailable`, the file system refused; nothing is left behind.
+            WorldError: `data_disk_full` or `bitmap_unavailable`, the file system refused; nothing is left behind.
         """
         header = new_header(capacity_rows)
         try:
@@ -109,8 +116,11 @@ class EntitlementBitmap:
         except OSError as error:
             raise _unavailable(path, error) from error
         try:
-            os.ftruncate(fd, file_bytes(capacity_rows))
-            os.pwrite(fd, header, 0)
+            size_bytes = file_bytes(capacity_rows)
+            os.ftruncate(fd, size_bytes)
+            blocks = memoryview(bytearray(MAP_BYTES))
+            Blocks(fd, size_bytes, blocks).allocate(0)
+            os.pwrite(fd, header[: BLOCKS.start] + blocks, 0)
             os.fsync(fd)
             _fsync_folder(path.parent)
         except OSError as error:
@@ -138,7 +148,9 @@ class EntitlementBitmap:
         try:
             header = os.pread(fd, HEADER_BYTES, 0)
             capacity_rows = checked_capacity(path, header, os.fstat(fd).st_size)
-            return cls(path, fd, capacity_rows, writable)
+            if writable and not has_blocks(header):
+                header = _add_blocks(path, fd, capacity_rows)
+            return cls(path, fd, capacity_rows, writable, has_blocks(header))
         except OSError as error:
             os.close(fd)
             raise _unavailable(path, error) from error
@@ -146,12 +158,15 @@ class EntitlementBitmap:
             os.close(fd)
             raise
 
-    def __init__(self, path: Path, fd: int, capacity_rows: int, writable: bool) -> None:
+    def __init__(self, path: Path, fd: int, capacity_rows: int, writable: bool, has_blocks: bool) -> None:
         """Private: see `create` and `open`. Takes over `fd`, whose header has been checked."""
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._map = mmap.mmap(fd, file_bytes(capacity_rows), access=access)
         self._words = memoryview(self._map)[:HEADER_BYTES].cast("Q")
         self._seqs = memoryview(self._map).cast("H")
+        # An older layout's file that nobody opened for writing yet has no map: it is read as it always was.
+        self._block_map = memoryview(self._map)[BLOCKS] if has_blocks else memoryview(b"\xff" * MAP_BYTES)
+        self._blocks = Blocks(fd, file_bytes(capacity_rows), self._block_map)
         self._rows: NDArray[np.void] = np.frombuffer(self._map, ROW, capacity_rows, HEADER_BYTES)
         self._fd = fd
         self._path = path
@@ -166,6 +181,7 @@ class EntitlementBitmap:
             del self._rows
             self._words.release()
             self._seqs.release()
+            self._block_map.release()
             self._map.close()
             os.close(self._fd)
 
@@ -192,7 +208,7 @@ class EntitlementBitmap:
             zero for a device that is 0, beyond capacity or not PRESENT; flags BUSY and else zero when the
             row was being written for the whole of `READ_TRIES`.
         """
-        if not 0 < device < self.capacity_rows:
+        if not self._is_there(device):
             return _NO_DEVICE
         raw = self._raw(device)
         if raw is None:
@@ -217,9 +233,13 @@ class EntitlementBitmap:
 
         Two bytes, read at once: they need no sequence lock, for they change alone.
         """
-        if not 0 < device < self.capacity_rows:
+        if not self._is_there(device):
             return 0
         return self._seqs[(HEADER_BYTES + device * ROW_BYTES + VIEWER_GENERATION_OFFSET) // SEQ_BYTES]
+
+    def _is_there(self, device: int) -> bool:
+        """Whether the device can have a row: a number within capacity, in a block that was ever written to."""
+        return 0 < device < self.capacity_rows and self._blocks.has(HEADER_BYTES + device * ROW_BYTES)
 
     def _raw(self, device: int) -> bytes | None:
         """Copy a row that no writer touched meanwhile; None when that did not happen in `READ_TRIES`.
@@ -253,7 +273,7 @@ class EntitlementBitmap:
         Raises:
             WorldError: `row_unfinished`: its writer is at it still, or was killed in the middle.
         """
-        if not 0 < device < self.capacity_rows:
+        if not self._is_there(device):
             return None
         raw = self._raw(device)
         if raw is None:
@@ -311,7 +331,7 @@ class EntitlementBitmap:
         if not self._writable:
             detail = "the bitmap is open for reading only"
             raise CallerError(detail, subject=str(self._path), code="bitmap_read_only")
-        with holding(self._path.with_name(self._path.name + ".lock"), wait_s, name="bitmap"):
+        with holding(_lock_of(self._path), wait_s, name="bitmap"):
             self._holder = threading.get_ident()
             self._unsettled = self.unfinished
             try:
@@ -330,7 +350,7 @@ class EntitlementBitmap:
 
         Raises:
             CallerError: `bitmap_not_locked`; `device_out_of_range`; `bad_row`.
-            WorldError: `bitmap_unavailable`, above all a full disk. The row is unchanged.
+            WorldError: `data_disk_full` or `bitmap_unavailable`. The row is unchanged.
         """
         self._check_locked()
         # The last 32-bit number means ALL_DEVICES.
@@ -338,16 +358,14 @@ class EntitlementBitmap:
             detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
             raise CallerError(detail, subject=f"device {device}", code="device_out_of_range")
         body = pack(row)[SEQ_BYTES:]
-        self._words[UNFINISHED] = device if self.unfinished in (0, device) else ALL_DEVICES
         start = HEADER_BYTES + device * ROW_BYTES
-        at = start // SEQ_BYTES
-        seq = self._seqs[at]
-        # The file has holes, and a store into a hole through the mapping is a SIGBUS on a full disk.
-        # Writing the bytes that are there makes the disk give the block, or say that it has none.
         try:
-            os.pwrite(self._fd, seq.to_bytes(SEQ_BYTES, "little"), start)
+            self._blocks.allocate(start)
         except OSError as error:
             raise _unavailable(self._path, error) from error
+        self._words[UNFINISHED] = device if self.unfinished in (0, device) else ALL_DEVICES
+        at = start // SEQ_BYTES
+        seq = self._seqs[at]
         # These go through the mapping: no system call lets go of the interpreter's lock while seq is odd,
         # so the other threads of this process find the row busy for some 0.2 µs, not for milliseconds.
         self._seqs[at] = seq | 1
@@ -420,22 +438,55 @@ class EntitlementBitmap:
     def _written_rows(self) -> Iterator[tuple[int, int]]:
         """Yield ranges of rows that cover all but the file's holes: a bitmap made for ten million devices
         that has three of them is not read, nor its holes brought into the page cache."""
-        end = file_bytes(self.capacity_rows)
-        hole = HEADER_BYTES
-        while hole < end:
-            try:
-                data = os.lseek(self._fd, hole, os.SEEK_DATA)
-                hole = os.lseek(self._fd, data, os.SEEK_HOLE)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # nothing but hole up to the end
-                    return
-                data, hole = hole, end  # a file system that does not tell
-            first = max(1, (data - HEADER_BYTES) // ROW_BYTES)
-            yield first, (hole - HEADER_BYTES + ROW_BYTES - 1) // ROW_BYTES
+        for start, stop in self._blocks.spans():
+            for data, hole in _data(self._fd, max(start, HEADER_BYTES), stop):
+                first = max(1, (data - HEADER_BYTES) // ROW_BYTES)
+                yield first, (hole - HEADER_BYTES + ROW_BYTES - 1) // ROW_BYTES
+
+
+def _data(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges between `start` and `stop`, in bytes of a file, that are not holes."""
+    at = start
+    while at < stop:
+        try:
+            data = os.lseek(fd, at, os.SEEK_DATA)
+            at = os.lseek(fd, data, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but hole up to the end
+                return
+            data, at = at, stop  # a file system that does not tell
+        if data < stop:
+            yield data, min(at, stop)
+
+
+def _add_blocks(path: Path, fd: int, capacity_rows: int) -> bytes:
+    """Give a file of an older layout its map of blocks, and all that is written in it its place. Returns its header."""
+    with holding(_lock_of(path), LOCK_WAIT_S, name="bitmap"):
+        header = os.pread(fd, HEADER_BYTES, 0)
+        if not has_blocks(header):  # nobody was faster
+            size_bytes = file_bytes(capacity_rows)
+            found = memoryview(bytearray(MAP_BYTES))
+            blocks = Blocks(fd, size_bytes, found)
+            for start, stop in _data(fd, 0, size_bytes):
+                for offset in range(start, stop, MIN_BLOCK_BYTES):
+                    blocks.allocate(offset)
+                blocks.allocate(stop - 1)
+            os.pwrite(fd, found, BLOCKS.start)
+            os.fsync(fd)
+            os.pwrite(fd, constants_of(capacity_rows), 0)  # last: from here on the map is believed
+            os.fsync(fd)
+            header = os.pread(fd, HEADER_BYTES, 0)
+        return header
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
 
 
 def _unavailable(path: Path, error: OSError) -> WorldError:
-    detail = f"the file system refused: {error.strerror}; free some space or correct its permissions"
+    if is_full(error):
+        return WorldError(make_room(path), subject=str(path), code=DISK_FULL)
+    detail = f"the file system refused: {error.strerror}; correct its permissions"
     return WorldError(detail, subject=str(path), code="bitmap_unavailable")
 
 

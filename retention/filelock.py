@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.disk import DISK_FULL, is_full, make_room
 from storage.errors import WorldError
 
 POLL_S = 0.005
@@ -26,14 +27,15 @@ def holding(path: Path, wait_s: float, *, name: str) -> Iterator[None]:
         name: of what the lock guards, for the codes of errors.
 
     Raises:
-        WorldError: `{name}_busy`, it is held longer than that; `{name}_unavailable`, the file system refused.
+        WorldError: `{name}_busy`, it is held longer than that; `data_disk_full` or `{name}_unavailable`, the file
+            system refused.
     """
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        detail = (
-            f"the lock file cannot be opened: {error.strerror}; correct its permissions or free some space"
-        )
+        if is_full(error):
+            raise WorldError(make_room(path), subject=str(path), code=DISK_FULL) from error
+        detail = f"the lock file cannot be opened: {error.strerror}; correct its permissions"
         raise WorldError(detail, subject=str(path), code=f"{name}_unavailable") from error
     try:
         if not _acquired(lock, tries=1 + round(wait_s / POLL_S)):

@@ -2,7 +2,7 @@
 
     offset  size  field
          0     8  magic "CKBITMAP"
-         8     4  layout version, 1
+         8     4  layout version, 2 (1 had no map of blocks: a writer that opens such a file adds it)
         12     4  row bytes, 64
         16     8  capacity in rows
         24     4  days in a ring, 384
@@ -13,6 +13,7 @@
         80     8  segment_high_water  highest segment id ever prepared: a catalog below it was restored
         88     8  unfinished          device whose change was begun and not finished
         96    16  boot_id             boot of the machine in which the rows were last rebuilt
+      2048  2048  blocks              a bit for each block of the file that has its place on the disk
 
 Little-endian. The changing fields are 8 bytes on 8-byte boundaries of a mapped page, read and written by
 one machine instruction each: they are seen whole without a lock. They are not under the CRC, which could
@@ -35,9 +36,11 @@ MAX_ROWS = 1 << 32
 LAST_CHANGE, CLOSED_THROUGH, SEGMENT_HIGH_WATER, UNFINISHED = range(8, 12)
 """Places of the changing fields, in words of 8 bytes."""
 BOOT_ID = slice(96, 112)
+BLOCKS = slice(2048, 4096)
 
 _MAGIC = b"CKBITMAP"
-_LAYOUT = 1
+_LAYOUT = 2
+_WITHOUT_BLOCKS = 1
 _CONSTANTS = struct.Struct("<8sIIQI32x")
 _CRC = struct.Struct("<I")
 
@@ -55,8 +58,18 @@ def new_header(capacity_rows: int) -> bytes:
     """
     if not 2 <= capacity_rows <= MAX_ROWS:
         raise CallerError(f"capacity must be 2 to 2^32 rows, not {capacity_rows}", code="bad_capacity")
+    return constants_of(capacity_rows).ljust(HEADER_BYTES, b"\0")
+
+
+def constants_of(capacity_rows: int) -> bytes:
+    """The fields that do not change, and their CRC, in this release's layout."""
     constants = _CONSTANTS.pack(_MAGIC, _LAYOUT, ROW_BYTES, capacity_rows, RING_DAYS)
-    return (constants + _CRC.pack(zlib.crc32(constants))).ljust(HEADER_BYTES, b"\0")
+    return constants + _CRC.pack(zlib.crc32(constants))
+
+
+def has_blocks(header: bytes) -> bool:
+    """Whether a checked header has the map of blocks; an older layout's has not."""
+    return bool(_CONSTANTS.unpack_from(header)[1] != _WITHOUT_BLOCKS)
 
 
 def checked_capacity(path: Path, header: bytes, size_bytes: int) -> int:
@@ -74,7 +87,7 @@ def checked_capacity(path: Path, header: bytes, size_bytes: int) -> int:
     magic, layout, row_bytes, capacity_rows, ring_days = _CONSTANTS.unpack_from(header)
     if magic != _MAGIC:
         raise _corrupt(path, "magic", f"{magic!r}, not {_MAGIC!r}")
-    if layout != _LAYOUT:
+    if layout not in (_LAYOUT, _WITHOUT_BLOCKS):
         raise _corrupt(path, "layout version", f"{layout}; this release reads {_LAYOUT}")
     constants = header[: _CONSTANTS.size]
     if _CRC.unpack_from(header, _CONSTANTS.size) != (zlib.crc32(constants),):

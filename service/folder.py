@@ -24,6 +24,7 @@ from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
 from storage.catalog import Catalog
 from storage.clock import ClockMark, SystemClock, WitnessedClock
+from storage.disk import DISK_FULL, allocate, is_full, make_room
 from storage.errors import CallerError, WorldError
 from storage.keys import KeyStore
 from storage.objects import ObjectStore
@@ -100,6 +101,7 @@ class OffsetClock:
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 os.ftruncate(fd, self._BYTES)
+                allocate(fd, 0, self._BYTES)  # a store into a hole is a SIGBUS on a full disk
                 self._map = mmap.mmap(fd, self._BYTES)
             finally:
                 os.close(fd)  # the mapping has its own
@@ -250,10 +252,12 @@ def _remove_catalog(path: Path) -> None:
 
 
 def _refused(path: Path, error: OSError) -> WorldError:
+    subject = str(error.filename or path)
+    if is_full(error):
+        return WorldError(make_room(Path(subject)), subject=subject, code=DISK_FULL)
     return WorldError(
-        f"the file system refused: {error.strerror or error}; correct the path or its permissions, or free some"
-        " space",
-        subject=str(error.filename or path),
+        f"the file system refused: {error.strerror or error}; correct the path or its permissions",
+        subject=subject,
         code="folder_unavailable",
     )
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from storage.disk import DISK_FULL, is_full, looks_full, make_room
 from storage.errors import CallerError, CorruptError, WorldError
 
 SECRET_BYTES = 32
@@ -160,6 +161,9 @@ def corrupt(subject: object, what: str) -> CorruptError:
 
 def unavailable(subject: object, what: object) -> WorldError:
     """The error for what passes by itself, or when a person makes room."""
+    path = Path(str(subject))
+    if is_full(what) if isinstance(what, OSError) else looks_full(path):
+        return WorldError(f"{make_room(path)} ({what})", subject=str(subject), code=DISK_FULL)
     return WorldError(
         f"{what}; look for a full disk, a wrong owner or a process that hangs. Trying again is safe",
         subject=str(subject),

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from retention.money import Money
 from service.agreement.errors import PaymentRefused, Unprocessable
+from storage.disk import is_full, make_room
 from storage.errors import WorldError
 
 MAX_REFERENCE_CHARS = 120
@@ -257,6 +258,8 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _unavailable(path: Path, error: OSError) -> PaymentUnavailable:
+    if is_full(error):
+        return PaymentUnavailable(f"the payment could not be recorded: {make_room(path)}", subject=str(path))
     return PaymentUnavailable(
         f"the payment could not be recorded: {error.strerror or error}. Try again later", subject=str(path)
     )

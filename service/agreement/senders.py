@@ -26,6 +26,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from service.config import NoticeSettings
 from storage.books import NoticeRow
+from storage.disk import is_full, make_room
 from storage.errors import CallerError, ClipkeepError, WorldError
 from storage.urls import masked_url, without_user
 
@@ -74,17 +75,22 @@ class FileSender:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_whole(path, content)
         except OSError as error:
-            raise SendLater(f"the file system refused: {error.strerror}", subject=str(path)) from error
+            said = make_room(path) if is_full(error) else f"the file system refused: {error.strerror}"
+            raise SendLater(said, subject=str(path)) from error
 
 
 def _write_whole(path: Path, content: bytes) -> None:
     # The name of the draft is ours alone, so that two processes with the same notice do not write into one.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # half of it would keep its space on a full disk
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from storage.disk import DISK_FULL, is_full, looks_full, make_room
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 
 CACHE_KIB = 65536
@@ -47,6 +48,8 @@ class Database:
             except FileExistsError:
                 raise CallerError("a catalog is already here", subject=str(path), code="exists") from None
             except OSError as error:
+                if is_full(error):
+                    raise CatalogUnavailable(make_room(path), subject=str(path), code=DISK_FULL) from error
                 raise CatalogUnavailable(
                     f"cannot make the catalog: {error.strerror}", subject=str(path)
                 ) from error
@@ -157,6 +160,10 @@ class Database:
             )
         if str(error).startswith("no such table: chunks_"):
             return CatalogCorrupt(f"{error}; run `clipkeep catalog rebuild`", subject=str(self.path))
+        busy = name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+        if name.startswith("SQLITE_FULL") or (not busy and looks_full(self.path)):
+            said = f"{make_room(self.path)} ({error}, {name})"
+            return CatalogUnavailable(said, subject=str(self.path), code=DISK_FULL)
         return CatalogUnavailable(f"{error} ({name}); {_remedy(name)}", subject=str(self.path))
 
     def close(self) -> None:
@@ -176,10 +183,10 @@ class Database:
 
 def _remedy(name: str) -> str:
     """What a person does about an error that may pass, by the name that SQLite gives it."""
-    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-        return "look for a full or failing disk; trying again is safe"
+    if name.startswith("SQLITE_IOERR"):
+        return "look for a full or failing disk, or a limit on the size of files; trying again is safe"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return "another process has been writing all the time: try again"
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
-        return "look for a wrong owner or permissions of it and its folder, a read-only or a full disk"
+        return "look for a wrong owner or permissions of it and its folder, or a read-only disk"
     return "try again; if it stays, `clipkeep check` may say more"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retention.bitmap import ALL_DEVICES, BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
+from retention.blocks import MAP_BYTES, block_shift
 from retention.header import HEADER_BYTES, MAX_ROWS
 from retention.row import RING_DAYS, ROW, ROW_BYTES, pack, unpack
 from storage.errors import BitmapCorrupt, CallerError, NotFound, WorldError
@@ -229,7 +232,8 @@ def test_a_big_bitmap_is_sparse_and_its_scans_find_rows_between_the_holes(tmp_pa
         assert bitmap.ended_devices(1000, 3).tolist() == []
         put(bitmap, *((device, Row(PRESENT, 7, 0, 1, 0, 0)) for device in here))
         assert bitmap.ended_devices(1000, 3).tolist() == here
-    assert os.stat(path).st_blocks * 512 < 4 << 20
+    # Three blocks of 2 MiB: each is allocated as a whole before the first row in it is written.
+    assert os.stat(path).st_blocks * 512 < 8 << 20
 
 
 # ---- the header and the lock ------------------------------------------------------------------------
@@ -319,18 +323,100 @@ def test_a_change_that_failed_names_its_device_until_it_is_settled(path: Path) -
         assert bitmap.unfinished == 0
 
 
-def test_a_full_disk_leaves_the_row_as_it_was(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_before_a_row_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, far = tmp_path / "bitmap", 1_000_000
+    EntitlementBitmap.create(path, 2_000_000)
+
+    def full(fd: int, start: int, length: int) -> None:
+        raise OSError(28, "No space left on device")
+
     with EntitlementBitmap.open(path, writable=True) as bitmap:
-        put(bitmap, (1, whole(0)))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", full)
+            with pytest.raises(WorldError) as caught, bitmap.locked():
+                bitmap.write(far, whole(5))
+            assert caught.value.code == "data_disk_full"
+            assert str(path) in str(caught.value)
+            assert (bitmap.read(far), bitmap.unfinished) == (None, 0)
+            put(bitmap, (1, whole(0)))  # a block that has its place needs no more
+        put(bitmap, (far, whole(5)))
+        assert (bitmap.read(1), bitmap.read(far)) == (whole(0), whole(5))
 
-        def full(fd: int, data: bytes, offset: int) -> int:
-            raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(os, "pwrite", full)
-        with pytest.raises(WorldError) as caught, bitmap.locked():
-            bitmap.write(1, whole(5))
-        assert caught.value.code == "bitmap_unavailable"
-        assert bitmap.read(1) == whole(0)
+def test_a_disk_that_promises_no_space_is_written_to_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What macOS and some file systems lack. The rows of an older layout's file stay."""
+    path = tmp_path / "bitmap"
+    EntitlementBitmap.create(path, 100_000)
+    with EntitlementBitmap.open(path, writable=True) as bitmap:
+        put(bitmap, (1, whole(0)), (60_000, whole(1)))
+    as_layout_1(path)
+    monkeypatch.setattr(os, "posix_fallocate", refuse_to_allocate)
+    with EntitlementBitmap.open(path, writable=True) as bitmap:
+        assert [bitmap.read(device) for device in (1, 60_000)] == [whole(0), whole(1)]
+        assert bitmap.ended_devices(2000, 3).tolist() == [1, 60_000]
+
+
+def refuse_to_allocate(fd: int, start: int, length: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+
+def as_layout_1(path: Path) -> None:
+    """Make a file what an earlier release left: no map of blocks."""
+    with path.open("r+b") as file:
+        constants = bytearray(file.read(60))
+        constants[8:12] = (1).to_bytes(4, "little")
+        file.seek(0)
+        file.write(constants + zlib.crc32(constants).to_bytes(4, "little"))
+        file.seek(2048)
+        file.write(bytes(2048))
+
+
+def test_an_older_layout_gets_its_map_of_blocks(tmp_path: Path) -> None:
+    path, here = tmp_path / "bitmap", [1, 64, 700_000, 1_999_999]
+    EntitlementBitmap.create(path, 2_000_000)
+    with EntitlementBitmap.open(path, writable=True) as bitmap:
+        put(bitmap, *((device, whole(device % 100)) for device in here))
+        with bitmap.locked():
+            bitmap.set_last_change(7)
+    as_layout_1(path)
+    with EntitlementBitmap.open(path) as reader:
+        assert [reader.read(device) for device in here] == [whole(device % 100) for device in here]
+        for further in (1_000_000, 1_500_000):
+            with EntitlementBitmap.open(path, writable=True) as bitmap:
+                assert [bitmap.read(device) for device in here] == [whole(device % 100) for device in here]
+                assert bitmap.ended_devices(2000, 3).tolist() == sorted(here)
+                assert bitmap.last_change == 7
+                put(bitmap, (further, whole(further % 100)))
+            here.append(further)
+        assert [reader.read(device) for device in here] == [whole(device % 100) for device in here]
+
+
+def test_devices_that_nobody_has_take_no_memory_of_the_disk(tmp_path: Path) -> None:
+    """A stranger may name any number. On a tmpfs each page that is read would be taken from the disk."""
+    path = tmp_path / "bitmap"
+    EntitlementBitmap.create(path, MAX_ROWS)
+    with EntitlementBitmap.open(path, writable=True) as bitmap:
+        for device in range(100_000, MAX_ROWS, MAX_ROWS // 5000):
+            assert bitmap.probe(device, 1, 1) == NO_DEVICE
+            assert bitmap.read(device) is None
+        assert resident_kib(path) < 1024  # and not 4 KiB for each of the 5000
+
+
+def resident_kib(path: Path) -> int:
+    """Memory of this process that is pages of a file."""
+    mapped = Path("/proc/self/smaps").read_text().split(str(path))[1]
+    return int(mapped.split("Rss:")[1].split()[0])
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "shift"),
+    [(4096, 21), (1 << 35, 21), ((1 << 35) + 1, 22), (1 << 36, 22), (4096 + (1 << 38), 25)],
+)
+def test_the_map_has_a_bit_for_each_block(size_bytes: int, shift: int) -> None:
+    assert block_shift(size_bytes) == shift
+    assert (size_bytes - 1) >> shift < 8 * MAP_BYTES
 
 
 def test_a_row_that_stays_odd_is_denied_until_it_is_written_again(path: Path) -> None:
