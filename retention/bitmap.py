@@ -62,6 +62,7 @@ from retention.row import (
 )
 from storage.disk import DISK_FULL, is_full, make_room
 from storage.errors import CallerError, ClipkeepError, NotFound, WorldError
+from storage.open_files import identity, what_to_do
 
 __all__ = [
     "ALL_DEVICES",
@@ -192,6 +193,16 @@ class EntitlementBitmap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def require_file(self) -> None:
+        """Make sure that the file that is mapped still has its name: what others write is not seen in another one.
+
+        Raises:
+            WorldError: `bitmap_replaced`.
+        """
+        mapped = os.fstat(self._fd)
+        if identity(self._path) != (mapped.st_dev, mapped.st_ino):
+            raise WorldError(what_to_do(self._path), subject=str(self._path), code="bitmap_replaced")
 
     # ---- the hot path -------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from service.logs import configure_logs
 from service.metrics import STALE_MS, ApiFigures, published, render
 from service.playback import Playback
 from service.playback.used import Used
-from service.worker import probe_of
+from service.ready import require_answers
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError, StoreUnavailable
 
@@ -88,11 +88,15 @@ class ApiProcess:
     def __init__(self, opened: Opened) -> None:
         self._store = CountedStore(opened.store)
         self.opened = opened = replace(opened, store=self._store)
-        self._prober = Prober(probe_of(opened))
+        self._prober = Prober(self._probe)
         self._used = Used()
         self._used_accounts = Used()
         self.uses = Uses(opened.desk, devices=self._used, accounts=self._used_accounts)
         self._figures: Callable[[], ApiFigures] = ApiFigures
+
+    async def _probe(self) -> None:
+        # A store that hangs is left to itself: its answer is not worth the wait of a stop.
+        await trio.to_thread.run_sync(require_answers, self.opened, abandon_on_cancel=True)
 
     def services(self) -> ApiServices:
         opened = self.opened

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,8 +25,10 @@ from service.config import IngestSettings
 from service.folder import Opened, open_folder
 from service.logs import configure_logs
 from service.metrics import publish
+from service.ready import PROBE_BYTES, PROBE_PREFIX, require_answers, require_files
+from storage.checksums import crc32
 from storage.counted import CountedStore
-from storage.errors import ClipkeepError, WorldError
+from storage.errors import ClipkeepError, StoreFull, WorldError
 from storage.keys import KeyId
 
 PUBLISH_EVERY_S = KEY_CACHE_S
@@ -54,7 +55,7 @@ class Worker:
         self._unpublished: int | None = None
         """Why the last counters could not be published, an errno."""
         self.keyring = Keyring(opened.key_store.ensure_each, max_keys=config.ingest.max_cached_keys)
-        self.health = Health(probe_of(opened))
+        self.health = Health(self._probe, self._look)
         self.uploads = Uploads(
             store=opened.store,
             catalog=opened.catalog,
@@ -123,6 +124,24 @@ class Worker:
                 self._receiver.pool.trim()
             await trio.sleep(PUBLISH_EVERY_S)
 
+    async def _look(self) -> None:
+        await trio.to_thread.run_sync(require_files, self.opened)
+
+    async def _probe(self) -> None:
+        """Store something, as large as a segment when what is wrong is a lack of room."""
+        is_full = isinstance(self.health.problem, StoreFull)
+        body = bytearray(self.opened.config.segments.target_bytes if is_full else PROBE_BYTES)
+
+        def ask() -> None:
+            require_answers(self.opened)
+            key = f"{PROBE_PREFIX}{self.name}"
+            self._store.put(key, body, crc32(body))
+            with suppress(WorldError):  # it stored, which is what was asked; the next one takes its place
+                self._store.delete_many([key])
+
+        # A store that hangs is left to itself: its answer is not worth the wait of a stop.
+        await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+
     def _note_prepared(self, segment_id: int) -> None:
         """Remember on this host how far the catalog was, so that a sweep notices an older one (invariant 3)."""
         with suppress(WorldError), self.opened.bitmap.locked():
@@ -154,20 +173,6 @@ class Worker:
 def limits_of(settings: IngestSettings) -> Limits:
     """The part of the configuration that a connection looks at."""
     return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
-
-
-def probe_of(opened: Opened) -> Callable[[], Awaitable[None]]:
-    """A probe that raises what keeps chunks from being stored."""
-
-    def ask() -> None:
-        opened.store.server_time_s()
-        _ = opened.catalog.closed_through
-
-    async def probe() -> None:
-        # A store that hangs is left to itself: its answer is not worth the wait of a stop.
-        await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
-
-    return probe
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from storage._key_files import corrupt, fsync, unavailable
 from storage.errors import CallerError, WorldError
+from storage.open_files import OpenFiles, what_to_do
 
 SCRUB_ATTEMPTS = 3
 """Tries to empty the write-ahead log after a destruction; each waits up to the busy timeout for readers."""
@@ -72,6 +73,17 @@ class KeyDatabase:
         self._closed = False
         with translated_errors(path):
             self._connection = _connect(path, busy_timeout_s)
+            self._connection.execute("PRAGMA schema_version").fetchone()  # a read opens the log and its index
+        self._files = OpenFiles(path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm"))
+
+    def require_files(self) -> None:
+        """Make sure that what is open is what has the name.
+
+        Raises:
+            WorldError: `key_store_replaced`: a key that is made now would be lost with this process.
+        """
+        if lost := self._files.lost():
+            raise WorldError(what_to_do(lost), subject=str(lost), code="key_store_replaced")
 
     def check_format(self) -> None:
         """Make sure that this is a key store's database, of this version.
@@ -94,6 +106,9 @@ class KeyDatabase:
         """One transaction: committed and durable when the block ends, rolled back when it raises.
 
         DEFERRED reads one consistent state; IMMEDIATE holds the write lock, across processes, from the start.
+
+        Raises:
+            WorldError: `key_store_replaced`: IMMEDIATE, and it was committed to a file that nobody will find again.
         """
         with self._statements() as connection:
             try:
@@ -105,6 +120,8 @@ class KeyDatabase:
                     with suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                 raise
+        if mode == "IMMEDIATE":
+            self.require_files()
 
     def scrub_log(self) -> None:
         """Move the write-ahead log into the database and cut it to nothing, durably.

@@ -446,6 +446,15 @@ class Catalog(Records, Continuity, ABC):
             CallerError: at `now_ms` the day has not come: its chunks are live (`not_expired`).
         """
 
+    @abstractmethod
+    def require_files(self) -> None:
+        """Make sure that what is committed now will be found again: the files that are open have their names still.
+        Cheap, and asked once a second.
+
+        Raises:
+            CatalogUnavailable: `catalog_replaced`. Every commit raises it too.
+        """
+
     @property
     @abstractmethod
     def closed_through(self) -> int:

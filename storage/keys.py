@@ -44,6 +44,7 @@ from storage._key_database import KeyDatabase, whole_number
 from storage._key_files import (
     TOKENS_MAGIC,
     check_private,
+    corrupt,
     read_key_file,
 )
 from storage._key_folder import make_folder, write_new_store
@@ -52,6 +53,7 @@ from storage._key_rotation import Progress, Rotation, rotate
 from storage._key_tables import ZEROS, current_wrapping_key, month_floor_of, months_of
 from storage._key_wrapping import KEY_BYTES, WRAPPED_BYTES, KeyId, WrappingKeys, checked_id
 from storage.errors import CallerError, ClipkeepError, CorruptError, KeyDestroyed, NotFound
+from storage.open_files import Identity, identity
 
 __all__ = ["MAX_IDS_PER_CALL", "Inventory", "KeyCount", "KeyId", "KeyStore", "Outcome", "Rotation"]
 
@@ -88,6 +90,7 @@ class KeyStore:
         self._database = database
         self._token_secret = token_secret
         self._wrapping_keys = WrappingKeys(folder / "master.key")
+        self._seen: list[Identity | None] = []
 
     @classmethod
     def create(cls, folder: Path) -> KeyStore:
@@ -128,11 +131,31 @@ class KeyStore:
         store = cls(folder, database, token_secret, first_month)
         try:
             store._database.check_format()
-            _again_if_corrupt(store._check_wrapping_key)
+            _again_if_corrupt(lambda: store._check_wrapping_key(store._wrapping_keys))
         except BaseException:
             store.close()
             raise
         return store
+
+    def require_files(self) -> None:
+        """Make sure that a key that is made now will be found again: keys.db is the file that is open, and the files
+        beside it hold what this process wraps keys and makes tokens with. Cheap while none of them changes.
+
+        Raises:
+            WorldError: `key_store_replaced`; making a key raises it too.
+            CorruptError: a key file is gone, or another one.
+        """
+        self._database.require_files()
+        now = [identity(self._folder / name) for name in ("tokens.key", "master.key")]
+        if now == self._seen:
+            return
+        tokens = read_key_file(self._folder / "tokens.key", TOKENS_MAGIC)
+        if tokens[-1][1] != self._token_secret:
+            raise corrupt(
+                self._folder / "tokens.key", "it is not the file that this process was started with"
+            )
+        _again_if_corrupt(lambda: self._check_wrapping_key(WrappingKeys(self._folder / "master.key")))
+        self._seen = now
 
     @property
     def token_secret(self) -> bytes:
@@ -331,9 +354,9 @@ class KeyStore:
                 outcomes |= self._make(connection, missing - outcomes.keys())
         return outcomes
 
-    def _check_wrapping_key(self) -> None:
+    def _check_wrapping_key(self, wrapping_keys: WrappingKeys) -> None:
         with self._database.transaction("DEFERRED") as connection:
-            self._wrapping_keys.cipher(current_wrapping_key(connection))
+            wrapping_keys.cipher(current_wrapping_key(connection))
 
     def _read_settled(self, ids: Collection[KeyId]) -> dict[KeyId, Outcome]:
         """As `_read`; once more when a row does not unwrap: a rotation may have ended between the two files."""

@@ -48,6 +48,9 @@ class OnDatabase(Catalog):
     def __init__(self, database: Database) -> None:
         self._db = database
 
+    def require_files(self) -> None:
+        self._db.require_files()
+
 
 class Commits(OnDatabase):
     def prepare(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from storage.disk import DISK_FULL, is_full, looks_full, make_room
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
+from storage.open_files import OpenFiles, what_to_do
 
 CACHE_KIB = 65536
 """Page cache per connection. A guess: the interior pages of a catalog of 50 million chunks fit."""
@@ -28,6 +29,12 @@ WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 TRUNCATE_WAIT_MS = 200
 """How long commits may be held up for a log that is to be cut: a segment's linger and a put take as long."""
+
+
+class _Connection(sqlite3.Connection):
+    """One that knows which files it has open: of the database, its write-ahead log, and the log's index."""
+
+    files: OpenFiles
 
 
 class Database:
@@ -61,17 +68,22 @@ class Database:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self._lock = threading.Lock()
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[_Connection] = []
         self._closed = False
+        self._file: OpenFiles | None = None
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
+    def _connect(self) -> _Connection:
+        # Once a file was opened, one that was put in its place is not this catalog.
+        if self._file is not None and self._file.lost():
+            raise self._replaced(self.path)
+        connection: _Connection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=rw",
             uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,  # transactions are written out, never implied
             check_same_thread=False,  # one thread at a time, but not always the same
             cached_statements=512,
+            factory=_Connection,
         )
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -83,12 +95,36 @@ class Database:
             connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
             connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
             connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+            connection.execute("PRAGMA schema_version").fetchone()  # a read opens the log and its index
+            connection.files = OpenFiles(self._paths)
+            if self._file is None:
+                self._file = OpenFiles([self.path])
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _take(self) -> sqlite3.Connection:
+    @property
+    def _paths(self) -> tuple[Path, ...]:
+        return tuple(self.path.with_name(self.path.name + suffix) for suffix in ("", "-wal", "-shm"))
+
+    def require_files(self) -> None:
+        """Make sure that what is open is what has the name.
+
+        Raises:
+            CatalogUnavailable: `catalog_replaced`: what is committed now would be lost.
+        """
+        with self._lock:
+            opened = [connection.files for connection in self._idle]
+        opened += [] if self._file is None else [self._file]
+        for files in opened:
+            if lost := files.lost():
+                raise self._replaced(lost)
+
+    def _replaced(self, lost: Path) -> CatalogUnavailable:
+        return CatalogUnavailable(what_to_do(lost), subject=str(lost), code="catalog_replaced")
+
+    def _take(self) -> _Connection:
         with self._lock:
             if self._closed:
                 raise CatalogUnavailable("the catalog was closed", subject=str(self.path))
@@ -96,7 +132,7 @@ class Database:
                 return self._idle.pop()
         return self._connect()
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, connection: _Connection) -> None:
         """Keep a connection for the next transaction, unless it is still inside one, or there are enough."""
         with self._lock:
             if not self._closed and not connection.in_transaction and len(self._idle) < MAX_IDLE_CONNECTIONS:
@@ -112,12 +148,19 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction, durable when the block is left without an exception, else undone."""
+        """A write transaction, durable when the block is left without an exception, else undone.
+
+        Raises:
+            CatalogUnavailable: `catalog_replaced`: it was committed to files that nobody will find again.
+        """
         with self._transaction("BEGIN IMMEDIATE") as connection:
+            files = connection.files
             yield connection
+        if lost := files.lost():
+            raise self._replaced(lost)
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str) -> Iterator[_Connection]:
         try:
             connection = self._take()
             try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import structlog.testing
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from ingest.health import FIRST_PROBE_S, PROBE_EVERY_S, Health
@@ -90,3 +92,67 @@ async def test_the_newest_problem_is_told(nursery: trio.Nursery, autojump_clock:
     probe.error = StoreDenied("no permission")
     await trio.sleep(1.5 * PROBE_EVERY_S)
     assert health.problem is probe.error
+
+
+async def test_what_no_failure_tells_is_looked_for(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """A file that was removed under us can be written to as before."""
+    probe, looked_for = Probe(), Probe()
+    health = Health(probe, looked_for)
+    await nursery.start(health.run)
+    await trio.sleep(10.5)
+    assert (len(probe.asked_at_s), len(looked_for.asked_at_s)) == (1, 10)
+    probe.error = looked_for.error = CatalogUnavailable("gone", code="catalog_replaced")
+    await trio.sleep(1)
+    assert health.problem is looked_for.error
+    await trio.sleep(5)
+    probe.error = looked_for.error = None
+    await trio.sleep(1)
+    assert health.up
+
+
+async def test_a_failure_while_a_probe_is_under_way_counts(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The probe asked before it, and its answer says nothing about it."""
+    answered = trio.Event()
+    probes = 0
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        if probes == 2:
+            await answered.wait()
+
+    health = Health(probe)
+    await nursery.start(health.run)
+    health.failed(StoreUnavailable("down"))
+    await trio.sleep(1.5)
+    second = StoreDenied("no permission")
+    health.failed(second)
+    answered.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert health.problem is second
+    await trio.sleep(2)
+    assert health.up
+
+
+async def test_a_change_is_logged_and_only_a_change(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    with structlog.testing.capture_logs() as logs:
+        probe = Probe()
+        probe.error = StoreDenied("no such bucket")
+        health = Health(probe)
+        await nursery.start(health.run)
+        await trio.sleep(10)
+        for _ in range(3):
+            health.failed(StoreDenied("no such bucket"))
+        probe.error = StoreUnavailable("away")
+        await trio.sleep(3)
+        probe.error = None
+        await trio.sleep(20)
+    said = [(line["event"], line["log_level"], line.get("code") or line["after"]) for line in logs]
+    assert said == [
+        ("not_ready", "error", "store_denied"),
+        ("not_ready", "error", "store_unavailable"),
+        ("ready_again", "info", "store_unavailable"),
+    ]
+    assert "no such bucket" in logs[0]["detail"]

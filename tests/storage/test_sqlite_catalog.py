@@ -173,9 +173,11 @@ def test_a_full_disk_is_told_and_over_when_there_is_room(catalog: SqliteCatalog)
     segment = segment_of(catalog, *(Upload(device, NOON + 1 + i) for i in range(500)))
     before = everything(catalog)
     for _ in range(3):
-        with pytest.raises(CatalogUnavailable, match=r"SQLITE_FULL.*full or failing disk") as caught:
+        with pytest.raises(
+            CatalogUnavailable, match=r"the disk of the data folder is full.*SQLITE_FULL"
+        ) as caught:
             catalog.commit([segment], now_ms=NOW)
-        assert caught.value.code == "catalog_unavailable"
+        assert caught.value.code == "data_disk_full"
         assert everything(catalog) == before
     with catalog._db.read() as connection:
         connection.execute("PRAGMA max_page_count=1000000")
