@@ -25,6 +25,7 @@ META = "x-amz-meta-"
 T = TypeVar("T")
 _KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 _QUIET = re.compile(rb"<Quiet>\s*true\s*</Quiet>", re.IGNORECASE)
+CRC32 = "x-amz-checksum-crc32"
 _XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
@@ -37,6 +38,7 @@ class Request:
             when absent.
         meta: the `x-amz-meta-` fields.
         checksum: a CRC of the body came in the head or comes in a trailer.
+        crc32: the CRC-32 that came in the head, as S3 writes it; empty when none did.
     """
 
     method: str
@@ -46,6 +48,7 @@ class Request:
     chunked: bool = False
     meta: Mapping[str, str] = field(default_factory=dict)
     checksum: bool = False
+    crc32: str = ""
 
     @property
     def is_control(self) -> bool:
@@ -94,6 +97,7 @@ def parse_head(head: bytes) -> Request:
         chunked=chunked,
         meta={name: value for name, value in fields.items() if name.startswith(META)},
         checksum="x-amz-trailer" in fields or any(x.startswith("x-amz-checksum-crc") for x in fields),
+        crc32=fields.get(CRC32, ""),
     )
 
 
@@ -133,7 +137,9 @@ class S3Calls:
         if request.method == "PUT":
             if request.is_kept and len(body) <= MAX_KEPT_BYTES:
                 self._put_bounded(self._kept, key, _Kept(body, request.meta))
-            return Answer(200, fields={"ETag": '"0"'})
+            # S3 gives the CRC back, and a client may take an answer without it for another's.
+            crc32 = {CRC32: request.crc32} if request.crc32 else {}
+            return Answer(200, fields={"ETag": '"0"', **crc32})
         if request.method == "DELETE":
             self._kept.pop(key, None)
             return Answer(204)

@@ -8,9 +8,9 @@ and signature.
 - A pattern is only taken when the signature made here for botocore's request is, byte for byte, the one that botocore
   made. Whatever signs or addresses in another way (S3 Express, multi-region access points, no credentials, headers that
   are not known here) differs in that, and stays botocore's. So does what goes through a proxy.
-- All that counts as stored here is a whole, plain 200 without a body. After anything else the caller asks botocore to
-  put the same bytes under the same key, which is harmless to repeat (`ObjectStore.put`). Retries, redirects, throttling
-  and errors are botocore's alone.
+- All that counts as stored here is a whole, plain 200 without a body, with an `ETag`, that came after the body. After
+  anything else the caller asks botocore to put the same bytes under the same key, which is harmless to repeat
+  (`ObjectStore.put`). Retries, redirects, throttling and errors are botocore's alone.
 - No connection is made here. Addresses, TLS and its certificates, keep-alive and the bound on idle connections are the
   pool's, and a connection that the server closed meanwhile is found out by it.
 - A failure ends its pattern: the next one is taken no sooner than `PAUSE_S` later, from a put of botocore's that
@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from urllib3.exceptions import HTTPError
 
+from storage.s3_answers import PutAnswer
 from storage.s3_wire import LastSent, SentRequest, send_until
 
 DIRECT_S = 15.0
@@ -43,6 +44,8 @@ MAX_ANSWER_BYTES = 16 * 1024
 _DEFAULT_PORT = {"http": 80, "https": 443}
 _SCOPE = re.compile(r"AWS4-HMAC-SHA256 Credential=[^/]+/\d{8}/([^/]+)/s3/aws4_request, ")
 _UNSIGNED = "UNSIGNED-PAYLOAD"
+CRC32 = "x-amz-checksum-crc32"
+MD5 = "content-md5"
 
 
 class Keys(Protocol):
@@ -80,25 +83,29 @@ class Signer:
     def __init__(self) -> None:
         self._day_key: tuple[tuple[str, str, str], bytes] = (("", "", ""), b"")
 
-    def headers(self, pattern: Pattern, key: str, date: str, checksum: str, keys: Keys) -> str:
+    def headers(
+        self, pattern: Pattern, key: str, date: str, checksum: str, keys: Keys, name: str = CRC32
+    ) -> str:
         """The signed header lines of a put and `Authorization`, each with its CRLF.
 
         Args:
             pattern: where to.
             key: of the object; no character of it needs encoding (`checked_key`).
             date: UTC, as `20260131T235959Z`.
-            checksum: CRC-32 of the body, big-endian, in base64.
+            checksum: of the body, in base64; empty for none.
             keys: to sign with.
+            name: of the header that the checksum goes in, in lower case.
         """
         fields = {
             "host": pattern.host,
-            "x-amz-checksum-crc32": checksum,
+            name: checksum,
             "x-amz-content-sha256": _UNSIGNED,
             "x-amz-date": date,
         }
         if keys.token:
             fields["x-amz-security-token"] = keys.token
-        signed = ";".join(fields)  # sorted by name, as they are written above
+        fields = {name: fields[name] for name in sorted(fields) if fields[name]}
+        signed = ";".join(fields)
         lines = "\n".join([f"{name}:{value}" for name, value in fields.items()])
         request = f"PUT\n{pattern.root}{key}\n\n{lines}\n\n{signed}\n{_UNSIGNED}"
         scope = f"{date[:8]}/{pattern.region}/s3/aws4_request"
@@ -136,8 +143,9 @@ def pattern_of(sent: SentRequest, key: str, keys: Keys) -> Pattern | None:
     host = f"[{host}]" if ":" in host else host
     host = host if port == _DEFAULT_PORT[scheme] else f"{host}:{port}"
     pattern = Pattern(host, sent.path.removesuffix(key), scope[1])
-    date, checksum = (_text(sent.headers.get(name)) for name in ("x-amz-date", "x-amz-checksum-crc32"))
-    ours = Signer().headers(pattern, key, date, checksum, keys)
+    name = MD5 if _text(sent.headers.get(MD5)) else CRC32
+    date, checksum = (_text(sent.headers.get(name)) for name in ("x-amz-date", name))
+    ours = Signer().headers(pattern, key, date, checksum, keys, name)
     return pattern if ours.endswith(f"\r\nAuthorization: {authorization}\r\n") else None
 
 
@@ -162,12 +170,13 @@ class DirectPuts:
         self._way: tuple[Pattern, Any] | None = None  # and the pool
         self._paused_until_s = 0.0
 
-    def put(self, key: str, body: bytearray, checksum: str, keys: Keys | None) -> str | None:
-        """Try to store `body`, as `S3Store.put` would; `checksum` is its CRC-32 as S3 writes it.
+    def put(
+        self, key: str, body: bytearray, checksum: str, keys: Keys | None, name: str = CRC32
+    ) -> PutAnswer | None:
+        """Try to store `body`, as `S3Store.put` would; `checksum` and `name` as in `Signer.headers`.
 
         Returns:
-            The checksum that the store says it has (ours where it says none), once it has answered that it stored all
-            of the body. None: it may be stored or not, put it in another way.
+            What the store said once it had all of the body. None: it may be stored or not, put it in another way.
         """
         way = self._way
         if way is None or keys is None:
@@ -175,12 +184,12 @@ class DirectPuts:
         pattern, pool = way
         date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now_s()))
         try:
-            signed = self._signer.headers(pattern, key, date, checksum, keys)
+            signed = self._signer.headers(pattern, key, date, checksum, keys, name)
             head = (
                 f"PUT {pattern.root}{key} HTTP/1.1\r\n{signed}"
                 f"User-Agent: clipkeep\r\nContent-Length: {len(body)}\r\n\r\n"
             )
-            return self._exchange(pool, head.encode("ascii"), body, checksum)
+            return self._exchange(pool, head.encode("ascii"), body)
         except (OSError, HTTPError, ValueError):  # HTTPError: of the pool; ValueError: not a plain 200
             # In this order, so that nobody learns in between.
             self._paused_until_s, self._way = time.monotonic() + PAUSE_S, None
@@ -201,17 +210,26 @@ class DirectPuts:
         if way is not None:
             way[1].close()
 
-    def _exchange(self, pool: Any, head: bytes, body: bytearray, checksum: str) -> str | None:
+    def forget(self) -> None:
+        """Take no pattern from what was sent so far: puts go out in another way from now on."""
+        self._way = None
+
+    def _exchange(self, pool: Any, head: bytes, body: bytearray) -> PutAnswer | None:
         deadline_s = time.monotonic() + self._seconds
         connection = pool._get_conn()
         keeps = False
         try:
             if connection.sock is None:  # none is idle, or the server closed it: nothing was sent
                 return None
-            send_until(deadline_s, connection.sock, head, body)
+            if send_until(deadline_s, connection.sock, head, body, may_lose=True):
+                raise ValueError("answered before the body had left")
             fields = plain_200(receive_until(deadline_s, connection.sock))
             keeps = "close" not in fields.get("connection", "").lower()
-            return fields.get("x-amz-checksum-crc32", checksum)
+            answer = PutAnswer(fields.get("etag", ""), fields.get(CRC32))
+            if why := answer.why_not(len(body)):
+                keeps = False
+                raise ValueError(why)
+            return answer
         finally:
             if not keeps:
                 connection.close()

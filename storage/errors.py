@@ -65,6 +65,12 @@ class StoreDenied(WorldError):
     code = "store_denied"
 
 
+class StoreLacks(StoreDenied):
+    """The object store does not have what it was asked for, with any credentials."""
+
+    code = "store_lacks"
+
+
 class CatalogUnavailable(WorldError):
     """The catalog could not be read or written (busy past its bound, disk full, I/O error)."""
 

@@ -19,7 +19,7 @@ def open_store(url: str, *, environ: Mapping[str, str], create: bool = False) ->
         url: `file:///absolute/folder` (percent-encoded where need be) or `s3://bucket/prefix` (the prefix may
             be empty).
         environ: read for `CLIPKEEP_S3_ENDPOINT`, else `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, and for
-            `AWS_REGION` or `AWS_DEFAULT_REGION`, and `CLIPKEEP_S3_PACING` (`auto` or `system`: `S3Store`).
+            `AWS_REGION` or `AWS_DEFAULT_REGION`, `CLIPKEEP_S3_PACING` and `CLIPKEEP_S3_CHECKSUMS` (`S3Store`).
             Credentials and profiles boto3 finds by itself, in the process's environment, its files, or the
             machine's role.
         create: make the folder of a `file:` store. Only for a new installation: anything else must notice
@@ -69,6 +69,7 @@ def _s3(url: str, parts: SplitResult, environ: Mapping[str, str]) -> ObjectStore
         endpoint_url=endpoint_url,
         region=_first(environ, "AWS_REGION", "AWS_DEFAULT_REGION"),
         pacing=_first(environ, "CLIPKEEP_S3_PACING") or "auto",
+        checksums=_first(environ, "CLIPKEEP_S3_CHECKSUMS") or "auto",
     )
 
 

@@ -31,12 +31,14 @@ from __future__ import annotations
 import base64
 import builtins
 import hashlib
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
+import structlog
 from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 from botocore.awsrequest import (
     AWSHTTPConnection,
@@ -59,7 +61,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from storage._arguments import checked_batch, checked_range
-from storage._s3_put import DIRECT_S, DirectPuts, Keys
+from storage._s3_put import CRC32, DIRECT_S, MD5, DirectPuts, Keys
 from storage.errors import (
     CallerError,
     ClipkeepError,
@@ -67,9 +69,12 @@ from storage.errors import (
     ObjectMissing,
     StoreDenied,
     StoreFull,
+    StoreLacks,
     StoreUnavailable,
+    WorldError,
 )
 from storage.objects import MAX_KEY_CHARS, ObjectInfo, ObjectStore, checked_key
+from storage.s3_answers import PutAnswer, not_confirmed, refuses_checksum, require_root
 from storage.s3_wire import LastSent, PatientConnection, RememberingPool
 
 MAX_S3_KEY_BYTES = 1024
@@ -81,6 +86,9 @@ RETRY_AFTER_S = 5.0
 this much longer when the server asks for it."""
 
 PACINGS = ("auto", "system")
+CHECKSUMS = ("auto", "crc32", "md5", "none")
+SINGLE_DELETES_PER_S = 100.0
+"""To a store without DeleteObjects: what one thread with 10 ms an answer makes anyway, and a thousand take 10 s."""
 _PLAIN_SIGNER = "clipkeep-s3v4"
 _THROTTLED = frozenset(
     {
@@ -102,6 +110,7 @@ _FULL = frozenset(
 _DIGEST = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 )
+_LACKING = frozenset({"NotImplemented", "MethodNotAllowed"})
 _TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "IncompleteBody", "OperationAborted"})
 _NO_CREDENTIALS = (
     NoCredentialsError,
@@ -110,7 +119,12 @@ _NO_CREDENTIALS = (
     TokenRetrievalError,
     UnauthorizedSSOTokenError,
 )
+_log = structlog.get_logger("store")
+
 _WHAT_TO_DO = {
+    "InvalidArgument": "the store does not take this; it may lack what was asked for",
+    "InvalidRequest": "the store does not take this; it may lack what was asked for",
+    "MalformedXML": "the store does not take this; it may lack what was asked for",
     "NoSuchBucket": "create the bucket or correct its name",
     "InvalidAccessKeyId": "the access key is unknown to this store: correct AWS_ACCESS_KEY_ID",
     "SignatureDoesNotMatch": "the secret does not belong to the access key: correct AWS_SECRET_ACCESS_KEY",
@@ -135,7 +149,10 @@ class S3Store(ObjectStore):
         attempts: of one call, in all; of a put, those beside the direct one (`storage._s3_put`).
         pacing: `auto`: to a store on the same site, the kernel's bbr makes way for cubic, which costs less CPU
             (`storage.s3_wire.unpace_when_near`). `system`: every connection is as the system has it.
+        checksums: with which a body is put. `auto`: its CRC-32; where the store refuses that, its MD5 from then on.
+            `crc32`: nothing else. `md5`: `Content-MD5`, which costs a pass over the body. `none`: none.
         client: a ready client instead, for tests; the settings above are then the caller's to match.
+        sleep: how the pace of single deletes waits, in s.
 
     Raises:
         CallerError: a prefix or an endpoint that cannot be used.
@@ -153,18 +170,28 @@ class S3Store(ObjectStore):
         read_timeout_s: float = 20.0,
         attempts: int = 3,
         pacing: str = "auto",
+        checksums: str = "auto",
         client: Any = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if prefix and len(checked_key(prefix)) + 1 + MAX_KEY_CHARS > MAX_S3_KEY_BYTES:
             raise CallerError("the prefix leaves too little room for keys", subject=prefix, code="bad_prefix")
         if pacing not in PACINGS:
             raise CallerError(f"the pacing is one of {', '.join(PACINGS)}", subject=pacing, code="bad_pacing")
+        if checksums not in CHECKSUMS:
+            which = ", ".join(CHECKSUMS)
+            raise CallerError(f"the checksums are one of {which}", subject=checksums, code="bad_checksums")
+        self._checksums = checksums
+        self._puts_as = "crc32" if checksums == "auto" else checksums
+        self._tells_checksums = False
+        self._deletes_singly = False
+        self._sleep = sleep
         self._bucket = bucket
         self._prefix = prefix + "/" if prefix else ""
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._attempts = attempts
-        last = LastSent()
+        last = self._last = LastSent()
         self._direct = DirectPuts(last, min(DIRECT_S, read_timeout_s))
         if client is None:
             config = Config(
@@ -207,22 +234,83 @@ class S3Store(ObjectStore):
 
     def put(self, key: str, body: bytearray, crc32: int) -> None:
         """As promised by `ObjectStore.put`; takes at most `put_bound_s`. An empty body is an object of 0
-        bytes."""
+        bytes.
+
+        Raises:
+            StoreUnavailable: also `not_confirmed`, an answer that says yes and is not believed.
+        """
         checksum = base64.b64encode(crc32.to_bytes(4, "big")).decode("ascii")
         with _translated(checked_key(key)):
-            keys = self._keys()
-            stored = self._direct.put(key, body, checksum, keys)
-            if stored is None:
-                answer = self._client.put_object(
-                    Bucket=self._bucket, Key=self._prefix + key, Body=body, ChecksumCRC32=checksum
+            if self._puts_as == "crc32":
+                try:
+                    answer = self._put(key, body, CRC32, checksum)
+                except ClientError as error:
+                    if self._checksums != "auto" or not refuses_checksum(error.response):
+                        raise
+                    answer = self._put_without(key, body, error)
+            else:
+                answer = self._put(key, body, MD5, self._md5(body))
+        self._require_stored(key, len(body), checksum, answer)
+
+    def _put(self, key: str, body: bytearray, name: str, checksum: str) -> PutAnswer:
+        """Put once, with this checksum or with none where it is empty."""
+        keys = self._keys()
+        direct = self._direct.put(key, body, checksum, keys, name)
+        if direct is not None:
+            return direct
+        sent = {CRC32: "ChecksumCRC32", MD5: "ContentMD5"}[name]
+        answer = self._client.put_object(
+            Bucket=self._bucket, Key=self._prefix + key, Body=body, **({sent: checksum} if checksum else {})
+        )
+        early, self._last.early = self._last.early, False
+        stored = PutAnswer(answer.get("ETag", ""), answer.get("ChecksumCRC32"), early)
+        if not stored.why_not(len(body)):
+            self._direct.learn(key, keys)
+        return stored
+
+    def _put_without(self, key: str, body: bytearray, refusal: ClientError) -> PutAnswer:
+        """The one try without `x-amz-checksum-*`, for a store that knows none. When it succeeds, all follow it."""
+        try:
+            answer = self._put(key, body, MD5, self._md5(body))
+        except ClientError:
+            raise refusal from None
+        self._puts_as = "md5"
+        self._direct.forget()
+        said = refusal.response.get("Error", {})
+        _log.warning(
+            "store_takes_no_checksum", code=said.get("Code"), said=said.get("Message"), instead="md5"
+        )
+        return answer
+
+    def _md5(self, body: bytearray) -> str:
+        if self._puts_as == "none":
+            return ""
+        return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode("ascii")
+
+    def _require_stored(self, key: str, size_bytes: int, checksum: str, answer: PutAnswer) -> None:
+        """Believe the answer to a put, or not (`storage.s3_answers`)."""
+        if why := answer.why_not(size_bytes):
+            raise not_confirmed(key, why)
+        if answer.checksum is not None:
+            if answer.checksum != checksum:
+                raise CorruptError(
+                    f"the store computed another CRC-32 ({answer.checksum}) than was sent ({checksum})",
+                    subject=key,
+                    code="bad_digest",
                 )
-                stored = answer.get("ChecksumCRC32", checksum)
-                self._direct.learn(key, keys)
-        if stored != checksum:
-            raise CorruptError(
-                f"the store computed another CRC-32 ({stored}) than was sent ({checksum})",
-                subject=key,
-                code="bad_digest",
+            self._tells_checksums = True
+            return
+        if self._tells_checksums:
+            raise not_confirmed(key, "the store answered 200 without the checksum that it told until now")
+        try:
+            found = self._head(key)
+        except ObjectMissing as error:
+            raise not_confirmed(key, "the store answered 200 and does not have the object") from error
+        if (found["ContentLength"], found["ETag"]) != (size_bytes, answer.etag):
+            raise not_confirmed(
+                key,
+                f"the store answered 200 for {size_bytes} bytes with ETag {answer.etag}, and has"
+                f" {found['ContentLength']} with {found['ETag']}",
             )
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
@@ -255,6 +343,15 @@ class S3Store(ObjectStore):
         distinct = checked_batch(keys)
         if not distinct:
             return {}
+        if not self._deletes_singly:
+            try:
+                return self._delete_at_once(distinct)
+            except StoreLacks as error:
+                self._deletes_singly = True
+                _log.warning("store_lacks_delete_objects", detail=str(error), keys_per_s=SINGLE_DELETES_PER_S)
+        return {key: self._delete_one(key, number) for number, key in enumerate(distinct)}
+
+    def _delete_at_once(self, distinct: Sequence[str]) -> dict[str, str | None]:
         with _translated(f"{len(distinct)} keys from {distinct[0]}"):
             answer = self._client.delete_objects(
                 Bucket=self._bucket,
@@ -265,6 +362,21 @@ class S3Store(ObjectStore):
             code = entry.get("Code") or "Unknown"
             said[entry.get("Key", "")] = None if code == "NoSuchKey" else code
         return {key: said.get(self._prefix + key, "Unconfirmed") for key in distinct}
+
+    def _delete_one(self, key: str, number: int) -> str | None:
+        """The result of one key, for a store without DeleteObjects. Paced: each is a request of its own."""
+        if number:
+            self._sleep(1 / SINGLE_DELETES_PER_S)
+        try:
+            with _translated(key, of_object=True):
+                answer = self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
+        except ObjectMissing:
+            return None
+        except WorldError as error:
+            if not number:  # nothing was deleted, and the next would fare no better
+                raise
+            return error.code
+        return None if answer["ResponseMetadata"]["HTTPStatusCode"] == 204 else "Unconfirmed"
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """As promised by `ObjectStore.list`, in pages of 1000."""
@@ -279,9 +391,15 @@ class S3Store(ObjectStore):
 
     def head(self, key: str) -> ObjectInfo:
         checked_key(key)
-        with self._missing_only_if_sure(), _translated(key, of_object=True):
-            answer = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        answer = self._head(key)
         return ObjectInfo(key, answer["ContentLength"], answer["LastModified"].timestamp())
+
+    def _head(self, key: str) -> dict[str, Any]:
+        with self._missing_only_if_sure(), _translated(key, of_object=True):
+            answer: dict[str, Any] = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        if missing := {"ContentLength", "ETag", "LastModified"} - answer.keys():
+            raise not_confirmed(key, f"the store told of an object without its {', '.join(sorted(missing))}")
+        return answer
 
     def server_time_s(self) -> float | None:
         """The `Date` of HeadBucket's answer (whole seconds), or of a listing of one key where a policy
@@ -293,6 +411,26 @@ class S3Store(ObjectStore):
             with _translated(self._bucket):
                 answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         return _date_s(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+
+    def verifies(self, key: str) -> bool:
+        """Whether the store refuses a body that is not what its checksum says. Puts one, below `key`, and deletes it.
+
+        Raises:
+            WorldError: it could not be asked.
+        """
+        wrong = {"crc32": {"ChecksumCRC32": "AAAAAA=="}, "md5": {"ContentMD5": "1B2M2Y8AsgTpgAmY7PhCfg=="}}
+        try:
+            with _translated(checked_key(key)):
+                self._client.put_object(
+                    Bucket=self._bucket,
+                    Key=self._prefix + key,
+                    Body=b"not what was promised",
+                    **wrong.get(self._puts_as, {}),
+                )
+        except CorruptError:
+            return True
+        self.delete_many([key])
+        return False
 
     # The bucket's own settings: for `clipkeep store setup`, with `s3:GetLifecycleConfiguration`,
     # `s3:PutLifecycleConfiguration` and `s3:GetBucketVersioning`.
@@ -376,13 +514,14 @@ def _client(endpoint_url: str | None, region: str | None, config: Config) -> Any
     AUTH_TYPE_MAPS[_PLAIN_SIGNER] = S3SigV4Auth
     client.meta.events.register("choose-signer.s3", _sign_without_copy)
     client.meta.events.register("before-call.s3.DeleteObjects", _add_content_md5)
+    client.meta.events.register("before-parse.s3", require_root)
     return client
 
 
 def _prepare_connections(client: Any, last: LastSent, send_timeout_s: float, unpaced_when_near: bool) -> None:
     # botocore's public configuration has none of this. Should these names move, this line fails at once.
     pools = client._endpoint.http_session._pool_classes_by_scheme
-    settings = {"send_timeout_s": send_timeout_s, "unpaced_when_near": unpaced_when_near}
+    settings = {"send_timeout_s": send_timeout_s, "unpaced_when_near": unpaced_when_near, "last": last}
     for scheme, pool, connection in (
         ("http", AWSHTTPConnectionPool, AWSHTTPConnection),
         ("https", AWSHTTPSConnectionPool, AWSHTTPSConnection),
@@ -438,6 +577,8 @@ def _from_answer(error: ClientError, subject: str, of_object: bool) -> ClipkeepE
         return StoreUnavailable(
             f"the store asks for fewer requests ({said})", subject=subject, code="slow_down"
         )
+    if code in _LACKING or status in (405, 501):
+        return StoreLacks(f"the store does not have what it was asked for ({said})", subject=subject)
     if code in _TRANSIENT or status >= 500 or status in (0, 408, 409):
         return StoreUnavailable(f"the store failed ({said})", subject=subject)
     if code in _DIGEST:

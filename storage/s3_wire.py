@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -34,6 +35,8 @@ class LastSent(threading.local):
     """The last PUT of this thread that was answered 200, until somebody takes it from here."""
 
     request: SentRequest | None = None
+    early: bool = False
+    """Whether the store answered this thread's last body before it had left."""
 
 
 class PatientConnection:
@@ -50,6 +53,7 @@ class PatientConnection:
 
     send_timeout_s: float
     unpaced_when_near: bool
+    last: LastSent
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
@@ -73,7 +77,9 @@ class PatientConnection:
             return
         usual_s = this.sock.gettimeout()
         try:
-            send_until(time.monotonic() + self.send_timeout_s, this.sock, b"", data)
+            # urllib3 reads the answer also where the peer hung up on the body.
+            self.last.early = True
+            self.last.early = send_until(time.monotonic() + self.send_timeout_s, this.sock, b"", data)
         finally:
             this.sock.settimeout(usual_s)
 
@@ -94,8 +100,18 @@ class RememberingPool:
         return answer
 
 
-def send_until(deadline_s: float, sock: socket.socket, head: bytes, body: bytearray) -> None:
+def send_until(deadline_s: float, sock: Any, head: bytes, body: bytearray, *, may_lose: bool = False) -> bool:
     """Send all of both, by a deadline on the monotonic clock. The socket's own timeout is another one afterwards.
+
+    The last byte of the body leaves by itself, after a look at what has come: nobody can have read a body of which a
+    byte is still here.
+
+    Args:
+        may_lose: over TLS one can't look without taking. Without this, what came early over TLS is not noticed; with
+            it, some of what came is lost, and the connection of no further use.
+
+    Returns:
+        Whether there was an answer, or the end of the connection, before the last byte left.
 
     Raises:
         TimeoutError: they did not leave in time.
@@ -104,23 +120,47 @@ def send_until(deadline_s: float, sock: socket.socket, head: bytes, body: bytear
     is_plain = type(sock) is socket.socket
     if is_plain:
         sock.settimeout(None)
+    with memoryview(body) as view, view[:-1] as most, view[-1:] as last:
+        _send_part(deadline_s, sock, head, most, is_plain)
+        early = bool(body) and (_has_come(sock) if is_plain else may_lose and _has_come_over_tls(sock))
+        _send_part(deadline_s, sock, b"", last, is_plain)
+    return early
+
+
+def _has_come_over_tls(sock: ssl.SSLSocket) -> bool:
+    sock.settimeout(0)
+    try:
+        sock.recv(1)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return False
+    return True
+
+
+def _has_come(sock: socket.socket) -> bool:
+    try:
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _send_part(deadline_s: float, sock: socket.socket, head: bytes, body: memoryview, is_plain: bool) -> None:
     total, sent = len(head) + len(body), 0
-    with memoryview(body) as view:
-        while sent < total:
-            left_us = round((deadline_s - time.monotonic()) * 1e6)
-            if left_us <= 0:
-                raise TimeoutError(f"{total - sent} of {total} bytes did not leave in time")
-            with view[max(0, sent - len(head)) :] as rest:
-                if is_plain:
-                    # In the kernel the time runs over the whole call, however little room it finds at once (socket(7)).
-                    left = _TIMEVAL.pack(*divmod(left_us, 1_000_000))
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, left)
-                    with suppress(BlockingIOError):
-                        sent += sock.sendmsg((head[sent:], rest))
-                else:
-                    # A call of TLS is several of the kernel's, each of which would have the whole time.
-                    sock.settimeout(left_us / 1e6)
-                    sent += sock.send(head[sent:] or rest)
+    while sent < total:
+        left_us = round((deadline_s - time.monotonic()) * 1e6)
+        if left_us <= 0:
+            raise TimeoutError(f"{total - sent} of {total} bytes did not leave in time")
+        with body[max(0, sent - len(head)) :] as rest:
+            if is_plain:
+                # In the kernel the time runs over the whole call, however little room it finds at once (socket(7)).
+                left = _TIMEVAL.pack(*divmod(left_us, 1_000_000))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, left)
+                with suppress(BlockingIOError):
+                    sent += sock.sendmsg((head[sent:], rest))
+            else:
+                # A call of TLS is several of the kernel's, each of which would have the whole time.
+                sock.settimeout(left_us / 1e6)
+                sent += sock.send(head[sent:] or rest)
 
 
 def unpace_when_near(sock: socket.socket) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -49,6 +50,17 @@ def s3_error(status: int, code: str) -> bytes:
     return response(status, f"<Error><Code>{code}</Code><Message>in a word</Message></Error>".encode())
 
 
+def confirmed(answer: bytes, request: Request) -> bytes:
+    """An answer 200, with what S3 says of a body that it has."""
+    line, newline, rest = answer.partition(b"\r\n")
+    if not newline or b" 200 " not in line or b"etag" in rest.lower():
+        return answer
+    fields = f'ETag: "{request.body_crc32:032x}"\r\n'
+    if b"x-amz-checksum-crc32" not in rest.lower():
+        fields += f"x-amz-checksum-crc32: {b64encode(request.body_crc32.to_bytes(4, 'big')).decode()}\r\n"
+    return line + newline + fields.encode() + rest
+
+
 class RawServer:
     """Listens on a free port of 127.0.0.1 until closed.
 
@@ -59,6 +71,10 @@ class RawServer:
     Attributes:
         answer: asked for every request; may be replaced at any time.
         before_body: called between a head and its body, for a server that is slow to read.
+        confirms: a 200 to a put that says nothing of the kind gets the `ETag` and the checksum that S3 would give.
+        early: answers each PUT when its head is there, before any of the body is read; and whether the server
+            `reads_on` then, or leaves the body and hangs up.
+        hangs_up: after each answer.
         requests: all of them, in order.
         connections: how many were made.
     """
@@ -68,6 +84,10 @@ class RawServer:
         self._kept_body_bytes = kept_body_bytes
         self.answer: Answer = lambda request: response(200)
         self.before_body: Callable[[], object] = lambda: None
+        self.confirms = True
+        self.early: Callable[[Request], bytes] | None = None
+        self.reads_on = True
+        self.hangs_up = False
         self.requests: list[Request] = []
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -107,18 +127,21 @@ class RawServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection, connection.makefile("rb") as stream:
-                while (request := self._read(stream)) is not None:
+                while (request := self._read(stream, connection)) is not None:
                     self.requests.append(request)
                     answer = self.answer(request)
                     if answer is None:
                         return
-                    connection.sendall(answer)
-                    if b"\r\nConnection: close" in answer:
+                    if self.confirms and request.method == "PUT":
+                        answer = confirmed(answer, request)
+                    if self.early is None:
+                        connection.sendall(answer)
+                    if self.hangs_up or b"\r\nConnection: close" in answer:
                         return
         except OSError:
             return
 
-    def _read(self, stream: BufferedReader) -> Request | None:
+    def _read(self, stream: BufferedReader, connection: socket.socket) -> Request | None:
         line = stream.readline().decode()
         if not line:
             return None
@@ -128,6 +151,10 @@ class RawServer:
             name, value = line.split(":", 1)
             request.headers[name.lower()] = value.strip()
         self.before_body()
+        if self.early is not None and method == "PUT":
+            connection.sendall(self.early(request))
+            if not self.reads_on:
+                return None
         remaining = int(request.headers.get("content-length", "0"))
         buffer = bytearray(KEPT_BODY_BYTES)
         while remaining:

@@ -1,4 +1,4 @@
-"""Files that lose their names while they are open: whoever stores something into them is told, and nobody believes it."""
+"""Files that lose their names while they are open: whoever stores something into them is told, and believes nothing."""
 
 from __future__ import annotations
 
