@@ -169,8 +169,8 @@ def test_and_not_believed_when_it_has_another_or_none(
 def test_an_answer_before_the_body_was_read_does_not_count(
     server: RawServer, store: S3Store, way: str, then: str
 ) -> None:
-    """It holds all that S3 would say, by an echo of what was asked: it knows nothing of the body all the same. The body is
-    more than sockets hold, so that the answer is there before the end of it leaves."""
+    """It holds all that S3 would say, by an echo of what was asked: it knows nothing of the body all the same.
+    The body is more than sockets hold, so that the answer is there before the end of it leaves."""
     prepared(server, store, way)
     body = bytearray(b"segment" * 3_000_000)
     server.early = lambda request: response(
