@@ -21,8 +21,8 @@ from storage.days import month_of_day
 from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
 from storage.keys import KeyId, Outcome
 from storage.objects import ObjectInfo
-from storage.recover import load_index_of
-from storage.segment import TAG_BYTES, decrypt_chunk, parse_segment
+from storage.recover import load_index_of, read_again_if_corrupt
+from storage.segment import TAG_BYTES, Footer, decrypt_chunk, parse_segment
 
 MAX_LISTED = 1000
 """Findings kept in a report; the count goes on."""
@@ -80,9 +80,24 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
     """Compare catalog and store.
 
     Args:
-        deep: read every committed object, and decrypt every chunk that has a row.
+        deep: let the engine check the files of catalog and key store, read every committed object, and decrypt every
+            chunk that has a row.
     """
     result = CheckResult()
+    if deep:
+        for sentence in (*opened.catalog.damage(), *opened.key_store.damage()):
+            result.found(sentence)
+    damaged = result.broken_count > 0
+    try:
+        _check_both_ways(opened, deep, result, progress)
+    except CorruptError as error:
+        if not damaged:
+            raise
+        result.found(f"{error}; what comes after it was not checked")  # named above already, by the engine
+    return result
+
+
+def _check_both_ways(opened: Opened, deep: bool, result: CheckResult, progress: Progress) -> None:
     for sentence in opened.catalog.broken_rows():
         result.found(sentence)
     counts = opened.catalog.totals().segments
@@ -105,7 +120,6 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
     progress("objects", result.objects, result.objects)
     if deep:
         _check_contents(opened, committed, result, progress)
-    return result
 
 
 def _segments_by_key(opened: Opened) -> Iterator[SegmentRow]:
@@ -193,8 +207,7 @@ def _check_contents(
 
 def _check_segment(opened: Opened, segment: SegmentRow, rows: list[ChunkRow], result: CheckResult) -> None:
     try:
-        body = opened.store.get_range(segment.key, 0, segment.size_bytes)
-        footer, index = parse_segment(body, subject=segment.key)
+        body, footer, index = read_again_if_corrupt(lambda: _read_segment(opened, segment))
     except (CorruptError, ObjectMissing) as error:
         if _state_now(opened, segment) is SegmentState.COMMITTED:
             result.found(str(error))
@@ -211,6 +224,11 @@ def _check_segment(opened: Opened, segment: SegmentRow, rows: list[ChunkRow], re
         what = _fault_of(opened, row, index, body, keys[_key_id(row)])
         if what:
             result.found(f"device {row.device} at {row.capture_ms}: {what}")
+
+
+def _read_segment(opened: Opened, segment: SegmentRow) -> tuple[bytes, Footer, np.ndarray]:
+    body = opened.store.get_range(segment.key, 0, segment.size_bytes)
+    return body, *parse_segment(body, subject=segment.key)
 
 
 def _key_id(row: ChunkRow) -> KeyId:

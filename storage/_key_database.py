@@ -16,6 +16,7 @@ from typing import Literal
 from storage._key_files import corrupt, fsync, unavailable
 from storage.errors import CallerError, WorldError
 from storage.open_files import OpenFiles, what_to_do
+from storage.sqlite_check import found_by_sqlite
 
 SCRUB_ATTEMPTS = 3
 """Tries to empty the write-ahead log after a destruction; each waits up to the busy timeout for readers."""
@@ -146,6 +147,19 @@ class KeyDatabase:
             fsync(log)  # SQLite does not make the cut itself durable
         except OSError as error:
             raise unavailable(log, error) from error
+
+    def damage(self) -> list[str]:
+        """What SQLite's own check reports, read from the disk by a connection that remembers nothing.
+
+        Raises:
+            WorldError, CorruptError: it could not be asked.
+        """
+        with translated_errors(self.path):
+            connection = _connect(self.path, busy_timeout_s=5.0)
+            try:
+                return found_by_sqlite(self.path.name, connection)
+            finally:
+                connection.close()
 
     def copy_to(self, target: sqlite3.Connection) -> None:
         """Copy all pages, of one moment, to another database. Others may write meanwhile."""

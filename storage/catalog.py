@@ -575,6 +575,16 @@ class Catalog(Records, Continuity, ABC):
         """Yield the chunk rows of one expiry day in order of (segment_id, ordinal)."""
 
     @abstractmethod
+    def damage(self) -> list[str]:
+        """What the engine itself finds wrong with its files, each as a sentence: all that is stored is read from the
+        disk anew, and every index compared with its table. At most some 1000. Minutes for a large catalog, beside a
+        service.
+
+        Raises:
+            CatalogUnavailable: it could not be asked.
+        """
+
+    @abstractmethod
     def broken_rows(self) -> Iterator[str]:
         """Yield a sentence per disagreement among the catalog's own rows (invariant 4)."""
 

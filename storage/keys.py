@@ -251,6 +251,17 @@ class KeyStore:
         with self._database.transaction("DEFERRED") as connection:
             return month_floor_of(connection)
 
+    def damage(self) -> list[str]:
+        """What SQLite itself finds wrong with keys.db, each as a sentence. Reads all of it.
+
+        Raises:
+            WorldError: it could not be asked.
+        """
+        try:
+            return self._database.damage()
+        except CorruptError as error:
+            return [str(error)]
+
     def count(self) -> int:
         """How many keys exist. Reads them all: for reports and tests."""
         with self._database.transaction("DEFERRED") as connection:

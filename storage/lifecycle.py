@@ -8,7 +8,7 @@ than a sweep that runs. Rules are the plain mappings of S3's PutBucketLifecycleC
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,18 @@ def wanted_rules(
         }
         rules.append(_rule(prefix, "old-versions", "v1/", old))
     return rules
+
+
+def kinds_of(rules: Sequence[Rule]) -> dict[str, list[Rule]]:
+    """Rules of ours by what they ask of a store, the dearest to us first, in the words of a person. Not every store has
+    all of them: MinIO takes no rule that aborts uploads."""
+    kinds: tuple[tuple[str, Callable[[Rule], bool]], ...] = (
+        ("rules that expire objects", lambda rule: "Days" in rule.get("Expiration", {})),
+        ("a rule that expires old versions", lambda rule: "NoncurrentVersionExpiration" in rule),
+        ("a rule that aborts incomplete uploads", lambda rule: "AbortIncompleteMultipartUpload" in rule),
+    )
+    sorted_out = {name: [rule for rule in rules if belongs(rule)] for name, belongs in kinds}
+    return {name: chosen for name, chosen in sorted_out.items() if chosen}
 
 
 def difference(found: Sequence[Rule], wanted: Sequence[Rule], prefix: str) -> Difference:

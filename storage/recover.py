@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from storage.catalog import SegmentRow
@@ -17,6 +20,8 @@ from storage.segment import (
     parse_segment,
 )
 
+Result = TypeVar("Result")
+
 
 def load_index(store: ObjectStore, key: str) -> tuple[Footer, np.ndarray]:
     """The index of a segment, from its object alone: a head and two ranged reads, whatever its size.
@@ -31,10 +36,13 @@ def load_index(store: ObjectStore, key: str) -> tuple[Footer, np.ndarray]:
         ObjectMissing, StoreUnavailable, StoreDenied: as the store says.
     """
     size = _checked_size(store, key)
-    footer = parse_footer(store.get_range(key, size - FOOTER_BYTES, FOOTER_BYTES), size, subject=key)
-    return footer, parse_index(
-        store.get_range(key, footer.index_offset, footer.index_bytes), footer, subject=key
-    )
+
+    def read() -> tuple[Footer, np.ndarray]:
+        footer = parse_footer(store.get_range(key, size - FOOTER_BYTES, FOOTER_BYTES), size, subject=key)
+        index = store.get_range(key, footer.index_offset, footer.index_bytes)
+        return footer, parse_index(index, footer, subject=key)
+
+    return read_again_if_corrupt(read)
 
 
 def load_index_of(store: ObjectStore, row: SegmentRow) -> np.ndarray:
@@ -55,8 +63,12 @@ def load_segment_of(store: ObjectStore, row: SegmentRow) -> tuple[bytes, np.ndar
     Raises:
         As `load_index_of`.
     """
-    body = store.get_range(row.key, 0, row.size_bytes)
-    footer, index = parse_segment(body, subject=row.key)
+
+    def read() -> tuple[bytes, Footer, np.ndarray]:
+        body = store.get_range(row.key, 0, row.size_bytes)
+        return body, *parse_segment(body, subject=row.key)
+
+    body, footer, index = read_again_if_corrupt(read)
     _require_same(footer, row)
     return body, index
 
@@ -77,7 +89,16 @@ def verify_object(store: ObjectStore, key: str) -> tuple[Footer, np.ndarray]:
     Returns, raises: as `load_index`.
     """
     size = _checked_size(store, key)
-    return parse_segment(store.get_range(key, 0, size), subject=key)
+    return read_again_if_corrupt(lambda: parse_segment(store.get_range(key, 0, size), subject=key))
+
+
+def read_again_if_corrupt(read: Callable[[], Result]) -> Result:
+    """The result of `read`; of a second try when the first finds what was read corrupt: a bit may have flipped on its
+    way. What is corrupt in the store is so twice."""
+    try:
+        return read()
+    except SegmentCorrupt:
+        return read()
 
 
 def _checked_size(store: ObjectStore, key: str) -> int:

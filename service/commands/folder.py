@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import closing
 from typing import Annotated
 
 import typer
@@ -12,7 +13,9 @@ from service import terminal
 from service.config import config_document, load_config, render_config
 from service.folder import DataFolder, OffsetClock, create_folder, open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Store
-from storage.errors import CallerError
+from storage.errors import CallerError, ClipkeepError
+from storage.open_store import open_store
+from storage.trial import try_store
 
 
 def init(
@@ -24,14 +27,26 @@ def init(
             "--test-clock", help="Allow `clipkeep clock` to move the time. For demos and tests only."
         ),
     ] = False,
+    check_store: Annotated[
+        bool,
+        typer.Option(
+            "--check-store",
+            help="Try the store first: put, read, list and delete one object, and offer one with a wrong checksum."
+            " Nothing is made when one of it fails.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make a data folder: config.toml, keys/, catalog.db, entitlements.bitmap, objects/.
 
     Back up keys/ apart from the rest: without it no recording can be read, with it and the objects all can.
     """
+    if check_store and store:
+        _require_good_store(store)
     create_folder(data, store_url=store, test_clock=test_clock, environ=os.environ)
-    document = {"data": str(data), "store": store or (data / "objects").absolute().as_uri()}
+    url = store or (data / "objects").absolute().as_uri()
+    problem = _problem_of(url)
+    document = {"data": str(data), "store": url, "store_problem": problem}
     terminal.report(
         document,
         json,
@@ -41,6 +56,26 @@ def init(
             f"  clipkeep serve --data {data}"
         ),
     )
+    if problem:
+        terminal.say(
+            f"warning: the store can't be used yet, and until then every upload is refused: {problem}"
+        )
+
+
+def _require_good_store(url: str) -> None:
+    with closing(open_store(url, environ=os.environ, create=True)) as opened:
+        if problems := try_store(opened):
+            raise CallerError("; ".join(problems), subject=url, code="store_unfit")
+
+
+def _problem_of(url: str) -> str | None:
+    """What keeps the store from being asked, now that a person is looking."""
+    try:
+        with closing(open_store(url, environ=os.environ)) as opened:
+            opened.server_time_s()
+    except ClipkeepError as error:
+        return f"{error} ({error.code})"
+    return None
 
 
 def config(data: Data = DEFAULT_DATA, json: Json = False) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,14 +10,20 @@ from retention.plans import TRIAL_RETENTION_DAYS
 from service import terminal
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Store
+from storage.errors import StoreDenied, StoreLacks
 from storage.lifecycle import (
     Rule,
     difference,
     expires_old_versions,
+    kinds_of,
     merged,
     wanted_rules,
 )
 from storage.objects import ObjectStore
+from storage.trial import IGNORES, ignores_checksums
+
+if TYPE_CHECKING:
+    from storage.s3 import S3Store
 
 store_app = typer.Typer(help="The object store: its own expiry rules.", no_args_is_help=True)
 
@@ -60,7 +66,12 @@ def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: boo
     assert isinstance(store, S3Store), "that is what an s3: URL opens"
     retention = opened.config.retention
     classes = {TRIAL_RETENTION_DAYS, retention.default_days, *opened.catalog.retention_classes()}
-    found, prefix = store.lifecycle_rules(), store.key_prefix
+    prefix = store.key_prefix
+    warnings = [IGNORES] if apply and ignores_checksums(store) else []
+    try:
+        found = store.lifecycle_rules()
+    except StoreLacks:
+        return {"store": opened.store_url, "supported": False, "applied": False, "warnings": warnings}
     wanted = wanted_rules(
         prefix,
         classes,
@@ -69,9 +80,8 @@ def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: boo
     )
     change = difference(found, wanted, prefix)
     if apply and not change.empty:
-        store.put_lifecycle_rules(merged(found, wanted, prefix))
-    warnings = []
-    if store.keeps_old_versions() and not expires_old_versions([*found, *wanted], prefix):
+        warnings += _write(store, found, wanted)
+    if _keeps_old_versions(store) and not expires_old_versions([*found, *wanted], prefix):
         warnings.append(
             "the bucket keeps old versions and no rule deletes them, so deleted recordings stay as bytes (their keys go"
             " all the same). Add one with --expire-old-versions"
@@ -87,6 +97,41 @@ def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: boo
         "others": change.others,
         "warnings": warnings,
     }
+
+
+def _write(store: S3Store, found: list[Rule], wanted: list[Rule]) -> list[str]:
+    """Put the rules. Where the store does not take all of them, those kinds of rules that it takes.
+
+    Returns:
+        What was not taken, each as a sentence.
+
+    Raises:
+        StoreDenied: it takes none.
+    """
+    prefix = store.key_prefix
+    try:
+        store.put_lifecycle_rules(merged(found, wanted, prefix))
+    except StoreDenied as refusal:
+        taken: list[Rule] = []
+        warnings = []
+        for kind, rules in kinds_of(wanted).items():
+            try:
+                store.put_lifecycle_rules(merged(found, [*taken, *rules], prefix))
+            except StoreDenied as error:
+                warnings.append(f"the store does not take {kind}: {error}")
+            else:
+                taken += rules
+        if not taken:
+            raise refusal
+        return warnings
+    return []
+
+
+def _keeps_old_versions(store: S3Store) -> bool:
+    try:
+        return store.keeps_old_versions()
+    except StoreLacks:
+        return False
 
 
 def _has_old_versions_rule(found: list[Rule], prefix: str) -> bool:

@@ -176,7 +176,17 @@ class ChunkReader:
             raise
 
     def _get(self, row: ChunkRow, cipher: AESGCM) -> bytes:
-        """In a thread: fetch, decrypt and check."""
+        """In a thread: fetch, decrypt and check; once more when that fails, for the flip may have been on the way."""
+        try:
+            return self._get_once(row, cipher)
+        except CorruptError as error:
+            if error.code != "chunk_corrupt":
+                raise
+        data = self._get_once(row, cipher)
+        _log.warning("read_again", segment_id=row.segment_id, ordinal=row.ordinal)
+        return data
+
+    def _get_once(self, row: ChunkRow, cipher: AESGCM) -> bytes:
         try:
             stored = self._store.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
             data = decrypt_chunk(cipher, row.nonce, stored, device=row.device, capture_ms=row.capture_ms)

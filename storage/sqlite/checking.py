@@ -54,6 +54,9 @@ class Checking(OnDatabase):
             for row in rows:
                 yield ChunkRow(*row)
 
+    def damage(self) -> list[str]:
+        return self._db.damage()
+
     def broken_rows(self) -> Iterator[str]:
         with self._db.read() as connection:
             closed = closed_through(connection)

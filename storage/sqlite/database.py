@@ -12,6 +12,7 @@ from pathlib import Path
 from storage.disk import DISK_FULL, is_full, looks_full, make_room
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.open_files import OpenFiles, what_to_do
+from storage.sqlite_check import found_by_sqlite
 
 CACHE_KIB = 65536
 """Page cache per connection. A guess: the interior pages of a catalog of 50 million chunks fit."""
@@ -178,6 +179,24 @@ class Database:
                 self._give_back(connection)
         except sqlite3.Error as error:
             raise self._translated(error) from error
+
+    def damage(self) -> list[str]:
+        """What SQLite's own check reports, read from the disk by a connection that remembers nothing.
+
+        Raises:
+            CatalogUnavailable: it could not be asked.
+        """
+        try:
+            connection = self._connect()
+            try:
+                return found_by_sqlite(self.path.name, connection)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            translated = self._translated(error)
+            if isinstance(translated, CatalogCorrupt):
+                return [str(translated)]
+            raise translated from error
 
     def truncate_log(self) -> bool:
         """Write all of the write-ahead log into the file and cut it to nothing, where nobody is in the way.

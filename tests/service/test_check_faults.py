@@ -92,3 +92,16 @@ def test_a_fault_of_a_repair_marks_nothing(folder: Folder, op: str, kind: FaultK
             assert len(done) == 3
             return
     raise AssertionError("the repair never came through")
+
+
+def test_a_read_that_flipped_on_its_way_is_no_damage(folder: Folder) -> None:
+    """Each object is read once more before it is called corrupt."""
+    with open_folder(folder.root, environ={}) as opened:
+        store = FaultyStore(
+            opened.store,
+            lambda op, key, nth: Fault(FaultKind.FLIP) if (op, nth) == ("get_range", 0) else None,
+            sleep=time.sleep,
+        )
+        result = check_folder(replace(opened, store=store), deep=True, progress=quiet)
+        assert (result.broken_count, result.orphan_count) == (3, 3)
+        assert store.asked["get_range"] == 2

@@ -14,7 +14,9 @@ from moto import mock_aws
 
 from service.folder import open_folder
 from service.metrics import render
+from storage.errors import StoreDenied, StoreLacks
 from storage.records import MAX_SWEEP_REPORTS
+from storage.s3 import S3Store
 from tests.retention.world import NOON, World
 from tests.service.test_cli import Run, data, made, run
 
@@ -218,10 +220,73 @@ class TestStoreSetup:
         run("device", "add", "--plan", "annual", "--retention-days", 90, "--data", made)
         assert [r["Expiration"] for r in run(*setup).document["add"]] == [{"Days": 94}]
 
+    def test_what_a_store_takes_is_written_and_the_rest_told(
+        self, run: Run, made: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """MinIO takes no rule that aborts uploads, and refuses the whole document for it."""
+        put = S3Store.put_lifecycle_rules
+
+        def as_minio(store: S3Store, rules: list[dict[str, Any]]) -> None:
+            if any("AbortIncompleteMultipartUpload" in rule for rule in rules):
+                raise StoreDenied("the store refused (InvalidArgument: no such action)", subject="clips")
+            put(store, rules)
+
+        monkeypatch.setattr(S3Store, "put_lifecycle_rules", as_minio)
+        theirs = {"ID": "x", "Filter": {"Prefix": "x/"}, "Status": "Enabled", "Expiration": {"Days": 1}}
+        rules = {"Bucket": "clips"}
+        bucket.put_bucket_lifecycle_configuration(**rules, LifecycleConfiguration={"Rules": [theirs]})
+        done = run("store", "setup", "--store", "s3://clips", "--apply", "--data", made)
+        assert done.code == 0
+        assert "does not take a rule that aborts incomplete uploads" in done.err
+        found = bucket.get_bucket_lifecycle_configuration(**rules)["Rules"]
+        assert [rule["Filter"]["Prefix"] for rule in found] == ["x/", "v1/7/", "v1/30/"]
+
+        def denied(store: S3Store, rules: object) -> None:
+            raise StoreDenied("the store refused (AccessDenied)", subject="clips")
+
+        monkeypatch.setattr(S3Store, "put_lifecycle_rules", denied)
+        done = run("store", "setup", "--store", "s3://clips", "--apply", "--data", made)
+        assert (done.code, "AccessDenied" in done.err) == (1, True), "what takes no rule at all is an error"
+
+    def test_a_store_without_expiry_rules(
+        self, run: Run, made: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def lacks(store: S3Store) -> None:
+            raise StoreLacks("the store does not have what it was asked for (501)", subject="clips")
+
+        monkeypatch.setattr(S3Store, "lifecycle_rules", lacks)
+        done = run("store", "setup", "--store", "s3://clips", "--data", made)
+        assert (done.code, "has no expiry rules" in done.out) == (0, True)
+
+    def test_a_store_that_is_not_there_is_said_at_init(self, run: Run, tmp_path: Path, bucket: Any) -> None:
+        done = run("init", "--store", "s3://nobucket/x", "--data", tmp_path / "a")
+        assert done.code == 0
+        assert "NoSuchBucket" in done.err
+        assert "every upload is refused" in done.err
+        document = run("init", "--store", "s3://nobucket/x", "--json", "--data", tmp_path / "b").document
+        assert "store_denied" in document["store_problem"]
+        sound = run("init", "--store", "s3://clips/x", "--json", "--data", tmp_path / "c")
+        assert (sound.document["store_problem"], sound.err) == (None, "")
+
+    def test_a_store_is_tried_before_anything_is_made(
+        self, run: Run, tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = tmp_path / "tried"
+        done = run("init", "--check-store", "--store", "s3://nobucket/x", "--data", data)
+        assert (done.code, "store_unfit" in done.err, data.exists()) == (1, True, False)
+        done = run("init", "--check-store", "--store", "s3://clips/x", "--data", data)
+        assert (done.code, "store_unfit" in done.err, data.exists()) == (1, True, False)
+        assert "not what its checksum says" in done.err
+        monkeypatch.setattr(S3Store, "verifies", lambda store, key: True)
+        assert run("init", "--check-store", "--store", "s3://clips/x", "--data", data).code == 0
+        assert bucket.list_objects_v2(Bucket="clips").get("Contents", []) == [], "nothing is left behind"
+
     def test_old_versions(self, run: Run, made: Path, bucket: Any) -> None:
         setup = ("store", "setup", "--store", "s3://clips", "--apply", "--data", made)
-        assert run(*setup).err == ""
+        # The server of these tests looks at no checksum, which is told.
+        [ignores] = run(*setup).err.splitlines()
+        assert "not what its checksum says" in ignores
         bucket.put_bucket_versioning(Bucket="clips", VersioningConfiguration={"Status": "Enabled"})
         assert "--expire-old-versions" in run(*setup).err
-        assert run(*setup, "--expire-old-versions").err == ""
+        assert run(*setup, "--expire-old-versions").err.splitlines() == [ignores]
         assert run(*setup, "--json").document["kept"] == 4, "asked for once, it stays"

@@ -57,6 +57,23 @@ async def test_flipped_bits_are_never_served(world: World, place: str) -> None:
     assert await _corrupt(world, world.viewer(), clips(1)[0].capture_ms) == "chunk_corrupt"
 
 
+async def test_a_read_that_flipped_on_its_way_is_tried_once_more(world: World) -> None:
+    """What is stored is whole; once more is enough, and never more than that."""
+    (clip,) = clips(1)
+    world.keep(clip)
+    viewer = world.viewer()
+    before = world.store.asked["get_range"]
+    world.store.plan = lambda op, key, nth: (
+        Fault(FaultKind.FLIP) if (op, nth) == ("get_range", before) else None
+    )
+    async with playing(world) as playback:
+        assert await fetched(playback, viewer, clip.capture_ms) == clip.data
+    assert world.store.asked["get_range"] == before + 2
+    world.store.plan = lambda op, key, nth: Fault(FaultKind.FLIP) if op == "get_range" else None
+    assert await _corrupt(world, viewer, clip.capture_ms) == "chunk_corrupt"
+    assert world.store.asked["get_range"] == before + 4
+
+
 async def test_a_row_that_points_at_anothers_bytes_fails(world: World) -> None:
     other = world.add_device()
     world.keep(*clips(2))
