@@ -45,6 +45,23 @@ PROBE_WAIT_S = 2.0
 _log = structlog.get_logger("api")
 
 
+FOR_STRANGERS = {
+    "store_unavailable": "the object store does not answer",
+    "store_denied": "the object store refuses: its bucket, credentials or permissions",
+    "catalog_unavailable": "the catalog can't be read or written",
+    "data_disk_full": "the data disk is full",
+    "store_full": "the object store is full",
+    "catalog_replaced": "the catalog's file is not the one that was opened",
+    "key_store_replaced": "a file of the key store is not the one that was opened",
+    "bitmap_replaced": "the bitmap's file is not the one that was opened",
+}
+"""What `/readyz` says to anybody, by code: no keys, addresses or words of a store, which are the log's."""
+
+
+def for_strangers(code: str) -> str:
+    return FOR_STRANGERS.get(code, "does not work") + "; the operator's log says more"
+
+
 class Prober:
     """Asks store and catalog on behalf of all who want to know: once at a time, and nobody waits long."""
 
@@ -93,6 +110,8 @@ class ApiProcess:
         self._used_accounts = Used()
         self.uses = Uses(opened.desk, devices=self._used, accounts=self._used_accounts)
         self._figures: Callable[[], ApiFigures] = ApiFigures
+        self._told: dict[str, str] = {}
+        """What was not ready when somebody asked last."""
 
     async def _probe(self) -> None:
         # A store that hangs is left to itself: its answer is not worth the wait of a stop.
@@ -130,9 +149,11 @@ class ApiProcess:
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""
         problems: dict[str, str] = {}
+        details: dict[str, str] = {}
         problem = await self._prober.problem()
         if problem is not None:
-            problems[problem.code] = str(problem)
+            problems[problem.code] = for_strangers(problem.code)
+            details[problem.code] = str(problem)
         now_ms = self.opened.clock.now_ms()
         workers = published(self.opened.folder.run)
         if not workers:
@@ -141,7 +162,12 @@ class ApiProcess:
             if abs(now_ms - values["at_ms"]) > STALE_MS:
                 problems[name] = "this worker does not report any more"
             elif values["problem"]:
-                problems[name] = values["problem"]
+                code = values["problem"].partition(":")[0]
+                problems[name] = f"{code}: {for_strangers(code)}"
+                details[name] = values["problem"]
+        if problems.keys() != self._told.keys():
+            _log.warning("not_ready", problems=problems | details) if problems else _log.info("ready")
+        self._told = problems
         return problems
 
     async def run(self, host: str, port: int) -> None:

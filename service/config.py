@@ -195,6 +195,7 @@ class ApiSettings:
     read_ahead_chunks: int = limit(4, "chunks that an export reads ahead", least=1, most=1024)
     read_ahead_bytes: int = limit(8 * MIB, "bytes of them", least=1, most=GIB)
     max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16, most=10_000_000)
+    open_metrics: bool = limit(True, "let anybody read /metrics; false: operators, with their token")
     body_wait_s: float = limit(20.0, "for the body of a request to arrive", least=0.1, most=HOUR_S)
     desk_threads: int = limit(4, "requests about accounts worked on at once", least=1, most=1024)
     money_threads: int = limit(

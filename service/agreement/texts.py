@@ -12,6 +12,13 @@ MAX_SUBJECT_CHARS = 200
 MAX_BODY_CHARS = 20_000
 """Of an announcement: a few pages. A notice is a row per account, and a mail server takes no books."""
 _BREAKS_LINES = "\u2028\u2029"
+_NEVER = frozenset(("Cc", "Cf", "Co", "Cs"))
+"""Unicode's categories of what can't be seen: controls, formats (which turn the direction of what stands beside them,
+or have no width), private use, halves of characters. Two names that look alike must be alike."""
+_JOINERS = "\u200c\u200d"
+"""Formats that Persian, Indic scripts and emoji are written with: between two characters that are no ASCII."""
+_BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Of other categories, and as invisible."""
 
 
 def one_line(text: str, what: str, most: int = MAX_REASON_CHARS, *, least: int = 1) -> str:
@@ -21,8 +28,8 @@ def one_line(text: str, what: str, most: int = MAX_REASON_CHARS, *, least: int =
         what: names the text in the refusal, e.g. "the reason".
 
     Raises:
-        Unprocessable: `bad_text`: shorter than `least` or longer than `most` characters, a control character or a
-            line break, or not to be encoded (a lone surrogate).
+        Unprocessable: `bad_text`: shorter than `least` or longer than `most` characters, a line break, or a
+            character that can't be seen.
     """
     return _checked(text, what, most, least=least, also="")
 
@@ -38,10 +45,22 @@ def _checked(text: str, what: str, most: int, *, least: int, also: str) -> str:
         raise Unprocessable(
             f"{what} has {len(kept)} characters; {least} to {most} are allowed", code="bad_text"
         )
-    for char in kept:
-        if (unicodedata.category(char) in ("Cc", "Cs") or char in _BREAKS_LINES) and char not in also:
+    for at, char in enumerate(kept):
+        if char not in also and not _can_be_seen(kept, at):
             raise Unprocessable(
                 f"{what} has the character U+{ord(char):04X}, which can't be shown; leave it out",
                 code="bad_text",
             )
     return kept
+
+
+def _can_be_seen(text: str, at: int) -> bool:
+    char = text[at]
+    if char in _JOINERS:
+        return (
+            0 < at < len(text) - 1
+            and text[at - 1] > "\x7f"
+            and text[at + 1] > "\x7f"
+            and (text[at - 1] not in _JOINERS)
+        )
+    return unicodedata.category(char) not in _NEVER and char not in _BREAKS_LINES and char not in _BLANKS

@@ -15,6 +15,7 @@ from service.api.calls import Calls
 from service.api.closing import Closings
 from service.api.cors import allow_origins
 from service.api.devices import Devices
+from service.api.docs import add_docs
 from service.api.document import describe
 from service.api.errors import answer_errors
 from service.api.health import Health
@@ -71,6 +72,7 @@ def create_app(services: ApiServices) -> FastAPI:
         summary="Recordings of cameras, and the accounts and plans that they are kept under",
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -89,4 +91,5 @@ def create_app(services: ApiServices) -> FastAPI:
     allow_origins(app, parse_origins(services.cors_origins))
     answer_errors(app)
     describe(app)
+    add_docs(app)
     return app

@@ -21,8 +21,17 @@ from storage.errors import CallerError
 
 MAX_BODY_BYTES = 64 * 1024
 """An announcement is the longest that anybody has to say."""
+UPLOADS_ELSEWHERE = (
+    "a device sends its chunks to the ingest port, not here: 8080, unless `serve --ingest` differs"
+)
+_UPLOAD = re.compile(r"/v1/devices/[^/]+/(chunks|live)/.+")
 _WITHOUT = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods whose bodies nobody reads."""
+
+
+def is_upload(path: str) -> bool:
+    """Whether a device would send a chunk to this path."""
+    return _UPLOAD.fullmatch(path) is not None
 
 
 class BadBody(CallerError):
@@ -59,11 +68,18 @@ class StrictBodies:
             body = await self._read(headers, receive)
             check_body(headers, body)
         except BadBody as error:
+            if is_upload(scope["path"]):
+                error.detail += f"; {UPLOADS_ELSEWHERE}"
             # What has not been read of the body can't be skipped: the connection ends with the answer.
             headers_out = {"Connection": "close"} if error.status in (408, 413) else {}
             return await problem(error.status, error.code, error.detail, headers_out)(scope, receive, send)
         except Gone:
             return None
+        if not body:
+            # Nothing is an object without members: a page that requires none takes it, any other says which it wants.
+            body = b"{}"
+            types = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            scope = {**scope, "headers": [*types, (b"content-type", b"application/json")]}
         await self._app(scope, _replayed(body, receive), send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes:

@@ -25,6 +25,16 @@ def describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
+def _let_go_without(body: dict[str, Any] | None, found: dict[str, Any]) -> None:
+    """A body of which nothing is required may be left out."""
+    if body is None:
+        return
+    schema = body["content"]["application/json"]["schema"]
+    name = schema.get("$ref", "").rpartition("/")[2]
+    if name and not found["components"]["schemas"][name].get("required"):
+        body["required"] = False
+
+
 def document(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(
         title=app.title,
@@ -38,6 +48,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             responses = operation["responses"]
             if _OWN_422 in str(responses.get("422")):
                 del responses["422"]
+            _let_go_without(operation.get("requestBody"), found)
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for name in (_OWN_422, "ValidationError"):
         schemas.pop(name, None)

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from ingest import answers
 from service.agreement import errors
 from service.agreement.errors import TooMany, Unprocessable
+from service.api.bodies import UPLOADS_ELSEWHERE, is_upload
 from service.api.models.base import fields_of
 from service.api.problems import problem
 from service.http.server import OUT_OF_FILES
@@ -103,12 +104,17 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     """What the router has to say."""
     assert isinstance(error, HTTPException)
     match error.status_code:
+        case 404 if request.method in ("PUT", "POST") and is_upload(request.url.path):
+            return problem(404, "not_found", f"there is no such page here: {UPLOADS_ELSEWHERE}")
         case 404:
             return problem(404, "not_found", "there is no such page; /docs tells which there are")
         case 405:
             # The router knows one method of a page at a time, and so do its headers.
             allowed = ", ".join(sorted(request.app.state.methods.of(request.url.path)))
-            return problem(405, "method_not_allowed", f"this page takes {allowed}", {"Allow": allowed})
+            detail = f"this page takes {allowed}"
+            if request.method in ("PUT", "POST") and is_upload(request.url.path):
+                detail = f"{detail}: {UPLOADS_ELSEWHERE}"
+            return problem(405, "method_not_allowed", detail, {"Allow": allowed})
         case status:
             phrase = HTTPStatus(status).phrase
             return problem(status, phrase.lower().replace(" ", "_"), phrase)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import trio
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
+from service.api.door import actor
 from service.api.models.problems import NotReady, Status
 from service.api.problems import PrivateJSON, problem
 from service.api.routing import add, content, refusals
@@ -37,6 +38,7 @@ class Health:
             "/metrics",
             self.metrics,
             types={200: content("text/plain")},
+            refuses=() if self._services.open_metrics else (401, 403),
             response_class=Response,
         )
         return router
@@ -55,7 +57,10 @@ class Health:
         detail = "; ".join(f"{component}: {what}" for component, what in problems.items())
         return problem(503, "not_ready", detail, problems=problems)
 
-    async def metrics(self) -> Response:
-        """Figures for Prometheus."""
+    async def metrics(self, request: Request) -> Response:
+        """Figures for Prometheus. Anybody may read them, or operators alone: `[api] open_metrics`."""
+        if not self._services.open_metrics:
+            bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+            (await actor(request, bearer)).require_operator()
         text = await trio.to_thread.run_sync(self._services.metrics, limiter=self._metrics_thread)
         return Response(text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -9,8 +9,8 @@ from fastapi import Response
 from fastapi.responses import JSONResponse
 
 from ingest import answers
+from service.http.answers import PROBLEM_TYPE, problem_document
 
-PROBLEM_TYPE = "application/problem+json"
 NO_STORE = {"Cache-Control": "no-store"}
 RETRY = {"Retry-After": str(answers.RETRY_AFTER_S)}
 
@@ -36,11 +36,5 @@ def problem(
         headers["WWW-Authenticate"] = "Bearer"
     if status == 503:
         headers = RETRY | headers
-    document = {
-        "type": f"urn:clipkeep:problem:{code}",
-        "title": code.replace("_", " ").capitalize(),
-        "status": status,
-        "detail": detail,
-        "error": code,
-    }
+    document = problem_document(status, code, detail)
     return Response(json.dumps(document | more) + "\n", status, headers, PROBLEM_TYPE)

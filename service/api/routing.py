@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyQuery
 from starlette.routing import Route
 
-from service.api.problems import PROBLEM_TYPE
+from service.http.answers import PROBLEM_TYPE
 
 ALWAYS = (400, 500, 503)
 """What any page may answer: malformed, a fault of the service, overload."""

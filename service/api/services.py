@@ -29,6 +29,8 @@ class ApiServices(PlaybackServices):
     """Accounts whose owners asked something."""
     cors_origins: str = ""
     """Whose pages may call this port from a browser: as in the configuration."""
+    open_metrics: bool = True
+    """Whether anybody may read `/metrics`; else operators, with their token."""
     body_wait_s: float = 20.0
     """For a whole body to arrive: the longest one at 26 kbit/s."""
     desk_threads: int = 4

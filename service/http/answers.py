@@ -9,8 +9,13 @@ from http import HTTPStatus
 
 PROBLEM_TYPE = "application/problem+json"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-SHIELD = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
-"""On every answer: nobody takes it for something else, and nobody puts it into a page of his own."""
+SHIELD = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+"""On every answer: nobody takes it for something else, puts it into a page of his own, or is told its address, which
+may hold a viewer's token."""
 RETRY_AFTER_S = 2
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -34,7 +39,6 @@ def refusal(status: int, code: str, detail: str, now_s: float) -> bytes:
         (b"content-type", PROBLEM_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
-        *SHIELD,
     ]
     if status == 503:
         headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
@@ -65,6 +69,7 @@ def head_bytes(
             raise ValueError(f"header {name!r} has a control character")
         has_date = has_date or name.lower() == b"date"
         lines.append(name + b": " + value)
+    lines += [name + b": " + value for name, value in SHIELD]
     if not has_date:
         lines.append(b"date: " + formatdate(now_s, usegmt=True).encode())
     if chunked:

@@ -213,3 +213,25 @@ def test_the_methods_of_a_page_are_told(server: Server) -> None:
     refused(reply, 405, "method_not_allowed")
     assert reply.headers["allow"] == "GET, HEAD, POST"
     assert server.ask("PUT", "/v1/accounts/1").headers["allow"] == "GET, HEAD, PATCH"
+
+
+def test_a_body_may_be_left_out_where_nothing_is_required(server: Server) -> None:
+    owner = add_owner(server)
+    device = owner.add_device()
+    for headers in (
+        {},
+        {"Content_Type": "application/x-www-form-urlencoded"},
+    ):  # as curl -X POST and curl -d ''
+        assert owner.ask("POST", f"/v1/devices/{device}/viewer-tokens", **headers).status == 201
+    reply = owner.ask("POST", f"/v1/devices/{device}/token")
+    refused(reply, 400, "malformed")
+    assert "reason" in reply.json["detail"], "it says what is missing"
+
+
+@pytest.mark.parametrize("size", [0, 10, MAX_BODY_BYTES + 1, 8_000_000])
+@pytest.mark.parametrize("path", ["chunks/1700000000000", "live/7.ts"])
+def test_a_chunk_sent_to_this_port_is_told_the_other_one(server: Server, path: str, size: int) -> None:
+    for method in ("PUT", "POST"):
+        reply = server.send(method, f"/v1/devices/1/{path}", bytes(size), {"Content-Type": "video/mp2t"})
+        assert reply.status in ((413,) if size > MAX_BODY_BYTES else (404, 405, 415))
+        assert "ingest port" in reply.json["detail"]

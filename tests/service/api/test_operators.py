@@ -8,7 +8,9 @@ from pathlib import Path
 
 from openapi_spec_validator import validate
 
+from tests.service.api.office import add_operator, add_owner
 from tests.service.api.server import Server, refused
+from tests.service.world import World
 
 ROOT = Path(__file__).parents[3]
 PROBLEMS = {"Problem", "Blocked", "NotReady"}
@@ -40,6 +42,22 @@ def test_health_readiness_and_metrics_need_no_token(server: Server) -> None:
     refused(reply, 503, "not_ready")
     assert json.loads(reply.body)["problems"] == server.problems
     assert server.get("/healthz", token=None).status == 200
+
+
+def test_metrics_may_be_for_operators_alone(world: World) -> None:
+    with Server(world, open_metrics=False) as server:
+        assert server.get("/metrics", token=None).status == 401
+        refused(add_owner(server).ask("GET", "/metrics"), 403, "operators_only")
+        assert add_operator(server).ask("GET", "/metrics").body == b"clipkeep_up 1\n"
+        validate(server.get("/openapi.json", token=None).json)
+
+
+def test_every_answer_says_that_it_is_no_frame_and_nothing_else_than_it_says(server: Server) -> None:
+    for path in ("/healthz", "/docs", "/openapi.json", "/no/such/page", "/v1/accounts/1"):
+        headers = server.get(path, token=None).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
 
 
 def test_the_openapi_document_is_valid_and_lists_every_page(server: Server) -> None:
