@@ -20,6 +20,7 @@ from setuptools import setup
 HOT = (
     "ingest/admission.py",
     "ingest/answers.py",
+    "ingest/arrivals.py",
     "ingest/any_head.py",
     "ingest/body.py",
     "ingest/buffers.py",

@@ -37,6 +37,10 @@ class Admission:
     duration_ms: int | None
     """As the device said; None when it is to be read from the media."""
     digest: tuple[bytes, bytes] | None
+    head_ms: int
+    """When the head was admitted, by the server's clock."""
+    may_move: bool
+    """Its time is not the device's word to the millisecond, and gives way to another chunk that has it."""
 
     def __init__(
         self,
@@ -46,6 +50,8 @@ class Admission:
         class_days: int,
         duration_ms: int | None,
         digest: tuple[bytes, bytes] | None,
+        head_ms: int,
+        may_move: bool,
     ) -> None:
         self.device = device
         self.capture_ms = capture_ms
@@ -53,6 +59,8 @@ class Admission:
         self.class_days = class_days
         self.duration_ms = duration_ms
         self.digest = digest
+        self.head_ms = head_ms
+        self.may_move = may_move
 
     def expires_on(self, capture_ms: int, now_ms: int) -> int:
         """The day number of the first day on which the chunk may no longer be served, fixed at write."""
@@ -125,18 +133,19 @@ def admit(
     if not today_ok:
         return answers.PLAN_LAPSED
     if not capture_ok:
-        # Beyond the days that a row holds nobody knows whether it was entitled, but it has expired for sure.
-        too_old = day_of_ms(capture_ms) < today - PAST_DAYS
-        return answers.EXPIRED if too_old else answers.NOT_ENTITLED
+        # Beyond the days that a row holds nobody knows whether it was entitled: only a wrong clock says so.
+        if day_of_ms(capture_ms) < today - PAST_DAYS:
+            return answers.clock_behind(capture_ms, now_ms)
+        return answers.not_entitled(capture_ms, now_ms)
     if capture_ms > now_ms + MAX_CLOCK_AHEAD_MS:
-        return answers.CLOCK_AHEAD
+        return answers.clock_ahead(capture_ms, now_ms)
     if expiry_day(min(capture_ms, now_ms) // MS_PER_DAY, class_days) <= today:
-        return answers.EXPIRED
-    return _admit_body(head, route, epoch, class_days, max_chunk_bytes)
+        return answers.expired(now_ms)
+    return _admit_body(head, route, epoch, class_days, max_chunk_bytes, now_ms)
 
 
 def _admit_body(
-    head: Head, route: Route, epoch: int, class_days: int, max_chunk_bytes: int
+    head: Head, route: Route, epoch: int, class_days: int, max_chunk_bytes: int, now_ms: int
 ) -> Admission | Answer:
     if head.is_partial:
         return answers.PARTIAL
@@ -157,4 +166,5 @@ def _admit_body(
             digest = parse_digest(head.content_digest)
         except ValueError as error:
             return answers.malformed(str(error))
-    return Admission(route.device, route.capture_ms, epoch, class_days, duration_ms, digest)
+    may_move = route.capture_ms is None or route.is_second
+    return Admission(route.device, route.capture_ms, epoch, class_days, duration_ms, digest, now_ms, may_move)

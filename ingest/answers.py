@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from email.utils import formatdate
 from http import HTTPStatus
 
 CHALLENGE = 'Basic realm="clipkeep", charset="UTF-8"'
@@ -14,10 +15,14 @@ RETRY_AFTER_S = 2
 class Answer:
     """What a request is answered: a status and, for a refusal, its stable code and what to do. Immutable."""
 
-    __slots__ = ("_wire", "code", "cuts_off", "detail", "status")
+    __slots__ = ("_wire", "code", "cuts_off", "detail", "server_ms", "status")
 
-    def __init__(self, status: int, code: str = "", detail: str = "", *, cuts_off: bool = False) -> None:
+    def __init__(
+        self, status: int, code: str = "", detail: str = "", server_ms: int = 0, *, cuts_off: bool = False
+    ) -> None:
         self.status = status
+        self.server_ms = server_ms
+        """What time it is here, Unix ms, for a device whose clock may be wrong; 0 says nothing."""
         self.cuts_off = cuts_off
         """The connection ends with it at once: the sending fails of an encoder that reads no answers, as ffmpeg."""
         self.code = code
@@ -34,7 +39,11 @@ class Answer:
         body = b""
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         if self.code:
-            body = json.dumps({"error": self.code, "detail": self.detail}).encode() + b"\n"
+            told: dict[str, str | int] = {"error": self.code, "detail": self.detail}
+            if self.server_ms:
+                told["server_ms"] = self.server_ms
+                lines.append(f"Date: {formatdate(self.server_ms / 1000, usegmt=True)}")
+            body = json.dumps(told).encode() + b"\n"
             lines.append("Content-Type: application/json")
         if self.status != 204:
             lines.append(f"Content-Length: {len(body)}")
@@ -69,13 +78,11 @@ BAD_TOKEN = Answer(401, "bad_token", "this is not the token of this device, or n
 SUSPENDED = Answer(403, "suspended", "the operator has suspended this device")
 TERMINATED = Answer(403, "terminated", "this device was terminated, for good")
 PLAN_LAPSED = Answer(403, "plan_lapsed", "no plan of this device covers today")
-NOT_ENTITLED = Answer(403, "not_entitled_at_capture", "no plan of this device covers the capture time")
 PARTIAL = Answer(
     400,
     "partial",
     "send a whole chunk in one request: one with Content-Range is a part, and would pass for the whole",
 )
-CLOCK_AHEAD = Answer(422, "clock_ahead", "the capture time is over 10 minutes ahead: set the device's clock")
 EXPIRED = Answer(410, "expired", "at this capture time the recording would already have expired")
 DELETED = Answer(410, "deleted", "this range of recordings was deleted")
 EMPTY = Answer(400, "empty", "a chunk has at least one byte")
@@ -89,6 +96,37 @@ HEAD_TIMEOUT = Answer(408, "head_timeout", "the request's head did not come in t
 DIGEST_MISMATCH = Answer(
     422, "digest_mismatch", "the body is not what Content-Digest promised; send it again"
 )
+
+
+def clock_ahead(capture_ms: int, now_ms: int) -> Answer:
+    detail = "the capture time is over 10 minutes ahead: set the device's clock"
+    return Answer(422, "clock_ahead", detail + _unit(capture_ms, now_ms), now_ms)
+
+
+def clock_behind(capture_ms: int, now_ms: int) -> Answer:
+    """A time that no recording may have that could still be kept: the clock was not set yet."""
+    detail = "the capture time is older than anything that is kept: set the device's clock, and name the chunk anew"
+    return Answer(410, "clock_behind", detail + _unit(capture_ms, now_ms), now_ms)
+
+
+def not_entitled(capture_ms: int, now_ms: int) -> Answer:
+    detail = "no plan of this device covers the capture time"
+    return Answer(403, "not_entitled_at_capture", detail + _unit(capture_ms, now_ms), now_ms)
+
+
+def expired(now_ms: int) -> Answer:
+    return Answer(EXPIRED.status, EXPIRED.code, EXPIRED.detail, now_ms)
+
+
+_ABOUT_NOW_MS = 400 * 86_400_000
+"""A time in seconds is told by being within 400 days of now."""
+
+
+def _unit(capture_ms: int, now_ms: int) -> str:
+    """What to say of a capture time that was given in seconds. (Microseconds have more digits than a path takes.)"""
+    if abs(capture_ms * 1000 - now_ms) < _ABOUT_NOW_MS:
+        return f". {capture_ms} is now in seconds: capture times are in milliseconds"
+    return ""
 
 
 def unknown_media(looks_like: str) -> Answer:

@@ -278,7 +278,7 @@ class Uploads:
         """Chunks timed by arrival that met another chunk at their millisecond, with their plaintext."""
         moved = []
         for ordinal, chunk in enumerate(segment.chunks):
-            if outcomes[ordinal] != Verdict.CONFLICT or not chunk.by_arrival:
+            if outcomes[ordinal] != Verdict.CONFLICT or not chunk.moves_left:
                 continue
             try:
                 moved.append((chunk, await self._plaintext(chunk, index[ordinal], body)))
@@ -297,7 +297,7 @@ class Uploads:
         return decrypt_chunk(cipher, nonce, stored, device=chunk.device, capture_ms=chunk.capture_ms)
 
     async def _pack_again(self, chunk: Chunk, plaintext: bytes) -> None:
-        chunk.capture_ms += 1
+        chunk.move()
         try:
             await self.pack(chunk, memoryview(plaintext))
         except KeyDestroyed:

@@ -21,6 +21,7 @@ import trio
 from ingest import answers
 from ingest.admission import Admission
 from ingest.answers import Answer
+from ingest.arrivals import Arrivals
 from ingest.body import Body
 from ingest.budget import REQUEST_BYTES, Account
 from ingest.framing import END, Event, Framer
@@ -37,9 +38,6 @@ REQUESTS_AT_ONCE = 16
 """Requests that a connection gets looked at in a turn: some 20 us each when they are refused."""
 EVENTS_AT_ONCE = 1024
 """Pieces of bodies in a turn, 1 us each: more than 1 MiB has in the pieces that encoders cut."""
-ORDERED_MS = 1000
-"""How far the time of an arrival may run ahead of the clock so that chunks keep their order: a thousand chunks
-within one millisecond."""
 
 
 class Phase(Enum):
@@ -110,7 +108,7 @@ class Connection(Outbox):
         self._wait: Wait | None = None
         self._ended = False
         self._failure: Exception | None = None
-        self._last_arrival_ms = 0
+        self.arrivals = Arrivals()
 
     # --- for the task beside it ---------------------------------------------------------------------------------
 
@@ -420,14 +418,6 @@ class Connection(Outbox):
     def reads_nothing(self) -> bool:
         """Its peer leaves answers unread, and no more fit on the way to it."""
         return len(self._unsent) > 0
-
-    def arrival_ms(self, now_ms: int) -> int:
-        """The capture time of a chunk that is timed by its arrival: those of one connection keep their order,
-        also when several come within a millisecond."""
-        last_ms = self._last_arrival_ms
-        # Further ahead than any burst gets, the clock was set back.
-        self._last_arrival_ms = last_ms + 1 if 0 <= last_ms - now_ms < ORDERED_MS else now_ms
-        return self._last_arrival_ms
 
     # --- phases -----------------------------------------------------------------------------------------------
 

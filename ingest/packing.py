@@ -30,6 +30,11 @@ OPEN_PER_DEVICE = 4
 """Segments that still fill and were opened by one device. Each expiry day has its own segment, so a device that spreads
 its chunks over many days makes an object of every few of them, and the operator pays for each. One that catches up
 after an outage sends day after day, and needs two of them around a midnight."""
+MAX_MOVES = 16
+"""How often a chunk gives way to others at its time. Each is a segment more that it is written into."""
+SMALL_MOVES = 8
+"""Of these, by one millisecond each; then by 2, 4, 8, …"""
+
 NONCES_AT_ONCE = 256
 """A system call for each costs 1 to 2 us, a twentieth of a small chunk."""
 
@@ -54,8 +59,8 @@ class Chunk:
     length: int
     facts: bytes
     """What its media holds, packed: `storage.media_facts`."""
-    by_arrival: bool
-    """The capture time is when it arrived, and gives way by a millisecond when that is taken."""
+    moves_left: int
+    """How many times it may give way to another chunk that has its capture time; `move` does."""
     done: Callable[[Outcome, float], None]
 
     def __init__(
@@ -72,7 +77,7 @@ class Chunk:
         media: int,
         length: int,
         facts: bytes,
-        by_arrival: bool,
+        moves_left: int,
         done: Callable[[Outcome, float], None],
     ) -> None:
         self.device = device
@@ -86,8 +91,14 @@ class Chunk:
         self.media = media
         self.length = length
         self.facts = facts
-        self.by_arrival = by_arrival
+        self.moves_left = moves_left
         self.done = done
+
+    def move(self) -> None:
+        """Give way: by a millisecond, further after some times, 518 ms in all: within the second it was named by."""
+        moved = MAX_MOVES - self.moves_left
+        self.moves_left -= 1
+        self.capture_ms += 1 if moved < SMALL_MOVES else 2 << (moved - SMALL_MOVES)
 
     def key_id(self) -> KeyId:
         """Of the data key that encrypts it."""

@@ -17,7 +17,7 @@ from ingest.committing import Uploads
 from ingest.framing import MAX_HEAD_BYTES
 from ingest.heads import Head
 from ingest.health import Health
-from ingest.packing import Chunk, Outcome
+from ingest.packing import MAX_MOVES, Chunk, Outcome
 from ingest.polling import Poller
 from ingest.rate import DeviceRate
 from ingest.refusals import Refusals
@@ -27,6 +27,7 @@ from retention.bitmap import EntitlementBitmap
 from storage import checksums
 from storage.catalog import Verdict
 from storage.clock import Clock
+from storage.days import MS_PER_DAY
 from storage.segment import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
@@ -170,23 +171,38 @@ class Receiver:
     def _chunk(self, admission: Admission, data: memoryview, found: media.Found, slot: Slot) -> Chunk:
         now_ms = self._clock.now_ms()
         capture_ms = admission.capture_ms
+        duration_ms = admission.duration_ms or found.duration_ms
         if capture_ms is None:
-            capture_ms = slot.connection.arrival_ms(now_ms)
+            capture_ms = slot.connection.arrivals.start_ms(
+                admission.device, admission.head_ms, now_ms, duration_ms, found.facts
+            )
+            capture_ms = self._entitled_ms(admission.device, capture_ms, now_ms)
         return Chunk(
             device=admission.device,
             capture_ms=capture_ms,
             epoch=admission.epoch,
             class_days=admission.class_days,
             expires_on=admission.expires_on(capture_ms, now_ms),
-            duration_ms=admission.duration_ms or found.duration_ms,
+            duration_ms=duration_ms,
             crc32=checksums.crc32(data),
             crc64=checksums.crc64nvme(data),
             media=found.media,
             length=len(data),
             facts=found.facts,
-            by_arrival=admission.capture_ms is None,
+            moves_left=MAX_MOVES if admission.may_move else 0,
             done=slot.done,
         )
+
+    def _entitled_ms(self, device: int, start_ms: int, now_ms: int) -> int:
+        """When a chunk is dated that began before midnight and came after it: at midnight, where a plan begins then.
+        Its device was admitted for the day on which it came."""
+        day = now_ms // MS_PER_DAY
+        if start_ms // MS_PER_DAY == day:
+            return start_ms
+        entitled = self._bitmap.probe(device, start_ms // MS_PER_DAY, max(day, self._bitmap.closed_through))[
+            5
+        ]
+        return start_ms if entitled else day * MS_PER_DAY
 
     def done(self, slot: Slot, outcome: Outcome, now_s: float) -> None:
         """A chunk was committed or lost. Its connection is flushed once for all of a group: see `flush`."""
@@ -221,6 +237,11 @@ def _refusal(admission: Admission, data: memoryview, found: media.Found) -> Answ
         return answers.EMPTY
     if found.media is media.Media.UNKNOWN:
         return answers.unknown_media(found.what)
+    claimed_ms = admission.duration_ms or 0
+    if claimed_ms and abs(found.duration_ms - claimed_ms * 1000) < claimed_ms * 100:
+        return answers.malformed(
+            f"Clip-Duration-Ms: {claimed_ms}, and the media plays {found.duration_ms} ms: it is in milliseconds"
+        )
     if admission.digest is not None:
         algorithm, expected = admission.digest
         if _DIGESTS[algorithm](data) != expected:

@@ -34,6 +34,8 @@ class Route:
     """A playlist, or a deletion by the encoder: answered 204, and changes nothing."""
     is_fragmented: bool
     """A part of fMP4 or DASH, which is not taken."""
+    is_second: bool
+    """The capture time was given in seconds: several chunks may have it."""
 
     # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
     def __init__(
@@ -42,11 +44,13 @@ class Route:
         capture_ms: int | None = None,
         ignored: bool = False,
         is_fragmented: bool = False,
+        is_second: bool = False,
     ) -> None:
         self.device = device
         self.capture_ms = capture_ms
         self.ignored = ignored
         self.is_fragmented = is_fragmented
+        self.is_second = is_second
 
 
 def parse_target(method: bytes, target: bytes) -> Route | None:
@@ -79,8 +83,10 @@ def _parse_live(method: bytes, device: int, name: bytes) -> Route | None:
     ending = name[-5:].lower()
     if ending.endswith(b".ts"):
         stem = name[:-3]
-        if stem.isdigit() and len(stem) in (10, 13):
-            return Route(device, int(stem) * 1000 if len(stem) == 10 else int(stem))
+        if stem.isdigit() and len(stem) == 10:
+            return Route(device, int(stem) * 1000, is_second=True)
+        if stem.isdigit() and len(stem) == 13:
+            return Route(device, int(stem))
         return Route(device)
     if ending.endswith(_IGNORED_LIVE):
         return Route(device, ignored=True)

@@ -13,6 +13,10 @@ from ingest.answers import CHALLENGE, RETRY_AFTER_S, Answer
 EVERY = [
     *(value for value in vars(answers).values() if isinstance(value, Answer)),
     answers.malformed("why"),
+    answers.clock_ahead(9_000_000_000_000, 1),
+    answers.clock_behind(1_780_000_000, 1_780_000_000_000),
+    answers.not_entitled(1, 2),
+    answers.expired(1),
     answers.head_too_large("why"),
     answers.too_large(5),
     answers.unknown_media("this looks like Matroska or WebM"),
@@ -35,6 +39,7 @@ REFUSALS = {
     ("conflict", 409),
     ("deleted", 410),
     ("expired", 410),
+    ("clock_behind", 410),
     ("too_large", 413),
     ("unknown_media", 415),
     ("unsupported_name", 415),
@@ -74,8 +79,9 @@ def test_every_answer_is_well_formed(answer: Answer, close: bool) -> None:
         assert body == b""
         return
     told = json.loads(body)
-    assert set(told) == {"error", "detail"}
-    assert told == {"error": answer.code, "detail": answer.detail}
+    says_time = {"server_ms": answer.server_ms} if answer.server_ms else {}
+    assert told == {"error": answer.code, "detail": answer.detail, **says_time}
+    assert ("Date" in headers) == bool(says_time)
     assert told["detail"]
     assert len(body) < 300, "tiny"
     assert headers["Content-Type"] == "application/json"

@@ -16,7 +16,7 @@ from ingest.committing import Uploads
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import BLOCK_KEYS
-from ingest.packing import FEW_CHUNKS_STRETCH, Chunk
+from ingest.packing import FEW_CHUNKS_STRETCH, MAX_MOVES, Chunk
 from ingest.stats import Stats
 from storage import checksums
 from storage.catalog import EraseState, PlanRow, SegmentState, Verdict
@@ -132,7 +132,7 @@ class Pipeline:
             media=1,
             length=len(data),
             facts=b"",
-            by_arrival=live,
+            moves_left=MAX_MOVES if live else 0,
             done=lambda outcome, now_s: self.outcomes.append(
                 (device, None if outcome is None else Verdict(outcome))
             ),

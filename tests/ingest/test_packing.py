@@ -41,7 +41,7 @@ def chunk_of(data: bytes, *, device: int = 1, capture_ms: int = NOW_MS, expires_
         media=1,
         length=len(data),
         facts=b"",
-        by_arrival=False,
+        moves_left=0,
         done=lambda outcome, now_s: None,
     )
 

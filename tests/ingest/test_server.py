@@ -272,7 +272,7 @@ REFUSED: dict[str, tuple[int, str, Prepare, Wire]] = {
         lambda c: c.request(DATA, NOW_MS + MAX_CLOCK_AHEAD_MS + 1),
     ),
     "expired": (410, "expired", nothing, lambda c: c.request(DATA, NOW_MS - 31 * MS_PER_DAY)),
-    "older than any row": (410, "expired", nothing, lambda c: c.request(DATA, 0)),
+    "older than any row": (410, "clock_behind", nothing, lambda c: c.request(DATA, 0)),
     "a deleted range": (410, "deleted", delete_range, lambda c: c.request(DATA)),
     "empty": (400, "empty", nothing, lambda c: c.request(b"")),
     "empty and chunked": (400, "empty", nothing, lambda c: c.request(b"", chunked=True)),
