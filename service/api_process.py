@@ -144,7 +144,8 @@ class ApiProcess:
         opened = self.opened
         senders = open_senders(opened.config.notices, opened.folder.notices)
         every_s = opened.config.agreement.housekeeping_s
-        return chores(opened.desk, senders, self.uses, opened.witness, every_s=every_s)
+        made = chores(opened.desk, senders, self.uses, opened.witness, every_s=every_s)
+        return [*made, Chore("numbers", every_s, opened.settle_numbers)]
 
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""

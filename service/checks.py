@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -16,20 +17,68 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from retention.sweep import SEGMENT_PREFIX
 from service.folder import Opened
-from storage.catalog import ChunkRow, SegmentRow, SegmentState
+from storage.catalog import Catalog, ChunkRow, SegmentRow, SegmentState
 from storage.days import month_of_day
 from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
 from storage.keys import KeyId, Outcome
 from storage.objects import ObjectInfo
-from storage.recover import load_index_of, read_again_if_corrupt
+from storage.recover import load_index, load_index_of, read_again_if_corrupt
 from storage.segment import TAG_BYTES, Footer, decrypt_chunk, parse_segment
 
 MAX_LISTED = 1000
 """Findings kept in a report; the count goes on."""
+MAX_NAMED = 20
+"""Devices named in a sentence."""
 MAX_ORPHANS = 100_000
 """Orphans remembered for a repair: some 30 MB. The next repair goes on."""
 
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Lost:
+    """Objects of another catalog than this one: it was restored, or made anew, and they hold what was recorded since.
+
+    Times are Unix ms, None when there is nothing.
+    """
+
+    objects: int = 0
+    chunks: int = 0
+    devices: set[int] = field(default_factory=set)
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+    def add(self, index: np.ndarray) -> None:
+        self.objects += 1
+        self.chunks += len(index)
+        if len(index):
+            self.devices.update(index["device"].tolist())
+            first, last = int(index["capture_ms"].min()), int(index["capture_ms"].max())
+            self.from_ms = first if self.from_ms is None else min(first, self.from_ms)
+            self.to_ms = last if self.to_ms is None else max(last, self.to_ms)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "devices": sorted(self.devices)[:MAX_LISTED],
+            "device_count": len(self.devices),
+        }
+
+    def told(self) -> str:
+        """For people."""
+        devices = sorted(self.devices)
+        named = ", ".join(map(str, devices[:MAX_NAMED])) + (", …" if len(devices) > MAX_NAMED else "")
+        return (
+            f"{self.objects} objects with {self.chunks} chunks are of a newer catalog than this one: recordings of"
+            f" {len(devices)} devices ({named}), from {_time(self.from_ms)} to {_time(self.to_ms)}, were acknowledged"
+            " and are not served. This catalog was restored or made anew. Put the newer one back; when only its chunk"
+            " tables are damaged, `clipkeep catalog rebuild` mends them. Without it nothing can tell what in these"
+            ' objects was refused, deleted or erased: see "A restored catalog" in docs/operations.md'
+        )
+
+
+def _time(ms: int | None) -> str:
+    return "?" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
 
 
 @dataclass(slots=True)
@@ -49,11 +98,18 @@ class CheckResult:
     """Of these: made tombstones, for the sweep to delete."""
     orphans: list[ObjectInfo] = field(default_factory=list)
     """At most MAX_ORPHANS of them. Not in the report."""
+    lost: Lost = field(default_factory=Lost)
 
     def found(self, what: str) -> None:
         self.broken_count += 1
         if len(self.broken) < MAX_LISTED:
             self.broken.append(what)
+
+    def found_orphan(self, info: ObjectInfo) -> None:
+        self.found(f"{info.key}: an object that the catalog does not know, {info.size_bytes} bytes")
+        self.orphan_count += 1
+        if len(self.orphans) < MAX_ORPHANS:
+            self.orphans.append(info)
 
     def note_repaired(self, keys: set[str]) -> None:
         """These orphans are tombstones by now."""
@@ -65,6 +121,7 @@ class CheckResult:
     def as_dict(self) -> dict[str, Any]:
         document = asdict(self)
         del document["orphans"]
+        document["lost"] = self.lost.as_dict()
         return document
 
 
@@ -166,14 +223,34 @@ def _check_orphan(opened: Opened, info: ObjectInfo, result: CheckResult) -> None
         return  # swept meanwhile
     if opened.catalog.segment_with_key(info.key) is not None:
         return  # prepared since the rows were read
+    if _is_lost(opened, info, result):
+        return
     age_s = opened.clock.now_ms() / 1000 - info.modified_s
     if age_s < 2 * opened.config.segments.prepare_ttl_s:
         result.notes.append(f"{info.key}: not in the catalog yet, {age_s:.0f} s old")
     else:
-        result.found(f"{info.key}: an object that the catalog does not know, {info.size_bytes} bytes")
-        result.orphan_count += 1
-        if len(result.orphans) < MAX_ORPHANS:
-            result.orphans.append(info)
+        result.found_orphan(info)
+
+
+def _is_lost(opened: Opened, info: ObjectInfo, result: CheckResult) -> bool:
+    """Whether an object says that it is a segment which this catalog never gave to it. It is not an orphan."""
+    try:
+        footer, index = load_index(opened.store, info.key)
+    except (ObjectMissing, CorruptError):
+        return False
+    if not is_anothers(opened.catalog, info.key, footer.segment_id):
+        return False
+    result.lost.add(index)
+    result.found_orphan(info)
+    return True
+
+
+def is_anothers(catalog: Catalog, key: str, segment_id: int) -> bool:
+    """Whether this catalog never reached that segment number, or gave it to another key: the object is of a newer one.
+    Asked after the object was found: what is stored has been prepared before."""
+    rows = catalog.segments(after_id=segment_id - 1, limit=1)
+    given_again = any(row.segment_id == segment_id and row.key != key for row in rows)
+    return given_again or segment_id > catalog.highest_segment_id()
 
 
 def _as_before(opened: Opened, row: SegmentRow) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from retention import numbers
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.witness import SETTLED_MS, ClockWitness
@@ -289,6 +290,13 @@ class Opened:
             self.store,
             max_skew_ms=round(retention.max_clock_skew_s * 1000),
             max_rest_ms=round(retention.max_rest_h * 3_600_000),
+        )
+
+    def settle_numbers(self, *, ask_store: bool = False, **more: int) -> bool:
+        """See `retention.numbers.settle`."""
+        lock = self.folder.root / "numbers.lock"
+        return numbers.settle(
+            self.catalog, self.bitmap, self.store, lock=lock, ask_store=ask_store, more=more
         )
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 
 from retention.sweep import Lease, SweepRefused, check_catalog, check_clock, read_mark
+from service.checks import is_anothers
 from service.folder import Opened
 from storage.catalog import Orphan
 from storage.days import to_day
@@ -99,9 +100,7 @@ def _refuse_anothers(opened: Opened, orphan: Orphan) -> None:
         footer, _ = load_index(opened.store, orphan.key)
     except (ObjectMissing, SegmentCorrupt):
         return  # never a whole segment, so nothing of it was acknowledged
-    rows = opened.catalog.segments(after_id=footer.segment_id - 1, limit=1)
-    given_again = any(row.segment_id == footer.segment_id and row.key != orphan.key for row in rows)
-    if footer.segment_id > opened.catalog.highest_segment_id() or given_again:
+    if is_anothers(opened.catalog, orphan.key, footer.segment_id):
         raise SweepRefused(
             f"it is segment {footer.segment_id}, which this catalog never gave to it: the catalog was restored or"
             " made anew, and such objects may hold recordings that were acknowledged since. Nothing was changed. Put"

@@ -6,6 +6,7 @@ Nothing here is about a device or an account: these are the few facts that outli
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from storage.clock import ClockMark
 
@@ -36,6 +37,25 @@ class Continuity(ABC):
     @abstractmethod
     def raise_first_key_month(self, month: int) -> None:
         """Say that months before `month` are destroyed for good. Only ever grows."""
+
+    @abstractmethod
+    def numbers_given(self) -> dict[str, int]:
+        """By kind (`device`, `account`, `plan`, `payment`, `notice`, `generation` of tokens) the highest number that
+        was given, or that may have been."""
+
+    @abstractmethod
+    def ceilings(self) -> dict[str, int]:
+        """By kind the highest number that may be given: reserved in the store first. Kinds that were never reserved
+        are left out, and without bound."""
+
+    @abstractmethod
+    def raise_ceilings(self, ceilings: Mapping[str, int]) -> None:
+        """Let numbers be given up to these: the store has them already. Only ever grow."""
+
+    @abstractmethod
+    def start_above(self, ceilings: Mapping[str, int]) -> None:
+        """This catalog was restored: numbers up to these may be out. Log-ins and codes of before end too, for those
+        that ended since would be valid again."""
 
     @abstractmethod
     def reopen_days(self, through: int, *, fence: int, delete_after_ms: int) -> None:

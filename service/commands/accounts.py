@@ -71,6 +71,7 @@ def account_add(
     """
     password = _first_line() if password_stdin else token_urlsafe(32)
     with open_folder(data) as opened:
+        opened.settle_numbers()
         row = registration.register(
             opened.desk,
             email=email,

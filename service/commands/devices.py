@@ -65,6 +65,7 @@ def device_add(
     with open_folder(data) as opened:
         if plan is None and (retention_days is not None or starts_on is not None):
             raise CallerError("--retention-days and --starts-on go with --plan", code="bad_usage")
+        opened.settle_numbers(device=count, plan=count)
         if account == OPERATOR_ACCOUNT:
             plans = [] if plan is None else [row_of(_begin(opened, (), plan, retention_days, starts_on))]
             added = opened.entitlements.add_devices(count, account=OPERATOR_ACCOUNT, plans=plans)

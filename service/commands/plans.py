@@ -49,6 +49,7 @@ def plan_start(
     plans over HTTP; what is started here is a gift of the house, and nothing is ever refunded of it.
     """
     with open_folder(data) as opened:
+        opened.settle_numbers()
         started = purchases.grant(
             opened.desk,
             OPERATOR,

@@ -23,7 +23,7 @@ from service.folder import DataFolder, Opened, open_folder
 from service.logs import configure_logs
 from service.supervisor import Address, Supervisor, children_of, claim, first_error, parse_address
 from service.terminal import DEFAULT_DATA, Data, Json, Store
-from storage.errors import CallerError, WorldError
+from storage.errors import CallerError, CorruptError, WorldError
 
 MAX_WORKERS = 256
 
@@ -58,6 +58,7 @@ def serve(
         for stale in folder.run.glob("*.json"):
             stale.unlink()  # counters of workers that no longer run
         with open_folder(data, store_url=store) as opened:
+            _settle_numbers(opened)
             opened.entitlements.recover()
             _repeat_destructions(opened)
             adopt_key_months(opened.catalog, opened.key_store)
@@ -70,6 +71,18 @@ def serve(
         with first_error():
             trio.run(_serve, supervisor, ingest_at, api_at, data, json)
         _log.info("stopped", restarts=supervisor.restarts)
+
+
+def _settle_numbers(opened: Opened) -> None:
+    """Before the bitmap takes the catalog's word: a new one tells that nobody here knows how old the catalog is."""
+    try:
+        if opened.settle_numbers(ask_store=True):
+            terminal.say(
+                "this catalog may be an older one: numbers and tokens start above all that may be out, and everybody"
+                " logs in anew. Tokens that were voided since the backup are valid again: `clipkeep device new-token`"
+            )
+    except (WorldError, CorruptError) as error:
+        terminal.say(f"no numbers could be reserved ({error}): a running service tries again")
 
 
 def _repeat_destructions(opened: Opened) -> None:

@@ -222,6 +222,8 @@ def check(
             print(f"BROKEN  {line}")
         for line in result.notes:
             print(f"note    {line}")
+        if result.lost.objects:
+            print(f"LOST    {result.lost.told()}")
         print(
             f"{result.segments} committed segments, {result.chunks} chunks, {result.objects} objects:"
             f" {'sound' if not result.broken_count else str(result.broken_count) + ' broken'}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
+from collections.abc import Mapping
 
 from storage.clock import ClockMark
 from storage.errors import CallerError
 from storage.sqlite.leases import Leases
+from storage.sqlite.meta import number, put_number
+from storage.sqlite.numbers import KINDS, ceiling, highest_given, raise_ceiling, start_above
 from storage.sqlite.schema import closed_through
 
 _CLOCK = ("clock_wall_ms", "clock_uptime_ms", "clock_boot")
@@ -56,12 +58,20 @@ class Continuing(Leases):
                 "UPDATE segments SET retry_at_ms = ?1 WHERE retry_at_ms > ?1", (delete_after_ms,)
             )
 
+    def numbers_given(self) -> dict[str, int]:
+        with self._db.read() as connection:
+            return {kind: highest_given(connection, kind) for kind in KINDS}
 
-def number(connection: sqlite3.Connection, name: str) -> int | None:
-    """A number in `meta`."""
-    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-    return None if row is None else int(row[0])
+    def ceilings(self) -> dict[str, int]:
+        with self._db.read() as connection:
+            found = {kind: ceiling(connection, kind) for kind in KINDS}
+            return {kind: value for kind, value in found.items() if value is not None}
 
+    def raise_ceilings(self, ceilings: Mapping[str, int]) -> None:
+        with self._db.write() as connection:
+            for kind, value in ceilings.items():
+                raise_ceiling(connection, kind, value)
 
-def put_number(connection: sqlite3.Connection, name: str, value: int) -> None:
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+    def start_above(self, ceilings: Mapping[str, int]) -> None:
+        with self._db.write() as connection:
+            start_above(connection, ceilings)

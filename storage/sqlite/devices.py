@@ -11,6 +11,7 @@ from storage.catalog import DeviceFacts, EraseState, PlanRow
 from storage.errors import CallerError, NotFound
 from storage.sqlite.commits import OnDatabase
 from storage.sqlite.erasures import note_marked
+from storage.sqlite.numbers import highest_given, next_generation, require_room
 
 _FACTS = (
     "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason,"
@@ -95,6 +96,7 @@ def insert_devices(
     classes = json.dumps(sorted({p.retention_days for p in plans}))
     first = next_device(connection)
     numbers = range(first, first + count)
+    require_room(connection, "device", numbers[-1])
     connection.executemany(
         "INSERT INTO devices (device, account, classes, created_ms) VALUES (?, ?, ?, ?)",
         [(n, account, classes, now_ms) for n in numbers],
@@ -133,7 +135,10 @@ def change_facts(
             "a device's number and account never change, and its account's suspension only with the account",
             subject=f"device {device}",
         )
+    if new.token_generation > old.token_generation:
+        new = replace(new, token_generation=next_generation(connection, new.token_generation))
     _write(connection, old, new, now_ms)
+    require_room(connection, "plan", highest_given(connection, "plan"))
     note_marked(connection, old, new, what=what, now_ms=now_ms)
     number = log_change(connection, device, what, now_ms)
     stored = facts_of(connection, device)

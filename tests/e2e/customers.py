@@ -61,6 +61,7 @@ class Town:
             assert isinstance(opened.clock, OffsetClock)
             self._offset_ms = round((moment_s - time.time()) * 1000)
             opened.clock.set_offset_ms(self._offset_ms)
+            opened.witness.note(accept=True)  # the first day may lie before the folder was made
             opened.entitlements.roll()
 
     def now_ms(self) -> int:

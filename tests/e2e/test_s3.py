@@ -72,7 +72,7 @@ def test_upload_playback_sweep_and_check(on_s3: Service, s3: S3Server) -> None:
 
     def swept() -> bool:
         service.command("sweep")
-        return s3.object_keys() == ["some/prefix/sweep/high-water"]
+        return s3.object_keys() == ["some/prefix/sweep/high-water", "some/prefix/sweep/numbers"]
 
     until(swept, "the objects are deleted")
     assert service.command("check", "--deep")["broken"] == []

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from retention import numbers
 from retention.bitmap import ERASED, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.erasure import mark_renewed, mark_terminated
@@ -325,7 +326,7 @@ class World:
 
     def objects(self) -> set[str]:
         """Keys of segments; beside them is only the mark of how far the catalog was."""
-        found = {info.key for info in self.store.inner.list("")} - {highwater.KEY}
+        found = {info.key for info in self.store.inner.list("")} - {highwater.KEY, numbers.KEY}
         assert all(map(is_ours, found))
         return found
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from retention.sweep import SweepRefused
 from service import repair
 from service.checks import CheckResult, check_folder
+from service.commands.sweeping import check
 from service.config import DAY_S
 from service.folder import create_folder, open_folder
 from service.repair import repair_orphans
@@ -278,3 +282,32 @@ def test_killed_at_any_step_a_second_repair_ends_the_same(folder: Folder) -> Non
     assert after_calls > 8
     folder.sweep_later()
     assert folder.objects() == {folder.live}
+
+
+def test_check_after_a_restore_says_what_is_missing(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Young objects too: they were "not in the catalog yet", and the check "sound"."""
+    backup = folder.root.with_name("backup")
+    backup.mkdir()
+    for path in folder.root.glob("catalog.db*"):
+        shutil.copy(path, backup / path.name)
+    with World(folder.root, local=True) as world:
+        world.keep([(1, NOON + 10_000), (1, NOON + 12_000)])
+        world.keep([(1, NOON + 20_000)])
+    for path in folder.root.glob("catalog.db*"):
+        path.unlink()
+    for path in backup.iterdir():
+        shutil.copy(path, folder.root / path.name)
+    lost = folder.check().lost
+    assert (lost.objects, lost.chunks, lost.devices) == (2, 3, {1})
+    assert (lost.from_ms, lost.to_ms) == (NOON + 10_000, NOON + 20_000)
+    for as_json in (False, True):
+        with pytest.raises(typer.Exit):
+            check(data=folder.root, json=as_json)
+        told = capsys.readouterr().out
+        assert ("2 objects with 3 chunks" in told) != as_json
+        assert as_json or "catalog rebuild" in told
+    assert json.loads(told)["lost"]["devices"] == [1]
+    with pytest.raises(SweepRefused):
+        folder.repair(older_than_s=0.0)

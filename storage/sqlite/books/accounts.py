@@ -21,6 +21,7 @@ from storage.sqlite.devices import (
     log_change,
     next_device,
 )
+from storage.sqlite.numbers import highest_given, require_room
 from storage.sqlite.sealing import add_key, bucket
 
 ACCOUNTS = Table(
@@ -36,8 +37,8 @@ ACCOUNTS = Table(
 class Accounts(OnBooks):
     def add_account(self, row: AccountRow) -> AccountRow:
         connection = self._writer
-        [newest] = connection.execute("SELECT max(account) FROM accounts").fetchone()
-        row = replace(row, account=newest + 1)
+        row = replace(row, account=highest_given(connection, "account") + 1)
+        require_room(connection, "account", row.account)
         self._require_free(row)
         add_key(connection, row.account)
         ACCOUNTS.add(connection, row, **self._buckets(row))

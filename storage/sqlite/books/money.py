@@ -8,6 +8,7 @@ from dataclasses import replace
 from storage.books import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
+from storage.sqlite.numbers import require_room
 
 SUBSCRIPTIONS = Table(
     "subscriptions",
@@ -56,7 +57,9 @@ class Money(OnBooks):
         )
 
     def add_payment(self, row: PaymentRow) -> PaymentRow:
-        return replace(row, payment_id=PAYMENTS.add(self._writer, row, payment_id=None))
+        added = replace(row, payment_id=PAYMENTS.add(self._writer, row, payment_id=None))
+        require_room(self._writer, "payment", added.payment_id)
+        return added
 
     def put_payment(self, row: PaymentRow) -> None:
         PAYMENTS.put(self._writer, row)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from storage.books import CODE_PURPOSES, NoticeRow, NoticeState
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
+from storage.sqlite.numbers import require_room
 
 NOTICES = Table(
     "notices",
@@ -24,7 +25,9 @@ _CODES = f"purpose IN {CODE_PURPOSES!r}"
 
 class Notices(OnBooks):
     def add_notice(self, row: NoticeRow) -> NoticeRow:
-        return replace(row, notice_id=NOTICES.add(self._writer, row, notice_id=None))
+        added = replace(row, notice_id=NOTICES.add(self._writer, row, notice_id=None))
+        require_room(self._writer, "notice", added.notice_id)
+        return added
 
     def put_notice(self, row: NoticeRow) -> None:
         NOTICES.put(self._writer, row)

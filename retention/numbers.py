@@ -1,0 +1,119 @@
+"""Numbers and tokens that are never given twice, by a restored catalog neither.
+
+A device's number and token generation make its token, a plan's number the reference of its payments: a catalog that was
+restored from a backup would give those of a lost device to a new one. So the catalog gives only numbers that the store
+was told of first, in blocks (`sweep/numbers`), and one that may be older than what was given starts above the block:
+
+- this host's bitmap is new, so nobody here remembers how far the catalog was;
+- the catalog is behind the mark of the last sweep;
+- the store's block is another than the catalog's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from retention.bitmap import EntitlementBitmap
+from retention.filelock import holding
+from retention.sweep.highwater import HighWater, read_mark
+from storage.catalog import Catalog
+from storage.checksums import crc32
+from storage.errors import CorruptError, ObjectMissing
+from storage.objects import ObjectStore
+
+KEY = "sweep/numbers"
+BLOCKS = {
+    "device": 1000,
+    "account": 1000,
+    "generation": 1000,
+    "plan": 10_000,
+    "payment": 10_000_000,
+    "notice": 10_000_000,
+}
+"""Numbers reserved at once: what a restore leaves unused at most. Devices have rows in the bitmap, so few of those; one
+announcement is a notice for each account."""
+LOCK_WAIT_S = 30.0
+_BYTES = 512
+_PAIR = re.compile(r"([a-z]+)=(\d{1,18})")
+
+
+def read_ceilings(store: ObjectStore) -> dict[str, int]:
+    """By kind the highest number that was ever reserved; empty when none was.
+
+    Raises:
+        CorruptError: `numbers_corrupt`.
+        WorldError: the store cannot be read.
+    """
+    try:
+        words = store.get_range(KEY, 0, _BYTES).decode("ascii", "replace").split()
+    except ObjectMissing:
+        return {}
+    pairs = [_PAIR.fullmatch(word) for word in words[1:]]
+    if not words or words[0] != "clipkeep-numbers:" or None in pairs:
+        raise CorruptError(
+            "this is not what reserves numbers; who else writes here? Remove it when nothing was ever restored",
+            subject=KEY,
+            code="numbers_corrupt",
+        )
+    return {pair[1]: int(pair[2]) for pair in pairs if pair is not None}
+
+
+def settle(
+    catalog: Catalog,
+    bitmap: EntitlementBitmap,
+    store: ObjectStore,
+    *,
+    lock: Path,
+    ask_store: bool = False,
+    more: Mapping[str, int] | None = None,
+) -> bool:
+    """Reserve numbers ahead of need, and start above what may be out where this catalog may be an older one.
+
+    Cheap when there is nothing to do: the store is then not asked.
+
+    Args:
+        lock: a file for the host's one who reserves at a time.
+        ask_store: compare with the store in any case: at a start.
+        more: by kind how many are to be given at once.
+
+    Returns:
+        Whether it starts above what may be out.
+
+    Raises:
+        WorldError: the store did not answer; nothing was changed.
+    """
+    new_here = bitmap.last_change == 0 and catalog.newest_change() > 0
+    if not (ask_store or new_here or _low(catalog, more or {})):
+        return False
+    with holding(lock, LOCK_WAIT_S):
+        stored, mark, own = read_ceilings(store), read_mark(store), catalog.ceilings()
+        known = HighWater.of(catalog)
+        behind = known.raised_to(mark) != known or any(own.get(k, 0) < top for k, top in stored.items())
+        restored = bool(stored) and (new_here or behind)
+        if restored:
+            catalog.start_above(stored)
+        if restored or _low(catalog, more or {}):
+            _reserve(catalog, store, stored, more or {})
+        return restored
+
+
+def _low(catalog: Catalog, more: Mapping[str, int]) -> bool:
+    own = catalog.ceilings()
+    given = catalog.numbers_given().items()
+    return any(own.get(kind, 0) < highest + more.get(kind, 0) + BLOCKS[kind] // 2 for kind, highest in given)
+
+
+def _reserve(
+    catalog: Catalog, store: ObjectStore, stored: Mapping[str, int], more: Mapping[str, int]
+) -> None:
+    """The store first: what it does not know of is never given."""
+    ceilings = {
+        kind: max(stored.get(kind, 0), highest + more.get(kind, 0) + BLOCKS[kind])
+        for kind, highest in catalog.numbers_given().items()
+    }
+    words = " ".join(f"{kind}={top}" for kind, top in sorted(ceilings.items()))
+    body = bytearray(f"clipkeep-numbers: {words}".ljust(_BYTES - 1).encode() + b"\n")
+    store.put(KEY, body, crc32(body))
+    catalog.raise_ceilings(ceilings)
