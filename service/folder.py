@@ -23,6 +23,7 @@ from service.agreement.desk import Desk
 from service.agreement.patience import PatientGateway
 from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
+from service.mounted import file_system, require_local
 from storage.catalog import Catalog
 from storage.clock import ClockMark, SystemClock, WitnessedClock
 from storage.disk import DISK_FULL, allocate, is_full, make_room
@@ -147,11 +148,13 @@ def create_folder(
 
     Raises:
         CallerError: something is there already; nothing is overwritten.
+        CallerError: `network_file_system`: it would lie on NFS, SMB or the like.
         CallerError: `folder_open`: the folder is there, has other things in it, and others may enter it.
         WorldError: the folder or the store cannot be made or reached. What was made is taken away again.
     """
     folder = DataFolder(root)
     _require_new(folder)
+    require_local(root, file_system(root.absolute()))
     config = Config(
         store=StoreSettings(url=store_url or ""),
         clock=ClockSettings(test=test_clock),

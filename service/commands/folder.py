@@ -12,6 +12,7 @@ import typer
 from service import terminal
 from service.config import config_document, load_config, render_config
 from service.folder import DataFolder, OffsetClock, create_folder, open_folder
+from service.mounted import file_system, warning
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import CallerError, ClipkeepError
 from storage.open_store import open_store
@@ -44,6 +45,8 @@ def init(
     if check_store and store:
         _require_good_store(store)
     create_folder(data, store_url=store, test_clock=test_clock, environ=os.environ)
+    if doubtful := warning(file_system(data)):
+        terminal.say(f"{data}: {doubtful}")
     url = store or (data / "objects").absolute().as_uri()
     problem = _problem_of(url)
     document = {"data": str(data), "store": url, "store_problem": problem}
