@@ -87,7 +87,7 @@ def settle(
     new_here = bitmap.last_change == 0 and catalog.newest_change() > 0
     if not (ask_store or new_here or _low(catalog, more or {})):
         return False
-    with holding(lock, LOCK_WAIT_S):
+    with holding(lock, LOCK_WAIT_S, name="numbers"):
         stored, mark, own = read_ceilings(store), read_mark(store), catalog.ceilings()
         known = HighWater.of(catalog)
         behind = known.raised_to(mark) != known or any(own.get(k, 0) < top for k, top in stored.items())
