@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, ClosingState
-from storage.errors import CallerError
+from storage.errors import Conflict, Unprocessable
 
 
 def activate(row: AccountRow, *, now_ms: int) -> AccountRow:
@@ -26,7 +26,7 @@ def activate(row: AccountRow, *, now_ms: int) -> AccountRow:
     """
     _require_there(row)
     if row.state is not AccountState.NEW:
-        raise CallerError("it is active; log in", subject=_subject(row), code="already_activated")
+        raise Conflict("it is active; log in", subject=_subject(row), code="already_activated")
     return replace(row, state=AccountState.ACTIVE, activated_ms=now_ms)
 
 
@@ -38,7 +38,7 @@ def suspend(row: AccountRow, *, now_ms: int, why: str) -> AccountRow:
     """
     _require_owner(row)
     if row.suspended_ms is not None:
-        raise CallerError(
+        raise Conflict(
             "it is suspended already; resume it first to give another reason",
             subject=_subject(row),
             code="already_suspended",
@@ -52,7 +52,7 @@ def resume(row: AccountRow) -> AccountRow:
     """
     _require_there(row)
     if row.suspended_ms is None:
-        raise CallerError("it is not suspended", subject=_subject(row), code="not_suspended")
+        raise Conflict("it is not suspended", subject=_subject(row), code="not_suspended")
     return replace(row, suspended_ms=None, suspend_reason="")
 
 
@@ -64,7 +64,7 @@ def use_trial(row: AccountRow, *, now_ms: int) -> AccountRow:
     """
     require_open(row)
     if row.trial_ms is not None:
-        raise CallerError("each account has one trial, and yours was used; buy a plan", code="trial_used")
+        raise Conflict("each account has one trial, and yours was used; buy a plan", code="trial_used")
     return replace(row, trial_ms=now_ms)
 
 
@@ -76,7 +76,7 @@ def request_closing(row: AccountRow, *, now_ms: int, reason: str) -> AccountRow:
     """
     _require_owner(row)
     if row.closing is not ClosingState.NONE:
-        raise CallerError(
+        raise Conflict(
             f"the cancellation is {row.closing} already", subject=_subject(row), code="already_requested"
         )
     return replace(
@@ -145,7 +145,7 @@ def take_effect(row: AccountRow, *, on: int) -> AccountRow:
     """
     _require_there(row)
     if row.closing is not ClosingState.APPROVED:
-        raise CallerError("its cancellation is not approved", subject=_subject(row), code="not_approved")
+        raise Conflict("its cancellation is not approved", subject=_subject(row), code="not_approved")
     return AccountRow(row.account, row.kind, "", 0, AccountState.CANCELLED, cancelled_on=on)
 
 
@@ -156,7 +156,7 @@ def require_open(row: AccountRow) -> None:
     """
     _require_there(row)
     if row.closing is not ClosingState.NONE:
-        raise CallerError(
+        raise Conflict(
             f"the cancellation of this account is {row.closing}; withdraw it first",
             subject=_subject(row),
             code="account_closing",
@@ -181,7 +181,7 @@ def _no_closing(row: AccountRow) -> AccountRow:
 
 def _require_there(row: AccountRow) -> None:
     if row.state is AccountState.CANCELLED:
-        raise CallerError(
+        raise Conflict(
             "this account was cancelled for good; register a new one",
             subject=_subject(row),
             code="account_cancelled",
@@ -191,7 +191,7 @@ def _require_there(row: AccountRow) -> None:
 def _require_owner(row: AccountRow) -> None:
     _require_there(row)
     if row.account == OPERATOR_ACCOUNT or row.kind == "operator":
-        raise CallerError(
+        raise Unprocessable(
             "the operators' own account can't be suspended or cancelled",
             subject=_subject(row),
             code="operator_account",
@@ -203,11 +203,11 @@ def _require_requested(row: AccountRow) -> None:
     if row.closing is ClosingState.APPROVED:
         raise _approved(row)
     if row.closing is not ClosingState.REQUESTED:
-        raise CallerError("nobody asked for its cancellation", subject=_subject(row), code="not_requested")
+        raise Conflict("nobody asked for its cancellation", subject=_subject(row), code="not_requested")
 
 
-def _approved(row: AccountRow) -> CallerError:
-    return CallerError(
+def _approved(row: AccountRow) -> Conflict:
+    return Conflict(
         "its cancellation is approved and takes effect when the notices are delivered",
         subject=_subject(row),
         code="already_approved",

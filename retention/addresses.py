@@ -12,7 +12,7 @@ import re
 import unicodedata
 from hashlib import blake2b
 
-from storage.errors import CallerError
+from storage.errors import CallerError, Unprocessable
 
 MAX_EMAIL_BYTES = 254
 """RFC 5321: a path of 256 less its brackets."""
@@ -63,7 +63,7 @@ def normalise_mobile(text: str) -> str:
     """
     number = _SEPARATORS.sub("", _trimmed(text, "mobile number", "bad_mobile"))
     if not _MOBILE.fullmatch(number):
-        raise CallerError(
+        raise Unprocessable(
             "a mobile number is + with the country code and 7 to 15 digits, such as +49 171 2345678",
             code="bad_mobile",
         )
@@ -80,7 +80,7 @@ def normalise(kind: str, text: str) -> str:
         return normalise_email(text)
     if kind == MOBILE:
         return normalise_mobile(text)
-    raise CallerError(f"an address is {EMAIL} or {MOBILE}, not {kind!r}", code="bad_address_kind")
+    raise Unprocessable(f"an address is {EMAIL} or {MOBILE}, not {kind!r}", code="bad_address_kind")
 
 
 def address_hash(secret: bytes, kind: str, address: str) -> bytes:
@@ -99,7 +99,7 @@ def address_hash(secret: bytes, kind: str, address: str) -> bytes:
 
 def _trimmed(text: str, what: str, code: str) -> str:
     if len(text) > MAX_TYPED_CHARS:
-        raise CallerError(f"the {what} is too long; type it anew", code=code)
+        raise Unprocessable(f"the {what} is too long; type it anew", code=code)
     return text.strip(" ")
 
 
@@ -128,4 +128,4 @@ def _ascii_label(label: str) -> str:
 
 
 def _bad_email(detail: str) -> CallerError:
-    return CallerError(f"not an e-mail address: {detail}", code="bad_email")
+    return Unprocessable(f"not an e-mail address: {detail}", code="bad_email")

@@ -22,7 +22,7 @@ from storage.books import Books
 from storage.catalog import Catalog, DeviceFacts, EraseState, PlanRow
 from storage.clock import Clock, machine_boot_id, today
 from storage.days import to_date, to_day
-from storage.errors import CallerError, ClipkeepError
+from storage.errors import ClipkeepError, Unprocessable
 
 ROLL_HORIZON_DAYS = 100
 """A row that reaches less far ahead than this is compiled anew: a row reaches 127 days when fresh."""
@@ -201,7 +201,7 @@ class Entitlements:
             self._replay()
             room = self._stop - 1
             if count > room or self._catalog.devices(after=room - count, limit=1):
-                raise CallerError(
+                raise Unprocessable(
                     f"{count} more do not fit: there is room for {room} devices. Stop the service, set"
                     " [retention] max_devices in config.toml, and move entitlements.bitmap aside: the next start"
                     " makes a larger one",

@@ -17,7 +17,7 @@ from retention.plans import Plan, PlanKind
 from retention.subscriptions import Subscription
 from retention.terms import Terms
 from storage.books import AccountRow, AccountState, ClosingState, EventRow
-from storage.errors import CallerError
+from storage.errors import CallerError, Unprocessable
 
 ACCOUNT, PLANS = "account", "plans"
 """Names of the images in an event's facts; other facts may stand beside them."""
@@ -78,7 +78,7 @@ def plan_facts(subs: Sequence[Subscription]) -> dict[str, Any]:
         CallerError: `bad_event`, one has no number yet.
     """
     if not all(sub.plan_id for sub in subs):
-        raise CallerError("a plan is told about when it is stored and has its number", code="bad_event")
+        raise Unprocessable("a plan is told about when it is stored and has its number", code="bad_event")
     return {PLANS: [_image(sub) for sub in subs]}
 
 
@@ -155,4 +155,4 @@ def _standing(image: Mapping[str, Any]) -> Standing:
 
 
 def _bad(event: EventRow, detail: str) -> CallerError:
-    return CallerError(detail, subject=f"event {event.event_id}", code="bad_event")
+    return Unprocessable(detail, subject=f"event {event.event_id}", code="bad_event")

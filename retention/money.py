@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import total_ordering
 
-from storage.errors import CallerError
+from storage.errors import Unprocessable
 
 MAX_MINOR = 10**15
 """Ten trillion of a currency with cents: far beyond any fee, far below what 8 bytes hold."""
@@ -42,17 +42,17 @@ class Money:
 
     def __post_init__(self) -> None:
         if type(self.minor) is not int or abs(self.minor) > MAX_MINOR:
-            raise CallerError(
+            raise Unprocessable(
                 f"an amount is a whole number of minor units up to {MAX_MINOR}, not {self.minor!r}",
                 code="bad_amount",
             )
         code = self.currency
         if not (isinstance(code, str) and len(code) == 3 and code.isascii() and code.isupper()):
-            raise CallerError(
+            raise Unprocessable(
                 f"a currency is an ISO 4217 code such as USD, not {code!r}", code="wrong_currency"
             )
         if not code.isalpha():
-            raise CallerError(f"a currency is three letters, not {code!r}", code="wrong_currency")
+            raise Unprocessable(f"a currency is three letters, not {code!r}", code="wrong_currency")
 
     @property
     def zero(self) -> Money:
@@ -67,7 +67,9 @@ class Money:
 
     def __mul__(self, count: int) -> Money:
         if type(count) is not int:
-            raise CallerError(f"an amount is taken a whole number of times, not {count!r}", code="bad_amount")
+            raise Unprocessable(
+                f"an amount is taken a whole number of times, not {count!r}", code="bad_amount"
+            )
         return Money(self.minor * count, self.currency)
 
     __rmul__ = __mul__
@@ -88,7 +90,7 @@ class Money:
 
     def _same(self, other: Money) -> int:
         if other.currency != self.currency:
-            raise CallerError(
+            raise Unprocessable(
                 f"{other} and {self} are of two currencies; use {self.currency}", code="wrong_currency"
             )
         return other.minor
@@ -101,5 +103,5 @@ def required(amount: Money, what: str) -> Money:
         CallerError: `bad_amount`, it is negative.
     """
     if amount.minor < 0:
-        raise CallerError(f"{what} is {amount}; it can't be less than nothing", code="bad_amount")
+        raise Unprocessable(f"{what} is {amount}; it can't be less than nothing", code="bad_amount")
     return amount

@@ -16,7 +16,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 from storage.days import ms_of_day, to_date, to_day
-from storage.errors import CallerError
+from storage.errors import Conflict, Unprocessable
 
 TRIAL_DAYS = 14
 """Agreement 7.1."""
@@ -63,17 +63,17 @@ class Plan:
             detail = (
                 f"retention is {MIN_RETENTION_DAYS} to {MAX_RETENTION_DAYS} days, not {self.retention_days}"
             )
-            raise CallerError(detail, code="bad_retention_days")
+            raise Unprocessable(detail, code="bad_retention_days")
         if self.starts_on < EPOCH:
-            raise CallerError(
+            raise Unprocessable(
                 f"a plan starts on {EPOCH} or later, not {self.starts_on}", code="bad_plan_dates"
             )
         if self.ends_on is None and (self.kind is not PlanKind.MONTHLY or self.cancelled_on is not None):
             detail = "only a monthly plan that was not cancelled goes on without a last day"
-            raise CallerError(detail, code="bad_plan_dates")
+            raise Unprocessable(detail, code="bad_plan_dates")
         if self.ends_on is not None and self.ends_on < self.starts_on - _DAY:
             detail = f"the plan would end on {self.ends_on}, before it starts on {self.starts_on}"
-            raise CallerError(detail, code="bad_plan_dates")
+            raise Unprocessable(detail, code="bad_plan_dates")
 
     def has_ended(self, on: date) -> bool:
         """Whether the last entitled day lies before `on`."""
@@ -99,7 +99,7 @@ def add_months(start: date, months: int) -> date:
     year, month0 = divmod(start.year * 12 + start.month - 1 + months, 12)
     if not date.min.year <= year <= date.max.year:
         detail = f"{months} months from {start} is no date the calendar has; choose an earlier start"
-        raise CallerError(detail, code="date_out_of_range")
+        raise Unprocessable(detail, code="date_out_of_range")
     day = min(start.day, calendar.monthrange(year, month0 + 1)[1])
     return date(year, month0 + 1, day)
 
@@ -120,7 +120,7 @@ def start_plan(
     if kind is PlanKind.TRIAL:
         if retention_days not in (None, TRIAL_RETENTION_DAYS):
             detail = f"a trial keeps recordings for {TRIAL_RETENTION_DAYS} days; leave the retention out"
-            raise CallerError(detail, code="trial_retention_fixed")
+            raise Unprocessable(detail, code="trial_retention_fixed")
         ends_on = plus_days(starts_on, TRIAL_DAYS - 1)
         return Plan(kind, starts_on, TRIAL_RETENTION_DAYS, ends_on)
     kept_days = default_retention_days if retention_days is None else retention_days
@@ -137,7 +137,7 @@ def period(plan: Plan, on: date) -> tuple[date, date]:
         CallerError: `not_in_plan`, `on` is no day of the plan.
     """
     if not plan.runs(on):
-        raise CallerError(
+        raise Unprocessable(
             f"the plan that starts on {plan.starts_on} does not run on {on}", code="not_in_plan"
         )
     months = months_started(plan, on)
@@ -198,12 +198,12 @@ def cancel(plan: Plan, on: date) -> Plan:
     """
     if plan.kind is PlanKind.TRIAL:
         detail = f"a trial ends by itself, on {plan.ends_on}"
-        raise CallerError(detail, code="trial_cannot_be_cancelled")
+        raise Unprocessable(detail, code="trial_cannot_be_cancelled")
     if plan.cancelled_on is not None:
         detail = f"it was cancelled on {plan.cancelled_on}; its last day is {plan.ends_on}"
-        raise CallerError(detail, code="plan_already_cancelled")
+        raise Conflict(detail, code="plan_already_cancelled")
     if plan.has_ended(on):
-        raise CallerError(f"its last day was {plan.ends_on}; nothing is left to cancel", code="plan_ended")
+        raise Unprocessable(f"its last day was {plan.ends_on}; nothing is left to cancel", code="plan_ended")
     if plan.kind is PlanKind.ANNUAL:
         return replace(plan, cancelled_on=on)
     ends_on = plan.starts_on - _DAY if on < plan.starts_on else period(plan, on)[1]
@@ -240,7 +240,7 @@ def plus_days(start: date, days: int) -> date:
         return start + timedelta(days=days)
     except OverflowError as error:
         detail = f"{days} days from {start} is no date the calendar has; choose an earlier start"
-        raise CallerError(detail, code="date_out_of_range") from error
+        raise Unprocessable(detail, code="date_out_of_range") from error
 
 
 def _calendar_months(start: date, on: date) -> int:

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 
 from retention.plans import PlanKind, add_months, denied_from_ms, whole_months
 from retention.subscriptions import Subscription
-from storage.errors import CallerError
+from storage.errors import CallerError, Unprocessable
 
 LAST_TRY_MS = 3_600_000
 """How long before the end of the paid period a last try is made, where the schedule would be too late."""
@@ -29,7 +29,7 @@ def next_period(sub: Subscription) -> tuple[date, date]:
     plan = sub.plan
     months = whole_months(plan)
     if plan.kind is not PlanKind.MONTHLY or plan.ends_on is None or not months:
-        raise CallerError(
+        raise Unprocessable(
             "only a monthly plan with a last paid day has a next period",
             subject=f"plan {sub.plan_id}",
             code="not_renewable",
@@ -61,7 +61,7 @@ def extend(sub: Subscription, *, expected_ends_on: date) -> Subscription:
             and those of `next_period`.
     """
     if not sub.renews or sub.plan.ends_on != expected_ends_on:
-        raise CallerError(
+        raise Unprocessable(
             f"the plan does not renew after {expected_ends_on} any more; refund the charge",
             subject=f"plan {sub.plan_id}",
             code="not_due",

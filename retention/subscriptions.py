@@ -23,7 +23,7 @@ from retention.plans import (
     start_plan,
 )
 from retention.terms import Terms
-from storage.errors import CallerError
+from storage.errors import Conflict, Unprocessable
 
 _DAY = timedelta(days=1)
 
@@ -50,13 +50,13 @@ class Subscription:
     def __post_init__(self) -> None:
         plan = self.plan
         if self.terms is not None and (plan.kind is PlanKind.TRIAL or plan.ends_on is None):
-            raise CallerError(
+            raise Unprocessable(
                 "what was paid for is a monthly or annual plan with a last paid day", code="bad_subscription"
             )
         if self.renews and (
             self.terms is None or plan.kind is not PlanKind.MONTHLY or plan.cancelled_on is not None
         ):
-            raise CallerError(
+            raise Unprocessable(
                 "only a monthly plan that was paid for and not cancelled renews itself",
                 code="bad_subscription",
             )
@@ -112,7 +112,7 @@ def start_trial(subs: Sequence[Subscription], *, today: date, account_trial_used
             this device has a day in these 14; `date_out_of_range`, `bad_plan_dates`.
     """
     if account_trial_used:
-        raise CallerError("each account has one trial, and yours was used; buy a plan", code="trial_used")
+        raise Conflict("each account has one trial, and yours was used; buy a plan", code="trial_used")
     plan = begin(
         [sub.plan for sub in subs],
         PlanKind.TRIAL,
@@ -147,7 +147,7 @@ def buy(
         CallerError: `not_for_sale`, a trial; `bad_retention_days`, `date_out_of_range`, `bad_plan_dates`.
     """
     if kind is PlanKind.TRIAL:
-        raise CallerError("a trial can't be bought; choose monthly or annual", code="not_for_sale")
+        raise Unprocessable("a trial can't be bought; choose monthly or annual", code="not_for_sale")
     notes: list[Note] = []
     stopped = [_stopped(sub, today, notes) for sub in subs]
     starts_on = today
@@ -187,7 +187,7 @@ def grant(
     """
     for sub in subs:
         if sub.renews and sub.is_ongoing(today):
-            raise CallerError(_renews(sub.plan), code="plan_renews")
+            raise Unprocessable(_renews(sub.plan), code="plan_renews")
     plan = begin(
         [sub.plan for sub in subs],
         kind,
@@ -235,12 +235,12 @@ def begin(
         starts_on = today
         for plan in paid:
             if plan.ends_on is None:
-                raise CallerError(_renews(plan), code="plan_renews")
+                raise Unprocessable(_renews(plan), code="plan_renews")
             starts_on = max(starts_on, plus_days(plan.ends_on, 1))
     begun = start_plan(kind, starts_on, retention_days, default_retention_days)
     for plan in there if kind is PlanKind.TRIAL else paid:
         if _overlap(plan, begun):
-            raise CallerError(_overlaps(plan), code="plan_overlaps")
+            raise Unprocessable(_overlaps(plan), code="plan_overlaps")
     return begun
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from retention.money import Money, required
 from retention.plans import PlanKind
-from storage.errors import CallerError
+from storage.errors import Unprocessable
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PriceList:
             CallerError: `not_for_sale`, a trial.
         """
         if kind is PlanKind.TRIAL:
-            raise CallerError(
+            raise Unprocessable(
                 "a trial costs nothing and can't be bought; choose monthly or annual", code="not_for_sale"
             )
         return Terms(self.annual if kind is PlanKind.ANNUAL else self.monthly, self.monthly)

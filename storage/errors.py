@@ -6,6 +6,9 @@ to do (for people), and the `subject` it is about (a key, a device, a file), whe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class ClipkeepError(Exception):
     """Base of all errors raised on purpose.
@@ -39,6 +42,29 @@ class NotFound(CallerError):
     """Yours: what was asked for does not exist."""
 
     code = "not_found"
+
+
+class Conflict(CallerError):
+    """Yours, and nothing is wrong with it: the state of things stands in its way, e.g. an address that is taken, or a
+    trial that was used. A rule that refuses because of what is there raises it."""
+
+    code = "conflict"
+
+
+class Unprocessable(CallerError):
+    """Yours: understood, and against a rule of the agreement or of the form of what was sent.
+
+    Args:
+        reasons: all of them at once, where there may be several (`cancellation_blocked`).
+    """
+
+    code = "unprocessable"
+
+    def __init__(
+        self, detail: str, *, subject: str = "", code: str | None = None, reasons: Sequence[Any] = ()
+    ) -> None:
+        super().__init__(detail, subject=subject, code=code)
+        self.reasons = tuple(reasons)
 
 
 class WorldError(ClipkeepError):

@@ -13,7 +13,7 @@ from retention.plans import PlanKind
 from retention.subscriptions import Subscription
 from service.agreement.charging import Account, give_back, owe
 from service.agreement.desk import Actor, Desk, Told, device_of, unheard
-from service.agreement.errors import Conflict, Unprocessable, refusals
+from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holdings import held, keep
 from service.agreement.outbox import queue
 from service.agreement.payments import checked_reference
@@ -49,7 +49,7 @@ def quote(desk: Desk, actor: Actor, plan_id: int) -> tuple[int, Outcomes]:
         NotFound: no such subscription, or somebody else's.
         Conflict, Unprocessable: it can't be cancelled, as `cancel` says.
     """
-    with desk.reading() as books, refusals():
+    with desk.reading() as books:
         facts = _device_of_plan(books, actor, plan_id)
         subscriptions = held(books, facts)
         account = _account(desk, books, plan_id, subscriptions)

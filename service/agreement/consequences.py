@@ -8,7 +8,6 @@ from datetime import date
 from retention.accounts import order_closing, reserved_until_day
 from retention.subscriptions import ongoing
 from service.agreement.desk import Actor, Desk, account_of
-from service.agreement.errors import refusals
 from service.agreement.holdings import held
 from service.agreement.outbox import addresses_of
 from storage.books import AccountRow, Books
@@ -43,7 +42,7 @@ def of_closing(desk: Desk, actor: Actor, account: int) -> Consequences:
         As `close_by_operator`.
     """
     actor.require_operator()
-    with desk.reading() as books, refusals():
+    with desk.reading() as books:
         row = account_of(books, actor, account)
         order_closing(row, now_ms=desk.now_ms(), reason="")
         going_on = [facts for facts in _devices(books, account) if facts.terminated_ms is None]

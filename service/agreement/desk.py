@@ -12,7 +12,7 @@ from argon2 import Parameters
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from retention.entitlements import Entitlements
-from service.agreement.errors import Conflict, Forbidden, refusals
+from service.agreement.errors import Conflict, Forbidden
 from service.config import AgreementSettings, NoticeSettings
 from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books, ClosingState, EventRow
 from storage.catalog import Catalog, DeviceFacts
@@ -99,7 +99,7 @@ class Desk:
         An error that it raises undoes all of it. One that it *returns* is raised after the commit: for a refusal that
         must be counted.
         """
-        with refusals(), self.catalog.books(write=True, now_ms=self.now_ms()) as books:
+        with self.catalog.books(write=True, now_ms=self.now_ms()) as books:
             done = work(books)
         if isinstance(done, CallerError):
             raise done
@@ -108,8 +108,7 @@ class Desk:
     def change(self, work: Callable[[Books], T | CallerError]) -> T:
         """Do `work` in one transaction that may change what devices are allowed: through the one path to the bitmap,
         so that every process of this host acts on it when this returns. Errors are as for `write`."""
-        with refusals():
-            done = self.entitlements.transact(work)
+        done = self.entitlements.transact(work)
         if isinstance(done, CallerError):
             raise done
         return done

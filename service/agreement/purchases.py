@@ -15,7 +15,7 @@ from retention.subscriptions import start_trial as trial_rule
 from service.agreement.charging import MAX_CHARGE_REFERENCE_CHARS, pay
 from service.agreement.desk import Actor, Desk, Told, device_of, unheard
 from service.agreement.details import purchase_of
-from service.agreement.errors import Conflict, Unprocessable, refusals
+from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holdings import held, keep
 from service.agreement.ordering import (
     PURCHASES,
@@ -72,7 +72,7 @@ def quote(
     Raises:
         NotFound, Forbidden, Conflict, Unprocessable: as `buy` would.
     """
-    with desk.reading() as books, refusals():
+    with desk.reading() as books:
         facts = ready(books, actor, device)
         require_offered(desk, actor, retention_days)
         terms = prices(desk).terms(kind)

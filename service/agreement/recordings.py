@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from service.agreement.desk import Actor, Desk, device_of
-from service.agreement.errors import refusals
 from service.agreement.texts import one_line
 from storage.books import Books
 from storage.catalog import Unindexed
@@ -26,16 +25,15 @@ def delete(
     with desk.reading() as books:
         account = device_of(books, actor, device).account
     now_ms = desk.now_ms()
-    with refusals():
-        gone = desk.catalog.delete_range(
-            device,
-            from_ms,
-            to_ms,
-            reason=why,
-            who=actor.role,
-            now_ms=now_ms,
-            delete_after_ms=now_ms + delete_delay_ms,
-        )
+    gone = desk.catalog.delete_range(
+        device,
+        from_ms,
+        to_ms,
+        reason=why,
+        who=actor.role,
+        now_ms=now_ms,
+        delete_after_ms=now_ms + delete_delay_ms,
+    )
     facts = {"from_ms": from_ms, "to_ms": to_ms, "chunks": gone.chunks}
 
     def note(books: Books) -> None:

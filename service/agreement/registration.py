@@ -10,7 +10,7 @@ from retention.addresses import address_hash, normalise_email, normalise_mobile
 from retention.history import account_facts
 from service.agreement.codes import send_code, use_code
 from service.agreement.desk import OPERATOR, Actor, Desk, account_of, require_not_closing, require_open
-from service.agreement.errors import Conflict, Unprocessable, refusals
+from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.limits import count_use
 from service.agreement.outbox import addresses_of, queue_to
 from service.agreement.passwords import hashed
@@ -215,11 +215,10 @@ def require_free(desk: Desk, books: Books, kind: str, address: str) -> None:
 
 
 def _normal(email: str | None, mobile: str | None, least: int = 1) -> tuple[str | None, str | None]:
-    with refusals():
-        pair = (
-            None if email is None else normalise_email(email),
-            None if mobile is None else normalise_mobile(mobile),
-        )
+    pair = (
+        None if email is None else normalise_email(email),
+        None if mobile is None else normalise_mobile(mobile),
+    )
     if sum(address is not None for address in pair) < least:
         raise Unprocessable("an account needs an e-mail address or a mobile number", code="no_address")
     return pair

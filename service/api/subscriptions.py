@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from retention.money import Money as Amount
 from retention.plans import PlanKind
 from service.agreement import cancelling, devices, purchases
-from service.agreement.errors import refusals
+from service.agreement.errors import Unprocessable
 from service.api.door import Caller, Device, Operator
 from service.api.idempotent import OnceOnly
 from service.api.models.base import MAX_ROW, AskedMoney
@@ -36,6 +36,7 @@ from service.api.problems import PrivateJSON
 from service.api.routing import Answers, add
 from service.api.services import Api
 from storage.days import parse_date
+from storage.errors import CallerError
 
 Subscription = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="subscription number")]
 
@@ -192,5 +193,7 @@ def _amount(asked: AskedMoney) -> Amount:
 
 def _date(text: str | None) -> date | None:
     """Raises Unprocessable `bad_date`."""
-    with refusals():
+    try:
         return None if text is None else parse_date(text, field="starts_on")
+    except CallerError as error:
+        raise Unprocessable(error.detail, code=error.code) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from storage.catalog import Unindexed
-from storage.errors import CallerError
+from storage.errors import Unprocessable
 from storage.sqlite.commits import OnDatabase, mark_dead
 from storage.sqlite.devices import facts_of
 from storage.sqlite.reads import classes_of, days_of_range
@@ -28,7 +28,7 @@ class Deletions(OnDatabase):
         delete_after_ms: int,
     ) -> Unindexed:
         if to_ms <= from_ms:
-            raise CallerError("the range to delete is empty", subject=f"device {device}", code="bad_range")
+            raise Unprocessable("the range to delete is empty", subject=f"device {device}", code="bad_range")
         with self._db.write() as connection:
             facts_of(connection, device)  # raises NotFound
             cursor = connection.execute(

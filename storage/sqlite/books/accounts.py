@@ -10,7 +10,7 @@ from dataclasses import replace
 from storage.books import OPERATOR_ACCOUNT, TRIAL_ENDING, AccountRow, AccountState, ClosingState
 from storage.catalog import DeviceFacts
 from storage.days import ms_of_day
-from storage.errors import CallerError, NotFound
+from storage.errors import Conflict, NotFound, Unprocessable
 from storage.sqlite.books.base import OnBooks
 from storage.sqlite.books.mapping import Table
 from storage.sqlite.devices import (
@@ -47,7 +47,7 @@ class Accounts(OnBooks):
     def put_account(self, row: AccountRow) -> None:
         old = self.account(row.account)
         if row.account == OPERATOR_ACCOUNT and (is_barred(row) or row.kind != old.kind):
-            raise CallerError(
+            raise Unprocessable(
                 "the built-in operator account is never suspended or cancelled",
                 subject=f"account {row.account}",
                 code="operator_account",
@@ -64,7 +64,7 @@ class Accounts(OnBooks):
 
     def _require_going_on(self, row: AccountRow) -> None:
         if row.state is AccountState.CANCELLED:
-            raise CallerError(
+            raise Conflict(
                 "this account was cancelled, for good; a new one may be registered",
                 subject=f"account {row.account}",
                 code="account_cancelled",
@@ -74,7 +74,7 @@ class Accounts(OnBooks):
         for kind, address in (("email", row.email), ("mobile", row.mobile)):
             found = None if address is None else self.account_at(**{kind: address})
             if found is not None and found.account != row.account:
-                raise CallerError(f"another account has this {kind} address", code="address_taken")
+                raise Conflict(f"another account has this {kind} address", code="address_taken")
 
     def _buckets(self, row: AccountRow) -> dict[str, int | None]:
         return {
@@ -160,7 +160,7 @@ class Accounts(OnBooks):
         self._require_going_on(self.account(account))
         number = next_device(self._writer)
         if self._max_device is not None and number > self._max_device:
-            raise CallerError(
+            raise Unprocessable(
                 f"there is room for {self._max_device} devices. Stop the service, set [retention] max_devices in"
                 " config.toml, and move entitlements.bitmap aside: the next start makes a larger one",
                 code="too_many_devices",
@@ -200,7 +200,7 @@ class Accounts(OnBooks):
                 self._writer, device, change, what=what, now_ms=now_ms, before_commit=revoke
             )
         except sqlite3.IntegrityError as error:
-            raise CallerError(
+            raise Unprocessable(
                 "a plan that was paid for is not removed, only ended",
                 subject=f"device {device}",
                 code="plan_in_use",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from storage.books import Books
 from storage.catalog import DeviceFacts
-from storage.errors import CallerError, CatalogUnavailable
+from storage.errors import CatalogUnavailable, Unprocessable
 
 
 class OnBooks(Books):
@@ -51,13 +51,15 @@ class OnBooks(Books):
     def _logging(self) -> int:
         """The time for the change log."""
         if self._now_ms is None:
-            raise CallerError("devices are added in a transaction that was begun with now_ms", code="no_time")
+            raise Unprocessable(
+                "devices are added in a transaction that was begun with now_ms", code="no_time"
+            )
         return self._now_ms
 
     def _revoking(self) -> Callable[[DeviceFacts, DeviceFacts], None]:
         """What must be called before the commit of a change of what a device may do."""
         if self._before_change is None:
-            raise CallerError(
+            raise Unprocessable(
                 "this changes what devices may do: go through Entitlements.transact, the one path to the bitmap",
                 code="not_through_bitmap",
             )

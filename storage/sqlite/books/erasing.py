@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState
 from storage.catalog import EraseState
-from storage.errors import CallerError
+from storage.errors import Unprocessable
 from storage.sqlite.books.accounts import ACCOUNTS, Accounts
 from storage.sqlite.sealing import destroy_key, key_of
 
@@ -29,7 +29,7 @@ class Erasing(Accounts):
         connection = self._writer
         row = self.account(account)
         if account == OPERATOR_ACCOUNT:
-            raise CallerError(
+            raise Unprocessable(
                 "the built-in operator account is never cancelled",
                 subject=f"account {account}",
                 code="operator_account",
@@ -39,7 +39,7 @@ class Erasing(Accounts):
         before = self.devices_of(account, limit=-1)
         for facts in before:
             if facts.erase_state is EraseState.NONE or facts.terminated_ms is None:
-                raise CallerError(
+                raise Unprocessable(
                     "terminate the device and mark it for erasure first, in this transaction",
                     subject=f"device {facts.device}",
                     code="not_marked",

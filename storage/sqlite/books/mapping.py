@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
-from storage.errors import CallerError, NotFound
+from storage.errors import Conflict, NotFound
 from storage.sqlite.sealing import key_of, seal, unseal
 
 R = TypeVar("R")
@@ -141,7 +141,7 @@ class Table(Generic[R]):
 
     def _translated(self, error: sqlite3.IntegrityError) -> Exception:
         if error.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"):
-            return CallerError(f"there is a {self.title} of this key already", code=self.taken)
+            return Conflict(f"there is a {self.title} of this key already", code=self.taken)
         if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
             return self._refers_to_nothing()
         return error
