@@ -19,8 +19,9 @@ from storage.catalog import PlanRow, SegmentState
 from storage.days import ms_of_day, to_date
 from storage.errors import ObjectMissing
 from storage.objects import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from storage.sql.chunktables import chunk_table, create_chunk_table
 from storage.sqlite import SqliteCatalog
-from storage.sqlite.schema import create_partition, partition
+from storage.sqlite.database import SqliteConnection
 
 FIRST_DAY = 20_254
 """The expiry day that is over; 2025-06-15."""
@@ -56,7 +57,7 @@ def make_catalog(path: Path, shape: Shape) -> Iterator[None]:
     with closing(SqliteCatalog.open(path)) as catalog:
         plan = PlanRow(0, "monthly", FIRST_DAY - 400, None, CLASS_DAYS)
         catalog.add_devices(DEVICES_PER_DAY, account=1, plans=[plan], now_ms=ms_of_day(FIRST_DAY))
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, isolation_level=None, factory=SqliteConnection)) as connection:
         # Nothing here has to survive a crash.
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
@@ -68,7 +69,7 @@ def make_catalog(path: Path, shape: Shape) -> Iterator[None]:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
-def _fill_day(connection: sqlite3.Connection, day: int, first_segment: int, shape: Shape) -> None:
+def _fill_day(connection: SqliteConnection, day: int, first_segment: int, shape: Shape) -> None:
     per_segment = shape.chunks_per_segment
     connection.executemany(
         "INSERT INTO segments (segment_id, key, class_days, expires_on, state, prepared_ms, size_bytes, chunks,"
@@ -81,11 +82,11 @@ def _fill_day(connection: sqlite3.Connection, day: int, first_segment: int, shap
             for n in range(shape.segments)
         ),
     )
-    create_partition(connection, day)
+    create_chunk_table(connection, day)
     # In order of the key, device and time, so that pages are filled one after the other.
     connection.execute(
         "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :chunks)"
-        f" INSERT INTO {partition(day)}"
+        f" INSERT INTO {chunk_table(day)}"
         " SELECT 1 + i / :each, :start_ms + i % :each * 2000, :first + 1 + i % :segments, i / :segments,"
         "        8 + i / :segments * 150000, 149000, 2000, i, i * 7919, randomblob(12), 1, 0 FROM n",
         {

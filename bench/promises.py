@@ -105,10 +105,10 @@ def _check_object(target: Target, store_port: int, data: Path) -> None:
 
 def _check_catalog(data: Path) -> None:
     """Open the catalog as the service does, and ask SQLite."""
-    from storage.sqlite.database import Database
+    from storage.sqlite.database import SqliteDatabase
 
     with (
-        contextlib.closing(Database(data / "catalog.db", busy_timeout_s=TIMEOUT_S)) as database,
+        contextlib.closing(SqliteDatabase(data / "catalog.db", busy_timeout_s=TIMEOUT_S)) as database,
         database.read() as connection,
     ):
         (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()

@@ -161,16 +161,10 @@ class Entitlements:
         Returns:
             What `work` returned.
         """
-        with (
-            self._changing() as revoke_first,
-            self._catalog.books(
-                write=True,
-                before_change=revoke_first,
-                now_ms=self._clock.now_ms(),
-                max_device=self._stop - 1,
-            ) as books,
-        ):
-            return work(books)
+        with self._changing() as revoke_first:
+            return self._catalog.transact(
+                work, before_change=revoke_first, now_ms=self._clock.now_ms(), max_device=self._stop - 1
+            )
 
     @contextmanager
     def _changing(self) -> Iterator[Callable[[DeviceFacts, DeviceFacts], None]]:

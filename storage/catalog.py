@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from storage.records import Records
 
 if TYPE_CHECKING:
     from storage.books import Books
+
+T = TypeVar("T")
 
 MAX_CLOCK_AHEAD_MS = 600_000
 """How far a device's clock may be ahead. Not configurable: a commit derives from it in which partitions the same
@@ -343,23 +345,32 @@ class Catalog(Records, Continuity, ABC):
         """
 
     @abstractmethod
-    def books(
+    def books(self) -> AbstractContextManager[Books]:
+        """The account books of one moment, for reading."""
+
+    @abstractmethod
+    def transact(
         self,
+        work: Callable[[Books], T],
         *,
-        write: bool = False,
         before_change: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
         now_ms: int | None = None,
         max_device: int | None = None,
-    ) -> AbstractContextManager[Books]:
-        """The account books in one transaction: durable when the block is left without an exception, else undone.
+    ) -> T:
+        """Do `work` on the account books in one transaction: durable when this returns, undone when it raises.
         Inside, nothing else of this catalog may be written by the same thread: it would wait for itself.
 
         Args:
-            write: everybody else's writes wait meanwhile, so it is for milliseconds: no gateway, no password hash.
+            work: may be called again after a try that the engine took back (a lost connection, a deadlock), so it has
+                no effect beside what it does with the books it is given. Everybody else's writes wait meanwhile, so
+                it is for milliseconds: no gateway, no password hash.
             before_change: called as `update_device` calls `before_commit`, for every device whose facts change.
                 Needed for changes of what devices may do: take `Entitlements.transact`, which gives it.
             now_ms: for the change log; needed with `before_change`, and to add devices.
             max_device: the highest number that an added device may have.
+
+        Returns:
+            What `work` returned in the try that was kept.
         """
 
     @abstractmethod

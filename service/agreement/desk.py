@@ -99,8 +99,7 @@ class Desk:
         An error that it raises undoes all of it. One that it *returns* is raised after the commit: for a refusal that
         must be counted.
         """
-        with self.catalog.books(write=True, now_ms=self.now_ms()) as books:
-            done = work(books)
+        done = self.catalog.transact(work, now_ms=self.now_ms())
         if isinstance(done, CallerError):
             raise done
         return done

@@ -56,9 +56,12 @@ def ensure(catalog: Catalog, *, now_ms: int) -> None:
     with catalog.books() as books:
         if _is_published(books):
             return
-    with catalog.books(write=True) as books:
+
+    def publish(books: Books) -> None:
         if not _is_published(books):  # another process may have been faster
             books.publish_agreement(shipped(), now_ms=now_ms)
+
+    catalog.transact(publish)
 
 
 def _is_published(books: Books) -> bool:

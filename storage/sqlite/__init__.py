@@ -1,31 +1,18 @@
 """The catalog on SQLite: one file, WAL, every commit durable (synchronous=FULL).
 
-`database` holds connections and transactions, `schema` the tables; the rest is the catalog by who calls:
-`commits` (ingest), `reads` (playback), `devices` (plans), `deletions` (ranges), `leases`, `sweeping` and `rewriting`
-(the end of recordings), `records` (what is remembered of it), `continuity`, `checking`, `books` (accounts and what
-they agreed to).
+`database` holds connections and transactions, `schema` the tables. All else is `storage.sql`, which both engines share.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from storage.sqlite.books import Bookkeeping
-from storage.sqlite.checking import Checking
-from storage.sqlite.commits import Commits
-from storage.sqlite.continuity import Continuing
-from storage.sqlite.database import Database
-from storage.sqlite.deletions import Deletions
-from storage.sqlite.devices import Devices
-from storage.sqlite.reads import Reads
-from storage.sqlite.records import Recording
-from storage.sqlite.rewriting import Rewriting
+from storage.sql import SqlCatalog
+from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.schema import create_schema, require_schema
 
 
-class SqliteCatalog(
-    Commits, Reads, Devices, Deletions, Recording, Rewriting, Continuing, Checking, Bookkeeping
-):
+class SqliteCatalog(SqlCatalog):
     """See `storage.catalog.Catalog`.
 
     Safe from several threads (a connection for each transaction) and processes (SQLite's own locks), but not
@@ -36,7 +23,7 @@ class SqliteCatalog(
     @classmethod
     def create(cls, path: Path, *, busy_timeout_s: float = 10.0) -> SqliteCatalog:
         """Create the file with an empty schema. Raises CallerError when it already exists."""
-        database = Database(path, busy_timeout_s=busy_timeout_s, create=True)
+        database = SqliteDatabase(path, busy_timeout_s=busy_timeout_s, create=True)
         try:
             create_schema(database)
         except BaseException:
@@ -52,13 +39,10 @@ class SqliteCatalog(
             CatalogCorrupt: not a catalog, damaged, or of another schema version.
             CatalogUnavailable: the file is missing or cannot be read: nothing is created in its place.
         """
-        database = Database(path, busy_timeout_s=busy_timeout_s)
+        database = SqliteDatabase(path, busy_timeout_s=busy_timeout_s)
         try:
             require_schema(database)
         except BaseException:
             database.close()
             raise
         return cls(database)
-
-    def close(self) -> None:
-        self._db.close()

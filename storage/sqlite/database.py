@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from storage.disk import DISK_FULL, is_full, looks_full, make_room
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.open_files import OpenFiles, what_to_do
+from storage.sql.commits import CHUNK_COLUMNS
+from storage.sql.connection import Connection, Database, Excludes, Refers, Rows, Taken, Values
 from storage.sqlite_check import found_by_sqlite
 
 CACHE_KIB = 65536
@@ -28,17 +31,104 @@ hold that one commit up for longer (measured 20 ms at 8000), as well as the star
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """What a checkpoint leaves of the write-ahead log's file, which one large transaction may have let grow."""
 
+R = TypeVar("R")
+
 TRUNCATE_WAIT_MS = 200
 """How long commits may be held up for a log that is to be cut: a segment's linger and a put take as long."""
 
 
-class _Connection(sqlite3.Connection):
-    """One that knows which files it has open: of the database, its write-ahead log, and the log's index."""
+_INSERT_CHUNK = (
+    f"({', '.join(CHUNK_COLUMNS)}) VALUES ({', '.join('?' * len(CHUNK_COLUMNS))}) ON CONFLICT DO NOTHING"
+)
 
+
+class SqliteConnection(sqlite3.Connection):
+    """See `storage.sql.connection.Connection`. One writer at a time: what keeps others out has nothing to do."""
+
+    locking = ""
+    overwriting = False
+    """Whether this transaction overwrites all that it frees."""
     files: OpenFiles
+    """Those that it has open: of the database, its write-ahead log, and the log's index."""
+
+    def try_execute(self, sql: str, values: Values = ()) -> Rows:
+        try:
+            return self.execute(sql, values)
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"):
+                raise Taken from error
+            if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
+                raise Refers from error
+            raise
+
+    def numbers(self, value: str) -> str:
+        return f"(SELECT value FROM json_each({value}))"
+
+    def last_number(self, table: str) -> int:
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def start_above(self, table: str, last: int) -> None:
+        if not self.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (last, table)).rowcount:
+            self.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, last))
+
+    def gave_numbers(self, table: str, last: int) -> None:
+        """SQLite notes it by itself."""
+
+    def change_numbers(self, count: int) -> Sequence[None]:
+        return [None] * count
+
+    def exclude_commits(self) -> None:
+        """They wait for this writer anyway."""
+
+    def overwrite_freed(self) -> None:
+        self.overwriting = True
+        self.execute("PRAGMA secure_delete=ON")
+
+    def zeros(self, column: str) -> str:
+        """They go to the old text's place in the page, and no neighbour moves."""
+        return f"substr(hex(zeroblob(length(CAST({column} AS BLOB)))), 1, length(CAST({column} AS BLOB)))"
+
+    def larger(self, one: str, other: str) -> str:
+        return f"max({one}, {other})"
+
+    def joined(self, blob: str, more: str) -> str:
+        return f"CAST({blob} || {more} AS BLOB)"
+
+    def create_chunk_table(self, day: int) -> None:
+        self.execute(
+            f"""CREATE TABLE IF NOT EXISTS chunks_{int(day)} (
+                device INTEGER NOT NULL,
+                capture_ms INTEGER NOT NULL,
+                segment_id INTEGER NOT NULL,
+                ordinal INTEGER NOT NULL,
+                offset INTEGER NOT NULL,
+                length INTEGER NOT NULL,
+                duration_ms INTEGER NOT NULL,
+                crc32 INTEGER NOT NULL,
+                crc64 INTEGER NOT NULL,
+                nonce BLOB NOT NULL,
+                media INTEGER NOT NULL,
+                epoch INTEGER NOT NULL,
+                facts BLOB NOT NULL DEFAULT x'',  -- storage.media_facts; empty: nothing is known
+                PRIMARY KEY (device, capture_ms)
+            ) STRICT, WITHOUT ROWID"""
+        )
+
+    def drop_chunk_table(self, table: str) -> None:
+        self.execute(f"DROP TABLE {table}")
+
+    def chunk_tables(self) -> set[str]:
+        rows = self.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'chunks\\_%' ESCAPE '\\'"
+        )
+        return {row[0] for row in rows}
+
+    def insert_chunks(self, table: str, rows: list[tuple[object, ...]]) -> int:
+        return self.executemany(f"INSERT INTO {table} {_INSERT_CHUNK}", rows).rowcount
 
 
-class Database:
+class SqliteDatabase(Database):
     """One SQLite file and a small pool of connections: each transaction has one of them to itself.
 
     A pool, not a connection per thread: the threads that trio lends come and go, and an iterator that is read
@@ -69,22 +159,22 @@ class Database:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self._lock = threading.Lock()
-        self._idle: list[_Connection] = []
+        self._idle: list[SqliteConnection] = []
         self._closed = False
         self._file: OpenFiles | None = None
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> SqliteConnection:
         # Once a file was opened, one that was put in its place is not this catalog.
         if self._file is not None and self._file.lost():
             raise self._replaced(self.path)
-        connection: _Connection = sqlite3.connect(
+        connection: SqliteConnection = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode=rw",
             uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,  # transactions are written out, never implied
             check_same_thread=False,  # one thread at a time, but not always the same
             cached_statements=512,
-            factory=_Connection,
+            factory=SqliteConnection,
         )
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -125,7 +215,7 @@ class Database:
     def _replaced(self, lost: Path) -> CatalogUnavailable:
         return CatalogUnavailable(what_to_do(lost), subject=str(lost), code="catalog_replaced")
 
-    def _take(self) -> _Connection:
+    def _take(self) -> SqliteConnection:
         with self._lock:
             if self._closed:
                 raise CatalogUnavailable("the catalog was closed", subject=str(self.path))
@@ -133,7 +223,7 @@ class Database:
                 return self._idle.pop()
         return self._connect()
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: SqliteConnection) -> None:
         """Keep a connection for the next transaction, unless it is still inside one, or there are enough."""
         with self._lock:
             if not self._closed and not connection.in_transaction and len(self._idle) < MAX_IDLE_CONNECTIONS:
@@ -141,14 +231,25 @@ class Database:
                 return
         connection.close()
 
+    @property
+    def subject(self) -> str:
+        return str(self.path)
+
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[SqliteConnection]:
         """A read transaction: everything read inside is of one moment."""
         with self._transaction("BEGIN") as connection:
             yield connection
 
+    def write(self, work: Callable[[Connection], R], excludes: Excludes = Excludes.WRITERS) -> R:
+        with self.hold() as connection:
+            return work(connection)
+
+    def make_days_ready(self, days: Collection[int]) -> None:
+        """A commit makes them itself."""
+
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def hold(self) -> Iterator[SqliteConnection]:
         """A write transaction, durable when the block is left without an exception, else undone.
 
         Raises:
@@ -161,7 +262,7 @@ class Database:
             raise self._replaced(lost)
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[_Connection]:
+    def _transaction(self, begin: str) -> Iterator[SqliteConnection]:
         try:
             connection = self._take()
             try:
@@ -176,6 +277,10 @@ class Database:
                         connection.execute("ROLLBACK")
                 raise
             finally:
+                if connection.overwriting:
+                    connection.overwriting = False
+                    with suppress(sqlite3.Error):
+                        connection.execute("PRAGMA secure_delete=FAST")
                 self._give_back(connection)
         except sqlite3.Error as error:
             raise self._translated(error) from error
@@ -198,7 +303,7 @@ class Database:
                 return [str(translated)]
             raise translated from error
 
-    def truncate_log(self) -> bool:
+    def cut_log(self) -> bool:
         """Write all of the write-ahead log into the file and cut it to nothing, where nobody is in the way.
         Returns whether it was done."""
         try:

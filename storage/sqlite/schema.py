@@ -8,9 +8,9 @@ from pathlib import Path
 
 from storage.books import OPERATOR_ACCOUNT
 from storage.errors import CallerError, CatalogCorrupt
+from storage.sql.sealing import NOBODY, add_key, seal
 from storage.sqlite.books_schema import BOOKS_TABLES
-from storage.sqlite.database import Database
-from storage.sqlite.sealing import NOBODY, add_key, seal
+from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
 SCHEMA_VERSION = 6
@@ -29,7 +29,7 @@ CREATE TABLE accounts (
     kind TEXT NOT NULL,
     created_ms INTEGER NOT NULL,
     state TEXT NOT NULL DEFAULT 'new',
-    name BLOB NOT NULL DEFAULT x'',  -- BLOBs are sealed with the account's key: `storage.sqlite.sealing`
+    name BLOB NOT NULL DEFAULT x'',  -- BLOBs are sealed with the account's key: `storage.sql.sealing`
     email BLOB,
     email_bucket INTEGER,
     mobile BLOB,
@@ -177,9 +177,9 @@ CREATE TABLE alembic_version (
 """
 
 
-def create_schema(database: Database) -> None:
+def create_schema(database: SqliteDatabase) -> None:
     """Make all tables in a new file, in one transaction."""
-    with database.write() as connection:
+    with database.hold() as connection:
         for statement in statements(_TABLES + BOOKS_TABLES):
             connection.execute(statement)
         for account in (NOBODY, OPERATOR_ACCOUNT):
@@ -189,7 +189,7 @@ def create_schema(database: Database) -> None:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
-def require_schema(database: Database) -> None:
+def require_schema(database: SqliteDatabase) -> None:
     """Say whether this is a whole catalog of this release.
 
     Raises:
@@ -231,55 +231,3 @@ def require_whole(connection: sqlite3.Connection, path: Path) -> None:
         raise CatalogCorrupt(
             "the file was cut; restore it from a backup, then run `clipkeep check`", subject=str(path)
         )
-
-
-def partition(day: int) -> str:
-    """The name of the chunk table of one expiry day."""
-    return f"chunks_{int(day)}"
-
-
-def create_partition(connection: sqlite3.Connection, day: int) -> None:
-    """Make a day's chunk table, where it is missing, and note it in `days`. Clustered by device and time, as
-    playback reads it."""
-    connection.execute(
-        f"""CREATE TABLE IF NOT EXISTS {partition(day)} (
-            device INTEGER NOT NULL,
-            capture_ms INTEGER NOT NULL,
-            segment_id INTEGER NOT NULL,
-            ordinal INTEGER NOT NULL,
-            offset INTEGER NOT NULL,
-            length INTEGER NOT NULL,
-            duration_ms INTEGER NOT NULL,
-            crc32 INTEGER NOT NULL,
-            crc64 INTEGER NOT NULL,
-            nonce BLOB NOT NULL,
-            media INTEGER NOT NULL,
-            epoch INTEGER NOT NULL,
-            facts BLOB NOT NULL DEFAULT x'',  -- storage.media_facts; empty: nothing is known
-            PRIMARY KEY (device, capture_ms)
-        ) STRICT, WITHOUT ROWID"""
-    )
-    connection.execute("INSERT OR IGNORE INTO days VALUES (?)", (day,))
-
-
-def partition_days(connection: sqlite3.Connection) -> set[int]:
-    """Expiry days that have a chunk table."""
-    return {row[0] for row in connection.execute("SELECT expires_on FROM days")}
-
-
-def closed_through(connection: sqlite3.Connection) -> int:
-    """The last expiry day already swept."""
-    row = connection.execute("SELECT value FROM meta WHERE name = 'closed_through'").fetchone()
-    return int(row[0])
-
-
-def agreement_version(connection: sqlite3.Connection) -> int:
-    """The newest version of the agreement; 0 when none is published."""
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM agreements").fetchone()
-    return int(row[0])
-
-
-def open_days(connection: sqlite3.Connection) -> set[int]:
-    """Expiry days whose chunk table is served: what is closed is gone, even where its table still is there."""
-    closed = closed_through(connection)
-    return {day for day in partition_days(connection) if day > closed}

@@ -17,7 +17,7 @@ from storage.keys import KeyId
 from storage.objects import ObjectStore
 from storage.segment import TAG_BYTES, decrypt_chunk
 from storage.sqlite import SqliteCatalog
-from storage.sqlite.database import Database
+from storage.sqlite.database import SqliteDatabase
 
 TODAY = 20_600
 """A day number in the middle of a month: 27 May 2026."""
@@ -72,7 +72,7 @@ class FaultyCatalog(SqliteCatalog):
     """A catalog that fails as told: `faults["commit"]` is "before" (nothing happened) or "after" (the answer was
     lost), until it is taken away."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         super().__init__(database)
         self.faults: dict[str, str] = {}
         self.commits: list[int] = []

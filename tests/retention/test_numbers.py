@@ -16,6 +16,7 @@ from storage.checksums import crc32
 from storage.errors import CorruptError, StoreUnavailable, WorldError
 from storage.faults import Fault, FaultKind
 from tests.retention.world import NOON, ROWS, World, fast_folder
+from tests.storage.blocks import writing_books
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def voided(world: World, device: int) -> int:
 
 
 def account(world: World, name: str) -> int:
-    with world.catalog.books(write=True, now_ms=NOON) as books:
+    with writing_books(world.catalog, now_ms=NOON) as books:
         return books.add_account(AccountRow(0, "owner", name, NOON)).account
 
 
@@ -52,7 +53,7 @@ def begun(folder: Path) -> None:
     with World(folder, local=True) as world:
         assert not settled(world)
         world.add()
-        with world.catalog.books(write=True, now_ms=NOON) as books:
+        with writing_books(world.catalog, now_ms=NOON) as books:
             books.add_session(SessionRow(bytes(32), 1, NOON, 2 * NOON))
     for path in folder.glob("catalog.db*"):
         shutil.copy(path, folder / f"then-{path.name}")

@@ -279,13 +279,13 @@ def test_a_store_that_is_down_is_not_asked_about_every_segment(world: World) -> 
 def test_rows_that_the_index_does_not_explain_stop_the_swap(world: World) -> None:
     """Never lose a chunk: a catalog that says more lives than was copied keeps its old segment."""
     device, old = half_dead(world)
-    with world.catalog._db.write() as connection:  # type: ignore[attr-defined]
+    with world.catalog.db.hold() as connection:  # type: ignore[attr-defined]
         connection.execute("UPDATE segments SET live_chunks = 4")
     report = swept(world)
     assert CatalogCorrupt.code in report.failed_rewrites[old]
     assert world.states()[old] == "COMMITTED"
     assert world.serves(device, *CAPTURES) == [False] * 5 + [True] * 3
-    with world.catalog._db.write() as connection:  # type: ignore[attr-defined]
+    with world.catalog.db.hold() as connection:  # type: ignore[attr-defined]
         connection.execute("UPDATE segments SET live_chunks = 3 WHERE state = 1")
     world.clock.ms += MS_PER_DAY
     assert swept(world).rewritten_segments == 1

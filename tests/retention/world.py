@@ -234,7 +234,7 @@ class World:
 
     def leave_deletion_unfinished(self, device: int, from_ms: int, to_ms: int) -> None:
         """As `recordings delete` of a long range does that was killed right after it was recorded."""
-        with self.catalog._db.write() as connection:  # type: ignore[attr-defined]
+        with self.catalog.db.hold() as connection:  # type: ignore[attr-defined]
             connection.execute(
                 "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
                 " VALUES (?, ?, ?, 'test', 'test', 0, ?)",

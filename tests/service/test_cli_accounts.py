@@ -23,6 +23,7 @@ from storage.books import AccountRow, AccountState, NoticeRow, NoticeState
 from storage.days import MS_PER_DAY
 from tests.retention.world import fast_folder
 from tests.service.test_cli import CLIPKEEP, Done, Run, data, installed, made, run
+from tests.storage.blocks import writing_books
 
 __all__ = ["data", "made", "run"]
 
@@ -79,7 +80,7 @@ def registered(go: Go, made: Path, *words: object) -> int:
 
 def many(made: Path, count: int) -> None:
     """Active accounts, made without hashing a password each."""
-    with open_folder(made) as opened, opened.catalog.books(write=True) as books:
+    with open_folder(made) as opened, writing_books(opened.catalog) as books:
         for number in range(count):
             email = f"n{number}@example.org"
             books.add_account(

@@ -87,7 +87,7 @@ class Folder:
                 world.catalog.release_lease("sweep", fence=fence)
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        with World(self.root, local=True) as world, world.catalog._db.write() as connection:  # type: ignore[attr-defined]
+        with World(self.root, local=True) as world, world.catalog.db.hold() as connection:  # type: ignore[attr-defined]
             return list(connection.execute(statement))
 
 

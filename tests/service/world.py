@@ -232,7 +232,7 @@ def clips(count: int, *, start_ms: int = NOON_MS - HOUR_MS, size: int = 1880, **
 
 
 def sql(world: World, statement: str, *values: object) -> None:
-    with world.catalog._db.write() as connection:
+    with world.catalog.db.hold() as connection:
         connection.execute(statement.format(table=f"chunks_{EXPIRES_ON}"), values)
 
 

@@ -45,6 +45,7 @@ from storage.books import (
 from storage.catalog import Catalog, DeviceFacts, EraseState, PlanRow
 from storage.days import ms_of_day
 from storage.errors import CallerError, CatalogUnavailable, ClipkeepError, NotFound
+from tests.storage.blocks import writing_books
 from tests.storage.catalog_contract import DAY, NOON, NOW, WEEK, Opener, Upload, add_device, commit, lease
 
 Told = list[tuple[DeviceFacts, DeviceFacts]]
@@ -154,8 +155,8 @@ class BooksContract:
 
         @contextmanager
         def opened() -> Iterator[Books]:
-            with catalog.books(
-                write=True, before_change=lambda *facts: told.append(facts), now_ms=NOW, max_device=1000
+            with writing_books(
+                catalog, before_change=lambda *facts: told.append(facts), now_ms=NOW, max_device=1000
             ) as books:
                 yield books
 
@@ -283,7 +284,7 @@ class BooksContract:
             "drop_reserved": lambda b: b.drop_reserved(before_day=DAY),
         }
         with (
-            catalog.books(now_ms=NOW, before_change=lambda *_: None) as books,
+            catalog.books() as books,
             pytest.raises(CatalogUnavailable),
         ):
             arguments[name](books)
@@ -294,7 +295,7 @@ class BooksContract:
         """Read, decide, write: nobody decides on what another is about to change."""
 
         def trial() -> None:
-            with catalog.books(write=True) as books:
+            with writing_books(catalog) as books:
                 row = books.account(ann)
                 if row.trial_ms is None:
                     books.put_account(replace(row, trial_ms=NOW))
@@ -446,14 +447,14 @@ class BooksContract:
     ) -> None:
         before = catalog.device(device), catalog.newest_change()
         for now_ms in (None, NOW):
-            with suppress(CallerError), catalog.books(write=True, now_ms=now_ms) as books:
+            with suppress(CallerError), writing_books(catalog, now_ms=now_ms) as books:
                 row = replace(books.account(ann), suspended_ms=NOW)
                 assert code_of(lambda b=books, r=row: b.put_account(r)) in ("not_through_bitmap", "no_time")
                 raise CallerError("as the desk would")
-            with catalog.books(write=True, now_ms=now_ms) as books:
+            with writing_books(catalog, now_ms=now_ms) as books:
                 call = lambda b=books: b.change_device(device, with_plan(), what="")  # noqa: E731
                 assert code_of(call) == "not_through_bitmap"
-        with catalog.books(write=True) as books:
+        with writing_books(catalog) as books:
             assert code_of(lambda: books.add_device(ann)) == "no_time"
         assert (catalog.device(device), catalog.newest_change()) == before
 
@@ -543,7 +544,7 @@ class BooksContract:
             assert code_of(lambda: books.device_of_plan(plan_id + 1)) == "not_found"
 
     def test_no_more_devices_than_there_is_room_for(self, catalog: Catalog, ann: int) -> None:
-        with catalog.books(write=True, now_ms=NOW, max_device=2) as books:
+        with writing_books(catalog, now_ms=NOW, max_device=2) as books:
             assert [books.add_device(ann).device for _ in range(2)] == [1, 2]
             assert code_of(lambda: books.add_device(ann)) == "too_many_devices"
         assert [f.device for f in catalog.devices()] == [1, 2]

@@ -599,7 +599,12 @@ class CatalogContract:
     )
     bases = itertools.count(DAY, 100)
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=40,
+        deadline=None,
+        # The suite is run by a class for each implementation: hypothesis takes those for one.
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
     @given(ops=model_ops, limit=st.integers(1, 5))
     def test_it_equals_a_dict(
         self, catalog: Catalog, sound: None, ops: list[tuple[Any, ...]], limit: int

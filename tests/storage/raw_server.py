@@ -138,7 +138,10 @@ class RawServer:
                         connection.sendall(answer)
                     if self.hangs_up or b"\r\nConnection: close" in answer:
                         return
-        except (OSError, ValueError):  # ValueError: a TLS socket that `close` shut down gives what is encrypted
+        except (
+            OSError,
+            ValueError,
+        ):  # ValueError: a TLS socket that `close` shut down gives what is encrypted
             return
 
     def _read(self, stream: BufferedReader, connection: socket.socket) -> Request | None:

@@ -25,6 +25,7 @@ from storage.sqlite.migrations.run import FOLDER, Migrated, migrate
 from storage.sqlite.migrations.versions.revision_0001 import TABLES
 from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION
 from storage.sqlite.statements import statements
+from tests.storage.blocks import writing_books
 from tests.storage.catalog_contract import (
     AFTER,
     DAY,
@@ -236,7 +237,7 @@ def test_a_migrated_catalog_goes_on(filled: tuple[Path, SqliteCatalog], backup: 
         before = catalog.device(device)
         known = {plan.plan_id for facts in catalog.devices() for plan in facts.plans}
         assert commit(catalog, Upload(21, NOON + 5_000_000)) == [Verdict.STORED]
-        with catalog.books(write=True, before_change=lambda *_: None, now_ms=NOW) as books:
+        with writing_books(catalog, before_change=lambda *_: None, now_ms=NOW) as books:
             owner = books.add_account(AccountRow(0, "owner", "Ann", NOW, email="ann@example.com"))
             assert owner.account == 2
             added = books.add_device(owner.account)

@@ -102,7 +102,7 @@ def test_the_connections_that_come_later_do_not_take_another_catalog(
     data: Path, catalog: SqliteCatalog
 ) -> None:
     replace_by_a_copy(data / "catalog.db")
-    with catalog._db.read(), pytest.raises(CatalogUnavailable) as caught, catalog._db.read():
+    with catalog.db.read(), pytest.raises(CatalogUnavailable) as caught, catalog.db.read():
         pass
     assert caught.value.code == "catalog_replaced"
 
@@ -133,7 +133,7 @@ def test_other_processes_open_and_close_it_as_they_like(data: Path, catalog: Sql
             tool.execute("VACUUM")
         catalog.require_files()
         prepare(catalog)
-    assert catalog._db.truncate_log()
+    assert catalog.db.cut_log()
     catalog.require_files()
 
 

@@ -16,9 +16,10 @@ import pytest
 from storage.books import AcceptanceRow, AccountRow, Books, CodeRow, NoticeState, SubscriptionRow
 from storage.catalog import DeviceFacts
 from storage.errors import CatalogCorrupt
+from storage.sql.books.backlog import BACKLOG
 from storage.sqlite import SqliteCatalog
-from storage.sqlite.books.backlog import BACKLOG
 from tests.retention.world import fast_folder
+from tests.storage.blocks import writing_books
 from tests.storage.books_contract import (
     BooksContract,
     answer,
@@ -63,7 +64,7 @@ def unheard(old: DeviceFacts, new: DeviceFacts) -> None:
 
 
 def writing(catalog: SqliteCatalog) -> Any:
-    return catalog.books(write=True, before_change=unheard, now_ms=NOW)
+    return writing_books(catalog, before_change=unheard, now_ms=NOW)
 
 
 # --- the history is append-only ---------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ def test_the_note_that_something_is_left_survives_the_process(path: Path) -> Non
 def test_a_connection_goes_back_to_quick_deletes(catalog: SqliteCatalog) -> None:
     with writing(catalog) as books:
         end(books, books.add_account(owner()).account)
-    with catalog._db.read() as connection:
+    with catalog.db.read() as connection:
         assert connection.execute("PRAGMA secure_delete").fetchone() == (2,)  # FAST
 
 
@@ -240,7 +241,7 @@ def test_an_erasure_that_is_undone_leaves_everything_readable(catalog: SqliteCat
 
 def test_the_backlog_reads_no_table_from_end_to_end(catalog: SqliteCatalog) -> None:
     """It is asked at every scrape of the metrics: each count comes from an index of what waits alone."""
-    with catalog._db.read() as connection:
+    with catalog.db.read() as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {BACKLOG}", {"from_day": 1, "day": 2}).fetchall()
     steps = [step for *_, step in plan if step.startswith(("SCAN", "SEARCH")) and "CONSTANT ROW" not in step]
     indexes = (

@@ -94,13 +94,13 @@ def test_the_log_is_written_back_at_so_many_pages_and_begins_anew(
 
 def test_commits_are_durable(catalog: SqliteCatalog) -> None:
     """Invariant 1: every connection writes ahead, and syncs at each commit (synchronous 2 is FULL)."""
-    taken = [catalog._db._take() for _ in range(3)]
+    taken = [catalog.db._take() for _ in range(3)]
     for connection in taken:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
         assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
     for connection in taken:
-        catalog._db._give_back(connection)
+        catalog.db._give_back(connection)
 
 
 def test_only_the_owner_may_read_the_file(path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_and_over_when_there_is_room(catalog: SqliteCatalog)
     """Invariant 1: what could not be committed was not acknowledged, and all before it is there."""
     device = add_device(catalog)
     assert commit(catalog, Upload(device, NOON)) == [STORED]
-    with catalog._db.read() as connection:
+    with catalog.db.read() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count={pages + 3}")
     segment = segment_of(catalog, *(Upload(device, NOON + 1 + i) for i in range(500)))
@@ -179,7 +179,7 @@ def test_a_full_disk_is_told_and_over_when_there_is_room(catalog: SqliteCatalog)
             catalog.commit([segment], now_ms=NOW)
         assert caught.value.code == "data_disk_full"
         assert everything(catalog) == before
-    with catalog._db.read() as connection:
+    with catalog.db.read() as connection:
         connection.execute("PRAGMA max_page_count=1000000")
     [found] = catalog.commit([segment], now_ms=NOW)
     assert not found.any()
@@ -205,7 +205,7 @@ def test_connections_are_reused_by_threads_that_come_and_go(catalog: SqliteCatal
         thread = threading.Thread(target=ask)
         thread.start()
         thread.join()
-    assert len(catalog._db._idle) == 1
+    assert len(catalog.db._idle) == 1
     iterators = [catalog.day_rows(ENDS) for _ in range(MAX_IDLE_CONNECTIONS + 3)]
     add_device(catalog)
     commit(catalog, Upload(1, NOON))
@@ -213,7 +213,7 @@ def test_connections_are_reused_by_threads_that_come_and_go(catalog: SqliteCatal
         next(rows)
     for rows in iterators:
         assert list(rows) == []
-    assert len(catalog._db._idle) == MAX_IDLE_CONNECTIONS
+    assert len(catalog.db._idle) == MAX_IDLE_CONNECTIONS
 
 
 def test_device_numbers_are_never_given_twice(catalog: SqliteCatalog, path: Path) -> None:
@@ -380,7 +380,7 @@ def test_a_dropped_day_leaves_its_neighbours_and_gives_its_pages_back(catalog: S
     commit(catalog, *(Upload(device, NOON + i) for i in range(500)))
     commit(catalog, Upload(device, NOON + MS_PER_DAY), expires_on=ENDS + 1)
     catalog.close_day(ENDS, fence=lease(catalog), now_ms=AFTER, delete_after_ms=AFTER)
-    with catalog._db.read() as connection:
+    with catalog.db.read() as connection:
         assert connection.execute("PRAGMA freelist_count").fetchone()[0] > 5
         names = connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'chunks_%'").fetchall()
     assert names == [(f"chunks_{ENDS + 1}",)]

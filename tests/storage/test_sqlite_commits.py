@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from storage.catalog import MAX_CLOCK_AHEAD_MS, Verdict
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.errors import CallerError
-from storage.sqlite import SqliteCatalog, commits
-from storage.sqlite.commits import Committing, row_values
-from storage.sqlite.known import Device
+from storage.sql import commits
+from storage.sql.commits import Committing, row_values
+from storage.sql.known import Device
+from storage.sqlite import SqliteCatalog
+from storage.sqlite.database import SqliteConnection
 from tests.storage.catalog_contract import (
     DAY,
     ENDS,
@@ -38,20 +40,20 @@ from tests.storage.catalog_contract import (
 
 
 @pytest.fixture(scope="module")
-def empty() -> Iterator[sqlite3.Connection]:
+def empty() -> Iterator[SqliteConnection]:
     """Enough of a catalog to stand on: the devices are given by the test."""
-    with closing(sqlite3.connect(":memory:")) as connection:
+    with closing(sqlite3.connect(":memory:", factory=SqliteConnection)) as connection:
         connection.execute("CREATE TABLE meta (name TEXT, value INTEGER)")
         connection.execute("INSERT INTO meta VALUES ('closed_through', 0)")
         connection.execute("CREATE TABLE days (expires_on INTEGER)")
         connection.execute(
-            "CREATE TABLE devices (device INTEGER, erase_epoch, classes, has_deletions, used_on)"
+            "CREATE TABLE devices (device INTEGER, erase_epoch, classes, has_deletions, used_on, used_version)"
         )
         yield connection
 
 
 def judge(
-    connection: sqlite3.Connection, devices: dict[int, Device], index: np.ndarray, expires_on: int = ENDS
+    connection: SqliteConnection, devices: dict[int, Device], index: np.ndarray, expires_on: int = ENDS
 ) -> tuple[bool, bool]:
     """Whether one look finds nothing to refuse, and whether the careful way does."""
     committing = Committing(connection, [])
@@ -66,7 +68,7 @@ PLAIN = Device(0, (WEEK,))
 FIRST, LAST = ms_of_day(DAY) + MAX_CLOCK_AHEAD_MS, ms_of_day(DAY) + MS_PER_DAY - 1
 
 
-def test_at_one_look_an_ordinary_segment_has_nothing_to_refuse(empty: sqlite3.Connection) -> None:
+def test_at_one_look_an_ordinary_segment_has_nothing_to_refuse(empty: SqliteConnection) -> None:
     devices = {1: PLAIN, 2: Device(3, (WEEK,), used_on=5)}
     index = index_of(Upload(1, FIRST), Upload(2, NOON, epoch=3), Upload(1, LAST))
     assert judge(empty, devices, index) == (True, True)
@@ -89,14 +91,14 @@ def test_at_one_look_an_ordinary_segment_has_nothing_to_refuse(empty: sqlite3.Co
     ],
 )
 def test_one_look_leaves_anything_else_to_the_careful_way(
-    empty: sqlite3.Connection, device: Device | None, upload: Upload, expires_on: int
+    empty: SqliteConnection, device: Device | None, upload: Upload, expires_on: int
 ) -> None:
     devices = {1: PLAIN, 2: device} if device else {1: PLAIN}
     index = index_of(Upload(1, NOON), upload, Upload(1, NOON + 1))
     assert judge(empty, devices, index, expires_on) == (False, False)
 
 
-def test_one_look_says_no_rather_than_compare_ranges(empty: sqlite3.Connection) -> None:
+def test_one_look_says_no_rather_than_compare_ranges(empty: SqliteConnection) -> None:
     """It may say no where the careful way has nothing to refuse, never the other way round."""
     devices = {1: PLAIN._replace(deletions=((0, 5),)), 2: PLAIN}
     assert judge(empty, devices, index_of(Upload(1, NOON), Upload(2, NOON))) == (False, True)
@@ -124,7 +126,7 @@ some_upload = st.builds(
     expires_on=st.sampled_from([ENDS, ENDS, ENDS + 1, DAY + MONTH + 1]),
 )
 def test_one_look_equals_the_careful_way(
-    empty: sqlite3.Connection, devices: dict[int, Device], uploads: list[Upload], expires_on: int
+    empty: SqliteConnection, devices: dict[int, Device], uploads: list[Upload], expires_on: int
 ) -> None:
     """Of devices without deleted ranges and of one class it says the same, of others no or the same."""
     index = index_of(*uploads)
@@ -143,7 +145,7 @@ def test_rows_are_what_the_index_says(crc64: list[int], chosen: set[int]) -> Non
     index = index_of(*(Upload(1 << 31, NOON + i, i, epoch=7) for i in range(len(crc64))))
     index["crc64"] = crc64
     ordinals = np.array(sorted(o for o in chosen if o < len(crc64)), dtype=np.int64)
-    names = commits._VALUES[1 : commits._VALUES.index(")")].split(", ")
+    names = [name.strip('"') for name in commits.CHUNK_COLUMNS]
     for ordinal, values in zip(ordinals.tolist(), row_values(index, 99, ordinals), strict=True):
         row, chunk = dict(zip(names, values, strict=True)), index[ordinal]
         assert (row.pop("segment_id"), row.pop("ordinal")) == (99, ordinal)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from storage.catalog import Unindexed
-from storage.sqlite import SqliteCatalog, deletions
-from storage.sqlite.database import Database
+from storage.sql import deletions
+from storage.sqlite import SqliteCatalog
+from storage.sqlite.database import SqliteDatabase
 from tests.storage.catalog_contract import (
     DAY,
     DELETED,
@@ -67,14 +69,14 @@ class Killed(Exception):
 
 def die_after(monkeypatch: pytest.MonkeyPatch, commits: int) -> None:
     """Let the process, so to speak, die in the write transaction after so many."""
-    write, left = Database.write, iter(range(commits))
+    write, left = SqliteDatabase.write, iter(range(commits))
 
-    def written(self: Database) -> object:
+    def written(self: SqliteDatabase, *arguments: Any) -> object:
         if next(left, None) is None:
             raise Killed
-        return write(self)
+        return write(self, *arguments)
 
-    monkeypatch.setattr(Database, "write", written)
+    monkeypatch.setattr(SqliteDatabase, "write", written)
 
 
 @pytest.mark.parametrize("commits", range(4))
@@ -113,11 +115,11 @@ def test_who_and_why_are_recorded_with_the_first_step(
         die_after(dying, 1)
         with pytest.raises(Killed):
             delete(catalog, device)
-    with catalog._db.read() as connection:
+    with catalog.db.read() as connection:
         rows = connection.execute("SELECT device, reason, who, chunks, done_ms FROM deletions").fetchall()
     assert rows == [(device, "asked", "owner", 10, None)]
     catalog.finish_deletion(1, now_ms=NOW + 5, delete_after_ms=NOW)
-    with catalog._db.read() as connection:
+    with catalog.db.read() as connection:
         rows = connection.execute("SELECT chunks, done_ms FROM deletions").fetchall()
     assert rows == [(COUNT, NOW + 5)]
 

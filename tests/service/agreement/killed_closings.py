@@ -4,7 +4,7 @@ lets each die by SIGKILL one step later than the one before."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -46,10 +46,15 @@ class CountingCatalog(Counting):
     """Counts inside transactions, too: each call of the books, and the commit."""
 
     @contextmanager
-    def books(self, **how: Any) -> Iterator[Any]:
-        with self._real.books(**how) as books:
+    def books(self) -> Iterator[Any]:
+        with self._real.books() as books:
             yield Counting(books, self._called)
-        self._called("commit" if how.get("write") else "read")
+        self._called("read")
+
+    def transact(self, work: Callable[[Any], Any], **how: Any) -> Any:
+        done = self._real.transact(lambda books: work(Counting(books, self._called)), **how)
+        self._called("commit")
+        return done
 
 
 def settle(folder: Path, step: Steps) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -117,15 +117,14 @@ class SteppingCatalog:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    @contextmanager
-    def books(self, **named: Any) -> Iterator[Any]:
-        with self._real.books(**named) as books:
-            if not named.get("write"):
-                yield books
-                return
+    def transact(self, work: Callable[[Any], Any], **named: Any) -> Any:
+        def stepping(books: Any) -> Any:
             self._step("begin")
-            yield Counting(books, self._step)
+            return work(Counting(books, self._step))
+
+        done = self._real.transact(stepping, **named)
         self._step("commit")
+        return done
 
 
 def run(case: str, folder: Path, step: Steps) -> None:

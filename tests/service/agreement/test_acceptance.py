@@ -14,6 +14,7 @@ from storage.books import TRIAL_ENDING, AccountRow, NoticeState
 from storage.days import day_of_ms
 from tests.service.agreement.money_world import MoneyWorld
 from tests.service.agreement.office import Office, owner
+from tests.storage.blocks import writing_books
 
 
 def accepted(office: Office, row: AccountRow) -> list[tuple[int, str]]:
@@ -61,7 +62,7 @@ def test_accounts_are_looked_at_in_turns(office: Office, monkeypatch: pytest.Mon
     monkeypatch.setattr("service.housekeeping.ACCOUNTS_A_TURN", 2)
     rows = [office.active(f"a{n}@example.org", client=f"c{n}") for n in range(4)]
     versions.publish(office.desk, OPERATOR, "The second agreement.")
-    with office.catalog.books(write=True) as books:
+    with writing_books(office.catalog) as books:
         books.note_requests([row.account for row in rows], 1, version=2)
     accepting = Accepting(office.desk)
     assert [accepting()["accepted"] for _ in range(5)] == [1, 2, 1, 0, 0]
@@ -69,7 +70,7 @@ def test_accounts_are_looked_at_in_turns(office: Office, monkeypatch: pytest.Mon
 
 def test_a_code_waits_behind_no_announcement(office: Office) -> None:
     row = office.register()
-    with office.catalog.books(write=True) as books:
+    with writing_books(office.catalog) as books:
         notice = books.notices(account=row.account)[0]
         for n in range(150):
             books.add_notice(

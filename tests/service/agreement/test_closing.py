@@ -398,7 +398,7 @@ def test_a_confirmation_comes_too_late_for_a_reserved_address(office: Office) ->
 
 
 def rows(office: Office, table: str) -> list[tuple[object, ...]]:
-    with office.catalog._db.read() as connection:  # type: ignore[attr-defined]
+    with office.catalog.db.read() as connection:  # type: ignore[attr-defined]
         return list(connection.execute(f"SELECT * FROM {table}"))
 
 

@@ -10,7 +10,7 @@ import secrets
 
 from alembic import op
 
-from storage.sqlite.sealing import seal
+from storage.sql.sealing import seal
 from storage.sqlite.statements import statements
 
 revision = "0002"

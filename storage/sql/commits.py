@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,59 +30,72 @@ from storage.days import (
 from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES
 from storage.segment import INDEX_DTYPE
-from storage.sqlite.database import Database
-from storage.sqlite.known import NOBODY, read_devices
-from storage.sqlite.schema import (
+from storage.sql.chunktables import (
     agreement_version,
+    chunk_days,
+    chunk_table,
     closed_through,
-    create_partition,
-    partition,
-    partition_days,
+    create_chunk_table,
 )
+from storage.sql.connection import Connection, Database, Excludes, writing
+from storage.sql.known import NOBODY, read_devices
 
 
 class OnDatabase(Catalog):
-    """What all parts of the SQLite catalog stand on."""
+    """What all parts of the catalog stand on."""
 
     def __init__(self, database: Database) -> None:
-        self._db = database
+        self.db = database
 
     def require_files(self) -> None:
-        self._db.require_files()
+        self.db.require_files()
 
 
 class Commits(OnDatabase):
+    @writing(Excludes.NOTHING)
     def prepare(
-        self, *, worker: str, class_days: int, expires_on: int, count: int, now_ms: int
+        self,
+        connection: Connection,
+        *,
+        worker: str,
+        class_days: int,
+        expires_on: int,
+        count: int,
+        now_ms: int,
     ) -> list[PreparedKey]:
         day = to_date(expires_on).isoformat()
         prepared = []
-        with self._db.write() as connection:
-            for _ in range(count):
-                # Time first, so that a listing is roughly in order of writing; 48 random bits make the
-                # key new even when a restored catalog hands out an old id again.
-                name = f"{now_ms:011x}{secrets.token_hex(6)}"
-                key = f"v1/{class_days}/{day}/{worker}/{name}"
-                cursor = connection.execute(
-                    "INSERT INTO segments (key, class_days, expires_on, prepared_ms) VALUES (?, ?, ?, ?)",
-                    (key, class_days, expires_on, now_ms),
-                )
-                assert cursor.lastrowid is not None
-                prepared.append(PreparedKey(cursor.lastrowid, key, now_ms))
+        for _ in range(count):
+            # Time first, so that a listing is roughly in order of writing; 48 random bits make the
+            # key new even when a restored catalog hands out an old id again.
+            name = f"{now_ms:011x}{secrets.token_hex(6)}"
+            key = f"v1/{class_days}/{day}/{worker}/{name}"
+            [segment_id] = connection.execute(
+                "INSERT INTO segments (key, class_days, expires_on, prepared_ms) VALUES (?, ?, ?, ?)"
+                " RETURNING segment_id",
+                (key, class_days, expires_on, now_ms),
+            ).fetchone()
+            prepared.append(PreparedKey(segment_id, key, now_ms))
         return prepared
 
-    def release(self, segment_ids: Sequence[int]) -> None:
-        with self._db.write() as connection:
-            connection.executemany(
-                "DELETE FROM segments WHERE segment_id = ? AND state = ?",
-                [(i, SegmentState.PREPARED) for i in segment_ids],
-            )
+    @writing(Excludes.NOTHING)
+    def release(self, connection: Connection, segment_ids: Sequence[int]) -> None:
+        connection.executemany(
+            "DELETE FROM segments WHERE segment_id = ? AND state = ?",
+            [(i, SegmentState.PREPARED) for i in segment_ids],
+        )
 
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
-        with self._db.write() as connection:
-            committing = Committing(connection, (s.index for s in segments))
-            committing.note_used(day_of_ms(now_ms))
-            return [committing.segment(s, now_ms) for s in segments]
+        self.db.make_days_ready({s.expires_on for s in segments})
+        return self._commit(segments, now_ms=now_ms)
+
+    @writing(Excludes.DECISIONS)
+    def _commit(
+        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
+    ) -> list[np.ndarray]:
+        committing = Committing(connection, (s.index for s in segments))
+        committing.note_used(day_of_ms(now_ms))
+        return [committing.segment(s, now_ms) for s in segments]
 
 
 class Committing:
@@ -94,10 +106,10 @@ class Committing:
         indexes: of all segments whose rows may be added.
     """
 
-    def __init__(self, connection: sqlite3.Connection, indexes: Iterable[np.ndarray]) -> None:
+    def __init__(self, connection: Connection, indexes: Iterable[np.ndarray]) -> None:
         self.connection = connection
         self.closed_through = closed_through(connection)
-        self._days = {day for day in partition_days(connection) if day > self.closed_through}
+        self._days = {day for day in chunk_days(connection) if day > self.closed_through}
         self._numbers = {number for index in indexes for number in index["device"].tolist()}
         self._devices = read_devices(connection, self._numbers)
 
@@ -115,7 +127,8 @@ class Committing:
             return
         unnoted = [number for number in self._numbers if self._devices.get(number) in noted]
         self.connection.executemany(
-            "UPDATE devices SET used_on = max(used_on, ?), used_version = ? WHERE device = ?",
+            f"UPDATE devices SET used_on = {self.connection.larger('used_on', '?')}, used_version = ?"
+            " WHERE device = ?",
             [(day, version, n) for n in unnoted],
         )
         for number in unnoted:
@@ -125,7 +138,8 @@ class Committing:
         """Commit one segment. Returns a verdict per ordinal, uint8."""
         verdicts = np.zeros(len(segment.index), dtype=np.uint8)
         row = self.connection.execute(
-            "SELECT state, expires_on FROM segments WHERE segment_id = ?", (segment.segment_id,)
+            f"SELECT state, expires_on FROM segments WHERE segment_id = ?{self.connection.locking}",
+            (segment.segment_id,),
         ).fetchone()
         if row is None or row[0] != SegmentState.PREPARED:
             verdicts[:] = Verdict.RECLAIMED
@@ -194,7 +208,7 @@ class Committing:
                     break
                 # The row is of before an erasure: were it to stay, a reader could find it for the new chunk.
                 self.connection.execute(
-                    f"DELETE FROM {partition(day)} WHERE device = ? AND capture_ms = ?",
+                    f"DELETE FROM {chunk_table(day)} WHERE device = ? AND capture_ms = ?",
                     (int(chunk["device"]), int(chunk["capture_ms"])),
                 )
                 mark_dead(self.connection, stored.segment_id, [stored.ordinal], now_ms)
@@ -232,11 +246,9 @@ class Committing:
     def insert(self, expires_on: int, rows: list[tuple[object, ...]]) -> int:
         """Insert what is not there yet; returns how many were inserted."""
         if expires_on not in self._days:
-            create_partition(self.connection, expires_on)
+            create_chunk_table(self.connection, expires_on)
             self._days.add(expires_on)
-        return self.connection.executemany(
-            f"INSERT INTO {partition(expires_on)} {_VALUES} ON CONFLICT DO NOTHING", rows
-        ).rowcount
+        return self.connection.insert_chunks(chunk_table(expires_on), rows)
 
     def _insert(self, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int) -> None:
         ordinals = np.flatnonzero(verdicts == Verdict.STORED)
@@ -244,17 +256,30 @@ class Committing:
         if self.insert(segment.expires_on, rows) == len(rows):
             return
         for ordinal, values in zip(ordinals.tolist(), rows, strict=True):
-            chunk = segment.index[ordinal]
+            verdicts[ordinal] = self._insert_one(segment, ordinal, values, now_ms)
+
+    def _insert_one(
+        self, segment: SegmentCommit, ordinal: int, values: tuple[object, ...], now_ms: int
+    ) -> Verdict:
+        """What became of one chunk of a segment of which a row was in the way of some."""
+        chunk = segment.index[ordinal]
+        while True:
             stored = _stored(self.connection, segment.expires_on, chunk)
-            assert stored is not None, "inserted or in conflict"
+            if stored is None:
+                # What was in the way was removed meanwhile, by an engine that lets others write beside this.
+                self.insert(segment.expires_on, [values])
+                continue
             if (stored.segment_id, stored.ordinal) == (segment.segment_id, ordinal):
-                continue
+                return Verdict.STORED
             if stored.epoch == self._devices[int(chunk["device"])].epoch:
-                verdicts[ordinal] = stored.verdict(chunk)
-                continue
+                return stored.verdict(chunk)
             # The row is of before an erasure: its key is going or gone. The new chunk takes its place.
             mark_dead(self.connection, stored.segment_id, [stored.ordinal], now_ms)
-            self.connection.execute(f"REPLACE INTO {partition(segment.expires_on)} {_VALUES}", values)
+            self.connection.execute(
+                f"DELETE FROM {chunk_table(segment.expires_on)} WHERE device = ? AND capture_ms = ?",
+                (int(chunk["device"]), int(chunk["capture_ms"])),
+            )
+            self.insert(segment.expires_on, [values])
 
 
 def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:
@@ -293,10 +318,10 @@ class _Stored:
         return Verdict.DUPLICATE if same else Verdict.CONFLICT
 
 
-def _stored(connection: sqlite3.Connection, day: int, chunk: np.void) -> _Stored | None:
+def _stored(connection: Connection, day: int, chunk: np.void) -> _Stored | None:
     row = connection.execute(
-        f"SELECT segment_id, ordinal, length, crc32, crc64, epoch FROM {partition(day)}"
-        " WHERE device = ? AND capture_ms = ?",
+        f"SELECT segment_id, ordinal, length, crc32, crc64, epoch FROM {chunk_table(day)}"
+        f" WHERE device = ? AND capture_ms = ?{connection.locking}",
         (int(chunk["device"]), int(chunk["capture_ms"])),
     ).fetchone()
     return None if row is None else _Stored(*row)
@@ -306,23 +331,32 @@ _INDEX_ROW = struct.Struct(f"<qqIIIIII12sB{FACTS_BYTES}s")
 """A row of `INDEX_DTYPE`, its CRC-64 signed, as SQLite's integers are."""
 assert _INDEX_ROW.size == INDEX_DTYPE.itemsize
 
-_VALUES = (
-    "(capture_ms, crc64, device, epoch, offset, length, crc32, duration_ms, nonce, media, facts, segment_id, ordinal)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+CHUNK_COLUMNS = (
+    "capture_ms",
+    "crc64",
+    "device",
+    "epoch",
+    '"offset"',  # a word of PostgreSQL's own
+    "length",
+    "crc32",
+    "duration_ms",
+    "nonce",
+    "media",
+    "facts",
+    "segment_id",
+    "ordinal",
 )
 """The columns of `row_values`."""
 
 
 def row_values(index: np.ndarray, segment_id: int, ordinals: np.ndarray) -> list[tuple[object, ...]]:
-    """Rows for a chunk table, in the order of `_VALUES`, of the named ordinals, which ascend."""
+    """Rows for a chunk table, in the order of `CHUNK_COLUMNS`, of the named ordinals, which ascend."""
     part = index if len(ordinals) == len(index) else index[ordinals]
     rows = zip(_INDEX_ROW.iter_unpack(part.tobytes()), ordinals.tolist(), strict=True)
     return [(*row, segment_id, ordinal) for row, ordinal in rows]
 
 
-def finish_segment(
-    connection: sqlite3.Connection, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int
-) -> None:
+def finish_segment(connection: Connection, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int) -> None:
     """Make a prepared segment committed, or a tombstone when nothing of it is served."""
     refused = np.flatnonzero(verdicts != Verdict.STORED).astype("<u4")
     live = len(verdicts) - len(refused)
@@ -343,7 +377,7 @@ def finish_segment(
 
 
 def mark_dead(
-    connection: sqlite3.Connection, segment_id: int, ordinals: Iterable[int], delete_after_ms: int | None
+    connection: Connection, segment_id: int, ordinals: Iterable[int], delete_after_ms: int | None
 ) -> bool:
     """Note that these ordinals of a segment are no longer served. The caller removes their chunk rows in the
     same transaction, and names none twice.
@@ -357,7 +391,7 @@ def mark_dead(
     """
     dead = np.fromiter(ordinals, dtype="<u4")
     connection.execute(
-        "UPDATE segments SET live_chunks = live_chunks - ?, refused = CAST(refused || ? AS BLOB)"
+        f"UPDATE segments SET live_chunks = live_chunks - ?, refused = {connection.joined('refused', '?')}"
         " WHERE segment_id = ?",
         (len(dead), dead.tobytes(), segment_id),
     )

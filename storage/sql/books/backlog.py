@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from storage.books import MAX_OVERDUE_DAYS, Backlog
-from storage.sqlite.books.base import OnBooks
+from storage.sql.books.base import OnBooks
 
 # The conditions are written as the partial indexes have them: with a parameter SQLite would not use those.
 BACKLOG = """
@@ -13,8 +13,9 @@ SELECT
     (SELECT count(*) FROM notices WHERE state = 'failed') AS failed_notices,
     (SELECT count(*) FROM accounts WHERE closing = 'requested' AND state != 'cancelled') AS requested_closings,
     (SELECT count(*) FROM accounts WHERE closing = 'approved' AND state != 'cancelled') AS approved_closings,
-    (SELECT count(*) FROM plans CROSS JOIN subscriptions USING (plan_id)
-        WHERE kind = 'monthly' AND ends_on BETWEEN :from_day AND :day - 1 AND renews = 1) AS overdue_renewals,
+    (SELECT count(*) FROM plans p CROSS JOIN subscriptions s
+        WHERE s.plan_id = p.plan_id AND kind = 'monthly' AND ends_on BETWEEN :from_day AND :day - 1
+            AND renews = 1) AS overdue_renewals,
     (SELECT count(*) FROM payments WHERE state = 'pending') AS pending_payments,
     (SELECT min(at_ms) FROM payments WHERE state = 'pending') AS oldest_pending_ms,
     (SELECT count(*) FROM payments WHERE state = 'pending' AND attempts > 0) AS unanswered_payments,

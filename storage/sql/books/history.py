@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from storage.books import AcceptanceRow, AgreementRow, BlockKind, BlockRow, EventRow
 from storage.errors import NotFound
-from storage.sqlite.books.base import OnBooks
-from storage.sqlite.books.mapping import Table
+from storage.sql.books.base import OnBooks
+from storage.sql.books.mapping import Table
 
 EVENTS = Table(
     "events", EventRow, ("event_id",), "event", decode={"facts": json.loads}, private=("why", "facts")
@@ -42,7 +42,7 @@ class History(OnBooks):
         return BLOCKS.select(self._reader, "account = ? ORDER BY block_id", (account,))
 
     def publish_agreement(self, text: str, *, now_ms: int) -> AgreementRow:
-        newest = AGREEMENTS.select(self._writer, "1 ORDER BY version DESC LIMIT 1", ())
+        newest = AGREEMENTS.select(self._writer, "version > 0 ORDER BY version DESC LIMIT 1", ())
         if newest and newest[0].text == text:
             return newest[0]
         version = newest[0].version + 1 if newest else 1
@@ -52,7 +52,7 @@ class History(OnBooks):
 
     def agreement(self, version: int | None = None) -> AgreementRow:
         found = AGREEMENTS.select(
-            self._reader, "version = ?1 OR ?1 IS NULL ORDER BY version DESC LIMIT 1", (version,)
+            self._reader, "version = coalesce(?, version) ORDER BY version DESC LIMIT 1", (version,)
         )
         if not found:
             subject = "" if version is None else f"version {version}"
@@ -62,7 +62,7 @@ class History(OnBooks):
         return found[0]
 
     def agreements(self) -> list[AgreementRow]:
-        return AGREEMENTS.select(self._reader, "1 ORDER BY version", ())
+        return AGREEMENTS.select(self._reader, "version > 0 ORDER BY version", ())
 
     def accept_agreement(self, row: AcceptanceRow) -> None:
         if ACCEPTANCES.one(self._writer, row.account, row.version) is None:

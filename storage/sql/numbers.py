@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping
 
 from storage.errors import WorldError
-from storage.sqlite.meta import number, put_number
+from storage.sql.connection import Connection
+from storage.sql.meta import number, put_number
 
 _SEQUENCES = {"device": "devices", "plan": "plans", "payment": "payments", "notice": "notices"}
-"""Kinds that SQLite itself counts, and their tables."""
+"""Kinds that the engine itself counts, and their tables."""
 _HIGHEST = {"account": "highest_account", "generation": "highest_generation"}
 """Kinds that are counted in `meta`."""
 KINDS = (*_SEQUENCES, *_HIGHEST)
 
 
-def highest_given(connection: sqlite3.Connection, kind: str) -> int:
+def highest_given(connection: Connection, kind: str) -> int:
     """The highest number of a kind that was given, or that may have been."""
     if kind in _SEQUENCES:
-        row = connection.execute(
-            "SELECT seq FROM sqlite_sequence WHERE name = ?", (_SEQUENCES[kind],)
-        ).fetchone()
-        return 0 if row is None else int(row[0])
+        return connection.last_number(_SEQUENCES[kind])
     found = number(connection, _HIGHEST[kind]) or 0
     if kind == "account":
         found = max(found, connection.execute("SELECT max(account) FROM accounts").fetchone()[0])
     return found
 
 
-def ceiling(connection: sqlite3.Connection, kind: str) -> int | None:
+def ceiling(connection: Connection, kind: str) -> int | None:
     """What the store allows; None when nothing was ever reserved."""
     return number(connection, f"ceiling_{kind}")
 
 
-def raise_ceiling(connection: sqlite3.Connection, kind: str, to: int) -> None:
+def raise_ceiling(connection: Connection, kind: str, to: int) -> None:
     put_number(connection, f"ceiling_{kind}", max(to, ceiling(connection, kind) or 0))
 
 
-def start_above(connection: sqlite3.Connection, ceilings: Mapping[str, int]) -> None:
+def start_above(connection: Connection, ceilings: Mapping[str, int]) -> None:
     """Give no number up to these any more, and end all log-ins and codes: those that ended since are here again."""
     for kind, highest in ceilings.items():
         if highest <= highest_given(connection, kind):
@@ -47,16 +44,12 @@ def start_above(connection: sqlite3.Connection, ceilings: Mapping[str, int]) -> 
             if kind == "generation":
                 put_number(connection, "lost_generations", highest)
             continue
-        table = _SEQUENCES[kind]
-        if not connection.execute(
-            "UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (highest, table)
-        ).rowcount:
-            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, highest))
+        connection.start_above(_SEQUENCES[kind], highest)
     connection.execute("DELETE FROM sessions")
     connection.execute("DELETE FROM codes")
 
 
-def require_room(connection: sqlite3.Connection, kind: str, highest: int) -> None:
+def require_room(connection: Connection, kind: str, highest: int) -> None:
     """Raises WorldError `numbers_used_up`: this number has not been reserved in the store."""
     allowed = ceiling(connection, kind)
     if allowed is not None and highest > allowed:
@@ -68,7 +61,7 @@ def require_room(connection: sqlite3.Connection, kind: str, highest: int) -> Non
         )
 
 
-def next_generation(connection: sqlite3.Connection, asked: int) -> int:
+def next_generation(connection: Connection, asked: int) -> int:
     """The token generation to give in place of `asked`: one that no token of a lost catalog can have."""
     given = highest_given(connection, "generation")
     found = max(asked, (number(connection, "lost_generations") or 0) + 1)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from storage.catalog import DeviceFacts
+from storage.sql.connection import Connection
 
 _ACTORS = ("sweep", "owner")
 """Who a change's `what` may begin with, before a colon; everybody else is the operator."""
 
 
 def note_marked(
-    connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, *, what: str, now_ms: int
+    connection: Connection, old: DeviceFacts, new: DeviceFacts, *, what: str, now_ms: int
 ) -> None:
     """Begin a record when a change gives a device a new erase epoch. Of `what` only who is kept: the rest may be
     what a person wrote."""
@@ -19,7 +18,7 @@ def note_marked(
         return
     actor = what.partition(":")[0]
     connection.execute(
-        "INSERT OR IGNORE INTO erasures (device, epoch, why, who, marked_ms) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO erasures (device, epoch, why, who, marked_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
             new.device,
             new.erase_epoch,
@@ -30,7 +29,7 @@ def note_marked(
     )
 
 
-def note_unindexed(connection: sqlite3.Connection, device: int, epoch: int, chunks: int) -> None:
+def note_unindexed(connection: Connection, device: int, epoch: int, chunks: int) -> None:
     """Count rows that left the index, in the transaction in which they left."""
     if chunks:
         connection.execute(
@@ -39,7 +38,7 @@ def note_unindexed(connection: sqlite3.Connection, device: int, epoch: int, chun
         )
 
 
-def note_all_unindexed(connection: sqlite3.Connection, device: int, epoch: int, *, now_ms: int) -> None:
+def note_all_unindexed(connection: Connection, device: int, epoch: int, *, now_ms: int) -> None:
     """No row of before this epoch is left; what erasures before it left undone is done with it."""
     connection.execute(
         "UPDATE erasures SET unindexed_ms = ? WHERE device = ? AND epoch <= ? AND unindexed_ms IS NULL",

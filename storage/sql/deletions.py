@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 from storage.catalog import Unindexed
 from storage.errors import Unprocessable
-from storage.sqlite.commits import OnDatabase, mark_dead
-from storage.sqlite.devices import facts_of
-from storage.sqlite.reads import classes_of, days_of_range
-from storage.sqlite.schema import partition
+from storage.sql.chunktables import chunk_table
+from storage.sql.commits import OnDatabase, mark_dead
+from storage.sql.connection import Connection, writing
+from storage.sql.devices import facts_of
+from storage.sql.reads import classes_of, days_of_range
 
 ROWS_AT_ONCE = 10_000
 """Chunk rows removed in one transaction: some 50 ms for which commits wait."""
@@ -29,38 +28,59 @@ class Deletions(OnDatabase):
     ) -> Unindexed:
         if to_ms <= from_ms:
             raise Unprocessable("the range to delete is empty", subject=f"device {device}", code="bad_range")
-        with self._db.write() as connection:
-            facts_of(connection, device)  # raises NotFound
-            cursor = connection.execute(
-                "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
-                " VALUES (?, ?, ?, ?, ?, 0, ?)",
-                (device, from_ms, to_ms, reason, who, now_ms),
-            )
-            connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
-            assert cursor.lastrowid is not None
-            deletion_id = cursor.lastrowid
-            first, done = _remove_some(connection, deletion_id, now_ms, delete_after_ms)
+        deletion_id, first, done = self._begin(
+            device, from_ms, to_ms, reason=reason, who=who, now_ms=now_ms, delete_after_ms=delete_after_ms
+        )
         if done:
             return first
         rest = self.finish_deletion(deletion_id, now_ms=now_ms, delete_after_ms=delete_after_ms)
         return add_unindexed(first, rest)
 
+    @writing()
+    def _begin(
+        self,
+        connection: Connection,
+        device: int,
+        from_ms: int,
+        to_ms: int,
+        *,
+        reason: str,
+        who: str,
+        now_ms: int,
+        delete_after_ms: int,
+    ) -> tuple[int, Unindexed, bool]:
+        """The first transaction of a deletion: its id, what was removed, and whether that was all."""
+        facts_of(connection, device)  # raises NotFound
+        connection.exclude_commits()
+        [deletion_id] = connection.execute(
+            "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
+            " VALUES (?, ?, ?, ?, ?, 0, ?) RETURNING deletion_id",
+            (device, from_ms, to_ms, reason, who, now_ms),
+        ).fetchone()
+        connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
+        return deletion_id, *_remove_some(connection, deletion_id, now_ms, delete_after_ms)
+
     def unfinished_deletions(self) -> list[int]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             rows = connection.execute("SELECT deletion_id FROM deletions WHERE done_ms IS NULL ORDER BY 1")
             return [row[0] for row in rows]
 
     def finish_deletion(self, deletion_id: int, *, now_ms: int, delete_after_ms: int) -> Unindexed:
         total, done = Unindexed(), False
         while not done:
-            with self._db.write() as connection:
-                part, done = _remove_some(connection, deletion_id, now_ms, delete_after_ms)
+            part, done = self._remove_some(deletion_id, now_ms=now_ms, delete_after_ms=delete_after_ms)
             total = add_unindexed(total, part)
         return total
 
+    @writing()
+    def _remove_some(
+        self, connection: Connection, deletion_id: int, *, now_ms: int, delete_after_ms: int
+    ) -> tuple[Unindexed, bool]:
+        return _remove_some(connection, deletion_id, now_ms, delete_after_ms)
+
 
 def _remove_some(
-    connection: sqlite3.Connection, deletion_id: int, now_ms: int, delete_after_ms: int
+    connection: Connection, deletion_id: int, now_ms: int, delete_after_ms: int
 ) -> tuple[Unindexed, bool]:
     """Remove at most ROWS_AT_ONCE rows of a deletion. Returns what was removed, and whether that was the rest."""
     found = connection.execute(
@@ -76,7 +96,7 @@ def _remove_some(
     for day in days_of_range(connection, classes_of(connection, device), from_ms, to_ms):
         room = ROWS_AT_ONCE - total.chunks
         beyond = connection.execute(
-            f"SELECT capture_ms FROM {partition(day)} WHERE {where} ORDER BY capture_ms LIMIT 1 OFFSET ?",
+            f"SELECT capture_ms FROM {chunk_table(day)} WHERE {where} ORDER BY capture_ms LIMIT 1 OFFSET ?",
             (device, from_ms, to_ms, room),
         ).fetchone()
         stop_ms = to_ms if beyond is None else beyond[0]
@@ -93,17 +113,17 @@ def _remove_some(
 
 
 def unindex_rows(
-    connection: sqlite3.Connection, day: int, where: str, values: tuple[int, ...], delete_after_ms: int
+    connection: Connection, day: int, where: str, values: tuple[int, ...], delete_after_ms: int
 ) -> Unindexed:
     """Remove chunk rows of one day, and note their ordinals on their segments."""
     by_segment: dict[int, list[int]] = {}
     size_bytes = 0
     for segment_id, ordinal, length in connection.execute(
-        f"SELECT segment_id, ordinal, length FROM {partition(day)} WHERE {where}", values
+        f"SELECT segment_id, ordinal, length FROM {chunk_table(day)} WHERE {where}", values
     ):
         by_segment.setdefault(segment_id, []).append(ordinal)
         size_bytes += length
-    connection.execute(f"DELETE FROM {partition(day)} WHERE {where}", values)
+    connection.execute(f"DELETE FROM {chunk_table(day)} WHERE {where}", values)
     dead = sum(mark_dead(connection, s, ordinals, delete_after_ms) for s, ordinals in by_segment.items())
     return Unindexed(sum(map(len, by_segment.values())), size_bytes, dead)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 
-from storage.sqlite.books.erasing import OF_ACCOUNT
-from storage.sqlite.sealing import DESTROYED
+from storage.sql.books.erasing import OF_ACCOUNT
+from storage.sql.connection import Connection
+from storage.sql.sealing import DESTROYED
 
 
-def broken_books(connection: sqlite3.Connection) -> Iterator[str]:
+def broken_books(connection: Connection) -> Iterator[str]:
     """Yield a sentence per disagreement among the rows of the books."""
     for (account,) in connection.execute(
         "SELECT account FROM (SELECT account FROM accounts UNION SELECT 0)"

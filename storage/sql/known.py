@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
+
+from storage.sql.connection import Connection
 
 
 class Device(NamedTuple):
@@ -22,13 +23,13 @@ class Device(NamedTuple):
 NOBODY = Device(epoch=-1)
 
 
-def read_devices(connection: sqlite3.Connection, numbers: Collection[int]) -> dict[int, Device]:
+def read_devices(connection: Connection, numbers: Collection[int]) -> dict[int, Device]:
     """What the catalog says of these devices; those that it does not know are left out."""
     devices = {}
     with_deletions = []
     for number, epoch, classes, has_deletions, *used in connection.execute(
-        "SELECT device, erase_epoch, classes, has_deletions, used_on, used_version"
-        " FROM json_each(?) JOIN devices ON device = value",
+        "SELECT device, erase_epoch, classes, has_deletions, used_on, used_version FROM devices"
+        f" WHERE device IN {connection.numbers('?')}",
         (json.dumps([*numbers]),),
     ).fetchall():
         devices[number] = _device(epoch, classes, *used)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from storage.errors import Conflict, NotFound
-from storage.sqlite.sealing import key_of, seal, unseal
+from storage.sql.connection import Connection, Refers, Taken
+from storage.sql.sealing import key_of, seal, unseal
 
 R = TypeVar("R")
 
@@ -41,7 +41,7 @@ class Table(Generic[R]):
         return [f.name for f in fields(self.record)]  # type: ignore[arg-type]
 
     def select(
-        self, connection: sqlite3.Connection, where: str, values: tuple[object, ...] | Mapping[str, object]
+        self, connection: Connection, where: str, values: tuple[object, ...] | Mapping[str, object]
     ) -> list[R]:
         """Rows for which the SQL after WHERE holds; it may go on with ORDER BY and LIMIT."""
         names = [f"{self.name}.{column}" for column in self.columns]
@@ -50,19 +50,19 @@ class Table(Generic[R]):
         rows = connection.execute(f"SELECT {', '.join(names)} FROM {self.name} WHERE {where}", values)
         return [self._record(row) for row in rows]
 
-    def one(self, connection: sqlite3.Connection, *key: object) -> R | None:
+    def one(self, connection: Connection, *key: object) -> R | None:
         """The row of a primary key."""
         found = self.select(connection, self._is_key(), key)
         return found[0] if found else None
 
-    def get(self, connection: sqlite3.Connection, *key: object) -> R:
+    def get(self, connection: Connection, *key: object) -> R:
         """The row of a primary key. Raises NotFound."""
         found = self.one(connection, *key)
         if found is None:
             raise self._missing(key)
         return found
 
-    def add(self, connection: sqlite3.Connection, row: R, **more: object) -> int:
+    def add(self, connection: Connection, row: R, **more: object) -> int:
         """Insert. `more`: columns that are not in the record, or another value than the record has. Returns the
         row's number, where the primary key is one: a new one for None.
 
@@ -70,13 +70,15 @@ class Table(Generic[R]):
             CallerError: `taken`, another row has a value that is unique.
             NotFound: what the row refers to does not exist.
         """
-        return self._insert(connection, "INSERT", {**self._cells(connection, row), **more})
+        return self._insert(connection, {**self._cells(connection, row), **more})
 
-    def store(self, connection: sqlite3.Connection, row: R) -> None:
+    def store(self, connection: Connection, row: R) -> None:
         """Insert, or replace the row of the same key. Raises as `add`."""
-        self._insert(connection, "INSERT OR REPLACE", self._cells(connection, row))
+        cells = self._cells(connection, row)
+        setting = ", ".join(f"{name} = excluded.{name}" for name in cells if name not in self.key)
+        self._insert(connection, cells, f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {setting}")
 
-    def put(self, connection: sqlite3.Connection, row: R, **more: object) -> None:
+    def put(self, connection: Connection, row: R, **more: object) -> None:
         """Replace the row of the same key. `more`: as for `add`.
 
         Raises:
@@ -87,10 +89,10 @@ class Table(Generic[R]):
         key = [cells.pop(name) for name in self.key]
         setting = ", ".join(f"{name} = ?" for name in cells)
         try:
-            cursor = connection.execute(
+            cursor = connection.try_execute(
                 f"UPDATE {self.name} SET {setting} WHERE {self._is_key()}", (*cells.values(), *key)
             )
-        except sqlite3.IntegrityError as error:
+        except (Taken, Refers) as error:
             raise self._translated(error) from error
         if cursor.rowcount == 0:
             raise self._missing(key)
@@ -104,7 +106,7 @@ class Table(Generic[R]):
             cells[column] = decode(cells[column])
         return self.record(**cells)
 
-    def _cells(self, connection: sqlite3.Connection, row: R) -> dict[str, Any]:
+    def _cells(self, connection: Connection, row: R) -> dict[str, Any]:
         cells = {column: getattr(row, column) for column in self.columns}
         for column, cell in cells.items():
             if isinstance(cell, dict):
@@ -118,15 +120,19 @@ class Table(Generic[R]):
                     cells[column] = seal(key, f"{self.name}.{column}", cells[column])
         return cells
 
-    def _insert(self, connection: sqlite3.Connection, verb: str, cells: dict[str, Any]) -> int:
+    def _insert(self, connection: Connection, cells: dict[str, Any], on_conflict: str = "") -> int:
+        """Insert a row, the database giving the number when it is None. Returns the first column of its key, where
+        that is a number."""
+        cells = {name: cell for name, cell in cells.items() if name not in self.key or cell is not None}
         names, places = ", ".join(cells), ", ".join("?" * len(cells))
         try:
-            cursor = connection.execute(
-                f"{verb} INTO {self.name} ({names}) VALUES ({places})", tuple(cells.values())
-            )
-        except sqlite3.IntegrityError as error:
+            [first] = connection.try_execute(
+                f"INSERT INTO {self.name} ({names}) VALUES ({places}){on_conflict} RETURNING {self.key[0]}",
+                tuple(cells.values()),
+            ).fetchone()
+        except (Taken, Refers) as error:
             raise self._translated(error) from error
-        return cursor.lastrowid or 0
+        return first if isinstance(first, int) else 0
 
     def _is_key(self) -> str:
         return " AND ".join(f"{name} = ?" for name in self.key)
@@ -139,9 +145,7 @@ class Table(Generic[R]):
     def _refers_to_nothing(self) -> NotFound:
         return NotFound(f"this {self.title} refers to an account, a device or a plan that does not exist")
 
-    def _translated(self, error: sqlite3.IntegrityError) -> Exception:
-        if error.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"):
+    def _translated(self, error: Taken | Refers) -> Conflict | NotFound:
+        if isinstance(error, Taken):
             return Conflict(f"there is a {self.title} of this key already", code=self.taken)
-        if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
-            return self._refers_to_nothing()
-        return error
+        return self._refers_to_nothing()

@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 from storage.books import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
-from storage.sqlite.books.base import OnBooks
-from storage.sqlite.books.mapping import Table
-from storage.sqlite.numbers import require_room
+from storage.sql.books.base import OnBooks
+from storage.sql.books.mapping import Table
+from storage.sql.numbers import require_room
 
 SUBSCRIPTIONS = Table(
     "subscriptions",

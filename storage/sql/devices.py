@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from storage.catalog import DeviceFacts, EraseState, PlanRow
 from storage.errors import CallerError, NotFound
-from storage.sqlite.commits import OnDatabase
-from storage.sqlite.erasures import note_marked
-from storage.sqlite.numbers import highest_given, next_generation, require_room
+from storage.sql.commits import OnDatabase
+from storage.sql.connection import Connection, writing
+from storage.sql.erasures import note_marked
+from storage.sql.numbers import highest_given, next_generation, require_room
 
 _FACTS = (
     "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason,"
@@ -21,27 +21,29 @@ _FACTS = (
 
 
 class Devices(OnDatabase):
+    @writing()
     def add_devices(
-        self, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
+        self, connection: Connection, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
     ) -> list[DeviceFacts]:
-        with self._db.write() as connection:
-            return insert_devices(connection, count, account=account, plans=plans, now_ms=now_ms)
+        return insert_devices(connection, count, account=account, plans=plans, now_ms=now_ms)
 
     def device(self, device: int) -> DeviceFacts:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             return facts_of(connection, device)
 
     def devices(self, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             return facts_where(connection, "device > ? ORDER BY device LIMIT ?", (after, limit))
 
     def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
-        with self._db.read() as connection:
-            where = "device IN (SELECT value FROM json_each(?)) ORDER BY device"
+        with self.db.read() as connection:
+            where = f"device IN {connection.numbers('?')} ORDER BY device"
             return facts_where(connection, where, (json.dumps(list(numbers)),))
 
+    @writing()
     def update_device(
         self,
+        connection: Connection,
         device: int,
         change: Callable[[DeviceFacts], DeviceFacts],
         *,
@@ -49,21 +51,22 @@ class Devices(OnDatabase):
         now_ms: int,
         before_commit: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
     ) -> tuple[DeviceFacts, int]:
-        with self._db.write() as connection:
-            return change_facts(
-                connection, device, change, what=what, now_ms=now_ms, before_commit=before_commit
-            )
+        return change_facts(connection, device, change, what=what, now_ms=now_ms, before_commit=before_commit)
 
-    def note_used(self, devices: Collection[int], day: int, *, version: int = 0) -> None:
-        with self._db.write() as connection:
-            connection.execute(
-                "UPDATE devices SET used_on = max(used_on, ?1), used_version = max(used_version, ?2)"
-                " WHERE device IN (SELECT value FROM json_each(?3)) AND (used_on < ?1 OR used_version < ?2)",
-                (day, version, json.dumps(sorted(devices))),
-            )
+    @writing()
+    def note_used(
+        self, connection: Connection, devices: Collection[int], day: int, *, version: int = 0
+    ) -> None:
+        connection.execute(
+            f"UPDATE devices SET used_on = {connection.larger('used_on', ':day')},"
+            f" used_version = {connection.larger('used_version', ':version')}"
+            f" WHERE device IN {connection.numbers(':devices')}"
+            " AND (used_on < :day OR used_version < :version)",
+            {"day": day, "version": version, "devices": json.dumps(sorted(devices))},
+        )
 
     def changes_after(self, number: int) -> tuple[list[int], int]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             newest = _newest_change(connection)
             rows = connection.execute(
                 "SELECT DISTINCT device FROM changes WHERE number > ? ORDER BY device", (number,)
@@ -71,24 +74,24 @@ class Devices(OnDatabase):
             return [row[0] for row in rows], newest
 
     def devices_changing_on(self, day: int) -> list[int]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             rows = connection.execute(
                 "SELECT DISTINCT device FROM plans WHERE starts_on = ? OR ends_on = ?", (day, day - 1)
             )
             return [row[0] for row in rows]
 
     def newest_change(self) -> int:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             return _newest_change(connection)
 
 
-def _newest_change(connection: sqlite3.Connection) -> int:
+def _newest_change(connection: Connection) -> int:
     row = connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()
     return int(row[0])
 
 
 def insert_devices(
-    connection: sqlite3.Connection, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
+    connection: Connection, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
 ) -> list[DeviceFacts]:
     """See `Catalog.add_devices`."""
     if not connection.execute("SELECT 1 FROM accounts WHERE account = ?", (account,)).fetchone():
@@ -96,27 +99,27 @@ def insert_devices(
     classes = json.dumps(sorted({p.retention_days for p in plans}))
     first = next_device(connection)
     numbers = range(first, first + count)
-    require_room(connection, "device", numbers[-1])
+    require_room(connection, "device", numbers.stop - 1)
     connection.executemany(
         "INSERT INTO devices (device, account, classes, created_ms) VALUES (?, ?, ?, ?)",
         [(n, account, classes, now_ms) for n in numbers],
     )
+    connection.gave_numbers("devices", numbers.stop - 1)
     connection.executemany(_INSERT_PLAN, (_plan_values(n, p, now_ms) for n in numbers for p in plans))
     connection.executemany(
-        "INSERT INTO changes (device, what, at_ms) VALUES (?, 'added', ?)",
-        [(n, now_ms) for n in numbers],
+        "INSERT INTO changes (number, device, what, at_ms) VALUES (?, ?, 'added', ?)",
+        [(c, n, now_ms) for c, n in zip(connection.change_numbers(count), numbers, strict=True)],
     )
     return facts_where(connection, "device BETWEEN ? AND ?", (first, first + count - 1))
 
 
-def next_device(connection: sqlite3.Connection) -> int:
+def next_device(connection: Connection) -> int:
     """The number of the next device that is added."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'devices'").fetchone()
-    return 1 if row is None else row[0] + 1
+    return connection.last_number("devices") + 1
 
 
 def change_facts(
-    connection: sqlite3.Connection,
+    connection: Connection,
     device: int,
     change: Callable[[DeviceFacts], DeviceFacts],
     *,
@@ -137,6 +140,10 @@ def change_facts(
         )
     if new.token_generation > old.token_generation:
         new = replace(new, token_generation=next_generation(connection, new.token_generation))
+    if new.erase_epoch != old.erase_epoch or {p.retention_days for p in new.plans} - {
+        p.retention_days for p in old.plans
+    }:
+        connection.exclude_commits()
     _write(connection, old, new, now_ms)
     require_room(connection, "plan", highest_given(connection, "plan"))
     note_marked(connection, old, new, what=what, now_ms=now_ms)
@@ -147,16 +154,16 @@ def change_facts(
     return stored, number
 
 
-def log_change(connection: sqlite3.Connection, device: int, what: str, now_ms: int) -> int:
+def log_change(connection: Connection, device: int, what: str, now_ms: int) -> int:
     """Append to the change log; returns the number of the change."""
-    cursor = connection.execute(
-        "INSERT INTO changes (device, what, at_ms) VALUES (?, ?, ?)", (device, what, now_ms)
-    )
-    assert cursor.lastrowid is not None
-    return cursor.lastrowid
+    [number] = connection.execute(
+        "INSERT INTO changes (number, device, what, at_ms) VALUES (?, ?, ?, ?) RETURNING number",
+        (*connection.change_numbers(1), device, what, now_ms),
+    ).fetchone()
+    return int(number)
 
 
-def facts_of(connection: sqlite3.Connection, device: int) -> DeviceFacts:
+def facts_of(connection: Connection, device: int) -> DeviceFacts:
     found = facts_where(connection, "device = ?", (device,))
     if not found:
         raise no_such_device(device)
@@ -167,7 +174,7 @@ def no_such_device(device: int) -> NotFound:
     return NotFound("no such device; `clipkeep device list` shows them", subject=f"device {device}")
 
 
-def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[DeviceFacts]:
+def facts_where(connection: Connection, where: str, values: tuple[object, ...]) -> list[DeviceFacts]:
     found = {}
     for row in connection.execute(f"SELECT {_FACTS} FROM devices WHERE {where}", values):
         device, account, generation, epoch, suspended, terminated_ms, erase_state, erase_reason, *rest = row
@@ -187,17 +194,18 @@ def facts_where(connection: sqlite3.Connection, where: str, values: tuple[object
     plans: dict[int, list[PlanRow]] = {}
     for device, *columns in connection.execute(
         "SELECT device, plan_id, kind, starts_on, ends_on, retention_days, cancelled_on FROM plans"
-        " WHERE device IN (SELECT value FROM json_each(?)) ORDER BY plan_id",
+        f" WHERE device IN {connection.numbers('?')} ORDER BY plan_id",
         (json.dumps(list(found)),),
     ):
         plans.setdefault(device, []).append(PlanRow(*columns))
     return [replace(facts, plans=tuple(plans.get(number, ()))) for number, facts in found.items()]
 
 
-def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, now_ms: int) -> None:
+def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: int) -> None:
     connection.execute(
         "UPDATE devices SET token_generation = ?, viewer_generation = ?, erase_epoch = ?, suspended = ?,"
-        " terminated_ms = ?, erase_state = ?, erase_reason = ?, stale_rows = stale_rows OR erase_epoch != ?"
+        " terminated_ms = ?, erase_state = ?, erase_reason = ?,"
+        " stale_rows = CASE WHEN erase_epoch = ? THEN stale_rows ELSE 1 END"
         " WHERE device = ?",
         (
             new.token_generation,
@@ -233,7 +241,8 @@ def _write(connection: sqlite3.Connection, old: DeviceFacts, new: DeviceFacts, n
                     plan.plan_id,
                 ),
             )
-    connection.executemany("DELETE FROM plans WHERE plan_id = ?", [(i,) for i in known])
+    for plan_id in known:
+        connection.try_execute("DELETE FROM plans WHERE plan_id = ?", (plan_id,))  # Refers: it was paid for
     # Classes only ever grow: chunks written under an earlier plan keep its class.
     classes = connection.execute("SELECT classes FROM devices WHERE device = ?", (new.device,)).fetchone()[0]
     merged = sorted({*json.loads(classes), *(plan.retention_days for plan in new.plans)})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState
 from storage.catalog import EraseState
 from storage.errors import Unprocessable
-from storage.sqlite.books.accounts import ACCOUNTS, Accounts
-from storage.sqlite.sealing import destroy_key, key_of
+from storage.sql.books.accounts import ACCOUNTS, Accounts
+from storage.sql.sealing import destroy_key, key_of
 
 OF_ACCOUNT = (
     "sessions",
@@ -45,26 +45,30 @@ class Erasing(Accounts):
                     code="not_marked",
                 )
         self.erased = True
-        connection.execute("PRAGMA secure_delete=ON")  # `Bookkeeping.books` takes it back
+        connection.overwrite_freed()
         empty = AccountRow(account, row.kind, "", 0, state=AccountState.CANCELLED, cancelled_on=cancelled_on)
         ACCOUNTS.put(connection, empty, **self._buckets(empty))  # first: events go only with a cancelled one
         for table in OF_ACCOUNT:
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
         devices = "device IN (SELECT device FROM devices WHERE account = ?)"
         connection.execute(f"DELETE FROM plans WHERE {devices}", (account,))
-        connection.execute(f"UPDATE changes SET what = {_zeros('what')} WHERE {devices}", (account,))
         connection.execute(
-            f"UPDATE deletions SET reason = {_zeros('reason')}, who = {_zeros('who')} WHERE {devices}",
+            f"UPDATE changes SET what = {connection.zeros('what')} WHERE {devices}", (account,)
+        )
+        connection.execute(
+            f"UPDATE deletions SET reason = {connection.zeros('reason')}, who = {connection.zeros('who')}"
+            f" WHERE {devices}",
             (account,),
         )
         destroy_key(connection, account)
-        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, 1)", (LEFT_IN_LOG,))
+        connection.execute("INSERT INTO meta VALUES (?, 1) ON CONFLICT DO NOTHING", (LEFT_IN_LOG,))
         self._tell(before, "account cancelled")  # those that ended before have no other change of today
 
     def reserve_address(self, address_hash: bytes, *, until_day: int) -> None:
         self._writer.execute(
             "INSERT INTO reserved_addresses VALUES (?, ?)"
-            " ON CONFLICT DO UPDATE SET until_day = max(until_day, excluded.until_day)",
+            " ON CONFLICT (address_hash) DO UPDATE SET until_day = excluded.until_day"
+            " WHERE reserved_addresses.until_day < excluded.until_day",
             (address_hash, until_day),
         )
 
@@ -77,8 +81,3 @@ class Erasing(Accounts):
     def drop_reserved(self, *, before_day: int) -> int:
         cursor = self._writer.execute("DELETE FROM reserved_addresses WHERE until_day < ?", (before_day,))
         return cursor.rowcount
-
-
-def _zeros(column: str) -> str:
-    """SQL for zeros as long as the old text: they go to its place in the page, and no neighbour moves."""
-    return f"substr(hex(zeroblob(length(CAST({column} AS BLOB)))), 1, length(CAST({column} AS BLOB)))"

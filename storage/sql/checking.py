@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -10,11 +9,12 @@ import numpy as np
 
 from storage.catalog import ChunkRow, SegmentRow, SegmentState, Totals, Verdict
 from storage.errors import SegmentCorrupt
-from storage.sqlite.books.checking import broken_books
-from storage.sqlite.commits import Committing, OnDatabase, mark_dead, row_values
-from storage.sqlite.reads import CHUNK_COLUMNS
-from storage.sqlite.schema import closed_through, create_partition, partition, partition_days
-from storage.sqlite.sweeping import SEGMENT_COLUMNS, segment_row
+from storage.sql.books.checking import broken_books
+from storage.sql.chunktables import chunk_days, chunk_table, closed_through, create_chunk_table
+from storage.sql.commits import Committing, OnDatabase, mark_dead, row_values
+from storage.sql.connection import Connection, writing
+from storage.sql.reads import CHUNK_COLUMNS
+from storage.sql.sweeping import SEGMENT_COLUMNS, segment_row
 
 _REBUILD_BATCH = 64
 """Segments in one transaction of a rebuild: one durable write for many, and commits wait for tens of ms."""
@@ -22,7 +22,7 @@ _REBUILD_BATCH = 64
 
 class Checking(OnDatabase):
     def segments(self, *, after_id: int = 0, limit: int = 1000) -> list[SegmentRow]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             rows = connection.execute(
                 f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE segment_id > ? ORDER BY segment_id LIMIT ?",
                 (after_id, limit),
@@ -30,7 +30,7 @@ class Checking(OnDatabase):
             return [segment_row(row) for row in rows]
 
     def segments_by_key(self, *, after_key: str = "", limit: int = 1000) -> list[SegmentRow]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             rows = connection.execute(
                 f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE key > ? ORDER BY key LIMIT ?",
                 (after_key, limit),
@@ -38,42 +38,39 @@ class Checking(OnDatabase):
             return [segment_row(row) for row in rows]
 
     def segment_with_key(self, key: str) -> SegmentRow | None:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             row = connection.execute(f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE key = ?", (key,))
             found = row.fetchone()
             return None if found is None else segment_row(found)
 
     def day_rows(self, day: int) -> Iterator[ChunkRow]:
-        with self._db.read() as connection:
-            if day not in partition_days(connection):
+        with self.db.read() as connection:
+            if day not in chunk_days(connection):
                 return
             rows = connection.execute(
-                f"SELECT {CHUNK_COLUMNS} FROM {partition(day)} c JOIN segments s USING (segment_id)"
+                f"SELECT {CHUNK_COLUMNS} FROM {chunk_table(day)} c JOIN segments s USING (segment_id)"
                 " ORDER BY c.segment_id, c.ordinal"
             )
             for row in rows:
                 yield ChunkRow(*row)
 
     def damage(self) -> list[str]:
-        return self._db.damage()
+        return self.db.damage()
 
     def broken_rows(self) -> Iterator[str]:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             closed = closed_through(connection)
-            listed = partition_days(connection)
-            tables = {
-                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
-            for name in sorted(tables - {partition(day) for day in listed}):
-                if name.startswith("chunks_"):
-                    yield f"table {name}: not listed as a day, so nothing in it is served"
+            listed = chunk_days(connection)
+            tables = connection.chunk_tables()
+            for name in sorted(tables - {chunk_table(day) for day in listed}):
+                yield f"table {name}: not listed as a day, so nothing in it is served"
             committed = "SELECT DISTINCT expires_on FROM segments WHERE state = 1"
             for day in sorted(listed | {row[0] for row in connection.execute(committed)}):
                 if day in listed and day <= closed:
                     yield f"day {day}: still has a partition though it was closed"
-                if day in listed and partition(day) not in tables:
+                if day in listed and chunk_table(day) not in tables:
                     yield f"day {day}: its table is missing; `clipkeep catalog rebuild` makes it anew"
-                yield from _broken_in_day(connection, day, has_table=partition(day) in tables)
+                yield from _broken_in_day(connection, day, has_table=chunk_table(day) in tables)
             for row in connection.execute(
                 "SELECT segment_id FROM segments WHERE state = 2 AND delete_after_ms IS NULL"
             ):
@@ -85,19 +82,20 @@ class Checking(OnDatabase):
         rest = iter(segments)
         # The objects are read between transactions, so that commits are not held up by a slow store.
         while batch := list(islice(rest, _REBUILD_BATCH)):
-            with self._db.write() as connection:
-                committing = Committing(connection, (index for _, index in batch))
-                for segment, index in batch:
-                    added += _rebuild(connection, committing, segment.key, index)
+            added += self._rebuild(batch)
         return added
 
+    @writing()
+    def _rebuild(self, connection: Connection, batch: list[tuple[SegmentRow, np.ndarray]]) -> int:
+        committing = Committing(connection, (index for _, index in batch))
+        return sum(_rebuild(connection, committing, segment.key, index) for segment, index in batch)
+
     def highest_segment_id(self) -> int:
-        with self._db.read() as connection:
-            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segments'").fetchone()
-            return 0 if row is None else int(row[0])
+        with self.db.read() as connection:
+            return connection.last_number("segments")
 
     def totals(self) -> Totals:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             segments: dict[str, int] = {s.name.lower(): 0 for s in SegmentState}
             chunks = size_bytes = 0
             for state, count, live, size in connection.execute(
@@ -107,7 +105,8 @@ class Checking(OnDatabase):
                 if state == SegmentState.COMMITTED:
                     chunks, size_bytes = live, size
             tombstones, oldest, failing = connection.execute(
-                "SELECT count(*), min(delete_after_ms), coalesce(sum(attempts > 0), 0) FROM segments WHERE state = ?",
+                "SELECT count(*), min(delete_after_ms), count(*) FILTER (WHERE attempts > 0)"
+                " FROM segments WHERE state = ?",
                 (SegmentState.DELETING,),
             ).fetchone()
             devices = connection.execute("SELECT count(*) FROM devices").fetchone()[0]
@@ -123,14 +122,15 @@ class Checking(OnDatabase):
             )
 
 
-def _broken_in_day(connection: sqlite3.Connection, day: int, *, has_table: bool) -> Iterator[str]:
+def _broken_in_day(connection: Connection, day: int, *, has_table: bool) -> Iterator[str]:
     """Yield what is wrong between one day's chunk rows and the segment rows."""
     with_rows = set()
     rows = (
         connection.execute(
             "SELECT c.segment_id, count(*), s.state, s.expires_on, s.live_chunks,"
-            " sum(c.ordinal >= s.chunks OR c.offset + c.length > s.size_bytes)"
-            f" FROM {partition(day)} c LEFT JOIN segments s USING (segment_id) GROUP BY c.segment_id"
+            " count(*) FILTER (WHERE c.ordinal >= s.chunks OR c.offset + c.length > s.size_bytes)"
+            f" FROM {chunk_table(day)} c LEFT JOIN segments s ON s.segment_id = c.segment_id"
+            " GROUP BY c.segment_id, s.state, s.expires_on, s.live_chunks"
         )
         if has_table
         else ()
@@ -158,11 +158,11 @@ def _broken_in_day(connection: sqlite3.Connection, day: int, *, has_table: bool)
         yield from _served_though_refused(connection, day)
 
 
-def _served_though_refused(connection: sqlite3.Connection, day: int) -> Iterator[str]:
+def _served_though_refused(connection: Connection, day: int) -> Iterator[str]:
     refused: dict[int, set[int]] = {}
     for segment_id, ordinal, blob in connection.execute(
         "SELECT c.segment_id, c.ordinal, s.refused"
-        f" FROM {partition(day)} c JOIN segments s USING (segment_id) WHERE length(s.refused) > 0"
+        f" FROM {chunk_table(day)} c JOIN segments s USING (segment_id) WHERE length(s.refused) > 0"
     ):
         if segment_id not in refused:
             refused[segment_id] = set(np.frombuffer(blob, dtype="<u4").tolist())
@@ -170,7 +170,7 @@ def _served_though_refused(connection: sqlite3.Connection, day: int) -> Iterator
             yield f"segment {segment_id}: ordinal {ordinal} was refused or deleted, but has a row"
 
 
-def _rebuild(connection: sqlite3.Connection, committing: Committing, key: str, index: np.ndarray) -> int:
+def _rebuild(connection: Connection, committing: Committing, key: str, index: np.ndarray) -> int:
     """Re-create the rows of one segment. What the catalog says now counts, not what its row said when the
     object was read: a range may have been deleted since."""
     row = connection.execute(
@@ -185,12 +185,12 @@ def _rebuild(connection: sqlite3.Connection, committing: Committing, key: str, i
     committing.refuse_lost(index, verdicts)
     served = np.ones(len(index), dtype=bool)
     served[np.frombuffer(refused, dtype="<u4")] = False
-    create_partition(connection, expires_on)
+    create_chunk_table(connection, expires_on)
     # Erased, or deleted while there were no rows to note it by: they stay refused for good.
     lost = np.flatnonzero(served & (verdicts != Verdict.STORED)).tolist()
     if lost:
         connection.executemany(
-            f"DELETE FROM {partition(expires_on)}"
+            f"DELETE FROM {chunk_table(expires_on)}"
             " WHERE device = ? AND capture_ms = ? AND segment_id = ? AND ordinal = ?",
             [(int(index[i]["device"]), int(index[i]["capture_ms"]), segment_id, i) for i in lost],
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
@@ -11,9 +10,10 @@ from storage.books import OPERATOR_ACCOUNT, TRIAL_ENDING, AccountRow, AccountSta
 from storage.catalog import DeviceFacts
 from storage.days import ms_of_day
 from storage.errors import Conflict, NotFound, Unprocessable
-from storage.sqlite.books.base import OnBooks
-from storage.sqlite.books.mapping import Table
-from storage.sqlite.devices import (
+from storage.sql.books.base import OnBooks
+from storage.sql.books.mapping import Table
+from storage.sql.connection import Refers, bounded
+from storage.sql.devices import (
     change_facts,
     facts_of,
     facts_where,
@@ -21,8 +21,8 @@ from storage.sqlite.devices import (
     log_change,
     next_device,
 )
-from storage.sqlite.numbers import highest_given, require_room
-from storage.sqlite.sealing import add_key, bucket
+from storage.sql.numbers import highest_given, require_room
+from storage.sql.sealing import add_key, bucket
 
 ACCOUNTS = Table(
     "accounts",
@@ -104,26 +104,27 @@ class Accounts(OnBooks):
     ) -> list[AccountRow]:
         return ACCOUNTS.select(
             self._reader,
-            "account > :after AND (:state IS NULL OR state = :state) ORDER BY account LIMIT :limit",
+            "account > :after AND state = coalesce(:state, state) ORDER BY account LIMIT :limit",
             {"after": after, "state": state, "limit": limit},
         )
 
     def last_used_on(self, account: int) -> int:
         row = self._reader.execute(
-            "SELECT max(used_on, coalesce((SELECT max(used_on) FROM devices WHERE account = a.account), 0))"
-            " FROM accounts a WHERE account = ?",
-            (account,),
+            "SELECT max(used_on) FROM (SELECT used_on FROM accounts WHERE account = :account"
+            " UNION ALL SELECT used_on FROM devices WHERE account = :account) AS uses",
+            {"account": account},
         ).fetchone()
-        if row is None:
+        if row[0] is None:
             raise NotFound("no such account", subject=f"account {account}")
         return int(row[0])
 
     def note_requests(self, accounts: Collection[int], day: int, *, version: int) -> None:
         self._writer.execute(
-            "UPDATE accounts SET used_on = max(used_on, ?1), used_version = max(used_version, ?2)"
-            " WHERE account IN (SELECT value FROM json_each(?3)) AND state != 'cancelled'"
-            " AND (used_on < ?1 OR used_version < ?2)",
-            (day, version, json.dumps(sorted(accounts))),
+            f"UPDATE accounts SET used_on = {self._writer.larger('used_on', ':day')},"
+            f" used_version = {self._writer.larger('used_version', ':version')}"
+            f" WHERE account IN {self._writer.numbers(':accounts')} AND state != 'cancelled'"
+            " AND (used_on < :day OR used_version < :version)",
+            {"day": day, "version": version, "accounts": json.dumps(sorted(accounts))},
         )
 
     def newest_account(self) -> int:
@@ -156,16 +157,16 @@ class Accounts(OnBooks):
     # --- devices ----------------------------------------------------------------------------------------------
 
     def add_device(self, account: int) -> DeviceFacts:
-        now_ms = self._logging()
+        connection, now_ms = self._writer, self._logging()
         self._require_going_on(self.account(account))
-        number = next_device(self._writer)
+        number = next_device(connection)
         if self._max_device is not None and number > self._max_device:
             raise Unprocessable(
                 f"there is room for {self._max_device} devices. Stop the service, set [retention] max_devices in"
                 " config.toml, and move entitlements.bitmap aside: the next start makes a larger one",
                 code="too_many_devices",
             )
-        [facts] = insert_devices(self._writer, 1, account=account, plans=(), now_ms=now_ms)
+        [facts] = insert_devices(connection, 1, account=account, plans=(), now_ms=now_ms)
         return facts
 
     def device(self, device: int) -> DeviceFacts:
@@ -179,7 +180,7 @@ class Accounts(OnBooks):
 
     def devices_of(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
         where = "account = ? AND device > ? ORDER BY device LIMIT ?"
-        return facts_where(self._reader, where, (account, after, limit))
+        return facts_where(self._reader, where, (account, after, bounded(limit)))
 
     def trials_ending(self, *, first: int, last: int, limit: int = 100) -> list[DeviceFacts]:
         rows = self._reader.execute(
@@ -194,12 +195,12 @@ class Accounts(OnBooks):
     def change_device(
         self, device: int, change: Callable[[DeviceFacts], DeviceFacts], *, what: str
     ) -> DeviceFacts:
-        revoke, now_ms = self._revoking(), self._logging()
+        connection, revoke, now_ms = self._writer, self._revoking(), self._logging()
         try:
             facts, _ = change_facts(
-                self._writer, device, change, what=what, now_ms=now_ms, before_commit=revoke
+                connection, device, change, what=what, now_ms=now_ms, before_commit=revoke
             )
-        except sqlite3.IntegrityError as error:
+        except Refers as error:
             raise Unprocessable(
                 "a plan that was paid for is not removed, only ended",
                 subject=f"device {device}",

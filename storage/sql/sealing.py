@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import sqlite3
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage.errors import CallerError, CatalogCorrupt
+from storage.sql.connection import Connection
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -29,20 +29,20 @@ NOBODY = 0
 """The number under which the catalog's own key is kept: that of hashes."""
 
 
-def add_key(connection: sqlite3.Connection, account: int) -> bytes:
+def add_key(connection: Connection, account: int) -> bytes:
     """Make the key of a new account. Accounts are numbered upwards, so it goes to the end of the table."""
     key = secrets.token_bytes(KEY_BYTES)
     connection.execute("INSERT INTO account_keys VALUES (?, ?)", (account, key))
     return key
 
 
-def key_of(connection: sqlite3.Connection, account: int) -> bytes | None:
+def key_of(connection: Connection, account: int) -> bytes | None:
     """The key of an account; None when there is no such account any more."""
     row = connection.execute("SELECT key FROM account_keys WHERE account = ?", (account,)).fetchone()
     return None if row is None or row[0] == DESTROYED else row[0]
 
 
-def destroy_key(connection: sqlite3.Connection, account: int) -> None:
+def destroy_key(connection: Connection, account: int) -> None:
     """Overwrite it, in its place in the page: a row that goes could make neighbours move."""
     connection.execute("UPDATE account_keys SET key = ? WHERE account = ?", (DESTROYED, account))
 
@@ -75,13 +75,13 @@ def unseal(key: bytes | None, place: str, sealed: bytes) -> str:
         ) from error
 
 
-def keyed_hash(connection: sqlite3.Connection, purpose: str, text: str, size: int) -> bytes:
+def keyed_hash(connection: Connection, purpose: str, text: str, size: int) -> bytes:
     """`size` bytes of a hash of a text that only who has this catalog can compute. `purpose`: at most 16 bytes."""
     secret = key_of(connection, NOBODY)
     assert secret is not None, "the schema makes it"
     return hashlib.blake2b(text.encode(), digest_size=size, key=secret, person=purpose.encode()).digest()
 
 
-def bucket(connection: sqlite3.Connection, kind: str, address: str | None) -> int | None:
+def bucket(connection: Connection, kind: str, address: str | None) -> int | None:
     """Where an account with this address is looked up: 0 to 65535. None without an address."""
     return None if address is None else int.from_bytes(keyed_hash(connection, kind, address, 2), "big")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from storage.books import CODE_PURPOSES, NoticeRow, NoticeState
-from storage.sqlite.books.base import OnBooks
-from storage.sqlite.books.mapping import Table
-from storage.sqlite.numbers import require_room
+from storage.sql.books.base import OnBooks
+from storage.sql.books.mapping import Table
+from storage.sql.numbers import require_room
 
 NOTICES = Table(
     "notices",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 
 from storage.catalog import MAX_CAPTURE_MS, ChunkRow, LiveListRow
 from storage.days import day_of_ms, expiry_day, ms_of_day, recorded_day
-from storage.sqlite.commits import OnDatabase
-from storage.sqlite.schema import open_days, partition
+from storage.sql.chunktables import chunk_table, open_days
+from storage.sql.commits import OnDatabase
+from storage.sql.connection import Connection, writing
 
 CHUNK_COLUMNS = (
     "c.device, c.capture_ms, c.duration_ms, s.expires_on, c.segment_id, s.key, c.ordinal, c.offset, c.length,"
@@ -17,15 +17,13 @@ CHUNK_COLUMNS = (
 )
 
 
-def classes_of(connection: sqlite3.Connection, device: int) -> list[int]:
+def classes_of(connection: Connection, device: int) -> list[int]:
     """Every retention class that the device's chunks may have, empty for an unknown device."""
     row = connection.execute("SELECT classes FROM devices WHERE device = ?", (device,)).fetchone()
     return [] if row is None else json.loads(row[0])
 
 
-def days_of_range(
-    connection: sqlite3.Connection, classes: Sequence[int], from_ms: int, to_ms: int
-) -> list[int]:
+def days_of_range(connection: Connection, classes: Sequence[int], from_ms: int, to_ms: int) -> list[int]:
     """Open expiry days, in order, that may hold chunks captured in [from_ms, to_ms) under these classes."""
     first, last = day_of_ms(from_ms), day_of_ms(to_ms - 1)
     # A capture just after midnight that was ahead of the server's clock expires as one of the day before.
@@ -50,7 +48,7 @@ class Reads(OnDatabase):
         found: list[ChunkRow] = []
         if to_ms <= from_ms or limit <= 0:
             return found
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             classes = classes_of(connection, device)
             for day in days_of_range(connection, classes, from_ms, to_ms):
                 oldest_possible_ms = ms_of_day(recorded_day(day, max(classes)))
@@ -65,7 +63,7 @@ class Reads(OnDatabase):
         found: list[ChunkRow] = []
         if limit <= 0:
             return found
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             classes = classes_of(connection, device)
             for day in sorted(open_days(connection), reverse=True):
                 # The day after, too: a capture may have been ahead of the server's clock.
@@ -79,7 +77,7 @@ class Reads(OnDatabase):
         return found
 
     def has_deletions(self, device: int, from_ms: int, to_ms: int) -> bool:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             return bool(
                 connection.execute(
                     "SELECT EXISTS (SELECT 1 FROM deletions WHERE device = ? AND from_ms < ? AND to_ms > ?)",
@@ -88,34 +86,35 @@ class Reads(OnDatabase):
             )
 
     def newest_segment_id(self) -> int:
-        with self._db.read() as connection:
-            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segments'").fetchone()
-            return 0 if row is None else int(row[0])
+        with self.db.read() as connection:
+            return connection.last_number("segments")
 
     def live_list(self, device: int) -> LiveListRow | None:
-        with self._db.read() as connection:
+        with self.db.read() as connection:
             row = connection.execute(
                 "SELECT version, epoch, state FROM live_lists WHERE device = ?", (device,)
             ).fetchone()
             return None if row is None else LiveListRow(*row)
 
-    def put_live_list(self, device: int, row: LiveListRow) -> bool:
-        with self._db.write() as connection:
-            if row.version == 1:
-                statement = (
-                    "INSERT INTO live_lists (version, epoch, state, device) SELECT ?1, ?2, ?3, device FROM devices"
-                    " WHERE device = ?4 AND erase_epoch = ?2 ON CONFLICT DO NOTHING"
-                )
-            else:
-                statement = (
-                    "UPDATE live_lists SET version = ?1, epoch = ?2, state = ?3 WHERE device = ?4 AND version = ?1 - 1"
-                    " AND EXISTS (SELECT 1 FROM devices d WHERE d.device = ?4 AND d.erase_epoch = ?2)"
-                )
-            return connection.execute(statement, (*row, device)).rowcount == 1
+    @writing()
+    def put_live_list(self, connection: Connection, device: int, row: LiveListRow) -> bool:
+        if row.version == 1:
+            statement = (
+                "INSERT INTO live_lists (version, epoch, state, device)"
+                " SELECT :version, :epoch, :state, device FROM devices"
+                " WHERE device = :device AND erase_epoch = :epoch ON CONFLICT DO NOTHING"
+            )
+        else:
+            statement = (
+                "UPDATE live_lists SET version = :version, epoch = :epoch, state = :state"
+                " WHERE device = :device AND version = :version - 1"
+                " AND EXISTS (SELECT 1 FROM devices d WHERE d.device = :device AND d.erase_epoch = :epoch)"
+            )
+        return connection.execute(statement, {**row._asdict(), "device": device}).rowcount == 1
 
 
 def _select(
-    connection: sqlite3.Connection,
+    connection: Connection,
     day: int,
     device: int,
     from_ms: int,
@@ -128,9 +127,9 @@ def _select(
     """Rows of one day, less those of an earlier erase epoch, whose key is going or gone, and those of a deletion
     that is not finished (invariant 2). What is the same for all rows is asked once: a day of a camera has 20,000."""
     facts = connection.execute(
-        "SELECT erase_epoch, EXISTS (SELECT 1 FROM deletions d WHERE d.device = ?1 AND d.done_ms IS NULL)"
-        " FROM devices WHERE device = ?1",
-        (device,),
+        "SELECT erase_epoch, EXISTS (SELECT 1 FROM deletions d WHERE d.device = :device AND d.done_ms IS NULL)"
+        " FROM devices WHERE device = :device",
+        {"device": device},
     ).fetchone()
     if facts is None:
         return []
@@ -141,7 +140,7 @@ def _select(
     )
     order = "DESC" if newest_first else "ASC"
     rows = connection.execute(
-        f"SELECT {CHUNK_COLUMNS} FROM {partition(day)} c JOIN segments s USING (segment_id)"
+        f"SELECT {CHUNK_COLUMNS} FROM {chunk_table(day)} c JOIN segments s USING (segment_id)"
         " WHERE c.device = ? AND c.capture_ms >= ? AND c.capture_ms < ? AND c.epoch = ?"
         f"{' AND c.segment_id > ?' if stored_after else ''}"
         f"{undeleted if is_deleting else ''} ORDER BY c.capture_ms {order} LIMIT ?",

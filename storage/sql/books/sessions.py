@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from storage.books import AnswerRow, AttemptsRow, CodeRow, SessionRow
-from storage.sqlite.books.base import OnBooks
-from storage.sqlite.books.mapping import Table
-from storage.sqlite.sealing import keyed_hash
+from storage.sql.books.base import OnBooks
+from storage.sql.books.mapping import Table
+from storage.sql.sealing import keyed_hash
 
 SESSIONS = Table("sessions", SessionRow, ("token_hash",), "session")
 CODES = Table("codes", CodeRow, ("account", "purpose"), "code", private=("address",))
@@ -49,7 +49,9 @@ class Sessions(OnBooks):
 
     def put_attempts(self, row: AttemptsRow) -> None:
         self._writer.execute(
-            "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO attempts VALUES (?, ?, ?, ?, ?) ON CONFLICT (subject_hash) DO UPDATE SET"
+            " count = excluded.count, first_ms = excluded.first_ms, last_ms = excluded.last_ms,"
+            " locked_until_ms = excluded.locked_until_ms",
             (
                 self._subject_hash(row.subject),
                 row.count,

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 
 from storage.books import Books
 from storage.catalog import DeviceFacts
 from storage.errors import CatalogUnavailable, Unprocessable
+from storage.sql.connection import Connection
 
 
 class OnBooks(Books):
-    """See `Catalog.books` for the arguments."""
+    """See `Catalog.transact` for the arguments."""
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         *,
         write: bool,
-        before_change: Callable[[DeviceFacts, DeviceFacts], None] | None,
-        now_ms: int | None,
-        max_device: int | None,
+        before_change: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
+        now_ms: int | None = None,
+        max_device: int | None = None,
     ) -> None:
-        self._connection: sqlite3.Connection | None = connection
+        self._connection: Connection | None = connection
         self._write = write
         self._before_change = before_change
         self._now_ms = now_ms
@@ -31,17 +31,17 @@ class OnBooks(Books):
         """Whether `erase_account` was called."""
 
     @property
-    def _reader(self) -> sqlite3.Connection:
+    def _reader(self) -> Connection:
         """The connection, for statements that read."""
         if self._connection is None:
             raise CatalogUnavailable("the transaction of these books has ended; begin another one")
         return self._connection
 
     @property
-    def _writer(self) -> sqlite3.Connection:
+    def _writer(self) -> Connection:
         """The connection, for statements that write: in a transaction for reading SQLite would make it another."""
         if not self._write:
-            raise CatalogUnavailable("this transaction is for reading; begin it with write=True")
+            raise CatalogUnavailable("this transaction is for reading; write in one of `transact`")
         return self._reader
 
     def end(self) -> None:

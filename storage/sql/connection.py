@@ -1,0 +1,200 @@
+"""What the shared SQL of the catalog asks of an engine: a connection, its transactions, and what no common SQL says.
+
+The SQL in this room is what SQLite and PostgreSQL both understand: `?` or `:name` for values, RETURNING for numbers
+that the database gives, ON CONFLICT for what is there already, FILTER for conditional counts. Booleans are integers,
+0 or 1. The few things that differ are methods of `Connection`.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from enum import Enum
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+Values = Sequence[Any] | Mapping[str, Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Rows(Protocol):
+    """What a statement gave."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows a change touched; of `executemany`, all of its statements together."""
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """One connection inside one transaction. It belongs to one thread at a time."""
+
+    def execute(self, sql: str, values: Values = (), /) -> Rows: ...
+
+    def executemany(self, sql: str, rows: Iterable[Values], /) -> Rows: ...
+
+    def try_execute(self, sql: str, values: Values = ()) -> Rows:
+        """Execute one change that constraints may refuse; refused, it leaves the transaction usable.
+
+        Raises:
+            Taken: another row has a value that is unique.
+            Refers: a row that this one refers to does not exist, or rows refer to the one that should go.
+        """
+
+    def numbers(self, value: str) -> str:
+        """SQL for the numbers in a JSON array, to stand after IN. `value`: the placeholder of the array, as text."""
+
+    def last_number(self, table: str) -> int:
+        """The highest number ever given to a row of `devices`, `plans`, `payments`, `notices` or `segments`, 0 before
+        the first."""
+
+    def start_above(self, table: str, last: int) -> None:
+        """Give no number up to `last` to a row of this table any more."""
+
+    def gave_numbers(self, table: str, last: int) -> None:
+        """Note that rows with explicit numbers up to `last` were inserted."""
+
+    def change_numbers(self, count: int) -> Sequence[int | None]:
+        """Numbers for so many new rows of the change log, without gaps and in the order in which they are committed:
+        who reads the log up to a number has all that will ever be at or below it. None: the database gives it."""
+
+    def exclude_commits(self) -> None:
+        """From here to the end of the transaction no chunks are committed: for changes of what a commit decides by.
+        Waits for the commits that are under way. To be called before such a change is written."""
+
+    def overwrite_freed(self) -> None:
+        """From here to the end of the transaction, overwrite what deleted rows leave in the files, where the engine
+        can."""
+
+    def zeros(self, column: str) -> str:
+        """SQL for zeros as long as the text of a column, which an engine that overwrites in place puts there."""
+
+    def create_chunk_table(self, day: int) -> None:
+        """Make a day's chunk table where it is missing, clustered or indexed by device and time."""
+
+    def drop_chunk_table(self, table: str) -> None:
+        """Let go of a table that no longer is in `days`, in this transaction or soon after it."""
+
+    def chunk_tables(self) -> set[str]:
+        """The names of all chunk tables that exist, listed as days or not, less those that were dropped."""
+
+    def insert_chunks(self, table: str, rows: list[tuple[object, ...]]) -> int:
+        """Insert rows, as `commits.row_values` makes them, where no row of their device and time is.
+        Returns how many were inserted."""
+
+    @property
+    def locking(self) -> str:
+        """What ends a SELECT whose rows nobody else may change before this transaction ends."""
+
+    def larger(self, one: str, other: str) -> str:
+        """SQL for the larger of two numbers."""
+
+    def joined(self, blob: str, more: str) -> str:
+        """SQL for a BLOB followed by another one."""
+
+
+class Excludes(Enum):
+    """What a write transaction keeps out while it lasts. SQLite has one writer, so there each keeps out all."""
+
+    NOTHING = "nothing"
+    """Others may write beside it: it adds rows, or changes rows that it has locked."""
+    DECISIONS = "decisions"
+    """Changes of what a commit decides by, which `Connection.exclude_commits` begins: for commits."""
+    WRITERS = "writers"
+    """Every other transaction of this kind."""
+
+
+class Taken(Exception):
+    """A unique value is another row's."""
+
+
+class Refers(Exception):
+    """A reference to a row that does not exist, or from a row that still does."""
+
+
+class Database(ABC):
+    """A catalog's database: transactions, and errors in the words of `storage.errors`."""
+
+    @property
+    @abstractmethod
+    def subject(self) -> str:
+        """What errors name: a file, or a server and database without a password."""
+
+    @abstractmethod
+    def read(self) -> AbstractContextManager[Connection]:
+        """A read transaction: everything read inside is of one moment."""
+
+    @abstractmethod
+    def write(self, work: Callable[[Connection], R], excludes: Excludes = Excludes.WRITERS) -> R:
+        """Do `work` in a write transaction, durable when this returns, undone when it raises.
+
+        Args:
+            work: may be called again after a try that the engine took back, so it changes nothing but the database.
+        """
+
+    @abstractmethod
+    def make_days_ready(self, days: Collection[int]) -> None:
+        """Make the chunk tables of these expiry days before a commit needs them, where the engine makes tables in
+        transactions of their own."""
+
+    @abstractmethod
+    def hold(self) -> AbstractContextManager[Connection]:
+        """A write transaction as a block, which is never tried again: for a step outside of the database that must
+        see a row held."""
+
+    @abstractmethod
+    def cut_log(self) -> bool:
+        """Cut what the engine's log holds of earlier versions of rows, where that can be done now. Returns whether
+        nothing is left to cut."""
+
+    @abstractmethod
+    def require_files(self) -> None:
+        """See `Catalog.require_files`."""
+
+    @abstractmethod
+    def damage(self) -> list[str]:
+        """See `Catalog.damage`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections. Transactions under way end first; a later one is refused."""
+
+
+UNBOUNDED = (1 << 62) - 1
+
+
+def bounded(limit: int) -> int:
+    """A LIMIT for "at most so many, all when negative": only SQLite takes a negative one."""
+    return limit if limit >= 0 else UNBOUNDED
+
+
+class HasDatabase(Protocol):
+    @property
+    def db(self) -> Database: ...
+
+
+S = TypeVar("S", bound=HasDatabase)
+
+
+def writing(
+    excludes: Excludes = Excludes.WRITERS,
+) -> Callable[[Callable[Concatenate[S, Connection, P], R]], Callable[Concatenate[S, P], R]]:
+    """A method of the catalog that is one write transaction: called without the connection, which it is given. It may
+    run twice: see `Database.write`."""
+
+    def decorate(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
+        @functools.wraps(method)
+        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            return self.db.write(lambda connection: method(self, connection, *args, **kwargs), excludes)
+
+        return call
+
+    return decorate
