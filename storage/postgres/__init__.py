@@ -1,0 +1,46 @@
+"""The catalog on PostgreSQL, 15 and later.
+
+`database` holds connections and transactions, `connection` what one of them understands, `schema` the tables. All else
+is `storage.sql`, which both engines share.
+"""
+
+from __future__ import annotations
+
+from storage.postgres.database import LOCK_TIMEOUT_MS, PostgresDatabase
+from storage.postgres.schema import create_schema, require_schema
+from storage.sql import SqlCatalog
+
+
+class PostgresCatalog(SqlCatalog):
+    """See `storage.catalog.Catalog`.
+
+    Safe from several threads, processes and hosts, but not across a fork: open it in the process that uses it.
+    """
+
+    @classmethod
+    def create(cls, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> PostgresCatalog:
+        """Make the tables in an empty database. Raises CallerError `exists` when they are there."""
+        database = PostgresDatabase(url, lock_timeout_ms=lock_timeout_ms)
+        try:
+            create_schema(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)
+
+    @classmethod
+    def open(cls, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> PostgresCatalog:
+        """Open an existing catalog.
+
+        Raises:
+            CallerError: `no_catalog`.
+            CatalogCorrupt: of another release.
+            CatalogUnavailable: the server does not answer, or refuses.
+        """
+        database = PostgresDatabase(url, lock_timeout_ms=lock_timeout_ms)
+        try:
+            require_schema(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database)

@@ -1,0 +1,189 @@
+"""One connection to PostgreSQL, which takes the shared SQL of `storage.sql`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+import psycopg
+from psycopg import errors, pq
+from psycopg.adapt import Dumper, Loader
+
+from storage.sql.commits import CHUNK_COLUMNS
+from storage.sql.connection import Refers, Rows, Taken, Values
+
+WRITERS_LOCK, DECISIONS_LOCK, TABLES_LOCK = 0x636C6B01, 0x636C6B02, 0x636C6B03
+"""Advisory locks, made of "clk" and a number."""
+
+_TYPES = {"nonce": "bytea", "facts": "bytea"}
+_INSERT_CHUNKS = (
+    f"({', '.join(CHUNK_COLUMNS)}) SELECT * FROM unnest("
+    + ", ".join(f"%s::{_TYPES.get(column, 'bigint')}[]" for column in CHUNK_COLUMNS)
+    + ") ON CONFLICT DO NOTHING"
+)
+
+
+class _WholeNumber(Loader):
+    """sum() of integers is NUMERIC to PostgreSQL; every number here is a whole one."""
+
+    def load(self, data: bytes | bytearray | memoryview) -> int:
+        return int(bytes(data))
+
+
+class _ZeroOrOne(Dumper):
+    """Booleans are integers in the shared SQL."""
+
+    oid = psycopg.postgres.types["int8"].oid
+
+    def dump(self, obj: bool) -> bytes:
+        return b"1" if obj else b"0"
+
+
+class PostgresConnection:
+    """See `storage.sql.connection.Connection`."""
+
+    locking = " FOR UPDATE"
+
+    def __init__(self, raw: psycopg.Connection[tuple[Any, ...]]) -> None:
+        self._raw = raw
+
+    @classmethod
+    def connect(cls, conninfo: str) -> PostgresConnection:
+        # No prepared statements: a pooler may give the next transaction another connection.
+        raw = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        raw.adapters.register_loader("numeric", _WholeNumber)
+        raw.adapters.register_dumper(bool, _ZeroOrOne)
+        return cls(raw)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is whole, and in no transaction."""
+        return not self._raw.closed and self._raw.info.transaction_status == pq.TransactionStatus.IDLE
+
+    def run(self, sql: str) -> None:
+        """Execute statements without values, several of them in one round trip."""
+        self._raw.execute(cast(Any, sql))
+
+    def close(self) -> None:
+        self._raw.close()
+
+    # --- the shared SQL -------------------------------------------------------------------------------------------
+
+    def execute(self, sql: str, values: Values = ()) -> Rows:
+        if not values:
+            return self._raw.execute(cast(Any, sql))
+        return self._raw.execute(cast(Any, translated(sql)), values)
+
+    def executemany(self, sql: str, rows: Iterable[Values]) -> Rows:
+        cursor = self._raw.cursor()
+        cursor.executemany(cast(Any, translated(sql)), rows)
+        return cursor
+
+    def try_execute(self, sql: str, values: Values = ()) -> Rows:
+        try:
+            with self._raw.transaction():  # a savepoint: the error undoes this statement only
+                return self.execute(sql, values)
+        except errors.UniqueViolation as error:
+            raise Taken from error
+        except errors.ForeignKeyViolation as error:
+            raise Refers from error
+
+    def numbers(self, value: str) -> str:
+        return f"(SELECT n::bigint FROM json_array_elements_text({value}::text::json) AS n)"
+
+    def last_number(self, table: str) -> int:
+        row = self.execute("SELECT last FROM numbers WHERE name = ?", (table,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        row = self.execute(
+            "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence(?, ?)), 0)",
+            (table, f"{table[:-1]}_id"),
+        ).fetchone()
+        return int(row[0])
+
+    def start_above(self, table: str, last: int) -> None:
+        if table == "devices":
+            self.gave_numbers(table, last)
+            return
+        self.execute("SELECT setval(pg_get_serial_sequence(?, ?), ?)", (table, f"{table[:-1]}_id", last))
+
+    def gave_numbers(self, table: str, last: int) -> None:
+        self.execute("UPDATE numbers SET last = ? WHERE name = ? AND last < ?", (last, table, last))
+
+    def change_numbers(self, count: int) -> Sequence[int]:
+        """A counter in a row, held until the transaction ends: a sequence would let a later number be seen first."""
+        row = self.execute(
+            "UPDATE numbers SET last = last + ? WHERE name = 'changes' RETURNING last", (count,)
+        ).fetchone()
+        return range(row[0] - count + 1, row[0] + 1)
+
+    def exclude_commits(self) -> None:
+        self.run(f"SELECT pg_advisory_xact_lock({DECISIONS_LOCK})")
+
+    def overwrite_freed(self) -> None:
+        """What it leaves is VACUUM's to take: sealed texts are worthless without their account's key."""
+
+    def zeros(self, column: str) -> str:
+        return "''"
+
+    def larger(self, one: str, other: str) -> str:
+        return f"greatest({one}, {other})"
+
+    def joined(self, blob: str, more: str) -> str:
+        return f"{blob} || {more}"
+
+    def create_chunk_table(self, day: int) -> None:
+        self.run(f"SELECT pg_advisory_xact_lock({TABLES_LOCK})")
+        self.run(
+            f"""CREATE TABLE IF NOT EXISTS chunks_{int(day)} (
+                device BIGINT NOT NULL,
+                capture_ms BIGINT NOT NULL,
+                segment_id BIGINT NOT NULL,
+                ordinal INTEGER NOT NULL,
+                "offset" INTEGER NOT NULL,
+                length INTEGER NOT NULL,
+                duration_ms INTEGER NOT NULL,
+                crc32 BIGINT NOT NULL,
+                crc64 BIGINT NOT NULL,
+                nonce BYTEA NOT NULL,
+                media SMALLINT NOT NULL,
+                epoch BIGINT NOT NULL,
+                facts BYTEA NOT NULL,
+                PRIMARY KEY (device, capture_ms)
+            )"""
+        )
+
+    def drop_chunk_table(self, table: str) -> None:
+        self.run(f"DROP TABLE IF EXISTS {table}")
+
+    def chunk_tables(self) -> set[str]:
+        rows = self.execute(
+            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename ~ '^chunks_[0-9]+$'"
+        )
+        return {row[0] for row in rows}
+
+    def insert_chunks(self, table: str, rows: list[tuple[object, ...]]) -> int:
+        # One statement for all of them. In order of the key, so that two commits that both have some wait one way.
+        rows = sorted(rows, key=lambda row: (row[2], row[0]))
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        return self._raw.execute(cast(Any, f"INSERT INTO {table} {_INSERT_CHUNKS}"), columns).rowcount
+
+
+_PLACE = re.compile(r"'(?:[^']|'')*'|\?|(?<![:\w]):([a-z_]+)|%")
+
+
+@lru_cache(maxsize=1024)
+def translated(sql: str) -> str:
+    """The shared SQL's `?` and `:name` as psycopg's `%s` and `%(name)s`. Strings stay as they are, `%` is doubled."""
+
+    def place(found: re.Match[str]) -> str:
+        text = found[0]
+        if text == "?":
+            return "%s"
+        if text == "%" or text.startswith("'"):
+            return text.replace("%", "%%")
+        return f"%({found[1]})s"
+
+    return _PLACE.sub(place, sql)
