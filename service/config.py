@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import CallerError
-from storage.urls import HIDDEN, masked_url, without_user
+from storage.open_catalog import SQLITE
+from storage.urls import HIDDEN, masked_url, without_password, without_user
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -51,6 +52,16 @@ def _hidden(text: str) -> str:
 
 def _masked_hook(text: str) -> str:
     return text if text == "files" else masked_url(text)
+
+
+@dataclass(frozen=True, slots=True)
+class HomeSettings:
+    catalog: str = limit(
+        SQLITE,
+        "sqlite: catalog.db in the data folder; or postgresql://user@host:port/database. The password is better in"
+        " PGPASSWORD, a service file or a password file",
+        masked=without_password,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +364,7 @@ class ClockSettings:
 
 @dataclass(frozen=True, slots=True)
 class Config:
+    home: HomeSettings = field(default_factory=HomeSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     segments: SegmentSettings = field(default_factory=SegmentSettings)

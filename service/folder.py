@@ -22,7 +22,7 @@ from service.agreement import versions
 from service.agreement.desk import Desk
 from service.agreement.patience import PatientGateway
 from service.agreement.payments import RecordingGateway
-from service.config import ClockSettings, Config, StoreSettings, load_config, render_config
+from service.config import ClockSettings, Config, HomeSettings, StoreSettings, load_config, render_config
 from service.mounted import file_system, require_local
 from storage.catalog import Catalog
 from storage.clock import ClockMark, SystemClock, WitnessedClock
@@ -30,8 +30,11 @@ from storage.disk import DISK_FULL, allocate, is_full, make_room
 from storage.errors import CallerError, WorldError
 from storage.keys import KeyStore
 from storage.objects import ObjectStore
+from storage.open_catalog import create_catalog, is_file, open_catalog, remove_catalog
 from storage.open_store import open_store
-from storage.sqlite import SqliteCatalog
+
+CATALOG_VARIABLE = "CLIPKEEP_HOME_CATALOG"
+"""`[home] catalog`, as the environment has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class DataFolder:
 
     @property
     def catalog(self) -> Path:
+        """The catalog, when it is a file."""
         return self.root / "catalog.db"
 
     @property
@@ -142,12 +146,21 @@ class OffsetClock:
 
 
 def create_folder(
-    root: Path, *, store_url: str | None, test_clock: bool, environ: Mapping[str, str]
+    root: Path,
+    *,
+    store_url: str | None,
+    test_clock: bool,
+    environ: Mapping[str, str],
+    catalog_address: str | None = None,
 ) -> Config:
     """Make a data folder with configuration, keys, catalog, bitmap and local object store.
 
+    Args:
+        catalog_address: see `storage.open_catalog`; None: as CLIPKEEP_HOME_CATALOG says, else a file in the folder.
+
     Raises:
         CallerError: something is there already; nothing is overwritten.
+        CallerError: `bad_catalog_url`: no engine has such an address.
         CallerError: `network_file_system`: it would lie on NFS, SMB or the like.
         CallerError: `folder_open`: the folder is there, has other things in it, and others may enter it.
         WorldError: the folder or the store cannot be made or reached. What was made is taken away again.
@@ -155,7 +168,10 @@ def create_folder(
     folder = DataFolder(root)
     _require_new(folder)
     require_local(root, file_system(root.absolute()))
+    address = catalog_address or environ.get(CATALOG_VARIABLE) or HomeSettings().catalog
+    is_file(address)  # refuses an address of no engine before anything is made
     config = Config(
+        home=HomeSettings(catalog=address),
         store=StoreSettings(url=store_url or ""),
         clock=ClockSettings(test=test_clock),
     )
@@ -164,14 +180,16 @@ def create_folder(
             _make_private(root)
             # The store first: it is what a person gets wrong, and objects/ is harmless to leave.
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
-            KeyStore.create(folder.keys).close()
+            with closing(KeyStore.create(folder.keys)) as key_store:
+                home = home_of(key_store.token_secret)
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
             undo.callback(folder.clock_offset.unlink, missing_ok=True)
             with (
-                closing(SqliteCatalog.create(folder.catalog)) as catalog,
+                closing(create_catalog(address, folder.catalog)) as catalog,
                 opened_clock(folder, config) as clock,
             ):
-                undo.callback(_remove_catalog, folder.catalog)
+                undo.callback(remove_catalog, address, folder.catalog)
+                catalog.settle_home(home)
                 versions.ensure(catalog, now_ms=clock.now_ms())
                 catalog.note_clock(clock.mark())
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
@@ -250,11 +268,6 @@ def _require_new(folder: DataFolder) -> None:
         )
 
 
-def _remove_catalog(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
 def _refused(path: Path, error: OSError) -> WorldError:
     subject = str(error.filename or path)
     if is_full(error):
@@ -327,6 +340,30 @@ def address_secret(token_secret: bytes) -> bytes:
     return blake2b(key=token_secret, person=b"clipkeep-address", digest_size=32).digest()
 
 
+def home_of(token_secret: bytes) -> int:
+    """The number of the home that has this secret; it gives nothing of it away. The catalog keeps it, so that a catalog
+    and keys of two homes are never used together."""
+    return int.from_bytes(blake2b(key=token_secret, person=b"clipkeep-home", digest_size=8).digest()) >> 1
+
+
+def _require_same_home(catalog: Catalog, key_store: KeyStore, folder: DataFolder) -> None:
+    """Refuse keys and a catalog that were not made together: tokens of the one would open devices of the other.
+
+    A catalog of an earlier release does not know yet, and learns it here.
+
+    Raises:
+        CallerError: `another_home`.
+    """
+    mine = home_of(key_store.token_secret)
+    if (catalog.home or catalog.settle_home(mine)) != mine:
+        raise CallerError(
+            "the catalog belongs to another data folder: it was made with other keys than those in keys/. Correct"
+            " [home] catalog in config.toml, or put back the keys that belong to it",
+            subject=str(folder.root),
+            code="another_home",
+        )
+
+
 @contextmanager
 def open_folder(
     root: Path, *, store_url: str | None = None, environ: Mapping[str, str] | None = None
@@ -341,11 +378,12 @@ def open_folder(
     config = load_config(folder.config, environ)
     with ExitStack() as stack:
         clock = stack.enter_context(opened_clock(folder, config))
-        catalog = SqliteCatalog.open(folder.catalog)
+        catalog = open_catalog(config.home.catalog, folder.catalog)
         stack.callback(catalog.close)
-        versions.ensure(catalog, now_ms=clock.now_ms())
         key_store = KeyStore.open(folder.keys, first_month=catalog.first_key_month)
         stack.callback(key_store.close)
+        _require_same_home(catalog, key_store, folder)
+        versions.ensure(catalog, now_ms=clock.now_ms())
         if not folder.bitmap.exists():
             # Derived data: it can be made again from the catalog at any time, and denies until then.
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)

@@ -1,8 +1,8 @@
 """On which kind of file system a folder lies, before anything is made there that it can't bear.
 
-The catalog is SQLite in WAL mode, the bitmap a shared memory mapping, the locks are `flock`: none of them holds between
-the hosts of a network file system, nor through its server's failures. Objects of a `file:` store may lie on one: they
-are written once, under a name of their own.
+A catalog in the folder is SQLite in WAL mode, the bitmap a shared memory mapping, the locks are `flock`: none of them
+holds between the hosts of a network file system, nor through its server's failures. Objects of a `file:` store may lie
+on one: they are written once, under a name of their own.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def require_local(path: Path, kind: int | None) -> None:
     """
     if kind in NETWORK:
         raise CallerError(
-            f"this is on {NETWORK[kind]}: catalog.db, keys/, entitlements.bitmap and their locks need a disk of this"
-            " host. Choose a local folder; the objects may lie there: --store file:///folder",
+            f"this is on {NETWORK[kind]}: keys/, entitlements.bitmap, a catalog that is a file and their locks need a"
+            " disk of this host. Choose a local folder; the objects may lie there: --store file:///folder",
             subject=str(path),
             code="network_file_system",
         )

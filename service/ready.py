@@ -33,6 +33,6 @@ def require_answers(opened: Opened) -> None:
     require_files(opened)
     root = opened.folder.root
     if looks_full(root):
-        raise WorldError(make_room(root / "catalog.db"), subject=str(root), code=DISK_FULL)
+        raise WorldError(make_room(opened.folder.bitmap), subject=str(root), code=DISK_FULL)
     _ = opened.catalog.closed_through
     opened.store.server_time_s()

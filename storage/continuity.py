@@ -22,6 +22,15 @@ class Continuity(ABC):
     def note_clock(self, mark: ClockMark) -> None:
         """Keep a moment that was believed, in place of the last one."""
 
+    @property
+    @abstractmethod
+    def home(self) -> int | None:
+        """Which home it belongs to, as `settle_home` was told; None before that."""
+
+    @abstractmethod
+    def settle_home(self, home: int) -> int:
+        """Say which home it belongs to, unless that is known already. Returns what is known now."""
+
     @abstractmethod
     def newest_seen_ms(self) -> int:
         """When the newest object was prepared or the newest sweep ended, by the clock of then; 0 when neither ever

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 HIDDEN = "***"
@@ -23,6 +24,28 @@ def masked_url(text: str) -> str:
     user = f"{HIDDEN}@" if "@" in parts.netloc else ""
     rest = f"/{HIDDEN}" if parts.path.strip("/") or parts.query or parts.fragment else parts.path
     return f"{parts.scheme}://{user}{shown}{'' if port is None else f':{port}'}{rest}"
+
+
+_PASSWORD = re.compile(r"(?<=[?&])((?:ssl)?password|passfile)=[^&#]*", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """A database's URL with `***` for its password, whether that is in the user part or among the parameters."""
+    scheme, slashes, rest = text.partition("://")
+    if not slashes:
+        return (
+            text if text.isalnum() else HIDDEN
+        )  # `sqlite`; else no URL, and nobody can tell where a secret begins
+    host, slash, more = rest.partition("/")
+    if not slash:
+        host, mark, more = rest.partition("?")
+        slash = mark
+    user, at, place = host.rpartition("@")
+    name, colon, _ = user.partition(":")
+    shown = f"{scheme}://{name}{colon and ':' + HIDDEN}{at}{place}{slash}{more}"
+    if "@" in more:  # a password that has a / or a ?, not written as %2F or %3F
+        shown = f"{scheme}://{HIDDEN}@{more.rpartition('@')[2]}"
+    return _PASSWORD.sub(rf"\1={HIDDEN}", shown)
 
 
 def without_user(text: str) -> str:

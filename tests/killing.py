@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.servers.catalogs import copy_catalog, on_postgres
+
 
 class Steps:
     """Counts steps, says their names through a pipe, and kills this process at one of them.
@@ -61,6 +63,8 @@ def run_and_kill(work: Path, run: Callable[[Path, Steps], None]) -> None:
         last += 1
         folder = work / str(last)
         shutil.copytree(work / "template", folder)
+        if on_postgres():
+            copy_catalog(work / "template", folder)
         heard, told = os.pipe()
         child = os.fork()
         if child == 0:

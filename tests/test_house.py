@@ -69,6 +69,30 @@ def test_a_foreign_library_lives_in_one_file(library: str) -> None:
     assert found <= ONE_FILE[library]
 
 
+ENGINES = re.compile(r"storage\.(sqlite|postgres|sql)\b")
+KNOWS_ENGINES = {"storage/open_catalog.py"}
+MEASURES_SQLITE = {"bench/catalog.py", "bench/expiry.py", "bench/promises.py", "bench/sweep.py"}
+"""What the bench asks of the file itself: its log, its pages, its plans of queries."""
+
+
+def test_nothing_above_storage_knows_an_engine() -> None:
+    """`storage.open_catalog` goes from an address to a catalog: nobody else need say which engine it is."""
+    found = set()
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            if any(ENGINES.match(name) or name in ("sqlite3", "psycopg") for name in names):
+                found.add(str(path.relative_to(ROOT)))
+    above = {name for name in found if not name.startswith("storage/")}
+    assert above <= MEASURES_SQLITE
+    inside = {
+        name for name in found if re.fullmatch(r"storage/[^/]+\.py", name) and "sqlite_check" not in name
+    }
+    assert {name for name in inside if not re.match(r"storage/(_key_|keys)", name)} <= KNOWS_ENGINES
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     text = path.read_text()

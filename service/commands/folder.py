@@ -17,11 +17,21 @@ from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import CallerError, ClipkeepError
 from storage.open_store import open_store
 from storage.trial import try_store
+from storage.urls import without_password
 
 
 def init(
     data: Data = DEFAULT_DATA,
     store: Store = None,
+    catalog: Annotated[
+        str | None,
+        typer.Option(
+            "--catalog",
+            help="Where the catalog is: sqlite (a file in the data folder, the default) or"
+            " postgresql://user@host:port/database, an empty database that is there already. The password is better in"
+            " PGPASSWORD, or in a service file (postgresql:///?service=name), than in the address.",
+        ),
+    ] = None,
     test_clock: Annotated[
         bool,
         typer.Option(
@@ -40,16 +50,31 @@ def init(
 ) -> None:
     """Make a data folder: config.toml, keys/, catalog.db, entitlements.bitmap, objects/.
 
+    With --catalog postgresql://… there is no catalog.db: its tables are made in that database.
+
     Back up keys/ apart from the rest: without it no recording can be read, with it and the objects all can.
     """
     if check_store and store:
         _require_good_store(store)
-    create_folder(data, store_url=store, test_clock=test_clock, environ=os.environ)
+    made = create_folder(
+        data, store_url=store, test_clock=test_clock, environ=os.environ, catalog_address=catalog
+    )
+    address = made.home.catalog
+    if without_password(address) != address:
+        terminal.say(
+            "warning: the catalog's address has a password in it, and is kept in config.toml; better in PGPASSWORD, a"
+            " service file or a password file (docs/operations.md)"
+        )
     if doubtful := warning(file_system(data)):
         terminal.say(f"{data}: {doubtful}")
     url = store or (data / "objects").absolute().as_uri()
     problem = _problem_of(url)
-    document = {"data": str(data), "store": url, "store_problem": problem}
+    document = {
+        "data": str(data),
+        "catalog": without_password(address),
+        "store": url,
+        "store_problem": problem,
+    }
     terminal.report(
         document,
         json,

@@ -6,8 +6,10 @@ is `storage.sql`, which both engines share.
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from storage.postgres.database import LOCK_TIMEOUT_MS, PostgresDatabase
-from storage.postgres.schema import create_schema, require_schema
+from storage.postgres.schema import create_schema, drop_schema, require_schema
 from storage.sql import SqlCatalog
 
 
@@ -27,6 +29,12 @@ class PostgresCatalog(SqlCatalog):
             database.close()
             raise
         return cls(database)
+
+    @classmethod
+    def remove(cls, url: str) -> None:
+        """Drop the tables that `create` made, and no others."""
+        with closing(PostgresDatabase(url)) as database:
+            drop_schema(database)
 
     @classmethod
     def open(cls, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> PostgresCatalog:

@@ -334,12 +334,22 @@ def _remedy(error: psycopg.Error) -> str:
         return "look for a full or failing disk of the server; trying again is safe"
     if isinstance(error, (errors.LockNotAvailable, errors.QueryCanceled, *TAKEN_BACK)):
         return "another transaction has been in the way all the time: try again"
-    if isinstance(error, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)):
-        return "look for a wrong user or password: PGUSER, PGPASSWORD or the service file"
+    if isinstance(error, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)) or _says(
+        error, "password", "authentication", "pg_hba.conf", "role "
+    ):
+        return "look for a wrong user or password: PGUSER, PGPASSWORD, the service file or the password file"
     if isinstance(error, errors.InsufficientPrivilege):
         return "the user lacks a privilege: docs/operations.md lists them"
-    if isinstance(error, (errors.InvalidCatalogName, errors.UndefinedTable)):
+    if isinstance(error, errors.InvalidCatalogName) or _says(error, 'database "'):
+        return "the database is missing: CREATE DATABASE makes it, or correct the address"
+    if isinstance(error, errors.UndefinedTable):
         return "the database or its tables are missing: `clipkeep init --catalog` makes them"
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return "this server is a standby: name the primary"
     return "look whether the server runs and can be reached; trying again is safe"
+
+
+def _says(error: psycopg.Error, *words: str) -> bool:
+    """Whether a refused connection was refused for this: libpq gives no code for it, only the server's words, which
+    are English or the server's own language. Only what the advice says depends on it."""
+    return error.sqlstate is None and any(word in str(error) for word in words)

@@ -8,6 +8,7 @@ from storage.books import OPERATOR_ACCOUNT
 from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
+from storage.sql.connection import Connection
 from storage.sql.sealing import NOBODY, add_key, seal
 from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.schema import _TABLES, OPERATOR_NAME, REVISION
@@ -74,19 +75,49 @@ def create_schema(database: PostgresDatabase) -> None:
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
 
 
+def drop_schema(database: PostgresDatabase) -> None:
+    """Undo `create_schema`."""
+    made = re.findall(r"CREATE TABLE (\w+)", _TABLES + BOOKS_TABLES + _OWN_TABLES)
+    with database.hold() as connection:
+        tables = [*made, *sorted(connection.chunk_tables())]
+        connection.execute(f"DROP TABLE IF EXISTS {', '.join(tables)} CASCADE")
+        connection.execute("DROP FUNCTION IF EXISTS events_are_append_only")
+
+
+def revision_of(connection: Connection, subject: str) -> str:
+    """The revision of the catalog that is here.
+
+    Raises:
+        CallerError: `no_catalog`.
+    """
+    if connection.execute("SELECT to_regclass('alembic_version')").fetchone()[0] is None:
+        raise CallerError(
+            "no catalog is in this database; `clipkeep init --catalog` makes one in an empty database. If there was"
+            " one, look at the address and the user's search_path",
+            subject=subject,
+            code="no_catalog",
+        )
+    [found] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(found)
+
+
 def require_schema(database: PostgresDatabase) -> None:
     """Say whether this is a whole catalog of this release.
 
     Raises:
-        CatalogCorrupt: it is of another release, or no catalog.
+        CallerError: `no_catalog`; `catalog_outdated`, of an earlier release: `clipkeep catalog migrate`.
+        CatalogCorrupt: it is of a later release.
     """
     with database.read() as connection:
-        if connection.execute("SELECT to_regclass('alembic_version')").fetchone()[0] is None:
-            raise CallerError(
-                "no catalog is here; `clipkeep init --catalog` makes one",
-                subject=database.subject,
-                code="no_catalog",
-            )
-        [found] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if found != REVISION:
-        raise CatalogCorrupt(f"schema {found}, this release reads {REVISION}", subject=database.subject)
+        found = revision_of(connection, database.subject)
+    if found < REVISION:
+        raise CallerError(
+            "this catalog is of an earlier release; stop the service and run `clipkeep catalog migrate`",
+            subject=database.subject,
+            code="catalog_outdated",
+        )
+    if found > REVISION:
+        raise CatalogCorrupt(
+            f"schema {found}, this release reads {REVISION}: it is of a later release, so use that",
+            subject=database.subject,
+        )

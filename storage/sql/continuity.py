@@ -13,6 +13,7 @@ from storage.sql.meta import number, put_number
 from storage.sql.numbers import KINDS, ceiling, highest_given, raise_ceiling, start_above
 
 _CLOCK = ("clock_wall_ms", "clock_uptime_ms", "clock_boot")
+_HOME = "home"
 _FIRST_KEY_MONTH = "first_key_month"
 
 
@@ -28,6 +29,18 @@ class Continuing(Leases):
     def note_clock(self, connection: Connection, mark: ClockMark) -> None:
         for name, value in zip(_CLOCK, (mark.wall_ms, mark.uptime_ms, mark.boot), strict=True):
             put_number(connection, name, value)
+
+    @property
+    def home(self) -> int | None:
+        with self.db.read() as connection:
+            return number(connection, _HOME)
+
+    @writing()
+    def settle_home(self, connection: Connection, home: int) -> int:
+        if (known := number(connection, _HOME)) is not None:
+            return known
+        put_number(connection, _HOME, home)
+        return home
 
     def newest_seen_ms(self) -> int:
         with self.db.read() as connection:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from retention.tokens import mint_viewer_token
 from service.folder import open_folder
+from tests.servers.catalogs import empty_address
 
 CLIPKEEP = Path(sys.executable).with_name("clipkeep")
 COMMAND_S = 60.0
@@ -109,7 +110,7 @@ class Service:
         return json.loads(done.stdout)
 
     def init(self, *args: str) -> Self:
-        self.command("init", *args)
+        self.command("init", "--catalog", empty_address(self.data), *args)
         return self
 
     def configure(self, **limits: object) -> None:

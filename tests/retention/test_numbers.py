@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from storage.checksums import crc32
 from storage.errors import CorruptError, StoreUnavailable, WorldError
 from storage.faults import Fault, FaultKind
 from tests.retention.world import NOON, ROWS, World, fast_folder
+from tests.servers.catalogs import copy_catalog
 from tests.storage.blocks import writing_books
 
 
@@ -55,16 +55,13 @@ def begun(folder: Path) -> None:
         world.add()
         with writing_books(world.catalog, now_ms=NOON) as books:
             books.add_session(SessionRow(bytes(32), 1, NOON, 2 * NOON))
-    for path in folder.glob("catalog.db*"):
-        shutil.copy(path, folder / f"then-{path.name}")
+    (folder / "then").mkdir()
+    copy_catalog(folder, folder / "then")
 
 
 def restored(folder: Path) -> None:
     """The backup takes the place of the catalog, on a host that remembers nothing."""
-    for path in folder.glob("catalog.db*"):
-        path.unlink()
-    for path in folder.glob("then-*"):
-        path.rename(folder / path.name.removeprefix("then-"))
+    copy_catalog(folder / "then", folder)
     (folder / "entitlements.bitmap").unlink()
     EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS * 100)
 
@@ -100,10 +97,7 @@ def test_a_host_that_was_rolled_back_with_all_that_is_on_it_learns_from_the_stor
     with World(folder, local=True) as world:
         world.add()
         world.sweep().run()
-    for path in folder.glob("catalog.db*"):
-        path.unlink()
-    for path in folder.glob("then-*"):
-        path.rename(folder / path.name.removeprefix("then-"))
+    copy_catalog(folder / "then", folder)
     with World(folder, local=True) as world:
         assert settled(world)
 

@@ -24,7 +24,6 @@ from storage.errors import CatalogUnavailable, ClipkeepError, LeaseLost, StoreUn
 from storage.faults import Fault, FaultKind, FaultyStore, Plan, no_faults
 from storage.memory import MemoryStore
 from storage.objects import DELETE_BATCH_KEYS
-from storage.sqlite import SqliteCatalog
 from tests.retention.killed_sweeps import END_MS, KEYS_LEFT, SECOND_MS, prepare
 from tests.retention.world import (
     DELAY_MS,
@@ -43,6 +42,7 @@ from tests.retention.world import (
     fast_folder,
     monthly,
 )
+from tests.servers.catalogs import impatient_catalog_of
 
 ROOT = Path(__file__).parents[2]
 DAY_MS = MS_PER_DAY
@@ -949,7 +949,7 @@ def test_nobody_takes_the_lease_while_keys_are_destroyed(world: World, tmp_path:
     device = world.add()
     keep_today(world, device)
     world.terminate(device, erase=True)
-    sooner = SqliteCatalog.open(world.folder / "catalog.db", busy_timeout_s=0.01)
+    sooner = impatient_catalog_of(world.folder)
     destroyed = world.key_store.destroy_devices
 
     def asleep(below_epochs: dict[int, int]) -> int:

@@ -34,7 +34,7 @@ from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectStore
 from storage.segment import TAG_BYTES, SegmentWriter, buffer_bytes, decrypt_chunk, parse_segment
-from storage.sqlite import SqliteCatalog
+from tests.servers.catalogs import catalog_of, make_catalog
 
 TODAY = 20_254  # 2025-06-15
 NOON = ms_of_day(TODAY) + MS_PER_DAY // 2
@@ -117,11 +117,11 @@ class World:
         new = not (folder / "keys").exists()
         if new:
             KeyStore.create(folder / "keys").close()
-            SqliteCatalog.create(folder / "catalog.db").close()
+            make_catalog(folder).close()
             EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.folder = folder
         self.clock = HandClock(clock_ms)
-        self.catalog: Catalog = SqliteCatalog.open(folder / "catalog.db")
+        self.catalog: Catalog = catalog_of(folder)
         self.key_store = KeyStore.open(folder / "keys", first_month=self.catalog.first_key_month)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.memory = MemoryStore()

@@ -42,7 +42,7 @@ from storage.keys import KeyId, KeyStore
 from storage.media_facts import NOTHING_KNOWN, MediaFacts
 from storage.memory import MemoryStore
 from storage.segment import SegmentWriter, buffer_bytes
-from storage.sqlite import SqliteCatalog
+from tests.servers.catalogs import make_catalog
 
 TODAY = 20_640
 """The world's day at first: its clock stands at noon."""
@@ -84,7 +84,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.clock = HandClock(NOON_MS)
         self.key_store = KeyStore.create(folder / "keys")
-        self.catalog = SqliteCatalog.create(folder / "catalog.db")
+        self.catalog = make_catalog(folder)
         EntitlementBitmap.create(folder / "bitmap", 1000)
         self.bitmap = EntitlementBitmap.open(folder / "bitmap", writable=True)
         self.folder = folder

@@ -197,6 +197,16 @@ class CatalogContract:
         yield
         assert list(catalog.broken_rows()) == []
 
+    # --- whose it is ------------------------------------------------------------------------------------------
+
+    def test_the_home_is_settled_once(self, catalog: Catalog, opener: Opener) -> None:
+        assert catalog.home is None
+        assert catalog.settle_home((1 << 63) - 1) == (1 << 63) - 1
+        assert catalog.settle_home(7) == catalog.home == (1 << 63) - 1
+        again = opener()
+        assert again.home == (1 << 63) - 1
+        again.close()
+
     # --- prepare, release -------------------------------------------------------------------------------------
 
     def test_prepared_keys_are_new_and_say_when_they_may_go(self, catalog: Catalog, sound: None) -> None:

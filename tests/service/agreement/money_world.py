@@ -26,8 +26,8 @@ from storage.books import AccountRow, AccountState, Books, NoticeRow, PaymentRow
 from storage.catalog import Catalog
 from storage.days import MS_PER_DAY, to_date, to_day
 from storage.keys import KeyStore
-from storage.sqlite import SqliteCatalog
 from tests.retention.world import HandClock
+from tests.servers.catalogs import catalog_of, make_catalog
 
 START = date(2025, 1, 31)
 """The world's first day: a month that others are shorter than."""
@@ -102,11 +102,11 @@ class MoneyWorld:
         if new:
             folder.mkdir(exist_ok=True)
             KeyStore.create(folder / "keys").close()
-            SqliteCatalog.create(folder / "catalog.db").close()
+            make_catalog(folder).close()
             EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.clock = HandClock(noon_ms(START) if clock_ms is None else clock_ms)
         self.key_store = KeyStore.open(folder / "keys")
-        self.catalog: Catalog = SqliteCatalog.open(folder / "catalog.db")
+        self.catalog: Catalog = catalog_of(folder)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.gateway = gateway(folder / "payments")
         self.settings = replace(SETTINGS, **settings)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[3]
 RULES = [
     *(f"retention/{name}.py" for name in ("accounts", "addresses", "cancelling", "money", "plans")),
     *(f"retention/{name}.py" for name in ("refunds", "renewals", "subscriptions", "terms", "entitlements")),
-    *("storage/sqlite/deletions.py",),
-    *(str(path.relative_to(ROOT)) for path in (ROOT / "storage/sqlite/books").glob("*.py")),
+    *("storage/sql/deletions.py",),
+    *(str(path.relative_to(ROOT)) for path in (ROOT / "storage/sql/books").glob("*.py")),
     *(str(path.relative_to(ROOT)) for path in (ROOT / "service/agreement").glob("*.py")),
 ]
 

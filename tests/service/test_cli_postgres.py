@@ -1,0 +1,220 @@
+"""`clipkeep init --catalog postgresql://…`: what it makes, what it refuses, and what it says to do."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from unittest import mock
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from service.cli import main
+from tests.servers.catalogs import empty_database
+from tests.service.test_cli import Done
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("CLIPKEEP_") and "_TEST_" not in name:
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Of an empty database."""
+    return empty_database(tmp_path / "data")
+
+
+def run(data: Path, *args: str) -> Done:
+    """Run a command in this process, through the same `main` as the installed one."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        redirect_stdout(out),
+        redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["clipkeep", *args, "--data", str(data)]),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return Done(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def document(data: Path, *args: str) -> dict[str, object]:
+    done = run(data, *args, "--json")
+    assert done.code == 0, done
+    return dict(json.loads(done.out))
+
+
+def refused(data: Path, *args: str) -> str:
+    done = run(data, *args)
+    assert done.code != 0
+    return " ".join((done.out + done.err).split())
+
+
+def with_user(url: str, user: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{user}@{parts.hostname}:{parts.port}").geturl()
+
+
+def tables(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def test_the_whole_of_a_small_life(tmp_path: Path, url: str) -> None:
+    data = tmp_path / "data"
+    made = document(data, "init", "--test-clock", "--catalog", url)
+    password = urlsplit(url).password or ""
+    assert password
+    assert password not in json.dumps(made)
+    assert not (data / "catalog.db").exists()
+    assert document(data, "device", "add", "--plan", "annual")["device"] == 1
+    assert document(data, "device", "show", "--device", "1")["device"] == 1
+    assert "error" not in document(data, "sweep")
+    assert document(data, "check", "--deep")["broken"] == []
+    migrated = document(data, "catalog", "migrate")
+    assert migrated["before"] == migrated["after"]
+    for args in (
+        ("catalog", "rebuild"),
+        ("account", "list"),
+        ("keys", "rotate"),
+        ("clock", "--advance", "1d"),
+    ):
+        assert run(data, *args).code == 0, args
+
+
+def test_a_password_is_shown_nowhere_and_warned_of(tmp_path: Path, url: str) -> None:
+    password = urlsplit(url).password or ""
+    for form in (url, f"{with_user(url, 'clipkeep_test')}?password={password}"):
+        data = tmp_path / str(len(form))
+        if form != url:
+            empty_database(tmp_path / "data")
+        done = run(data, "init", "--catalog", form)
+        assert done.code == 0, done
+        assert "PGPASSWORD" in done.out + done.err
+        assert password not in done.out + done.err
+        for args in (("config",), ("config", "--json")):
+            shown = run(data, *args)
+            assert password not in shown.out
+            assert "***" in shown.out
+        assert (data / "config.toml").stat().st_mode & 0o077 == 0
+
+
+def test_a_password_from_the_environment(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", urlsplit(url).password or "")
+    done = run(tmp_path / "data", "init", "--catalog", with_user(url, "clipkeep_test"))
+    assert done.code == 0, done
+    assert "warning" not in done.out + done.err
+
+
+def test_a_service_file(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = urlsplit(url)
+    lines = [
+        *("[home]", f"host={parts.hostname}", f"port={parts.port}", f"dbname={parts.path[1:]}"),
+        *(f"user={parts.username}", f"password={parts.password}"),
+    ]
+    (tmp_path / "services").write_text("\n".join(lines))
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    document(tmp_path / "data", "init", "--catalog", "postgresql:///?service=home")
+    assert document(tmp_path / "data", "device", "add", "--plan", "annual")["device"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda url: url.replace("postgresql://", "mysql://"), "postgresql://user@host:port/database"),
+        (lambda url: url + "_missing", "CREATE DATABASE"),
+        (lambda url: with_user(url, "clipkeep_test:wrong"), "PGPASSWORD"),
+        (lambda url: with_user(url, "clipkeep_test"), "PGPASSWORD"),
+        (lambda url: url.replace(f":{urlsplit(url).port}/", ":1/"), "whether the server runs"),
+        (lambda url: url + "?nonsense=1", "not a PostgreSQL address"),
+    ],
+    ids=["engine", "database", "password", "no password", "server", "parameter"],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, url: str, spoil: object, says: str) -> None:
+    assert callable(spoil)
+    wrong = spoil(url)
+    said = refused(tmp_path / "data", "init", "--catalog", wrong)
+    assert says in said
+    assert (urlsplit(url).password or "") not in said
+    assert not (tmp_path / "data" / "keys").exists()
+    assert tables(url) == 0
+    document(tmp_path / "data", "init", "--catalog", url)
+
+
+def test_no_privilege(tmp_path: Path, url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS guest")
+        connection.execute("CREATE ROLE guest LOGIN PASSWORD 'g'")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    said = refused(tmp_path / "data", "init", "--catalog", with_user(url, "guest:g"))
+    assert "privilege" in said
+    assert not (tmp_path / "data" / "keys").exists()
+
+
+def test_a_catalog_that_is_there_stays(tmp_path: Path, url: str) -> None:
+    document(tmp_path / "data", "init", "--catalog", url)
+    document(tmp_path / "data", "device", "add")
+    said = refused(tmp_path / "other", "init", "--catalog", url)
+    assert "already" in said
+    assert not (tmp_path / "other" / "keys").exists()
+    assert document(tmp_path / "data", "device", "show", "--device", "1")["device"] == 1
+
+
+def test_an_init_that_fails_later_takes_its_tables_away(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.folder.EntitlementBitmap.create", full)
+        refused(tmp_path / "data", "init", "--catalog", url)
+    assert tables(url) == 0
+    document(tmp_path / "data", "init", "--catalog", url)
+
+
+def test_another_release(tmp_path: Path, url: str) -> None:
+    document(tmp_path / "data", "init", "--catalog", url)
+    for revision, says in (("0000", "catalog migrate"), ("9999", "later release")):
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = %s", (revision,))
+        assert says in refused(tmp_path / "data", "device", "add")
+        assert "release" in refused(tmp_path / "data", "catalog", "migrate")
+
+
+def test_another_homes_catalog(tmp_path: Path, url: str) -> None:
+    document(tmp_path / "data", "init", "--catalog", url)
+    document(tmp_path / "other", "init")
+    config = tmp_path / "other" / "config.toml"
+    shutil.copy(tmp_path / "data" / "config.toml", config)
+    said = refused(tmp_path / "other", "device", "add")
+    assert "belongs to another data folder" in said
+    assert document(tmp_path / "data", "device", "add")["device"] == 1
+
+
+def test_another_homes_keys_beside_a_file(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        document(tmp_path / name, "init", "--catalog", "sqlite")
+    shutil.rmtree(tmp_path / "one" / "keys")
+    shutil.copytree(tmp_path / "other" / "keys", tmp_path / "one" / "keys")
+    assert "belongs to another data folder" in refused(tmp_path / "one", "device", "add")
+
+
+def test_the_variable_says_it_too(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPKEEP_HOME_CATALOG", url)
+    document(tmp_path / "data", "init")
+    assert not (tmp_path / "data" / "catalog.db").exists()
+    assert tables(url) > 10
