@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from storage.catalog import Catalog, DeviceFacts
 from storage.days import month_before, month_of_day
-from storage.keys import KeyStore
+from storage.vault import Vault
 
 KEY_CACHE_S = 1.0
 """How long workers keep a destroyed key in memory, from the moment that the device was marked: they look once a
@@ -21,7 +21,7 @@ REPLAY_BATCH_DEVICES = 1000
 """Devices in one transaction of the key store, while those who make keys wait: 60 ms, with keys of 12 months."""
 
 
-def replay_destructions(catalog: Catalog, key_store: KeyStore, *, now_ms: int) -> int:
+def replay_destructions(catalog: Catalog, key_store: Vault, *, now_ms: int) -> int:
     """Destroy anew what a restored key store has forgotten (invariants 9 and 10). Safe beside everything: what it
     destroys was destroyed before, and no renewal brings it back.
 
@@ -57,7 +57,7 @@ def last_month_destroyed(catalog: Catalog) -> int:
 
 
 def note_destroyed(
-    catalog: Catalog, key_store: KeyStore, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
+    catalog: Catalog, key_store: Vault, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
 ) -> None:
     """Write into the erasure records that the keys of these devices are gone, and how many they were.
 

@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from storage.catalog import Catalog, SegmentRow
 from storage.days import month_of_day
 from storage.errors import CorruptError, ObjectMissing
-from storage.keys import KeyId, KeyStore
 from storage.objects import ObjectStore
 from storage.recover import load_index
 from storage.segment import TAG_BYTES, associated_data
+from storage.vault import KeyId, Vault
 
 MAX_TOLD = 20
 MAX_ASKED = 100
@@ -93,7 +93,7 @@ class Prover:
         self,
         catalog: Catalog,
         store: ObjectStore,
-        key_stores: Sequence[KeyStore],
+        key_stores: Sequence[Vault],
         progress: Progress = lambda phase, done, of: None,
     ) -> None:
         self._catalog = catalog

@@ -25,7 +25,7 @@ from storage.catalog import Catalog, DeviceFacts, EraseState
 from storage.clock import Clock
 from storage.days import day_of_ms, month_after, to_date
 from storage.errors import CallerError
-from storage.keys import KeyStore
+from storage.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Closed:
         return self.through > self.today
 
 
-def closed(catalog: Catalog, key_store: KeyStore, bitmap: EntitlementBitmap, clock: Clock) -> Closed:
+def closed(catalog: Catalog, key_store: Vault, bitmap: EntitlementBitmap, clock: Clock) -> Closed:
     """What is closed now. Writes nothing."""
     through = max(catalog.closed_through, bitmap.closed_through)
     return Closed(day_of_ms(clock.now_ms()), through, key_store.last_month_destroyed())
@@ -56,7 +56,7 @@ def closed(catalog: Catalog, key_store: KeyStore, bitmap: EntitlementBitmap, clo
 
 def reopen(
     catalog: Catalog,
-    key_store: KeyStore,
+    key_store: Vault,
     bitmap: EntitlementBitmap,
     clock: Clock,
     lease: Lease,
@@ -103,7 +103,7 @@ def reopen(
         return _begin_anew(catalog, entitlements, lease)
 
 
-def adopt_key_months(catalog: Catalog, key_store: KeyStore) -> None:
+def adopt_key_months(catalog: Catalog, key_store: Vault) -> None:
     """Let the catalog know of months whose keys were destroyed before their days were closed: by a sweep that was
     taken back, or one that an older catalog than this has not heard of. Else what expires in them could not be
     stored."""

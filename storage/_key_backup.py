@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from storage._key_accounts import has_account_keys
 from storage._key_database import KeyDatabase, translated_errors
 from storage._key_files import (
     MASTER_MAGIC,
@@ -30,11 +31,12 @@ def copy_key_store(database: KeyDatabase, source: Path, target: Path) -> None:
     with translated_errors(copied), closing(sqlite3.connect(copied, isolation_level=None)) as connection:
         database.copy_to(connection)
         used = {current_wrapping_key(connection)}
-        for month in months_of(connection):
+        tables = [f"month_{month}" for month in months_of(connection)]
+        for table in tables + ["account_keys"] * has_account_keys(connection):
             used.update(
                 number
                 for (number,) in connection.execute(
-                    f"SELECT DISTINCT wrapping_key_id FROM month_{month} WHERE wrapped <> {ZEROS}"
+                    f"SELECT DISTINCT wrapping_key_id FROM {table} WHERE wrapped <> {ZEROS}"
                 )
             )
     fsync(copied)

@@ -23,6 +23,8 @@ SCRUB_ATTEMPTS = 3
 
 _APPLICATION_ID = 0x434B4B59  # "CKKY"; `file` and SQLite's own tools show it
 _SCHEMA_VERSION = 1
+ACCOUNT_KEYS_VERSION = 2
+"""From the first account key on there is a table for them, which earlier releases do not know."""
 
 # Any other failure of a constant statement on tables that we made means that the file is not what was written.
 _WORLD_CODES = frozenset(
@@ -93,12 +95,15 @@ class KeyDatabase:
             CorruptError: it is not, and the header field is named.
         """
         with self._statements() as connection:
-            for field, expected in (("application_id", _APPLICATION_ID), ("user_version", _SCHEMA_VERSION)):
+            for field, expected in (
+                ("application_id", (_APPLICATION_ID,)),
+                ("user_version", (_SCHEMA_VERSION, ACCOUNT_KEYS_VERSION)),
+            ):
                 found = whole_number(connection, f"PRAGMA {field}")
-                if found != expected:
+                if found not in expected:
                     raise corrupt(
                         self.path,
-                        f"header field {field} is {found}, not {expected}: this is no key store,"
+                        f"header field {field} is {found}, not {expected[-1]}: this is no key store,"
                         " or one of another version of Clipkeep (then use that version)",
                     )
 

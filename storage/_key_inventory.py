@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from storage._key_accounts import has_account_keys
 from storage._key_database import KeyDatabase, whole_number
 from storage._key_files import MASTER_MAGIC, read_key_file
 from storage._key_tables import ZEROS, current_wrapping_key, month_floor_of, months_of
-from storage._key_wrapping import KeyId, WrappingKeys
+from storage._key_wrapping import WrappingKeys
 from storage.errors import CorruptError
+from storage.vault import Inventory, KeyCount, KeyId
 
 PAGE_ROWS = 1000
-
-
-class KeyCount(NamedTuple):
-    """Keys that are there, and keys that were destroyed and whose place is still there."""
-
-    live: int
-    destroyed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """A key store in numbers."""
-
-    months: dict[int, KeyCount]
-    """yyyymm to its keys."""
-    month_floor: int
-    """The last month destroyed, yyyymm, 0 before the first."""
-    erased_devices: int
-    """Devices with a floor: keys of theirs were destroyed."""
-    current_wrapping_key: int
-    wrapping_keys: dict[int, int]
-    """Id of each wrapping key in master.key, oldest first → how many live keys it wraps."""
-    rotated_ms: int
-    """Unix ms at which master.key was last written: the end of the last rotation, or the making."""
 
 
 def take_inventory(connection: sqlite3.Connection, master: Path) -> Inventory:
@@ -54,10 +30,18 @@ def take_inventory(connection: sqlite3.Connection, master: Path) -> Inventory:
             live += count
         rows = whole_number(connection, f"SELECT count(*) FROM month_{month}")
         months[month] = KeyCount(live, rows - live)
+    account_keys = 0
+    if has_account_keys(connection):
+        for number, count in connection.execute(
+            "SELECT wrapping_key_id, count(*) FROM account_keys WHERE NOT free GROUP BY 1"
+        ):
+            wrapping_keys[number] = wrapping_keys.get(number, 0) + count
+            account_keys += count
     return Inventory(
         months,
         month_floor_of(connection),
         whole_number(connection, "SELECT count(*) FROM floors"),
+        account_keys,
         current_wrapping_key(connection),
         wrapping_keys,
         master.stat().st_mtime_ns // 1_000_000,

@@ -1,4 +1,4 @@
-"""Rotating the wrapping key: every data key is wrapped anew, then the old wrapping key is destroyed.
+"""Rotating the wrapping key: every key is wrapped anew, then the old wrapping key is destroyed.
 
     1 begin    master.key gets a second, new entry; then keys.db names it as current. From here on new keys take it
     2 re-wrap  rows of the old one, in bounded batches, overwritten where they are
@@ -13,10 +13,9 @@ master.key again when it meets an id that is new to it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from storage._key_accounts import has_account_keys
 from storage._key_database import KeyDatabase, whole_number
 from storage._key_files import (
     MASTER_MAGIC,
@@ -27,27 +26,12 @@ from storage._key_files import (
     unavailable,
 )
 from storage._key_tables import ZEROS, current_wrapping_key, months_of
-from storage._key_wrapping import KeyId, WrappingKeys, new_wrapping_key
+from storage._key_wrapping import Name, WrappingKeys, new_wrapping_key
 from storage.errors import CorruptError
+from storage.vault import KeyId, Progress, Rotation
 
 REWRAP_BATCH_ROWS = 2000
 """Rows of one transaction. Measured: 10 to 20 ms, for which others wait; 5.5 s for a million keys in all."""
-
-Progress = Callable[[str, int, int], None]
-"""(phase, done, of)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """What a rotation did."""
-
-    wrapping_key_id: int
-    """The current one, new unless an earlier rotation was only finished."""
-    resumed: bool
-    """An earlier rotation had been interrupted, and this call did the rest of it."""
-    rewrapped: int
-    retired: tuple[int, ...]
-    """Ids of the wrapping keys that were destroyed."""
 
 
 def rotate(database: KeyDatabase, master: Path, wrapping_keys: WrappingKeys, progress: Progress) -> Rotation:
@@ -89,14 +73,14 @@ def _rewrap_all(
 ) -> tuple[int, CorruptError | None]:
     with database.transaction("DEFERRED") as connection:
         # No row of another id appears from here on: new keys take what `state` says, in the same transaction.
-        todo = {month: _wrapped_otherwise(connection, month, current) for month in months_of(connection)}
+        todo = {table: _wrapped_otherwise(connection, table, current) for table in _tables(connection)}
     of, done, unreadable = sum(todo.values()), 0, None
-    for month, count in todo.items():
+    for table, count in todo.items():
         after_slot: int | None = -1 if count else None
         while after_slot is not None:
             with database.transaction("IMMEDIATE") as connection:
                 after_slot, rewrapped, error = _rewrap_batch(
-                    connection, month, current, after_slot, wrapping_keys
+                    connection, table, current, after_slot, wrapping_keys
                 )
             done += rewrapped
             unreadable = unreadable or error
@@ -104,37 +88,45 @@ def _rewrap_all(
     return done, unreadable
 
 
-def _wrapped_otherwise(connection: sqlite3.Connection, month: int, current: int) -> int:
-    """How many keys of a month are wrapped with another key than the current one."""
-    query = f"SELECT count(*) FROM month_{month} WHERE wrapping_key_id <> ? AND wrapped <> {ZEROS}"
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    """The tables with wrapped keys."""
+    return [f"month_{month}" for month in months_of(connection)] + (
+        ["account_keys"] if has_account_keys(connection) else []
+    )
+
+
+def _wrapped_otherwise(connection: sqlite3.Connection, table: str, current: int) -> int:
+    """How many keys of a table are wrapped with another key than the current one."""
+    query = f"SELECT count(*) FROM {table} WHERE wrapping_key_id <> ? AND wrapped <> {ZEROS}"
     return whole_number(connection, query, (current,))
 
 
 def _rewrap_batch(
-    connection: sqlite3.Connection, month: int, current: int, after_slot: int, wrapping_keys: WrappingKeys
+    connection: sqlite3.Connection, table: str, current: int, after_slot: int, wrapping_keys: WrappingKeys
 ) -> tuple[int | None, int, CorruptError | None]:
     """Re-wrap rows behind `after_slot`. Returns the last slot looked at (None: no more), how many were
     re-wrapped, and the first error."""
-    if month not in months_of(connection):  # it was destroyed meanwhile
+    if table not in _tables(connection):  # it was destroyed meanwhile
         return None, 0, None
+    name = "id, 0" if table == "account_keys" else "device, epoch"
     rows = connection.execute(
-        f"SELECT slot, device, epoch, wrapping_key_id, wrapped FROM month_{month} WHERE slot > ?"
+        f"SELECT slot, {name}, wrapping_key_id, wrapped FROM {table} WHERE slot > ?"
         f" AND wrapping_key_id <> ? AND wrapped <> {ZEROS} ORDER BY slot LIMIT ?",
         (after_slot, current, REWRAP_BATCH_ROWS),
     ).fetchall()
     first_error = None
     fresh = []
-    for slot, device, epoch, wrapping_key_id, wrapped in rows:
-        key_id = KeyId(device, epoch, month)
+    for slot, first, second, wrapping_key_id, wrapped in rows:
+        named: Name = first if isinstance(first, bytes) else KeyId(first, second, int(table[6:]))
         try:
-            key = wrapping_keys.unwrap(wrapping_key_id, key_id, wrapped)
+            key = wrapping_keys.unwrap(wrapping_key_id, named, wrapped)
         except CorruptError as error:
             first_error = first_error or error
             continue
-        fresh.append((current, wrapping_keys.wrap(current, key_id, key), slot))
+        fresh.append((current, wrapping_keys.wrap(current, named, key), slot))
     connection.executemany(
         # Values of the same lengths, so that SQLite overwrites in place instead of moving the row.
-        f"UPDATE month_{month} SET wrapping_key_id = ?, wrapped = ? WHERE slot = ?",
+        f"UPDATE {table} SET wrapping_key_id = ?, wrapped = ? WHERE slot = ?",
         fresh,
     )
     return (rows[-1][0] if len(rows) == REWRAP_BATCH_ROWS else None), len(fresh), first_error
@@ -143,7 +135,7 @@ def _rewrap_batch(
 def _retire(database: KeyDatabase, master: Path, current: int) -> tuple[int, ...]:
     """Destroy all wrapping keys but the current one, once nothing is wrapped with them."""
     with database.transaction("DEFERRED") as connection:
-        left = sum(_wrapped_otherwise(connection, month, current) for month in months_of(connection))
+        left = sum(_wrapped_otherwise(connection, table, current) for table in _tables(connection))
     with database.transaction("IMMEDIATE") as connection:
         if current_wrapping_key(connection) != current:  # another process went on to the next rotation
             return ()

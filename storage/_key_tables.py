@@ -19,7 +19,7 @@ def months_of(connection: sqlite3.Connection) -> list[int]:
     names = {
         str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     }
-    months = names - {"state", "floors"}
+    months = names - {"state", "floors", "account_keys"}
     if not all(map(_MONTH_TABLE.fullmatch, months)):
         raise sqlite3.DatabaseError("a table of another name")
     return sorted(int(name.removeprefix("month_")) for name in months)

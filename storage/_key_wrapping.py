@@ -11,13 +11,12 @@ from __future__ import annotations
 import secrets
 import struct
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage._key_files import MASTER_MAGIC, SECRET_BYTES, corrupt, read_key_file, write_key_file
-from storage.errors import CallerError
+from storage.vault import ACCOUNT_KEY_ID_BYTES, KeyId
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -25,32 +24,13 @@ WRAPPED_BYTES = _NONCE_BYTES + KEY_BYTES + 16
 
 _ASSOCIATED = struct.Struct(">16sQIII")
 _LABEL = b"clipkeep datakey"
-_U32 = range(2**32)
+_ACCOUNT = struct.Struct(f">16sQ{ACCOUNT_KEY_ID_BYTES}s")
+_ACCOUNT_LABEL = b"clipkeep account"
+_SECRET = struct.Struct(">16sQ16s")
+_SECRET_LABEL = b"clipkeep secret"
 
-
-class KeyId(NamedTuple):
-    """Which data key: unique for ever, never reused.
-
-    Attributes:
-        device: device number, u32.
-        epoch: the device's erase epoch, u32; a renewal after an erasure starts with new keys.
-        month: yyyymm of the chunk's `expires_on`, so that a month's keys all fall due together.
-    """
-
-    device: int
-    epoch: int
-    month: int
-
-    def __str__(self) -> str:
-        return f"key of device {self.device}, epoch {self.epoch}, month {self.month}"
-
-
-def checked_id(key_id: KeyId) -> KeyId:
-    """Return `key_id` when each part is in its range, else raise CallerError."""
-    device, epoch, month = key_id
-    if device in _U32 and epoch in _U32 and month in range(1970_01, 9999_13) and month % 100 in range(1, 13):
-        return key_id
-    raise CallerError("device and epoch are u32, month is yyyymm", subject=str(key_id), code="bad_key_id")
+Name = KeyId | bytes | str
+"""Of what is wrapped: a data key, the id of an account key, or the name of another secret."""
 
 
 def new_wrapping_key() -> tuple[int, bytes]:
@@ -66,8 +46,10 @@ class WrappingKeys:
     So a process that runs on through a rotation finds the new key by itself. Not for several threads at once.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: str = "keys.db") -> None:
+        """`rows`: what errors call the database whose rows these keys wrap."""
         self._path = path
+        self._rows = rows
         self._ciphers: dict[int, AESGCM] = {}
 
     @staticmethod
@@ -93,31 +75,39 @@ class WrappingKeys:
         if wrapping_key_id not in self._ciphers:
             raise corrupt(
                 self._path,
-                f"field id: keys.db was written with wrapping key {wrapping_key_id:016x}, which is not here,"
+                f"field id: {self._rows} was written with wrapping key {wrapping_key_id:016x}, which is not here,"
                 " so the two files are of different key stores or backups",
             )
         return self._ciphers[wrapping_key_id]
 
-    def wrap(self, wrapping_key_id: int, key_id: KeyId, key: bytes) -> bytes:
+    def wrap(self, wrapping_key_id: int, name: Name, key: bytes) -> bytes:
         """The `WRAPPED_BYTES` that `unwrap` takes. Raises as `cipher`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self.cipher(wrapping_key_id).encrypt(nonce, key, _associated(wrapping_key_id, key_id))
+        return nonce + self.cipher(wrapping_key_id).encrypt(nonce, key, _associated(wrapping_key_id, name))
 
-    def unwrap(self, wrapping_key_id: object, key_id: KeyId, wrapped: object) -> bytes:
-        """The data key of a row as it was read.
+    def unwrap(self, wrapping_key_id: object, name: Name, wrapped: object) -> bytes:
+        """The key of a row as it was read.
 
         Raises:
-            CorruptError: it is not what was written for this `key_id`, or as `cipher`.
+            CorruptError: it is not what was written for this name, or as `cipher`.
         """
         if isinstance(wrapping_key_id, int) and wrapping_key_id > 0 and isinstance(wrapped, bytes):
             cipher = self.cipher(wrapping_key_id)
             nonce, sealed = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
             try:
-                return cipher.decrypt(nonce, sealed, _associated(wrapping_key_id, key_id))
+                return cipher.decrypt(nonce, sealed, _associated(wrapping_key_id, name))
             except (InvalidTag, ValueError):  # ValueError: a nonce cut short
                 pass
-        raise corrupt(key_id, "keys.db, field wrapped: master.key does not unwrap this row")
+        raise corrupt(_told(name), f"{self._rows}, field wrapped: master.key does not unwrap this row")
 
 
-def _associated(wrapping_key_id: int, key_id: KeyId) -> bytes:
-    return _ASSOCIATED.pack(_LABEL, wrapping_key_id, *key_id)
+def _associated(wrapping_key_id: int, name: Name) -> bytes:
+    if isinstance(name, KeyId):
+        return _ASSOCIATED.pack(_LABEL, wrapping_key_id, *name)
+    if isinstance(name, bytes):
+        return _ACCOUNT.pack(_ACCOUNT_LABEL, wrapping_key_id, name)
+    return _SECRET.pack(_SECRET_LABEL, wrapping_key_id, name.encode())
+
+
+def _told(name: Name) -> str:
+    return f"account key {name.hex()}" if isinstance(name, bytes) else str(name)

@@ -1,4 +1,4 @@
-"""The key store: the data keys of every device and month, kept apart from the catalog.
+"""The vault in a folder: data keys of every device and month, account keys, and the token secret.
 
 Destroying a data key is what makes a recording unrecoverable (invariant 10), so this module is about two
 promises: a key that was handed out survives any crash, and a key that was destroyed stays destroyed.
@@ -12,6 +12,7 @@ The folder (mode 0700; every file in it 0600):
                    state     one row: current wrapping_key_id, month_floor (the last month destroyed)
                    floors    device → lowest epoch that may still have keys
                    month_N   one table per month N (yyyymm): device, epoch, wrapping_key_id, wrapped
+                   account_keys  `storage._key_accounts`; made with the first of them
 
 **Why a table per month.** `secure_delete` overwrites a row that is deleted, but not the copies that a B-tree
 leaves behind in the free space of a page when it splits or merges pages: with one table in key order, and 5,000
@@ -36,9 +37,14 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TypeVar
 
+from storage._key_accounts import (
+    account_keys_made,
+    destroy_account_keys,
+    make_account_keys,
+    read_account_keys,
+)
 from storage._key_backup import copy_key_store
 from storage._key_database import KeyDatabase, whole_number
 from storage._key_files import (
@@ -48,49 +54,56 @@ from storage._key_files import (
     read_key_file,
 )
 from storage._key_folder import make_folder, write_new_store
-from storage._key_inventory import Inventory, KeyCount, count_of_devices, every_key, take_inventory
-from storage._key_rotation import Progress, Rotation, rotate
+from storage._key_inventory import count_of_devices, every_key, take_inventory
+from storage._key_rotation import rotate
 from storage._key_tables import ZEROS, current_wrapping_key, month_floor_of, months_of
-from storage._key_wrapping import KEY_BYTES, WRAPPED_BYTES, KeyId, WrappingKeys, checked_id
-from storage.errors import CallerError, ClipkeepError, CorruptError, KeyDestroyed, NotFound
-from storage.open_files import Identity, identity
+from storage._key_wrapping import KEY_BYTES, WRAPPED_BYTES, WrappingKeys
+from storage.errors import CorruptError, NotFound
+from storage.open_files import Version, version
+from storage.vault import (
+    MAX_IDS_PER_CALL,
+    AccountKeyFacts,
+    Inventory,
+    KeyCount,
+    KeyId,
+    Outcome,
+    Progress,
+    Rotation,
+    Vault,
+    check_size,
+    checked_account_ids,
+    checked_floors,
+    checked_id,
+    faultless,
+    key_destroyed,
+)
 
 __all__ = ["MAX_IDS_PER_CALL", "Inventory", "KeyCount", "KeyId", "KeyStore", "Outcome", "Rotation"]
 
-MAX_IDS_PER_CALL = 10_000
-"""Most ids, or devices, in one call: bounds one transaction, and so everyone else's wait. Measured: 0.1 s to
-make as many keys, 0.4 s to destroy them."""
 DESTROY_BATCH_ROWS = 20_000
 """Rows that leave a month's table in one transaction, so that workers are never locked out for long."""
 
 _EPOCH_FLOOR = "SELECT coalesce((SELECT lowest_epoch FROM floors WHERE device = ?), 0)"
 
-Outcome = bytes | ClipkeepError
-"""What became of one id of a batch: its 32-byte key, or why there is none."""
+R = TypeVar("R")
 
 
-class KeyStore:
-    """Data keys by `KeyId`, durable and destructible. Make one with `create` or `open`.
+class KeyStore(Vault):
+    """The vault in a folder. Make one with `create` or `open`.
 
-    Every method blocks (a write costs one fsync) and may be called from any thread: one connection serves
-    them in turn under a lock, which SQLite's own write lock would impose anyway. Any number of processes may
-    have the folder open; a connection must not be carried over a fork, so open after it.
-
-    All methods raise:
-        WorldError: `key_store_unavailable`: disk full, I/O error, or busy beyond the timeout. Trying again is safe.
-        CorruptError: `key_store_corrupt`: the file, field and remedy are named.
-        CallerError: `key_store_closed` after `close`.
+    A write costs one fsync. One connection serves all threads in turn under a lock, which SQLite's own write lock would
+    impose anyway.
     """
 
     def __init__(
         self, folder: Path, database: KeyDatabase, token_secret: bytes, first_month: int = 0
     ) -> None:
-        self._first_month = first_month
+        super().__init__(first_month)
         self._folder = folder
         self._database = database
         self._token_secret = token_secret
         self._wrapping_keys = WrappingKeys(folder / "master.key")
-        self._seen: list[Identity | None] = []
+        self._seen: list[Version | None] = []
 
     @classmethod
     def create(cls, folder: Path) -> KeyStore:
@@ -138,15 +151,10 @@ class KeyStore:
         return store
 
     def require_files(self) -> None:
-        """Make sure that a key that is made now will be found again: keys.db is the file that is open, and the files
-        beside it hold what this process wraps keys and makes tokens with. Cheap while none of them changes.
-
-        Raises:
-            WorldError: `key_store_replaced`; making a key raises it too.
-            CorruptError: a key file is gone, or another one.
-        """
+        """keys.db is the file that is open, and the files beside it hold what this process wraps keys and makes tokens
+        with. Making a key raises `key_store_replaced` too."""
         self._database.require_files()
-        now = [identity(self._folder / name) for name in ("tokens.key", "master.key")]
+        now = [version(self._folder / name) for name in ("tokens.key", "master.key")]
         if now == self._seen:
             return
         tokens = read_key_file(self._folder / "tokens.key", TOKENS_MAGIC)
@@ -159,56 +167,10 @@ class KeyStore:
 
     @property
     def token_secret(self) -> bytes:
-        """The 32-byte secret for token MACs. It outlives rotations of the wrapping key."""
         return self._token_secret
 
-    def ensure(self, ids: Iterable[KeyId]) -> dict[KeyId, bytes]:
-        """Return the key of every id, making those that are missing. All or nothing.
-
-        Raises:
-            KeyDestroyed: an id's epoch or month was destroyed; it is never made again (invariant 9).
-            CallerError: an id out of range, or more than `MAX_IDS_PER_CALL`.
-        """
-        return _all_keys(self._outcomes(ids, make=True, partly=False))
-
-    def ensure_each(self, ids: Iterable[KeyId]) -> dict[KeyId, Outcome]:
-        """As `ensure`, but one id's fault is that id's outcome and never its neighbours'.
-
-        One transaction and one fsync for all that is missing, none when nothing is. What is returned is
-        durable, and every process that asks gets the same key.
-        """
-        return self._outcomes(ids, make=True, partly=True)
-
-    def get(self, ids: Iterable[KeyId]) -> dict[KeyId, bytes]:
-        """Return the keys of those ids that have one. Never writes."""
-        outcomes = self._outcomes(ids, make=False, partly=True)
-        return _all_keys({k: v for k, v in outcomes.items() if not isinstance(v, KeyDestroyed)})
-
-    def get_each(self, ids: Iterable[KeyId]) -> dict[KeyId, Outcome]:
-        """As `get`, with an outcome for every id: for a reader, a key that is not there is gone for good."""
-        outcomes = self._outcomes(wanted := tuple(ids), make=False, partly=True)
-        return {key_id: outcomes.get(key_id, _destroyed(key_id)) for key_id in wanted}
-
-    def destroy_device(self, device: int, *, below_epoch: int) -> int:
-        """Destroy every key of one device with an epoch below `below_epoch`; see `destroy_devices`."""
-        return self.destroy_devices({device: below_epoch})
-
     def destroy_devices(self, below_epochs: Mapping[int, int]) -> int:
-        """Destroy the keys of many devices, at the price of one: device → lowest epoch that stays.
-
-        Idempotent, and a lower epoch than before changes nothing. Costs one index look-up per device and
-        month that has keys, whatever the device had stored.
-
-        Returns:
-            How many keys this call destroyed; 0 when it was all done before.
-
-        Raises:
-            WorldError: as usual. The keys may be gone for every process already, while their wrapped bytes are
-                still in the log: call again until it returns.
-        """
-        _check_size(below_epochs)
-        for device, epoch in below_epochs.items():
-            checked_id(KeyId(device, epoch, 1970_01))
+        checked_floors(below_epochs)
         if not below_epochs:
             return 0
         destroyed = 0
@@ -229,12 +191,6 @@ class KeyStore:
         return destroyed
 
     def destroy_months(self, through_month: int) -> int:
-        """Destroy the keys of every month up to and including `through_month` (yyyymm).
-
-        The first transaction raises the floor: from then on those keys are gone for everyone. Their bytes
-        follow in batches, so that uploads go on meanwhile; a crash in between is made good by calling again.
-        Idempotent. Returns and raises as `destroy_devices`.
-        """
         checked_id(KeyId(0, 0, through_month))
         with self._database.transaction("IMMEDIATE") as connection:
             connection.execute("UPDATE state SET month_floor = max(month_floor, ?)", (through_month,))
@@ -247,23 +203,16 @@ class KeyStore:
         return destroyed
 
     def last_month_destroyed(self) -> int:
-        """The last month (yyyymm) whose keys are gone, with all before it; 0 when none are."""
         with self._database.transaction("DEFERRED") as connection:
             return month_floor_of(connection)
 
     def damage(self) -> list[str]:
-        """What SQLite itself finds wrong with keys.db, each as a sentence. Reads all of it.
-
-        Raises:
-            WorldError: it could not be asked.
-        """
         try:
             return self._database.damage()
         except CorruptError as error:
             return [str(error)]
 
     def count(self) -> int:
-        """How many keys exist. Reads them all: for reports and tests."""
         with self._database.transaction("DEFERRED") as connection:
             floor = month_floor_of(connection)
             return sum(
@@ -278,21 +227,13 @@ class KeyStore:
     def count_of(
         self, devices: Iterable[int], *, below_epochs: Mapping[int, int] | None = None
     ) -> dict[int, KeyCount]:
-        """How many keys of each device there are, and how many were destroyed, in the months that still have a
-        table. Reads what is in the rows, whatever the floors say.
-
-        Args:
-            below_epochs: device → only keys of the epoch before this one: what one erasure was about.
-        """
         wanted = tuple(devices)
-        _check_size(wanted)
+        check_size(wanted)
         with self._database.transaction("DEFERRED") as connection:
             return count_of_devices(connection, wanted, below_epochs or {})
 
     def behind(self, below_epochs: Mapping[int, int]) -> dict[int, int]:
-        """Those of `below_epochs` which this key store has not heard of: it was restored from a backup that is
-        older than their destruction, or the destruction is still to come."""
-        _check_size(below_epochs)
+        check_size(below_epochs)
         with self._database.transaction("DEFERRED") as connection:
             return {
                 device: epoch
@@ -301,67 +242,50 @@ class KeyStore:
             }
 
     def every_key(self, *, device: int | None = None) -> Iterator[tuple[KeyId, bytes]]:
-        """Yield every data key that can still be unwrapped, even behind a floor: what an attacker would find who has
-        this folder. In pages: may be slow, holds nothing up."""
         return every_key(self._database, self._wrapping_keys, device)
 
     def inventory(self) -> Inventory:
-        """Counts and wrapping key ids; no secrets. Reads all rows."""
         with self._database.transaction("DEFERRED") as connection:
             return take_inventory(connection, self._folder / "master.key")
 
     def rotate(self, progress: Progress = lambda phase, done, of: None) -> Rotation:
-        """Wrap every data key with a new wrapping key and destroy the old one; see `storage._key_rotation`.
-
-        Runs beside processes that use the store, each of which waits for single batches only. Killed at any
-        moment, it is simply called again, and then goes on instead of beginning anew.
-
-        Raises:
-            CorruptError: rows that do not unwrap; all others were re-wrapped, and the old wrapping key stays.
-        """
+        """See `storage._key_rotation`."""
         return rotate(self._database, self._folder / "master.key", self._wrapping_keys, progress)
 
     def backup(self, folder: Path) -> None:
-        """Make a consistent copy of this key store, mode 0700, beside running processes.
-
-        What the copy holds is not erased until the copy is gone: see `[retention] key_backup_days`.
-
-        Raises:
-            CallerError: `key_store_exists`: the folder is there and not empty.
-            WorldError: no space or no permission.
-        """
         make_folder(folder, lambda aside: copy_key_store(self._database, self._folder, aside))
 
+    # --- account keys ---------------------------------------------------------------------------------------------
+
+    def make_account_keys(self, ids: Collection[bytes], *, now_ms: int) -> dict[bytes, bytes]:
+        return make_account_keys(self._database, checked_account_ids(ids), self._wrapping_keys, now_ms)
+
+    def account_keys(self, ids: Collection[bytes]) -> dict[bytes, bytes]:
+        def read() -> dict[bytes, bytes]:
+            with self._database.transaction("DEFERRED") as connection:
+                return read_account_keys(connection, checked_account_ids(ids), self._wrapping_keys)
+
+        return _again_if_corrupt(read)
+
+    def destroy_account_keys(self, ids: Collection[bytes]) -> int:
+        return destroy_account_keys(self._database, checked_account_ids(ids))
+
+    def account_keys_made(self, *, after: bytes = b"", limit: int = 1000) -> list[AccountKeyFacts]:
+        with self._database.transaction("DEFERRED") as connection:
+            return account_keys_made(connection, after, limit)
+
     def close(self) -> None:
-        """Let go of the files. Idempotent; a call in another thread is waited for."""
         self._database.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _outcomes(self, ids: Iterable[KeyId], *, make: bool, partly: bool) -> dict[KeyId, Outcome]:
-        kept = {key_id: self._kept_as(checked_id(key_id)) for key_id in ids}
-        found = self._outcomes_of(set(kept.values()), make=make, partly=partly)
-        return {key_id: found[place] for key_id, place in kept.items() if place in found}
-
-    def _kept_as(self, key_id: KeyId) -> KeyId:
-        return key_id if key_id.month >= self._first_month else key_id._replace(month=self._first_month)
-
     def _outcomes_of(self, wanted: set[KeyId], *, make: bool, partly: bool) -> dict[KeyId, Outcome]:
-        _check_size(wanted)
         outcomes = self._read_settled(wanted)
         missing = wanted - outcomes.keys()
-        if not missing or not make or not (partly or _faultless(outcomes)):
+        if not missing or not make or not (partly or faultless(outcomes)):
             return outcomes
         with self._database.transaction("IMMEDIATE") as connection:
             # Read again under the write lock: another process may have made, or destroyed, them since.
             outcomes |= self._read(connection, missing)
-            if partly or _faultless(outcomes):
+            if partly or faultless(outcomes):
                 outcomes |= self._make(connection, missing - outcomes.keys())
         return outcomes
 
@@ -385,7 +309,7 @@ class KeyStore:
         for key_id in ids:
             device, epoch, month = key_id
             if month <= month_floor or epoch < whole_number(connection, _EPOCH_FLOOR, (device,)):
-                outcomes[key_id] = _destroyed(key_id)
+                outcomes[key_id] = key_destroyed(key_id)
             elif month in months:
                 row = connection.execute(
                     f"SELECT wrapping_key_id, wrapped FROM month_{month} WHERE device = ? AND epoch = ?",
@@ -417,7 +341,7 @@ class KeyStore:
 
     def _unwrapped(self, key_id: KeyId, wrapping_key_id: object, wrapped: object) -> Outcome:
         if wrapped == bytes(WRAPPED_BYTES):
-            return _destroyed(key_id)
+            return key_destroyed(key_id)
         try:
             return self._wrapping_keys.unwrap(wrapping_key_id, key_id, wrapped)
         except CorruptError as error:
@@ -439,31 +363,9 @@ class KeyStore:
             return removed - destroyed_before
 
 
-def _again_if_corrupt(check: Callable[[], None]) -> None:
+def _again_if_corrupt(check: Callable[[], R]) -> R:
     """A rotation may end between the reading of two files, so what does not fit is looked at twice."""
     try:
-        check()
+        return check()
     except CorruptError:
-        check()
-
-
-def _check_size(ids: Collection[object]) -> None:
-    if len(ids) > MAX_IDS_PER_CALL:
-        raise CallerError(f"{len(ids)} ids in one call; at most {MAX_IDS_PER_CALL}", code="too_many_ids")
-
-
-def _destroyed(key_id: KeyId) -> KeyDestroyed:
-    return KeyDestroyed("it was destroyed, and what it encrypted is gone for good", subject=str(key_id))
-
-
-def _faultless(outcomes: Mapping[KeyId, Outcome]) -> bool:
-    return not any(isinstance(outcome, ClipkeepError) for outcome in outcomes.values())
-
-
-def _all_keys(outcomes: Mapping[KeyId, Outcome]) -> dict[KeyId, bytes]:
-    keys: dict[KeyId, bytes] = {}
-    for key_id, outcome in outcomes.items():
-        if isinstance(outcome, ClipkeepError):
-            raise outcome
-        keys[key_id] = outcome
-    return keys
+        return check()

@@ -26,6 +26,19 @@ def identity(path: Path) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
+Version = tuple[int, int, int]
+"""Device, inode number, and ns of the last change of a file or its attributes."""
+
+
+def version(path: Path) -> Version | None:
+    """As `identity`, for a file that nobody holds open: its inode may be another file's by now."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
 class OpenFiles:
     """What some names stood for when their files were opened.
 

@@ -30,8 +30,8 @@ from retention.sweep.rewriting import Rewriting
 from retention.witness import ClockWitness
 from storage.catalog import Catalog, DeviceFacts, EraseState
 from storage.clock import WitnessedClock
-from storage.keys import KeyStore
 from storage.objects import DELETE_BATCH_KEYS, ObjectStore
+from storage.vault import Vault
 
 ERASE_BATCH_DEVICES = 500
 """Devices whose keys are destroyed in one transaction of the key store, while commits wait: 20 ms."""
@@ -51,7 +51,7 @@ class Sweep:
         *,
         catalog: Catalog,
         store: ObjectStore,
-        key_store: KeyStore,
+        key_store: Vault,
         bitmap: EntitlementBitmap,
         clock: WitnessedClock,
         limits: SweepLimits,

@@ -19,7 +19,7 @@ from storage.catalog import Catalog, DeviceFacts
 from storage.clock import Clock
 from storage.days import to_date
 from storage.errors import CallerError, NotFound
-from storage.keys import KeyStore
+from storage.vault import Vault
 
 if TYPE_CHECKING:
     from service.agreement.payments import PaymentGateway
@@ -69,7 +69,7 @@ class Desk:
 
     catalog: Catalog
     entitlements: Entitlements
-    key_store: KeyStore
+    key_store: Vault
     clock: Clock
     settings: AgreementSettings
     notices: NoticeSettings

@@ -9,8 +9,8 @@ from service.playback.sharing import Shares
 from service.playback.used import Used
 from storage.catalog import Catalog
 from storage.clock import Clock
-from storage.keys import KeyStore
 from storage.objects import ObjectStore
+from storage.vault import Vault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class PlaybackServices:
 
     catalog: Catalog
     store: ObjectStore
-    key_store: KeyStore
+    key_store: Vault
     bitmap: EntitlementBitmap
     clock: Clock
     token_secret: bytes

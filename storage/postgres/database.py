@@ -64,8 +64,8 @@ SLOT_DAYS = 2
 """How long a row of `tries` outlives its last write. An hour would do: tries of one write are seconds apart."""
 
 _CLEAN_SLOTS = f"DELETE FROM tries WHERE used_on < current_date - {SLOT_DAYS}"
-_BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_BEGIN_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCKS = {
     Excludes.NOTHING: None,
     Excludes.DECISIONS: f"SELECT pg_advisory_xact_lock_shared({DECISIONS_LOCK})",
@@ -92,6 +92,8 @@ class _Slot:
 
 TAKEN_BACK = (errors.SerializationFailure, errors.DeadlockDetected)
 """What the server says when it undid a transaction that may be tried again at once."""
+GIVEN_UP = (errors.LockNotAvailable, errors.QueryCanceled, errors.DiskFull)
+"""What it says when a further try would wait as long, or fail again."""
 
 
 class PostgresDatabase(Database):
@@ -134,16 +136,8 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with self._translating():
-            connection, _ = self._begun(f"{_BEGIN_READ}; {self._settings}")
-            try:
-                yield connection
-                connection.run("COMMIT")
-            except BaseException:
-                self._undo(connection)
-                raise
-            finally:
-                self._give_back(connection)
+        with self._translating(), self._block(BEGIN_READ) as connection:
+            yield connection
 
     def write(self, work: Callable[[Connection], R], excludes: Excludes = Excludes.WRITERS) -> R:
         slot = self._take_slot()
@@ -155,9 +149,7 @@ class PostgresDatabase(Database):
             try:
                 done = self._try_write(work, excludes, slot, committing)
             except (psycopg.OperationalError, *TAKEN_BACK) as error:
-                if left == 0 or isinstance(
-                    error, (errors.LockNotAvailable, errors.QueryCanceled, errors.DiskFull)
-                ):
+                if left == 0 or isinstance(error, GIVEN_UP):
                     # The slot goes with it: a backend may still be at work in it.
                     raise self._translated(error) from error
             except psycopg.Error as error:
@@ -174,7 +166,7 @@ class PostgresDatabase(Database):
         self, work: Callable[[Connection], R], excludes: Excludes, slot: _Slot, committing: list[R]
     ) -> R:
         # One round trip. Statements of one message see what was committed before each of them began.
-        begin = "; ".join(filter(None, (_BEGIN_WRITE, self._settings, _LOCKS[excludes], slot.mark)))
+        begin = "; ".join(filter(None, (BEGIN_WRITE, self._settings, _LOCKS[excludes], slot.mark)))
         connection, marked = self._begun(begin)
         try:
             if not marked:  # an earlier try was committed, though nobody could say so
@@ -195,29 +187,27 @@ class PostgresDatabase(Database):
             if self._slots:
                 return self._slots.pop()
         # A new one is rare: the time to remove those of processes that are gone. If it fails, another one does it.
-        with suppress(psycopg.Error):
-            connection, _ = self._begun(f"{_BEGIN_WRITE}; {self._settings}; {_CLEAN_SLOTS}")
-            try:
-                connection.run("COMMIT")
-            except BaseException:
-                self._undo(connection)
-                raise
-            finally:
-                self._give_back(connection)
+        with suppress(psycopg.Error), self._block(BEGIN_WRITE) as connection:
+            connection.run(_CLEAN_SLOTS)
         return _Slot()
 
     @contextmanager
     def hold(self) -> Iterator[Connection]:
-        with self._translating():
-            connection, _ = self._begun(f"{_BEGIN_WRITE}; {self._settings}; {_LOCKS[Excludes.WRITERS]}")
-            try:
-                yield connection
-                connection.run("COMMIT")
-            except BaseException:
-                self._undo(connection)
-                raise
-            finally:
-                self._give_back(connection)
+        with self._translating(), self._block(BEGIN_WRITE, _LOCKS[Excludes.WRITERS]) as connection:
+            yield connection
+
+    @contextmanager
+    def _block(self, begin: str, lock: str | None = None) -> Iterator[PostgresConnection]:
+        """A transaction, with psycopg's errors as they are."""
+        connection, _ = self._begun("; ".join(filter(None, (begin, self._settings, lock))))
+        try:
+            yield connection
+            connection.run("COMMIT")
+        except BaseException:
+            self._undo(connection)
+            raise
+        finally:
+            self._give_back(connection)
 
     def make_days_ready(self, days: Collection[int]) -> None:
         """Make chunk tables in a transaction of their own: two commits that both made one would wait for each other's

@@ -63,3 +63,19 @@ def url(postgres: PostgresServer) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
         yield postgres.url(name)
         connection.execute(f"DROP DATABASE {name} (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """Of a database that stays empty."""
+    return postgres.url()
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> Iterator[str]:
+    """Of a new, empty database."""
+    name = f"empty_{next(_numbers)}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        yield postgres.url(name)
+        connection.execute(f"DROP DATABASE {name} (FORCE)")

@@ -1,0 +1,64 @@
+"""From what a person writes to the vault it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage.errors import CallerError
+from storage.keys import KeyStore
+from storage.vault import Vault
+
+
+def is_server(where: str | Path) -> bool:
+    """Whether it names a database, and not a folder."""
+    return isinstance(where, str) and where.startswith(("postgresql://", "postgres://"))
+
+
+def open_vault(where: str | Path, master_key: Path | None = None, *, first_month: int = 0) -> Vault:
+    """Open an existing vault.
+
+    Args:
+        where: a folder, or a URL `postgresql://…` of a database of its own. What the URL lacks (password, `sslmode`)
+            comes from the environment or a service file, as libpq reads them.
+        master_key: the host's file of wrapping keys, for a database. A folder has its own in it.
+        first_month: see `Vault`.
+
+    Raises:
+        NotFound: `key_store_missing`: nothing is there.
+        CallerError: `bad_vault_url`; `key_store_permissions`: others may read a key file.
+        CorruptError: a file or a row is missing, cut, corrupt, or of another vault.
+        WorldError: the server does not answer, or refuses.
+    """
+    if not is_server(where):
+        return KeyStore.open(Path(where), first_month=first_month)
+    from storage.postgres.vault import PostgresVault  # psycopg takes a tenth of a second to import
+
+    return PostgresVault.open(str(where), _needed(master_key), first_month=first_month)
+
+
+def create_vault(where: str | Path, master_key: Path | None = None) -> None:
+    """Make a vault with fresh random secrets: all of it or, after a crash, nothing that is in the way.
+
+    Args:
+        where, master_key: as `open_vault`. A master.key that is there already is used for a new database, so that a
+            call that was interrupted is repeated.
+
+    Raises:
+        CallerError: `key_store_exists`: a vault is there, and is left as it is. `vault_in_catalog`: the database is
+            the catalog's: whoever has a copy of one must not have the other.
+        WorldError: no space, no permission, no answer.
+    """
+    if not is_server(where):
+        KeyStore.create(Path(where)).close()
+        return
+    from storage.postgres.vault import PostgresVault
+
+    PostgresVault.create(str(where), _needed(master_key)).close()
+
+
+def _needed(master_key: Path | None) -> Path:
+    if master_key is None:
+        raise CallerError(
+            "a vault in a database needs the host's file of wrapping keys", code="master_key_missing"
+        )
+    return master_key

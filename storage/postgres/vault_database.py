@@ -1,0 +1,215 @@
+"""The vault's database on PostgreSQL: its tables, its transactions, and its errors in the vault's words.
+
+    vault_state         one row: format, current wrapping_key_id, month_floor
+    vault_secrets       name → wrapped: `tokens`
+    vault_floors        device → lowest epoch that may still have keys
+    vault_months        the months that have a table
+    vault_month_N       one table per month N (yyyymm): device, epoch, wrapping_key_id, wrapped (NULL: destroyed)
+    vault_account_keys  id, made_ms, wrapping_key_id, wrapped
+
+**What keeps transactions apart.** Two advisory locks, for the length of a transaction:
+
+    KEYS    who makes keys holds it shared; who destroys keys, or changes the wrapping key, holds it exclusively. So
+            nobody makes a key behind a floor that is being raised, or wraps with a key that is being retired
+    MONTHS  who makes a month's table, taken after KEYS
+
+Every step may run twice, for what it does the second time is nothing: that is how an outcome is decided which was lost
+with the connection, and why no step needs a token as those of the catalog do.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import psycopg
+from psycopg import errors
+
+from storage._key_files import SECRET_BYTES, corrupt
+from storage._key_wrapping import WrappingKeys
+from storage.errors import (
+    CallerError,
+    CatalogCorrupt,
+    CatalogUnavailable,
+    ClipkeepError,
+    NotFound,
+    WorldError,
+)
+from storage.postgres.connection import PostgresConnection
+from storage.postgres.database import (
+    BEGIN_READ,
+    BEGIN_WRITE,
+    FIRST_PAUSE_S,
+    GIVEN_UP,
+    LOCK_TIMEOUT_MS,
+    TAKEN_BACK,
+    TRIES,
+    PostgresDatabase,
+)
+from storage.sql.connection import Connection
+
+R = TypeVar("R")
+
+FORMAT = 1
+TOKENS = "tokens"
+KEYS_LOCK, MONTHS_LOCK = 0x636C6B11, 0x636C6B12
+
+_TABLES = f"""
+CREATE TABLE vault_state (format INTEGER NOT NULL, wrapping_key_id BIGINT NOT NULL, month_floor INTEGER NOT NULL);
+CREATE TABLE vault_secrets (name TEXT PRIMARY KEY, wrapping_key_id BIGINT NOT NULL, wrapped BYTEA);
+CREATE TABLE vault_floors (device BIGINT PRIMARY KEY, lowest_epoch BIGINT NOT NULL);
+CREATE TABLE vault_months (month INTEGER PRIMARY KEY);
+CREATE TABLE vault_account_keys (
+    id BYTEA PRIMARY KEY, made_ms BIGINT NOT NULL, wrapping_key_id BIGINT NOT NULL, wrapped BYTEA
+);
+INSERT INTO vault_state VALUES ({FORMAT}, 0, 0);
+"""
+
+
+def month_table(month: int) -> str:
+    """The name of a month's table."""
+    return f"vault_month_{int(month)}"
+
+
+class VaultDatabase(PostgresDatabase):
+    """Connections and transactions. Raises (all methods) what `storage.vault.Vault` says."""
+
+    def __init__(self, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
+        try:
+            super().__init__(url, lock_timeout_ms=lock_timeout_ms)
+        except CallerError as error:
+            raise CallerError(error.detail, code="bad_vault_url") from error
+
+    def reading(self, work: Callable[[Connection], R]) -> R:
+        """Do `work` in a transaction that reads one state. Twice when a month's table went meanwhile: the floor says so
+        by then."""
+        with self._translating():
+            try:
+                return self._reading(work)
+            except errors.UndefinedTable:
+                return self._reading(work)
+
+    def _reading(self, work: Callable[[Connection], R]) -> R:
+        with self._block(BEGIN_READ) as connection:
+            return work(connection)
+
+    def making(self, work: Callable[[Connection], R]) -> R:
+        """Do `work` while no key is destroyed and no wrapping key retired."""
+        return self._under(f"SELECT pg_advisory_xact_lock_shared({KEYS_LOCK})", work)
+
+    def destroying(self, work: Callable[[Connection], R]) -> R:
+        """Do `work` while nobody makes or destroys a key."""
+        return self._under(exclusive(KEYS_LOCK), work)
+
+    def _under(self, lock: str, work: Callable[[Connection], R]) -> R:
+        pause_s = FIRST_PAUSE_S
+        for left in reversed(range(TRIES)):
+            try:
+                with self._block(BEGIN_WRITE, lock) as connection:
+                    return work(connection)
+            except (psycopg.OperationalError, *TAKEN_BACK) as error:
+                if left == 0 or isinstance(error, GIVEN_UP):
+                    raise self._translated(error) from error
+            except psycopg.Error as error:
+                raise self._translated(error) from error
+            time.sleep(pause_s)
+            pause_s *= 2
+        raise AssertionError("the last try returns or raises")
+
+    def _translated(self, error: psycopg.Error) -> ClipkeepError:
+        found = super()._translated(error)
+        if isinstance(error, errors.UndefinedTable):
+            return corrupt(self.subject, "tables of the vault are missing")
+        if isinstance(found, CatalogCorrupt):
+            return corrupt(self.subject, found.detail)
+        if isinstance(found, CatalogUnavailable):
+            return WorldError(found.detail, subject=self.subject, code="key_store_unavailable")
+        return found
+
+
+def exclusive(lock: int) -> str:
+    """SQL that takes an advisory lock until the transaction ends."""
+    return f"SELECT pg_advisory_xact_lock({lock})"
+
+
+def require_no_vault(database: VaultDatabase) -> None:
+    """Raises CallerError `key_store_exists` or `vault_in_catalog`: the database has other tables already."""
+    with database.read() as connection:
+        _require_no_vault(database, connection)
+
+
+def _require_no_vault(database: VaultDatabase, connection: Connection) -> None:
+    if _has(connection, "vault_state"):
+        raise CallerError(
+            "there is a vault here already; nothing was changed",
+            subject=database.subject,
+            code="key_store_exists",
+        )
+    if _has(connection, "alembic_version"):
+        raise CallerError(
+            "this database has a catalog in it. Make another one for the vault, with a user and backups of its own:"
+            " whoever has a copy of the one must not have the other",
+            subject=database.subject,
+            code="vault_in_catalog",
+        )
+
+
+def create_tables(database: VaultDatabase, wrapping_key_id: int, wrapping_keys: WrappingKeys) -> None:
+    """Make all tables and a fresh token secret, in one transaction. Raises as `require_no_vault`."""
+    with database.hold() as connection:
+        connection.execute(exclusive(KEYS_LOCK))
+        _require_no_vault(database, connection)
+        cast(PostgresConnection, connection).run(_TABLES)
+        connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (wrapping_key_id,))
+        wrapped = wrapping_keys.wrap(wrapping_key_id, TOKENS, secrets.token_bytes(SECRET_BYTES))
+        connection.execute("INSERT INTO vault_secrets VALUES (?, ?, ?)", (TOKENS, wrapping_key_id, wrapped))
+
+
+def require_tables(database: VaultDatabase) -> None:
+    """Make sure that this is a vault, of this format.
+
+    Raises:
+        NotFound: `key_store_missing`.
+        CorruptError: it is of another format.
+    """
+    with database.read() as connection:
+        if not _has(connection, "vault_state"):
+            raise NotFound(
+                "there is no vault in this database; `clipkeep init --vault` makes one",
+                subject=database.subject,
+                code="key_store_missing",
+            )
+        [found] = connection.execute("SELECT format FROM vault_state").fetchone()
+    if found != FORMAT:
+        raise corrupt(database.subject, f"field format is {found}, this release reads {FORMAT}")
+
+
+def _has(connection: Connection, table: str) -> bool:
+    assert re.fullmatch(r"\w+", table)
+    return connection.execute(f"SELECT to_regclass('{table}')").fetchone()[0] is not None
+
+
+def state(connection: Connection) -> tuple[int, int]:
+    """The current wrapping key's id, and the last month destroyed."""
+    row = connection.execute("SELECT wrapping_key_id, month_floor FROM vault_state").fetchone()
+    return int(row[0]), int(row[1])
+
+
+def months_of(connection: Connection) -> list[int]:
+    """The months that have a table, in order."""
+    return [
+        int(row[0]) for row in connection.execute("SELECT month FROM vault_months ORDER BY month").fetchall()
+    ]
+
+
+def make_month(connection: Connection, month: int) -> None:
+    """Make a month's table where it is missing: one of those who need it does."""
+    connection.execute(exclusive(MONTHS_LOCK))
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {month_table(month)} (device BIGINT NOT NULL, epoch BIGINT NOT NULL,"
+        " wrapping_key_id BIGINT NOT NULL, wrapped BYTEA, PRIMARY KEY (device, epoch))"
+    )
+    connection.execute("INSERT INTO vault_months VALUES (?) ON CONFLICT DO NOTHING", (month,))

@@ -1,0 +1,158 @@
+"""Rotating the wrapping key of a vault on PostgreSQL: the steps of `storage._key_rotation`.
+
+    1 begin    master.key gets a second, new entry; then `vault_state` names it as current: new keys take it
+    2 re-wrap  rows of the old one, in bounded batches
+    3 retire   nothing is wrapped with the old one any more: master.key is replaced by one without it, and the bytes of
+               the old file are overwritten
+
+Each step is one transaction, and what is left to do can be seen in master.key and the rows: a rotation that was killed
+goes on where it stood, and two at once do the work of one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage._key_files import (
+    MASTER_MAGIC,
+    corrupt,
+    read_key_file,
+    replace_key_file,
+    shred_leftovers,
+    unavailable,
+)
+from storage._key_wrapping import Name, WrappingKeys, new_wrapping_key
+from storage.errors import CorruptError
+from storage.postgres.vault_database import (
+    KEYS_LOCK,
+    VaultDatabase,
+    exclusive,
+    month_table,
+    months_of,
+    state,
+)
+from storage.sql.connection import Connection
+from storage.vault import KeyId, Progress, Rotation
+
+REWRAP_BATCH_ROWS = 2000
+"""Rows of one transaction, while others wait."""
+_OTHERWISE = "wrapping_key_id <> ? AND wrapped IS NOT NULL"
+
+
+def rotate(
+    database: VaultDatabase, master: Path, wrapping_keys: WrappingKeys, progress: Progress
+) -> Rotation:
+    """Carry out a rotation, or the rest of one.
+
+    Raises:
+        CorruptError: rows that master.key does not unwrap. All others are re-wrapped and the old key stays.
+        WorldError, CallerError: as `Vault`. Call again to go on.
+    """
+    try:
+        current, resumed = _begin(database, master)
+        wrapping_keys.forget()  # what is in memory may be of before
+        rewrapped, unreadable = _rewrap_all(database, current, wrapping_keys, progress)
+        if unreadable is not None:
+            raise unreadable
+        retired = _retire(database, master, current)
+    except OSError as error:
+        raise unavailable(master, error) from error
+    wrapping_keys.forget()
+    return Rotation(current, resumed, rewrapped, retired)
+
+
+def _begin(database: VaultDatabase, master: Path) -> tuple[int, bool]:
+    """The wrapping key to rotate to, and whether it was there already."""
+    with database.hold() as connection:  # never tried again by itself: the file is no part of the transaction
+        connection.execute(exclusive(KEYS_LOCK))
+        unfinished = shred_leftovers(master)  # the last step of the last rotation, when that was killed in it
+        entries = read_key_file(master, MASTER_MAGIC)
+        resumed = unfinished or len(entries) > 1
+        if not resumed:
+            entries.append(new_wrapping_key())
+            replace_key_file(master, MASTER_MAGIC, entries)
+        newest = entries[-1][0]
+        connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (newest,))
+        return newest, resumed
+
+
+def _tables(connection: Connection) -> list[tuple[str, str, int]]:
+    """The tables with wrapped keys: name, columns of the primary key, month."""
+    tables = [(month_table(month), "device, epoch", month) for month in months_of(connection)]
+    return [("vault_secrets", "name", 0), ("vault_account_keys", "id", 0), *tables]
+
+
+def _rewrap_all(
+    database: VaultDatabase, current: int, wrapping_keys: WrappingKeys, progress: Progress
+) -> tuple[int, CorruptError | None]:
+    # No row of another id appears from here on: new keys take what `vault_state` says, under the same lock.
+    of, done, unreadable = database.reading(lambda c: _left(c, current)), 0, None
+    for table in database.reading(_tables):
+        after: tuple[object, ...] | None = ()
+        while after is not None:
+            after, rewrapped, error = _rewrap_batch(database, table, current, after, wrapping_keys)
+            done += rewrapped
+            unreadable = unreadable or error
+            progress("rewrap", done, max(of, done))
+    return done, unreadable
+
+
+def _left(connection: Connection, current: int) -> int:
+    """How many keys are wrapped with another key than the current one."""
+    return sum(
+        int(connection.execute(f"SELECT count(*) FROM {table} WHERE {_OTHERWISE}", (current,)).fetchone()[0])
+        for table, _, _ in _tables(connection)
+    )
+
+
+def _rewrap_batch(
+    database: VaultDatabase,
+    table: tuple[str, str, int],
+    current: int,
+    after: tuple[object, ...],
+    wrapping_keys: WrappingKeys,
+) -> tuple[tuple[object, ...] | None, int, CorruptError | None]:
+    """Re-wrap rows behind `after`. Returns the last row looked at (None: no more), how many were re-wrapped, and the
+    first error."""
+    name, key, month = table
+    behind = f"AND ({key}) > ({', '.join('?' * len(after))})" if after else ""
+    where = " AND ".join(f"{column} = ?" for column in key.split(", "))
+
+    def rewrap(connection: Connection) -> tuple[tuple[object, ...] | None, int, CorruptError | None]:
+        if table not in _tables(connection):  # it was destroyed meanwhile
+            return None, 0, None
+        rows = connection.execute(
+            f"SELECT wrapping_key_id, wrapped, {key} FROM {name} WHERE {_OTHERWISE} {behind}"
+            f" ORDER BY {key} LIMIT {REWRAP_BATCH_ROWS}",
+            (current, *after),
+        ).fetchall()
+        first_error, fresh = None, []
+        for number, wrapped, *place in rows:
+            named: Name = KeyId(place[0], place[1], month) if month else place[0]
+            try:
+                secret = wrapping_keys.unwrap(number, named, bytes(wrapped))
+            except CorruptError as error:
+                first_error = first_error or error
+                continue
+            fresh.append((current, wrapping_keys.wrap(current, named, secret), *place))
+        connection.executemany(f"UPDATE {name} SET wrapping_key_id = ?, wrapped = ? WHERE {where}", fresh)
+        last = tuple(rows[-1][2:]) if len(rows) == REWRAP_BATCH_ROWS else None
+        return last, len(fresh), first_error
+
+    return database.destroying(rewrap)
+
+
+def _retire(database: VaultDatabase, master: Path, current: int) -> tuple[int, ...]:
+    """Destroy all wrapping keys but the current one, once nothing is wrapped with them."""
+    with database.hold() as connection:
+        connection.execute(exclusive(KEYS_LOCK))
+        if state(connection)[0] != current:  # another process went on to the next rotation
+            return ()
+        if left := _left(connection, current):
+            raise corrupt(master, f"{left} keys are still wrapped with an earlier wrapping key")
+        entries = read_key_file(master, MASTER_MAGIC)
+        if len(entries) == 1:
+            return ()
+        keep = [entry for entry in entries if entry[0] == current]
+        replace_key_file(master, MASTER_MAGIC, keep)
+        return tuple(number for number, _ in entries if number != current)
