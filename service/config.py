@@ -319,6 +319,9 @@ class AgreementSettings:
     )
     login_max_lock_s: float = limit(3600.0, "longest pause", least=1, most=7 * DAY_S)
     registrations_per_h: int = limit(20, "per client address", least=1, most=1_000_000)
+    codes_per_address_h: int = limit(
+        6, "codes, or notices in their place, that one e-mail address or number is sent", least=1, most=1000
+    )
     hash_threads: int = limit(2, "passwords hashed at once, 64 MiB each", least=1, most=256)
     housekeeping_s: float = limit(
         60.0,

@@ -30,6 +30,7 @@ from service.agreement.outbox import addresses_of, queue
 from service.agreement.texts import one_line
 from storage.books import (
     AccountRow,
+    AccountState,
     BlockKind,
     BlockRow,
     Books,
@@ -344,7 +345,8 @@ def _blocks(desk: Desk, books: Books, row: AccountRow) -> list[Reason]:
             },
             _pending_payments(books, row.account),
             books.blocks_of(row.account),
-            books.codes(row.account),
+            # Those of a new account are for its activation: no change of an address that it has.
+            [] if row.state is AccountState.NEW else books.codes(row.account),
         )
     )
 

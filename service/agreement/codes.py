@@ -23,41 +23,58 @@ _SUBJECTS = {
 }
 
 
-def send_code(
-    desk: Desk, books: Books, account: int, purpose: str, addresses: Sequence[tuple[str, str]]
-) -> None:
-    """Make a code, in place of one of the same purpose, and queue a notice with it to each (channel, address)."""
+def new_code(desk: Desk, books: Books, account: int, purpose: str, address: str) -> str:
+    """A code, in place of one of the same purpose. `address`: what it is to prove, or all that it is sent to."""
     number = int.from_bytes(desk.random_bytes(16), "big") % 10**CODE_DIGITS
     code = f"{number:0{CODE_DIGITS}d}"
-    minutes = desk.settings.code_minutes
-    expires_ms = desk.now_ms() + round(minutes * 60_000)
-    kept = " ".join(address for _, address in addresses)
-    books.put_code(CodeRow(account, purpose, kept, _hash(desk, account, purpose, code), expires_ms))
+    expires_ms = desk.now_ms() + round(desk.settings.code_minutes * 60_000)
+    books.put_code(CodeRow(account, purpose, address, _hash(desk, account, purpose, code), expires_ms))
+    return code
+
+
+def send_code(
+    desk: Desk, books: Books, account: int, purpose: str, addresses: Sequence[tuple[str, str]], code: str
+) -> None:
+    """Queue a notice with the code to each (channel, address). `purpose`: of the notice."""
     subject = _SUBJECTS[purpose]
     body = (
-        f"{subject}: {code}\nAccount number: {account}\nIt can be used for {minutes:g} minutes. If you did not ask for"
-        " it, do nothing, and give it to nobody."
+        f"{subject}: {code}\nAccount number: {account}\nIt can be used for {desk.settings.code_minutes:g} minutes. If"
+        " you did not ask for it, do nothing, and give it to nobody."
     )
     for channel, address in addresses:
         queue_to(desk, books, account, channel, address, purpose, subject, body)
 
 
-def use_code(desk: Desk, books: Books, account: int, purpose: str, code: str) -> CodeRow | Unprocessable:
-    """The row of the code, used up; or the refusal, with the wrong guess counted: to be returned by the work of
-    `Desk.write`, which raises it after the commit. `wrong_code`, whatever the reason, so that it tells nothing."""
-    refusal = Unprocessable(
+def send_password_code(desk: Desk, books: Books, account: int, addresses: Sequence[tuple[str, str]]) -> None:
+    """Make a code for a new password, and queue it to each (channel, address)."""
+    kept = " ".join(address for _, address in addresses)
+    code = new_code(desk, books, account, "password", kept)
+    send_code(desk, books, account, "password", addresses, code)
+
+
+def use_code(
+    desk: Desk, books: Books, account: int, purposes: Sequence[str], code: str
+) -> CodeRow | Unprocessable:
+    """The row of the code, of one of these purposes, used up; or the refusal, with the wrong guess counted for each: to
+    be returned by the work of `Desk.write`, which raises it after the commit. `wrong_code`, whatever the reason, so
+    that it tells nothing."""
+    found = [books.code(account, purpose) for purpose in purposes]
+    rows = [
+        row
+        for row in found
+        if row is not None and row.expires_ms > desk.now_ms() and row.attempts < desk.settings.code_attempts
+    ]
+    given = "".join(code.split())
+    for row in rows:
+        if compare_digest(_hash(desk, account, row.purpose, given), row.code_hash):
+            books.drop_code(account, row.purpose)
+            return row
+    for row in rows:
+        books.put_code(replace(row, attempts=row.attempts + 1))
+    return Unprocessable(
         "the code is wrong, was used, or is too old; use the newest one, or ask for another",
         code="wrong_code",
     )
-    row = books.code(account, purpose)
-    if row is None or row.expires_ms <= desk.now_ms() or row.attempts >= desk.settings.code_attempts:
-        return refusal
-    given = _hash(desk, account, purpose, "".join(code.split()))
-    if not compare_digest(given, row.code_hash):
-        books.put_code(replace(row, attempts=row.attempts + 1))
-        return refusal
-    books.drop_code(account, purpose)
-    return row
 
 
 def _hash(desk: Desk, account: int, purpose: str, code: str) -> bytes:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import replace
 
 from retention.accounts import activate as activated
-from retention.addresses import address_hash, normalise_email, normalise_mobile
+from retention.addresses import normalise_email, normalise_mobile
 from retention.history import account_facts
-from service.agreement.codes import send_code, use_code
+from service.agreement.codes import use_code
 from service.agreement.desk import OPERATOR, Actor, Desk, account_of, require_not_closing, require_open
-from service.agreement.errors import Conflict, Unprocessable
+from service.agreement.errors import Conflict, Forbidden, TooMany, Unprocessable
 from service.agreement.limits import count_use
 from service.agreement.outbox import addresses_of, queue_to
 from service.agreement.passwords import hashed
+from service.agreement.proving import KINDS, ask_proof, claims_of, count_asked, require_free
 from service.agreement.texts import MAX_NAME_CHARS, one_line
 from service.agreement.versions import accept_current
 from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books
-from storage.days import to_date
 from storage.errors import CallerError, NotFound
-
-MAX_RESERVED_DAYS = 3650
-"""What `[agreement] reserve_days` allows: how far ahead the end of a reservation is looked for."""
 
 
 def register(
@@ -34,7 +30,8 @@ def register(
     accepts_version: int,
     client: str | None,
 ) -> AccountRow:
-    """Make an account, not activated yet, and send its activation code to each address.
+    """Make an account, not activated yet and without an address, and send a code to each address that is asked for.
+    Nobody but an operator is told that one is taken or reserved: see `proving`.
 
     Args:
         accepts_version: the version of the agreement that the owner accepts: the current one.
@@ -42,26 +39,23 @@ def register(
 
     Raises:
         Unprocessable: `no_address`, `bad_email`, `bad_mobile`, `bad_password`, `bad_text`, `agreement_not_accepted`.
-        Conflict: `address_taken`, `address_reserved`.
+        Conflict: `address_taken`, `address_reserved`; for an operator.
         TooMany: `slow_down`.
     """
-    email, mobile = _normal(email, mobile)
+    pair = _normal(email, mobile)
+    asked = [(kind, address) for kind, address in zip(KINDS, pair, strict=True) if address is not None]
     name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
     if client is not None:
         most = desk.settings.registrations_per_h
         desk.write(lambda books: count_use(desk, books, f"register:client:{client}", most))
     password_hash = hashed(desk, password)
 
-    def work(books: Books) -> AccountRow:
+    def work(books: Books) -> AccountRow | CallerError:
         _require_current(books, accepts_version)
-        for kind, address in (("email", email), ("mobile", mobile)):
-            if address is not None:
-                require_free(desk, books, kind, address)
-        row = books.add_account(
-            AccountRow(
-                0, "owner", name, desk.now_ms(), email=email, mobile=mobile, password_hash=password_hash
-            )
-        )
+        refused = _refused(desk, books, 0, asked, None if client is None else ())
+        if refused is not None:
+            return refused
+        row = books.add_account(AccountRow(0, "owner", name, desk.now_ms(), password_hash=password_hash))
         accept_current(desk, books, row.account, "registered")
         desk.record(
             books,
@@ -70,27 +64,31 @@ def register(
             "registered",
             facts={**account_facts(row), "agreement": accepts_version},
         )
-        send_code(desk, books, row.account, "activate", addresses_of(row))
+        for kind, address in asked:
+            ask_proof(desk, books, row.account, kind, address, "activate")
         return row
 
     return desk.write(work)
 
 
 def activate(desk: Desk, account: int, code: str) -> AccountRow:
-    """Activate the account with the code that was sent to its addresses.
+    """Activate the account with the code that was sent to one of its addresses, which it then has. Another one that it
+    asked for is bound by `confirm_address`, with the code that was sent there.
 
     Raises:
         NotFound.
-        Conflict: `already_activated`.
+        Conflict: `already_activated`; `address_taken`, `address_reserved`: since the code was sent.
         Unprocessable: `wrong_code`.
     """
 
     def work(books: Books) -> AccountRow | CallerError:
         row = activated(_new_account(books, account), now_ms=desk.now_ms())
-        used = use_code(desk, books, account, "activate", code)
+        used = use_code(desk, books, account, KINDS, code)
         if isinstance(used, Unprocessable):
             return used
-        row = replace(row, used_on=desk.today())
+        require_free(desk, books, account, used.purpose, used.address)
+        row = replace(row, used_on=desk.today(), email=None, mobile=None)
+        row = _with_address(row, used.purpose, used.address)
         books.put_account(row)
         desk.record(books, Actor("owner", account), account, "activated", facts=account_facts(row))
         return row
@@ -99,23 +97,31 @@ def activate(desk: Desk, account: int, code: str) -> AccountRow:
 
 
 def resend_code(desk: Desk, account: int, client: str | None) -> None:
-    """Send another activation code; the one before can't be used any more.
+    """Send other activation codes; the ones before can't be used any more.
 
     Args:
-        client: the network address of who asks; codes are limited per account and per client. None: an operator.
+        client: the network address of who asks; codes are limited per account, address and client. None: an operator.
 
     Raises:
-        NotFound; Conflict: `already_activated`; TooMany: `slow_down`.
+        NotFound; Conflict: `already_activated`, `registration_expired`; for an operator as `register`.
+        TooMany: `slow_down`.
     """
 
     def work(books: Books) -> CallerError | None:
-        subjects = () if client is None else (f"code:account:{account}", f"code:client:{client}")
-        for subject in subjects:
-            refused = count_use(desk, books, subject, desk.settings.registrations_per_h)
-            if refused is not None:
-                return refused
         row = _new_account(books, account)
-        send_code(desk, books, account, "activate", addresses_of(row))
+        claims = claims_of(books, row)
+        subjects = None if client is None else (f"code:account:{account}", f"code:client:{client}")
+        refused = _refused(desk, books, account, claims, subjects)
+        if refused is not None:
+            return refused
+        if not claims:
+            raise Conflict(
+                "it was not activated in time, and its addresses are forgotten; register again",
+                subject=f"account {account}",
+                code="registration_expired",
+            )
+        for kind, address in claims:
+            ask_proof(desk, books, account, kind, address, "activate")
         return None
 
     desk.write(work)
@@ -134,27 +140,32 @@ def update(
     it, when the other one stays. A new address is bound by `confirm_address`, with the code that is sent to it.
 
     Raises:
-        NotFound, Forbidden, Unprocessable, Conflict: as `register`, and `account_closing` for addresses.
+        NotFound, Forbidden, Unprocessable, Conflict, TooMany: as `register`, and `account_closing` for addresses.
     """
     new = dict(zip(("email", "mobile"), _normal(email or None, mobile or None, least=0), strict=True))
     removed = [kind for kind, text in (("email", email), ("mobile", mobile)) if text == ""]
     if name is not None:
         name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
 
-    def work(books: Books) -> AccountRow:
+    def work(books: Books) -> AccountRow | CallerError:
         row = _own(books, actor, account)
+        if removed or any(new.values()):
+            _require_may_change(actor, row)
+        asked = [
+            (kind, address) for kind, address in new.items() if address and address != getattr(row, kind)
+        ]
+        subjects = (f"code:account:{account}",) if asked else ()
+        refused = _refused(desk, books, account, asked, subjects if actor.role == "owner" else None)
+        if refused is not None:
+            return refused
         if name is not None and name != row.name:
             row = replace(row, name=name)
             books.put_account(row)
             desk.record(books, actor, account, "updated", facts={"changed": "name"})
-        if removed or any(new.values()):
-            _require_may_change(actor, row)
         for kind in removed:
             row = _remove(desk, books, actor, row, kind)
-        for kind, address in new.items():
-            if address is not None and address != getattr(row, kind):
-                require_free(desk, books, kind, address)
-                send_code(desk, books, account, kind, [(kind, address)])
+        for kind, address in asked:
+            ask_proof(desk, books, account, kind, address, _purpose(row, kind))
         return row
 
     return desk.write(work)
@@ -170,7 +181,8 @@ def confirm_address(
         actor: the owner, who alone has the code, when not said.
 
     Raises:
-        Unprocessable: `wrong_code`, `bad_address_kind`. And as `update`.
+        Unprocessable: `wrong_code`, `bad_address_kind`. Forbidden: `not_activated`: `activate` binds its first one.
+        Conflict: `address_taken`, `address_reserved`: since the code was sent. And as `update`.
     """
     if kind not in ("email", "mobile"):
         raise Unprocessable("an address is an email or a mobile", code="bad_address_kind")
@@ -179,10 +191,16 @@ def confirm_address(
     def work(books: Books) -> AccountRow | CallerError:
         row = _own(books, actor, account)
         _require_may_change(actor, row)
-        used = use_code(desk, books, account, kind, code)
+        if row.state is AccountState.NEW:
+            raise Forbidden(
+                "the code that was sent to it activates the account, and binds it",
+                subject=f"account {account}",
+                code="not_activated",
+            )
+        used = use_code(desk, books, account, (kind,), code)
         if isinstance(used, Unprocessable):
             return used
-        require_free(desk, books, kind, used.address)
+        require_free(desk, books, account, kind, used.address)
         before = getattr(row, kind)
         row = _with_address(row, kind, used.address)
         books.put_account(row)
@@ -194,26 +212,6 @@ def confirm_address(
     return desk.write(work)
 
 
-def require_free(desk: Desk, books: Books, kind: str, address: str) -> None:
-    """Raises Conflict `address_taken`, or `address_reserved`: of a cancelled account, for some days (6.5.2)."""
-    taken = books.account_at(email=address) if kind == "email" else books.account_at(mobile=address)
-    if taken is not None:
-        raise Conflict(
-            f"the {kind} belongs to an account: log in with it, or ask for a new password",
-            code="address_taken",
-        )
-    key = address_hash(desk.address_secret, kind, address)
-    on = desk.today()
-    if books.is_reserved(key, on=on):
-        days = range(on, on + MAX_RESERVED_DAYS + 2)
-        free_on = days[bisect_left(days, True, key=lambda day: not books.is_reserved(key, on=day))]
-        raise Conflict(
-            f"the {kind} was that of an account which was cancelled; it can be used again from {to_date(free_on)}"
-            " (UTC) on",
-            code="address_reserved",
-        )
-
-
 def _normal(email: str | None, mobile: str | None, least: int = 1) -> tuple[str | None, str | None]:
     pair = (
         None if email is None else normalise_email(email),
@@ -222,6 +220,18 @@ def _normal(email: str | None, mobile: str | None, least: int = 1) -> tuple[str 
     if sum(address is not None for address in pair) < least:
         raise Unprocessable("an account needs an e-mail address or a mobile number", code="no_address")
     return pair
+
+
+def _refused(
+    desk: Desk, books: Books, account: int, asked: list[tuple[str, str]], subjects: tuple[str, ...] | None
+) -> TooMany | None:
+    """Everybody is only counted, under these subjects too. An operator (None) is not, and learns at once that an
+    address can't be had."""
+    if subjects is not None:
+        return count_asked(desk, books, asked, *subjects)
+    for kind, address in asked:
+        require_free(desk, books, account, kind, address)
+    return None
 
 
 def _require_current(books: Books, version: int) -> None:
@@ -259,7 +269,13 @@ def _with_address(row: AccountRow, kind: str, address: str | None) -> AccountRow
     return replace(row, email=address) if kind == "email" else replace(row, mobile=address)
 
 
+def _purpose(row: AccountRow, kind: str) -> str:
+    """Of the notice with the code for an address."""
+    return "activate" if row.state is AccountState.NEW else kind
+
+
 def _remove(desk: Desk, books: Books, actor: Actor, row: AccountRow, kind: str) -> AccountRow:
+    books.drop_code(row.account, kind)
     before = getattr(row, kind)
     if before is None:
         return row

@@ -12,7 +12,7 @@ from dataclasses import replace
 from hashlib import blake2b, sha256
 
 from retention.addresses import normalise_email, normalise_mobile
-from service.agreement.codes import send_code, use_code
+from service.agreement.codes import send_password_code, use_code
 from service.agreement.desk import SYSTEM, Actor, Desk, account_of
 from service.agreement.devices import end_viewer_tokens
 from service.agreement.errors import Forbidden, Unauthorized, Unprocessable
@@ -141,9 +141,9 @@ def request_reset(desk: Desk, login: str, client: str) -> None:
             refused = count_failure(desk, books, subject, limit)
             if refused is not None:
                 return refused
-        if row is not None and row.suspended_ms is None:
+        if row is not None and row.suspended_ms is None and row.state is not AccountState.NEW:
             given = [pair for pair in addresses_of(row) if pair[1] in _normals(login)]
-            send_code(desk, books, row.account, "password", given or addresses_of(row))
+            send_password_code(desk, books, row.account, given or addresses_of(row))
         return None
 
     desk.write(work)
@@ -160,7 +160,7 @@ def send_reset(desk: Desk, actor: Actor, account: int) -> AccountRow:
     """Send a code for a new password to all addresses of the account, as an operator whom its owner asked.
 
     Raises:
-        Forbidden: `operators_only`, `account_suspended`; NotFound.
+        Forbidden: `operators_only`, `account_suspended`, `not_activated`; NotFound.
     """
     actor.require_operator()
 
@@ -174,7 +174,13 @@ def send_reset(desk: Desk, actor: Actor, account: int) -> AccountRow:
                 subject=f"account {account}",
                 code="account_suspended",
             )
-        send_code(desk, books, account, "password", addresses_of(row))
+        if row.state is AccountState.NEW:
+            raise Forbidden(
+                "it has no address before it is activated; `clipkeep account send-code` sends the code for that",
+                subject=f"account {account}",
+                code="not_activated",
+            )
+        send_password_code(desk, books, account, addresses_of(row))
         return row
 
     return desk.write(work)
@@ -192,7 +198,7 @@ def reset_password(desk: Desk, login: str, code: str, password: str, client: str
 
     def work(books: Books) -> CallerError | None:
         row = _find(books, login)
-        used = use_code(desk, books, 0 if row is None else row.account, "password", code)
+        used = use_code(desk, books, 0 if row is None else row.account, ("password",), code)
         if isinstance(used, Unprocessable):
             return used
         assert row is not None, "there are no codes of account 0"

@@ -25,7 +25,7 @@ class Registrations:
     def routes(self) -> APIRouter:
         router = APIRouter(tags=["registration"], default_response_class=PrivateJSON)
         account = "/v1/accounts/{account}"
-        add(router, "POST", "/v1/accounts", self.register, refuses=(409, 422, 429), status=201)
+        add(router, "POST", "/v1/accounts", self.register, refuses=(422, 429), status=201)
         sent: dict[str, Any] = {"status": 202, "response_class": Response}
         add(router, "POST", f"{account}/activation", self.activate, refuses=(404, 409, 422))
         add(router, "POST", f"{account}/activation-code", self.resend, refuses=(404, 409, 429), **sent)
@@ -34,8 +34,9 @@ class Registrations:
         return router
 
     async def register(self, asked: Registration, client: Client, response: Response) -> AccountView:
-        """Register an account. A code is sent to each of its addresses: activate with it. The account can't record,
-        nor log in, before."""
+        """Register an account. A code of its own is sent to each address: activate with one of them. The account can't
+        record, nor log in, before, and has no address. The answer does not tell whether an address is taken: its owner
+        is told."""
         row = await self._calls.hash(
             registration.register,
             self._desk,
@@ -50,11 +51,12 @@ class Registrations:
         return AccountView.of(row)
 
     async def activate(self, account: Account, asked: ActivationCode) -> AccountView:
-        """Activate an account with the code that was sent to its addresses."""
+        """Activate an account with the code that was sent to one of its addresses, which it has from then on. Bind
+        another one with the code that was sent there: `POST /v1/accounts/{account}/addresses/{kind}`."""
         return AccountView.of(await self._calls.run(registration.activate, self._desk, account, asked.code))
 
     async def resend(self, account: Account, client: Client) -> Response:
-        """Send another activation code. The one before can't be used any more."""
+        """Send other activation codes. The ones before can't be used any more."""
         await self._calls.run(registration.resend_code, self._desk, account, client)
         return Response(status_code=202, headers=NO_STORE)
 

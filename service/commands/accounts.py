@@ -63,9 +63,10 @@ def account_add(
 ) -> None:
     """Register an account for an owner, who has accepted the agreement.
 
-    It needs an e-mail address, a mobile number, or both. A code goes to each; with it the owner activates the account,
-    over HTTP or by you: `clipkeep account activate`. Without --password-stdin nobody knows its password, and the owner
-    sets one with the code of `clipkeep account password-reset`. Owners who register over HTTP need none of this.
+    It needs an e-mail address, a mobile number, or both. Each gets its own code; with one the owner activates the
+    account, over HTTP or by you: `clipkeep account activate`. Without --password-stdin nobody knows its password, and
+    the owner sets one after that, with the code of `clipkeep account password-reset`. Owners who
+    register over HTTP need none of this.
 
     Example: `clipkeep account add --email ada@example.org --name Ada --accepts 1`
     """
@@ -93,8 +94,9 @@ def account_add(
 
 @account_app.command("activate")
 def account_activate(account: Account, code: Code, data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Activate an account with the code that was sent to its addresses: from then on it may have devices and plans.
+    """Activate an account with the code of one of its addresses, which it then has: it may have devices and plans.
 
+    Bind the other address with its own code: `clipkeep account confirm`.
     For an owner who tells you the code; over HTTP owners do it themselves. A code lasts `[agreement] code_minutes`;
     a lost or old one is replaced by `clipkeep account send-code`.
     """

@@ -359,14 +359,21 @@ def test_addresses_are_refused_through_day_10_and_taken_from_day_11_on(
     for moment in (office.clock.ms, effective_ms + 9 * 86_400_000, effective_ms + 11 * 86_400_000 - 1):
         office.clock.ms = moment
         with refused(Conflict, "address_reserved") as caught:
-            office.register(email, mobile)
+            office.register(email, mobile, client=None)  # type: ignore[arg-type]
         assert free in caught.value.detail
         with refused(Conflict, "address_reserved"):
-            registration.update(office.desk, owner(other), other.account, email=email, mobile=mobile)
+            registration.update(office.desk, OPERATOR, other.account, email=email, mobile=mobile)
+        registration.update(office.desk, owner(other), other.account, email=email, mobile=mobile)
+        account = office.register(email, mobile).account  # who is no operator isn't told, and gets no code
+        assert [n.purpose for n in office.notices(account)] == ["address_reserved"]
+    assert [n.purpose for n in office.notices(other.account)][-3:] == ["address_reserved"] * 3
     tidying.tidy(office.desk)
     office.clock.ms = effective_ms + 11 * 86_400_000
     registered = office.register(email, mobile)
     assert registered.account > other.account
+    kind = "email" if email is not None else "mobile"
+    bound = registration.activate(office.desk, registered.account, office.code(registered.account))
+    assert getattr(bound, kind) == (email or mobile)
 
 
 def test_reserved_hashes_are_dropped_when_they_have_run_out(office: Office) -> None:
@@ -376,7 +383,7 @@ def test_reserved_hashes_are_dropped_when_they_have_run_out(office: Office) -> N
         office.later(days=1)
     tidying.tidy(office.desk)
     with refused(Conflict, "address_reserved"):
-        office.register()
+        office.register(client=None)  # type: ignore[arg-type]
     office.later(days=1)
     assert tidying.tidy(office.desk) >= 2
     assert rows(office, "reserved_addresses") == []

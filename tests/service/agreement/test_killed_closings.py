@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.agreement import closing, registration
-from service.agreement.desk import Actor
+from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict
 from storage.books import AccountState
 from storage.catalog import EraseState
@@ -80,16 +80,16 @@ def allowed(office: Office, device: int) -> tuple[int, int, list[int]]:
 def reserved(office: Office) -> None:
     """Through the tenth day after the delivery of the notices, not after the run."""
     effective_ms = NOON - NOON % DAY_MS
-    other = Actor("owner", ACCOUNT + 1)
+    other = ACCOUNT + 1
     for days, taken in ((10, True), (11, False)):
         office.clock.ms = effective_ms + days * DAY_MS
         for kind, address in (("email", EMAIL), ("mobile", MOBILE)):
             change = {kind: address}
             if taken:
                 with refused(Conflict, "address_reserved"):
-                    registration.update(office.desk, other, other.account, **change)
+                    registration.update(office.desk, OPERATOR, other, **change)
             else:
-                registration.update(office.desk, other, other.account, **change)
+                registration.update(office.desk, OPERATOR, other, **change)
 
 
 def test_killed_at_every_step_a_closing_ends_the_same() -> None:

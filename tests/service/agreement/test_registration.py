@@ -14,18 +14,23 @@ from tests.service.agreement.office import CLIENT, EMAIL, MINUTE, MOBILE, Office
 
 def test_an_account_is_registered_and_activated_with_the_code_sent_to_it(office: Office) -> None:
     row = office.register("Ada@Example.ORG", "+49 171 2345678")
-    assert (row.state, row.email, row.mobile, row.kind) == (AccountState.NEW, EMAIL, MOBILE, "owner")
+    assert (row.state, row.email, row.mobile, row.kind) == (AccountState.NEW, None, None, "owner")
     assert {(n.channel, n.address) for n in office.notices(row.account)} == {
         ("email", EMAIL),
         ("mobile", MOBILE),
     }
-    assert len({n.body for n in office.notices(row.account)}) == 1, "one code, to both"
-    active = registration.activate(office.desk, row.account, f" {office.code(row.account)}\n")
+    assert len({n.body for n in office.notices(row.account)}) == 2, "each its own code"
+    active = registration.activate(
+        office.desk, row.account, f" {office.code(row.account, channel='email')}\n"
+    )
     assert (active.state, active.activated_ms) == (AccountState.ACTIVE, office.clock.ms)
+    assert (active.email, active.mobile) == (EMAIL, None), "nobody has proved the mobile number yet"
     assert office.told(row.account) == ["registered", "activated"]
     with office.catalog.books() as books:
         assert [(a.version, a.how) for a in books.acceptances_of(row.account)] == [(1, "registered")]
-        assert not books.codes(row.account)
+        assert [code.address for code in books.codes(row.account)] == [MOBILE]
+    code = office.code(row.account, channel="mobile")
+    assert registration.confirm_address(office.desk, row.account, "mobile", code).mobile == MOBILE
 
 
 def test_a_password_is_kept_as_argon2id_only(office: Office) -> None:
@@ -76,9 +81,9 @@ def test_the_current_version_must_be_accepted(office: Office) -> None:
 
 @pytest.mark.parametrize("same", [{"email": "ADA@example.org"}, {"email": None, "mobile": MOBILE}])
 def test_an_address_belongs_to_one_account(office: Office, same: dict[str, str | None]) -> None:
-    office.register(EMAIL, MOBILE)
+    office.active(EMAIL, MOBILE)
     with refused(Conflict, "address_taken"):
-        office.register(**same)  # type: ignore[arg-type]
+        office.register(**same, client=None)  # type: ignore[arg-type]
 
 
 def test_registrations_of_a_client_are_limited_by_the_hour(office: Office) -> None:
@@ -93,10 +98,9 @@ def test_registrations_of_a_client_are_limited_by_the_hour(office: Office) -> No
 
 
 def test_refused_registrations_count_too(office: Office) -> None:
-    office.register()
-    for _ in range(office.desk.settings.registrations_per_h - 1):
-        with refused(Conflict, "address_taken"):
-            office.register()
+    for _ in range(office.desk.settings.registrations_per_h):
+        with refused(Unprocessable, "agreement_not_accepted"):
+            office.register(accepts_version=2)
     with refused(TooMany, "slow_down"):
         office.register()
 
@@ -144,10 +148,32 @@ def test_a_new_code_replaces_the_one_before(office: Office) -> None:
 
 def test_codes_are_not_sent_without_end(office: Office) -> None:
     account = office.register().account
-    for number in range(office.desk.settings.registrations_per_h):
+    for number in range(office.desk.settings.codes_per_address_h - 1):
         registration.resend_code(office.desk, account, f"198.51.100.{number}")
     with refused(TooMany, "slow_down"):
         registration.resend_code(office.desk, account, CLIENT)
+    registration.resend_code(office.desk, account, None)  # an operator, whom its owner asked
+
+
+def test_a_stranger_gets_no_second_address_many_codes_by_many_accounts(office: Office) -> None:
+    for number in range(office.desk.settings.codes_per_address_h):
+        office.register(client=f"198.51.100.{number}")
+    with refused(TooMany, "slow_down"):
+        office.register(client="198.51.100.99")
+    row = office.active("b@example.org")
+    with refused(TooMany, "slow_down"):
+        registration.update(office.desk, owner(row), row.account, email=EMAIL, name="x")
+    assert office.row(row.account).name == "Ada", "a refused update changes nothing"
+    office.later(hours=1)
+    office.register()
+
+
+def test_an_owner_gets_no_end_of_codes_to_ever_other_addresses(office: Office) -> None:
+    row = office.active()
+    for number in range(office.desk.settings.registrations_per_h):
+        registration.update(office.desk, owner(row), row.account, email=f"n{number}@example.org")
+    with refused(TooMany, "slow_down"):
+        registration.update(office.desk, owner(row), row.account, email="one-more@example.org")
 
 
 def test_a_code_of_one_account_opens_no_other(office: Office) -> None:
@@ -204,19 +230,21 @@ def test_an_update_that_changes_nothing_tells_nothing(office: Office) -> None:
 
 
 def test_an_address_that_was_taken_meanwhile_is_not_bound(office: Office) -> None:
-    row = office.active()
+    row, other = office.active(), office.register("new@example.org")
     registration.update(office.desk, owner(row), row.account, email="new@example.org")
-    office.register("new@example.org")
-    with refused(Conflict, "address_taken"):
+    registration.activate(office.desk, other.account, office.code(other.account))
+    with refused(Conflict, "address_taken"):  # told to who has proved it
         registration.confirm_address(office.desk, row.account, "email", office.code(row.account, "email"))
     assert office.row(row.account).email == EMAIL
 
 
-def test_an_address_of_another_account_is_refused(office: Office) -> None:
-    office.register("b@example.org")
+def test_an_address_of_another_account_is_refused_and_only_an_operator_told(office: Office) -> None:
+    office.active("b@example.org")
     row = office.active()
     with refused(Conflict, "address_taken"):
-        registration.update(office.desk, owner(row), row.account, email="b@example.org")
+        registration.update(office.desk, OPERATOR, row.account, email="b@example.org")
+    assert registration.update(office.desk, owner(row), row.account, email="b@example.org").email == EMAIL
+    assert not office.notices(row.account, "email"), "no code"
 
 
 @pytest.mark.parametrize("kind", ["fax", "", "mobile"])

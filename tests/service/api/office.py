@@ -58,11 +58,14 @@ def registration(email: str | None = "ada@example.org", **fields: object) -> dic
 
 def code_of(server: Server, account: int, purpose: str = "activate") -> str:
     """The code of the newest notice of this purpose, as the owner reads it."""
+    return codes_of(server, account, purpose)[-1]
+
+
+def codes_of(server: Server, account: int, purpose: str = "activate") -> list[str]:
+    """The codes of all notices of this purpose, in the order in which they were queued."""
     with server.desk.reading() as books:
         bodies = [n.body for n in books.notices(account=account, purpose=purpose)]
-    found = re.search(r"\b\d{6,}\b", bodies[-1])
-    assert found is not None, bodies
-    return found[0]
+    return [re.findall(r"\b\d{6,}\b", body)[0] for body in bodies]
 
 
 def log_in(server: Server, login: str, password: str = PASSWORD) -> Person:

@@ -1,0 +1,107 @@
+"""Addresses: an account has one when the code that was sent there comes back, and each address has its own code.
+
+Nothing else binds an address, so nobody keeps one from its owner. And no answer tells a stranger whether an account
+has it: asking for a taken address, or one that is reserved (agreement 6.5.2), makes the same rows and gives the same
+answer. What differs is what is sent, and only its owner reads that.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from retention.addresses import address_hash
+from service.agreement.codes import new_code, send_code
+from service.agreement.desk import Desk
+from service.agreement.errors import Conflict, TooMany
+from service.agreement.limits import count_use
+from service.agreement.outbox import queue_to
+from storage.books import AccountRow, Books
+from storage.days import to_date
+
+MAX_RESERVED_DAYS = 3650
+"""What `[agreement] reserve_days` allows: how far ahead the end of a reservation is looked for."""
+KINDS = ("email", "mobile")
+
+
+def count_asked(desk: Desk, books: Books, asked: Iterable[tuple[str, str]], *more: str) -> TooMany | None:
+    """Count that codes are asked for, by address, whether it is taken or not, and by each of the subjects `more`; or
+    the refusal, which the work of `Desk.write` returns: before it changes anything."""
+    for subject in more:
+        refused = count_use(desk, books, subject, desk.settings.registrations_per_h)
+        if refused is not None:
+            return refused
+    for kind, address in asked:
+        subject = f"code:address:{address_hash(desk.address_secret, kind, address).hex()}"
+        refused = count_use(desk, books, subject, desk.settings.codes_per_address_h)
+        if refused is not None:
+            return refused
+    return None
+
+
+def ask_proof(desk: Desk, books: Books, account: int, kind: str, address: str, purpose: str) -> None:
+    """Send the code that binds the address to the account. When it is taken or reserved, the code is made all the
+    same, and sent to nobody: the owner of the address is told instead.
+
+    Args:
+        purpose: of the notice with the code, e.g. "activate".
+    """
+    holder = _holder(books, kind, address)
+    reserved = books.is_reserved(address_hash(desk.address_secret, kind, address), on=desk.today())
+    code = new_code(desk, books, account, kind, address)
+    if holder is not None and holder.account != account:
+        body = (
+            f"Somebody, perhaps you, asked to use this address for an account. It is that of account {holder.account}"
+            " already, and stays so. If it was you, log in with it, or ask for a new password. If not, you need do"
+            " nothing."
+        )
+        queue_to(
+            desk, books, holder.account, kind, address, "address_in_use", "Your address has an account", body
+        )
+    elif reserved:
+        body = (
+            "Somebody, perhaps you, asked to use this address for an account. It was that of an account which was"
+            f" cancelled, and can be used again at most {desk.settings.reserve_days} days after that. If it was not"
+            " you, you need do nothing."
+        )
+        queue_to(
+            desk, books, account, kind, address, "address_reserved", "Your address can't be used yet", body
+        )
+    else:
+        send_code(desk, books, account, purpose, [(kind, address)], code)
+
+
+def claims_of(books: Books, row: AccountRow) -> list[tuple[str, str]]:
+    """(kind, address) of what a new account asked for and has not proved; until their codes are forgotten, days after
+    they ended. Accounts that an earlier release made have unproved addresses in their row."""
+    codes = {kind: books.code(row.account, kind) for kind in KINDS}
+    asked = {kind: getattr(row, kind) if code is None else code.address for kind, code in codes.items()}
+    return [(kind, address) for kind, address in asked.items() if address is not None]
+
+
+def require_free(desk: Desk, books: Books, account: int, kind: str, address: str) -> None:
+    """For who may know: operators, and who has proved the address.
+
+    Raises:
+        Conflict: `address_taken`, or `address_reserved`: of a cancelled account, for some days (6.5.2).
+    """
+    holder = _holder(books, kind, address)
+    if holder is not None and holder.account != account:
+        raise Conflict(
+            f"the {kind} belongs to an account: log in with it, or ask for a new password",
+            code="address_taken",
+        )
+    key = address_hash(desk.address_secret, kind, address)
+    on = desk.today()
+    if books.is_reserved(key, on=on):
+        days = range(on, on + MAX_RESERVED_DAYS + 2)
+        free_on = days[bisect_left(days, True, key=lambda day: not books.is_reserved(key, on=day))]
+        raise Conflict(
+            f"the {kind} was that of an account which was cancelled; it can be used again from {to_date(free_on)}"
+            " (UTC) on",
+            code="address_reserved",
+        )
+
+
+def _holder(books: Books, kind: str, address: str) -> AccountRow | None:
+    return books.account_at(email=address) if kind == "email" else books.account_at(mobile=address)
