@@ -76,6 +76,23 @@ class PreparedKey:
     prepared_ms: int
 
 
+class SegmentMark(NamedTuple):
+    """What was stored at one moment, by segment numbers: all up to `newest`, less the ranges `unused`.
+
+    A worker prepares numbers in blocks and uses them for minutes, so a chunk that is stored later may be in a segment
+    of a lower number. `unused`: (first, last) of each range that was prepared and not committed then, ascending; the
+    newest MAX_UNUSED_RANGES.
+    """
+
+    newest: int
+    unused: tuple[tuple[int, int], ...] = ()
+
+
+NOTHING_STORED = SegmentMark(0)
+MAX_UNUSED_RANGES = 64
+"""Of a `SegmentMark`: a range for each worker, retention class and day of expiry, and some more for puts under way."""
+
+
 @dataclass(frozen=True, slots=True)
 class SegmentCommit:
     """A segment whose object is durable in the store. `index` has dtype `segment.INDEX_DTYPE`."""
@@ -275,19 +292,17 @@ class Catalog(Records, Continuity, ABC):
 
     @abstractmethod
     def chunks_stored_after(
-        self, device: int, segment_id: int, from_ms: int, to_ms: int, *, limit: int
+        self, device: int, mark: SegmentMark, from_ms: int, to_ms: int, *, limit: int
     ) -> list[ChunkRow]:
-        """As `chunks`, of those in segments with a higher number than `segment_id`: what was stored since that was the
-        newest one. A little may be missing (keys are prepared in blocks before they are used, for up to half of
-        `prepare_ttl_s`), and what a rewrite has moved since is in it."""
+        """As `chunks`, of those that were stored after `mark` was taken. What a rewrite has moved since is in it."""
 
     @abstractmethod
     def has_deletions(self, device: int, from_ms: int, to_ms: int) -> bool:
         """Whether `delete_range` ever deleted what was captured in a part of [from_ms, to_ms)."""
 
     @abstractmethod
-    def newest_segment_id(self) -> int:
-        """The highest number that a segment key was prepared under; 0 before the first."""
+    def segment_mark(self) -> SegmentMark:
+        """What is stored now; NOTHING_STORED before the first segment key was prepared."""
 
     @abstractmethod
     def live_list(self, device: int) -> LiveListRow | None:

@@ -11,7 +11,7 @@ from service.playback.live import LiveList, Window, appended, begun, last_run
 from service.playback.refusals import only_mp4
 from service.playback.services import PlaybackServices
 from service.playback.timeline import ListedChunk, timed
-from storage.catalog import MAX_CAPTURE_MS, ChunkRow, LiveListRow
+from storage.catalog import MAX_CAPTURE_MS, ChunkRow, LiveListRow, SegmentMark
 
 TAIL_ROWS = 1000
 """The newest chunks that a list is made of, and by which its target duration is chosen; also the most that are appended
@@ -59,10 +59,10 @@ class Following:
     def _moved(self, grant: Grant, live: LiveList | None) -> LiveList | None:
         now_ms = self._clock.now_ms()
         # Before any chunk is looked for, so that what comes later is known by it.
-        newest_segment = self._catalog.newest_segment_id()
+        mark = self._catalog.segment_mark()
         if live is None:
             tail = self._tail(grant)
-            return begun(tail, self._window, now_ms=now_ms, newest_segment=newest_segment) if tail else None
+            return begun(tail, self._window, now_ms=now_ms, mark=mark) if tail else None
         if 0 <= now_ms - live.moved_ms < MOVED_EVERY_MS:
             return live
         last_ms = live.entries[-1].capture_ms
@@ -72,7 +72,7 @@ class Following:
         found = _settled(grant, rows)
         new = [chunk for chunk in found if chunk.capture_ms > last_ms]
         if not new:
-            return self._set_back(grant, live, now_ms=now_ms, newest_segment=newest_segment)
+            return self._set_back(grant, live, now_ms=now_ms, mark=mark)
         last = found[0] if found[0].capture_ms == last_ms else None
         forgotten = max(new[0].capture_ms, live.moved_ms) < now_ms - FORGOTTEN_MS
         if len(rows) > TAIL_ROWS or forgotten:
@@ -82,19 +82,19 @@ class Following:
                 tail or new,
                 self._window,
                 now_ms=now_ms,
-                newest_segment=newest_segment,
+                mark=mark,
                 before=live,
                 target_s=target_s,
             )
-        return appended(live, last, new, self._window, now_ms=now_ms, newest_segment=newest_segment)
+        return appended(live, last, new, self._window, now_ms=now_ms, mark=mark)
 
-    def _set_back(self, grant: Grant, live: LiveList, *, now_ms: int, newest_segment: int) -> LiveList:
+    def _set_back(self, grant: Grant, live: LiveList, *, now_ms: int, mark: SegmentMark) -> LiveList:
         """Follow a camera whose clock was set back: what it sends now has times before those that are listed."""
         if 0 <= now_ms - live.moved_ms < SET_BACK_AFTER_MS:
             return live
         last_ms = live.entries[-1].capture_ms
         rows = self._catalog.chunks_stored_after(
-            grant.device, live.newest_segment, max(last_ms - SET_BACK_MOST_MS, 0), last_ms, limit=TAIL_ROWS
+            grant.device, live.mark, max(last_ms - SET_BACK_MOST_MS, 0), last_ms, limit=TAIL_ROWS
         )
         # A rewrite moves old chunks to a new segment.
         fresh = [row for row in rows if row.segment_key.split("/")[3:4] != [REWRITER]]
@@ -107,10 +107,10 @@ class Following:
             live.discontinuity_sequence,
             live.entries,
             live.moved_ms,
-            live.newest_segment,
-            stored_after=live.newest_segment,
+            live.mark,
+            stored_after=live.mark,
         )
-        return appended(since, None, run, self._window, now_ms=now_ms, newest_segment=newest_segment)
+        return appended(since, None, run, self._window, now_ms=now_ms, mark=mark)
 
     def _tail(self, grant: Grant) -> list[ListedChunk]:
         rows = self._catalog.latest_chunks(grant.device, limit=TAIL_ROWS)

@@ -19,10 +19,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from service.playback.hls import EMPTY_TARGET_S, TARGETS_LISTED, Entry, rounded_s
 from service.playback.timeline import ListedChunk, follows
+from storage.catalog import NOTHING_STORED, SegmentMark
 
 MAX_ENTRIES = 500
 """Most chunks listed, whatever their length: some 12 kB in the catalog, a minute of chunks of an eighth of a second."""
@@ -50,24 +51,24 @@ class LiveList:
     entries: tuple[Entry, ...]
     moved_ms: int
     """When it was last appended to, by the server's clock; when it was made, if what it was made of was new then."""
-    newest_segment: int
-    """The highest number of a segment key then."""
-    stored_after: int = 0
-    """Only chunks in segments above this number are new: the camera's clock was set back then, and the times from there
-    on are in chunks that were listed long ago."""
+    mark: SegmentMark
+    """What was stored then."""
+    stored_after: SegmentMark = NOTHING_STORED
+    """Only chunks that were stored after it are new: the camera's clock was set back then, and the times from there on
+    are in chunks that were listed long ago."""
 
     def to_text(self) -> str:
         numbers = [self.target_s, self.media_sequence, self.discontinuity_sequence]
         listed = [[e.capture_ms, e.duration_ms, int(e.at_break)] for e in self.entries]
-        document = [*numbers, self.moved_ms, self.newest_segment, self.stored_after, listed]
+        document = [*numbers, self.moved_ms, self.mark, self.stored_after, listed]
         return json.dumps(document, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> LiveList:
         *numbers, listed = json.loads(text)
-        target_s, sequence, breaks, moved_ms, newest_segment, stored_after = numbers
+        target_s, sequence, breaks, moved_ms, mark, stored_after = numbers
         found = tuple(Entry(ms, duration_ms, bool(at_break)) for ms, duration_ms, at_break in listed)
-        return cls(target_s, sequence, breaks, found, moved_ms, newest_segment, stored_after)
+        return cls(target_s, sequence, breaks, found, moved_ms, _mark(mark), _mark(stored_after))
 
     def without_deleted(self, stored: Collection[int]) -> LiveList:
         """The chunks that may still be named, by capture time: those after the last one that may not, for numbers are
@@ -96,7 +97,7 @@ def begun(
     window: Window,
     *,
     now_ms: int,
-    newest_segment: int,
+    mark: SegmentMark,
     before: LiveList | None = None,
     target_s: int | None = None,
 ) -> LiveList:
@@ -110,7 +111,8 @@ def begun(
     target_s = target_s or _target_s(chunks)
     listed = [_entry(None, chunks[0], target_s, window)]
     listed += [_entry(*pair, target_s, window) for pair in pairwise(chunks)]
-    sequence = breaks = stored_after = 0
+    sequence = breaks = 0
+    stored_after = NOTHING_STORED
     if before is not None:
         ended = before.from_entry(len(before.entries))
         sequence, breaks = ended.media_sequence, ended.discontinuity_sequence + 1
@@ -119,7 +121,7 @@ def begun(
     first = _leaving(listed, target_s, window)
     kept = tuple(listed[first:])
     moved_ms = min(now_ms, kept[-1].capture_ms + kept[-1].duration_ms)
-    return LiveList(target_s, sequence, breaks, kept, moved_ms, newest_segment, stored_after)
+    return LiveList(target_s, sequence, breaks, kept, moved_ms, mark, stored_after)
 
 
 def appended(
@@ -129,7 +131,7 @@ def appended(
     window: Window,
     *,
     now_ms: int,
-    newest_segment: int,
+    mark: SegmentMark,
 ) -> LiveList:
     """The list with `chunks` after it, and without what leaves its front then.
 
@@ -143,7 +145,7 @@ def appended(
     first = _entry(last, chunks[0], live.target_s, window)
     added = [first if last else first._replace(at_break=True)]
     added += [_entry(*pair, live.target_s, window) for pair in pairwise(chunks)]
-    grown = replace(live, entries=(*live.entries, *added), moved_ms=now_ms, newest_segment=newest_segment)
+    grown = replace(live, entries=(*live.entries, *added), moved_ms=now_ms, mark=mark)
     return grown.from_entry(_leaving(grown.entries, live.target_s, window))
 
 
@@ -153,6 +155,14 @@ def last_run(chunks: Sequence[ListedChunk], gap_ms: int) -> Sequence[ListedChunk
     while first > 0 and follows(chunks[first - 1], chunks[first], gap_ms):
         first -= 1
     return chunks[max(first, 0) :]
+
+
+def _mark(stored: int | list[Any]) -> SegmentMark:
+    """From JSON; lists of earlier releases have the newest number alone."""
+    if isinstance(stored, int):
+        return SegmentMark(stored)
+    newest, unused = stored
+    return SegmentMark(newest, tuple((first, last) for first, last in unused))
 
 
 def _entry(previous: ListedChunk | None, chunk: ListedChunk, target_s: int, window: Window) -> Entry:

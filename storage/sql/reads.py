@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
-from storage.catalog import MAX_CAPTURE_MS, ChunkRow, LiveListRow
+from storage.catalog import (
+    MAX_CAPTURE_MS,
+    MAX_UNUSED_RANGES,
+    NOTHING_STORED,
+    ChunkRow,
+    LiveListRow,
+    SegmentMark,
+    SegmentState,
+)
 from storage.days import day_of_ms, expiry_day, ms_of_day, recorded_day
 from storage.sql.chunktables import chunk_table, open_days
 from storage.sql.commits import OnDatabase
@@ -40,10 +49,10 @@ class Reads(OnDatabase):
         return found[0] if found else None
 
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
-        return self.chunks_stored_after(device, 0, from_ms, to_ms, limit=limit)
+        return self.chunks_stored_after(device, NOTHING_STORED, from_ms, to_ms, limit=limit)
 
     def chunks_stored_after(
-        self, device: int, segment_id: int, from_ms: int, to_ms: int, *, limit: int
+        self, device: int, mark: SegmentMark, from_ms: int, to_ms: int, *, limit: int
     ) -> list[ChunkRow]:
         found: list[ChunkRow] = []
         if to_ms <= from_ms or limit <= 0:
@@ -54,7 +63,7 @@ class Reads(OnDatabase):
                 oldest_possible_ms = ms_of_day(recorded_day(day, max(classes)))
                 if len(found) == limit and found[-1].capture_ms <= oldest_possible_ms:
                     continue
-                found += _select(connection, day, device, from_ms, to_ms, limit, stored_after=segment_id)
+                found += _select(connection, day, device, from_ms, to_ms, limit, stored_after=mark)
                 found.sort(key=lambda row: row.capture_ms)
                 del found[limit:]
         return found
@@ -85,9 +94,15 @@ class Reads(OnDatabase):
                 ).fetchone()[0]
             )
 
-    def newest_segment_id(self) -> int:
+    def segment_mark(self) -> SegmentMark:
         with self.db.read() as connection:
-            return connection.last_number("segments")
+            newest = connection.last_number("segments")
+            prepared = connection.execute(
+                "SELECT segment_id FROM segments WHERE state = ? AND segment_id <= ?",
+                (int(SegmentState.PREPARED), newest),
+            )
+            unused = _ranges(sorted(segment_id for (segment_id,) in prepared))
+        return SegmentMark(newest, tuple(unused[-MAX_UNUSED_RANGES:]))
 
     def live_list(self, device: int) -> LiveListRow | None:
         with self.db.read() as connection:
@@ -122,7 +137,7 @@ def _select(
     limit: int,
     *,
     newest_first: bool = False,
-    stored_after: int = 0,
+    stored_after: SegmentMark = NOTHING_STORED,
 ) -> list[ChunkRow]:
     """Rows of one day, less those of an earlier erase epoch, whose key is going or gone, and those of a deletion
     that is not finished (invariant 2). What is the same for all rows is asked once: a day of a camera has 20,000."""
@@ -138,12 +153,32 @@ def _select(
         " AND NOT EXISTS (SELECT 1 FROM deletions d WHERE d.device = c.device AND d.done_ms IS NULL"
         "                 AND c.capture_ms >= d.from_ms AND c.capture_ms < d.to_ms)"
     )
+    since, numbers = _stored_after(stored_after)
     order = "DESC" if newest_first else "ASC"
     rows = connection.execute(
         f"SELECT {CHUNK_COLUMNS} FROM {chunk_table(day)} c JOIN segments s USING (segment_id)"
         " WHERE c.device = ? AND c.capture_ms >= ? AND c.capture_ms < ? AND c.epoch = ?"
-        f"{' AND c.segment_id > ?' if stored_after else ''}"
+        f"{since}"
         f"{undeleted if is_deleting else ''} ORDER BY c.capture_ms {order} LIMIT ?",
-        (device, from_ms, to_ms, epoch, *([stored_after] if stored_after else []), limit),
+        (device, from_ms, to_ms, epoch, *numbers, limit),
     )
     return list(map(ChunkRow._make, rows))
+
+
+def _ranges(ascending: Iterable[int]) -> list[tuple[int, int]]:
+    """(first, last) of each run of consecutive numbers."""
+    found: list[tuple[int, int]] = []
+    for number in ascending:
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def _stored_after(mark: SegmentMark) -> tuple[str, list[int]]:
+    """The condition, and its parameters, that a segment was committed after `mark` was taken."""
+    if mark == NOTHING_STORED:
+        return "", []
+    unused = " OR c.segment_id BETWEEN ? AND ?" * len(mark.unused)
+    return f" AND (c.segment_id > ?{unused})", [mark.newest, *chain.from_iterable(mark.unused)]

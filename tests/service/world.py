@@ -33,7 +33,7 @@ from service.playback import (
     Refused,
     Viewer,
 )
-from storage.catalog import PlanRow, SegmentCommit, Verdict
+from storage.catalog import PlanRow, PreparedKey, SegmentCommit, Verdict
 from storage.checksums import crc32, crc64nvme
 from storage.clock import ClockMark
 from storage.days import MS_PER_DAY, month_of_day, ms_of_day
@@ -90,6 +90,9 @@ class World:
         self.folder = folder
         self.objects = MemoryStore()
         self.store = FaultyStore(self.objects, sleep=time.sleep)
+        self.block_keys = 1
+        """Segment keys that are prepared at once: a worker's are BLOCK_KEYS, used one after the other."""
+        self._prepared: list[PreparedKey] = []
         assert self.add_device() == 1
 
     def close(self) -> None:
@@ -200,9 +203,15 @@ class World:
                 facts=clip.facts.pack(),
             )
         index = writer.index()
-        prepared = self.catalog.prepare(
-            worker="w", class_days=RETENTION_DAYS, expires_on=expires_on, count=1, now_ms=self.clock.ms
-        )[0]
+        if not self._prepared:
+            self._prepared = self.catalog.prepare(
+                worker="w",
+                class_days=RETENTION_DAYS,
+                expires_on=expires_on,
+                count=self.block_keys,
+                now_ms=self.clock.ms,
+            )
+        prepared = self._prepared.pop(0)
         body, crc = writer.seal(
             class_days=RETENTION_DAYS, expires_on=expires_on, segment_id=prepared.segment_id
         )

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from storage.catalog import (
     MAX_CLOCK_AHEAD_MS,
+    NOTHING_STORED,
     Catalog,
     ChunkRow,
     DayTotals,
@@ -38,6 +39,7 @@ from storage.catalog import (
     Orphan,
     PlanRow,
     SegmentCommit,
+    SegmentMark,
     SegmentRow,
     SegmentState,
     Unindexed,
@@ -539,10 +541,10 @@ class CatalogContract:
 
     def test_what_was_stored_since_a_segment(self, catalog: Catalog, sound: None) -> None:
         device, other = add_device(catalog), add_device(catalog)
-        assert catalog.newest_segment_id() == 0
+        assert catalog.segment_mark() == NOTHING_STORED
         commit(catalog, Upload(device, NOON + 5), Upload(device, NOON + 7))
-        before = catalog.newest_segment_id()
-        assert before == segments(catalog)[-1].segment_id
+        before = catalog.segment_mark()
+        assert before == SegmentMark(segments(catalog)[-1].segment_id)
         commit(catalog, Upload(device, NOON + 2), Upload(device, NOON + 6), Upload(other, NOON + 3))
         found = catalog.chunks_stored_after(device, before, 0, NOON + 9, limit=9)
         assert captures(found) == [NOON + 2, NOON + 6]
@@ -551,7 +553,21 @@ class CatalogContract:
             NOON + 6
         ]
         assert captures(catalog.chunks_stored_after(device, before, 0, NOON + 9, limit=1)) == [NOON + 2]
-        assert catalog.chunks_stored_after(device, catalog.newest_segment_id(), 0, NOON + 9, limit=9) == []
+        assert catalog.chunks_stored_after(device, catalog.segment_mark(), 0, NOON + 9, limit=9) == []
+
+    def test_what_was_stored_since_under_a_number_prepared_before(
+        self, catalog: Catalog, sound: None
+    ) -> None:
+        device = add_device(catalog)
+        first, *late, last = (segment_of(catalog, Upload(device, NOON + i)) for i in range(5))
+        catalog.commit([first], now_ms=NOW)
+        catalog.commit([last], now_ms=NOW)
+        mark = catalog.segment_mark()
+        assert mark == SegmentMark(last.segment_id, ((first.segment_id + 1, last.segment_id - 1),))
+        catalog.commit(late, now_ms=NOW)
+        found = catalog.chunks_stored_after(device, mark, 0, NOON + 9, limit=9)
+        assert captures(found) == [NOON + 1, NOON + 2, NOON + 3]
+        assert catalog.segment_mark() == SegmentMark(last.segment_id)
 
     def test_a_live_list_is_changed_by_who_saw_the_last_change(self, catalog: Catalog, sound: None) -> None:
         device = add_device(catalog)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from ingest.keys_ahead import BLOCK_KEYS
 from ingest.media import Media
 from service.playback import LivePlaylist, PlaybackServices, Viewer
 from service.playback.following import FORGOTTEN_MS, TAIL_ROWS, Following
@@ -141,8 +142,11 @@ async def test_a_viewer_that_slept_a_little_skips_to_what_is_new(watching: Watch
     assert watching.targets == {4}
 
 
-async def test_a_clock_that_was_set_back_is_followed(watching: Watching) -> None:
-    """The issue's camera: its clock goes back by an hour, it sends on, and the playlist goes on."""
+@pytest.mark.parametrize("block_keys", [1, BLOCK_KEYS])
+async def test_a_clock_that_was_set_back_is_followed(watching: Watching, block_keys: int) -> None:
+    """The issue's camera: its clock goes back by an hour, it sends on, and the playlist goes on. Also while the worker
+    uses segment numbers that it prepared before."""
+    watching.world.block_keys = block_keys
     before = clips(10, start_ms=NOON_MS)
     for clip in before:
         watching.keep(clip)
@@ -153,6 +157,9 @@ async def test_a_clock_that_was_set_back_is_followed(watching: Watching) -> None
         watching.world.clock.ms += CHUNK_MS
         await watching.reload()
     listed = list(watching.by_number.values())
+    assert len(listed) > 30, (
+        "a few leave before they are listed, in the half minute after which it is noticed"
+    )
     assert listed[:10] == [clip.capture_ms for clip in before]
     assert listed[-5:] == [clip.capture_ms for clip in back[-5:]]
     assert listed[10:] == [clip.capture_ms for clip in back][-len(listed[10:]) :]
