@@ -15,6 +15,7 @@ from retention.eligibility import Reason
 from service.commands import (
     accounts,
     agreement,
+    copying,
     demo,
     devices,
     dormancy,
@@ -88,6 +89,7 @@ agreement.register(app)
 operators.register(app)
 sweeping.register(app)
 migrating.register(app)
+copying.register(app)
 reopening.register(app)
 sweeps.register(app)
 erasure.register(app)

@@ -64,7 +64,7 @@ def run_and_kill(work: Path, run: Callable[[Path, Steps], None]) -> None:
         folder = work / str(last)
         shutil.copytree(work / "template", folder)
         if on_postgres():
-            copy_catalog(work / "template", folder)
+            copy_catalog(work / "template", folder, keep=True)
         heard, told = os.pipe()
         child = os.fork()
         if child == 0:

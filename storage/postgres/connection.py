@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
 
@@ -16,6 +17,9 @@ from storage.sql.connection import Refers, Rows, Taken, Values
 
 WRITERS_LOCK, DECISIONS_LOCK, TABLES_LOCK = 0x636C6B01, 0x636C6B02, 0x636C6B03
 """Advisory locks, made of "clk" and a number."""
+
+STREAMED_ROWS = 5000
+"""Fetched at once."""
 
 _TYPES = {"nonce": "bytea", "facts": "bytea"}
 _INSERT_CHUNKS = (
@@ -77,6 +81,20 @@ class PostgresConnection:
 
     def close(self) -> None:
         self._raw.close()
+
+    @contextmanager
+    def copying_in(self, table: str, columns: Sequence[str]) -> Iterator[Callable[[Sequence[object]], None]]:
+        """Many rows into a table, by COPY: a call for each."""
+        names = ", ".join(f'"{column}"' for column in columns)
+        with self._raw.cursor().copy(cast(Any, f"COPY {table} ({names}) FROM STDIN")) as copy:
+            yield copy.write_row
+
+    def streamed(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query as they come: they need not be in memory together."""
+        with self._raw.cursor("streamed") as cursor:
+            cursor.itersize = STREAMED_ROWS
+            cursor.execute(cast(Any, query))
+            yield from cursor
 
     # --- the shared SQL -------------------------------------------------------------------------------------------
 

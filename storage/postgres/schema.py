@@ -77,7 +77,7 @@ def create_schema(database: PostgresDatabase) -> None:
 
 def drop_schema(database: PostgresDatabase) -> None:
     """Undo `create_schema`."""
-    made = re.findall(r"CREATE TABLE (\w+)", _TABLES + BOOKS_TABLES + _OWN_TABLES)
+    made = [*re.findall(r"CREATE TABLE (\w+)", _TABLES + BOOKS_TABLES + _OWN_TABLES), "copying"]
     with database.hold() as connection:
         tables = [*made, *sorted(connection.chunk_tables())]
         connection.execute(f"DROP TABLE IF EXISTS {', '.join(tables)} CASCADE")
@@ -97,8 +97,14 @@ def revision_of(connection: Connection, subject: str) -> str:
             subject=subject,
             code="no_catalog",
         )
-    [found] = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return str(found)
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    if row is None:
+        raise CallerError(
+            "a `clipkeep catalog copy` into this database was stopped; run it again",
+            subject=subject,
+            code="no_catalog",
+        )
+    return str(row[0])
 
 
 def require_schema(database: PostgresDatabase) -> None:

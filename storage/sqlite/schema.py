@@ -18,6 +18,8 @@ REVISION = "0005"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004"}
 """Schema versions of earlier releases, and the revisions that they are."""
+SEALED = 1_000_000
+"""Added to the version of a file whose rows were copied elsewhere: `storage.sqlite.sealing_off`."""
 OPERATOR_NAME = "the built-in operator account"
 
 _TABLES = """
@@ -194,6 +196,7 @@ def require_schema(database: SqliteDatabase) -> None:
 
     Raises:
         CallerError: `catalog_outdated`, of an earlier release: `clipkeep catalog migrate`.
+        CallerError: `catalog_moved`, it was copied elsewhere.
         CatalogCorrupt: another schema version than this release reads, or a file that was cut.
     """
     with database.read() as connection:
@@ -206,6 +209,13 @@ def require_schema(database: SqliteDatabase) -> None:
             "this catalog is of an earlier release; stop the service and run `clipkeep catalog migrate`",
             subject=str(database.path),
             code="catalog_outdated",
+        )
+    if found == SEALED + SCHEMA_VERSION:
+        raise CallerError(
+            "this catalog was sealed by `clipkeep catalog copy`, so that nothing is written to it beside the copy. If"
+            " that was stopped, run it again, or take it back with --back; else [home] catalog names the new one",
+            subject=str(database.path),
+            code="catalog_moved",
         )
     raise not_of_this_release(database.path, found)
 

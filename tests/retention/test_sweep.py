@@ -42,7 +42,7 @@ from tests.retention.world import (
     fast_folder,
     monthly,
 )
-from tests.servers.catalogs import impatient_catalog_of
+from tests.servers.catalogs import drop_catalog, impatient_catalog_of
 
 ROOT = Path(__file__).parents[2]
 DAY_MS = MS_PER_DAY
@@ -1053,3 +1053,4 @@ def test_killed_at_any_step_a_second_pass_ends_the_same() -> None:
         for outcome in outcomes:
             assert finished(Path(outcome["folder"])) == expected, outcome
             shutil.rmtree(outcome["folder"])
+            drop_catalog(Path(outcome["folder"]))

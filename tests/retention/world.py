@@ -33,6 +33,7 @@ from storage.keys import KeyId, KeyStore
 from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectStore
+from storage.open_catalog import open_catalog
 from storage.segment import TAG_BYTES, SegmentWriter, buffer_bytes, decrypt_chunk, parse_segment
 from tests.servers.catalogs import catalog_of, make_catalog
 
@@ -111,9 +112,12 @@ class World:
     Args:
         folder: empty, or one that another World made: a crashed process is then looked at by the next.
         local: objects in the folder instead of in memory.
+        address: of a catalog that is not the folder's usual one.
     """
 
-    def __init__(self, folder: Path, *, clock_ms: int = NOON, local: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, clock_ms: int = NOON, local: bool = False, address: str | None = None
+    ) -> None:
         new = not (folder / "keys").exists()
         if new:
             KeyStore.create(folder / "keys").close()
@@ -121,7 +125,7 @@ class World:
             EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.folder = folder
         self.clock = HandClock(clock_ms)
-        self.catalog: Catalog = catalog_of(folder)
+        self.catalog: Catalog = open_catalog(address, folder) if address else catalog_of(folder)
         self.key_store = KeyStore.open(folder / "keys", first_month=self.catalog.first_key_month)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.memory = MemoryStore()

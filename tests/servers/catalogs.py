@@ -99,11 +99,22 @@ def impatient_catalog_of(folder: Path) -> Catalog:
     return SqliteCatalog.open(folder / "catalog.db", busy_timeout_s=0.01)
 
 
-def copy_catalog(source: Path, target: Path) -> None:
-    """Let the folder `target` have the catalog that `source` has now, as a backup that is put back does. Nobody may
-    have either open."""
+def drop_catalog(folder: Path) -> None:
+    """Let go of the database of a folder that `copy_catalog` made to be kept."""
     if on_postgres():
-        _make(_name_of(target), _name_of(source))
+        with psycopg.connect(server_url(), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE IF EXISTS {_name_of(folder)} (FORCE)")
+
+
+def copy_catalog(source: Path, target: Path, *, keep: bool = False) -> None:
+    """Let the folder `target` have the catalog that `source` has now, as a backup that is put back does. Nobody may
+    have either open.
+
+    Args:
+        keep: for one of very many; the caller drops it.
+    """
+    if on_postgres():
+        _make(_name_of(target), _name_of(source), counted=not keep)
         return
     for suffix in ("", "-wal", "-shm"):
         (target / f"catalog.db{suffix}").unlink(missing_ok=True)
@@ -122,8 +133,8 @@ def _database_url(name: str) -> str:
     return server_url().rpartition("/")[0] + "/" + name
 
 
-def _make(name: str, template: str) -> None:
-    """Make a database, in place of one of this name."""
+def _make(name: str, template: str, *, counted: bool = True) -> None:
+    """Make a database, in place of one of this name; one that is not counted stays until it is dropped."""
     with psycopg.connect(server_url(), autocommit=True) as connection:
         for old in [name, *list(_databases)[: max(0, len(_databases) - MOST_DATABASES)]]:
             connection.execute(f"DROP DATABASE IF EXISTS {old} (FORCE)")
@@ -132,4 +143,5 @@ def _make(name: str, template: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (template,)
         )
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    _databases[name] = None
+    if counted:
+        _databases[name] = None

@@ -15,6 +15,7 @@ import pytest
 from service.agreement.holders import may_be_alive, this_process
 from service.agreement.settling import SETTLE_AFTER_MS
 from tests.retention.world import fast_folder
+from tests.servers.catalogs import drop_catalog
 from tests.service.agreement import balance
 from tests.service.agreement.killed_keys import ANSWERS, CASES, ask, prepare
 from tests.service.agreement.money_world import MoneyWorld
@@ -49,6 +50,7 @@ def test_killed_at_any_step_the_repetition_gets_the_first_answer(case: str) -> N
         for outcome in outcomes:
             assert asked_again(Path(outcome["folder"]), case) == first, outcome
             shutil.rmtree(outcome["folder"])
+            drop_catalog(Path(outcome["folder"]))
 
 
 def test_a_process_is_told_from_one_that_has_ended() -> None:

@@ -16,6 +16,7 @@ from storage.books import AccountState
 from storage.catalog import EraseState
 from storage.days import day_of_ms
 from tests.retention.world import NOON, Kept, fast_folder
+from tests.servers.catalogs import drop_catalog
 from tests.service.agreement.killed_closings import DEVICES, NEIGHBOUR, SETTLED_MS, prepare
 from tests.service.agreement.office import EMAIL, MOBILE, Office, refused
 
@@ -110,3 +111,4 @@ def test_killed_at_every_step_a_closing_ends_the_same() -> None:
         for outcome in outcomes:
             assert finished(Path(outcome["folder"]), kept) == expected, outcome
             shutil.rmtree(outcome["folder"])
+            drop_catalog(Path(outcome["folder"]))

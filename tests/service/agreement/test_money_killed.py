@@ -17,6 +17,7 @@ from service.agreement.payments import PaymentRefused
 from service.agreement.settling import SETTLE_AFTER_MS
 from storage.books import PaymentState
 from tests.retention.world import fast_folder
+from tests.servers.catalogs import drop_catalog
 from tests.service.agreement import balance
 from tests.service.agreement.killed_money import ADA, CASES, DEVICE, DUE, TRYING, prepare
 from tests.service.agreement.money_world import MoneyWorld, noon_ms
@@ -91,3 +92,4 @@ def test_killed_at_any_step_it_ends_as_if_it_had_not_been(case: str) -> None:
         for outcome in outcomes[:-1]:
             assert finished(Path(outcome["folder"]), case) in expected, outcome
             shutil.rmtree(outcome["folder"])
+            drop_catalog(Path(outcome["folder"]))
