@@ -228,9 +228,16 @@ class HttpSettings:
     max_connections: int = limit(2000, "to the API port, about 50 kB each", least=8, most=1_000_000)
     client_share: float = limit(
         0.5,
-        "of the connections that others leave, what one client address may have; not asked with trust_forwarded_for",
+        "of the connections and turns that others leave, what one client address may have; not asked with"
+        " trust_forwarded_for",
         least=0.01,
         most=1,
+    )
+    requests_at_once: int = limit(
+        32,
+        "requests that have begun and are not answered yet; others wait for their turn",
+        least=2,
+        most=10_000,
     )
     max_head_bytes: int = limit(16 * 1024, "request line and headers", least=512, most=MIB)
     head_timeout_s: float = limit(10.0, "for a request's head", least=0.1, most=HOUR_S)

@@ -20,6 +20,7 @@ from service.http.transport import Gone
 
 if TYPE_CHECKING:
     from service.http.connection import Connection
+    from service.http.turns import Turn
 
 Message = MutableMapping[str, Any]
 
@@ -48,6 +49,8 @@ class Exchange:
         self._answer: Message = {}
         self._left_bytes: int | None = None
         """Of a body whose length was announced; None: it goes in chunks."""
+        self._turn: Turn | None = None
+        """Given back with the first of the answer: what is sent at the client's pace is shared out elsewhere."""
         self._close = not head.keep_alive
         self._told_to_continue = not head.expects_continue
         self._told_complete = False
@@ -62,11 +65,16 @@ class Exchange:
             Gone: the client has left.
             Refused: the body is no HTTP. Nothing was answered yet.
         """
-        with self._scope:
-            try:
-                await self._connection.server.app(self._asgi_scope(), self.receive, self.send)
-            except Exception as error:
-                self._connection.server.on_failure(error, answered=self._sent is Sent.ALL)
+        server = self._connection.server
+        self._turn = await server.turns.take(self._connection.counted_as)
+        try:
+            with self._scope:
+                try:
+                    await server.app(self._asgi_scope(), self.receive, self.send)
+                except Exception as error:
+                    server.on_failure(error, answered=self._sent is Sent.ALL)
+        finally:
+            server.turns.back(self._turn)
         self._over.set()
         if self._sent is Sent.ALL:
             return not self._close
@@ -153,6 +161,8 @@ class Exchange:
         if self._sent is Sent.HEAD_KEPT:
             head = self._make_head(len(body), more)
             self._sent = Sent.BODY
+            if self._turn is not None:
+                self._connection.server.turns.back(self._turn)
         if not self._has_body:
             body = b""
         elif self._left_bytes is not None:

@@ -98,12 +98,13 @@ class Framer:
         while waiting.startswith(b"\r\n"):  # RFC 9112 §2.2: some clients end a body with one
             del waiting[:2]
             self._seen_bytes = 0
-        bare = _BARE_LF.search(waiting, max(self._seen_bytes - 1, 0))
         end = waiting.find(_END, max(self._seen_bytes - len(_END) + 1, 0))
-        if bare is not None and not 0 <= end < bare.start():
+        # Not behind the end: of many heads that came at once each would look through all the others.
+        until = end if end >= 0 else len(waiting)
+        if _BARE_LF.search(waiting, max(self._seen_bytes - 1, 0), until) is not None:
             raise malformed("not HTTP/1.1: a line of a head ends with CR and LF")
         self._seen_bytes = len(waiting)
-        if (end if end >= 0 else len(waiting)) > self._max_head_bytes - len(_END):
+        if until > self._max_head_bytes - len(_END):
             detail = f"request line and headers exceed {self._max_head_bytes} bytes"
             raise Refused(431, "head_too_large", detail)
         if end < 0:

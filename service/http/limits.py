@@ -13,6 +13,8 @@ class HttpLimits:
     """Open at once. Past it the longest idle one makes way, and where none is idle the new one gets 503."""
     client_share: float = 0.5
     """Of the connections that others leave, what one client address may have; 1: all."""
+    requests_at_once: int = 32
+    """That have begun and are not answered yet. Of these too a client has `client_share` of what others leave."""
     max_head_bytes: int = 16 * 1024
     """Request line and headers, as they come."""
     head_timeout_s: float = 10.0

@@ -18,6 +18,7 @@ from service.http.connection import Connection, Phase
 from service.http.lifespan import Lifespan
 from service.http.limits import HttpLimits
 from service.http.transport import TcpTransport
+from service.http.turns import Turns
 
 ACCEPT_AT_ONCE = 16
 """Connections taken before other tasks get their turn."""
@@ -64,6 +65,7 @@ class HttpServer:
         """Calls of the application that ended with an exception, and without a whole answer."""
         self.let_go = 0
         """Clients that read too slowly."""
+        self.turns = Turns(limits.requests_at_once, 1.0 if counted_as is None else limits.client_share)
         self._counted_as = counted_as
         self._by_client: Counter[str] = Counter()
         self._connections: set[Connection] = set()
@@ -117,10 +119,17 @@ class HttpServer:
         lifespan = Lifespan(self.app, self.state)
         async with trio.open_nursery() as nursery:
             await nursery.start(lifespan.run)
+            turns = await nursery.start(self._keep_turns)
             try:
                 yield
             finally:
+                turns.cancel()
                 lifespan.end()
+
+    async def _keep_turns(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await self.turns.run()
 
     async def _accept(self, listener: socket.socket, handlers: trio.Nursery) -> None:
         while True:
