@@ -26,14 +26,18 @@ def unix_ms(value: object) -> object:
     Raises:
         ValueError: of that form, but no moment; or without an offset, which would be a guess.
     """
-    if not isinstance(value, str) or not _LIKE_A_DATE.match(value):
+    if not isinstance(value, str):
+        return value
+    if not _LIKE_A_DATE.match(value):
+        if not re.fullmatch("-?[0-9]{1,20}", value):
+            raise ValueError(_WRITE)
         return only_digits(value)
     # A plus that was not percent-encoded comes as a space (WHATWG URL, application/x-www-form-urlencoded).
     text = re.sub(r" (?=\d\d:?\d\d$)", "+", value)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError("write a moment as Unix ms or like 2026-07-01T12:00:00Z") from None
+        raise ValueError(_WRITE) from None
     if moment.tzinfo is None:
         if "T" in text or " " in text:
             raise ValueError("say which offset from UTC: end it with Z, or with +02:00 written as %2B02:00")
@@ -41,7 +45,10 @@ def unix_ms(value: object) -> object:
     return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
+_WRITE = "write a moment as Unix ms, in digits, or like 2026-07-01T12:00:00Z"
 _LIKE_A_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{8}T")
+_LIKE_SECONDS = range(10**9, 10**10)
+"""Unix seconds of 2001 to 2286; as ms in 1970, of which nothing is kept."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORM = "Unix ms, or ISO 8601 with an offset (2026-07-01T12:00:00Z) or a date (00:00 UTC)"
 _Moment = Annotated[int, BeforeValidator(unix_ms, json_schema_input_type=int | datetime | date)]
@@ -63,10 +70,15 @@ Encodings = Annotated[str, Header(alias="Accept-Encoding", include_in_schema=Fal
 
 
 def check_order(from_ms: int, to_ms: int) -> None:
-    """As a parameter out of bounds is refused: a range holds at least a millisecond."""
+    """As a parameter out of bounds is refused: a range holds at least a millisecond, and is not in seconds, by which it
+    would be in a spring without cameras and look empty."""
     if from_ms >= to_ms:
-        error = {"loc": ("query", "to"), "msg": f"is not after from: {to_ms} <= {from_ms}", "type": "value"}
-        raise RequestValidationError([error])
+        problem = f"is not after from: {to_ms} <= {from_ms}"
+    elif to_ms in _LIKE_SECONDS:
+        problem = f"{to_ms} looks like seconds: times are Unix ms, or like 2026-07-01T12:00:00Z"
+    else:
+        return
+    raise RequestValidationError([{"loc": ("query", "to"), "msg": problem, "type": "value"}])
 
 
 def takes_gzip(accept_encoding: str) -> bool:

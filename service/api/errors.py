@@ -97,7 +97,9 @@ async def _on_malformed(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     # A place may be a name of the client's own making.
     place = ".".join(str(part) for part in first["loc"])[:MAX_PLACE_CHARS]
-    return problem(400, "malformed", f"{place}: {first['msg']}")
+    # pydantic's own word before what a validator of ours says.
+    said = first["msg"].removeprefix("Value error, ")
+    return problem(400, "malformed", f"{place}: {said}")
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

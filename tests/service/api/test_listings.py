@@ -115,7 +115,7 @@ def test_times_in_ms_or_as_people_write_them(world: World, server: Server, page:
         ("2026-13-06T11:00:08Z", "moment"),
         ("2026-07-06T25:00:08Z", "moment"),
         ("1969-12-31T23:59:59Z", "greater than or equal to 0"),
-        ("yesterday", "digits"),
+        ("yesterday", "query.from: write a moment as Unix ms, in digits, or like 2026-07-01T12:00:00Z"),
         ("1_0", "digits"),
         ("0001-01-01T00:00:00+14:00", ""),
     ],
@@ -125,6 +125,13 @@ def test_times_that_are_none_are_malformed(server: Server, text: str, said: str)
         reply = server.get(f"/v1/devices/1/{page}?from={text}&to={NOON_MS}")
         refused(reply, 400, "malformed")
         assert said in reply.json["detail"], reply.json
+
+
+def test_seconds_in_the_place_of_milliseconds_are_said(server: Server) -> None:
+    for page in ("recordings", "playlist.m3u8", "clip.ts"):
+        reply = server.get(f"/v1/devices/1/{page}?from={AT // 1000}&to={AT // 1000 + 60}")
+        refused(reply, 400, "malformed")
+        assert "looks like seconds" in reply.json["detail"], reply.json
 
 
 def test_a_device_that_sends_mp4_only_is_told_so_by_every_page(world: World, server: Server) -> None:
