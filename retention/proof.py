@@ -24,6 +24,7 @@ from storage.catalog import Catalog, SegmentRow
 from storage.days import month_of_day
 from storage.errors import CorruptError, ObjectMissing
 from storage.objects import ObjectStore
+from storage.open_vault import HasKeys
 from storage.recover import load_index
 from storage.segment import TAG_BYTES, associated_data
 from storage.vault import KeyId, Vault
@@ -86,19 +87,22 @@ class Prover:
     """Tries to decrypt what was erased.
 
     Args:
-        key_stores: the one in use first, then backups.
+        vault: the one in use.
+        backups: of it, which are attacked with as well.
     """
 
     def __init__(
         self,
         catalog: Catalog,
         store: ObjectStore,
-        key_stores: Sequence[Vault],
+        vault: Vault,
+        backups: Sequence[HasKeys] = (),
         progress: Progress = lambda phase, done, of: None,
     ) -> None:
         self._catalog = catalog
         self._store = store
-        self._key_stores = key_stores
+        self._vault = vault
+        self._sources: Sequence[HasKeys] = (vault, *backups)
         self._progress = progress
 
     def prove(self, device: int, epoch: int) -> Proof:
@@ -107,7 +111,7 @@ class Prover:
         Raises:
             WorldError, CorruptError: the store, the catalog or a key store cannot be used: nothing is proved.
         """
-        proof = Proof(device, epoch, key_stores=len(self._key_stores))
+        proof = Proof(device, epoch, key_stores=len(self._sources))
         erased: list[_Chunk] = []
         for chunks in self._objects(proof):
             mine = [c for c in chunks if c.key_id.device == device and c.key_id.epoch < epoch]
@@ -147,7 +151,7 @@ class Prover:
             row = self._catalog.chunk(key_id.device, chunk.capture_ms)
             if row is None or row.segment_key != chunk.key:
                 continue  # lapsed, deleted or moved: not served from here
-            key = self._key_stores[0].get_each([key_id])[key_id]
+            key = self._vault.get_each([key_id])[key_id]
             if isinstance(key, bytes) and _decrypts(key, chunk, self._stored(chunk)):
                 proof.neighbours += 1
             else:
@@ -156,8 +160,8 @@ class Prover:
 
     def _attack(self, erased: Sequence[_Chunk], proof: Proof) -> None:
         own: dict[bytes, KeyId] = {}
-        for key_store in self._key_stores:
-            own.update((key, key_id) for key_id, key in key_store.every_key(device=proof.device))
+        for source in self._sources:
+            own.update((key, key_id) for key_id, key in source.every_key(device=proof.device))
         proof.own_keys = sum(key_id.epoch < proof.epoch for key_id in own.values())
         for number, chunk in enumerate(erased, 1):
             self._progress("chunks", number, len(erased))
@@ -178,8 +182,8 @@ class Prover:
             _tell(proof.decrypted, _name(chunk))
 
     def _every_key(self) -> Iterator[bytes]:
-        for key_store in self._key_stores:
-            for _, key in key_store.every_key():
+        for source in self._sources:
+            for _, key in source.every_key():
                 yield key
 
     def _stored(self, chunk: _Chunk) -> bytes:

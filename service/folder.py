@@ -52,6 +52,11 @@ class DataFolder:
         return self.root / "keys"
 
     @property
+    def master_key(self) -> Path:
+        """This host's file of wrapping keys, whatever the vault is."""
+        return self.keys / "master.key"
+
+    @property
     def catalog(self) -> Path:
         """The catalog, when it is a file."""
         return self.root / "catalog.db"

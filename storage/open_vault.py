@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from storage.errors import CallerError
 from storage.keys import KeyStore
-from storage.vault import Vault
+from storage.vault import KeyId, Vault
 
 
 def is_server(where: str | Path) -> bool:
@@ -54,6 +57,32 @@ def create_vault(where: str | Path, master_key: Path | None = None) -> None:
     from storage.postgres.vault import PostgresVault
 
     PostgresVault.create(str(where), _needed(master_key)).close()
+
+
+class HasKeys(Protocol):
+    """What an attack takes keys from."""
+
+    def every_key(self, *, device: int | None = None) -> Iterator[tuple[KeyId, bytes]]:
+        """See `Vault.every_key`."""
+
+
+@contextmanager
+def opened_backup(folder: Path, master_key: Path) -> Iterator[HasKeys]:
+    """A backup of a vault, to attack with: a copy of a folder, or the raw files of a PostgreSQL base backup.
+
+    Args:
+        master_key: the file of wrapping keys to attack a base backup with. A folder has its own in it.
+
+    Raises:
+        NotFound, CallerError, CorruptError: as `open_vault`; `bad_backup`: a base backup that is not in plain format.
+    """
+    if (folder / "PG_VERSION").exists() or (folder / "backup_manifest").exists():
+        from storage.postgres.base_backup import BaseBackup
+
+        yield BaseBackup(folder, master_key)
+        return
+    with KeyStore.open(folder) as key_store:
+        yield key_store
 
 
 def _needed(master_key: Path | None) -> Path:

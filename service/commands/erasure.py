@@ -16,7 +16,7 @@ from service.commands.showing import next_after, next_page
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Device, Json, Store
 from storage.errors import NotFound
-from storage.keys import KeyStore
+from storage.open_vault import opened_backup
 from storage.records import ErasureRecord
 
 erasure_app = typer.Typer(
@@ -62,7 +62,17 @@ def erasure_verify(
     backup: Annotated[
         list[Path] | None,
         typer.Option(
-            "--backup", help="A backup of the key store to attack with as well; may be given again."
+            "--backup",
+            help="A backup to attack with as well: of keys/, or a PostgreSQL base backup of the vault (plain format);"
+            " may be given again.",
+        ),
+    ] = None,
+    master_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--master-key",
+            help="The file of wrapping keys for base backups, such as a copy from before a rotation; by default this"
+            " host's own.",
         ),
     ] = None,
     data: Data = DEFAULT_DATA,
@@ -73,16 +83,17 @@ def erasure_verify(
 
     The chunks are found in the objects themselves. Neighbours in the same objects must still decrypt. Exit code 1 when
     anything of the device does, when a key of it is left, or when something could not be looked at. A
-    backup of keys/ that is given must be writable: its database is opened, not changed.
+    backup of keys/ that is given must be writable: its database is opened, not changed. Of a base backup the raw files
+    are read: what the server has deleted, and its log, included.
     """
     with ExitStack() as stack:
         opened = stack.enter_context(open_folder(data, store_url=store))
         record = _records(opened, device)[-1]
-        key_stores = [opened.key_store]
-        for folder in backup or ():
-            key_stores.append(stack.enter_context(KeyStore.open(folder)))
+        keys = master_key or opened.folder.master_key
+        backups = [stack.enter_context(opened_backup(folder, keys)) for folder in backup or ()]
         progress = stack.enter_context(terminal.progress_bar())
-        proof = Prover(opened.catalog, opened.store, key_stores, progress).prove(device, record.epoch)
+        prover = Prover(opened.catalog, opened.store, opened.key_store, backups, progress)
+        proof = prover.prove(device, record.epoch)
         if proof.holds:
             opened.catalog.note_verified(record.erasure_id, proof.told(), now_ms=opened.clock.now_ms())
     document = {**asdict(proof), "holds": proof.holds, "state": record.state}

@@ -35,7 +35,7 @@ def record(world: World, device: int) -> ErasureRecord:
 def prove(world: World, device: int, *backups: Path) -> Proof:
     with ExitStack() as stack:
         others = [stack.enter_context(KeyStore.open(folder)) for folder in backups]
-        prover = Prover(world.catalog, world.store, [world.key_store, *others])
+        prover = Prover(world.catalog, world.store, world.key_store, others)
         return prover.prove(device, record(world, device).epoch)
 
 
