@@ -213,6 +213,7 @@ class S3Store(ObjectStore):
                 },
             )
             client = _client(endpoint_url, region, config)
+            client.meta.events.register("before-call.s3.DeleteObjects", self._without_checksum)
             _prepare_connections(client, last, read_timeout_s, unpaced_when_near=pacing == "auto")
         self._client = client
 
@@ -274,13 +275,17 @@ class S3Store(ObjectStore):
             answer = self._put(key, body, MD5, self._md5(body))
         except ClientError:
             raise refusal from None
+        self._go_without(refusal)
+        return answer
+
+    def _go_without(self, refusal: ClientError) -> None:
+        """From now on nothing carries `x-amz-checksum-*`: the store refused it, and took the same without."""
         self._puts_as = "md5"
         self._direct.forget()
         said = refusal.response.get("Error", {})
         _log.warning(
             "store_takes_no_checksum", code=said.get("Code"), said=said.get("Message"), instead="md5"
         )
-        return answer
 
     def _md5(self, body: bytearray) -> str:
         if self._puts_as == "none":
@@ -352,16 +357,35 @@ class S3Store(ObjectStore):
         return {key: self._delete_one(key, number) for number, key in enumerate(distinct)}
 
     def _delete_at_once(self, distinct: Sequence[str]) -> dict[str, str | None]:
+        objects = [{"Key": self._prefix + key} for key in distinct]
         with _translated(f"{len(distinct)} keys from {distinct[0]}"):
-            answer = self._client.delete_objects(
-                Bucket=self._bucket,
-                Delete={"Objects": [{"Key": self._prefix + key} for key in distinct], "Quiet": False},
-            )
+            try:
+                answer = self._delete_objects(objects, bare=self._puts_as != "crc32")
+            except ClientError as error:
+                if (
+                    self._checksums != "auto"
+                    or self._puts_as != "crc32"
+                    or not refuses_checksum(error.response)
+                ):
+                    raise
+                answer = self._delete_objects(objects, bare=True)
+                self._go_without(error)
         said: dict[str, str | None] = {entry["Key"]: None for entry in answer.get("Deleted", ())}
         for entry in answer.get("Errors", ()):
             code = entry.get("Code") or "Unknown"
             said[entry.get("Key", "")] = None if code == "NoSuchKey" else code
         return {key: said.get(self._prefix + key, "Unconfirmed") for key in distinct}
+
+    def _delete_objects(self, objects: builtins.list[dict[str, str]], bare: bool) -> dict[str, Any]:
+        """DeleteObjects. `bare`: its body has no checksum but its MD5."""
+        self._last.bare = bare
+        try:
+            answer: dict[str, Any] = self._client.delete_objects(
+                Bucket=self._bucket, Delete={"Objects": objects, "Quiet": False}
+            )
+        finally:
+            self._last.bare = False
+        return answer
 
     def _delete_one(self, key: str, number: int) -> str | None:
         """The result of one key, for a store without DeleteObjects. Paced: each is a request of its own."""
@@ -478,6 +502,12 @@ class S3Store(ObjectStore):
     def close(self) -> None:
         self._direct.close()
         self._client.close()
+
+    def _without_checksum(self, params: dict[str, Any], **_: Any) -> None:
+        """A handler of botocore's `before-call` event, where the checksum is chosen and not yet computed."""
+        if self._last.bare:
+            params["context"].pop("checksum", None)
+            params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
 
     def _keys(self) -> Keys | None:
         """The client's credentials as they are now, refreshed if need be. What that raises, its calls raise too."""

@@ -37,6 +37,8 @@ class LastSent(threading.local):
     request: SentRequest | None = None
     early: bool = False
     """Whether the store answered this thread's last body before it had left."""
+    bare: bool = False
+    """Whether this thread's call is to go without `x-amz-checksum-*`."""
 
 
 class PatientConnection:

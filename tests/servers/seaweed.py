@@ -62,7 +62,12 @@ class SeaweedServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._ports['s3'][0]}"
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """Where it speaks S3."""
+        return self._ports["s3"][0]
 
     @property
     def environ(self) -> dict[str, str]:

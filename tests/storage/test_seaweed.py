@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 
+from storage.lifecycle import difference, wanted_rules
 from storage.s3 import S3Store
+from storage.trial import ignores_checksums, try_store
 from tests.servers.seaweed import SeaweedServer
-from tests.storage.store_contract import Around, Outage, StoreContract
+from tests.storage.raw_server import RawServer, Request, response, s3_error
+from tests.storage.store_contract import Around, Outage, StoreContract, put
 
 BUCKET = "recordings"
 PREFIX = "deep/prefix"
@@ -77,3 +81,76 @@ class TestSeaweedStore(StoreContract):
                 seaweed.start()
 
         return killed
+
+
+def test_it_is_tried_and_found_good(store: S3Store) -> None:
+    """What `init --check-store` asks of a store, the refusal of a wrong checksum included."""
+    assert try_store(store) == []
+    assert not ignores_checksums(store)
+
+
+@pytest.mark.parametrize("checksums", ["md5", "none"])
+def test_puts_with_other_checksums(
+    seaweed: SeaweedServer, store: S3Store, client: Any, monkeypatch: pytest.MonkeyPatch, checksums: str
+) -> None:
+    for name, value in seaweed.environ.items():
+        monkeypatch.setenv(name, value)
+    other = S3Store(BUCKET, PREFIX, endpoint_url=seaweed.url, attempts=1, checksums=checksums)
+    for key in ("first", "direct"):
+        put(other, key, b"x" * 100_000)
+        assert client.head_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}")["ContentLength"] == 100_000
+    assert other.verifies("tried") == (checksums == "md5")
+    other.close()
+
+
+def test_its_expiry_rules_are_kept_as_they_were_put(store: S3Store) -> None:
+    """What `store setup --apply` writes and reads again, so that a second run changes nothing."""
+    rules = wanted_rules(store.key_prefix, [7, 30], slack_days=3)
+    assert store.lifecycle_rules() == []
+    store.put_lifecycle_rules(rules)
+    assert difference(store.lifecycle_rules(), rules, store.key_prefix).empty
+    store.put_lifecycle_rules([])
+    assert store.lifecycle_rules() == []
+    assert not store.keeps_old_versions()
+
+
+@pytest.fixture
+def without_checksums(seaweed: SeaweedServer) -> Iterator[RawServer]:
+    """The server behind one that refuses `x-amz-checksum-*`, as Backblaze B2 does."""
+
+    def relayed(request: Request) -> bytes | None:
+        if any(name.startswith("x-amz-checksum-") for name in request.headers):
+            return s3_error(400, "InvalidArgument")
+        connection = HTTPConnection("127.0.0.1", seaweed.port, timeout=10)
+        try:
+            connection.request(request.method, request.target, request.body, request.headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        told = {name: value for name, value in answer.getheaders() if not name.startswith("x-amz-checksum-")}
+        return response(answer.status, body, **told)
+
+    server = RawServer(kept_body_bytes=1 << 20)
+    server.answer, server.confirms = relayed, False
+    yield server
+    server.close()
+
+
+def test_behind_one_that_refuses_checksums(
+    seaweed: SeaweedServer,
+    store: S3Store,
+    client: Any,
+    without_checksums: RawServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in seaweed.environ.items():
+        monkeypatch.setenv(name, value)
+    behind = S3Store(BUCKET, PREFIX, endpoint_url=without_checksums.url, attempts=1)
+    assert try_store(behind) == []
+    for key in ("a", "b"):
+        put(behind, key, b"x" * 1000)
+        assert client.head_object(Bucket=BUCKET, Key=f"{PREFIX}/{key}")["ContentLength"] == 1000
+    refused = [r for r in without_checksums.requests if "x-amz-checksum-crc32" in r.headers]
+    assert len(refused) == 1, "one try with it, and then never again"
+    behind.close()
