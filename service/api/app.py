@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from service.api.accounts import Accounts
 from service.api.agreement import Agreement
 from service.api.bodies import StrictBodies
-from service.api.calls import Calls
+from service.api.calls import ByClient, Calls
 from service.api.closing import Closings
 from service.api.cors import allow_origins
 from service.api.devices import Devices
@@ -88,6 +88,7 @@ def create_app(services: ApiServices) -> FastAPI:
         app.include_router(router)
     app.state.methods = Methods(routers)
     app.add_middleware(StrictBodies, wait_s=services.body_wait_s)
+    app.add_middleware(ByClient, trust_forwarded_for=services.desk.settings.trust_forwarded_for)
     allow_origins(app, parse_origins(services.cors_origins))
     answer_errors(app)
     describe(app)

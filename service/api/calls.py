@@ -1,19 +1,74 @@
 """Calls that block, made in threads of which there are few: the books' transactions, the hashing of passwords, and
-payments. None of the three waits for another's threads."""
+payments. None of the three waits for another's threads, and no client's calls wait for all of another's: who has fewest
+under way is next, in turn, and of the places to wait in a client has half of what all others leave.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import ParamSpec, TypeVar
 
 import trio
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest import answers
+from service.api.clients import client_of
 from service.playback import Refused
+from service.playback.sharing import Sharer, Shares
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+CLIENT: ContextVar[str] = ContextVar("client", default="")
+"""Whose request this task answers, as `client_address` says: set by `ByClient`, for all that it calls."""
+
+
+class ByClient:
+    """The layer that notes for each request which client asks."""
+
+    def __init__(self, app: ASGIApp, *, trust_forwarded_for: bool) -> None:
+        self._app = app
+        self._trust = trust_forwarded_for
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        before = CLIENT.set(client_of(scope, trust_forwarded_for=self._trust))
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            CLIENT.reset(before)
+
+
+class _Threads:
+    """Threads of one kind, and the places to wait for them."""
+
+    def __init__(self, threads: int, most_waiting: int) -> None:
+        self._limiter = trio.CapacityLimiter(threads)
+        self._running = Shares(
+            threads, account_share=1.0, viewer_share=1.0
+        )  # one client may have all that are idle
+        self._waiting = Shares(most_waiting, viewer_share=1.0)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        who = Sharer(CLIENT.get(), None)
+        if not self._running.try_take(who, 1):
+            await self._wait(who)
+        try:
+            return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        finally:
+            self._running.give(who, 1)
+
+    async def _wait(self, who: Sharer) -> None:
+        if not self._waiting.total or not self._waiting.try_take(who, 1):
+            raise Refused.by(answers.OVERLOADED)
+        try:
+            await self._running.take(who, 1)
+        finally:
+            self._waiting.give(who, 1)
 
 
 class Calls:
@@ -24,14 +79,14 @@ class Calls:
         hash_threads: passwords at once, 64 MiB and a core for some 0.1 s each. Apart from the others, so that a
             storm of log-ins keeps nobody from playing back.
         money_threads: requests that move money at once. They wait for the payment gateway, which may take long.
-        most_waiting: for each of these; who comes later is refused as overload at once, rather than after his patience.
+        most_waiting: for each of these, shared out among clients; who finds no place is refused as overload at once,
+            rather than after his patience.
     """
 
     def __init__(self, *, threads: int, hash_threads: int, money_threads: int, most_waiting: int) -> None:
-        self._threads = trio.CapacityLimiter(threads)
-        self._hashing = trio.CapacityLimiter(hash_threads)
-        self._paying = trio.CapacityLimiter(money_threads)
-        self._most_waiting = most_waiting
+        self._books = _Threads(threads, most_waiting)
+        self._hashing = _Threads(hash_threads, most_waiting)
+        self._paying = _Threads(money_threads, most_waiting)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A transaction. A cancelled one waits for its thread, which the catalog's time-outs bound.
@@ -39,17 +94,12 @@ class Calls:
         Raises:
             Refused: `overloaded`.
         """
-        return await self._in_thread(self._threads, partial(function, *args, **kwargs))
+        return await self._books.run(partial(function, *args, **kwargs))
 
     async def hash(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, for what hashes a password."""
-        return await self._in_thread(self._hashing, partial(function, *args, **kwargs))
+        return await self._hashing.run(partial(function, *args, **kwargs))
 
     async def pay(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, for what may wait for the payment gateway."""
-        return await self._in_thread(self._paying, partial(function, *args, **kwargs))
-
-    async def _in_thread(self, limiter: trio.CapacityLimiter, call: Callable[[], T]) -> T:
-        if limiter.statistics().tasks_waiting >= self._most_waiting:
-            raise Refused.by(answers.OVERLOADED)
-        return await trio.to_thread.run_sync(call, limiter=limiter)
+        return await self._paying.run(partial(function, *args, **kwargs))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 
 
 def client_address(peer: str, forwarded_for: str | None, *, trust_forwarded_for: bool) -> str:
@@ -22,6 +24,13 @@ def client_address(peer: str, forwarded_for: str | None, *, trust_forwarded_for:
     if trust_forwarded_for and forwarded_for:
         seen = forwarded_for.rpartition(",")[2].strip() or peer
     return _network(_parsed(seen) or _parsed(peer))
+
+
+def client_of(scope: Mapping[str, Any], *, trust_forwarded_for: bool) -> str:
+    """As `client_address`, of an ASGI request."""
+    said = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    peer = scope.get("client")
+    return client_address(peer[0] if peer else "", ",".join(said), trust_forwarded_for=trust_forwarded_for)
 
 
 def network_of(peer: str) -> str:

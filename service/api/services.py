@@ -37,7 +37,7 @@ class ApiServices(PlaybackServices):
     """Requests about accounts worked on at once: as many as the catalog keeps connections."""
     money_threads: int = 4
     """Requests that move money worked on at once: each may wait for the payment gateway."""
-    desk_waiting: int = 64
+    desk_waiting: int = 128
     """Requests that wait for a thread of their kind; more are refused as overload."""
 
 

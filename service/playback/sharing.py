@@ -37,7 +37,8 @@ class _Waiter:
 
 
 class Shares:
-    """One such thing. Who finds no room waits; of those who wait, whose account holds least is served first.
+    """One such thing. Who finds no room waits; of those who wait, whose account holds least is served
+    first, and those who hold as much are served in turn.
 
     Args:
         total: how much there is. Whoever asks for more than that is let in when nobody else holds any.
@@ -137,10 +138,17 @@ class Shares:
                     return
                 self._hold(who, waiter.amount)
                 self._forget(who, waiter)
+                self._to_the_back(who)
                 waiter.granted.set()
                 break
             else:
                 return
+
+    def _to_the_back(self, who: Sharer) -> None:
+        """Of those who hold as much, each has its turn: whoever sent many does not come before all who came later."""
+        if who in self._waiting:
+            self._asked += 1
+            self._waiting[who][0].number = self._asked
 
     def _standing(self, who: Sharer) -> tuple[int, int, int]:
         return self._by_account[who.account], self._by_sharer[who], self._waiting[who][0].number

@@ -92,7 +92,7 @@ async def test_whose_account_holds_least_is_served_first(autojump_clock: trio.ab
         shares.give(A, 10)
         await trio.sleep(1)
         assert served == ["c"]
-        for name in ("a1", "a2", "b"):  # a holds 30 and b 40; then both 40, and a asked first
+        for name in ("a1", "b", "a2"):  # a holds 30 and b 40; then both 40, and it is b's turn
             shares.give(C, 10)
             await trio.sleep(1)
             assert served[-1] == name
