@@ -216,7 +216,10 @@ class ApiSettings:
         most=1024,
     )
     desk_waiting: int = limit(
-        128, "such requests that wait for their turn before 503, shared among clients", least=0, most=1_000_000
+        128,
+        "such requests that wait for their turn before 503, shared among clients",
+        least=0,
+        most=1_000_000,
     )
     purge_every_s: float = limit(
         5.0, "how often destroyed keys are dropped from memory", least=0.1, most=HOUR_S
