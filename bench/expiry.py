@@ -18,6 +18,7 @@ from pathlib import Path
 from storage.catalog import PlanRow, SegmentState
 from storage.days import ms_of_day, to_date
 from storage.errors import ObjectMissing
+from storage.media_facts import FACTS_BYTES
 from storage.objects import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
 from storage.sql.chunktables import chunk_table, create_chunk_table
 from storage.sqlite import SqliteCatalog
@@ -88,7 +89,8 @@ def _fill_day(connection: SqliteConnection, day: int, first_segment: int, shape:
         "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :chunks)"
         f" INSERT INTO {chunk_table(day)}"
         " SELECT 1 + i / :each, :start_ms + i % :each * 2000, :first + 1 + i % :segments, i / :segments,"
-        "        8 + i / :segments * 150000, 149000, 2000, i, i * 7919, randomblob(12), 1, 0 FROM n",
+        "        8 + i / :segments * 150000, 149000, 2000, i, i * 7919, randomblob(12), 1, 0,"
+        f"       randomblob({FACTS_BYTES}) FROM n",
         {
             "chunks": per_segment * shape.segments,
             "each": -(-shape.chunks // DEVICES_PER_DAY),

@@ -11,7 +11,11 @@ import structlog
 
 
 class _Stderr:
-    """stderr, for as long as it can be written: a log on a full disk, or whose reader has gone, ends nothing."""
+    """stderr, for as long as it can be written: a log on a full disk, or whose reader has gone, ends nothing.
+
+    A line is given to it whole: several processes write to one stderr, and two writes of one line could have a line of
+    another between them.
+    """
 
     def write(self, text: str) -> None:
         with suppress(OSError):
@@ -44,5 +48,5 @@ def configure_logs(process: str) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),
     )

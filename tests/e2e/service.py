@@ -344,7 +344,11 @@ def _processes() -> Iterator[tuple[int, int, list[str]]]:
     for pid, state, parent, _ in _stats():
         if state != "Z":
             with suppress(OSError):
-                yield pid, parent, Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+                yield (
+                    pid,
+                    parent,
+                    Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0"),
+                )
 
 
 def _groups() -> Iterator[tuple[int, int]]:
@@ -355,12 +359,12 @@ def _groups() -> Iterator[tuple[int, int]]:
 
 
 def _stats() -> Iterator[tuple[int, str, int, int]]:
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             with suppress(OSError):
-                text = Path(entry.path, "stat").read_text()
+                text = Path("/proc", name, "stat").read_text(errors="replace")
                 state, parent, group = text.rpartition(")")[2].split()[:3]
-                yield int(entry.name), state, int(parent), int(group)
+                yield int(name), state, int(parent), int(group)
 
 
 def resident_bytes(pid: int) -> int:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 def logged(service: Service, event: str) -> list[str]:
     """The codes that went with an event, in the log so far."""
     lines = [json.loads(line) for line in service.lines if line.startswith("{")]
-    return [line["code"] for line in lines if line.get("event") == event]
+    return [line["code"] for line in lines if line.get("event") == event and "code" in line]
 
 
 def moved_away(path: Path) -> Callable[[], object]:

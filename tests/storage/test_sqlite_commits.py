@@ -150,6 +150,7 @@ def test_rows_are_what_the_index_says(crc64: list[int], chosen: set[int]) -> Non
         row, chunk = dict(zip(names, values, strict=True)), index[ordinal]
         assert (row.pop("segment_id"), row.pop("ordinal")) == (99, ordinal)
         assert row.pop("nonce") == chunk["nonce"].tobytes()
+        assert row.pop("facts") == chunk["facts"].tobytes()
         assert row.pop("crc64") == int(chunk["crc64"].astype("<u8").view("<i8"))
         assert row == {name: int(chunk[name]) for name in row}
 
