@@ -193,6 +193,17 @@ class Vault(ABC):
         Idempotent. Returns and raises as `destroy_devices`.
         """
 
+    def gone_before(self, window_end_ms: int) -> int:
+        """What was destroyed at or before this time is in no file and no backup that could be read.
+
+        Args:
+            window_end_ms: Unix ms; backups from before it are gone, by `[retention] key_backup_days`.
+
+        Returns:
+            Unix ms. `window_end_ms` itself for a vault that overwrites keys in place; 0 when nothing is gone yet.
+        """
+        return window_end_ms
+
     @abstractmethod
     def last_month_destroyed(self) -> int:
         """The last month (yyyymm) whose keys are gone, with all before it; 0 when none are."""

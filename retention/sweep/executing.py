@@ -144,7 +144,9 @@ class Sweep:
             self._delete(plan, report)
             self._forget_keys(report)
             report.cleared_erasures = self._catalog.clear_erasures(
-                destroyed_before_ms=plan.moment.now_ms - self._limits.clear_after_ms,
+                destroyed_before_ms=self._key_store.gone_before(
+                    plan.moment.now_ms - self._limits.clear_after_ms
+                ),
                 fence=self._lease.fence,
                 now_ms=self._clock.now_ms(),
             )

@@ -191,6 +191,17 @@ class PostgresVault(Vault):
             destroyed += self._database.destroying(partial(drop, month))
         return destroyed
 
+    def gone_before(self, window_end_ms: int) -> int:
+        """The end of the last rotation, once the copies of master.key from before it are gone: what was destroyed later
+        is still wrapped by a wrapping key that is at hand."""
+        try:
+            if len(read_key_file(self._master_key, MASTER_MAGIC)) > 1:
+                return 0  # a rotation is under way
+            rotated_ms = self._master_key.stat().st_mtime_ns // 1_000_000
+        except OSError as error:
+            raise unavailable(self._master_key, error) from error
+        return rotated_ms if rotated_ms <= window_end_ms else 0
+
     def last_month_destroyed(self) -> int:
         self._require_open()
         return self._database.reading(lambda connection: state(connection)[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from storage.errors import CallerError, CorruptError, WorldError
 from storage.open_vault import create_vault, open_vault, opened_backup
 from storage.postgres import PostgresCatalog
 from storage.postgres.base_backup import BaseBackup
+from storage.postgres.vault_rotation import _begin as begin_rotation
 from storage.vault import KeyId, Vault
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
 from tests.storage.vault_contract import NOW, code_of, fresh_ids
@@ -155,6 +157,25 @@ def test_rotation_killed_at_every_line(database_url: str, vault: Vault, master_k
         "shred_leftovers",
     }
     assert not list(master_key.parent.glob("master.[no]*"))
+
+
+def test_what_was_destroyed_is_gone_with_the_wrapping_key(vault: Vault, master_key: Path) -> None:
+    """And with the last copy of it: not before a rotation, nor within the window after it."""
+
+    def age(ms: int) -> None:
+        os.utime(master_key, ns=(ms * 1_000_000, ms * 1_000_000))
+
+    vault.ensure(IDS)
+    vault.destroy_device(1, below_epoch=1)
+    age(NOW - 1000)
+    assert vault.gone_before(NOW) == NOW - 1000, "what was destroyed since is not gone"
+    vault.rotate()
+    age(NOW)
+    assert vault.gone_before(NOW - 1) == 0
+    assert vault.gone_before(NOW) == NOW
+    begin_rotation(vault._database, master_key)  # type: ignore[attr-defined]
+    age(NOW)
+    assert vault.gone_before(NOW + 1) == 0, "two wrapping keys are at hand"
 
 
 def test_a_server_that_is_killed_and_comes_back(tmp_path: Path) -> None:
