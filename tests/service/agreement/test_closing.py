@@ -29,6 +29,7 @@ from storage.catalog import EraseState
 from storage.days import day_of_ms
 from storage.errors import NotFound
 from tests.retention.world import NOON, TODAY
+from tests.servers.catalogs import sqlite_only
 from tests.service.agreement.office import CLIENT, EMAIL, MOBILE, Office, owner, refused
 
 
@@ -409,6 +410,7 @@ def rows(office: Office, table: str) -> list[tuple[object, ...]]:
         return list(connection.execute(f"SELECT * FROM {table}"))
 
 
+@sqlite_only
 def test_nothing_about_the_person_is_left_in_the_files(office: Office) -> None:
     row = office.old_enough(EMAIL, MOBILE)
     account, actor = row.account, owner(row)

