@@ -74,7 +74,7 @@ from storage.errors import (
     WorldError,
 )
 from storage.objects import MAX_KEY_CHARS, ObjectInfo, ObjectStore, checked_key
-from storage.s3_answers import PutAnswer, not_confirmed, refuses_checksum, require_root
+from storage.s3_answers import DIGEST, PutAnswer, not_confirmed, refuses_checksum, require_root
 from storage.s3_wire import LastSent, PatientConnection, RememberingPool
 
 MAX_S3_KEY_BYTES = 1024
@@ -106,9 +106,6 @@ _THROTTLED = frozenset(
 # S3 itself never fills up; these are MinIO's, Ceph's (a 403) and RustFS's words for it.
 _FULL = frozenset(
     {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "XRustfsQuotaExceeded"}
-)
-_DIGEST = frozenset(
-    {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 )
 _LACKING = frozenset({"NotImplemented", "MethodNotAllowed"})
 _TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "IncompleteBody", "OperationAborted"})
@@ -281,6 +278,7 @@ class S3Store(ObjectStore):
     def _go_without(self, refusal: ClientError) -> None:
         """From now on nothing carries `x-amz-checksum-*`: the store refused it, and took the same without."""
         self._puts_as = "md5"
+        self._tells_checksums = False  # nobody need tell what was not sent
         self._direct.forget()
         said = refusal.response.get("Error", {})
         _log.warning(
@@ -613,7 +611,7 @@ def _from_answer(error: ClientError, subject: str, of_object: bool) -> ClipkeepE
         return StoreLacks(f"the store does not have what it was asked for ({said})", subject=subject)
     if code in _TRANSIENT or status >= 500 or status in (0, 408, 409):
         return StoreUnavailable(f"the store failed ({said})", subject=subject)
-    if code in _DIGEST:
+    if code in DIGEST:
         return CorruptError(f"the store received other bytes ({said})", subject=subject, code="bad_digest")
     if code == "InvalidRange" or status == 416:
         return CorruptError(

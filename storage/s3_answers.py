@@ -27,6 +27,8 @@ _ROOTS = {
         b"GetBucketVersioningResponse",
     ),  # the second is moto's
 }
+DIGEST = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
+"""What stores say when the body is not what its checksum says."""
 _ROOT = re.compile(rb"\s*(?:<\?xml[^>]*\?>)?(?:\s|<!--.*?-->)*<(?:\w+:)?(\w+)", re.DOTALL)
 
 
@@ -81,8 +83,10 @@ class PutAnswer:
 
 def refuses_checksum(answer: Mapping[str, Any]) -> bool:
     """Whether an error answer to a put may mean that the store knows no `x-amz-checksum-*`. Backblaze B2 says
-    `InvalidArgument`, others that it is not implemented."""
+    `InvalidArgument`, others that it is not implemented. One that found another checksum knows them."""
     error = answer.get("Error", {})
+    if error.get("Code") in DIGEST:
+        return False
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status in (400, 501) and (
         error.get("Code") in ("InvalidArgument", "InvalidRequest", "NotImplemented")

@@ -280,6 +280,26 @@ def test_a_store_that_knows_no_checksums_gets_the_md5(server: RawServer, store: 
     assert [line["event"] for line in logs] == ["store_takes_no_checksum"]
 
 
+def test_a_body_that_flipped_is_no_lack_of_the_store(server: RawServer, store: S3Store) -> None:
+    """versitygw's words for a wrong checksum have "checksum" in them. The body must not be put again without, and later
+    puts go as before."""
+    text = "The CRC32 you specified did not match the calculated checksum."
+
+    def verifying(request: Request) -> bytes:
+        computed = b64encode(request.body_crc32.to_bytes(4, "big")).decode()
+        if request.headers.get("x-amz-checksum-crc32") in (None, computed):
+            return response(200, ETag=ETAG, x_amz_checksum_crc32=computed)
+        return response(400, f"<Error><Code>BadDigest</Code><Message>{text}</Message></Error>".encode())
+
+    server.answer = verifying
+    put(store, "a", b"segment")
+    with pytest.raises(CorruptError) as caught:
+        store.put("b", bytearray(b"segmenT"), checksums.crc32(b"segment"))
+    assert caught.value.code == "bad_digest"
+    put(store, "c", b"segment")
+    assert all("x-amz-checksum-crc32" in request.headers for request in server.requests)
+
+
 @pytest.mark.parametrize("setting", ["md5", "none", "crc32"])
 def test_the_setting_holds(server: RawServer, setting: str) -> None:
     store = S3Store("bucket", "", endpoint_url=server.url, attempts=1, checksums=setting)
