@@ -10,7 +10,7 @@ from retention.history import account_facts
 from service.agreement.codes import use_code
 from service.agreement.desk import OPERATOR, Actor, Desk, account_of, require_not_closing, require_open
 from service.agreement.errors import Conflict, Forbidden, TooMany, Unprocessable
-from service.agreement.limits import count_use
+from service.agreement.limits import count_failure, count_use, forgive, log_ins_of_client
 from service.agreement.outbox import addresses_of, queue_to
 from service.agreement.passwords import hashed
 from service.agreement.proving import KINDS, ask_proof, claims_of, count_asked, require_free
@@ -71,15 +71,22 @@ def register(
     return desk.write(work)
 
 
-def activate(desk: Desk, account: int, code: str) -> AccountRow:
+def activate(desk: Desk, account: int, code: str, client: str | None = None) -> AccountRow:
     """Activate the account with the code that was sent to one of its addresses, which it then has. Another one that it
     asked for is bound by `confirm_address`, with the code that was sent there.
 
+    Args:
+        client: the network address of who asks. Its wrong guesses slow it down, for each uses up a part of a code.
+            None: an operator.
+
     Raises:
-        NotFound.
+        NotFound; TooMany: `slow_down`.
         Conflict: `already_activated`; `address_taken`, `address_reserved`: since the code was sent.
         Unprocessable: `wrong_code`.
     """
+    subject = f"activation:client:{client}"
+    if client is not None:
+        desk.write(lambda books: count_failure(desk, books, subject, log_ins_of_client(desk)))
 
     def work(books: Books) -> AccountRow | CallerError:
         row = activated(_new_account(books, account), now_ms=desk.now_ms())
@@ -87,6 +94,7 @@ def activate(desk: Desk, account: int, code: str) -> AccountRow:
         if isinstance(used, Unprocessable):
             return used
         require_free(desk, books, account, used.purpose, used.address)
+        forgive(books, subject)
         row = replace(row, used_on=desk.today(), email=None, mobile=None)
         row = _with_address(row, used.purpose, used.address)
         books.put_account(row)

@@ -27,7 +27,7 @@ class Registrations:
         account = "/v1/accounts/{account}"
         add(router, "POST", "/v1/accounts", self.register, refuses=(422, 429), status=201)
         sent: dict[str, Any] = {"status": 202, "response_class": Response}
-        add(router, "POST", f"{account}/activation", self.activate, refuses=(404, 409, 422))
+        add(router, "POST", f"{account}/activation", self.activate, refuses=(404, 409, 422, 429))
         add(router, "POST", f"{account}/activation-code", self.resend, refuses=(404, 409, 429), **sent)
         add(router, "POST", "/v1/password-resets", self.request_reset, refuses=(429,), **sent)
         add(router, "PUT", "/v1/password-resets", self.reset, refuses=(422, 429), status=204)
@@ -50,10 +50,12 @@ class Registrations:
         response.headers["Location"] = f"/v1/accounts/{row.account}"
         return AccountView.of(row)
 
-    async def activate(self, account: Account, asked: ActivationCode) -> AccountView:
+    async def activate(self, account: Account, asked: ActivationCode, client: Client) -> AccountView:
         """Activate an account with the code that was sent to one of its addresses, which it has from then on. Bind
         another one with the code that was sent there: `POST /v1/accounts/{account}/addresses/{kind}`."""
-        return AccountView.of(await self._calls.run(registration.activate, self._desk, account, asked.code))
+        return AccountView.of(
+            await self._calls.run(registration.activate, self._desk, account, asked.code, client)
+        )
 
     async def resend(self, account: Account, client: Client) -> Response:
         """Send other activation codes. The ones before can't be used any more."""

@@ -121,6 +121,24 @@ def test_a_wrong_code_is_refused_and_five_of_them_use_up_the_right_one(office: O
     registration.activate(office.desk, account, office.code(account))
 
 
+def test_a_stranger_guesses_at_few_accounts_codes(office: Office) -> None:
+    """Five guesses use up a code, whoever makes them: one client could use up those of all new accounts."""
+    account = office.register().account
+    for _ in range(office.desk.settings.login_failures_per_client):
+        with refused(Unprocessable, "wrong_code"):
+            registration.activate(office.desk, account, "x", CLIENT)
+    with refused(TooMany, "slow_down"):
+        registration.activate(office.desk, account, "x", CLIENT)
+    registration.resend_code(office.desk, account, "198.51.100.1")
+    registration.activate(office.desk, account, office.code(account), "198.51.100.1")
+
+
+def test_activations_that_end_well_do_not_count(office: Office) -> None:
+    for number in range(office.desk.settings.login_failures_per_client + 1):
+        account = office.register(f"a{number}@example.org", client=f"198.51.100.{number}").account
+        registration.activate(office.desk, account, office.code(account), CLIENT)
+
+
 @pytest.mark.parametrize("text", ["", "a" * 100_000, "\ud800", "１２３４５６７８"])
 def test_whatever_is_sent_as_a_code_is_just_wrong(office: Office, text: str) -> None:
     account = office.register().account
