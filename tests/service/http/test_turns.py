@@ -132,11 +132,11 @@ async def test_who_asks_on_many_connections_has_no_turn_for_each() -> None:
             for stream in streams:
                 nursery.start_soon(stream.send_all, GET * 200)
         in_rounds = []
-        for _ in range(20):
+        while app.answered < 40:  # until then nobody may have been heard yet
             before = app.answered
             await trio.lowlevel.checkpoint()
             in_rounds.append(app.answered - before)
-        assert 0 < max(in_rounds) <= 4, in_rounds
+        assert max(in_rounds) <= 4, in_rounds
         for stream in streams:
             await stream.aclose()
 
