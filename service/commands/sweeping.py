@@ -17,7 +17,7 @@ from service.repair import repair_orphans
 from service.terminal import DEFAULT_DATA, AcceptClock, Data, Json, Store
 
 catalog_app = typer.Typer(
-    help="The catalog: rebuild its chunk rows from the objects, migrate it to a new release.",
+    help="The catalog: rebuild its chunk rows, migrate it to a new release, copy it to PostgreSQL.",
     no_args_is_help=True,
 )
 
