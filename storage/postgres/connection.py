@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, cast
@@ -20,6 +21,11 @@ WRITERS_LOCK, DECISIONS_LOCK, TABLES_LOCK = 0x636C6B01, 0x636C6B02, 0x636C6B03
 
 STREAMED_ROWS = 5000
 """Fetched at once."""
+
+DEVICES_LOCK = 0x636C6B04 << 32
+"""The first of DEVICE_STRIPES advisory locks."""
+DEVICE_STRIPES = 512
+"""Devices share so many locks: what a server can hold of them is bounded, at 6400 in all by default."""
 
 _TYPES = {"nonce": "bytea", "facts": "bytea"}
 _INSERT_CHUNKS = (
@@ -149,6 +155,13 @@ class PostgresConnection:
     def exclude_commits(self) -> None:
         self.run(f"SELECT pg_advisory_xact_lock({DECISIONS_LOCK})")
 
+    def exclude_devices(self, devices: Collection[int]) -> None:
+        stripes = sorted({device % DEVICE_STRIPES for device in devices})
+        locks = [DEVICES_LOCK + stripe for stripe in stripes]  # in order, so that no two wait for each other
+        self.execute(
+            f"SELECT pg_advisory_xact_lock(n) FROM {self.numbers('?')} AS locks", (json.dumps(locks),)
+        )
+
     def overwrite_freed(self) -> None:
         """What it leaves is VACUUM's to take: sealed texts are worthless without their account's key."""
 
@@ -163,6 +176,9 @@ class PostgresConnection:
 
     def create_chunk_table(self, day: int) -> None:
         self.run(f"SELECT pg_advisory_xact_lock({TABLES_LOCK})")
+        # A day that was closed and opened again: its old rows go, as they would have without a reader in the way.
+        if self.execute("DELETE FROM unlisted WHERE name = ?", (f"chunks_{int(day)}",)).rowcount:
+            self.run(f"DROP TABLE IF EXISTS chunks_{int(day)}")
         self.run(
             f"""CREATE TABLE IF NOT EXISTS chunks_{int(day)} (
                 device BIGINT NOT NULL,
@@ -183,11 +199,13 @@ class PostgresConnection:
         )
 
     def drop_chunk_table(self, table: str) -> None:
-        self.run(f"DROP TABLE IF EXISTS {table}")
+        """To drop it here would wait for its readers, and all who write would wait for this."""
+        self.execute("INSERT INTO unlisted (name) VALUES (?) ON CONFLICT DO NOTHING", (table,))
 
     def chunk_tables(self) -> set[str]:
         rows = self.execute(
             "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename ~ '^chunks_[0-9]+$'"
+            " AND tablename NOT IN (SELECT name FROM unlisted)"
         )
         return {row[0] for row in rows}
 

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import psycopg
@@ -34,6 +35,7 @@ from psycopg import conninfo, errors
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, PostgresConnection
+from storage.postgres.promise import SETTINGS, Promise, promise_of
 from storage.sql.connection import Connection, Database, Excludes
 
 R = TypeVar("R")
@@ -48,6 +50,8 @@ TRIES = 5
 FIRST_PAUSE_S = 0.05
 LOCK_TIMEOUT_MS = 10_000
 """Longest wait for another transaction, as SQLite's busy timeout."""
+DROP_LOCK_TIMEOUT_MS = 50
+"""Longest wait for the readers of a table that is to be dropped."""
 STATEMENT_TIMEOUT_MS = 60_000
 """Longest statement. A backstop: no statement of the service takes a tenth of it."""
 IDLE_IN_TRANSACTION_MS = 30_000
@@ -225,10 +229,31 @@ class PostgresDatabase(Database):
                     connection.create_chunk_table(day)
                     connection.execute("INSERT INTO days VALUES (?) ON CONFLICT DO NOTHING", (day,))
 
-        self.write(make)
+        # Beside commits, and not beside the closing of one of these days.
+        self.write(make, Excludes.DECISIONS)
         self._ready_days |= missing
         if len(self._ready_days) > 1000:  # a clock that jumps about must not make it grow
             self._ready_days = missing
+
+    def drop_unlisted(self) -> int:
+        """A reader that began before its day was closed may still read a table, or come to it: it is dropped when all
+        who began before are done. Who waits for a lock on a table makes later readers of it wait: a moment only."""
+        names = self.write(_unlisted, Excludes.NOTHING)
+        left = 0
+        for name in names:
+            try:
+                left += not self.write(partial(_drop_unread, name=name), Excludes.NOTHING)
+            except CatalogUnavailable as error:
+                if not isinstance(error.__cause__, errors.LockNotAvailable):
+                    raise
+                left += 1
+        return left
+
+    def promise(self) -> Promise:
+        """What the server's settings promise for commits that were acknowledged."""
+        with self.read() as connection:
+            found = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in SETTINGS}
+        return promise_of(found)
 
     def require_files(self) -> None:
         """The files are the server's."""
@@ -316,6 +341,26 @@ class PostgresDatabase(Database):
         if isinstance(error, errors.UndefinedTable) and "chunks_" in said:
             return CatalogCorrupt(f"{said}; run `clipkeep catalog rebuild`", subject=self._subject)
         return CatalogUnavailable(f"{said}; {_remedy(error)}", subject=self._subject)
+
+
+def _unlisted(connection: Connection) -> list[str]:
+    """The tables to drop. Whoever does not know yet that they are, began before `seen_at`."""
+    connection.execute("UPDATE unlisted SET seen_at = clock_timestamp() WHERE seen_at IS NULL")
+    return [row[0] for row in connection.execute("SELECT name FROM unlisted ORDER BY name")]
+
+
+def _drop_unread(connection: Connection, name: str) -> bool:
+    """Drop a table, unless a transaction is left that began when its day was open."""
+    connection.execute(f"SET LOCAL lock_timeout = {DROP_LOCK_TIMEOUT_MS}")
+    is_free = connection.execute(
+        "DELETE FROM unlisted u WHERE name = ? AND NOT EXISTS ("
+        " SELECT 1 FROM pg_stat_activity a WHERE a.datname = current_database() AND a.xact_start < u.seen_at"
+        " AND a.backend_type = 'client backend' AND a.pid != pg_backend_pid())",
+        (name,),
+    ).rowcount
+    if is_free:
+        connection.execute(f"DROP TABLE IF EXISTS {name}")
+    return bool(is_free)
 
 
 def _remedy(error: psycopg.Error) -> str:

@@ -19,6 +19,7 @@ _NUMBERED = ("deletion_id", "sweep_id", "failure_id", "erasure_id")
 
 _OWN_TABLES = """
 CREATE TABLE tries (slot BYTEA PRIMARY KEY, number BIGINT NOT NULL, used_on DATE NOT NULL) WITH (fillfactor = 20);
+CREATE TABLE unlisted (name TEXT PRIMARY KEY, seen_at TIMESTAMPTZ);
 CREATE TABLE numbers (name TEXT PRIMARY KEY, last BIGINT NOT NULL);
 INSERT INTO numbers VALUES ('devices', 0), ('changes', 0);
 CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$

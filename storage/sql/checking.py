@@ -87,7 +87,8 @@ class Checking(OnDatabase):
 
     @writing()
     def _rebuild(self, connection: Connection, batch: list[tuple[SegmentRow, np.ndarray]]) -> int:
-        committing = Committing(connection, (index for _, index in batch))
+        connection.exclude_commits()
+        committing = Committing(connection, (index for _, index in batch), alone=True)
         return sum(_rebuild(connection, committing, segment.key, index) for segment, index in batch)
 
     def highest_segment_id(self) -> int:

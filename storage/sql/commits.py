@@ -87,15 +87,28 @@ class Commits(OnDatabase):
 
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
         self.db.make_days_ready({s.expires_on for s in segments})
-        return self._commit(segments, now_ms=now_ms)
+        try:
+            return self._commit(segments, now_ms=now_ms)
+        except _UnknownClass:
+            return self._commit_alone(segments, now_ms=now_ms)
 
     @writing(Excludes.DECISIONS)
     def _commit(
         self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
     ) -> list[np.ndarray]:
-        committing = Committing(connection, (s.index for s in segments))
-        committing.note_used(day_of_ms(now_ms))
-        return [committing.segment(s, now_ms) for s in segments]
+        return Committing(connection, (s.index for s in segments)).segments(segments, now_ms)
+
+    @writing()
+    def _commit_alone(
+        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
+    ) -> list[np.ndarray]:
+        """With a class that the catalog did not know: other commits decide by a device's classes where to look."""
+        connection.exclude_commits()
+        return Committing(connection, (s.index for s in segments), alone=True).segments(segments, now_ms)
+
+
+class _UnknownClass(Exception):
+    """A commit depends on a class that the catalog does not know, and other commits are beside it."""
 
 
 class Committing:
@@ -104,14 +117,19 @@ class Committing:
     Args:
         connection: inside a write transaction.
         indexes: of all segments whose rows may be added.
+        alone: whether this transaction excludes all other commits. Only then may it add a class to a device.
     """
 
-    def __init__(self, connection: Connection, indexes: Iterable[np.ndarray]) -> None:
+    def __init__(self, connection: Connection, indexes: Iterable[np.ndarray], *, alone: bool = False) -> None:
         self.connection = connection
+        self._alone = alone
         self.closed_through = closed_through(connection)
-        self._days = {day for day in chunk_days(connection) if day > self.closed_through}
+        self._days = self._open_days()
         self._numbers = {number for index in indexes for number in index["device"].tolist()}
         self._devices = read_devices(connection, self._numbers)
+
+    def _open_days(self) -> set[int]:
+        return {day for day in chunk_days(self.connection) if day > self.closed_through}
 
     def note_used(self, day: int) -> None:
         """Note that the devices uploaded on `day`, under the agreement that is current: a statement for each, on the
@@ -125,7 +143,8 @@ class Committing:
         }
         if not noted:
             return
-        unnoted = [number for number in self._numbers if self._devices.get(number) in noted]
+        # In order, so that two commits of the same devices wait one way.
+        unnoted = [number for number in sorted(self._numbers) if self._devices.get(number) in noted]
         self.connection.executemany(
             f"UPDATE devices SET used_on = {self.connection.larger('used_on', '?')}, used_version = ?"
             " WHERE device = ?",
@@ -133,6 +152,25 @@ class Committing:
         )
         for number in unnoted:
             self._devices[number] = noted[self._devices[number]]
+
+    def segments(self, segments: Sequence[SegmentCommit], now_ms: int) -> list[np.ndarray]:
+        """Commit segments. Returns a verdict per ordinal of each, uint8."""
+        self._exclude_elsewhere(segments)
+        self.note_used(day_of_ms(now_ms))
+        return [self.segment(s, now_ms) for s in segments]
+
+    def _exclude_elsewhere(self, segments: Sequence[SegmentCommit]) -> None:
+        """Keep out commits of the same devices that look, as this one will, into tables that others insert into: a
+        primary key would stop the later one only if it inserted into the same table."""
+        devices: set[int] = set()
+        for segment in segments:
+            if not self.all_plain(segment.index, segment.expires_on):
+                none = np.zeros(len(segment.index), dtype=np.uint8)
+                careful = self.not_plain(segment.index, segment.expires_on, none)
+                devices.update(segment.index["device"][careful].tolist())
+        if devices and not self._alone:
+            self.connection.exclude_devices(devices)
+            self._days = self._open_days()  # who had these devices before may have made a day's table
 
     def segment(self, segment: SegmentCommit, now_ms: int) -> np.ndarray:
         """Commit one segment. Returns a verdict per ordinal, uint8."""
@@ -230,12 +268,17 @@ class Committing:
         Readers look for a chunk only where its device's classes say. A class that the catalog does not know
         (a plan change that reached the bitmap, but was never committed) is noted here, in the transaction that
         first depends on it: what was acknowledged is found.
+
+        Raises:
+            _UnknownClass: there is such a class, and this transaction is not alone.
         """
         number, capture_ms = int(chunk["device"]), int(chunk["capture_ms"])
         device = self._devices[number]
         days = candidate_days(capture_ms, device.classes)
         if expires_on in days:
             return days
+        if not self._alone:
+            raise _UnknownClass
         classes = (*device.classes, class_between(day_of_ms(capture_ms), expires_on))
         self._devices[number] = device._replace(classes=classes)
         self.connection.execute(

@@ -70,6 +70,10 @@ class Connection(Protocol):
         """From here to the end of the transaction no chunks are committed: for changes of what a commit decides by.
         Waits for the commits that are under way. To be called before such a change is written."""
 
+    def exclude_devices(self, devices: Collection[int]) -> None:
+        """From here to the end of the transaction, keep out others that called this with one of these devices, and
+        perhaps with another one. To be called once in a transaction."""
+
     def overwrite_freed(self) -> None:
         """From here to the end of the transaction, overwrite what deleted rows leave in the files, where the engine
         can."""
@@ -81,10 +85,12 @@ class Connection(Protocol):
         """Make a day's chunk table where it is missing, clustered or indexed by device and time."""
 
     def drop_chunk_table(self, table: str) -> None:
-        """Let go of a table that no longer is in `days`, in this transaction or soon after it."""
+        """Let go of a table that no longer is in `days`, in this transaction or soon after it: an engine that would
+        have to wait for readers of it notes it for `Database.drop_unlisted`."""
 
     def chunk_tables(self) -> set[str]:
-        """The names of all chunk tables that exist, listed as days or not, less those that were dropped."""
+        """The names of all chunk tables that exist, listed as days or not, less those that `drop_chunk_table` let go
+        of."""
 
     def insert_chunks(self, table: str, rows: list[tuple[object, ...]]) -> int:
         """Insert rows, as `commits.row_values` makes them, where no row of their device and time is.
@@ -144,6 +150,11 @@ class Database(ABC):
     def make_days_ready(self, days: Collection[int]) -> None:
         """Make the chunk tables of these expiry days before a commit needs them, where the engine makes tables in
         transactions of their own."""
+
+    @abstractmethod
+    def drop_unlisted(self) -> int:
+        """Drop the tables that `Connection.drop_chunk_table` noted, where nobody reads them now. Returns how many are
+        left for a later call. Nobody waits for it."""
 
     @abstractmethod
     def hold(self) -> AbstractContextManager[Connection]:

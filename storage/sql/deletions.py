@@ -118,13 +118,13 @@ def unindex_rows(
     """Remove chunk rows of one day, and note their ordinals on their segments."""
     by_segment: dict[int, list[int]] = {}
     size_bytes = 0
+    # One statement: a commit beside it may remove one of these rows, and note it, itself.
     for segment_id, ordinal, length in connection.execute(
-        f"SELECT segment_id, ordinal, length FROM {chunk_table(day)} WHERE {where}", values
-    ):
+        f"DELETE FROM {chunk_table(day)} WHERE {where} RETURNING segment_id, ordinal, length", values
+    ).fetchall():
         by_segment.setdefault(segment_id, []).append(ordinal)
         size_bytes += length
-    connection.execute(f"DELETE FROM {chunk_table(day)} WHERE {where}", values)
-    dead = sum(mark_dead(connection, s, ordinals, delete_after_ms) for s, ordinals in by_segment.items())
+    dead = sum(mark_dead(connection, s, sorted(by_segment[s]), delete_after_ms) for s in sorted(by_segment))
     return Unindexed(sum(map(len, by_segment.values())), size_bytes, dead)
 
 

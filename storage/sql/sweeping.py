@@ -56,7 +56,9 @@ class Sweeping(Leases):
             raise CallerError(f"day {day} has not come: its chunks are live", code="not_expired")
         # By itself, for it is all that commits have to wait for. From here on nothing of the day is served or added.
         self.advance_closed_through(day, fence=fence)
-        return self._unindex_day(day, fence=fence, delete_after_ms=delete_after_ms)
+        totals = self._unindex_day(day, fence=fence, delete_after_ms=delete_after_ms)
+        self.db.drop_unlisted()
+        return totals
 
     @fenced
     def _unindex_day(
@@ -215,8 +217,12 @@ class Sweeping(Leases):
             "UPDATE devices SET stale_rows = 0 WHERE device = ? AND erase_epoch = ?", (device, epoch)
         )
 
+    def record_sweep(self, report: dict[str, Any], *, now_ms: int) -> None:
+        self._record_sweep(report, now_ms=now_ms)
+        self.db.drop_unlisted()  # what had readers when its day was closed
+
     @writing()
-    def record_sweep(self, connection: Connection, report: dict[str, Any], *, now_ms: int) -> None:
+    def _record_sweep(self, connection: Connection, report: dict[str, Any], *, now_ms: int) -> None:
         connection.execute("INSERT INTO sweeps (at_ms, report) VALUES (?, ?)", (now_ms, json.dumps(report)))
         connection.execute(
             "DELETE FROM sweeps WHERE sweep_id <="

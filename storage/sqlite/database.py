@@ -81,6 +81,9 @@ class SqliteConnection(sqlite3.Connection):
     def exclude_commits(self) -> None:
         """They wait for this writer anyway."""
 
+    def exclude_devices(self, devices: Collection[int]) -> None:
+        """They wait for this writer anyway."""
+
     def overwrite_freed(self) -> None:
         self.overwriting = True
         self.execute("PRAGMA secure_delete=ON")
@@ -247,6 +250,9 @@ class SqliteDatabase(Database):
 
     def make_days_ready(self, days: Collection[int]) -> None:
         """A commit makes them itself."""
+
+    def drop_unlisted(self) -> int:
+        return 0  # each went with its day
 
     @contextmanager
     def hold(self) -> Iterator[SqliteConnection]:
