@@ -13,7 +13,7 @@ import httptools
 from ingest.heads import Head, Malformed
 
 _VERSIONS = ("1.1", "1.0")
-_TRAILER_HEAD = b"PUT / HTTP/1.1\r\n"
+_TRAILER_HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\n"
 
 
 def read_any(data: bytes) -> Head | Malformed:
@@ -71,14 +71,13 @@ class _Reader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        understand = _HEADERS.get(name)
-        if understand is None:
-            return
         if name in _ONCE:
             if name in self._once:
                 raise _Refused(f"{name.decode()}: send one, not several")
             self._once.add(name)
-        understand(self.head, value)
+        understand = _HEADERS.get(name)
+        if understand is not None:
+            understand(self.head, value)
 
     def on_headers_complete(self) -> None:
         head, parser = self.head, self.parser
@@ -92,6 +91,8 @@ class _Reader:
             if head.chunked:
                 raise _Refused("HTTP/1.0 knows no transfer-encoding")  # RFC 9112 §6.1: its framing is faulty
             head.expect_continue = False  # RFC 9110 §10.1.1: its client knows no 100
+        elif b"host" not in self._once:
+            raise _Refused("a request of HTTP/1.1 has a Host header")  # RFC 9112 §3.2
         if head.method == b"CONNECT":
             raise _Refused("CONNECT is not served here")
         self.is_complete = True
@@ -140,5 +141,5 @@ _HEADERS: dict[bytes, Callable[[Head, bytes], None]] = {
     b"content-range": _content_range,
     b"clip-duration-ms": _clip_duration,
 }
-_ONCE = frozenset((b"authorization", b"clip-duration-ms"))
+_ONCE = frozenset((b"authorization", b"clip-duration-ms", b"host"))
 """Besides the length, of which llhttp takes one."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from mmap import mmap
-
-from ingest.buffers import BufferPool
+from ingest.buffers import Buffer, BufferPool
 
 
 class Body:
@@ -25,22 +23,29 @@ class Body:
         self._pool = pool
         self._expected_bytes = content_length or 0
         self._only: bytes | memoryview = b""
-        self._buffer: mmap | None = None
+        self._buffer: Buffer | None = None
         self._view = memoryview(b"")
         self.length = 0
 
     def tail(self, size: int) -> memoryview:
-        """The place for the next `size` bytes. Add what was received to `length` afterwards."""
+        """The place for the next `size` bytes. Say with `received` how many came, before anything else is received."""
         self._make_room(self.length + size)
         return self._view[self.length : self.length + size]
+
+    def received(self, size: int) -> None:
+        """So many bytes were put into `tail`."""
+        self.length += size
+        if self._buffer is not None:
+            self._pool.use(self._buffer, self.length)
 
     def append(self, piece: bytes | memoryview) -> None:
         """Put a piece behind what is there. A view is copied at once, unless it is the whole of a sized body."""
         if self.length or (isinstance(piece, memoryview) and len(piece) != self._expected_bytes):
             self.tail(len(piece))[:] = piece
+            self.received(len(piece))
         else:
             self._only = piece
-        self.length += len(piece)
+            self.length = len(piece)
 
     def keep(self) -> None:
         """Copy what still lies in somebody else's buffer."""
@@ -48,12 +53,14 @@ class Body:
             self._make_room(self.length)
 
     def _make_room(self, size: int) -> None:
-        if self._buffer is not None and size <= len(self._buffer):
+        if self._buffer is not None and size <= self._buffer.length:
             return
         larger = self._pool.take(max(size, self._expected_bytes))
-        larger[: self.length] = self.data()
+        view = memoryview(larger.memory)
+        view[: self.length] = self.data()
         self.release()
-        self._buffer, self._view = larger, memoryview(larger)
+        self._buffer, self._view = larger, view
+        self._pool.use(larger, self.length)
 
     def data(self) -> memoryview:
         """What was received, as a view that the caller releases."""

@@ -1,7 +1,8 @@
 """The byte budget of a process: what bounds its memory (invariant 15).
 
-A byte is charged before it is received and given back when its chunk has been answered. Past the budget
-clients wait; when they have waited long enough, the slowest is let go.
+A byte is charged with its receive and given back when its chunk has been answered. Past the budget
+clients wait; when they have waited long enough, the slowest is let go. What the pool of buffers keeps besides fits
+into what is left of the budget: a charge has it give back what is too much.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import trio
+
+from ingest.buffers import BufferPool
 
 STEP_BYTES = 64 * 1024
 """The budget is charged in these steps: one charge per receive, not per byte."""
@@ -45,7 +48,10 @@ class Budget:
         self.share_bytes = share_bytes
         self.patience_s = patience_s
         self.wait_s = wait_s
+        self.pool = BufferPool(total_bytes)
         self.in_use_bytes = 0
+        self.packed_bytes = 0
+        """Of these, bytes of chunks that are in a segment by now: its buffer is memory of its own."""
         self.peak_bytes = 0
         self.let_go = let_go
         self.waiting = 0
@@ -76,6 +82,9 @@ class Budget:
         if self.in_use_bytes > self.peak_bytes:
             self.peak_bytes = self.in_use_bytes
         account.charged_bytes += granted
+        room = self.total_bytes - self.in_use_bytes + self.packed_bytes
+        if self.pool.spare_bytes > room:
+            self.pool.shrink(room)
         return granted
 
     def refund(self, account: Account, size: int) -> None:

@@ -210,6 +210,8 @@ class Connection(Outbox):
         try:
             view = body.tail(granted) if is_direct and body is not None else self.receiver.scratch
             received = self.sock.recv_into(view, granted)
+            if is_direct and body is not None:
+                body.received(received)  # before the charge, which may have the pool give unused pages back
         except BlockingIOError:
             return
         finally:
@@ -223,9 +225,7 @@ class Connection(Outbox):
         if is_direct:
             self.received_bytes += received
             framer.received_directly(received)
-            if body is not None:
-                body.length += received
-            else:  # of a refused body, and thrown away
+            if body is None:  # of a refused body, and thrown away
                 self.refund(received)
         else:
             self._prepaid_bytes += received

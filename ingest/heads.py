@@ -75,8 +75,8 @@ _LENGTHS: Final = bytes(any(len(name) == n for name in _UNDERSTOOD | _LEFT_TO_LL
 
 
 def read_plain(data: bytes) -> Head | None:
-    """Read a head that is nothing but plain: PUT or POST of a simple target, HTTP/1.1, a length, no header twice that
-    is understood here, none that changes how the message is framed.
+    """Read a head that is nothing but plain: PUT or POST of a simple target, HTTP/1.1, a host, a length, no header
+    twice that is understood here, none that changes how the message is framed.
 
     Args:
         data: the head, its empty line included, and nothing behind it.
@@ -98,6 +98,7 @@ def read_plain(data: bytes) -> Head | None:
     head = Head(data[: begin - 1], data[begin:at])
     end = len(data) - 2
     at += 11
+    has_host = False
     while at < end:
         begin = at
         while _NAME[data[at]]:
@@ -111,14 +112,18 @@ def read_plain(data: bytes) -> Head | None:
             at += 1
         if data[at] != 13 or data[at + 1] != 10:
             return None
-        if length < 256 and _LENGTHS[length]:
+        if length == 4 and data[begin:name_end].lower() == b"host":
+            if has_host:
+                return None
+            has_host = True
+        elif length < 256 and _LENGTHS[length]:
             name = data[begin:name_end].lower()
             if name in _LEFT_TO_LLHTTP or (
                 name in _UNDERSTOOD and not _understand(head, name, data[name_end + 1 : at].lstrip(b" \t"))
             ):
                 return None
         at += 2
-    return head if head.content_length else None
+    return head if has_host and head.content_length else None
 
 
 def _understand(head: Head, name: bytes, value: bytes) -> bool:

@@ -31,13 +31,15 @@ class Slot:
         complete_s: when the body was complete, monotonic.
     """
 
-    __slots__ = ("charged", "complete_s", "connection", "data", "device")
+    __slots__ = ("charged", "complete_s", "connection", "data", "device", "packed_bytes")
 
     def __init__(self, connection: Connection, device: int, charged: int, complete_s: float) -> None:
         self.connection = connection
         self.device = device
         self.data: bytes | None = None
         self.charged = charged
+        self.packed_bytes = 0
+        """Of these, bytes that are in a segment by now."""
         self.complete_s = complete_s
 
     def done(self, outcome: Outcome, now_s: float) -> None:

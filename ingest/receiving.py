@@ -12,7 +12,6 @@ from ingest.admission import Admission, Credentials, admit
 from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import REQUEST_BYTES, Budget
-from ingest.buffers import BufferPool
 from ingest.committing import Uploads
 from ingest.framing import MAX_HEAD_BYTES
 from ingest.heads import Head
@@ -95,7 +94,7 @@ class Receiver:
         self.limits = limits
         self.budget = budget
         self.poller = Poller()
-        self.pool = BufferPool(budget.total_bytes)
+        self.pool = budget.pool
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.strangers = Strangers(limits.stranger_bytes)
         self.stopping = False
@@ -162,11 +161,18 @@ class Receiver:
             if not self._packer.pack_now(chunk, data, slot.complete_s):
                 data.release()
                 return chunk
+            self.packed(slot, chunk)
         data.release()
         body.release()
         if refusal is not None:
             self.refuse(slot, refusal)
         return None
+
+    def packed(self, slot: Slot, chunk: Chunk) -> None:
+        """A chunk is in a segment, and its body's memory free. One that may yet move on is read out of it again."""
+        if slot.data is None and not chunk.moves_left:
+            slot.packed_bytes = chunk.length
+            self.budget.packed_bytes += chunk.length
 
     def _chunk(self, admission: Admission, data: memoryview, found: media.Found, slot: Slot) -> Chunk:
         now_ms = self._clock.now_ms()
@@ -220,6 +226,7 @@ class Receiver:
         slot.connection.flush()
 
     def _finish(self, slot: Slot, answer: Answer, now_s: float) -> None:
+        self.budget.packed_bytes -= slot.packed_bytes
         self.budget.refund(slot.connection.account, slot.charged)
         self.answered(answer, now_s, device=slot.device)
         slot.data = answer.render(close=slot.connection.ends_with(slot))

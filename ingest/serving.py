@@ -107,6 +107,7 @@ async def _pack(receiver: Receiver, wait: ForPacking) -> None:
     refusal = None
     try:
         await receiver.uploads.pack(wait.chunk, data)
+        receiver.packed(wait.slot, wait.chunk)
     except KeyDestroyed:
         refusal = answers.TERMINATED
     except ClipkeepError as error:

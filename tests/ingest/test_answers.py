@@ -94,3 +94,19 @@ def test_the_codes_are_stable() -> None:
 def test_challenges_are_basic() -> None:
     """Stock ffmpeg sends credentials only after a Basic challenge."""
     assert CHALLENGE.startswith('Basic realm="')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *EVERY,
+        answers.not_entitled(1_780_000_000, 1_780_000_000_000),
+        answers.clock_behind(1, 1_780_000_000_000),
+        answers.unknown_media(
+            "MPEG-TS in packets of 192 bytes, as in M2TS files and on discs; send packets of 188"
+        ),
+    ],
+)
+def test_no_answer_is_longer_than_is_counted(answer: Answer) -> None:
+    """docs/operations.md: unread answers take `ingest.max_outstanding` × 512 bytes of a connection."""
+    assert len(answer.render(close=True)) <= 512

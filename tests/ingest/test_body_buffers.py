@@ -29,7 +29,7 @@ def resident_bytes() -> int:
     ],
 )
 def test_buffers_come_in_powers_of_two(size: int, length: int) -> None:
-    assert len(BufferPool().take(size)) == length
+    assert BufferPool().take(size).length == length
 
 
 def test_a_buffer_given_back_is_used_again_for_its_size() -> None:
@@ -91,6 +91,7 @@ def test_memory_is_only_taken_where_it_is_written() -> None:
     for body in bodies:
         body.append(b"x")
         body.tail(SMALLEST_BYTES)[:] = bytes(SMALLEST_BYTES)
+        body.received(SMALLEST_BYTES)
     assert resident_bytes() - before < 32 * MIB
     for body in bodies:
         body.release()
@@ -112,7 +113,7 @@ def test_a_body_is_what_was_put_into_it(
         piece = piece * (blow_up + 1)
         if number % 3 == 2 and piece:
             body.tail(len(piece))[:] = piece
-            body.length += len(piece)
+            body.received(len(piece))
         else:
             body.append(piece)
         expected += piece
@@ -136,9 +137,9 @@ def test_a_body_that_came_in_one_piece_takes_no_buffer() -> None:
 def test_a_tail_received_short_loses_nothing() -> None:
     body = Body(BufferPool(), 10)
     body.tail(10)[:4] = b"abcd"
-    body.length += 4
+    body.received(4)
     body.tail(6)[:] = b"efghij"
-    body.length += 6
+    body.received(6)
     assert bytes(body.data()) == b"abcdefghij"
 
 
@@ -152,3 +153,57 @@ def test_growing_and_releasing_give_the_memory_back() -> None:
     kept = {length: len(buffers) for length, buffers in pool._free.items()}
     assert kept == {SMALLEST_BYTES << n: 1 for n in range(5)}
     assert sum(length * count for length, count in kept.items()) == pool._free_bytes
+
+
+def test_spare_pages_are_given_back_when_the_budget_needs_them() -> None:
+    """Of free buffers, and of lent ones what their body has not reached; never what a body holds."""
+    pool = BufferPool(kept_bytes=8 * MIB)
+    large = [Body(pool, 4 * MIB) for _ in range(2)]
+    for body in large:
+        body.tail(4 * MIB)[:] = bytes(4 * MIB)
+        body.received(4 * MIB)
+    for body in large:
+        body.release()
+    assert pool.spare_bytes == 8 * MIB
+    small = Body(pool, 4 * MIB)
+    small.tail(5000)[:] = b"x" * 5000
+    small.received(5000)
+    assert pool.spare_bytes == 8 * MIB - 5000
+    before = resident_bytes()
+    pool.shrink(0)
+    assert pool.spare_bytes == 0
+    assert before - resident_bytes() >= 7 * MIB
+    assert bytes(small.data()) == b"x" * 5000
+    small.tail(MIB)[:] = b"y" * MIB
+    small.received(MIB)
+    assert (pool.spare_bytes, bytes(small.data())) == (0, b"x" * 5000 + b"y" * MIB)
+    small.release()
+    assert pool.spare_bytes == 5000 + MIB
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 400_000)), max_size=40))
+def test_spare_bytes_are_those_written_and_not_used(steps: list[tuple[int, int]]) -> None:
+    """Whatever was taken, filled, given back, shrunk and trimmed, and no body loses a byte."""
+    pool = BufferPool(kept_bytes=MIB)
+    bodies: list[tuple[Body, bytes]] = []
+    for what, size in steps:
+        if what == 0:
+            bodies.append((Body(pool, size + 1), b""))
+        elif what == 1 and bodies:
+            body, content = bodies.pop(0)
+            piece = bytes([size % 251]) * size
+            body.tail(size)[:] = piece
+            body.received(size)
+            bodies.append((body, content + piece))
+        elif what == 2 and bodies:
+            bodies.pop(0)[0].release()
+        elif what == 3:
+            pool.shrink(size)
+            assert pool.spare_bytes <= size
+            pool.trim()
+    for body, content in bodies:
+        assert bytes(body.data()) == content
+        body.release()
+    assert 0 <= pool.spare_bytes <= MIB
+    pool.shrink(0)
+    assert pool.spare_bytes == 0

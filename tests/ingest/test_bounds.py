@@ -35,7 +35,7 @@ SLACK_BYTES = 12 * MIB
 """What the allocator keeps, and Python makes and drops between two collections."""
 PROGRAM_S = 1.5
 
-GETS = b"GET / HTTP/1.1\r\n\r\n" * 20_000
+GETS = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 20_000
 TINY = b"1\r\nx\r\n" * 20_000
 
 
@@ -44,14 +44,18 @@ def strangers(device: int) -> dict[str, bytes]:
     path = b"/v1/devices/%d/chunks/1" % device
     return {
         "many requests": GETS,
-        "refused, sized": b"PUT %s HTTP/1.1\r\nContent-Length: 2000000\r\n\r\n" % path + bytes(2_000_000),
-        "refused, in tiny chunks": b"PUT %s HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" % path + TINY,
-        "half a head": b"PUT %s HTTP/1.1\r\nA: " % path + b"v" * 15_000,
-        "a head too large": b"PUT %s HTTP/1.1\r\nA: " % path + b"v" * 50_000,
+        "refused, sized": b"PUT %s HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n" % path
+        + bytes(2_000_000),
+        "refused, in tiny chunks": b"PUT %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" % path
+        + TINY,
+        "half a head": b"PUT %s HTTP/1.1\r\nHost: a\r\nA: " % path + b"v" * 15_000,
+        "a head too large": b"PUT %s HTTP/1.1\r\nHost: a\r\nA: " % path + b"v" * 50_000,
         "empty lines": b"\r\n" * 100_000,
         "noise": bytes(range(256)) * 100,
-        "a trailer": b"PUT %s HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " % path + b"v" * 15_000,
-        "an expectation": b"PUT %s HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n" % path,
+        "a trailer": b"PUT %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: " % path
+        + b"v" * 15_000,
+        "an expectation": b"PUT %s HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+        % path,
     }
 
 
@@ -184,12 +188,17 @@ def test_strangers_grow_a_worker_by_no_more_than_they_may(world: World, programs
     )
 
 
+def admitted(device: Device, capture_ms: int, framing: bytes) -> bytes:
+    """The head of a chunk."""
+    path = b"PUT /v1/devices/%d/chunks/%d HTTP/1.1\r\nHost: x\r\n" % (device.number, capture_ms)
+    return path + b"Authorization: Bearer %s\r\n%s\r\n\r\n" % (device.token.encode(), framing)
+
+
 def devices(device: Device, times: Iterator[int]) -> dict[str, bytes]:
     """What a device may send, beside what a stranger may."""
 
-    def head(more: bytes) -> bytes:
-        path = b"PUT /v1/devices/%d/chunks/%d HTTP/1.1\r\n" % (device.number, next(times))
-        return path + b"Authorization: Bearer %s\r\n%s\r\n\r\n" % (device.token.encode(), more)
+    def head(framing: bytes) -> bytes:
+        return admitted(device, next(times), framing)
 
     chunk = video()
     return {
@@ -232,3 +241,76 @@ def test_devices_grow_a_worker_by_no_more_than_the_budget(world: World, programs
     segments_bytes = (SEGMENTS + 1) * 19 * MIB
     bound = BUDGET_BYTES + segments_bytes + CONNECTIONS * CONNECTION_BYTES + SLACK_BYTES
     assert peak_bytes - world.base_bytes <= bound
+
+
+def in_budget(world: World) -> float:
+    """Bytes that the worker has charged."""
+    return world.service.by_worker("clipkeep_ingest_budget_bytes")["w0"]
+
+
+def test_pages_that_a_body_has_not_reached_are_in_the_budget(world: World) -> None:
+    """Buffers that large bodies have filled are lent to bodies that send little, while others fill the budget anew.
+    What they had been filled with came on top: twice the budget in all."""
+
+    def begun(stack: ExitStack, number: int, announced: int, sent: int) -> None:
+        head = admitted(world.device, next(world.times), b"Content-Length: %d" % announced)
+        for _ in range(number):
+            sock = stack.enter_context(socket.create_connection(world.service.ingest))
+            sock.sendall(head + bytes(sent))
+
+    with ExitStack() as stack:
+        begun(stack, 2, 16 * MIB, 14 * MIB)
+        until(lambda: in_budget(world) >= 28 * MIB, "two large bodies have come, all but their ends")
+    until(lambda: in_budget(world) == 0, "they were let go")
+    filled_bytes = world.memory()
+    with ExitStack() as stack:
+        begun(stack, 2, 16 * MIB, 100_000)
+        until(lambda: in_budget(world) >= 200_000, "both buffers are lent again")
+        begun(stack, 28, MIB, MIB - 1000)
+        until(lambda: in_budget(world) >= 27 * MIB, "the budget is nearly full")
+        peak_bytes = world.memory()
+        assert world.upload() == 201, "there is room for one more"
+    assert peak_bytes - filled_bytes <= BUDGET_BYTES - 28 * MIB + 30 * CONNECTION_BYTES + SLACK_BYTES
+
+
+UNREAD_BYTES = 64 * 512
+"""Of a connection whose client reads no answers: `ingest.max_outstanding` of at most 512 bytes."""
+
+
+def refused(world: World) -> float:
+    """Chunks that the worker has answered 415."""
+    return sum(
+        value
+        for (name, labels), value in world.service.metrics().items()
+        if name == "clipkeep_ingest_answers_total" and ("code", "unknown_media") in labels
+    )
+
+
+def test_answers_that_devices_do_not_read(world: World) -> None:
+    """Each owes 64 answers at most, and has no more of them in memory when it reads none."""
+    connections, requests = 100, 1000
+    wire = b"".join(
+        admitted(world.device, next(world.times), b"Content-Length: 300") + bytes(300)
+        for _ in range(requests)
+    )
+    before_bytes, before = world.memory(), refused(world)
+    with ExitStack() as stack:
+        running = []
+        for _ in range(connections):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect(world.service.ingest)
+            sock.setblocking(False)
+            running.append(Running(sock, memoryview(wire), False))
+        peak_bytes, answered = 0, -1.0
+        for _ in range(10):
+            deadline_s = time.monotonic() + 1
+            while time.monotonic() < deadline_s:
+                for client in running:
+                    step(client, selectors.EVENT_WRITE)
+                peak_bytes = max(peak_bytes, world.memory())
+            known, answered = answered, refused(world)
+            if known == answered > before:
+                break
+    assert 64 * connections < answered - before < requests * connections, "it goes on without being read"
+    assert (peak_bytes - before_bytes) / connections <= CONNECTION_BYTES + UNREAD_BYTES

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ingest.chunked import MAX_SIZE_LINE_BYTES, ChunkedBody
 from ingest.heads import Malformed
 
-HEAD = b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def read(data: bytes) -> tuple[bytes, bytes | None, Malformed | None]:

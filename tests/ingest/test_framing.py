@@ -72,7 +72,8 @@ def direct_bytes(framer: Framer) -> int:
 
 def test_a_head_tells_what_ingest_asks_for() -> None:
     (head, body, end) = fed(
-        b"POST /v1/devices/7/chunks/12?a=b HTTP/1.1\r\nAUTHORIZATION: Bearer t\r\nExpect: 100-Continue\r\n"
+        b"POST /v1/devices/7/chunks/12?a=b HTTP/1.1\r\nHost: a\r\nAUTHORIZATION: Bearer t\r\n"
+        b"Expect: 100-Continue\r\n"
         b"content-digest: crc32=:AAAAAA==:\r\nClip-Duration-Ms:  4000 \r\nX-Other: y\r\nContent-Length: 3\r\n\r\nabc"
     )
     assert isinstance(head, Head)
@@ -166,7 +167,7 @@ def test_between_messages_is_true_until_a_byte_of_the_next_one_came() -> None:
     assert is_between(framer), "an empty line before a request is none (RFC 9112 §2.2)"
     events_of(framer, b"P")
     assert not is_between(framer)
-    events_of(framer, b"UT /x HTTP/1.1\r\nContent-Length: 2\r\n\r\na")
+    events_of(framer, b"UT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na")
     assert not is_between(framer)
     events_of(framer, b"b")
     assert is_between(framer)
@@ -198,7 +199,11 @@ def messages(draw: st.DrawFn) -> Message:
             unique_by=lambda line: line if line.startswith(b"A") else object(),
         )
     )
-    lines = [draw(st.sampled_from([b"PUT /x HTTP/1.1", b"POST /longer/target HTTP/1.1"])), *headers]
+    lines = [
+        draw(st.sampled_from([b"PUT /x HTTP/1.1", b"POST /longer/target HTTP/1.1"])),
+        b"Host: a",
+        *headers,
+    ]
     if draw(st.booleans()):
         pieces, rest = [], body
         while rest:
@@ -291,7 +296,7 @@ def test_what_is_kept_does_not_look_into_the_callers_buffer() -> None:
 @pytest.mark.parametrize("reads_plain", [True, False])
 def test_nothing_is_read_before_it_is_asked_for(reads_plain: bool) -> None:
     """Invariant 15: a receive may hold 58,000 requests, and their heads are a hundred times as large as their bytes."""
-    data = b"GET / HTTP/1.1\r\n\r\n" * 10_000
+    data = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 10_000
     framer = Framer(MAX_HEAD_BYTES, reads_plain)
     framer.feed(data)
     assert framer.held_bytes == 0, "the caller's buffer is the caller's"
@@ -299,7 +304,7 @@ def test_nothing_is_read_before_it_is_asked_for(reads_plain: bool) -> None:
     framer.keep()
     assert framer.held_bytes == len(data) - len(data) // 10_000
     told = 1
-    read_any(b"GET / HTTP/1.1\r\n\r\n")
+    read_any(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     tracemalloc.start()
     while (event := framer.next_event()) is not None:
         told += isinstance(event, Head)
@@ -352,7 +357,7 @@ def test_empty_lines_before_a_request_are_not_held() -> None:
 
 def head_of(size: int) -> bytes:
     """A request whose head has exactly so many bytes."""
-    begin = b"PUT /x HTTP/1.1\r\nA: "
+    begin = b"PUT /x HTTP/1.1\r\nHost: a\r\nA: "
     return begin + b"v" * (size - len(begin) - 4) + b"\r\n\r\n"
 
 
@@ -372,8 +377,8 @@ def test_the_head_limit_is_exact_however_the_head_is_cut(step: int) -> None:
 @pytest.mark.parametrize("step", [1, 100_000])
 def test_the_target_counts_and_so_does_the_number_of_headers(step: int) -> None:
     for data in (
-        b"PUT /" + b"x" * 600 + b" HTTP/1.1\r\n\r\n",
-        b"PUT /x HTTP/1.1\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        b"PUT /" + b"x" * 600 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PUT /x HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 200 + b"\r\n",
     ):
         (event,) = fed(*(data[i : i + step] for i in range(0, len(data), step)), max_head_bytes=512)
         assert isinstance(event, Malformed)
@@ -383,7 +388,7 @@ def test_the_target_counts_and_so_does_the_number_of_headers(step: int) -> None:
 def test_a_head_without_an_end_is_refused_before_it_fills_the_memory() -> None:
     """Invariant 15: the parser keeps a header until it is whole, so an endless one is cut off."""
     framer = Framer(512)
-    events = events_of(framer, b"PUT /x HTTP/1.1\r\nA: ")
+    events = events_of(framer, b"PUT /x HTTP/1.1\r\nHost: a\r\nA: ")
     fed_bytes = 0
     while not events:
         events = events_of(framer, b"v" * 100)
@@ -447,13 +452,16 @@ AMBIGUOUS = {
     "no version": b"PUT /x\r\n\r\n\r\n",
     "another version": b"PUT /x HTTP/2.0\r\n\r\n",
     "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "an unknown method": b"BREW /x HTTP/1.1\r\n\r\n",
-    "a space in the target": b"PUT /x y HTTP/1.1\r\n\r\n",
+    "an unknown method": b"BREW /x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a space in the target": b"PUT /x y HTTP/1.1\r\nHost: a\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "CONNECT": b"CONNECT host:1 HTTP/1.1\r\n\r\n",
     "two credentials": START + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
     "twice the same credentials": START + b"Authorization: a\r\nauthorization: a\r\n\r\n",
     "credentials after empty ones": START + b"Authorization:\r\nAuthorization: a\r\n\r\n",
+    "two hosts": START + b"Host: b\r\n\r\n",
+    "twice the same host": START + b"host: a\r\n\r\n",
+    "no host": b"PUT /x HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde",
     "two durations": START + b"Clip-Duration-Ms: 1\r\nClip-Duration-Ms: 2\r\n\r\n",
 }
 BAD_CHUNKS = {
