@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -783,6 +785,34 @@ class CatalogContract:
         assert numbers[0] > seen
         assert catalog.changes_after(seen) == ([a, b], numbers[-1])
         assert catalog.changes_after(numbers[1]) == ([b], numbers[-1])
+
+    def test_who_reads_changes_up_to_a_number_misses_none_that_is_committed_late(
+        self, catalog: Catalog
+    ) -> None:
+        """Numbers without gaps, seen in the order in which they are given, however long a writer takes."""
+        numbers = [add_device(catalog) for _ in range(24)]
+        first = seen = catalog.newest_change()
+        told: list[int] = []
+
+        def change(device: int) -> None:
+            catalog.update_device(
+                device,
+                lambda old: replace(old, suspended=True),
+                what="suspend",
+                now_ms=NOW,
+                before_commit=lambda old, new: time.sleep(device % 4 * 0.003),
+            )
+
+        with ThreadPoolExecutor(4) as threads:
+            changing = [threads.submit(change, device) for device in numbers]
+            while seen < first + len(numbers):
+                for each in changing:
+                    assert not each.done() or each.exception() is None
+                devices, newest = catalog.changes_after(seen)
+                assert len(devices) == newest - seen, "each number up to the newest is there"
+                told += devices
+                seen = newest
+        assert sorted(told) == numbers
 
     def test_the_same_facts_change_nothing(self, catalog: Catalog) -> None:
         device = add_device(catalog)
