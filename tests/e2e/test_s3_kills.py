@@ -14,7 +14,7 @@ from tests.servers.seaweed import SeaweedServer
 pytestmark = pytest.mark.e2e
 
 BUCKET = "kills"
-ROUNDS = 4
+ROUNDS = 2
 
 
 def test_kills_of_service_and_store_lose_nothing(tmp_path: Path, seaweed: SeaweedServer) -> None:

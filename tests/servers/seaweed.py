@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,13 +204,17 @@ class SeaweedServer:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different ports of loopback that nobody listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """So many different ports of loopback that nobody listens on.
+
+    From below those that the system gives to outgoing connections: while a server is away, one of them could have its
+    port, and it could not be started again.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(16_000, 32_000)
+        with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
+            found += [port] if port not in found else []
+    return found
 
 
 @contextmanager
