@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,9 +20,9 @@ from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
-from ingest.packing import Chunk, OpenSegment, Packer
+from ingest.packing import MAX_MOVED_MS, Chunk, OpenSegment, Packer
 from ingest.stats import Stats
-from storage.catalog import Catalog, PreparedKey, SegmentCommit, Verdict
+from storage.catalog import Catalog, ChunkRow, PreparedKey, SegmentCommit, Verdict
 from storage.clock import Clock
 from storage.errors import ClipkeepError, CorruptError, KeyDestroyed, WorldError
 from storage.objects import ObjectStore
@@ -226,8 +226,9 @@ class Uploads:
             self.packer.recycle(segment)
             self._room.unpark_all()
             self._answer(segment, outcomes, {id(chunk) for chunk, _ in again})
+        chosen: set[tuple[int, int]] = set()
         for chunk, plaintext in again:
-            await self._pack_again(chunk, plaintext)
+            await self._pack_again(chunk, plaintext, chosen)
         self._under_way -= 1
         if not self._under_way:
             self._idle.set()
@@ -296,12 +297,43 @@ class Uploads:
         nonce = row["nonce"].tobytes()
         return decrypt_chunk(cipher, nonce, stored, device=chunk.device, capture_ms=chunk.capture_ms)
 
-    async def _pack_again(self, chunk: Chunk, plaintext: bytes) -> None:
-        chunk.move()
+    async def _pack_again(self, chunk: Chunk, plaintext: bytes, chosen: set[tuple[int, int]]) -> None:
+        """Pack a chunk at the next time that is free as far as the catalog knows, or that holds the same bytes: it was
+        sent before. A put for each time that is taken would let one device, or one name, make many of them.
+
+        Args:
+            chosen: what others of its segment were given, (device, capture time); this one's is added.
+        """
+        look = partial(
+            self._catalog.chunks, chunk.device, chunk.capture_ms, chunk.latest_ms + 1, limit=MAX_MOVED_MS + 1
+        )
         try:
+            rows = await trio.to_thread.run_sync(look, limiter=self._threads)
+            to_ms = _next_time(chunk, rows, chosen)
+            if to_ms is None:
+                chunk.done(Verdict.CONFLICT, trio.current_time())
+                return
+            chosen.add((chunk.device, to_ms))
+            chunk.move(to_ms)
             await self.pack(chunk, memoryview(plaintext))
         except KeyDestroyed:
             chunk.done(Verdict.ERASED, trio.current_time())
         except ClipkeepError as error:
             _log.warning("chunk_not_moved_on", code=error.code, detail=str(error))
             chunk.done(None, trio.current_time())
+
+
+def _next_time(chunk: Chunk, rows: Sequence[ChunkRow], chosen: Collection[tuple[int, int]]) -> int | None:
+    """Where a chunk goes whose time is another's; None when there is no room.
+
+    Args:
+        rows: what is stored from its time to the latest that it may have.
+    """
+    taken = {row.capture_ms for row in rows}
+    for row in rows:
+        if row.capture_ms > chunk.capture_ms and (row.length, row.crc32) == (chunk.length, chunk.crc32):
+            return row.capture_ms
+    for ms in range(chunk.capture_ms + 1, chunk.latest_ms + 1):
+        if ms not in taken and (chunk.device, ms) not in chosen:
+            return ms
+    return None

@@ -31,9 +31,10 @@ OPEN_PER_DEVICE = 4
 its chunks over many days makes an object of every few of them, and the operator pays for each. One that catches up
 after an outage sends day after day, and needs two of them around a midnight."""
 MAX_MOVES = 16
-"""How often a chunk gives way to others at its time. Each is a segment more that it is written into."""
-SMALL_MOVES = 8
-"""Of these, by one millisecond each; then by 2, 4, 8, …"""
+"""How often a chunk gives way to another one that has its capture time. Each costs a put, so it goes to a time that is
+free as far as the catalog knows: a second one is needed only where two meet again."""
+MAX_MOVED_MS = 518
+"""How far it may go: within the second that it was named by."""
 
 NONCES_AT_ONCE = 256
 """A system call for each costs 1 to 2 us, a twentieth of a small chunk."""
@@ -61,6 +62,8 @@ class Chunk:
     """What its media holds, packed: `storage.media_facts`."""
     moves_left: int
     """How many times it may give way to another chunk that has its capture time; `move` does."""
+    latest_ms: int
+    """The latest capture time that it may be given."""
     done: Callable[[Outcome, float], None]
 
     def __init__(
@@ -92,13 +95,15 @@ class Chunk:
         self.length = length
         self.facts = facts
         self.moves_left = moves_left
+        self.latest_ms = capture_ms + MAX_MOVED_MS if moves_left else capture_ms
         self.done = done
 
-    def move(self) -> None:
-        """Give way: by a millisecond, further after some times, 518 ms in all: within the second it was named by."""
-        moved = MAX_MOVES - self.moves_left
+    def move(self, to_ms: int) -> None:
+        """Give way to another chunk, at most `moves_left` times and not beyond `latest_ms`."""
+        assert self.moves_left > 0, "it may not move"
+        assert self.capture_ms < to_ms <= self.latest_ms, "it only moves on, and not too far"
         self.moves_left -= 1
-        self.capture_ms += 1 if moved < SMALL_MOVES else 2 << (moved - SMALL_MOVES)
+        self.capture_ms = to_ms
 
     def key_id(self) -> KeyId:
         """Of the data key that encrypts it."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from ingest.packing import MAX_MOVES
 from storage.catalog import DeviceFacts
 from storage.days import MS_PER_DAY
 from tests.ingest.served import Client, Worker
@@ -55,15 +54,12 @@ async def test_a_second_that_comes_twice_moves_on(client: Client, worker: Worker
     first = [(await client.ask(body, name)).status for body in bodies]
     again = [(await client.ask(body, name)).status for body in bodies]
     assert (first, again) == ([201] * 12, [200] * 12)
+    # Each but the first is put once more, at a time that is free, or where it is already.
+    assert worker.store.asked["put"] <= 12 + 11 + 12 + 11 + 1, (
+        "a put for each time that is taken costs too much"
+    )
     rows = worker.catalog.chunks(1, NOW_MS, NOW_MS + 1000, limit=100)
     assert [worker.stored(1, row.capture_ms) for row in rows] == bodies
-
-
-async def test_a_second_holds_a_bounded_number_of_chunks(client: Client, worker: Worker) -> None:
-    name = f"{NOW_MS // 1000}.ts"
-    statuses = [(await client.ask(video(400, number), name)).status for number in range(MAX_MOVES + 2)]
-    assert statuses == [201] * (MAX_MOVES + 1) + [409]
-    assert len(worker.catalog.chunks(1, NOW_MS, NOW_MS + 1000, limit=100)) == MAX_MOVES + 1
 
 
 @pytest.mark.parametrize("name", [f"{NOW_MS}.ts", NOW_MS])

@@ -16,7 +16,7 @@ from ingest.committing import Uploads
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import BLOCK_KEYS
-from ingest.packing import FEW_CHUNKS_STRETCH, MAX_MOVES, Chunk
+from ingest.packing import FEW_CHUNKS_STRETCH, MAX_MOVED_MS, MAX_MOVES, Chunk
 from ingest.stats import Stats
 from storage import checksums
 from storage.catalog import EraseState, PlanRow, SegmentState, Verdict
@@ -462,6 +462,15 @@ async def test_live_chunks_in_one_millisecond_are_moved_on(pipeline: Pipeline) -
     assert set(served) == {(1, NOW_MS + i) for i in range(4)}
     assert sorted(served.values()) == sorted([video(500, 100), *(video(500 + s, s) for s in range(3))])
     assert served[1, NOW_MS] == video(500, 0), "the first keeps its time"
+
+
+async def test_a_second_holds_a_bounded_number_of_live_chunks(pipeline: Pipeline) -> None:
+    for later_ms in range(1, MAX_MOVED_MS + 1):
+        await pipeline.pack(video(200, later_ms), capture_ms=NOW_MS + later_ms)
+    await until(lambda: len(pipeline.outcomes) == MAX_MOVED_MS)
+    assert await pipeline.verdict(video(500, 1000), live=True) is STORED
+    assert await pipeline.verdict(video(500, 1001), live=True) is CONFLICT
+    assert len(pipeline.served()) == MAX_MOVED_MS + 1
 
 
 async def test_a_live_chunk_sent_twice_is_one(pipeline: Pipeline) -> None:
