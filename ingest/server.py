@@ -7,6 +7,7 @@ deadline.
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from contextlib import suppress
 
@@ -17,6 +18,7 @@ from ingest import answers
 from ingest.answers import Answer
 from ingest.connection import Connection, Phase
 from ingest.receiving import Receiver
+from ingest.refusals import LOG_EVERY_S
 from ingest.serving import send_rest, serve
 from ingest.stats import Stats
 
@@ -95,6 +97,7 @@ class IngestServer:
             connection.stop_when_idle()
 
     async def _accept(self, listener: socket.socket, handlers: trio.Nursery) -> None:
+        logged_s = -math.inf
         while True:
             await trio.lowlevel.wait_readable(listener)
             for _ in range(ACCEPT_AT_ONCE):
@@ -104,7 +107,9 @@ class IngestServer:
                     break
                 except OSError as error:
                     if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                        _log.warning("cannot_accept", detail=str(error))
+                        if trio.current_time() - logged_s >= LOG_EVERY_S:
+                            logged_s = trio.current_time()
+                            _log.warning("cannot_accept", detail=str(error))
                         await trio.sleep(OUT_OF_RESOURCES_S)
                     break
                 self._welcome(sock, handlers)

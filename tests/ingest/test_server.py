@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import socket
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
+from structlog.testing import capture_logs
 
+from ingest import server
 from ingest.answers import CHALLENGE, RETRY_AFTER_S
 from storage import checksums
 from storage.catalog import MAX_CLOCK_AHEAD_MS
@@ -531,3 +537,36 @@ async def test_a_key_that_cannot_be_had(
 async def until_bodies(worker: Worker, count: int) -> None:
     """Until so many connections are in the middle of a body."""
     await until(lambda: sum(connection.body_bytes > 0 for connection in worker.connections) == count)
+
+
+async def test_out_of_files_is_a_line_each_ten_seconds(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers can keep a worker out of file descriptors; they can't fill its log."""
+    monkeypatch.setattr(server, "OUT_OF_RESOURCES_S", 0.0)
+
+    class Full(socket.socket):
+        left = 3
+
+        def accept(self) -> Any:
+            if Full.left:
+                Full.left -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    listener = Full()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    listener.setblocking(False)
+    second = server.IngestServer(worker.receiver, worker.stats)
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second._accept, listener, nursery)
+            stream = await trio.open_tcp_stream(*listener.getsockname())
+            with trio.fail_after(10):
+                while Full.left:
+                    await trio.lowlevel.checkpoint()
+            await stream.aclose()
+            nursery.cancel_scope.cancel()
+    listener.close()
+    assert [entry["event"] for entry in logs] == ["cannot_accept"]
