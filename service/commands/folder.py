@@ -65,6 +65,11 @@ def init(
             "warning: the catalog's address has a password in it, and is kept in config.toml; better in PGPASSWORD, a"
             " service file or a password file (docs/operations.md)"
         )
+    if "://" in address:
+        terminal.say(
+            "warning: on PostgreSQL an erased account's texts stay in dead rows, the log and backups until those are"
+            " gone (docs/operations.md, Home on PostgreSQL)"
+        )
     if doubtful := warning(file_system(data)):
         terminal.say(f"{data}: {doubtful}")
     url = store or (data / "objects").absolute().as_uri()
