@@ -35,6 +35,7 @@ from storage.memory import MemoryStore
 from storage.objects import ObjectStore
 from storage.open_catalog import open_catalog
 from storage.segment import TAG_BYTES, SegmentWriter, buffer_bytes, decrypt_chunk, parse_segment
+from tests.ingest.world import video
 from tests.servers.catalogs import catalog_of, make_catalog
 
 TODAY = 20_254  # 2025-06-15
@@ -102,8 +103,8 @@ class Kept:
 
 
 def content(device: int, capture_ms: int) -> bytes:
-    """Two packets that pass for MPEG-TS."""
-    return (b"\x47" + f"{device} at {capture_ms}, ".encode().ljust(187, b".")) * 2
+    """Two packets of MPEG-TS: in the first a frame starts, and the second says whose it is."""
+    return video(188) + b"\x47\x1f\xff\x10" + f"{device} at {capture_ms}, ".encode().ljust(184, b".")
 
 
 class World:

@@ -359,7 +359,8 @@ def test_without_delete_objects_keys_are_deleted_one_by_one(
     assert store.delete_many(keys) == expected
     assert store.delete_many(keys) == expected
     methods = [request.method for request in server.requests]
-    assert methods.count("POST") == 1, "asked once"
+    # "Not implemented" may mean the header with the checksum: it is asked once more without it.
+    assert methods.count("POST") == (2 if refusal[1] == "NotImplemented" else 1), "and never again"
     assert slept_s == [1 / SINGLE_DELETES_PER_S] * 8
     store.close()
 
