@@ -20,7 +20,7 @@ from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
-from ingest.packing import MAX_MOVED_MS, Chunk, OpenSegment, Packer
+from ingest.packing import MAX_MOVED_MS, MAX_MOVES, Chunk, OpenSegment, Packer
 from ingest.stats import Stats
 from storage.catalog import Catalog, ChunkRow, PreparedKey, SegmentCommit, Verdict
 from storage.clock import Clock
@@ -333,7 +333,13 @@ def _next_time(chunk: Chunk, rows: Sequence[ChunkRow], chosen: Collection[tuple[
     for row in rows:
         if row.capture_ms > chunk.capture_ms and (row.length, row.crc32) == (chunk.length, chunk.crc32):
             return row.capture_ms
-    for ms in range(chunk.capture_ms + 1, chunk.latest_ms + 1):
-        if ms not in taken and (chunk.device, ms) not in chosen:
-            return ms
-    return None
+    free = [
+        ms
+        for ms in range(chunk.capture_ms + 1, chunk.latest_ms + 1)
+        if ms not in taken and (chunk.device, ms) not in chosen
+    ]
+    if not free:
+        return None
+    # Whoever meets another one again looks further away each time: the next free one is what all of them see.
+    moves = MAX_MOVES - chunk.moves_left
+    return free[chunk.crc32 % min(len(free), 8 << moves)] if moves else free[0]

@@ -9,6 +9,7 @@ after everybody else.
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -31,6 +32,11 @@ class Poller:
         self._ready: dict[int, Callable[[], None]] = {}
         self._again: dict[int, Callable[[], None]] = {}
         """Those who have received more than they could do in their turn, in the order in which they asked."""
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Written when somebody asks while `run` waits for sockets: nothing new may ever come on any of them."""
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._ready[self._wake] = self._woken
+        self._is_waiting = False
 
     def watch(self, sock: socket.socket, ready: Callable[[], None]) -> None:
         """Call `ready` while the socket can be read, its end and its errors included. Once at a time per socket. When
@@ -43,8 +49,15 @@ class Poller:
 
     def again(self, sock: socket.socket, ready: Callable[[], None]) -> None:
         """Call `ready` in the next round, whether or not there is something new to be read."""
-        if not self._epoll.closed:
-            self._again[sock.fileno()] = ready
+        if self._epoll.closed:
+            return
+        self._again[sock.fileno()] = ready
+        if self._is_waiting:
+            self._is_waiting = False
+            os.eventfd_write(self._wake, 1)
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake)
 
     def ignore(self, sock: socket.socket) -> None:
         """Call no more for this socket, watched or not. Comes before the socket is closed."""
@@ -55,13 +68,18 @@ class Poller:
 
     async def run(self) -> None:
         """The owning task; ends when cancelled, with the epoll."""
-        with self._epoll:
-            while True:
-                if self._again:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._round()
+        try:
+            with self._epoll:
+                while True:
+                    if self._again:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        self._is_waiting = True
+                        await trio.lowlevel.wait_readable(self._epoll.fileno())
+                        self._is_waiting = False
+                    self._round()
+        finally:
+            os.close(self._wake)
 
     def _round(self) -> None:
         """Call those who can be read, then those who asked for it in earlier rounds: each once, `AT_ONCE` of either."""

@@ -124,6 +124,17 @@ async def test_an_answer_that_is_known_waits_for_those_before_it(begin: Begin) -
     assert [(await client.reply()).status for _ in range(3)] == [201, 401, 204]
 
 
+async def test_what_came_at_once_is_answered_though_nothing_more_comes(begin: Begin) -> None:
+    """More requests than are owed at once, and than one turn takes: the last of them wait for answers, and then for a
+    turn that no socket calls for."""
+    worker = await begin(limits=limits(max_outstanding=40))
+    client = await worker.connect()
+    count = 120
+    await client.send(b"".join(client.request(video(400, n), NOW_MS + n) for n in range(count)))
+    with trio.fail_after(20):
+        assert [(await client.reply()).status for _ in range(count)] == [201] * count
+
+
 async def test_requests_are_read_on_while_answers_are_owed_up_to_a_bound(begin: Begin) -> None:
     """Past it the connection is no longer read, and nothing is lost."""
     worker = await begin(limits=limits(max_outstanding=4))
