@@ -20,7 +20,7 @@ import numpy as np
 from bench.run import check_bounds
 
 if TYPE_CHECKING:
-    from storage.catalog import SegmentCommit
+    from storage.rows.recordings import SegmentCommit
     from storage.sqlite import SqliteCatalog
 
 SEGMENT_ROWS = 190
@@ -87,7 +87,7 @@ class _Filling:
     """A catalog with chunks of devices 1 to `devices`, all of one expiry day: each has one chunk every 4 s."""
 
     def __init__(self, folder: Path, devices: int) -> None:
-        from storage.catalog import PlanRow
+        from storage.rows.devices import PlanRow
         from storage.sqlite import SqliteCatalog
 
         self._path = folder / "catalog.db"
@@ -138,7 +138,7 @@ class _Filling:
         self.rows += len(devices)
 
     def _segment(self, devices: np.ndarray, turns: np.ndarray) -> SegmentCommit:
-        from storage.catalog import SegmentCommit
+        from storage.rows.recordings import SegmentCommit
         from storage.segment import INDEX_DTYPE
 
         index = np.zeros(len(devices), dtype=INDEX_DTYPE)

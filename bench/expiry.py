@@ -15,11 +15,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.catalog import PlanRow, SegmentState
 from storage.days import ms_of_day, to_date
 from storage.errors import ObjectMissing
 from storage.media_facts import FACTS_BYTES
 from storage.objects import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from storage.rows.devices import PlanRow
+from storage.rows.recordings import SegmentState
 from storage.sql.chunktables import chunk_table, create_chunk_table
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.database import SqliteConnection

@@ -169,7 +169,7 @@ def expire(folder: Path, settings: SweepSettings) -> Figures:
     ):
         catalog = _Timed(SqliteCatalog.open(folder / "catalog.db"))
         sweep = Sweep(
-            catalog=catalog,  # type: ignore[arg-type]
+            catalog=catalog,
             store=store,
             key_store=key_store,
             bitmap=bitmap,

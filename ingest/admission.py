@@ -15,8 +15,8 @@ from ingest.requests import Route, parse_credentials, parse_digest, parse_target
 from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.compile import PAST_DAYS
 from retention.tokens import check_device_token
-from storage.catalog import MAX_CLOCK_AHEAD_MS
 from storage.days import MS_PER_DAY, day_of_ms, expiry_day
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS
 
 MAX_CLIP_DURATION_MS = 3_600_000
 """Longest duration a chunk may claim: an hour, far above the few seconds of one upload unit."""

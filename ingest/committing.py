@@ -22,10 +22,11 @@ from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
 from ingest.packing import MAX_MOVED_MS, MAX_MOVES, Chunk, OpenSegment, Packer
 from ingest.stats import Stats
-from storage.catalog import Catalog, ChunkRow, PreparedKey, SegmentCommit, Verdict
+from storage.catalog import Catalog
 from storage.clock import Clock
 from storage.errors import ClipkeepError, CorruptError, KeyDestroyed, WorldError
 from storage.objects import ObjectStore
+from storage.rows.recordings import ChunkRow, PreparedKey, SegmentCommit, Verdict
 from storage.segment import TAG_BYTES, decrypt_chunk
 
 MAX_COMMIT_SEGMENTS = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from storage.catalog import PreparedKey
+from storage.rows.recordings import PreparedKey
 
 BLOCK_KEYS = 32
 """Keys prepared in one transaction: at full speed about a quarter of a second's worth."""

@@ -24,9 +24,9 @@ from ingest.stats import Stats
 from ingest.strangers import STRANGER_BYTES, Strangers
 from retention.bitmap import EntitlementBitmap
 from storage import checksums
-from storage.catalog import Verdict
 from storage.clock import Clock
 from storage.days import MS_PER_DAY
+from storage.rows.recordings import Verdict
 from storage.segment import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:

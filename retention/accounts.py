@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, ClosingState
 from storage.errors import Conflict, Unprocessable
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState, ClosingState
 
 
 def activate(row: AccountRow, *, now_ms: int) -> AccountRow:

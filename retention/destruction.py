@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from storage.catalog import Catalog, DeviceFacts
+from storage.catalog import Catalog
 from storage.days import month_before, month_of_day
+from storage.rows.devices import DeviceFacts
 from storage.vault import Vault
 
 KEY_CACHE_S = 1.0

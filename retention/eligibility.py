@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from retention.plans import Plan, PlanKind
 from retention.subscriptions import Subscription, ongoing
-from storage.books import AccountRow, AccountState, BlockKind, BlockRow, CodeRow
 from storage.days import MS_PER_DAY, day_of_ms, to_date
+from storage.rows.accounts import AccountRow, AccountState, BlockKind, BlockRow, CodeRow
 
 CHANGES = {"email": "a new e-mail address", "mobile": "a new mobile number", "password": "a new password"}
 """Purposes of codes that are an ongoing change (6.3.3)."""

@@ -18,11 +18,12 @@ from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED
 from retention.compile import PAST_DAYS, compile_row
 from retention.plans import Plan, PlanKind
 from retention.row import RING_DAYS
-from storage.books import Books
-from storage.catalog import Catalog, DeviceFacts, EraseState, PlanRow
+from storage.catalog import Catalog
+from storage.catalog.books import Books
 from storage.clock import Clock, machine_boot_id, today
 from storage.days import to_date, to_day
 from storage.errors import ClipkeepError, Unprocessable
+from storage.rows.devices import DeviceFacts, EraseState, PlanRow
 
 ROLL_HORIZON_DAYS = 100
 """A row that reaches less far ahead than this is compiled anew: a row reaches 127 days when fresh."""

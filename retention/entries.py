@@ -9,8 +9,8 @@ from retention.entitlements import plan_of, row_of
 from retention.money import Money
 from retention.subscriptions import Subscription
 from retention.terms import Terms
-from storage.books import SubscriptionRow
-from storage.catalog import PlanRow
+from storage.rows.accounts import SubscriptionRow
+from storage.rows.devices import PlanRow
 
 
 def subscriptions_of(plans: Iterable[PlanRow], rows: Iterable[SubscriptionRow]) -> tuple[Subscription, ...]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from retention.entitlements import entitled_from
-from storage.catalog import DeviceFacts, EraseState
 from storage.days import MS_PER_DAY
+from storage.rows.devices import DeviceFacts, EraseState
 
 RENEWED = ", renewed since"
 

@@ -16,8 +16,8 @@ from retention.money import Money
 from retention.plans import Plan, PlanKind
 from retention.subscriptions import Subscription
 from retention.terms import Terms
-from storage.books import AccountRow, AccountState, ClosingState, EventRow
 from storage.errors import CallerError, Unprocessable
+from storage.rows.accounts import AccountRow, AccountState, ClosingState, EventRow
 
 ACCOUNT, PLANS = "account", "plans"
 """Names of the images in an event's facts; other facts may stand beside them."""

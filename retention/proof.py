@@ -20,12 +20,13 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.catalog import Catalog, SegmentRow
+from storage.catalog import Catalog
 from storage.days import month_of_day
 from storage.errors import CorruptError, ObjectMissing
 from storage.objects import ObjectStore
 from storage.open_vault import HasKeys
 from storage.recover import load_index
+from storage.rows.recordings import SegmentRow
 from storage.segment import TAG_BYTES, associated_data
 from storage.vault import KeyId, Vault
 

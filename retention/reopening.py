@@ -21,10 +21,11 @@ from retention.destruction import last_month_destroyed, last_month_over
 from retention.entitlements import Entitlements, entitled_from
 from retention.erasure import mark_renewed
 from retention.sweep.lease import Lease
-from storage.catalog import Catalog, DeviceFacts, EraseState
+from storage.catalog import Catalog
 from storage.clock import Clock
 from storage.days import day_of_ms, month_after, to_date
 from storage.errors import CallerError
+from storage.rows.devices import DeviceFacts, EraseState
 from storage.vault import Vault
 
 

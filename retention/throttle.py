@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from storage.books import AttemptsRow
+from storage.rows.accounts import AttemptsRow
 
 MAX_COUNT = 1_000_000
 """Counting stops here."""

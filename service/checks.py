@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from retention.sweep import SEGMENT_PREFIX
 from service.folder import Opened
-from storage.catalog import Catalog, ChunkRow, SegmentRow, SegmentState
+from storage.catalog import Catalog
 from storage.days import month_of_day
 from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
 from storage.keys import KeyId, Outcome
 from storage.objects import ObjectInfo
 from storage.recover import load_index, load_index_of, read_again_if_corrupt
+from storage.rows.recordings import ChunkRow, SegmentRow, SegmentState
 from storage.segment import TAG_BYTES, Footer, decrypt_chunk, parse_segment
 
 MAX_LISTED = 1000

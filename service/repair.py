@@ -15,11 +15,11 @@ from datetime import date
 from retention.sweep import Lease, SweepRefused, check_catalog, check_clock, read_mark
 from service.checks import is_anothers
 from service.folder import Opened
-from storage.catalog import Orphan
 from storage.days import to_day
 from storage.errors import ObjectMissing, SegmentCorrupt
 from storage.objects import DELETE_BATCH_KEYS, ObjectInfo
 from storage.recover import load_index
+from storage.rows.recordings import Orphan
 
 KEY = re.compile(r"v1/([1-9]\d{0,3})/(\d{4}-\d\d-\d\d)/[A-Za-z0-9_-]+/[0-9a-f]{23}")
 """What `Catalog.prepare` makes: class, expiry day, worker, time and random bits."""

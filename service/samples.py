@@ -5,11 +5,11 @@ from __future__ import annotations
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from service.folder import Opened
-from storage.catalog import ChunkRow
 from storage.checksums import crc32
 from storage.days import month_of_day
 from storage.errors import ClipkeepError
 from storage.keys import KeyId
+from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 
 

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from storage.catalog import SegmentRow
 from storage.errors import SegmentCorrupt
 from storage.objects import ObjectStore
+from storage.rows.recordings import SegmentRow
 from storage.segment import (
     FOOTER_BYTES,
     MAX_SEGMENT_BYTES,

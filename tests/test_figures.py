@@ -12,8 +12,8 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from ingest.packing import FEW_CHUNKS, FEW_CHUNKS_STRETCH, buffer_bytes
 from service.config import Config
+from storage.catalog.reports import MAX_SWEEP_REPORTS
 from storage.days import MS_PER_DAY
-from storage.records import MAX_SWEEP_REPORTS
 from storage.s3 import S3Store
 
 ROOT = Path(__file__).parents[1]

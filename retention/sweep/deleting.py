@@ -8,10 +8,11 @@ from retention.sweep.lease import Lease
 from retention.sweep.pace import SLOW_DOWN_WORDS, DeletePace
 from retention.sweep.planning import SweepLimits, SweepPlan, is_ours
 from retention.sweep.report import MAX_REPORTED_FAILURES, Progress, SweepReport
-from storage.catalog import Catalog, Tombstone
+from storage.catalog import Catalog
 from storage.clock import Clock
 from storage.errors import WorldError
 from storage.objects import ObjectStore
+from storage.rows.recordings import Tombstone
 
 SLOW_TRIES = 8
 """How often one batch is asked for while the store asks for fewer requests; then it is set aside."""

@@ -28,9 +28,10 @@ from retention.sweep.planning import SweepLimits, SweepPlan, plan_sweep, shown_d
 from retention.sweep.report import Progress, SweepReport, key_failures_noted
 from retention.sweep.rewriting import Rewriting
 from retention.witness import ClockWitness
-from storage.catalog import Catalog, DeviceFacts, EraseState
+from storage.catalog import Catalog
 from storage.clock import WitnessedClock
 from storage.objects import DELETE_BATCH_KEYS, ObjectStore
+from storage.rows.devices import DeviceFacts, EraseState
 from storage.vault import Vault
 
 ERASE_BATCH_DEVICES = 500

@@ -16,8 +16,9 @@ from retention.sweep.planning import (
     SweepLimits,
     SweepMoment,
 )
-from storage.catalog import Catalog, DeviceFacts
+from storage.catalog import Catalog
 from storage.days import day_of_ms
+from storage.rows.devices import DeviceFacts
 
 NOMINEES_AT_ONCE = 1000
 """Devices asked about in one query: milliseconds."""

@@ -12,10 +12,11 @@ from typing import Any
 
 from retention.destruction import last_month_over
 from retention.erasure import erase_cause
-from storage.catalog import DayTotals, DeviceFacts, Due, SegmentRow
 from storage.days import MS_PER_DAY, day_of_ms, to_date
 from storage.errors import CallerError
 from storage.objects import checked_key
+from storage.rows.devices import DeviceFacts
+from storage.rows.recordings import DayTotals, Due, SegmentRow
 
 SEGMENT_PREFIX = "v1/"
 """All that is ours in the store. A sweep deletes nothing else, whatever the catalog says."""

@@ -13,12 +13,13 @@ from retention.bitmap import EntitlementBitmap
 from retention.sweep.lease import Lease
 from retention.sweep.planning import SweepLimits, SweepPlan
 from retention.sweep.report import MAX_REPORTED_FAILURES, Progress, SweepReport
-from storage.catalog import Catalog, SegmentCommit, SegmentRow
+from storage.catalog import Catalog
 from storage.clock import Clock
 from storage.days import MS_PER_DAY
 from storage.errors import CatalogUnavailable, CorruptError, ObjectMissing, WorldError
 from storage.objects import ObjectStore
 from storage.recover import load_segment_of
+from storage.rows.recordings import SegmentCommit, SegmentRow
 from storage.segment import repack
 
 WORKER = "sweep"

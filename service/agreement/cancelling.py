@@ -18,9 +18,10 @@ from service.agreement.holdings import held, keep
 from service.agreement.outbox import queue
 from service.agreement.payments import checked_reference
 from service.agreement.texts import one_line
-from storage.books import Books, PaymentKind, PaymentRow, PaymentState, SubscriptionRow
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
 from storage.errors import NotFound
+from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
+from storage.rows.devices import DeviceFacts
 
 MAX_PLAN_ID = (1 << 63) - 1
 """What a database's whole numbers reach."""

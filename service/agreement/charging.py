@@ -35,8 +35,9 @@ from service.agreement.details import (
 from service.agreement.errors import Conflict
 from service.agreement.outbox import queue
 from service.agreement.payments import PaymentDeclined, PaymentExpired, PaymentUnavailable, Receipt
-from storage.books import Books, PaymentKind, PaymentRow, PaymentState
+from storage.catalog.books import Books
 from storage.errors import CallerError
+from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
 MAX_CHARGE_REFERENCE_CHARS = 100
 """Of a charge: leaves room for the references of its refunds."""

@@ -28,19 +28,19 @@ from service.agreement.desk import SYSTEM, Actor, Desk, account_of
 from service.agreement.errors import Unprocessable
 from service.agreement.outbox import addresses_of, queue
 from service.agreement.texts import one_line
-from storage.books import (
+from storage.catalog.books import Books
+from storage.days import day_of_ms
+from storage.rows.accounts import (
     AccountRow,
     AccountState,
     BlockKind,
     BlockRow,
-    Books,
     ClosingState,
     NoticeRow,
     NoticeState,
     PaymentState,
 )
-from storage.catalog import DeviceFacts, EraseState
-from storage.days import day_of_ms
+from storage.rows.devices import DeviceFacts, EraseState
 
 PURPOSE = "closing"
 """Of the notices whose delivery makes the cancellation effective."""

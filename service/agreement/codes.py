@@ -10,7 +10,8 @@ from hmac import compare_digest
 from service.agreement.desk import Desk
 from service.agreement.errors import Unprocessable
 from service.agreement.outbox import queue_to
-from storage.books import Books, CodeRow
+from storage.catalog.books import Books
+from storage.rows.accounts import CodeRow
 
 CODE_DIGITS = 8
 """With five guesses a code and few codes an hour, a guess is right once in millions of tries."""

@@ -10,9 +10,10 @@ from retention.subscriptions import ongoing
 from service.agreement.desk import Actor, Desk, account_of
 from service.agreement.holdings import held
 from service.agreement.outbox import addresses_of
-from storage.books import AccountRow, Books
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
 from storage.days import to_date
+from storage.rows.accounts import AccountRow
+from storage.rows.devices import DeviceFacts
 
 _PAGE = 1000
 

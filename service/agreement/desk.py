@@ -14,11 +14,13 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from retention.entitlements import Entitlements
 from service.agreement.errors import Conflict, Forbidden
 from service.config import AgreementSettings, NoticeSettings
-from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books, ClosingState, EventRow
-from storage.catalog import Catalog, DeviceFacts
+from storage.catalog import Catalog
+from storage.catalog.books import Books
 from storage.clock import Clock
 from storage.days import to_date
 from storage.errors import CallerError, NotFound
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState, ClosingState, EventRow
+from storage.rows.devices import DeviceFacts
 from storage.vault import Vault
 
 if TYPE_CHECKING:

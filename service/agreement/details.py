@@ -12,7 +12,7 @@ from typing import Any
 from retention.plans import PlanKind
 from retention.subscriptions import Note
 from service.agreement.desk import Actor, Role
-from storage.books import PaymentRow
+from storage.rows.accounts import PaymentRow
 
 PURCHASE = "purchase"
 RENEWAL = "renewal"

@@ -17,9 +17,10 @@ from service.agreement.desk import Actor, Desk, account_of, device_of, require_o
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holdings import held, keep
 from service.agreement.texts import one_line
-from storage.books import OPERATOR_ACCOUNT, Books
-from storage.catalog import DeviceFacts, EraseState
+from storage.catalog.books import Books
 from storage.days import ms_of_day
+from storage.rows.accounts import OPERATOR_ACCOUNT
+from storage.rows.devices import DeviceFacts, EraseState
 
 MAX_VIEWER_HOURS = 24 * 366
 _PAGE = 1000

@@ -9,8 +9,8 @@ from retention.plans import PlanKind
 from service.agreement.desk import Actor, Desk
 from service.agreement.devices import add_in
 from service.agreement.purchases import grant_in
-from storage.books import Books
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
+from storage.rows.devices import DeviceFacts
 
 
 @dataclass(frozen=True, slots=True)

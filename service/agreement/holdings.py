@@ -16,8 +16,9 @@ from retention.history import plan_facts
 from retention.subscriptions import Subscription
 from retention.terms import Terms
 from service.agreement.desk import Actor, Desk
-from storage.books import Books, SubscriptionRow
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
+from storage.rows.accounts import SubscriptionRow
+from storage.rows.devices import DeviceFacts
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from hashlib import sha256
 from service.agreement.desk import Desk
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holders import may_be_alive, this_process
-from storage.books import AnswerRow, Books
+from storage.catalog.books import Books
+from storage.rows.accounts import AnswerRow
 
 MAX_KEY_CHARS = 200
 TAKE_OVER_MS = 120_000

@@ -8,7 +8,7 @@ from dataclasses import replace
 from retention.throttle import Throttle, failed, take, wait_ms
 from service.agreement.desk import Desk
 from service.agreement.errors import TooMany
-from storage.books import Books
+from storage.catalog.books import Books
 
 HOUR_MS = 3_600_000
 

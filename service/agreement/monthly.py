@@ -15,18 +15,18 @@ from service.agreement.details import RENEWAL, RenewalDetail, purpose_of, renewa
 from service.agreement.errors import Conflict
 from service.agreement.holdings import held, keep
 from service.agreement.outbox import queue
-from storage.books import (
+from storage.catalog.books import Books
+from storage.errors import NotFound
+from storage.rows.accounts import (
     AccountRow,
     AccountState,
-    Books,
     ClosingState,
     PaymentKind,
     PaymentRow,
     PaymentState,
     SubscriptionRow,
 )
-from storage.catalog import DeviceFacts
-from storage.errors import NotFound
+from storage.rows.devices import DeviceFacts
 
 _MS_PER_H = 3_600_000
 

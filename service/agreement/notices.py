@@ -17,9 +17,10 @@ from service.agreement.errors import Conflict
 from service.agreement.outbox import addresses_of, queue, queue_to
 from service.agreement.senders import Senders, SendLater, SendRefused
 from service.agreement.texts import MAX_SUBJECT_CHARS, one_line, paragraphs
-from storage.books import CODE_PURPOSES, AccountState, Books, NoticeRow, NoticeState
+from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 from storage.errors import NotFound
+from storage.rows.accounts import CODE_PURPOSES, AccountState, NoticeRow, NoticeState
 
 __all__ = ["addresses_of", "announce", "confirm", "deliver_due", "listed", "queue", "queue_to"]
 

@@ -21,16 +21,10 @@ from service.agreement.errors import Conflict, Forbidden, Unprocessable
 from service.agreement.holdings import Bought, held, keep
 from service.agreement.outbox import queue
 from service.agreement.payments import PaymentExpired
-from storage.books import (
-    OPERATOR_ACCOUNT,
-    AcceptanceRow,
-    Books,
-    PaymentKind,
-    PaymentRow,
-    PaymentState,
-)
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
 from storage.errors import NotFound
+from storage.rows.accounts import OPERATOR_ACCOUNT, AcceptanceRow, PaymentKind, PaymentRow, PaymentState
+from storage.rows.devices import DeviceFacts
 
 _MS_PER_H = 3_600_000
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from service.agreement.desk import Desk
-from storage.books import AccountRow, Books, NoticeRow
+from storage.catalog.books import Books
+from storage.rows.accounts import AccountRow, NoticeRow
 
 
 def addresses_of(row: AccountRow) -> list[tuple[str, str]]:

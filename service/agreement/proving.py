@@ -16,8 +16,9 @@ from service.agreement.desk import Desk
 from service.agreement.errors import Conflict, TooMany
 from service.agreement.limits import count_use
 from service.agreement.outbox import queue_to
-from storage.books import AccountRow, Books
+from storage.catalog.books import Books
 from storage.days import to_date
+from storage.rows.accounts import AccountRow
 
 MAX_RESERVED_DAYS = 3650
 """What `[agreement] reserve_days` allows: how far ahead the end of a reservation is looked for."""

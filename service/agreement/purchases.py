@@ -33,11 +33,8 @@ from service.agreement.ordering import (
     stored_plan,
 )
 from service.agreement.payments import checked_method, checked_reference
-from storage.books import (
-    OPERATOR_ACCOUNT,
-    AccountRow,
-    Books,
-)
+from storage.catalog.books import Books
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow
 
 __all__ = ["Quote", "Started", "buy", "grant", "prices", "quote", "start_trial"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from service.agreement.desk import Actor, Desk, device_of
 from service.agreement.texts import one_line
-from storage.books import Books
-from storage.catalog import Unindexed
+from storage.catalog.books import Books
+from storage.rows.recordings import Unindexed
 
 
 def delete(

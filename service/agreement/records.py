@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.agreement.desk import Actor, Desk, account_of
-from storage.books import AcceptanceRow, AccountRow, AccountState, BlockRow, EventRow, PaymentRow
+from storage.rows.accounts import AcceptanceRow, AccountRow, AccountState, BlockRow, EventRow, PaymentRow
 
 
 def account(desk: Desk, actor: Actor, account: int) -> AccountRow:

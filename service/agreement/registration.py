@@ -16,8 +16,9 @@ from service.agreement.passwords import hashed
 from service.agreement.proving import KINDS, ask_proof, claims_of, count_asked, require_free
 from service.agreement.texts import MAX_NAME_CHARS, one_line
 from service.agreement.versions import accept_current
-from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books
+from storage.catalog.books import Books
 from storage.errors import CallerError, NotFound
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState
 
 
 def register(

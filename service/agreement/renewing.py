@@ -9,7 +9,8 @@ from functools import partial
 from service.agreement.desk import Desk
 from service.agreement.monthly import Step, begin
 from service.agreement.settling import UNREACHED, Turn, settle_all, settle_pending
-from storage.books import Books, SubscriptionRow
+from storage.catalog.books import Books
+from storage.rows.accounts import SubscriptionRow
 
 DEFAULT_LIMIT = 10_000
 _PAGE = 100

@@ -25,9 +25,9 @@ from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from service.config import NoticeSettings
-from storage.books import NoticeRow
 from storage.disk import is_full, make_room
 from storage.errors import CallerError, ClipkeepError, WorldError
+from storage.rows.accounts import NoticeRow
 from storage.urls import masked_url, without_user
 
 MAX_ANSWER_CHARS = 200

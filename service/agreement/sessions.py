@@ -20,8 +20,9 @@ from service.agreement.limits import count_failure, forgive, log_ins, log_ins_of
 from service.agreement.outbox import addresses_of, queue
 from service.agreement.passwords import hashed, outdated, verified
 from service.agreement.versions import accept_current
-from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState, Books, SessionRow
+from storage.catalog.books import Books
 from storage.errors import CallerError, NotFound
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState, SessionRow
 
 OWNER_PREFIX = "cka_"
 OPERATOR_PREFIX = "cko_"

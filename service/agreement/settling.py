@@ -13,8 +13,8 @@ from service.agreement.details import PURCHASE, RENEWAL, purpose_of
 from service.agreement.monthly import RENEWALS
 from service.agreement.ordering import PURCHASES
 from service.agreement.payments import PaymentDeclined, PaymentExpired, PaymentUnavailable
-from storage.books import PaymentKind, PaymentRow, PaymentState
 from storage.errors import CallerError
+from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
 SETTLE_AFTER_MS = 60_000
 """Younger ones are being worked on, most likely. To be wrong costs one more call of the gateway, nothing else."""

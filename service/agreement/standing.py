@@ -15,8 +15,9 @@ from retention.history import account_facts
 from service.agreement.desk import Actor, Desk, account_of
 from service.agreement.outbox import queue
 from service.agreement.texts import one_line
-from storage.books import AccountRow, Books
+from storage.catalog.books import Books
 from storage.days import to_date
+from storage.rows.accounts import AccountRow
 
 PAGE_ACCOUNTS = 100
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.agreement.desk import Desk
-from storage.books import Books
+from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 
 STALE_DAYS = 7

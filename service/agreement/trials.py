@@ -6,8 +6,9 @@ from retention.plans import PlanKind
 from service.agreement.desk import Desk
 from service.agreement.holdings import held
 from service.agreement.outbox import addresses_of, queue
-from storage.books import TRIAL_ENDING, Books
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
+from storage.rows.accounts import TRIAL_ENDING
+from storage.rows.devices import DeviceFacts
 
 MAX_TOLD = 100
 """In one turn: in one transaction."""

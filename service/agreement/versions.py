@@ -12,9 +12,10 @@ from importlib.resources import files
 
 from service.agreement.desk import Actor, Desk
 from service.agreement.errors import Unprocessable
-from storage.books import AcceptanceRow, AgreementRow, Books
 from storage.catalog import Catalog
+from storage.catalog.books import Books
 from storage.errors import NotFound
+from storage.rows.accounts import AcceptanceRow, AgreementRow
 
 MAX_AGREEMENT_CHARS = 1_000_000
 

@@ -17,8 +17,8 @@ from service.api.numbers import DIGITS
 from service.api.problems import PrivateJSON
 from service.api.routing import add, refusals
 from service.api.services import Api
-from storage.books import BlockKind, BlockRow
 from storage.errors import NotFound
+from storage.rows.accounts import BlockKind, BlockRow
 
 BlockNumber = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="block number")]
 

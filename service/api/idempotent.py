@@ -14,7 +14,7 @@ from service.agreement.desk import Actor
 from service.agreement.idempotency import MAX_KEY_CHARS, Answer, Decide, once, reference_for
 from service.api.problems import NO_STORE
 from service.api.services import Api, api_of
-from storage.books import Books
+from storage.catalog.books import Books
 
 REPLAYED = {"Idempotency-Replayed": "true"}
 

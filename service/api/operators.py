@@ -17,7 +17,7 @@ from service.api.paging import DEFAULT_PAGE_ROWS, After, Rows, page_of
 from service.api.problems import PrivateJSON
 from service.api.routing import add
 from service.api.services import Api
-from storage.books import AccountState, NoticeState
+from storage.rows.accounts import AccountState, NoticeState
 
 NoticeNumber = Annotated[int, DIGITS, Path(alias="notice", ge=1, le=MAX_ROW, description="notice number")]
 State = Annotated[Literal["new", "active", "cancelled"] | None, Query(description="only those")]

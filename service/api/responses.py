@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from ingest.media import Media
 from service.api.problems import NO_STORE
 from service.playback import Export, LivePlaylist, Page, Playback, ReadChunk, Viewer
-from storage.catalog import ChunkRow
 from storage.days import to_date
 from storage.errors import ClipkeepError
+from storage.rows.recordings import ChunkRow
 
 GZIP_FROM_BYTES = 1024
 """Smaller texts go as they are: they fit a packet anyway."""

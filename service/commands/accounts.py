@@ -28,8 +28,8 @@ from service.commands.showing import (
 )
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Reason
-from storage.books import AccountRow, AccountState, ClosingState
 from storage.errors import CallerError
+from storage.rows.accounts import AccountRow, AccountState, ClosingState
 
 account_app = typer.Typer(
     help="Accounts: register, look at, suspend and resume; their history; their cancellation.",

@@ -14,7 +14,7 @@ from service.commands.plans import shown_instant
 from service.commands.showing import text_of, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
-from storage.books import AgreementRow
+from storage.rows.accounts import AgreementRow
 
 agreement_app = typer.Typer(
     help="The service agreement: show, list and publish its versions.", no_args_is_help=True

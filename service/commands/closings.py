@@ -14,7 +14,7 @@ from service.commands.plans import MAX_NUMBER
 from service.commands.showing import Account, account_facts, counted, facts, shown_account, titled
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Reason
-from storage.books import AccountRow, BlockKind
+from storage.rows.accounts import AccountRow, BlockKind
 
 MAX_DETAIL_HELP = "What it is about, in a few words; its owner reads it."
 

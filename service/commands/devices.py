@@ -21,9 +21,9 @@ from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
 from service.commands.showing import next_after, next_page
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
-from storage.books import OPERATOR_ACCOUNT
 from storage.days import parse_date, to_date
 from storage.errors import CallerError
+from storage.rows.accounts import OPERATOR_ACCOUNT
 
 MAX_ADDED = 1_000_000
 MAX_MS = 253_402_300_800_000

@@ -17,7 +17,7 @@ from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Device, Json, Store
 from storage.errors import NotFound
 from storage.open_vault import opened_backup
-from storage.records import ErasureRecord
+from storage.rows.devices import ErasureRecord
 
 erasure_app = typer.Typer(
     help="Erasures: list and show their records, verify that nothing decrypts.", no_args_is_help=True

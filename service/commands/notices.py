@@ -18,7 +18,7 @@ from service.commands.plans import MAX_NUMBER
 from service.commands.showing import After, Limit, next_after, next_page, shown_notice, text_of, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
-from storage.books import AccountState, NoticeRow, NoticeState
+from storage.rows.accounts import AccountState, NoticeRow, NoticeState
 
 BATCH = 20
 """Notices sent between two tellings of progress: a few seconds of a mail server."""

@@ -11,9 +11,9 @@ import typer
 
 from service.commands.plans import MAX_NUMBER, shown_instant
 from service.terminal import visible
-from storage.books import AccountRow, ClosingState, NoticeRow
 from storage.days import to_date
 from storage.errors import CallerError
+from storage.rows.accounts import AccountRow, ClosingState, NoticeRow
 
 MAX_PAGE = 100_000
 MAX_TEXT_BYTES = 4_000_000

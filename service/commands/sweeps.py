@@ -18,8 +18,8 @@ from service import terminal
 from service.config import DAY_S, Config
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
+from storage.catalog.reports import MAX_SWEEP_REPORTS
 from storage.errors import ClipkeepError
-from storage.records import MAX_SWEEP_REPORTS
 
 UNDER_WAY_S = 60.0
 """What was begun with a key just before it was dropped from memory: a chunk's encryption, a page of an export. A

@@ -18,8 +18,8 @@ from service.playback.refusals import Refused, not_found
 from service.playback.services import PlaybackServices
 from service.playback.sharing import Sharer
 from service.playback.timeline import ListedChunk
-from storage.catalog import ChunkRow
 from storage.errors import ClipkeepError
+from storage.rows.recordings import ChunkRow
 
 
 class Exports:

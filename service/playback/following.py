@@ -11,7 +11,7 @@ from service.playback.live import LiveList, Window, appended, begun, last_run
 from service.playback.refusals import only_mp4
 from service.playback.services import PlaybackServices
 from service.playback.timeline import ListedChunk, timed
-from storage.catalog import MAX_CAPTURE_MS, ChunkRow, LiveListRow, SegmentMark
+from storage.rows.recordings import MAX_CAPTURE_MS, ChunkRow, LiveListRow, SegmentMark
 
 TAIL_ROWS = 1000
 """The newest chunks that a list is made of, and by which its target duration is chosen; also the most that are appended

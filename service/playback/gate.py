@@ -13,11 +13,11 @@ from retention.bitmap import BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, Entit
 from retention.tokens import read_viewer_token
 from service.playback.refusals import Refused, expired, not_found
 from service.playback.used import Used
-from storage.catalog import ChunkRow
 from storage.clock import Clock, today
 from storage.days import day_of_ms, month_of_day, ms_of_day
 from storage.errors import CallerError
 from storage.keys import KeyId
+from storage.rows.recordings import ChunkRow
 
 
 @dataclass(frozen=True, slots=True)

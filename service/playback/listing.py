@@ -24,8 +24,8 @@ from service.playback.refusals import Refused, only_mp4
 from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
 from service.playback.timeline import ListedChunk, Span
-from storage.catalog import ChunkRow
 from storage.days import MS_PER_DAY
+from storage.rows.recordings import ChunkRow
 
 MAX_TIME_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, beyond which no playlist can name a time."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from service.playback.hls import EMPTY_TARGET_S, TARGETS_LISTED, Entry, rounded_s
 from service.playback.timeline import ListedChunk, follows
-from storage.catalog import NOTHING_STORED, SegmentMark
+from storage.rows.recordings import NOTHING_STORED, SegmentMark
 
 MAX_ENTRIES = 500
 """Most chunks listed, whatever their length: some 12 kB in the catalog, a minute of chunks of an eighth of a second."""

@@ -20,11 +20,11 @@ from service.playback.refusals import expired, not_found
 from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
 from service.playback.sharing import Sharer, Shares
-from storage.catalog import ChunkRow
 from storage.checksums import crc32
 from storage.days import month_of_day
 from storage.errors import CorruptError, KeyDestroyed, ObjectMissing
 from storage.keys import KeyId
+from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 
 _log = structlog.get_logger("playback")

@@ -6,8 +6,8 @@ import trio
 
 from service.playback.gate import Viewer
 from service.playback.sharing import Sharer
-from storage.books import OPERATOR_ACCOUNT
 from storage.catalog import Catalog
+from storage.rows.accounts import OPERATOR_ACCOUNT
 
 MAX_DEVICES = 100_000
 """Remembered at once, some 20 MB. A device keeps its account."""

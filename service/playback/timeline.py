@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ingest.media import Media
-from storage.catalog import ChunkRow
 from storage.media_facts import NOTHING_KNOWN, MediaFacts, continues, distance_ms, unpack_facts
+from storage.rows.recordings import ChunkRow
 
 DEFAULT_DURATION_MS = 4000
 """Of a chunk that does not tell, and that nothing follows: what cameras send by default."""

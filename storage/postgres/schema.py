@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from storage.books import OPERATOR_ACCOUNT
 from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
+from storage.rows.accounts import OPERATOR_ACCOUNT
 from storage.sql.connection import Connection
 from storage.sql.sealing import NOBODY, add_key, seal
 from storage.sqlite.books_schema import BOOKS_TABLES

@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 
-from storage.catalog import ChunkRow, SegmentRow, SegmentState, Totals, Verdict
 from storage.errors import SegmentCorrupt
+from storage.rows.recordings import ChunkRow, SegmentRow, SegmentState, Totals, Verdict
 from storage.sql.books.checking import broken_books
 from storage.sql.chunktables import chunk_days, chunk_table, closed_through, create_chunk_table
 from storage.sql.commits import Committing, OnDatabase, mark_dead, row_values

@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.catalog import (
-    MAX_CLOCK_AHEAD_MS,
-    Catalog,
-    PreparedKey,
-    SegmentCommit,
-    SegmentState,
-    Verdict,
-)
+from storage.catalog import Catalog
 from storage.days import (
     MS_PER_DAY,
     class_between,
@@ -29,6 +22,7 @@ from storage.days import (
 )
 from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, PreparedKey, SegmentCommit, SegmentState, Verdict
 from storage.segment import INDEX_DTYPE
 from storage.sql.chunktables import (
     agreement_version,

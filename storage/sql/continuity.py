@@ -1,4 +1,4 @@
-"""The catalog's facts about itself, in `meta`; see `storage.continuity`."""
+"""The catalog's facts about itself, in `meta`; see `storage.catalog.continuity`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from storage.catalog import Unindexed
 from storage.errors import Unprocessable
+from storage.rows.recordings import Unindexed
 from storage.sql.chunktables import chunk_table
 from storage.sql.commits import OnDatabase, mark_dead
 from storage.sql.connection import Connection, writing

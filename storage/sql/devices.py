@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from storage.catalog import DeviceFacts, EraseState, PlanRow
 from storage.errors import CallerError, NotFound
+from storage.rows.devices import DeviceFacts, EraseState, PlanRow
 from storage.sql.commits import OnDatabase
 from storage.sql.connection import Connection, writing
 from storage.sql.erasures import note_marked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.catalog import DeviceFacts
+from storage.rows.devices import DeviceFacts
 from storage.sql.connection import Connection
 
 _ACTORS = ("sweep", "owner")

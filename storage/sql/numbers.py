@@ -1,4 +1,4 @@
-"""Numbers that are never given twice, by a restored catalog neither; see `storage.continuity`."""
+"""Numbers that are never given twice, by a restored catalog neither; see `storage.catalog.continuity`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from storage.catalog import (
+from storage.days import day_of_ms, expiry_day, ms_of_day, recorded_day
+from storage.rows.recordings import (
     MAX_CAPTURE_MS,
     MAX_UNUSED_RANGES,
     NOTHING_STORED,
@@ -15,7 +16,6 @@ from storage.catalog import (
     SegmentMark,
     SegmentState,
 )
-from storage.days import day_of_ms, expiry_day, ms_of_day, recorded_day
 from storage.sql.chunktables import chunk_table, open_days
 from storage.sql.commits import OnDatabase
 from storage.sql.connection import Connection, writing

@@ -1,4 +1,4 @@
-"""The catalog's memory of the end of recordings; see `storage.records`."""
+"""The catalog's memory of the end of recordings; see `storage.catalog.erasures`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from storage.records import MAX_SWEEP_REPORTS, ErasureRecord
+from storage.catalog.reports import MAX_SWEEP_REPORTS
+from storage.rows.devices import ErasureRecord
 from storage.sql.connection import Connection, writing
 from storage.sql.leases import fenced, require_lease
 from storage.sql.sweeping import Sweeping

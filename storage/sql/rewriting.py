@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from storage.catalog import SegmentCommit, SegmentRow, SegmentState, Verdict
 from storage.errors import CatalogCorrupt
+from storage.rows.recordings import SegmentCommit, SegmentRow, SegmentState, Verdict
 from storage.sql.chunktables import chunk_table, closed_through
 from storage.sql.commits import finish_segment
 from storage.sql.connection import Connection

@@ -6,20 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from storage.catalog import (
-    DayTotals,
-    DeviceFacts,
-    Due,
-    EraseState,
-    Orphan,
-    SegmentRow,
-    SegmentState,
-    Tombstone,
-    Unindexed,
-)
+from storage.catalog.reports import MAX_SWEEP_REPORTS
 from storage.days import day_of_ms
 from storage.errors import CallerError
-from storage.records import MAX_SWEEP_REPORTS
+from storage.rows.devices import DeviceFacts, EraseState
+from storage.rows.recordings import DayTotals, Due, Orphan, SegmentRow, SegmentState, Tombstone, Unindexed
 from storage.sql.chunktables import chunk_days, chunk_table, closed_through
 from storage.sql.connection import Connection, bounded, writing
 from storage.sql.deletions import add_unindexed, unindex_rows

@@ -1,6 +1,6 @@
-"""The tables of the account books. `accounts`, which devices refer to, is in `storage.sql.schema`.
+"""The tables of the account books. `accounts`, which devices refer to, is in `storage.sqlite.schema`.
 
-Columns are named as the fields of the records in `storage.books`. Numbers are never given twice
+Columns are named as the fields of the records in `storage.rows.accounts`. Numbers are never given twice
 (AUTOINCREMENT), though rows go with their account: a payment's is known to a gateway, a notice's names a file.
 Texts in BLOB columns are sealed with the account's key (`storage.sql.sealing`).
 """

@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from storage.books import OPERATOR_ACCOUNT
 from storage.errors import CallerError, CatalogCorrupt
+from storage.rows.accounts import OPERATOR_ACCOUNT
 from storage.sql.sealing import NOBODY, add_key, seal
 from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase

@@ -26,11 +26,11 @@ from ingest.stats import Stats
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.tokens import mint_device_token
-from storage.catalog import DeviceFacts, PlanRow
 from storage.days import month_of_day
 from storage.faults import FaultyStore
 from storage.keys import KeyId, KeyStore
 from storage.memory import MemoryStore
+from storage.rows.devices import DeviceFacts, PlanRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 from tests.ingest.world import NOW_MS, TODAY, FaultyCatalog, ManualClock
 

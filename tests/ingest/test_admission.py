@@ -18,8 +18,8 @@ from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED, Entitlement
 from retention.compile import PAST_DAYS
 from retention.row import RING_DAYS
 from retention.tokens import mint_device_token
-from storage.catalog import MAX_CLOCK_AHEAD_MS
 from storage.days import MS_PER_DAY, ms_of_day
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS
 from tests.ingest.world import NOW_MS, TODAY
 
 SECRET = bytes(range(32))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from storage.catalog import DeviceFacts
 from storage.days import MS_PER_DAY
+from storage.rows.devices import DeviceFacts
 from tests.ingest.served import Client, Worker
 from tests.ingest.world import NOW_MS, TODAY, video
 

@@ -19,11 +19,12 @@ from ingest.keys_ahead import BLOCK_KEYS
 from ingest.packing import FEW_CHUNKS_STRETCH, MAX_MOVED_MS, MAX_MOVES, Chunk
 from ingest.stats import Stats
 from storage import checksums
-from storage.catalog import EraseState, PlanRow, SegmentState, Verdict
 from storage.days import day_of_ms
 from storage.errors import CorruptError, KeyDestroyed, WorldError
 from storage.faults import Fault, FaultKind, FaultyStore, no_faults
 from storage.memory import MemoryStore
+from storage.rows.devices import EraseState, PlanRow
+from storage.rows.recordings import SegmentState, Verdict
 from tests.ingest.world import (
     NOW_MS,
     TODAY,

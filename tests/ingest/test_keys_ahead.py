@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from ingest.keys_ahead import BLOCK_KEYS, KeysAhead
-from storage.catalog import PreparedKey
 from storage.errors import CatalogUnavailable
+from storage.rows.recordings import PreparedKey
 
 DAY = 20_700
 

@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 from ingest import server
 from ingest.answers import CHALLENGE, RETRY_AFTER_S
 from storage import checksums
-from storage.catalog import MAX_CLOCK_AHEAD_MS
 from storage.days import MS_PER_DAY
 from storage.errors import CorruptError, KeyDestroyed, StoreUnavailable
 from storage.faults import Fault, FaultKind, no_faults
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS
 from storage.segment import MAX_CHUNK_BYTES
 from tests.ingest.conftest import Begin
 from tests.ingest.served import PATIENT, Client, Reply, Worker, chunks, until

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.catalog import ChunkRow, PreparedKey, SegmentCommit
 from storage.days import MS_PER_DAY, month_of_day
 from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.keys import KeyId
 from storage.objects import ObjectStore
+from storage.rows.recordings import ChunkRow, PreparedKey, SegmentCommit
 from storage.segment import TAG_BYTES, decrypt_chunk
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.database import SqliteDatabase

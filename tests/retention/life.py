@@ -15,7 +15,7 @@ from retention.money import Money
 from retention.plans import PlanKind, add_months
 from retention.subscriptions import Change, Subscription
 from retention.terms import PriceList, Terms
-from storage.books import EventRow
+from storage.rows.accounts import EventRow
 
 TRIAL, MONTHLY, ANNUAL = PlanKind.TRIAL, PlanKind.MONTHLY, PlanKind.ANNUAL
 DAY = timedelta(days=1)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from retention import accounts
 from retention.history import account_facts, replay, standing_of
-from storage.books import AccountRow, AccountState, ClosingState, EventRow
 from storage.errors import CallerError
+from storage.rows.accounts import AccountRow, AccountState, ClosingState, EventRow
 
 NEW = AccountRow(
     5, "owner", "Ada", 1000, email="ada@example.org", mobile="+491712345678", password_hash="$argon2id$"

@@ -8,8 +8,8 @@ from datetime import date
 import pytest
 
 from retention.eligibility import ClosingFacts, cancellation_blocks
-from storage.books import AccountRow, AccountState, BlockKind, BlockRow, CodeRow
 from storage.days import MS_PER_DAY, ms_of_day, to_day
+from storage.rows.accounts import AccountRow, AccountState, BlockKind, BlockRow, CodeRow
 from tests.retention.life import ANNUAL, DAY, MONTHLY, Life
 
 TODAY = date(2025, 6, 15)

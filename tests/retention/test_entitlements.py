@@ -30,10 +30,10 @@ from retention.entitlements import (
 )
 from retention.plans import Plan, PlanKind, cancel, start_plan, windows
 from retention.row import RING_DAYS
-from storage.catalog import DeviceFacts, EraseState, PlanRow
 from storage.clock import machine_boot_id
 from storage.days import MS_PER_DAY, to_date
 from storage.errors import CallerError, CatalogUnavailable, ClipkeepError, NotFound
+from storage.rows.devices import DeviceFacts, EraseState, PlanRow
 from tests.retention.world import NOON, ROWS, TODAY, World, fast_folder, monthly
 
 ROOT = Path(__file__).parents[2]

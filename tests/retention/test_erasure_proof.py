@@ -15,7 +15,7 @@ from retention.proof import Proof, Prover
 from storage.days import MS_PER_DAY
 from storage.errors import KeyDestroyed
 from storage.keys import KeyId, KeyStore
-from storage.records import ErasureRecord
+from storage.rows.devices import ErasureRecord
 from tests.retention.world import LEASE_MS, NOON, TODAY, World, fast_folder, monthly
 
 WINDOW_MS = 7 * MS_PER_DAY

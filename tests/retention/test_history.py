@@ -12,8 +12,8 @@ import pytest
 from retention.entries import plan_rows, subscriptions_of, updated
 from retention.history import account_facts, plan_facts, replay, standing_of
 from retention.subscriptions import Subscription
-from storage.books import AccountRow, EventRow, SubscriptionRow
 from storage.errors import CallerError
+from storage.rows.accounts import AccountRow, EventRow, SubscriptionRow
 from tests.retention.life import ANNUAL, MONTHLY, TRIAL, Life
 
 OWNER = AccountRow(5, "owner", "Ada", 1000, email="ada@example.org", password_hash="$argon2id$")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retention.sweep.planning import MAX_REWRITES, SweepFacts, SweepMoment, is_ours, plan_sweep
-from storage.catalog import DeviceFacts, Due, EraseState, SegmentRow, SegmentState
+from storage.rows.devices import DeviceFacts, EraseState
+from storage.rows.recordings import Due, SegmentRow, SegmentState
 from tests.retention.world import LIMITS, NOON, SLACK_MS, TODAY, TTL_MS
 
 DAY_MS = 86_400_000

@@ -10,10 +10,10 @@ import pytest
 from retention.destruction import replay_destructions
 from retention.reopening import adopt_key_months, closed, reopen
 from retention.sweep import Lease, SweepRefused
-from storage.catalog import EraseState
 from storage.days import MS_PER_DAY, day_of_ms, month_of_day
 from storage.errors import CallerError, KeyDestroyed
 from storage.keys import KeyId, KeyStore
+from storage.rows.devices import EraseState
 from tests.retention.world import (
     DELAY_MS,
     GRACE_DAYS,

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from retention.erasure import mark_erasing
 from retention.sweep import MAX_REPORTED_FAILURES, Sweep, SweepRefused, SweepReport
 from retention.sweep.planning import last_month_over
-from storage.catalog import DeviceFacts, EraseState, Tombstone, Verdict
 from storage.days import MS_PER_DAY, ms_of_day, to_date
 from storage.errors import CatalogUnavailable, ClipkeepError, LeaseLost, StoreUnavailable, WorldError
 from storage.faults import Fault, FaultKind, FaultyStore, Plan, no_faults
 from storage.memory import MemoryStore
 from storage.objects import DELETE_BATCH_KEYS
+from storage.rows.devices import DeviceFacts, EraseState
+from storage.rows.recordings import Tombstone, Verdict
 from tests.retention.killed_sweeps import END_MS, KEYS_LEFT, SECOND_MS, prepare
 from tests.retention.world import (
     DELAY_MS,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retention.throttle import MAX_COUNT, Throttle, failed, take, wait_ms
-from storage.books import AttemptsRow
+from storage.rows.accounts import AttemptsRow
 
 LIMITS = Throttle(free=5, lock_ms=30_000, max_lock_ms=3_600_000)
 DAY_MS = 86_400_000

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from retention.bitmap import ALL_DEVICES, PRESENT, SUSPENDED, TERMINATED, Row
 from retention.entitlements import bitmap_row
 from retention.erasure import mark_terminated
-from storage.books import AccountRow, AccountState, Books
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
 from storage.errors import CallerError, CatalogUnavailable, NotFound
+from storage.rows.accounts import AccountRow, AccountState
+from storage.rows.devices import DeviceFacts
 from tests.retention.test_entitlements import ROOT, agrees, compiled, elsewhere, resume, row, stop, suspend
 from tests.retention.world import NOON, ROWS, TODAY, World, fast_folder, monthly
 

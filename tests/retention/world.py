@@ -23,7 +23,7 @@ from retention.erasure import mark_renewed, mark_terminated
 from retention.reopening import reopen
 from retention.sweep import Lease, Sweep, SweepLimits, highwater, is_ours
 from retention.witness import SETTLED_MS, ClockWitness
-from storage.catalog import Catalog, ChunkRow, DeviceFacts, PlanRow, PreparedKey, SegmentCommit, Verdict
+from storage.catalog import Catalog
 from storage.checksums import crc32, crc64nvme
 from storage.clock import ClockMark
 from storage.days import MS_PER_DAY, day_of_ms, month_of_day, ms_of_day
@@ -34,6 +34,8 @@ from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.objects import ObjectStore
 from storage.open_catalog import open_catalog
+from storage.rows.devices import DeviceFacts, PlanRow
+from storage.rows.recordings import ChunkRow, PreparedKey, SegmentCommit, Verdict
 from storage.segment import TAG_BYTES, SegmentWriter, buffer_bytes, decrypt_chunk, parse_segment
 from tests.ingest.world import video
 from tests.servers.catalogs import catalog_of, make_catalog

@@ -13,10 +13,10 @@ import pytest
 
 from service.config_file import with_value
 from service.folder import open_folder
-from storage.books import AccountRow
 from storage.copy_catalog import copy_catalog
 from storage.errors import CallerError
 from storage.open_catalog import open_catalog
+from storage.rows.accounts import AccountRow
 from tests.retention.world import NOON, World
 from tests.servers.catalogs import empty_database, on_postgres
 from tests.service.test_cli import Run, run

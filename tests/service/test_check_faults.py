@@ -14,9 +14,9 @@ from service.checks import check_folder
 from service.config import DAY_S
 from service.folder import open_folder
 from service.repair import repair_orphans
-from storage.catalog import SegmentState
 from storage.errors import CorruptError, StoreDenied, StoreUnavailable
 from storage.faults import Fault, FaultKind, FaultyStore
+from storage.rows.recordings import SegmentState
 from tests.retention.world import fast_folder
 from tests.service.test_repair import Folder, quiet
 

@@ -13,11 +13,12 @@ import pytest
 
 from service.checks import MAX_LISTED, CheckResult, check_folder, rebuild_catalog
 from service.folder import Opened, open_folder
-from storage.catalog import ChunkRow, EraseState
 from storage.checksums import crc32
 from storage.days import ms_of_day
 from storage.errors import StoreUnavailable
 from storage.objects import ObjectInfo
+from storage.rows.devices import EraseState
+from storage.rows.recordings import ChunkRow
 from tests.retention.world import DELAY_MS, NOON, TODAY, WEEK, World, fast_folder
 
 ENDS = TODAY + WEEK + 1

@@ -14,8 +14,8 @@ from moto import mock_aws
 
 from service.folder import open_folder
 from service.metrics import render
+from storage.catalog.reports import MAX_SWEEP_REPORTS
 from storage.errors import StoreDenied, StoreLacks
-from storage.records import MAX_SWEEP_REPORTS
 from storage.s3 import S3Store
 from tests.retention.world import NOON, World
 from tests.service.test_cli import Run, data, made, run

@@ -17,7 +17,7 @@ from service.agreement.desk import Actor, Desk
 from service.agreement.renewing import RenewReport
 from service.folder import open_folder
 from service.metrics import render
-from storage.books import AccountRow, AccountState
+from storage.rows.accounts import AccountRow, AccountState
 from tests.service.test_cli import Done, Run, data, made, run
 
 __all__ = ["data", "made", "run"]

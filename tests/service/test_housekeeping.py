@@ -12,9 +12,9 @@ from service.agreement.desk import Desk
 from service.agreement.senders import FileSender, SendLater
 from service.housekeeping import CODES_EVERY_S, Chore, Uses, chores, keep_house
 from service.playback.used import Used
-from storage.books import NoticeRow, NoticeState, SessionRow
 from storage.days import MS_PER_DAY
 from storage.errors import WorldError
+from storage.rows.accounts import NoticeRow, NoticeState, SessionRow
 from tests.service.world import TODAY, World
 
 SOON_S = 20.0

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ingest.stats import Stats
 from service.metrics import publish, published, render
-from storage.books import (
+from storage.catalog.books import Books
+from storage.days import day_of_ms
+from storage.rows.accounts import (
     AccountRow,
-    Books,
     ClosingState,
     NoticeRow,
     NoticeState,
@@ -19,8 +20,7 @@ from storage.books import (
     PaymentState,
     SubscriptionRow,
 )
-from storage.catalog import PlanRow
-from storage.days import day_of_ms
+from storage.rows.devices import PlanRow
 from tests.retention.world import NOON, World
 
 

@@ -21,8 +21,8 @@ from service.commands.sweeping import check
 from service.config import DAY_S
 from service.folder import create_folder, open_folder
 from service.repair import repair_orphans
-from storage.catalog import SegmentState
 from storage.errors import LeaseLost
+from storage.rows.recordings import SegmentState
 from tests.killing import Counting
 from tests.retention.world import DELAY_MS, NOON, World, fast_folder
 

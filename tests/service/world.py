@@ -33,7 +33,6 @@ from service.playback import (
     Refused,
     Viewer,
 )
-from storage.catalog import PlanRow, PreparedKey, SegmentCommit, Verdict
 from storage.checksums import crc32, crc64nvme
 from storage.clock import ClockMark
 from storage.days import MS_PER_DAY, month_of_day, ms_of_day
@@ -41,6 +40,8 @@ from storage.faults import Fault, FaultyStore, no_faults
 from storage.keys import KeyId, KeyStore
 from storage.media_facts import NOTHING_KNOWN, MediaFacts
 from storage.memory import MemoryStore
+from storage.rows.devices import PlanRow
+from storage.rows.recordings import PreparedKey, SegmentCommit, Verdict
 from storage.segment import SegmentWriter, buffer_bytes
 from tests.servers.catalogs import make_catalog
 

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from retention.sweep import SweepRefused, SweepReport, is_ours
-from storage.catalog import EraseState, PreparedKey, SegmentCommit, Verdict
 from storage.days import day_of_ms, ms_of_day
 from storage.faults import Fault, FaultKind, no_faults
+from storage.rows.devices import EraseState
+from storage.rows.recordings import PreparedKey, SegmentCommit, Verdict
 from tests.retention.world import (
     DELAY_MS,
     GRACE_DAYS,

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
-from storage.books import Books
 from storage.catalog import Catalog
+from storage.catalog.books import Books
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The conformance suite of `storage.books.Books`, and of `Catalog.books`.
+"""The conformance suite of `storage.catalog.books.Books`, and of `Catalog.books`.
 
 To put a new catalog to it, subclass it in a test module and say how to open one:
 
@@ -19,7 +19,11 @@ from typing import Any
 
 import pytest
 
-from storage.books import (
+from storage.catalog import Catalog
+from storage.catalog.books import Books
+from storage.days import ms_of_day
+from storage.errors import CallerError, CatalogUnavailable, ClipkeepError, NotFound
+from storage.rows.accounts import (
     MAX_OVERDUE_DAYS,
     OPERATOR_ACCOUNT,
     AcceptanceRow,
@@ -30,7 +34,6 @@ from storage.books import (
     Backlog,
     BlockKind,
     BlockRow,
-    Books,
     ClosingState,
     CodeRow,
     EventRow,
@@ -42,9 +45,7 @@ from storage.books import (
     SessionRow,
     SubscriptionRow,
 )
-from storage.catalog import Catalog, DeviceFacts, EraseState, PlanRow
-from storage.days import ms_of_day
-from storage.errors import CallerError, CatalogUnavailable, ClipkeepError, NotFound
+from storage.rows.devices import DeviceFacts, EraseState, PlanRow
 from tests.storage.blocks import writing_books
 from tests.storage.catalog_contract import DAY, NOON, NOW, WEEK, Opener, Upload, add_device, commit, lease
 

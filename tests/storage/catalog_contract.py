@@ -28,18 +28,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from storage.catalog import (
+from storage.catalog import Catalog
+from storage.days import MS_PER_DAY, day_of_ms, ms_of_day
+from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, LeaseLost, NotFound
+from storage.media_facts import FACTS_BYTES
+from storage.objects import checked_key
+from storage.rows.devices import DeviceFacts, EraseState, PlanRow
+from storage.rows.recordings import (
     MAX_CLOCK_AHEAD_MS,
     NOTHING_STORED,
-    Catalog,
     ChunkRow,
     DayTotals,
-    DeviceFacts,
     Due,
-    EraseState,
     LiveListRow,
     Orphan,
-    PlanRow,
     SegmentCommit,
     SegmentMark,
     SegmentRow,
@@ -47,10 +49,6 @@ from storage.catalog import (
     Unindexed,
     Verdict,
 )
-from storage.days import MS_PER_DAY, day_of_ms, ms_of_day
-from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, LeaseLost, NotFound
-from storage.media_facts import FACTS_BYTES
-from storage.objects import checked_key
 from storage.segment import INDEX_DTYPE, MAGIC, TAG_BYTES
 
 Opener = Callable[[], Catalog]

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from storage.books import AccountRow, AccountState, EventRow
-from storage.catalog import Catalog, EraseState, PlanRow, Verdict
+from storage.catalog import Catalog
 from storage.errors import ClipkeepError
+from storage.rows.accounts import AccountRow, AccountState, EventRow
+from storage.rows.devices import EraseState, PlanRow
+from storage.rows.recordings import Verdict
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.migrations import run
 from storage.sqlite.migrations.run import FOLDER, Migrated, migrate

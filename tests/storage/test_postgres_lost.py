@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from storage.catalog import Catalog, PlanRow
+from storage.catalog import Catalog
 from storage.errors import CatalogUnavailable
 from storage.postgres import PostgresCatalog
+from storage.rows.devices import PlanRow
 from storage.sql.connection import Connection, Excludes
 from tests.servers.cutting import Cut, CuttingProxy
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries

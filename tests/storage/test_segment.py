@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import checksums, segment
-from storage.catalog import SegmentRow, SegmentState
 from storage.errors import CallerError, CorruptError, ObjectMissing, SegmentCorrupt
 from storage.media_facts import FACTS_BYTES, NOTHING_KNOWN, unpack_facts
 from storage.memory import MemoryStore
 from storage.recover import load_index, load_index_of, verify_object
+from storage.rows.recordings import SegmentRow, SegmentState
 from storage.segment import (
     FOOTER_BYTES,
     INDEX_DTYPE,

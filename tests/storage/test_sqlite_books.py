@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from storage.books import AcceptanceRow, AccountRow, Books, CodeRow, NoticeState, SubscriptionRow
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
 from storage.errors import CatalogCorrupt
+from storage.rows.accounts import AcceptanceRow, AccountRow, CodeRow, NoticeState, SubscriptionRow
+from storage.rows.devices import DeviceFacts
 from storage.sql.books.backlog import BACKLOG
 from storage.sqlite import SqliteCatalog
 from tests.retention.world import fast_folder

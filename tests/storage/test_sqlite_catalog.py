@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storage.catalog import Catalog, EraseState, SegmentRow, SegmentState
+from storage.catalog import Catalog
 from storage.days import MS_PER_DAY
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError, SegmentCorrupt
+from storage.rows.devices import EraseState
+from storage.rows.recordings import SegmentRow, SegmentState
 from storage.sqlite import SqliteCatalog, database
 from storage.sqlite.database import CHECKPOINT_PAGES, MAX_IDLE_CONNECTIONS, WAL_LIMIT_BYTES
 from storage.sqlite.schema import SCHEMA_VERSION

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.catalog import MAX_CLOCK_AHEAD_MS, Verdict
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.errors import CallerError
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, Verdict
 from storage.sql import commits
 from storage.sql.commits import Committing, row_values
 from storage.sql.known import Device

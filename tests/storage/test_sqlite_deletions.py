@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storage.catalog import Unindexed
+from storage.rows.recordings import Unindexed
 from storage.sql import deletions
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.database import SqliteDatabase

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from service.agreement.texts import MAX_NAME_CHARS, MAX_REASON_CHARS
 from service.api.models.base import MAX_ROW, Asked, Day, Ms, fields_of, maybe_day
-from storage.books import AcceptanceRow, AccountRow, ClosingState, EventRow
+from storage.rows.accounts import AcceptanceRow, AccountRow, ClosingState, EventRow
 
 MAX_ADDRESS_CHARS = 320
 MAX_PASSWORD_CHARS = 1024

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import BaseModel
 
 from service.api.models.base import Ms, fields_of
-from storage.books import AgreementRow
+from storage.rows.accounts import AgreementRow
 
 
 class AgreementText(BaseModel):

@@ -11,7 +11,7 @@ from service.agreement.texts import MAX_REASON_CHARS
 from service.api.models.accounts import Closing
 from service.api.models.base import Asked, Ms, fields_of
 from service.api.models.problems import Reason
-from storage.books import BlockRow
+from storage.rows.accounts import BlockRow
 
 Kind = Literal["dispute", "linked_account", "balance", "transaction", "other"]
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.agreement.texts import MAX_BODY_CHARS, MAX_SUBJECT_CHARS
 from service.api.models.base import Asked, Ms, fields_of
-from storage.books import NoticeRow
+from storage.rows.accounts import NoticeRow
 
 
 class AnnouncementAsked(Asked):

@@ -16,7 +16,7 @@ from service.agreement.purchases import Quote
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.models.accounts import Why
 from service.api.models.base import Asked, AskedMoney, Day, Money, Ms, fields_of
-from storage.books import PaymentRow
+from storage.rows.accounts import PaymentRow
 
 Kind = Literal["trial", "monthly", "annual"]
 PaidKind = Literal["monthly", "annual"]

@@ -1,4 +1,4 @@
-"""The account books: `storage.books.Books` by subject, and the transaction that they are open in."""
+"""The account books: `storage.catalog.books.Books` by subject, and the transaction that they are open in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from storage.books import Books
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
 from storage.errors import ClipkeepError
+from storage.rows.devices import DeviceFacts
 from storage.sql.books.backlog import Waiting
 from storage.sql.books.erasing import LEFT_IN_LOG, Erasing
 from storage.sql.books.history import History
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class SqlBooks(Erasing, Sessions, Money, History, Notices, Waiting):
-    """See `storage.books.Books`."""
+    """See `storage.catalog.books.Books`."""
 
 
 class Bookkeeping(OnDatabase):

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from storage.books import OPERATOR_ACCOUNT, TRIAL_ENDING, AccountRow, AccountState, ClosingState
-from storage.catalog import DeviceFacts
 from storage.days import ms_of_day
 from storage.errors import Conflict, NotFound, Unprocessable
+from storage.rows.accounts import OPERATOR_ACCOUNT, TRIAL_ENDING, AccountRow, AccountState, ClosingState
+from storage.rows.devices import DeviceFacts
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 from storage.sql.connection import Refers, bounded

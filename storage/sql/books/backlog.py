@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.books import MAX_OVERDUE_DAYS, Backlog
+from storage.rows.accounts import MAX_OVERDUE_DAYS, Backlog
 from storage.sql.books.base import OnBooks
 
 # The conditions are written as the partial indexes have them: with a parameter SQLite would not use those.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from storage.books import Books
-from storage.catalog import DeviceFacts
+from storage.catalog.books import Books
 from storage.errors import CatalogUnavailable, Unprocessable
+from storage.rows.devices import DeviceFacts
 from storage.sql.connection import Connection
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from storage.books import OPERATOR_ACCOUNT, AccountRow, AccountState
-from storage.catalog import EraseState
 from storage.errors import Unprocessable
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState
+from storage.rows.devices import EraseState
 from storage.sql.books.accounts import ACCOUNTS, Accounts
 from storage.sql.sealing import destroy_key, key_of
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 from dataclasses import replace
 
-from storage.books import AcceptanceRow, AgreementRow, BlockKind, BlockRow, EventRow
 from storage.errors import NotFound
+from storage.rows.accounts import AcceptanceRow, AgreementRow, BlockKind, BlockRow, EventRow
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from storage.books import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
+from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 from storage.sql.numbers import require_room

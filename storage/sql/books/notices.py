@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage.books import CODE_PURPOSES, NoticeRow, NoticeState
+from storage.rows.accounts import CODE_PURPOSES, NoticeRow, NoticeState
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 from storage.sql.numbers import require_room

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.books import AnswerRow, AttemptsRow, CodeRow, SessionRow
+from storage.rows.accounts import AnswerRow, AttemptsRow, CodeRow, SessionRow
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 from storage.sql.sealing import keyed_hash

@@ -12,8 +12,8 @@ from retention.entitlements import bitmap_row
 from retention.history import replay
 from retention.plans import PlanKind, add_months
 from retention.subscriptions import Subscription
-from storage.books import AccountRow, PaymentKind, PaymentRow, PaymentState
-from storage.catalog import DeviceFacts
+from storage.rows.accounts import AccountRow, PaymentKind, PaymentRow, PaymentState
+from storage.rows.devices import DeviceFacts
 from tests.service.agreement.money_world import MoneyWorld
 
 _DAY = timedelta(days=1)

@@ -13,7 +13,7 @@ from typing import Any
 from retention.entitlements import Entitlements
 from service.agreement import closing
 from service.agreement.desk import OPERATOR
-from storage.books import NoticeState
+from storage.rows.accounts import NoticeState
 from tests.killing import Counting, Steps, run_and_kill
 from tests.retention.world import NOON, Kept
 from tests.service.agreement.office import EMAIL, MOBILE, Office

@@ -16,7 +16,7 @@ from service.agreement.cancelling import Cancelled
 from service.agreement.desk import OPERATOR
 from service.agreement.idempotency import Answer, Decide, once, reference_for
 from service.agreement.purchases import Started
-from storage.books import Books
+from storage.catalog.books import Books
 from tests.killing import Counting, Steps, run_and_kill
 from tests.service.agreement.killed_money import ADA, DEVICE, TRYING, SteppingCatalog
 from tests.service.agreement.money_world import METHOD, MoneyWorld

@@ -22,10 +22,11 @@ from service.agreement.payments import PaymentUnavailable, Receipt, RecordingGat
 from service.agreement.purchases import Started
 from service.agreement.renewing import RenewReport
 from service.config import AgreementSettings, NoticeSettings
-from storage.books import AccountRow, AccountState, Books, NoticeRow, PaymentRow, SubscriptionRow
 from storage.catalog import Catalog
+from storage.catalog.books import Books
 from storage.days import MS_PER_DAY, to_date, to_day
 from storage.keys import KeyStore
+from storage.rows.accounts import AccountRow, AccountState, NoticeRow, PaymentRow, SubscriptionRow
 from tests.retention.world import HandClock
 from tests.servers.catalogs import catalog_of, make_catalog
 

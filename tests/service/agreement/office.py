@@ -19,9 +19,10 @@ from service.agreement.desk import OPERATOR, Actor, Desk
 from service.agreement.notices import DeliveryReport, deliver_due
 from service.agreement.senders import FileSender, Sender
 from service.config import AgreementSettings, NoticeSettings
-from storage.books import AccountRow, Books, EventRow, NoticeRow
+from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 from storage.errors import CallerError
+from storage.rows.accounts import AccountRow, EventRow, NoticeRow
 from tests.retention.world import HOUR, NOON, TODAY, World, monthly
 
 PASSWORD = "correct horse battery"

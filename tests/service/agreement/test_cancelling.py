@@ -14,8 +14,8 @@ from service.agreement.desk import OPERATOR, Actor
 from service.agreement.payments import PaymentDeclined
 from service.agreement.renewing import RenewReport
 from service.agreement.settling import settle_pending
-from storage.books import PaymentKind, PaymentState
 from storage.errors import NotFound
+from storage.rows.accounts import PaymentKind, PaymentState
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import ANNUAL, MONTHLY, START, MoneyWorld
 from tests.service.agreement.refusing import refused

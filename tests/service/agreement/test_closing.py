@@ -13,21 +13,21 @@ from service.agreement import closing, notices, registration, sessions, standing
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.errors import Conflict, Forbidden, Unauthorized, Unprocessable
 from service.agreement.senders import SendRefused
-from storage.books import (
+from storage.catalog.books import Books
+from storage.days import day_of_ms
+from storage.errors import NotFound
+from storage.rows.accounts import (
     AccountState,
     AnswerRow,
     AttemptsRow,
     BlockKind,
-    Books,
     ClosingState,
     NoticeState,
     PaymentKind,
     PaymentRow,
     PaymentState,
 )
-from storage.catalog import EraseState
-from storage.days import day_of_ms
-from storage.errors import NotFound
+from storage.rows.devices import EraseState
 from tests.retention.world import NOON, TODAY
 from tests.servers.catalogs import sqlite_only
 from tests.service.agreement.office import CLIENT, EMAIL, MOBILE, Office, owner, refused

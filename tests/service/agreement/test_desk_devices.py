@@ -12,9 +12,9 @@ from retention.tokens import check_device_token, read_viewer_token
 from service.agreement import cancelling, devices, purchases
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.renewing import RenewReport
-from storage.catalog import EraseState
 from storage.errors import NotFound
 from storage.keys import KeyId
+from storage.rows.devices import EraseState
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import ROWS, START, MoneyWorld

@@ -17,8 +17,8 @@ from service.agreement.idempotency import (
     reference_for,
 )
 from service.agreement.payments import PaymentUnavailable, checked_reference
-from storage.books import AnswerRow
 from storage.errors import CallerError
+from storage.rows.accounts import AnswerRow
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import MoneyWorld
 from tests.service.agreement.refusing import refused

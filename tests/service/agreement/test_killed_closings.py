@@ -12,9 +12,9 @@ from typing import Any
 from service.agreement import closing, registration
 from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict
-from storage.books import AccountState
-from storage.catalog import EraseState
 from storage.days import day_of_ms
+from storage.rows.accounts import AccountState
+from storage.rows.devices import EraseState
 from tests.retention.world import NOON, Kept, fast_folder
 from tests.servers.catalogs import drop_catalog
 from tests.service.agreement.killed_closings import DEVICES, NEIGHBOUR, SETTLED_MS, prepare

@@ -15,7 +15,7 @@ from service.agreement import cancelling
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.payments import PaymentRefused
 from service.agreement.settling import SETTLE_AFTER_MS
-from storage.books import PaymentState
+from storage.rows.accounts import PaymentState
 from tests.retention.world import fast_folder
 from tests.servers.catalogs import drop_catalog
 from tests.service.agreement import balance

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from service.agreement import purchases
-from storage.books import PaymentKind, PaymentState
+from storage.rows.accounts import PaymentKind, PaymentState
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import MoneyWorld

@@ -17,8 +17,8 @@ from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict, Forbidden, Unprocessable
 from service.agreement.notices import DeliveryReport
 from service.agreement.senders import HookSender, SendLater, SendRefused, SmtpSender
-from storage.books import NoticeRow, NoticeState
 from storage.errors import NotFound
+from storage.rows.accounts import NoticeRow, NoticeState
 from tests.retention.world import fast_folder
 from tests.service.agreement.office import EMAIL, MOBILE, Office, owner, refused
 from tests.service.agreement.servers import Hook, MailServer, hook_server, mail_server

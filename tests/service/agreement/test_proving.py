@@ -12,7 +12,8 @@ import pytest
 from service.agreement import closing, registration, sessions, tidying
 from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict, Forbidden, Unauthorized, Unprocessable
-from storage.books import AccountRow, Books
+from storage.catalog.books import Books
+from storage.rows.accounts import AccountRow
 from tests.service.agreement.office import CLIENT, EMAIL, MOBILE, PASSWORD, Office, owner, refused
 
 FREE, TAKEN, RESERVED = "free@example.org", "taken@example.org", "reserved@example.org"

@@ -13,8 +13,8 @@ from service.agreement import purchases
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.payments import PaymentDeclined, PaymentUnavailable
 from service.agreement.settling import settle_pending
-from storage.books import ClosingState, PaymentKind, PaymentState
 from storage.errors import NotFound
+from storage.rows.accounts import ClosingState, PaymentKind, PaymentState
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import (

@@ -7,8 +7,8 @@ import pytest
 from service.agreement import closing, registration, standing, versions
 from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict, Forbidden, TooMany, Unprocessable
-from storage.books import AccountState
 from storage.errors import NotFound
+from storage.rows.accounts import AccountState
 from tests.service.agreement.office import CLIENT, EMAIL, MINUTE, MOBILE, Office, owner, refused
 
 

@@ -16,7 +16,8 @@ from service.agreement.desk import Actor
 from service.agreement.payments import PaymentUnavailable, Receipt
 from service.agreement.renewing import RenewReport
 from service.agreement.settling import Turn, settle_pending
-from storage.books import Books, ClosingState, PaymentKind, PaymentState
+from storage.catalog.books import Books
+from storage.rows.accounts import ClosingState, PaymentKind, PaymentState
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import HOUR_MS, MONTHLY, START, MetGateway, MoneyWorld

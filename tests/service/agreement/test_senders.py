@@ -19,8 +19,8 @@ from service.agreement.senders import (
     open_senders,
 )
 from service.config import NoticeSettings
-from storage.books import NoticeRow
 from storage.errors import CallerError, ClipkeepError
+from storage.rows.accounts import NoticeRow
 from tests.retention.world import NOON
 from tests.service.agreement.office import refused
 from tests.service.agreement.servers import Hook, MailServer, certificate, hook_server, mail_server

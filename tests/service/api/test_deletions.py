@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storage.catalog import Verdict
+from storage.rows.recordings import Verdict
 from tests.service.api.office import Person, add_operator, add_owner
 from tests.service.api.server import Server, refused
 from tests.service.world import CHUNK_MS, Clip, World, clips

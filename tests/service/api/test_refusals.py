@@ -10,11 +10,11 @@ import pytest
 import structlog
 
 from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED
-from storage.catalog import EraseState
 from storage.days import ms_of_day
 from storage.errors import WorldError
 from storage.faults import Fault, FaultKind, no_faults
 from storage.keys import KeyId, Outcome
+from storage.rows.devices import EraseState
 from tests.service.api.server import ALL, AT, CHUNK, PATHS, Server, refused
 from tests.service.world import NOON_MS, TODAY, World, clips
 

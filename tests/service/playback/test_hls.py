@@ -27,7 +27,7 @@ from ingest.media import Media, duration_ms
 from service.playback.hls import EMPTY_TARGET_S, entries, playlist, rfc3339
 from service.playback.live import MAX_ENTRIES, LiveList, Window, appended, begun
 from service.playback.timeline import ListedChunk, Span, spans
-from storage.catalog import NOTHING_STORED
+from storage.rows.recordings import NOTHING_STORED
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

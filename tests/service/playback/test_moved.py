@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.catalog import SegmentCommit, SegmentState
 from storage.errors import CorruptError
 from storage.recover import load_segment_of
+from storage.rows.recordings import SegmentCommit, SegmentState
 from storage.segment import repack
 from tests.service.world import NOON_MS, World, clips, fetched, playing
 

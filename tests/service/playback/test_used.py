@@ -15,8 +15,8 @@ from service.api_process import ApiProcess
 from service.folder import create_folder, open_folder
 from service.playback import used as used_module
 from service.playback.used import Used
-from storage.catalog import PlanRow
 from storage.errors import CatalogUnavailable
+from storage.rows.devices import PlanRow
 from tests.service.world import TODAY, Viewer, World, clips, exported, fetched, listed, playing, refused
 
 

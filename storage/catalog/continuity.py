@@ -5,14 +5,24 @@ Nothing here is about a device or an account: these are the few facts that outli
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Protocol
 
 from storage.clock import ClockMark
 
 
-class Continuity(ABC):
-    """A part of `storage.catalog.Catalog`."""
+class ContinuityCatalog(Protocol):
+    """The catalog's facts about itself."""
+
+    @abstractmethod
+    def require_files(self) -> None:
+        """Make sure that what is committed now will be found again: the files that are open have their names still.
+        Cheap, and asked once a second.
+
+        Raises:
+            CatalogUnavailable: `catalog_replaced`. Every commit raises it too.
+        """
 
     @abstractmethod
     def clock_mark(self) -> ClockMark | None:

@@ -1,0 +1,49 @@
+"""The catalog interface: the database of accounts, devices, plans, segments and chunks.
+
+It stores facts and decides races; it knows no rule of the agreement (those are pure functions in
+`retention`, handed in where a decision must be taken inside a transaction) and has no clock (`now_ms`, Unix
+milliseconds, is an argument). Days are day numbers (`storage.days`).
+
+A module here for each caller. Who is given a catalog names in its type no more of it than it calls; who calls two
+parts names a protocol of its own that inherits both. Whoever opens one has a `Catalog`, which is all of them.
+
+All methods block and may be called from several threads and processes at once. Every method that changes
+something is one transaction, durable when it returns. Errors: `CatalogUnavailable` when the database
+cannot be read or written; `NotFound` for an unknown device.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Protocol
+
+from storage.catalog.books import BooksCatalog
+from storage.catalog.check import CheckCatalog
+from storage.catalog.continuity import ContinuityCatalog
+from storage.catalog.devices import DevicesCatalog
+from storage.catalog.erasures import ErasuresCatalog
+from storage.catalog.ingest import IngestCatalog
+from storage.catalog.leases import LeasesCatalog
+from storage.catalog.reading import ReadingCatalog
+from storage.catalog.reports import ReportsCatalog
+from storage.catalog.sweep import SweepCatalog
+
+
+class Catalog(
+    IngestCatalog,
+    ReadingCatalog,
+    DevicesCatalog,
+    BooksCatalog,
+    LeasesCatalog,
+    SweepCatalog,
+    ErasuresCatalog,
+    ReportsCatalog,
+    CheckCatalog,
+    ContinuityCatalog,
+    Protocol,
+):
+    """All of it, as who opens one has it (`storage.open_catalog`). See the module docstring."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections."""

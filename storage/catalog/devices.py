@@ -1,0 +1,93 @@
+"""The catalog as those see it who decide what devices may do, and who follow what was decided."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from storage.rows.devices import DeviceFacts, PlanRow
+from storage.rows.recordings import Unindexed
+
+
+class DevicesCatalog(Protocol):
+    """Devices with their plans, the log of changes to them, and ranges that are deleted of their recordings."""
+
+    @abstractmethod
+    def add_devices(
+        self, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
+    ) -> list[DeviceFacts]:
+        """Make `count` devices with consecutive numbers, each with these plans, and log the changes."""
+
+    @abstractmethod
+    def device(self, device: int) -> DeviceFacts:
+        """The facts of one device."""
+
+    @abstractmethod
+    def devices(self, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
+        """Facts of devices numbered above `after`, in order."""
+
+    @abstractmethod
+    def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
+        """Facts of these devices, in order of number; numbers that no device has are left out."""
+
+    @abstractmethod
+    def update_device(
+        self,
+        device: int,
+        change: Callable[[DeviceFacts], DeviceFacts],
+        *,
+        what: str,
+        now_ms: int,
+        before_commit: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
+    ) -> tuple[DeviceFacts, int]:
+        """Change one device's facts: the only way to do so.
+
+        Reads the facts inside a write transaction, asks `change` for the new ones (it may raise to refuse;
+        returning the same facts changes nothing), calls `before_commit(old, new)`, writes the difference,
+        appends to the change log and commits.
+
+        Args:
+            what: a few words for the history: who and why.
+
+        Returns:
+            The new facts (plans carry their ids) and the number of the change, 0 when nothing changed.
+        """
+
+    @abstractmethod
+    def changes_after(self, number: int) -> tuple[list[int], int]:
+        """Devices changed after change `number`, each once, and the number of the newest change."""
+
+    @abstractmethod
+    def newest_change(self) -> int:
+        """The number of the newest change in the change log."""
+
+    @abstractmethod
+    def devices_changing_on(self, day: int) -> list[int]:
+        """Devices with a plan that starts on `day` or whose last entitled day was the day before."""
+
+    @property
+    @abstractmethod
+    def closed_through(self) -> int:
+        """The last expiry day already swept, 0 before the first."""
+
+    @abstractmethod
+    def delete_range(
+        self,
+        device: int,
+        from_ms: int,
+        to_ms: int,
+        *,
+        reason: str,
+        who: str,
+        now_ms: int,
+        delete_after_ms: int,
+    ) -> Unindexed:
+        """Un-serve a range of recordings for ever: chunks uploaded again later stay refused as DELETED.
+
+        Recorded, and in force for readers and commits, with the first transaction. The rows of a long range go in
+        several, so that commits do not wait; when this is killed, `finish_deletion` does the rest.
+
+        Raises:
+            CallerError: the range is empty.
+        """
