@@ -316,7 +316,6 @@ class AgreementSettings:
     code_minutes: float = limit(
         30.0, "how long a code from a notice can be used", least=0.1, most=7 * 24 * 60
     )
-    code_attempts: int = limit(5, "wrong codes before a new one must be asked for", least=1, most=1000)
     min_password_chars: int = limit(10, "of a password", least=8, most=128)
     login_failures: int = limit(
         5, "wrong passwords before log-ins slow down, per account", least=1, most=10_000
@@ -330,7 +329,11 @@ class AgreementSettings:
     login_max_lock_s: float = limit(3600.0, "longest pause", least=1, most=7 * DAY_S)
     registrations_per_h: int = limit(20, "per client address", least=1, most=1_000_000)
     codes_per_address_h: int = limit(
-        6, "codes, or notices in their place, that one e-mail address or number is sent", least=1, most=1000
+        6,
+        "codes, or notices in their place, that one e-mail address or number is sent; one client may ask for half of"
+        " them, and a code is sent again after an hour's part",
+        least=1,
+        most=1000,
     )
     hash_threads: int = limit(2, "passwords hashed at once, 64 MiB each", least=1, most=256)
     housekeeping_s: float = limit(
@@ -481,7 +484,7 @@ def _section(
     return kind(**values)
 
 
-RETIRED = {"api.live_reach_ms", "api.live_step_ms"}
+RETIRED = {"agreement.code_attempts", "api.live_reach_ms", "api.live_step_ms"}
 """Keys of earlier releases that mean nothing any more: a file that sets one still is read."""
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from retention.addresses import address_hash
-from service.agreement.codes import new_code, send_code
+from service.agreement.codes import code_out, note_sent, send_code
 from service.agreement.desk import Desk
 from service.agreement.errors import Conflict, TooMany
 from service.agreement.limits import count_use
@@ -23,18 +23,35 @@ from storage.rows.accounts import AccountRow
 MAX_RESERVED_DAYS = 3650
 """What `[agreement] reserve_days` allows: how far ahead the end of a reservation is looked for."""
 KINDS = ("email", "mobile")
+NEWCOMERS = 5
+"""So many times `codes_per_address_h` at most is one address sent in an hour, when ever other clients ask. A guess:
+enough networks to be no single stranger, and few enough messages to be thrown away by hand."""
 
 
-def count_asked(desk: Desk, books: Books, asked: Iterable[tuple[str, str]], *more: str) -> TooMany | None:
-    """Count that codes are asked for, by address, whether it is taken or not, and by each of the subjects `more`; or
-    the refusal, which the work of `Desk.write` returns: before it changes anything."""
-    for subject in more:
-        refused = count_use(desk, books, subject, desk.settings.registrations_per_h)
-        if refused is not None:
-            return refused
+def count_asked(desk: Desk, books: Books, asked: Iterable[tuple[str, str]], client: str) -> TooMany | None:
+    """Count that a client has codes made for these addresses, whether they are taken or not; or the refusal, which the
+    work of `Desk.write` returns: before it changes anything.
+
+    What an address is sent in an hour is bounded, and shared out: a client has at most half of it, and one who has had
+    none yet is let in beyond it, up to `NEWCOMERS` times the bound. So it takes many networks, not one, to have the
+    owner of an address wait.
+
+    Args:
+        client: a network address, or an account.
+    """
+    refused = count_use(desk, books, f"code:client:{client}", desk.settings.registrations_per_h)
+    if refused is not None:
+        return refused
+    most = desk.settings.codes_per_address_h
     for kind, address in asked:
         subject = f"code:address:{address_hash(desk.address_secret, kind, address).hex()}"
-        refused = count_use(desk, books, subject, desk.settings.codes_per_address_h)
+        own = f"{subject}:client:{client}"
+        mine = count_use(desk, books, own, max(1, most // 2))
+        if mine is not None:
+            return mine
+        row = books.attempts(own)
+        all_most = most * NEWCOMERS if row is not None and row.count == 1 else most
+        refused = count_use(desk, books, subject, all_most)
         if refused is not None:
             return refused
     return None
@@ -49,7 +66,7 @@ def ask_proof(desk: Desk, books: Books, account: int, kind: str, address: str, p
     """
     holder = _holder(books, kind, address)
     reserved = books.is_reserved(address_hash(desk.address_secret, kind, address), on=desk.today())
-    code = new_code(desk, books, account, kind, address)
+    code = code_out(desk, books, account, kind, address)
     if holder is not None and holder.account != account:
         body = (
             f"Somebody, perhaps you, asked to use this address for an account. It is that of account {holder.account}"
@@ -59,6 +76,7 @@ def ask_proof(desk: Desk, books: Books, account: int, kind: str, address: str, p
         queue_to(
             desk, books, holder.account, kind, address, "address_in_use", "Your address has an account", body
         )
+        note_sent(desk, books, code, kind, address)
     elif reserved:
         body = (
             "Somebody, perhaps you, asked to use this address for an account. It was that of an account which was"
@@ -68,8 +86,9 @@ def ask_proof(desk: Desk, books: Books, account: int, kind: str, address: str, p
         queue_to(
             desk, books, account, kind, address, "address_reserved", "Your address can't be used yet", body
         )
+        note_sent(desk, books, code, kind, address)
     else:
-        send_code(desk, books, account, purpose, [(kind, address)], code)
+        send_code(desk, books, code, purpose, [(kind, address)])
 
 
 def claims_of(books: Books, row: AccountRow) -> list[tuple[str, str]]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from retention.accounts import activate as activated
 from retention.addresses import normalise_email, normalise_mobile
 from retention.history import account_facts
-from service.agreement.codes import use_code
+from service.agreement.codes import use_code, was_just_sent
 from service.agreement.desk import OPERATOR, Actor, Desk, account_of, require_not_closing, require_open
 from service.agreement.errors import Conflict, Forbidden, TooMany, Unprocessable
-from service.agreement.limits import count_failure, count_use, forgive, log_ins_of_client
+from service.agreement.limits import count_use
 from service.agreement.outbox import addresses_of, queue_to
 from service.agreement.passwords import hashed
 from service.agreement.proving import KINDS, ask_proof, claims_of, count_asked, require_free
@@ -53,7 +53,7 @@ def register(
 
     def work(books: Books) -> AccountRow | CallerError:
         _require_current(books, accepts_version)
-        refused = _refused(desk, books, 0, asked, None if client is None else ())
+        refused = _refused(desk, books, 0, asked, client)
         if refused is not None:
             return refused
         row = books.add_account(AccountRow(0, "owner", name, desk.now_ms(), password_hash=password_hash))
@@ -77,25 +77,20 @@ def activate(desk: Desk, account: int, code: str, client: str | None = None) -> 
     asked for is bound by `confirm_address`, with the code that was sent there.
 
     Args:
-        client: the network address of who asks. Its wrong guesses slow it down, for each uses up a part of a code.
-            None: an operator.
+        client: the network address of who asks. Wrong guesses slow it down. None: an operator.
 
     Raises:
         NotFound; TooMany: `slow_down`.
         Conflict: `already_activated`; `address_taken`, `address_reserved`: since the code was sent.
         Unprocessable: `wrong_code`.
     """
-    subject = f"activation:client:{client}"
-    if client is not None:
-        desk.write(lambda books: count_failure(desk, books, subject, log_ins_of_client(desk)))
 
     def work(books: Books) -> AccountRow | CallerError:
         row = activated(_new_account(books, account), now_ms=desk.now_ms())
-        used = use_code(desk, books, account, KINDS, code)
-        if isinstance(used, Unprocessable):
+        used = use_code(desk, books, account, KINDS, code, client=client)
+        if isinstance(used, CallerError):
             return used
         require_free(desk, books, account, used.purpose, used.address)
-        forgive(books, subject)
         row = replace(row, used_on=desk.today(), email=None, mobile=None)
         row = _with_address(row, used.purpose, used.address)
         books.put_account(row)
@@ -106,10 +101,12 @@ def activate(desk: Desk, account: int, code: str, client: str | None = None) -> 
 
 
 def resend_code(desk: Desk, account: int, client: str | None) -> None:
-    """Send other activation codes; the ones before can't be used any more.
+    """Send the activation codes again: the same ones as long as they are good. Those that were sent just now are not
+    sent again yet, so a stranger who asks keeps nobody from having one that is good.
 
     Args:
-        client: the network address of who asks; codes are limited per account, address and client. None: an operator.
+        client: the network address of who asks; codes are limited per address and client. None: an operator, who has
+            them sent at once.
 
     Raises:
         NotFound; Conflict: `already_activated`, `registration_expired`; for an operator as `register`.
@@ -119,8 +116,8 @@ def resend_code(desk: Desk, account: int, client: str | None) -> None:
     def work(books: Books) -> CallerError | None:
         row = _new_account(books, account)
         claims = claims_of(books, row)
-        subjects = None if client is None else (f"code:account:{account}", f"code:client:{client}")
-        refused = _refused(desk, books, account, claims, subjects)
+        due = _due(desk, books, account, claims) if client is not None else claims
+        refused = _refused(desk, books, account, due, client)
         if refused is not None:
             return refused
         if not claims:
@@ -129,7 +126,7 @@ def resend_code(desk: Desk, account: int, client: str | None) -> None:
                 subject=f"account {account}",
                 code="registration_expired",
             )
-        for kind, address in claims:
+        for kind, address in due:
             ask_proof(desk, books, account, kind, address, "activate")
         return None
 
@@ -163,8 +160,11 @@ def update(
         asked = [
             (kind, address) for kind, address in new.items() if address and address != getattr(row, kind)
         ]
-        subjects = (f"code:account:{account}",) if asked else ()
-        refused = _refused(desk, books, account, asked, subjects if actor.role == "owner" else None)
+        if actor.role == "owner":
+            asked = _due(desk, books, account, asked)
+        refused = _refused(
+            desk, books, account, asked, f"account:{account}" if actor.role == "owner" else None
+        )
         if refused is not None:
             return refused
         if name is not None and name != row.name:
@@ -207,7 +207,7 @@ def confirm_address(
                 code="not_activated",
             )
         used = use_code(desk, books, account, (kind,), code)
-        if isinstance(used, Unprocessable):
+        if isinstance(used, CallerError):
             return used
         require_free(desk, books, account, kind, used.address)
         before = getattr(row, kind)
@@ -231,13 +231,21 @@ def _normal(email: str | None, mobile: str | None, least: int = 1) -> tuple[str 
     return pair
 
 
+def _due(desk: Desk, books: Books, account: int, asked: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """(kind, address) of those whose code is to be sent now."""
+    return [
+        (kind, address)
+        for kind, address in asked
+        if not was_just_sent(desk, books, account, kind, kind, address)
+    ]
+
+
 def _refused(
-    desk: Desk, books: Books, account: int, asked: list[tuple[str, str]], subjects: tuple[str, ...] | None
+    desk: Desk, books: Books, account: int, asked: list[tuple[str, str]], client: str | None
 ) -> TooMany | None:
-    """Everybody is only counted, under these subjects too. An operator (None) is not, and learns at once that an
-    address can't be had."""
-    if subjects is not None:
-        return count_asked(desk, books, asked, *subjects)
+    """Everybody is only counted. An operator (None) is not, and learns at once that an address can't be had."""
+    if client is not None:
+        return count_asked(desk, books, asked, client) if asked else None
     for kind, address in asked:
         require_free(desk, books, account, kind, address)
     return None

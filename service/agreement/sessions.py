@@ -12,7 +12,7 @@ from dataclasses import replace
 from hashlib import blake2b, sha256
 
 from retention.addresses import normalise_email, normalise_mobile
-from service.agreement.codes import send_password_code, use_code
+from service.agreement.codes import find_code, send_password_code, use_code, was_just_sent
 from service.agreement.desk import SYSTEM, Actor, Desk, account_of
 from service.agreement.devices import end_viewer_tokens
 from service.agreement.errors import Forbidden, Unauthorized, Unprocessable
@@ -21,14 +21,17 @@ from service.agreement.outbox import addresses_of, queue
 from service.agreement.passwords import hashed, outdated, verified
 from service.agreement.versions import accept_current
 from storage.catalog.books import Books
+from storage.days import MS_PER_DAY
 from storage.errors import CallerError, NotFound
-from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState, SessionRow
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState, AttemptsRow, SessionRow
 
 OWNER_PREFIX = "cka_"
 OPERATOR_PREFIX = "cko_"
 TOKEN_BYTES = 32
 MAX_OPERATOR_HOURS = 24 * 366
 MAX_LOGIN_CHARS = 320
+KNOWN_DAYS = 180
+"""After a log-in from it a client's attempts are counted apart from strangers'."""
 _TOKEN = re.compile(r"ck[ao]_[A-Za-z0-9_-]{43}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -54,7 +57,7 @@ def log_in(desk: Desk, login: str, password: str, client: str) -> tuple[str, Ses
         now = books.account(row.account)
         if now.state is AccountState.CANCELLED or now.password_hash != row.password_hash:
             return _bad_credentials()
-        _forgive(desk, books, row.account, login, client)
+        _forgive(desk, books, row.account, client)
         refused = _not_let_in(now)
         if refused is not None:
             return refused
@@ -117,7 +120,7 @@ def change_password(desk: Desk, actor: Actor, account: int, old: str, new: str, 
         now = books.account(account)
         if now.password_hash != row.password_hash:
             return _bad_credentials()
-        _forgive(desk, books, account, str(account), client)
+        _forgive(desk, books, account, client)
         _set_password(desk, books, actor, now, new_hash)
         return None
 
@@ -126,25 +129,24 @@ def change_password(desk: Desk, actor: Actor, account: int, old: str, new: str, 
 
 def request_reset(desk: Desk, login: str, client: str) -> None:
     """Send a code for a new password, to the address that was given, or to all when it was the account's number.
-    Says nothing of whether there is such an account.
+    One that was sent there just now is still good, and not sent again yet. Says nothing of whether there is such an
+    account. What bounds the messages of one account is that pause: to refuse it would lock its owner out.
 
     Raises:
         TooMany: `slow_down`.
     """
 
     def work(books: Books) -> CallerError | None:
+        refused = count_failure(desk, books, f"reset:client:{client}", log_ins_of_client(desk))
+        if refused is not None:
+            return refused
         row = _find(books, login)
-        key = _subject(desk, row, login)
-        for subject, limit in (
-            (f"reset:{key}", log_ins(desk)),
-            (f"reset:client:{client}", log_ins_of_client(desk)),
-        ):
-            refused = count_failure(desk, books, subject, limit)
-            if refused is not None:
-                return refused
         if row is not None and row.suspended_ms is None and row.state is not AccountState.NEW:
-            given = [pair for pair in addresses_of(row) if pair[1] in _normals(login)]
-            send_password_code(desk, books, row.account, given or addresses_of(row))
+            own = addresses_of(row)
+            given = [pair for pair in own if pair[1] in _normals(login)] or own
+            due = [pair for pair in given if not was_just_sent(desk, books, row.account, "password", *pair)]
+            if due:
+                send_password_code(desk, books, row.account, due)
         return None
 
     desk.write(work)
@@ -193,19 +195,20 @@ def reset_password(desk: Desk, login: str, code: str, password: str, client: str
     Raises:
         Unprocessable: `wrong_code`, also when there is no such account; `bad_password`; TooMany: `slow_down`.
     """
-    subject = f"reset-code:client:{client}"
-    desk.write(lambda books: count_failure(desk, books, subject, log_ins_of_client(desk)))
-    new_hash = hashed(desk, password)
+    with desk.reading() as books:
+        asked = _find(books, login)
+        right = asked is not None and find_code(desk, books, asked.account, ("password",), code) is not None
+    # A wrong one costs no hash; it is refused below.
+    new_hash = hashed(desk, password) if right else ""
 
     def work(books: Books) -> CallerError | None:
         row = _find(books, login)
-        used = use_code(desk, books, 0 if row is None else row.account, ("password",), code)
-        if isinstance(used, Unprocessable):
+        account = row.account if right and row is not None else 0
+        used = use_code(desk, books, account, ("password",), code, client=client)
+        if isinstance(used, CallerError):
             return used
         assert row is not None, "there are no codes of account 0"
-        forgive(books, subject)
-        books.drop_attempts(f"login:account:{row.account}")
-        books.drop_attempts(f"reset:account:{row.account}")
+        _know(desk, books, row.account, client)
         _set_password(desk, books, Actor("owner", row.account), row, new_hash)
         return None
 
@@ -246,9 +249,8 @@ def _prove(desk: Desk, login: str, password: str, client: str) -> tuple[AccountR
 
     def work(books: Books) -> tuple[AccountRow | None] | CallerError:
         row = _find(books, login)
-        key = _subject(desk, row, login)
         for subject, limit in (
-            (f"login:{key}", log_ins(desk)),
+            (_attempted(desk, books, row, login, client), log_ins(desk)),
             (f"login:client:{client}", log_ins_of_client(desk)),
         ):
             refused = count_failure(desk, books, subject, limit)
@@ -266,10 +268,19 @@ def hashed_again(desk: Desk, kept: str, password: str) -> str:
     return hashed(desk, password) if outdated(desk, kept) else ""
 
 
-def _forgive(desk: Desk, books: Books, account: int, login: str, client: str) -> None:
+def _forgive(desk: Desk, books: Books, account: int, client: str) -> None:
     """The password was right: the account's failures are forgotten, and of the client's this attempt."""
-    books.drop_attempts(f"login:account:{account}")
+    _know(desk, books, account, client)
     forgive(books, f"login:client:{client}")
+
+
+def _know(desk: Desk, books: Books, account: int, client: str) -> None:
+    """The account's owner was there: failures are forgotten, and the client is known from then on."""
+    books.drop_attempts(f"login:account:{account}")
+    books.drop_attempts(_by_known(account, client))
+    now_ms = desk.now_ms()
+    known = AttemptsRow(_known(account, client), 1, now_ms, now_ms, now_ms + KNOWN_DAYS * MS_PER_DAY)
+    books.put_attempts(known)
 
 
 def _find(books: Books, login: str) -> AccountRow | None:
@@ -297,12 +308,26 @@ def _normals(login: str) -> list[str]:
         return []
 
 
-def _subject(desk: Desk, row: AccountRow | None, login: str) -> str:
-    """Whose attempts are counted: for a login that nobody has just as for one that somebody has, else it would show."""
+def _attempted(desk: Desk, books: Books, row: AccountRow | None, login: str, client: str) -> str:
+    """Whose attempts are counted: the account's; for a login that nobody has just as for one that somebody has, else it
+    would show. Those of a client that has logged in to the account before are counted apart, so that strangers who
+    guess don't keep its owner out."""
     if row is not None:
-        return f"account:{row.account}"
+        known = books.attempts(_known(row.account, client))
+        if known is not None and desk.now_ms() < known.locked_until_ms:
+            return _by_known(row.account, client)
+        return f"login:account:{row.account}"
     text = (_normals(login) or [login])[0].encode("utf-8", "replace")
-    return f"unknown:{blake2b(text, key=desk.address_secret, digest_size=16).hexdigest()}"
+    return f"login:unknown:{blake2b(text, key=desk.address_secret, digest_size=16).hexdigest()}"
+
+
+def _known(account: int, client: str) -> str:
+    """The subject whose row says until when the client is known to the account."""
+    return f"login:known:{account}:{client}"
+
+
+def _by_known(account: int, client: str) -> str:
+    return f"login:account:{account}:client:{client}"
 
 
 def _not_let_in(row: AccountRow) -> Forbidden | None:

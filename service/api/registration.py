@@ -58,7 +58,8 @@ class Registrations:
         )
 
     async def resend(self, account: Account, client: Client) -> Response:
-        """Send other activation codes. The ones before can't be used any more."""
+        """Send the activation codes again: the same ones as long as they are good. Each is sent at most
+        every few minutes; a request before that changes nothing, since what was sent is good."""
         await self._calls.run(registration.resend_code, self._desk, account, client)
         return Response(status_code=202, headers=NO_STORE)
 

@@ -36,7 +36,9 @@ account_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Code = Annotated[str, typer.Option("--code", help="As the owner reads it in the notice: eight digits.")]
+Code = Annotated[
+    str, typer.Option("--code", help="As the owner reads it in the notice, such as K7QM-2X9R-TBD4.")
+]
 
 
 @account_app.command("add")
@@ -107,7 +109,7 @@ def account_activate(account: Account, code: Code, data: Data = DEFAULT_DATA, js
 
 @account_app.command("send-code")
 def account_send_code(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Send another activation code to the account's addresses; the one before can't be used any more.
+    """Send the activation codes to the account's addresses again: the same ones as long as they are good.
 
     It goes out with the next `clipkeep notices send`, which a running service does by itself.
     """
@@ -115,7 +117,7 @@ def account_send_code(account: Account, data: Data = DEFAULT_DATA, json: Json = 
         registration.resend_code(opened.desk, account, None)
         row = records.account(opened.desk, OPERATOR, account)
     _report(
-        row, json, f"A new code is on its way. Next: clipkeep account activate --account {account} --code …"
+        row, json, f"The code is on its way. Next: clipkeep account activate --account {account} --code …"
     )
 
 

@@ -96,7 +96,13 @@ class SessionRow:
 @dataclass(frozen=True, slots=True)
 class CodeRow:
     """A one-time code that proves an address or allows a new password. One per account and purpose: a new one
-    replaces the old one."""
+    replaces the old one.
+
+    Args:
+        code_hash: what the code is made of, together with a secret that is not in the catalog. Random; earlier releases
+            kept a keyed hash of the code here.
+        attempts: of earlier releases; counts nothing any more.
+    """
 
     account: int
     purpose: str  # "activate", "email", "mobile", "password"

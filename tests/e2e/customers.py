@@ -126,7 +126,9 @@ class Town:
         return self.log_in(address)
 
     def activate(self, account: int, address: str) -> None:
-        code = re.search(r"\b\d{8}\b", self.read_mail(address, "activation code"))
+        code = re.search(
+            r"\b[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}\b", self.read_mail(address, "activation code")
+        )
         assert code is not None
         said = self.ask("POST", f"/v1/accounts/{account}/activation", {"code": code[0]})
         assert said.json["state"] == "active", said

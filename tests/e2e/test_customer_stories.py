@@ -144,7 +144,9 @@ def test_an_account_is_cancelled_and_erased_and_its_address_free_again(service: 
         assert lifted.status == 200
     ada.ask("PATCH", ada.home, {"email": "ada@elsewhere.example"})
     assert reasons(ada, account) == ["ongoing_change"]
-    code = re.search(r"\b\d{8}\b", town.read_mail("ada@elsewhere.example", "Confirm"))
+    code = re.search(
+        r"\b[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}\b", town.read_mail("ada@elsewhere.example", "Confirm")
+    )
     assert code is not None
     assert ada.ask("POST", f"{ada.home}/addresses/email", {"code": code[0]}).status == 200
     assert reasons(ada, account) == []

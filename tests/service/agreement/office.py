@@ -128,7 +128,7 @@ class Office(World):
     def code(self, account: int, purpose: str = "activate", channel: str = "") -> str:
         """As its owner reads it in the newest notice, of this channel when one is named."""
         notices = [n for n in self.notices(account, purpose) if channel in ("", n.channel)]
-        found = re.search(r": ([0-9]{8})\n", notices[-1].body)
+        found = re.search(r": ([0-9A-Z]{4}(?:-[0-9A-Z]{4}){2})\n", notices[-1].body)
         assert found is not None
         return found[1]
 

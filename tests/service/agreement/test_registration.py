@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from service.agreement import closing, registration, standing, versions
+from service.agreement.codes import ALPHABET, CODE_CHARS
 from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict, Forbidden, TooMany, Unprocessable
+from service.agreement.proving import NEWCOMERS
 from storage.errors import NotFound
 from storage.rows.accounts import AccountState
 from tests.service.agreement.office import CLIENT, EMAIL, MINUTE, MOBILE, Office, owner, refused
@@ -108,29 +112,42 @@ def test_refused_registrations_count_too(office: Office) -> None:
 # --- codes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_wrong_code_is_refused_and_five_of_them_use_up_the_right_one(office: Office) -> None:
+def test_wrong_guesses_of_strangers_void_no_code(office: Office) -> None:
+    """Five wrong ones used up a code, whoever sent them: a stranger could keep any chosen customer out."""
     account = office.register().account
     code = office.code(account)
-    wrong = f"{(int(code) + 1) % 10**8:08d}"
-    for _ in range(office.desk.settings.code_attempts):
+    for number in range(100):
         with refused(Unprocessable, "wrong_code"):
-            registration.activate(office.desk, account, wrong)
-    with refused(Unprocessable, "wrong_code"):
-        registration.activate(office.desk, account, code)
-    registration.resend_code(office.desk, account, CLIENT)
-    registration.activate(office.desk, account, office.code(account))
+            registration.activate(office.desk, account, "K7QM-2X9R-TBD4", f"198.51.100.{number}")
+    registration.activate(office.desk, account, code, CLIENT)
 
 
-def test_a_stranger_guesses_at_few_accounts_codes(office: Office) -> None:
-    """Five guesses use up a code, whoever makes them: one client could use up those of all new accounts."""
+def test_a_client_that_guesses_is_slowed_down_and_who_shares_its_address_is_not(office: Office) -> None:
     account = office.register().account
     for _ in range(office.desk.settings.login_failures_per_client + 1):
         with refused(Unprocessable, "wrong_code"):
             registration.activate(office.desk, account, "x", CLIENT)
     with refused(TooMany, "slow_down"):
         registration.activate(office.desk, account, "x", CLIENT)
-    other = office.register("other@example.org", client="198.51.100.1").account
-    registration.activate(office.desk, other, office.code(other), "198.51.100.1")
+    registration.activate(office.desk, account, office.code(account), CLIENT)
+
+
+def test_a_code_has_sixty_bits(office: Office) -> None:
+    assert len(ALPHABET) ** CODE_CHARS == 2**60
+    accounts = [office.register(f"a{n}@example.org", client=f"198.51.100.{n}").account for n in range(50)]
+    codes = [office.code(account).replace("-", "") for account in accounts]
+    assert len(set(codes)) == 50
+    assert {len(code) for code in codes} == {CODE_CHARS}
+    assert set("".join(codes)) == set(ALPHABET)
+
+
+@pytest.mark.parametrize(
+    "change", [str.lower, lambda code: code.replace("-", " "), lambda code: f"\n{code}\t"]
+)
+def test_a_code_is_read_as_people_write_it(office: Office, change: Callable[[str], str]) -> None:
+    account = office.register().account
+    code = office.code(account).replace("1", "l").replace("0", "O")
+    registration.activate(office.desk, account, change(code), CLIENT)
 
 
 def test_activations_that_end_well_do_not_count(office: Office) -> None:
@@ -156,28 +173,68 @@ def test_a_code_is_good_for_half_an_hour(office: Office) -> None:
     registration.activate(office.desk, account, code)
 
 
-def test_a_new_code_replaces_the_one_before(office: Office) -> None:
+def test_asking_again_sends_the_same_code_while_it_is_good(office: Office) -> None:
+    """A new one would void the one that its owner is just typing, and a stranger can ask."""
     account = office.register().account
     first = office.code(account)
+    office.clock.ms += 29 * MINUTE
     registration.resend_code(office.desk, account, CLIENT)
+    assert office.code(account) == first
+    assert len(office.notices(account)) == 2
+    office.clock.ms += 29 * MINUTE  # good for half an hour from the last notice on
+    registration.activate(office.desk, account, first)
+
+
+def test_a_code_that_has_ended_is_not_sent_again(office: Office) -> None:
+    account = office.register().account
+    first = office.code(account)
+    office.clock.ms += 30 * MINUTE
+    registration.resend_code(office.desk, account, CLIENT)
+    assert office.code(account) != first
     with refused(Unprocessable, "wrong_code"):
         registration.activate(office.desk, account, first)
+    registration.activate(office.desk, account, office.code(account))
 
 
-def test_codes_are_not_sent_without_end(office: Office) -> None:
+def test_strangers_who_ask_for_codes_keep_none_from_their_owner(office: Office) -> None:
+    """Six resends used up an hour's, and its owner was refused."""
+    account = office.register(client="198.51.100.1").account
+    for minute in range(180):
+        for number in range(3):
+            registration.resend_code(office.desk, account, f"198.51.100.{number + minute % 80 * 3}")
+        if minute % 10 == 7:
+            registration.resend_code(office.desk, account, CLIENT)
+            newest = office.notices(account)[-1]
+            assert office.clock.ms - newest.created_ms < 10 * MINUTE, "its owner has one that is good"
+        office.clock.ms += MINUTE
+    assert len(office.notices(account)) <= 18, "six an hour"
+    registration.activate(office.desk, account, office.code(account), CLIENT)
+
+
+def test_an_operator_has_a_code_sent_at_once(office: Office) -> None:
     account = office.register().account
-    for number in range(office.desk.settings.codes_per_address_h - 1):
-        registration.resend_code(office.desk, account, f"198.51.100.{number}")
+    registration.resend_code(office.desk, account, CLIENT)
+    assert len(office.notices(account)) == 1, "it was sent just now"
+    registration.resend_code(office.desk, account, None)
+    assert len(office.notices(account)) == 2
+
+
+def test_a_client_has_half_of_what_an_address_is_sent(office: Office) -> None:
+    """By many accounts: one client could keep the owner of an address from registering."""
+    for _ in range(office.desk.settings.codes_per_address_h // 2):
+        office.register()
     with refused(TooMany, "slow_down"):
-        registration.resend_code(office.desk, account, CLIENT)
-    registration.resend_code(office.desk, account, None)  # an operator, whom its owner asked
+        office.register()
+    office.register(client="198.51.100.1")
 
 
-def test_a_stranger_gets_no_second_address_many_codes_by_many_accounts(office: Office) -> None:
-    for number in range(office.desk.settings.codes_per_address_h):
+def test_an_address_is_sent_a_bounded_number_of_codes(office: Office) -> None:
+    bound = office.desk.settings.codes_per_address_h * NEWCOMERS
+    for number in range(bound):
         office.register(client=f"198.51.100.{number}")
     with refused(TooMany, "slow_down"):
         office.register(client="198.51.100.99")
+    assert len(office.notices(None, "activate")) == bound
     row = office.active("b@example.org")
     with refused(TooMany, "slow_down"):
         registration.update(office.desk, owner(row), row.account, email=EMAIL, name="x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -321,13 +322,57 @@ def test_a_suspended_owner_gets_no_new_password(office: Office) -> None:
     assert not office.notices(row.account, "password")
 
 
+def test_asking_for_password_codes_locks_nobody_out(office: Office) -> None:
+    """A stranger's requests made the owner's wait for up to an hour, and voided the code that he had."""
+    row = office.active(EMAIL, MOBILE)
+    sessions.request_reset(office.desk, EMAIL, CLIENT)
+    code = office.code(row.account, "password")
+    for number in range(200):
+        sessions.request_reset(office.desk, MOBILE, f"198.51.100.{number}")
+        sessions.request_reset(office.desk, EMAIL, f"198.51.100.{number}")
+        office.later(seconds=6)
+    by_channel = Counter(n.channel for n in office.notices(row.account, "password"))
+    assert by_channel == {"email": 2, "mobile": 2}, "one in ten minutes, each"
+    sessions.reset_password(office.desk, EMAIL, code, "another password", CLIENT)
+
+
 @pytest.mark.parametrize("login", [EMAIL, "nobody@example.org"])
-def test_codes_for_new_passwords_are_slowed_down(office: Office, login: str) -> None:
+def test_a_client_asks_for_few_password_codes(office: Office, login: str) -> None:
     office.active()
-    for number in range(6):
-        sessions.request_reset(office.desk, login, f"198.51.100.{number}")
+    for _ in range(office.desk.settings.login_failures_per_client + 1):
+        sessions.request_reset(office.desk, login, CLIENT)
     with refused(TooMany, "slow_down"):
         sessions.request_reset(office.desk, login, CLIENT)
+
+
+def test_strangers_who_guess_passwords_keep_the_owner_out_nowhere_he_was_before(office: Office) -> None:
+    office.active()
+    office.log_in()
+    for number in range(50):
+        office.clock.ms += 3_600_000
+        with suppress(TooMany), pytest.raises(Unauthorized):
+            office.log_in(password="a guess", client=f"198.51.100.{number}")
+    with refused(TooMany, "slow_down"):
+        office.log_in(client="198.51.100.250")  # unknown there: waits, or has a code sent
+    office.log_in()
+
+
+def test_guesses_from_where_the_owner_was_are_slowed_down_too(office: Office) -> None:
+    office.active()
+    office.log_in()
+    for _ in range(office.desk.settings.login_failures + 1):
+        with refused(Unauthorized, "bad_credentials"):
+            office.log_in(password="a guess")
+    with refused(TooMany, "slow_down"):
+        office.log_in()
+
+
+def test_a_wrong_password_code_costs_no_hash(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.active()
+    sessions.request_reset(office.desk, EMAIL, CLIENT)
+    monkeypatch.setattr(sessions, "hashed", lambda *args: pytest.fail("hashed"))
+    with refused(Unprocessable, "wrong_code"):
+        sessions.reset_password(office.desk, EMAIL, "1", PASSWORD, CLIENT)
 
 
 def test_guessing_codes_is_slowed_down_per_client(office: Office) -> None:

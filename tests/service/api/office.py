@@ -65,7 +65,7 @@ def codes_of(server: Server, account: int, purpose: str = "activate") -> list[st
     """The codes of all notices of this purpose, in the order in which they were queued."""
     with server.desk.reading() as books:
         bodies = [n.body for n in books.notices(account=account, purpose=purpose)]
-    return [re.findall(r"\b\d{6,}\b", body)[0] for body in bodies]
+    return [re.findall(r"\b[0-9A-Z]{4}(?:-[0-9A-Z]{4}){2}\b", body)[0] for body in bodies]
 
 
 def log_in(server: Server, login: str, password: str = PASSWORD) -> Person:
