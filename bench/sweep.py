@@ -164,14 +164,14 @@ def expire(folder: Path, settings: SweepSettings) -> Figures:
     EntitlementBitmap.create(folder / "small.bitmap", 1 << 16)
     clock = _Clock(ms_of_day(FIRST_DAY) + SLACK_MS)
     with (
-        KeyStore.create(folder / "few-keys") as key_store,
+        KeyStore.create(folder / "few-keys") as vault,
         EntitlementBitmap.open(folder / "small.bitmap", writable=True) as bitmap,
     ):
         catalog = _Timed(SqliteCatalog.open(folder / "catalog.db"))
         sweep = Sweep(
             catalog=catalog,
             store=store,
-            key_store=key_store,
+            vault=vault,
             bitmap=bitmap,
             clock=clock,
             limits=LIMITS,
@@ -266,17 +266,17 @@ def lapse_scan(folder: Path, devices: int) -> Figures:
 def key_destruction(folder: Path, devices: int) -> Figures:
     """Destroying all keys of one device, in a key store with so many devices with a year of keys each."""
     took_ms = []
-    with KeyStore.create(folder / "many-keys") as key_store:
+    with KeyStore.create(folder / "many-keys") as vault:
         ids = [
             KeyId(device, 0, 2025 * 100 + month)
             for month in range(1, MONTHS + 1)
             for device in range(devices)
         ]
         for start in range(0, len(ids), MAX_IDS_PER_CALL):
-            key_store.ensure(ids[start : start + MAX_IDS_PER_CALL])
+            vault.ensure(ids[start : start + MAX_IDS_PER_CALL])
         for device in range(0, devices, max(1, devices // DESTROYED)):
             began_s = time.perf_counter()
-            destroyed = key_store.destroy_device(device, below_epoch=1)
+            destroyed = vault.destroy_device(device, below_epoch=1)
             took_ms.append(1000 * (time.perf_counter() - began_s))
             if destroyed != MONTHS:
                 raise BenchError("not all keys of the device were destroyed", subject="sweep")

@@ -5,7 +5,7 @@ together, in one call of the key store in one thread, because a call costs an fs
 thousand.
 
     async with trio.open_nursery() as nursery:
-        keyring = Keyring(key_store.ensure_each)
+        keyring = Keyring(vault.ensure_each)
         await nursery.start(keyring.run)
         cipher = keyring.cached(key_id) or await keyring.load(key_id)
 """
@@ -21,10 +21,10 @@ import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage.errors import CallerError, ClipkeepError, KeyDestroyed, WorldError
-from storage.keys import MAX_IDS_PER_CALL, KeyId
+from storage.vault import MAX_IDS_PER_CALL, KeyId
 
 Fetch = Callable[[Collection[KeyId]], Mapping[KeyId, bytes | ClipkeepError]]
-"""Blocking and called in a thread: `KeyStore.ensure_each` where chunks are written, `KeyStore.get_each` where
+"""Blocking and called in a thread: `Vault.ensure_each` where chunks are written, `Vault.get_each` where
 they are only read. An id without an outcome counts as destroyed."""
 
 DEFAULT_MAX_KEYS = 16_384

@@ -12,7 +12,7 @@ import trio
 from ingest.keyring import Keyring
 from storage.days import month_of_day
 from storage.errors import ClipkeepError
-from storage.keys import KeyId
+from storage.vault import KeyId
 
 AHEAD_DAYS = 7
 BATCH_KEYS = 100

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage.days import month_of_day
-from storage.keys import KeyId
 from storage.segment import (
     NONCE_BYTES,
     SegmentWriter,
     buffer_bytes,
 )
+from storage.vault import KeyId
 
 FEW_CHUNKS = 96
 """With fewer chunks than this a segment that has reached its target goes on to `FEW_CHUNKS_STRETCH` times that. Each

@@ -22,7 +22,7 @@ REPLAY_BATCH_DEVICES = 1000
 """Devices in one transaction of the key store, while those who make keys wait: 60 ms, with keys of 12 months."""
 
 
-def replay_destructions(catalog: Catalog, key_store: Vault, *, now_ms: int) -> int:
+def replay_destructions(catalog: Catalog, vault: Vault, *, now_ms: int) -> int:
     """Destroy anew what a restored key store has forgotten (invariants 9 and 10). Safe beside everything: what it
     destroys was destroyed before, and no renewal brings it back.
 
@@ -35,11 +35,11 @@ def replay_destructions(catalog: Catalog, key_store: Vault, *, now_ms: int) -> i
     destroyed = after = 0
     while epochs := catalog.erased_epochs(after=after, limit=REPLAY_BATCH_DEVICES):
         after = max(epochs)
-        forgotten = key_store.behind(epochs)
+        forgotten = vault.behind(epochs)
         if not forgotten:
             continue
-        before = key_store.count_of(forgotten, below_epochs=forgotten)
-        destroyed += key_store.destroy_devices(forgotten)
+        before = vault.count_of(forgotten, below_epochs=forgotten)
+        destroyed += vault.destroy_devices(forgotten)
         if back := [device for device, count in before.items() if count.live]:
             catalog.reopen_erasures(back, now_ms=now_ms)
     return destroyed
@@ -58,7 +58,7 @@ def last_month_destroyed(catalog: Catalog) -> int:
 
 
 def note_destroyed(
-    catalog: Catalog, key_store: Vault, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
+    catalog: Catalog, vault: Vault, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
 ) -> None:
     """Write into the erasure records that the keys of these devices are gone, and how many they were.
 
@@ -68,7 +68,7 @@ def note_destroyed(
         fence: of a sweep's lease; None outside of one.
     """
     epochs = {facts.device: facts.erase_epoch for facts in devices}
-    counts = key_store.count_of(epochs, below_epochs=epochs)
+    counts = vault.count_of(epochs, below_epochs=epochs)
     catalog.note_keys_destroyed(
         {device: (epoch, counts[device].destroyed) for device, epoch in epochs.items()},
         fence=fence,

@@ -49,15 +49,15 @@ class Closed:
         return self.through > self.today
 
 
-def closed(catalog: Catalog, key_store: Vault, bitmap: EntitlementBitmap, clock: Clock) -> Closed:
+def closed(catalog: Catalog, vault: Vault, bitmap: EntitlementBitmap, clock: Clock) -> Closed:
     """What is closed now. Writes nothing."""
     through = max(catalog.closed_through, bitmap.closed_through)
-    return Closed(day_of_ms(clock.now_ms()), through, key_store.last_month_destroyed())
+    return Closed(day_of_ms(clock.now_ms()), through, vault.last_month_destroyed())
 
 
 def reopen(
     catalog: Catalog,
-    key_store: Vault,
+    vault: Vault,
     bitmap: EntitlementBitmap,
     clock: Clock,
     lease: Lease,
@@ -79,7 +79,7 @@ def reopen(
         CallerError: `not_closed`, nothing after it is; `day_is_over`, it lies before this host's today.
         SweepRefused: `busy`, a sweep is at work.
     """
-    now = closed(catalog, key_store, bitmap, clock)
+    now = closed(catalog, vault, bitmap, clock)
     if through < now.today:
         raise CallerError(
             f"{to_date(through)} is over: by this host's clock today is {to_date(now.today)}. If that is wrong, set the"
@@ -104,11 +104,11 @@ def reopen(
         return _begin_anew(catalog, entitlements, lease)
 
 
-def adopt_key_months(catalog: Catalog, key_store: Vault) -> None:
+def adopt_key_months(catalog: Catalog, vault: Vault) -> None:
     """Let the catalog know of months whose keys were destroyed before their days were closed: by a sweep that was
     taken back, or one that an older catalog than this has not heard of. Else what expires in them could not be
     stored."""
-    destroyed = key_store.last_month_destroyed()
+    destroyed = vault.last_month_destroyed()
     if destroyed > last_month_destroyed(catalog):
         catalog.raise_first_key_month(month_after(destroyed))
 

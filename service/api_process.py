@@ -122,10 +122,10 @@ class ApiProcess:
         return ApiServices(
             catalog=opened.catalog,
             store=opened.store,
-            key_store=opened.key_store,
+            vault=opened.vault,
             bitmap=opened.bitmap,
             clock=opened.clock,
-            token_secret=opened.key_store.token_secret,
+            token_secret=opened.vault.token_secret,
             desk=opened.desk,
             used=self._used,
             used_accounts=self._used_accounts,

@@ -20,11 +20,11 @@ from service.folder import Opened
 from storage.catalog import Catalog
 from storage.days import month_of_day
 from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
-from storage.keys import KeyId, Outcome
 from storage.objects import ObjectInfo
 from storage.recover import load_index, load_index_of, read_again_if_corrupt
 from storage.rows.recordings import ChunkRow, SegmentRow, SegmentState
 from storage.segment import TAG_BYTES, Footer, decrypt_chunk, parse_segment
+from storage.vault import KeyId, Outcome
 
 MAX_LISTED = 1000
 """Findings kept in a report; the count goes on."""
@@ -143,7 +143,7 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
     """
     result = CheckResult()
     if deep:
-        for sentence in (*opened.catalog.damage(), *opened.key_store.damage()):
+        for sentence in (*opened.catalog.damage(), *opened.vault.damage()):
             result.found(sentence)
     damaged = result.broken_count > 0
     try:
@@ -297,7 +297,7 @@ def _check_segment(opened: Opened, segment: SegmentRow, rows: list[ChunkRow], re
     ordinals = {row.ordinal for row in rows}
     if ordinals != set(range(len(index))) - refused and _as_before(opened, segment):
         result.found(f"{segment.key}: its rows are not the chunks that its commit accepted")
-    keys = opened.key_store.get_each({_key_id(row) for row in rows})
+    keys = opened.vault.get_each({_key_id(row) for row in rows})
     for row in rows:
         what = _fault_of(opened, row, index, body, keys[_key_id(row)])
         if what:

@@ -18,6 +18,7 @@ from typing import Any
 
 from storage.errors import CallerError
 from storage.open_catalog import SQLITE
+from storage.open_vault import FOLDER
 from storage.urls import HIDDEN, masked_url, without_password, without_user
 
 MIB = 1 << 20
@@ -60,6 +61,12 @@ class HomeSettings:
         SQLITE,
         "sqlite: catalog.db in the data folder; or postgresql://user@host:port/database. The password is better in"
         " PGPASSWORD, a service file or a password file",
+        masked=without_password,
+    )
+    vault: str = limit(
+        FOLDER,
+        "folder: keys/ in the data folder; or postgresql://user@host:port/database, a database of its own and never the"
+        " catalog's. The password as for the catalog",
         masked=without_password,
     )
 

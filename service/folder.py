@@ -28,13 +28,16 @@ from storage.catalog import Catalog
 from storage.clock import ClockMark, SystemClock, WitnessedClock
 from storage.disk import DISK_FULL, allocate, is_full, make_room
 from storage.errors import CallerError, WorldError
-from storage.keys import KeyStore
 from storage.objects import ObjectStore
 from storage.open_catalog import create_catalog, is_file, open_catalog, remove_catalog
 from storage.open_store import open_store
+from storage.open_vault import create_vault, is_server, open_vault, place_of, remove_vault
+from storage.vault import Vault
 
 CATALOG_VARIABLE = "CLIPKEEP_HOME_CATALOG"
 """`[home] catalog`, as the environment has it."""
+VAULT_VARIABLE = "CLIPKEEP_HOME_VAULT"
+"""`[home] vault`, as the environment has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,10 @@ class DataFolder:
     @property
     def clock_offset(self) -> Path:
         return self.root / "clock-offset"
+
+    def vault_place(self, config: Config) -> str | Path:
+        """See `storage.open_vault.place_of`."""
+        return place_of(config.home.vault, self.keys)
 
     def store_url(self, config: Config, override: str | None) -> str:
         return override or config.store.url or self.objects.absolute().as_uri()
@@ -157,15 +164,18 @@ def create_folder(
     test_clock: bool,
     environ: Mapping[str, str],
     catalog_address: str | None = None,
+    vault_address: str | None = None,
 ) -> Config:
     """Make a data folder with configuration, keys, catalog, bitmap and local object store.
 
     Args:
         catalog_address: see `storage.open_catalog`; None: as CLIPKEEP_HOME_CATALOG says, else a file in the folder.
+        vault_address: see `storage.open_vault`; None: as CLIPKEEP_HOME_VAULT says, else the folder `keys/`.
 
     Raises:
         CallerError: something is there already; nothing is overwritten.
-        CallerError: `bad_catalog_url`: no engine has such an address.
+        CallerError: `bad_catalog_url`, `bad_vault_url`: no engine has such an address; `vault_in_catalog`: both are
+            in one database.
         CallerError: `network_file_system`: it would lie on NFS, SMB or the like.
         CallerError: `folder_open`: the folder is there, has other things in it, and others may enter it.
         WorldError: the folder or the store cannot be made or reached. What was made is taken away again.
@@ -175,8 +185,10 @@ def create_folder(
     require_local(root, file_system(root.absolute()))
     address = catalog_address or environ.get(CATALOG_VARIABLE) or HomeSettings().catalog
     is_file(address)  # refuses an address of no engine before anything is made
+    vault_address = vault_address or environ.get(VAULT_VARIABLE) or HomeSettings().vault
+    vault_place = place_of(vault_address, folder.keys)
     config = Config(
-        home=HomeSettings(catalog=address),
+        home=HomeSettings(catalog=address, vault=vault_address),
         store=StoreSettings(url=store_url or ""),
         clock=ClockSettings(test=test_clock),
     )
@@ -185,9 +197,13 @@ def create_folder(
             _make_private(root)
             # The store first: it is what a person gets wrong, and objects/ is harmless to leave.
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
-            with closing(KeyStore.create(folder.keys)) as key_store:
-                home = home_of(key_store.token_secret)
+            if is_server(vault_place):
+                folder.keys.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
+            create_vault(vault_place, folder.master_key)
+            undo.callback(remove_vault, vault_place, folder.master_key)
+            with open_vault(vault_place, folder.master_key) as vault:
+                home = home_of(vault.token_secret)
             undo.callback(folder.clock_offset.unlink, missing_ok=True)
             with (
                 closing(create_catalog(address, folder.catalog)) as catalog,
@@ -292,7 +308,7 @@ class Opened:
     config: Config
     clock: WitnessedClock
     catalog: Catalog
-    key_store: KeyStore
+    vault: Vault
     bitmap: EntitlementBitmap
     store: ObjectStore
     store_url: str
@@ -326,7 +342,7 @@ class Opened:
         return Desk(
             catalog=self.catalog,
             entitlements=self.entitlements,
-            key_store=self.key_store,
+            vault=self.vault,
             clock=self.clock,
             settings=self.config.agreement,
             notices=self.config.notices,
@@ -334,7 +350,7 @@ class Opened:
             gateway=PatientGateway(
                 RecordingGateway(self.folder.payments), wait_s=self.config.agreement.payment_wait_s
             ),
-            address_secret=address_secret(self.key_store.token_secret),
+            address_secret=address_secret(self.vault.token_secret),
             random_bytes=secrets.token_bytes,
         )
 
@@ -351,7 +367,7 @@ def home_of(token_secret: bytes) -> int:
     return int.from_bytes(blake2b(key=token_secret, person=b"clipkeep-home", digest_size=8).digest()) >> 1
 
 
-def _require_same_home(catalog: Catalog, key_store: KeyStore, folder: DataFolder) -> None:
+def _require_same_home(catalog: Catalog, vault: Vault, folder: DataFolder) -> None:
     """Refuse keys and a catalog that were not made together: tokens of the one would open devices of the other.
 
     A catalog of an earlier release does not know yet, and learns it here.
@@ -359,11 +375,11 @@ def _require_same_home(catalog: Catalog, key_store: KeyStore, folder: DataFolder
     Raises:
         CallerError: `another_home`.
     """
-    mine = home_of(key_store.token_secret)
+    mine = home_of(vault.token_secret)
     if (catalog.home or catalog.settle_home(mine)) != mine:
         raise CallerError(
-            "the catalog belongs to another data folder: it was made with other keys than those in keys/. Correct"
-            " [home] catalog in config.toml, or put back the keys that belong to it",
+            "the catalog belongs to another data folder: it was made with another vault than this one. Correct"
+            " [home] catalog or [home] vault in config.toml, or put back the keys that belong to it",
             subject=str(folder.root),
             code="another_home",
         )
@@ -385,9 +401,9 @@ def open_folder(
         clock = stack.enter_context(opened_clock(folder, config))
         catalog = open_catalog(config.home.catalog, folder.catalog)
         stack.callback(catalog.close)
-        key_store = KeyStore.open(folder.keys, first_month=catalog.first_key_month)
-        stack.callback(key_store.close)
-        _require_same_home(catalog, key_store, folder)
+        vault = stack.enter_context(open_vault(folder.vault_place(config), folder.master_key))
+        vault.keep_from(catalog.first_key_month)
+        _require_same_home(catalog, vault, folder)
         versions.ensure(catalog, now_ms=clock.now_ms())
         if not folder.bitmap.exists():
             # Derived data: it can be made again from the catalog at any time, and denies until then.
@@ -397,4 +413,4 @@ def open_folder(
         url = folder.store_url(config, store_url)
         store = open_store(url, environ=environ)
         stack.callback(store.close)
-        yield Opened(folder, config, clock, catalog, key_store, bitmap, store, url)
+        yield Opened(folder, config, clock, catalog, vault, bitmap, store, url)

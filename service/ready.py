@@ -20,7 +20,7 @@ def require_files(opened: Opened) -> None:
         CorruptError: a key file is gone, or another one.
     """
     opened.catalog.require_files()
-    opened.key_store.require_files()
+    opened.vault.require_files()
     opened.bitmap.require_file()
 
 

@@ -8,9 +8,9 @@ from service.folder import Opened
 from storage.checksums import crc32
 from storage.days import month_of_day
 from storage.errors import ClipkeepError
-from storage.keys import KeyId
 from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
+from storage.vault import KeyId
 
 
 def read_samples(opened: Opened, most: int) -> tuple[int, list[str]]:
@@ -41,7 +41,7 @@ def read_samples(opened: Opened, most: int) -> tuple[int, list[str]]:
 
 def _fault_of(opened: Opened, row: ChunkRow) -> str:
     key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
-    key = opened.key_store.get([key_id])[key_id]
+    key = opened.vault.get([key_id])[key_id]
     stored = opened.store.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
     data = decrypt_chunk(AESGCM(key), row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
     return "" if crc32(data) == row.crc32 else "what is stored is not this recording"

@@ -29,7 +29,7 @@ from service.ready import PROBE_BYTES, PROBE_PREFIX, require_answers, require_fi
 from storage.checksums import crc32
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError, StoreFull, WorldError
-from storage.keys import KeyId
+from storage.vault import KeyId
 
 PUBLISH_EVERY_S = KEY_CACHE_S
 TRIM_EVERY = 30
@@ -54,7 +54,7 @@ class Worker:
         self.stats = Stats()
         self._unpublished: int | None = None
         """Why the last counters could not be published, an errno."""
-        self.keyring = Keyring(opened.key_store.ensure_each, max_keys=config.ingest.max_cached_keys)
+        self.keyring = Keyring(opened.vault.ensure_each, max_keys=config.ingest.max_cached_keys)
         self.health = Health(self._probe, self._look)
         self.uploads = Uploads(
             store=opened.store,
@@ -81,7 +81,7 @@ class Worker:
             health=self.health,
             stats=self.stats,
             clock=opened.clock,
-            token_secret=opened.key_store.token_secret,
+            token_secret=opened.vault.token_secret,
         )
         own_files = OWN_FILES + 2 * config.segments.max_segments
         most = allowed_connections(config.ingest.max_connections, own_files)

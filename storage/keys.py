@@ -95,10 +95,8 @@ class KeyStore(Vault):
     impose anyway.
     """
 
-    def __init__(
-        self, folder: Path, database: KeyDatabase, token_secret: bytes, first_month: int = 0
-    ) -> None:
-        super().__init__(first_month)
+    def __init__(self, folder: Path, database: KeyDatabase, token_secret: bytes) -> None:
+        super().__init__()
         self._folder = folder
         self._database = database
         self._token_secret = token_secret
@@ -118,14 +116,13 @@ class KeyStore(Vault):
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: Path, *, busy_timeout_s: float = 5.0, first_month: int = 0) -> KeyStore:
+    def open(cls, folder: Path, *, busy_timeout_s: float = 5.0) -> KeyStore:
         """Open an existing key store.
 
         Args:
             folder: what `create` made.
             busy_timeout_s: longest wait for another process's transaction. Those last well under 0.5 s, so the
                 default is there for a disk that hangs, not for load.
-            first_month: the keys of an earlier month (yyyymm) are kept as keys of this one: `Catalog.first_key_month`.
 
         Raises:
             NotFound: `key_store_missing`: no such folder.
@@ -141,7 +138,7 @@ class KeyStore(Vault):
         token_secret = read_key_file(folder / "tokens.key", TOKENS_MAGIC)[-1][1]
         check_private(folder / "keys.db")
         database = KeyDatabase(folder / "keys.db", busy_timeout_s=busy_timeout_s)
-        store = cls(folder, database, token_secret, first_month)
+        store = cls(folder, database, token_secret)
         try:
             store._database.check_format()
             _again_if_corrupt(lambda: store._check_wrapping_key(store._wrapping_keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,20 +12,41 @@ from storage.errors import CallerError
 from storage.keys import KeyStore
 from storage.vault import KeyId, Vault
 
+FOLDER = "folder"
+"""The address of the vault in `keys/` of the data folder."""
+
+
+def place_of(address: str, keys: Path) -> str | Path:
+    """What `[home] vault` names, as the functions below take it.
+
+    Args:
+        address: `folder`, or `postgresql://user@host:port/database`.
+        keys: the folder that `folder` stands for.
+
+    Raises:
+        CallerError: `bad_vault_url`: it is neither.
+    """
+    if address == FOLDER:
+        return keys
+    if not is_server(address):
+        raise CallerError(
+            "a vault's address is `folder`, or postgresql://user@host:port/database", code="bad_vault_url"
+        )
+    return address
+
 
 def is_server(where: str | Path) -> bool:
     """Whether it names a database, and not a folder."""
     return isinstance(where, str) and where.startswith(("postgresql://", "postgres://"))
 
 
-def open_vault(where: str | Path, master_key: Path | None = None, *, first_month: int = 0) -> Vault:
+def open_vault(where: str | Path, master_key: Path | None = None) -> Vault:
     """Open an existing vault.
 
     Args:
         where: a folder, or a URL `postgresql://…` of a database of its own. What the URL lacks (password, `sslmode`)
             comes from the environment or a service file, as libpq reads them.
         master_key: the host's file of wrapping keys, for a database. A folder has its own in it.
-        first_month: see `Vault`.
 
     Raises:
         NotFound: `key_store_missing`: nothing is there.
@@ -33,10 +55,10 @@ def open_vault(where: str | Path, master_key: Path | None = None, *, first_month
         WorldError: the server does not answer, or refuses.
     """
     if not is_server(where):
-        return KeyStore.open(Path(where), first_month=first_month)
+        return KeyStore.open(Path(where))
     from storage.postgres.vault import PostgresVault  # psycopg takes a tenth of a second to import
 
-    return PostgresVault.open(str(where), _needed(master_key), first_month=first_month)
+    return PostgresVault.open(str(where), _needed(master_key))
 
 
 def create_vault(where: str | Path, master_key: Path | None = None) -> None:
@@ -57,6 +79,18 @@ def create_vault(where: str | Path, master_key: Path | None = None) -> None:
     from storage.postgres.vault import PostgresVault
 
     PostgresVault.create(str(where), _needed(master_key)).close()
+
+
+def remove_vault(where: str | Path, master_key: Path | None = None) -> None:
+    """Take away a vault that `create_vault` has just made, and that nobody uses: all of its keys go with it. Other
+    tables of the database stay."""
+    if not is_server(where):
+        shutil.rmtree(where, ignore_errors=True)
+        return
+    from storage.postgres.vault import PostgresVault
+
+    PostgresVault.remove(str(where))
+    _needed(master_key).unlink(missing_ok=True)
 
 
 class HasKeys(Protocol):

@@ -110,9 +110,6 @@ class Vault(ABC):
     """See the module. Every method blocks and may be called from any thread. Any number of processes may have a vault
     open; none is carried over a fork.
 
-    Args:
-        first_month: the keys of an earlier month (yyyymm) are kept as keys of this one: `Catalog.first_key_month`.
-
     All methods raise:
         WorldError: `key_store_unavailable`: it cannot be reached, its disk is full, or it was busy for too long. Trying
             again is safe.
@@ -120,7 +117,12 @@ class Vault(ABC):
         CallerError: `key_store_closed` after `close`.
     """
 
-    def __init__(self, first_month: int = 0) -> None:
+    def __init__(self) -> None:
+        self._first_month = 0
+
+    def keep_from(self, first_month: int) -> None:
+        """From now on the data keys of an earlier month (yyyymm) are kept as keys of this one:
+        `Catalog.first_key_month`. To be called before others use this object."""
         self._first_month = first_month
 
     @property

@@ -69,7 +69,7 @@ def test_a_foreign_library_lives_in_one_file(library: str) -> None:
     assert found <= ONE_FILE[library]
 
 
-ENGINES = re.compile(r"storage\.(sqlite|postgres|sql)\b")
+ENGINES = re.compile(r"storage\.((sqlite|postgres|sql|keys)\b|_key_)")
 KNOWS_ENGINES = {"storage/open_catalog.py", "storage/open_vault.py", "storage/copy_catalog.py"}
 MEASURES_SQLITE = {"bench/catalog.py", "bench/expiry.py", "bench/promises.py", "bench/sweep.py"}
 """What the bench asks of the file itself: its log, its pages, its plans of queries."""

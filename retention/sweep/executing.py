@@ -52,7 +52,7 @@ class Sweep:
         *,
         catalog: Catalog,
         store: ObjectStore,
-        key_store: Vault,
+        vault: Vault,
         bitmap: EntitlementBitmap,
         clock: WitnessedClock,
         limits: SweepLimits,
@@ -62,7 +62,7 @@ class Sweep:
     ) -> None:
         self._catalog = catalog
         self._store = store
-        self._key_store = key_store
+        self._vault = vault
         self._bitmap = bitmap
         self._entitlements = Entitlements(catalog, bitmap, clock)
         self._clock = clock
@@ -136,7 +136,7 @@ class Sweep:
             self._entitlements.replay()  # a pass that was killed may have left a row unfinished
             with key_failures_noted(report):  # and keys/ may have been restored from a backup
                 report.destroyed_keys += replay_destructions(
-                    self._catalog, self._key_store, now_ms=plan.moment.now_ms
+                    self._catalog, self._vault, now_ms=plan.moment.now_ms
                 )
             self._expire(plan, report)
             self._reclaim(plan, report)
@@ -145,9 +145,7 @@ class Sweep:
             self._delete(plan, report)
             self._forget_keys(report)
             report.cleared_erasures = self._catalog.clear_erasures(
-                destroyed_before_ms=self._key_store.gone_before(
-                    plan.moment.now_ms - self._limits.clear_after_ms
-                ),
+                destroyed_before_ms=self._vault.gone_before(plan.moment.now_ms - self._limits.clear_after_ms),
                 fence=self._lease.fence,
                 now_ms=self._clock.now_ms(),
             )
@@ -201,13 +199,13 @@ class Sweep:
             marked = [self._mark(facts) for facts in plan.erase[start : start + ERASE_BATCH_DEVICES]]
             going = [facts for facts in marked if facts.erase_state is not EraseState.NONE]
             with self._lease.held(), key_failures_noted(report):
-                report.destroyed_keys += self._key_store.destroy_devices(
+                report.destroyed_keys += self._vault.destroy_devices(
                     {facts.device: facts.erase_epoch for facts in going}
                 )
             with key_failures_noted(report):
                 note_destroyed(
                     self._catalog,
-                    self._key_store,
+                    self._vault,
                     going,
                     fence=self._lease.fence,
                     now_ms=self._clock.now_ms(),
@@ -266,7 +264,7 @@ class Sweep:
         self._lease.renew()
         with key_failures_noted(report):
             through = last_month_destroyed(self._catalog)
-            report.destroyed_keys += self._key_store.destroy_months(through)
+            report.destroyed_keys += self._vault.destroy_months(through)
 
     def _rewrite(self, plan: SweepPlan, report: SweepReport) -> None:
         rewriting = Rewriting(

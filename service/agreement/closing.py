@@ -284,10 +284,10 @@ def _destroy_keys(desk: Desk) -> None:
     ]
     if not going:
         return
-    behind = desk.key_store.behind({facts.device: facts.erase_epoch for facts in going})
-    desk.key_store.destroy_devices(behind)
+    behind = desk.vault.behind({facts.device: facts.erase_epoch for facts in going})
+    desk.vault.destroy_devices(behind)
     if behind or desk.catalog.erasure_counts()["marked"]:
-        note_destroyed(desk.catalog, desk.key_store, going, fence=None, now_ms=desk.now_ms())
+        note_destroyed(desk.catalog, desk.vault, going, fence=None, now_ms=desk.now_ms())
 
 
 # --- shared steps -------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ class Desk:
 
     catalog: Catalog
     entitlements: Entitlements
-    key_store: Vault
+    vault: Vault
     clock: Clock
     settings: AgreementSettings
     notices: NoticeSettings

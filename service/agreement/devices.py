@@ -147,7 +147,7 @@ def viewer_token(desk: Desk, actor: Actor, device: int, *, hours: float = 24.0) 
     # By the time that readers are judged by: after a clock was set back that is the later day's.
     now_ms = max(desk.now_ms(), ms_of_day(desk.today()))
     expires_s = now_ms // 1000 + max(1, round(hours * 3600))
-    secret = desk.key_store.token_secret
+    secret = desk.vault.token_secret
     token = mint_viewer_token(secret, device, facts.token_generation, expires_s, facts.viewer_generation)
     return token, expires_s
 
@@ -204,8 +204,8 @@ def terminate(
     facts, subscriptions = desk.change(end)
     destroyed = 0
     if facts.erase_state is EraseState.ERASING:
-        destroyed = desk.key_store.destroy_device(device, below_epoch=facts.erase_epoch)
-        note_destroyed(desk.catalog, desk.key_store, [facts], fence=None, now_ms=desk.now_ms())
+        destroyed = desk.vault.destroy_device(device, below_epoch=facts.erase_epoch)
+        note_destroyed(desk.catalog, desk.vault, [facts], fence=None, now_ms=desk.now_ms())
     return standing(facts, subscriptions, desk.date()), destroyed
 
 
@@ -231,7 +231,7 @@ def _in_use(books: Books, account: int, most: int) -> int:
 
 
 def _token_of(desk: Desk, facts: DeviceFacts) -> str:
-    return mint_device_token(desk.key_store.token_secret, facts.device, facts.token_generation)
+    return mint_device_token(desk.vault.token_secret, facts.device, facts.token_generation)
 
 
 def _state(facts: DeviceFacts, plans: list[Plan], running: list[Plan], on: date) -> str:

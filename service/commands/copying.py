@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +17,8 @@ from service.samples import read_samples
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.copy_catalog import copy_catalog, take_back
 from storage.errors import CallerError, CorruptError
-from storage.keys import KeyStore
 from storage.open_catalog import SQLITE
+from storage.open_vault import open_vault
 from storage.urls import without_password
 
 SAMPLES = 100
@@ -95,8 +94,9 @@ def _settle(root: Path, store: str | None) -> None:
 
 
 def _home(folder: DataFolder) -> int:
-    with closing(KeyStore.open(folder.keys)) as key_store:
-        return home_of(key_store.token_secret)
+    config = load_config(folder.config, os.environ)
+    with open_vault(folder.vault_place(config), folder.master_key) as vault:
+        return home_of(vault.token_secret)
 
 
 def _take_back(folder: DataFolder, to: str) -> dict[str, Any]:

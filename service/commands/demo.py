@@ -9,7 +9,7 @@ import typer
 from service import terminal
 from service.demo.cameras import CHUNK_S, Ffmpeg
 from service.demo.show import Show
-from service.demo.story import run_demo
+from service.demo.story import Home, run_demo
 from service.terminal import Json
 from storage.errors import CallerError
 
@@ -36,6 +36,10 @@ def demo(
             help="Where the catalog is: in a file, or on a PostgreSQL server that is started for it.",
         ),
     ] = "sqlite",
+    vault: Annotated[
+        Literal["folder", "postgresql"],
+        typer.Option("--vault", help="Where keys are kept: in the data folder, or on that server too."),
+    ] = "folder",
     json: Json = False,
 ) -> None:
     """Show the main job with real video, in about a minute: kept, played back, lapsed, swept, killed, still there.
@@ -51,12 +55,18 @@ def demo(
     """
     if seconds % CHUNK_S:
         raise CallerError(f"--seconds is a multiple of {CHUNK_S}", code="bad_usage")
-    if keep and catalog != "sqlite":
+    if keep and (catalog != "sqlite" or vault != "folder"):
         raise CallerError(
-            "--keep goes with a catalog in a file: the server ends with the demo", code="bad_usage"
+            "--keep goes with a catalog and keys in files: the server ends with the demo", code="bad_usage"
         )
     show = Show()
-    run_demo(Ffmpeg.find(), show, seconds=seconds, keep=keep, postgres=catalog == "postgresql")
+    run_demo(
+        Ffmpeg.find(),
+        show,
+        seconds=seconds,
+        keep=keep,
+        home=Home(catalog == "postgresql", vault == "postgresql"),
+    )
     terminal.report(show.document(), json, show.table)
     if not show.ok:
         raise typer.Exit(1)

@@ -73,7 +73,7 @@ def device_add(
             start = None if starts_on is None else parse_date(starts_on, field="--starts-on")
             grant = None if plan is None else Grant(plan, retention_days, start)
             added = equip(opened.desk, OPERATOR, account, count, grant)
-        secret = opened.key_store.token_secret
+        secret = opened.vault.token_secret
         found = [
             {"device": f.device, "token": mint_device_token(secret, f.device, f.token_generation)}
             for f in added
@@ -113,9 +113,7 @@ def device_show(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -
     with open_folder(data) as opened:
         standing = desk_devices.show(opened.desk, OPERATOR, device)
         facts, document = standing.facts, _shown(standing)
-        document["token"] = mint_device_token(
-            opened.key_store.token_secret, facts.device, facts.token_generation
-        )
+        document["token"] = mint_device_token(opened.vault.token_secret, facts.device, facts.token_generation)
         terminal.report(document, json)
 
 
@@ -267,9 +265,7 @@ def _change_device(
         facts = opened.entitlements.change(device, change, what=what)
         document = _shown(desk_devices.show(opened.desk, OPERATOR, device))
         if with_token:
-            document["token"] = mint_device_token(
-                opened.key_store.token_secret, device, facts.token_generation
-            )
+            document["token"] = mint_device_token(opened.vault.token_secret, device, facts.token_generation)
         terminal.report(document, json)
 
 

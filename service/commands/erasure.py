@@ -92,7 +92,7 @@ def erasure_verify(
         keys = master_key or opened.folder.master_key
         backups = [stack.enter_context(opened_backup(folder, keys)) for folder in backup or ()]
         progress = stack.enter_context(terminal.progress_bar())
-        prover = Prover(opened.catalog, opened.store, opened.key_store, backups, progress)
+        prover = Prover(opened.catalog, opened.store, opened.vault, backups, progress)
         proof = prover.prove(device, record.epoch)
         if proof.holds:
             opened.catalog.note_verified(record.erasure_id, proof.told(), now_ms=opened.clock.now_ms())

@@ -32,6 +32,15 @@ def init(
             " PGPASSWORD, or in a service file (postgresql:///?service=name), than in the address.",
         ),
     ] = None,
+    vault: Annotated[
+        str | None,
+        typer.Option(
+            "--vault",
+            help="Where keys are kept: folder (keys/ in the data folder, the default) or"
+            " postgresql://user@host:port/database, an empty database that is never the catalog's. The password as for"
+            " --catalog; a service file gives each its own.",
+        ),
+    ] = None,
     test_clock: Annotated[
         bool,
         typer.Option(
@@ -50,21 +59,28 @@ def init(
 ) -> None:
     """Make a data folder: config.toml, keys/, catalog.db, entitlements.bitmap, objects/.
 
-    With --catalog postgresql://… there is no catalog.db: its tables are made in that database.
+    With --catalog postgresql://… there is no catalog.db: its tables are made in that database. With --vault
+    postgresql://… keys/ holds master.key alone, which wraps all that is in that database.
 
     Back up keys/ apart from the rest: without it no recording can be read, with it and the objects all can.
     """
     if check_store and store:
         _require_good_store(store)
     made = create_folder(
-        data, store_url=store, test_clock=test_clock, environ=os.environ, catalog_address=catalog
+        data,
+        store_url=store,
+        test_clock=test_clock,
+        environ=os.environ,
+        catalog_address=catalog,
+        vault_address=vault,
     )
     address = made.home.catalog
-    if without_password(address) != address:
-        terminal.say(
-            "warning: the catalog's address has a password in it, and is kept in config.toml; better in PGPASSWORD, a"
-            " service file or a password file (docs/operations.md)"
-        )
+    for whose, where in (("catalog", address), ("vault", made.home.vault)):
+        if without_password(where) != where:
+            terminal.say(
+                f"warning: the {whose}'s address has a password in it, and is kept in config.toml; better in"
+                " PGPASSWORD, a service file or a password file (docs/operations.md)"
+            )
     if "://" in address:
         terminal.say(
             "warning: on PostgreSQL an erased account's texts stay in dead rows, the log and backups until those are"
@@ -77,6 +93,7 @@ def init(
     document = {
         "data": str(data),
         "catalog": without_password(address),
+        "vault": without_password(made.home.vault),
         "store": url,
         "store_problem": problem,
     }

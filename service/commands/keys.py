@@ -25,7 +25,7 @@ def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     key store made before hold the old wrapping key, so they stay readable until they are deleted.
     """
     with open_folder(data) as opened, terminal.progress_bar() as progress:
-        done = opened.key_store.rotate(progress)
+        done = opened.vault.rotate(progress)
     terminal.report(
         {
             "wrapping_key": _shown(done.wrapping_key_id),
@@ -58,14 +58,14 @@ def keys_backup(
     restored copy has not heard of.
     """
     with open_folder(data) as opened:
-        opened.key_store.backup(to)
+        opened.vault.backup(to)
         until_ms = SystemClock().now_ms() + opened.config.retention.key_backup_days * MS_PER_DAY
     document = {"backup": str(to), "delete_by": _time(until_ms)}
     terminal.report(document, json, lambda: print(f"made {to}; delete it by {document['delete_by']}"))
 
 
 def _inventory(opened: Opened) -> dict[str, Any]:
-    found = opened.key_store.inventory()
+    found = opened.vault.inventory()
     age_s = max(0.0, (SystemClock().now_ms() - found.rotated_ms) / 1000)
     return {
         "keys": sum(month.live for month in found.months.values()),

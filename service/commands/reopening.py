@@ -35,7 +35,7 @@ def catalog_reopen(
     """
     if through is None:
         with open_folder(data, store_url=store) as opened:
-            found = closed(opened.catalog, opened.key_store, opened.bitmap, opened.clock)
+            found = closed(opened.catalog, opened.vault, opened.bitmap, opened.clock)
         terminal.report(_shown(found), json, lambda: _tell(found))
         return
     day = to_day(parse_date(through, field="--through"))
@@ -44,7 +44,7 @@ def catalog_reopen(
         opened.witness.require(accept=True)  # a store's clock has the last word
         begun = reopen(
             opened.catalog,
-            opened.key_store,
+            opened.vault,
             opened.bitmap,
             opened.clock,
             lease,

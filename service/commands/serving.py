@@ -61,7 +61,7 @@ def serve(
             _settle_numbers(opened)
             opened.entitlements.recover()
             _repeat_destructions(opened)
-            adopt_key_months(opened.catalog, opened.key_store)
+            adopt_key_months(opened.catalog, opened.vault)
         with (
             claim(parse_address(ingest, option="--ingest"), option="--ingest") as ingest_at,
             claim(parse_address(api, option="--api"), option="--api") as api_at,
@@ -87,9 +87,9 @@ def _settle_numbers(opened: Opened) -> None:
 
 def _repeat_destructions(opened: Opened) -> None:
     """Where keys/ was restored from a backup, destroy anew what has been destroyed since, before anybody reads."""
-    again = replay_destructions(opened.catalog, opened.key_store, now_ms=opened.clock.now_ms())
+    again = replay_destructions(opened.catalog, opened.vault, now_ms=opened.clock.now_ms())
     if month := last_month_destroyed(opened.catalog):
-        again += opened.key_store.destroy_months(month)
+        again += opened.vault.destroy_months(month)
     if again:
         _log.warning("destroyed_anew", keys=again, detail="a restored key store had them again")
 

@@ -28,7 +28,7 @@ def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | N
     return Sweep(
         catalog=opened.catalog,
         store=opened.store,
-        key_store=opened.key_store,
+        vault=opened.vault,
         bitmap=opened.bitmap,
         clock=opened.clock,
         limits=SweepLimits(

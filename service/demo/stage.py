@@ -48,7 +48,8 @@ class Stage:
     folder: Path
     seconds: int
     catalog: str = "sqlite"
-    """The address of its catalog."""
+    vault: str = "folder"
+    """The addresses of its catalog and its vault."""
     live: list[Camera] = field(default_factory=list)
     """Stock ffmpegs that push."""
     simulated: list[Camera] = field(default_factory=list)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -35,7 +36,7 @@ Act = Callable[[Stage], Awaitable[None]]
 async def set_up(stage: Stage) -> None:
     """A service on the embedded defaults, eight cameras with plans, and footage for six of them."""
     clipkeep, show = stage.clipkeep, stage.show
-    await clipkeep.run("init", "--test-clock", "--catalog", stage.catalog)
+    await clipkeep.run("init", "--test-clock", "--catalog", stage.catalog, "--vault", stage.vault)
     await clipkeep.to_noon()
     annual = await clipkeep.run("device", "add", "--plan", "annual", "--count", str(len(PICTURES) - 1))
     trial = await clipkeep.run("device", "add", "--plan", "trial")
@@ -176,22 +177,30 @@ async def _watch_live(stage: Stage, expected: int, update: Update) -> dict[str, 
 # --- the whole story ------------------------------------------------------------------------------------------------
 
 
-def run_demo(ffmpeg: Ffmpeg, show: Show, *, seconds: int, keep: bool, postgres: bool = False) -> None:
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What of home is on a PostgreSQL server, which is started for this and ended."""
+
+    catalog: bool = False
+    vault: bool = False
+
+
+def run_demo(ffmpeg: Ffmpeg, show: Show, *, seconds: int, keep: bool, home: Home) -> None:
     """Play all acts. All that was started is ended, and the folder removed, unless `keep` and all went well.
 
     Args:
         seconds: of video per camera, a multiple of CHUNK_S.
         keep: leave the service running, and say how to watch and how to stop it.
-        postgres: the catalog is on a PostgreSQL server, which is started for this and ended.
+        home: without a server, catalog and vault are files.
 
     Raises:
         KeyboardInterrupt: it was interrupted (SIGINT, SIGTERM or SIGHUP), and has cleaned up.
     """
-    if trio.run(_until_signal, ffmpeg, show, seconds, keep, postgres):
+    if trio.run(_until_signal, ffmpeg, show, seconds, keep, home):
         raise KeyboardInterrupt
 
 
-async def _until_signal(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool, postgres: bool) -> bool:
+async def _until_signal(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool, home: Home) -> bool:
     """Whether a signal ended it."""
     signalled = False
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
@@ -204,21 +213,23 @@ async def _until_signal(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool, po
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(wait_for_signal)
-            await _perform(ffmpeg, show, seconds, keep, postgres)
+            await _perform(ffmpeg, show, seconds, keep, home)
             nursery.cancel_scope.cancel()
     return signalled
 
 
-async def _perform(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool, postgres: bool) -> None:
+async def _perform(ffmpeg: Ffmpeg, show: Show, seconds: int, keep: bool, home: Home) -> None:
     folder = Path(tempfile.mkdtemp(prefix="clipkeep-demo-"))
     stage = Stage(show, Clipkeep(folder), ffmpeg, folder, seconds)
     leave = False
     server = None
     try:
-        if postgres:
+        if home.catalog or home.vault:
             server = await trio.to_thread.run_sync(_started_server)
-            stage.catalog = server.url()
-            show.say("the catalog is on a PostgreSQL server of its own, on this machine")
+            for name in (name for name in ("catalog", "vault") if getattr(home, name)):
+                server.run("createdb", name)
+                setattr(stage, name, server.url(name))
+                show.say(f"the {name} is a database on a PostgreSQL server of its own, on this machine")
         leave = await _play_acts(stage) and keep
     finally:
         if leave:

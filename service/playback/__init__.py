@@ -54,7 +54,7 @@ class Playback:
 
     def __init__(self, services: PlaybackServices) -> None:
         self._gate = Gate(services.bitmap, services.clock, services.token_secret, services.used)
-        self._keyring = Keyring(services.key_store.get_each, max_keys=services.max_keys)
+        self._keyring = Keyring(services.vault.get_each, max_keys=services.max_keys)
         self._purge_every_s = services.purge_every_s
         self._memory_wait_s = services.memory_wait_s
         self._sharers = Sharers(services.catalog)

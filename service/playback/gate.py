@@ -16,8 +16,8 @@ from service.playback.used import Used
 from storage.clock import Clock, today
 from storage.days import day_of_ms, month_of_day, ms_of_day
 from storage.errors import CallerError
-from storage.keys import KeyId
 from storage.rows.recordings import ChunkRow
+from storage.vault import KeyId
 
 
 @dataclass(frozen=True, slots=True)

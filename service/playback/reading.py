@@ -23,9 +23,9 @@ from service.playback.sharing import Sharer, Shares
 from storage.checksums import crc32
 from storage.days import month_of_day
 from storage.errors import CorruptError, KeyDestroyed, ObjectMissing
-from storage.keys import KeyId
 from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
+from storage.vault import KeyId
 
 _log = structlog.get_logger("playback")
 

@@ -19,7 +19,7 @@ class PlaybackServices:
 
     catalog: Catalog
     store: ObjectStore
-    key_store: Vault
+    vault: Vault
     bitmap: EntitlementBitmap
     clock: Clock
     token_secret: bytes

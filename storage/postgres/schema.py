@@ -60,12 +60,19 @@ def create_schema(database: PostgresDatabase) -> None:
     """Make all tables in an empty database, in one transaction.
 
     Raises:
-        CallerError: `exists`, there is a catalog already.
+        CallerError: `exists`, there is a catalog already; `vault_in_catalog`, there is a vault.
     """
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
         if connection.execute("SELECT to_regclass('meta')").fetchone()[0] is not None:
             raise CallerError("a catalog is already here", subject=database.subject, code="exists")
+        if connection.execute("SELECT to_regclass('vault_state')").fetchone()[0] is not None:
+            raise CallerError(
+                "this database has a vault in it. Make another one for the catalog, with a user and backups of its own:"
+                " whoever has a copy of the one must not have the other",
+                subject=database.subject,
+                code="vault_in_catalog",
+            )
         for statement in statements(_TABLES + BOOKS_TABLES):
             if (translated := postgres_statement(statement)) is not None:
                 connection.run(translated)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,7 @@ from storage.postgres.vault_database import (
     TOKENS,
     VaultDatabase,
     create_tables,
+    drop_tables,
     make_month,
     month_table,
     months_of,
@@ -75,8 +77,8 @@ _FLOORS = (
 class PostgresVault(Vault):
     """See the module. Make one with `create` or `open`."""
 
-    def __init__(self, database: VaultDatabase, master_key: Path, first_month: int = 0) -> None:
-        super().__init__(first_month)
+    def __init__(self, database: VaultDatabase, master_key: Path) -> None:
+        super().__init__()
         self._database = database
         self._master_key = master_key
         self._wrapping_keys = WrappingKeys(master_key, "the vault")
@@ -106,9 +108,15 @@ class PostgresVault(Vault):
         return cls.open(url, master_key)
 
     @classmethod
-    def open(cls, url: str, master_key: Path, *, first_month: int = 0) -> PostgresVault:
+    def remove(cls, url: str) -> None:
+        """Drop the tables that `create` made, and no others."""
+        with closing(VaultDatabase(url)) as database:
+            drop_tables(database)
+
+    @classmethod
+    def open(cls, url: str, master_key: Path) -> PostgresVault:
         """Open an existing vault. Raises as `storage.open_vault.open_vault`."""
-        vault = cls(VaultDatabase(url), master_key, first_month)
+        vault = cls(VaultDatabase(url), master_key)
         try:
             require_tables(vault._database)
             _require_master_key(master_key)

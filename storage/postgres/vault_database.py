@@ -168,6 +168,15 @@ def create_tables(database: VaultDatabase, wrapping_key_id: int, wrapping_keys: 
         connection.execute("INSERT INTO vault_secrets VALUES (?, ?, ?)", (TOKENS, wrapping_key_id, wrapped))
 
 
+def drop_tables(database: VaultDatabase) -> None:
+    """Undo `create_tables`."""
+    with database.hold() as connection:
+        names = re.findall(r"CREATE TABLE (\w+)", _TABLES)
+        if _has(connection, "vault_months"):
+            names += [month_table(month) for month in months_of(connection)]
+        connection.execute(f"DROP TABLE IF EXISTS {', '.join(names)}")
+
+
 def require_tables(database: VaultDatabase) -> None:
     """Make sure that this is a vault, of this format.
 

@@ -129,7 +129,7 @@ class Service:
     def viewer_tokens(self, devices: Iterable[int]) -> dict[int, str]:
         """Tokens as `viewer-token` makes them, by device: a command for each of many devices takes too long."""
         with open_folder(self.data, environ=self.environ) as opened:
-            secret, expires_s = opened.key_store.token_secret, opened.clock.now_ms() // 1000 + 3600
+            secret, expires_s = opened.vault.token_secret, opened.clock.now_ms() // 1000 + 3600
             return {
                 device: mint_viewer_token(
                     secret, device, opened.catalog.device(device).token_generation, expires_s

@@ -78,14 +78,14 @@ class Worker:
         assert isinstance(catalog, FaultyCatalog)
         self.catalog = catalog
         self.stack.callback(catalog.close)
-        self.key_store = self.stack.enter_context(KeyStore.open(self.folder / "keys"))
+        self.vault = self.stack.enter_context(KeyStore.open(self.folder / "keys"))
         self.bitmap = self.stack.enter_context(EntitlementBitmap.open(self.folder / "bitmap", writable=True))
         self.objects = MemoryStore()
         self.store = FaultyStore(self.objects, sleep=time.sleep)
         self.clock = ManualClock()
         self.stats = Stats()
         self.health = Health(self._probe)
-        self.keyring = Keyring(self.key_store.ensure_each)
+        self.keyring = Keyring(self.vault.ensure_each)
         self.uploads = Uploads(
             store=self.store,
             catalog=self.catalog,
@@ -110,7 +110,7 @@ class Worker:
             health=self.health,
             stats=self.stats,
             clock=self.clock,
-            token_secret=self.key_store.token_secret,
+            token_secret=self.vault.token_secret,
         )
         self.server = IngestServer(self.receiver, self.stats, max_connections=self.max_connections)
         self.served = trio.Event()
@@ -150,7 +150,7 @@ class Worker:
         self.change(device, end)
 
     def token(self, device: int = 1) -> str:
-        return mint_device_token(self.key_store.token_secret, device, FIRST_GENERATION)
+        return mint_device_token(self.vault.token_secret, device, FIRST_GENERATION)
 
     def stored(self, device: int = 1, capture_ms: int = NOW_MS) -> bytes | None:
         """What a reader gets (invariants 1 and 11), None when the catalog knows no such chunk."""
@@ -158,7 +158,7 @@ class Worker:
         if row is None:
             return None
         key_id = KeyId(device, row.epoch, month_of_day(row.expires_on))
-        cipher = AESGCM(self.key_store.get([key_id])[key_id])
+        cipher = AESGCM(self.vault.get([key_id])[key_id])
         stored = self.objects.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
         return decrypt_chunk(cipher, row.nonce, stored, device=device, capture_ms=capture_ms)
 

@@ -234,7 +234,7 @@ async def test_gone_after_a_complete_body(worker: Worker, chunked: bool, how: st
 async def test_let_go_after_a_complete_body(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it still waits for its data key: it commits, and is acknowledged when the client is there."""
     gate = threading.Event()
-    fetch = worker.key_store.ensure_each
+    fetch = worker.vault.ensure_each
 
     def wait_and_fetch(ids: Collection[KeyId]) -> Mapping[KeyId, Outcome]:
         assert gate.wait(10)
@@ -309,7 +309,7 @@ async def test_a_body_that_waits_keeps_its_bytes(worker: Worker, monkeypatch: py
     """The receive buffer is everybody's: chunks that wait for their data keys, and what came behind them, are not
     overwritten by what the next connections send."""
     gate = threading.Event()
-    fetch = worker.key_store.ensure_each
+    fetch = worker.vault.ensure_each
 
     def wait_and_fetch(ids: Collection[KeyId]) -> Mapping[KeyId, Outcome]:
         assert gate.wait(10)

@@ -495,7 +495,7 @@ async def test_a_burst_of_connections_does_not_pass_the_limit(begin: Begin) -> N
 
 async def test_a_device_whose_keys_are_destroyed(client: Client, worker: Worker) -> None:
     """Invariant 9: refused for good, not asked to try again."""
-    worker.key_store.destroy_device(1, below_epoch=1)
+    worker.vault.destroy_device(1, below_epoch=1)
     reply = await client.ask(DATA)
     assert (reply.status, reply.code) == (403, "terminated")
     assert (await client.ask(DATA, device=2)).status == 201
@@ -521,7 +521,7 @@ async def test_a_key_that_cannot_be_had(
     client: Client, worker: Worker, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     """One device's damaged key is answered, costs nothing of the budget, and is nobody else's matter."""
-    real = worker.key_store.ensure_each
+    real = worker.vault.ensure_each
     monkeypatch.setattr(
         worker.keyring,
         "_fetch",

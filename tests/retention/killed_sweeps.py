@@ -51,7 +51,7 @@ def sweep(folder: Path, step: Steps) -> None:
     """A step is a call of a part of the world."""
     with World(folder, clock_ms=FIRST_MS, local=True) as world:
         parts = {
-            name: Counting(getattr(world, name), step) for name in ("catalog", "store", "key_store", "bitmap")
+            name: Counting(getattr(world, name), step) for name in ("catalog", "store", "vault", "bitmap")
         }
         world.sweep(**parts).run()
 

@@ -35,7 +35,7 @@ def record(world: World, device: int) -> ErasureRecord:
 def prove(world: World, device: int, *backups: Path) -> Proof:
     with ExitStack() as stack:
         others = [stack.enter_context(KeyStore.open(folder)) for folder in backups]
-        prover = Prover(world.catalog, world.store, world.key_store, others)
+        prover = Prover(world.catalog, world.store, world.vault, others)
         return prover.prove(device, record(world, device).epoch)
 
 
@@ -129,7 +129,7 @@ class TestProof:
         gone, stays = world.add(), world.add()
         world.keep([(gone, NOON), (stays, NOON)], expires_on=LATE)
         backup = world.folder / "backup"
-        world.key_store.backup(backup)
+        world.vault.backup(backup)
         world.terminate(gone, erase=True)
         world.sweep().run()
         assert prove(world, gone).holds
@@ -140,8 +140,8 @@ class TestProof:
 
     def test_a_rotation_does_not_save_an_old_backup_and_a_new_one_is_clean(self, world: World) -> None:
         gone, _ = erased(world)
-        world.key_store.rotate()
-        world.key_store.backup(world.folder / "backup")
+        world.vault.rotate()
+        world.vault.backup(world.folder / "backup")
         assert prove(world, gone, world.folder / "backup").holds
 
     def test_keys_that_are_still_there(self, world: World) -> None:
@@ -171,7 +171,7 @@ class TestProof:
         world.keep([(gone, NOON), (stays, NOON)], expires_on=LATE)
         world.terminate(gone, erase=True)
         world.sweep().run()
-        world.key_store.destroy_device(stays, below_epoch=1)
+        world.vault.destroy_device(stays, below_epoch=1)
         assert len(prove(world, gone).neighbours_lost) == 1
 
     def test_neighbours_that_lapsed_are_not_asked(self, world: World) -> None:
@@ -197,10 +197,10 @@ class TestProof:
 
 class TestRestoredKeyStore:
     def restore(self, world: World, backup: Path) -> None:
-        world.key_store.close()
+        world.vault.close()
         shutil.rmtree(world.folder / "keys")
         shutil.copytree(backup, world.folder / "keys")
-        world.key_store = KeyStore.open(world.folder / "keys")
+        world.vault = KeyStore.open(world.folder / "keys")
 
     @pytest.mark.parametrize("by_sweep", [False, True])
     def test_what_was_destroyed_since_is_destroyed_anew(self, world: World, by_sweep: bool) -> None:
@@ -208,7 +208,7 @@ class TestRestoredKeyStore:
         gone, stays = world.add(), world.add()
         world.keep([(gone, NOON), (stays, NOON)], expires_on=LATE)
         backup = world.folder / "backup"
-        world.key_store.backup(backup)
+        world.vault.backup(backup)
         world.terminate(gone, erase=True)
         world.sweep().run()
         world.clock.ms += WINDOW_MS
@@ -220,32 +220,32 @@ class TestRestoredKeyStore:
         if by_sweep:
             assert world.sweep(clear_after_ms=WINDOW_MS).run().destroyed_keys == 1
         else:
-            assert replay_destructions(world.catalog, world.key_store, now_ms=world.clock.ms) == 1
+            assert replay_destructions(world.catalog, world.vault, now_ms=world.clock.ms) == 1
         assert prove(world, gone).holds
         assert record(world, gone).state == "unindexed"
         assert record(world, gone).keys_destroyed_ms == world.clock.ms
         with pytest.raises(KeyDestroyed):
-            world.key_store.ensure([KeyId(gone, 0, 202601)])
+            world.vault.ensure([KeyId(gone, 0, 202601)])
         assert world.serves(stays, NOON) == [True]
-        assert replay_destructions(world.catalog, world.key_store, now_ms=world.clock.ms) == 0
+        assert replay_destructions(world.catalog, world.vault, now_ms=world.clock.ms) == 0
 
     def test_a_backup_within_the_window_changes_no_record(self, world: World) -> None:
         gone, _ = erased(world)
         before = record(world, gone)
-        world.key_store.backup(world.folder / "backup")
+        world.vault.backup(world.folder / "backup")
         self.restore(world, world.folder / "backup")
         world.clock.ms += 5
-        assert replay_destructions(world.catalog, world.key_store, now_ms=world.clock.ms) == 0
+        assert replay_destructions(world.catalog, world.vault, now_ms=world.clock.ms) == 0
         assert record(world, gone) == before
 
     def test_a_device_that_records_again_keeps_its_new_keys(self, world: World) -> None:
         device = world.add(monthly(TODAY - 100, TODAY - 10))
         world.keep([(device, NOON)], expires_on=LATE)
         backup = world.folder / "backup"
-        world.key_store.backup(backup)
+        world.vault.backup(backup)
         world.sweep().run()
         self.restore(world, backup)
         world.renew(device, monthly(TODAY))
         world.keep([(device, NOON + 2000)], expires_on=LATE)
-        assert replay_destructions(world.catalog, world.key_store, now_ms=world.clock.ms) == 1
+        assert replay_destructions(world.catalog, world.vault, now_ms=world.clock.ms) == 1
         assert world.serves(device, NOON, NOON + 2000) == [False, True]

@@ -79,13 +79,13 @@ def test_a_host_that_was_rolled_back_deletes_nothing(folder: Path, with_bitmap: 
             assert caught.value.code == "catalog_restored"
         assert world.state() == before
         assert prepared.key in world.objects()
-        assert world.key_store.count() == 1
+        assert world.vault.count() == 1
 
         assert [facts.device for facts in world.sweep().plan(accept_catalog=True).erase] == [device]
         assert world.state() == before
         world.sweep().run(accept_catalog=True)
         world.sweep().run()
-        assert world.key_store.count() == 0
+        assert world.vault.count() == 0
 
 
 def test_the_store_of_another_catalog(folder: Path) -> None:

@@ -78,7 +78,7 @@ def test_what_was_swept_never_comes_back(folder: Path) -> None:
         old = KeyStore.open(folder / "keys")
         with old, pytest.raises(KeyDestroyed):
             old.ensure([KeyId(device, 0, month_of_day(TODAY + WEEK + 1))])
-        assert list(dict(world.key_store.every_key())) == [KeyId(device, 0, 202507)]
+        assert list(dict(world.vault.every_key())) == [KeyId(device, 0, 202507)]
         world.clock.ms = NOON + AHEAD_MS + DELAY_MS
         world.sweep().run()
         world.clock.ms += DELAY_MS
@@ -106,7 +106,7 @@ def test_a_key_store_from_before_the_wrong_sweep_is_told_again(folder: Path) -> 
     with World(folder, local=True) as world:
         device = world.add(monthly(TODAY - 100))
         world.keep([(device, NOON)])
-        world.key_store.backup(folder / "backup")
+        world.vault.backup(folder / "backup")
         world.clock.jump(AHEAD_MS)
         world.sweep().run(accept_clock=True)
         world.clock.jump(-AHEAD_MS)
@@ -116,10 +116,10 @@ def test_a_key_store_from_before_the_wrong_sweep_is_told_again(folder: Path) -> 
     (folder / "keys").rename(folder / "lost")
     (folder / "backup").rename(folder / "keys")
     with World(folder, local=True) as world:
-        assert world.key_store.count() == 1
-        replay_destructions(world.catalog, world.key_store, now_ms=NOON)
+        assert world.vault.count() == 1
+        replay_destructions(world.catalog, world.vault, now_ms=NOON)
         world.sweep().run(accept_clock=True)
-        assert world.key_store.count() == 0
+        assert world.vault.count() == 0
         world.keep([(device, NOON + 4000)])
         assert world.serves(device, NOON + 4000) == [True]
 
@@ -163,7 +163,7 @@ def test_days_that_are_over_stay_closed(folder: Path, through: int, code: str) -
         with pytest.raises(CallerError) as caught:
             reopen(
                 world.catalog,
-                world.key_store,
+                world.vault,
                 world.bitmap,
                 world.clock,
                 lease,
@@ -187,16 +187,16 @@ def test_an_older_catalog_learns_which_months_have_no_keys_any_more(folder: Path
     """Else every upload that expires in them would be refused, for ever."""
     device = wrongly_swept(folder)
     with World(folder, local=True) as world:
-        assert closed(world.catalog, world.key_store, world.bitmap, world.clock).last_month_destroyed
-        adopt_key_months(world.catalog, world.key_store)
+        assert closed(world.catalog, world.vault, world.bitmap, world.clock).last_month_destroyed
+        adopt_key_months(world.catalog, world.vault)
         assert world.catalog.first_key_month == 0, "its days are closed: nothing to learn"
-        month = world.key_store.last_month_destroyed()
+        month = world.vault.last_month_destroyed()
         fence = world.catalog.acquire_lease("sweep", holder="x", ttl_ms=1, now_ms=NOON)
         assert fence is not None
         world.catalog.reopen_days(
             TODAY, fence=fence, delete_after_ms=NOON
         )  # as a catalog of before the sweep is
-        adopt_key_months(world.catalog, world.key_store)
+        adopt_key_months(world.catalog, world.vault)
         assert world.catalog.first_key_month == month + 1
     with World(folder, local=True) as world:
         assert month_of_day(day_of_ms(NOON) + WEEK + 1) <= month

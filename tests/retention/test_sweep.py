@@ -419,7 +419,7 @@ def test_what_was_recorded_after_a_renewal_during_the_erasure_goes_too(world: Wo
     device = lapsing(world)
     captures = long_kept(world, device)
     world.clock.ms = ERASED_MS
-    dying = world.sweep(key_store=Failing(world.key_store, "destroy_devices"))
+    dying = world.sweep(vault=Failing(world.vault, "destroy_devices"))
     assert dying.run().key_store_failure
     world.renew(device, monthly(LAST + 4, days=200))
     world.keep([(device, ERASED_MS)], expires_on=LAST + 300)
@@ -437,7 +437,7 @@ def test_a_renewal_during_the_erasure_that_lapses_before_it_ends(world: World) -
     device = lapsing(world)
     long_kept(world, device)
     world.clock.ms = ERASED_MS
-    world.sweep(key_store=Failing(world.key_store, "destroy_devices")).run()
+    world.sweep(vault=Failing(world.vault, "destroy_devices")).run()
     world.renew(device, monthly(LAST + 4, LAST + 5, days=200))
     world.keep([(device, ERASED_MS)], expires_on=LAST + 300)
     world.clock.ms = ERASED_MS + 20 * DAY_MS
@@ -489,7 +489,7 @@ def test_a_key_store_that_fails_stops_no_delete_and_no_row_goes_before_its_key(
     world.keep([(other, NOON - 10 * DAY_MS)])
     at(world, ERASED_MS - DELAY_MS)
     world.clock.ms = ERASED_MS
-    report = world.sweep(key_store=Failing(world.key_store, method)).run()
+    report = world.sweep(vault=Failing(world.vault, method)).run()
     assert report.deleted_objects == 1
     assert "key_store_unavailable" in report.key_store_failure
     if method == "destroy_devices":
@@ -871,7 +871,7 @@ def test_two_sweepers_at_once_do_the_work_of_one(world: World) -> None:
         assert world.state() == before
 
     sweep = Sweep(
-        **{name: getattr(world, name) for name in ("catalog", "store", "key_store", "bitmap", "clock")},
+        **{name: getattr(world, name) for name in ("catalog", "store", "vault", "bitmap", "clock")},
         limits=LIMITS,
         progress=meanwhile,
     )
@@ -931,7 +931,7 @@ def test_a_sweeper_that_lost_its_lease_changes_nothing(world: World, step: str, 
             there.update(world.state())
         return real(*args, **named)
 
-    part = {"delete_many": "store"}.get(step, "key_store" if step.startswith("destroy") else "catalog")
+    part = {"delete_many": "store"}.get(step, "vault" if step.startswith("destroy") else "catalog")
     real = getattr(getattr(world, part), step)
     sweep = world.sweep(**{part: Replaced(getattr(world, part), **{step: asleep})})
     with pytest.raises(LeaseLost):
@@ -951,7 +951,7 @@ def test_nobody_takes_the_lease_while_keys_are_destroyed(world: World, tmp_path:
     keep_today(world, device)
     world.terminate(device, erase=True)
     sooner = impatient_catalog_of(world.folder)
-    destroyed = world.key_store.destroy_devices
+    destroyed = world.vault.destroy_devices
 
     def asleep(below_epochs: dict[int, int]) -> int:
         world.clock.ms += LEASE_MS
@@ -959,7 +959,7 @@ def test_nobody_takes_the_lease_while_keys_are_destroyed(world: World, tmp_path:
             sooner.acquire_lease("sweep", holder="b", ttl_ms=10**9, now_ms=world.clock.ms)
         return destroyed(below_epochs)
 
-    report = world.sweep(key_store=Replaced(world.key_store, destroy_devices=asleep)).run()
+    report = world.sweep(vault=Replaced(world.vault, destroy_devices=asleep)).run()
     sooner.close()
     assert report.destroyed_keys == 1
     assert world.attacked() == set()
@@ -1018,7 +1018,7 @@ def finished(folder: Path) -> dict[str, Any]:
     with World(folder, clock_ms=SECOND_MS, local=True) as world:
         swept(world)
         assert world.catalog.erasing_devices() == []
-        assert world.key_store.count() == KEYS_LEFT
+        assert world.vault.count() == KEYS_LEFT
         for ms in (SECOND_MS + DELAY_MS, SECOND_MS + DELAY_MS + TTL_MS, END_MS):
             at(world, ms)
         assert world.bitmap.unfinished == 0

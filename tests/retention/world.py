@@ -129,7 +129,8 @@ class World:
         self.folder = folder
         self.clock = HandClock(clock_ms)
         self.catalog: Catalog = open_catalog(address, folder) if address else catalog_of(folder)
-        self.key_store = KeyStore.open(folder / "keys", first_month=self.catalog.first_key_month)
+        self.vault = KeyStore.open(folder / "keys")
+        self.vault.keep_from(self.catalog.first_key_month)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.memory = MemoryStore()
         inner: ObjectStore = LocalStore(folder / "objects", create=new) if local else self.memory
@@ -147,7 +148,7 @@ class World:
     ) -> None:
         self.bitmap.close()
         self.catalog.close()
-        self.key_store.close()
+        self.vault.close()
 
     @property
     def entitlements(self) -> Entitlements:
@@ -205,7 +206,7 @@ class World:
             key_id = KeyId(device, self.catalog.device(device).erase_epoch, month_of_day(expires_on))
             data = content(device, capture_ms)
             writer.append(
-                AESGCM(self.key_store.ensure([key_id])[key_id]),
+                AESGCM(self.vault.ensure([key_id])[key_id]),
                 next(_nonces).to_bytes(12, "little"),
                 data,
                 device=device,
@@ -260,7 +261,7 @@ class World:
 
     def decrypted(self, row: ChunkRow) -> bytes | None:
         key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
-        key = self.key_store.get_each([key_id])[key_id]
+        key = self.vault.get_each([key_id])[key_id]
         if not isinstance(key, bytes):
             return None
         stored = self.store.inner.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
@@ -277,7 +278,7 @@ class World:
         """(device, capture_ms) of all that can be decrypted from copied bytes and whatever keys are left."""
         found = set()
         for kept in self.kept if copies is None else copies:
-            key = self.key_store.get_each([kept.key_id])[kept.key_id]
+            key = self.vault.get_each([kept.key_id])[kept.key_id]
             if isinstance(key, bytes):
                 try:
                     decrypt_chunk(
@@ -295,10 +296,9 @@ class World:
     # --- sweeps -----------------------------------------------------------------------------------------------
 
     def sweep(self, **changed: Any) -> Sweep:
-        """A sweep; keywords change its limits, or its parts `catalog`, `store` and `key_store`."""
+        """A sweep; keywords change its limits, or its parts `catalog`, `store` and `vault`."""
         parts = {
-            name: changed.pop(name, getattr(self, name))
-            for name in ("catalog", "store", "key_store", "bitmap")
+            name: changed.pop(name, getattr(self, name)) for name in ("catalog", "store", "vault", "bitmap")
         }
         return Sweep(clock=self.clock, limits=replace(LIMITS, **changed), sleep=self.sleep, **parts)
 
@@ -307,7 +307,7 @@ class World:
         lease = Lease(self.catalog, self.clock, ttl_ms=LEASE_MS)
         begun = reopen(
             self.catalog,
-            self.key_store,
+            self.vault,
             self.bitmap,
             self.clock,
             lease,
@@ -315,8 +315,7 @@ class World:
             delete_delay_ms=DELAY_MS,
         )
         self.witness.note(accept=True)
-        self.key_store.close()
-        self.key_store = KeyStore.open(self.folder / "keys", first_month=self.catalog.first_key_month)
+        self.vault.keep_from(self.catalog.first_key_month)
         return begun
 
     def sleep(self, seconds: float) -> None:
@@ -352,7 +351,7 @@ class World:
             "devices": devices,
             "bitmap": [self.bitmap.read(facts.device) for facts in devices],
             "header": (self.bitmap.last_change, self.bitmap.closed_through, self.bitmap.unfinished),
-            "keys": self.key_store.count(),
+            "keys": self.vault.count(),
             "totals": self.catalog.totals(),
             "reports": self.catalog.last_sweep(),
             "changes": self.catalog.newest_change(),

@@ -113,7 +113,7 @@ def test_deleted_ranges_and_erased_devices_are_no_fault(folder: Folder) -> None:
         )
         sound(folder)
         world.terminate(folder.one, erase=True)
-        world.key_store.destroy_device(folder.one, below_epoch=1)
+        world.vault.destroy_device(folder.one, below_epoch=1)
         sound(folder)  # its rows are still there, without a key
         world.sweep().run()
     assert sound(folder).chunks == 2
@@ -208,14 +208,14 @@ def test_rows_that_disagree(folder: Folder, statement: str) -> None:
 def test_a_data_key_that_is_gone_though_nobody_erased(folder: Folder) -> None:
     """Invariant 1."""
     with World(folder.root, local=True) as world:
-        world.key_store.destroy_device(folder.one, below_epoch=1)
+        world.vault.destroy_device(folder.one, below_epoch=1)
     assert folder.check().broken == []
     broken(folder, f"device {folder.one} at {NOON}", "its data key is gone", deep=True)
 
 
 def test_a_row_of_a_device_that_does_not_exist(folder: Folder) -> None:
     with World(folder.root, local=True) as world:
-        world.key_store.destroy_device(folder.one, below_epoch=1)
+        world.vault.destroy_device(folder.one, below_epoch=1)
     folder.sql("DELETE FROM plans WHERE device = 1", "DELETE FROM devices WHERE device = 1")
     broken(folder, f"device {folder.one}", "its data key is gone", deep=True)
 

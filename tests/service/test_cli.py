@@ -460,7 +460,7 @@ def test_a_viewer_token_lasts_its_hours_after_the_clock_was_set_back(run: Run, m
     run("clock", "--offset", "0d", "--data", made)
     token = run("viewer-token", "--device", 1, "--hours", 2, "--data", made, "--json").document["token"]
     with open_folder(made) as opened:
-        gate = Gate(opened.bitmap, opened.clock, opened.key_store.token_secret, Used())
+        gate = Gate(opened.bitmap, opened.clock, opened.vault.token_secret, Used())
         assert opened.bitmap.closed_through * MS_PER_DAY > opened.clock.now_ms()
         assert gate.ask(Viewer(1, token)).device == 1
 

@@ -26,7 +26,7 @@ __all__ = ["data", "made", "run"]
 class TestKeys:
     def test_rotate_and_show_without_secrets(self, run: Run, made: Path) -> None:
         with open_folder(made) as opened:
-            secret = opened.key_store.token_secret
+            secret = opened.vault.token_secret
         before = run("keys", "show", "--data", made, "--json").document
         rotated = run("keys", "rotate", "--data", made, "--json").document
         after = run("keys", "show", "--data", made, "--json").document
@@ -92,9 +92,9 @@ class TestErasure:
         with World(data, local=True) as world:
             device = world.add()
             world.keep([(device, NOON)])
-            world.key_store.backup(data / "copy")
+            world.vault.backup(data / "copy")
             world.terminate(device, erase=True)
-            world.key_store.destroy_device(device, below_epoch=1)
+            world.vault.destroy_device(device, below_epoch=1)
         (data / "config.toml").write_text("")
         verify = ("erasure", "verify", "--device", device, "--data", data)
         assert run(*verify).code == 0

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from service.cli import main
+from storage.urls import without_password
 from tests.servers.catalogs import empty_database
 from tests.service.test_cli import Done
 
@@ -64,13 +65,14 @@ def with_user(url: str, user: str) -> str:
     return parts._replace(netloc=f"{user}@{parts.hostname}:{parts.port}").geturl()
 
 
-def tables(url: str) -> int:
+def tables_of(url: str) -> set[str]:
     with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()"
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
+        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+        return {row[0] for row in rows}
+
+
+def tables(url: str) -> int:
+    return len(tables_of(url))
 
 
 def test_the_whole_of_a_small_life(tmp_path: Path, url: str) -> None:
@@ -93,6 +95,41 @@ def test_the_whole_of_a_small_life(tmp_path: Path, url: str) -> None:
         ("clock", "--advance", "1d"),
     ):
         assert run(data, *args).code == 0, args
+
+
+def test_the_whole_of_a_small_life_with_its_vault_on_a_server(tmp_path: Path, url: str) -> None:
+    """master.key is all that is left in keys/; nothing of the service knows where the rest is."""
+    data, vault_url = tmp_path / "data", empty_database(tmp_path / "vault")
+    made = document(data, "init", "--test-clock", "--catalog", url, "--vault", vault_url)
+    assert made["vault"] == without_password(vault_url) != vault_url
+    assert [path.name for path in (data / "keys").iterdir()] == ["master.key"]
+    assert (data / "keys").stat().st_mode & 0o777 == 0o700
+    assert "vault_state" in tables_of(vault_url)
+    assert document(data, "device", "add", "--plan", "annual")["token"]
+    assert "error" not in document(data, "sweep")
+    assert document(data, "check", "--deep")["broken"] == []
+    assert document(data, "keys", "show")["rotation_unfinished"] is False
+    assert document(data, "keys", "rotate")["resumed"] is False
+    assert "pg_dump" in refused(data, "keys", "backup", "--to", str(tmp_path / "copy"))
+    for args in (
+        ("catalog", "rebuild"),
+        ("account", "list"),
+        ("device", "terminate", "--device", "1", "--erase"),
+    ):
+        assert run(data, *args, *(("--reason", "x") if "terminate" in args else ())).code == 0, args
+    assert document(data, "erasure", "verify", "--device", "1")["holds"] is True
+
+
+def test_the_vault_is_never_the_catalogs_database(tmp_path: Path, url: str) -> None:
+    """And whatever init had made is taken away again."""
+    said = refused(tmp_path / "data", "init", "--catalog", url, "--vault", url)
+    assert "Make another one" in said
+    assert tables_of(url) == set()
+    assert not (tmp_path / "data" / "keys").exists()
+    assert "a vault's address is" in refused(tmp_path / "data", "init", "--vault", "mysql://x/y")
+    document(tmp_path / "data", "init", "--catalog", url, "--vault", "folder")
+    assert "has a catalog in it" in refused(tmp_path / "other", "init", "--catalog", "sqlite", "--vault", url)
+    assert not (tmp_path / "other" / "keys").exists()
 
 
 def test_a_password_is_shown_nowhere_and_warned_of(tmp_path: Path, url: str) -> None:

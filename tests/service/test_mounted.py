@@ -60,7 +60,7 @@ def test_a_backup_by_hand_is_put_back_as_operations_md_says() -> None:
                 closing(sqlite3.connect(backup / "catalog.db")) as copy,
             ):
                 live.backup(copy)
-            world.key_store.backup(backup / "keys")
+            world.vault.backup(backup / "keys")
         shutil.copytree(data.objects, backup / "objects")
         shutil.copytree(data.payments, backup / "payments")
         shutil.copy(data.config, backup / "config.toml")

@@ -84,7 +84,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.clock = HandClock(NOON_MS)
-        self.key_store = KeyStore.create(folder / "keys")
+        self.vault = KeyStore.create(folder / "keys")
         self.catalog = make_catalog(folder)
         EntitlementBitmap.create(folder / "bitmap", 1000)
         self.bitmap = EntitlementBitmap.open(folder / "bitmap", writable=True)
@@ -99,7 +99,7 @@ class World:
     def close(self) -> None:
         self.bitmap.close()
         self.catalog.close()
-        self.key_store.close()
+        self.vault.close()
 
     @property
     def witness(self) -> ClockWitness:
@@ -112,10 +112,10 @@ class World:
         return {
             "catalog": self.catalog,
             "store": self.store,
-            "key_store": self.key_store,
+            "vault": self.vault,
             "bitmap": self.bitmap,
             "clock": self.clock,
-            "token_secret": self.key_store.token_secret,
+            "token_secret": self.vault.token_secret,
         }
 
     def desk(self, **settings: Any) -> Desk:
@@ -123,7 +123,7 @@ class World:
         made = Desk(
             catalog=self.catalog,
             entitlements=Entitlements(self.catalog, self.bitmap, self.clock),
-            key_store=self.key_store,
+            vault=self.vault,
             clock=self.clock,
             settings=AgreementSettings(**settings),
             notices=NoticeSettings(),
@@ -158,7 +158,7 @@ class World:
         facts = Entitlements(self.catalog, self.bitmap, self.clock).change(
             device, lambda facts: mark_terminated(facts, now_ms=self.clock.ms, erase=True), what="test"
         )
-        self.key_store.destroy_device(device, below_epoch=facts.erase_epoch)
+        self.vault.destroy_device(device, below_epoch=facts.erase_epoch)
 
     def delete(self, clip: Clip) -> None:
         """As `clipkeep recordings delete` does."""
@@ -171,7 +171,7 @@ class World:
         row = self.bitmap.read(device)
         now_generation = row.token_generation if row else 1
         return mint_viewer_token(
-            self.key_store.token_secret,
+            self.vault.token_secret,
             device,
             now_generation if generation is None else generation,
             int(self.clock.ms / 1000 + hours * 3600),
@@ -184,7 +184,7 @@ class World:
         """Store chunks of one expiry day as ingest does: a segment, its object, its commit with this verdict."""
         expires_on = clips[0].expires_on
         key_id = KeyId(device, epoch, month_of_day(expires_on))
-        cipher = AESGCM(self.key_store.ensure([key_id])[key_id])
+        cipher = AESGCM(self.vault.ensure([key_id])[key_id])
         size = sum(len(clip.data) + 16 for clip in clips)
         writer = SegmentWriter(
             bytearray(buffer_bytes(size, max(len(clip.data) for clip in clips)) + 64 * 300)

@@ -71,7 +71,7 @@ def uploaded(
 
 async def _uploaded(world: World, chunks: Sequence[Chunk], store: Any) -> list[Answer]:
     stats = Stats()
-    keyring = Keyring(world.key_store.ensure_each)
+    keyring = Keyring(world.vault.ensure_each)
     health = Health(lambda: trio.to_thread.run_sync(world.store.server_time_s))
     uploads = Uploads(
         store=store,
@@ -94,7 +94,7 @@ async def _uploaded(world: World, chunks: Sequence[Chunk], store: Any) -> list[A
         health=health,
         stats=stats,
         clock=world.clock,
-        token_secret=world.key_store.token_secret,
+        token_secret=world.vault.token_secret,
     )
     server = IngestServer(receiver, stats)
     async with trio.open_nursery() as parts:
@@ -116,7 +116,7 @@ async def _uploaded(world: World, chunks: Sequence[Chunk], store: Any) -> list[A
 def _request(world: World, device: int, capture_ms: int) -> bytes:
     row = world.bitmap.read(device)
     assert row is not None
-    token = mint_device_token(world.key_store.token_secret, device, row.token_generation)
+    token = mint_device_token(world.vault.token_secret, device, row.token_generation)
     body = content(device, capture_ms)
     head = (
         f"PUT /v1/devices/{device}/chunks/{capture_ms} HTTP/1.1\r\nHost: here\r\nClip-Duration-Ms: 2000\r\n"

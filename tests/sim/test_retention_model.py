@@ -335,7 +335,7 @@ class Retention(RuleBasedStateMachine):
             del self.kept[key]
             self.expired.add(key)
         # After an earlier reopening keys of a later month are used: they may be there still.
-        first, last = world.catalog.first_key_month, world.key_store.last_month_destroyed()
+        first, last = world.catalog.first_key_month, world.vault.last_month_destroyed()
         self.keyless += [copy for copy in world.kept if max(copy.key_id.month, first) <= last]
         world.clock.jump(-jump_ms)
         world.reopen()
@@ -363,7 +363,7 @@ class Retention(RuleBasedStateMachine):
     def sweep_that_dies(self, calls: int, after: bool) -> None:
         """The lease is not given back: the next one waits for it to run out."""
         left = [calls]
-        parts = {n: Dying(getattr(self.world, n), left, after) for n in ("catalog", "store", "key_store")}
+        parts = {n: Dying(getattr(self.world, n), left, after) for n in ("catalog", "store", "vault")}
         with suppress(Died):
             self.world.sweep(**parts).run()
         self.note_erasures()

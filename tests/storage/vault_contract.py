@@ -25,7 +25,7 @@ C, D = KeyId(2, 0, 202601), KeyId(3, 7, 202602)
 NOW = 1_790_000_000_000
 
 Opener = Callable[..., Vault]
-"""Opens the vault once more; takes `first_month`."""
+"""Opens the vault once more."""
 
 
 def code_of(call: Callable[[], object]) -> str:
@@ -97,7 +97,8 @@ class VaultContract:
         self, opener: Opener, vault: Vault
     ) -> None:
         vault.destroy_months(202601)
-        with opener(first_month=202602) as moved:
+        with opener() as moved:
+            moved.keep_from(202602)
             made = moved.ensure([A, B, C])
             assert made[A] == made[B], "both are of device 1, epoch 0, month 202602"
             assert moved.get([A]) == {A: made[B]}

@@ -64,7 +64,7 @@ def settle(folder: Path, step: Steps) -> None:
         desk = office.parts(
             catalog=catalog,
             entitlements=Entitlements(catalog, bitmap, office.clock),
-            key_store=Counting(office.key_store, step),
+            vault=Counting(office.vault, step),
         )
         closing.settle(desk)
 

@@ -106,7 +106,7 @@ class MoneyWorld:
             make_catalog(folder).close()
             EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.clock = HandClock(noon_ms(START) if clock_ms is None else clock_ms)
-        self.key_store = KeyStore.open(folder / "keys")
+        self.vault = KeyStore.open(folder / "keys")
         self.catalog: Catalog = catalog_of(folder)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.gateway = gateway(folder / "payments")
@@ -119,7 +119,7 @@ class MoneyWorld:
         return Desk(
             catalog=catalog,
             entitlements=Entitlements(catalog, bitmap, self.clock),
-            key_store=self.key_store,
+            vault=self.vault,
             clock=self.clock,
             settings=self.settings,
             notices=NoticeSettings(),
@@ -137,7 +137,7 @@ class MoneyWorld:
     ) -> None:
         self.bitmap.close()
         self.catalog.close()
-        self.key_store.close()
+        self.vault.close()
 
     # --- who and when ---------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class Office(World):
         self.desk = Desk(
             catalog=self.catalog,
             entitlements=self.entitlements,
-            key_store=self.key_store,
+            vault=self.vault,
             clock=self.clock,
             settings=AgreementSettings(**(settings or {})),
             notices=NoticeSettings(**(notices or {})),

@@ -85,7 +85,7 @@ def test_what_a_device_may_do(money: MoneyWorld, ada: Actor) -> None:
 
 def test_tokens(money: MoneyWorld, ada: Actor) -> None:
     device = money.add_device(ada)
-    secret = money.key_store.token_secret
+    secret = money.vault.token_secret
     first = devices.token(money.desk, ada, device)
     assert check_device_token(secret, device, 1, first)
     text, expires_s = devices.viewer_token(money.desk, ada, device, hours=2)
@@ -124,7 +124,7 @@ def test_a_terminated_device_is_denied_at_once_and_its_plans_end(money: MoneyWor
     device = money.add_device(ada)
     money.buy(ada, device, "monthly", "r1")
     money.go(date(2025, 2, 10))
-    money.key_store.ensure([KeyId(device, 0, 202503)])
+    money.vault.ensure([KeyId(device, 0, 202503)])
     with refused(409, "cancel_first"):
         devices.terminate(money.desk, ada, device, why="sold")
     shown, destroyed = devices.terminate(money.desk, OPERATOR, device, why="abuse", erase=True)

@@ -65,7 +65,7 @@ def end(office: Office) -> dict[str, Any]:
         "bitmap": [allowed(office, device) for device in (*DEVICES, NEIGHBOUR)],
         "served": [office.serves(device, NOON) for device in (*DEVICES, NEIGHBOUR)],
         "attacked": office.attacked(),
-        "keys": office.key_store.count(),
+        "keys": office.vault.count(),
     }
 
 

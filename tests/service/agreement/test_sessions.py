@@ -61,7 +61,7 @@ def test_a_token_ends_with_its_time_with_log_out_and_with_a_new_password(office:
 
 def test_viewer_tokens_end_with_a_new_password_and_cameras_tokens_do_not(office: Office) -> None:
     row = office.active()
-    gate = Gate(office.bitmap, office.clock, office.key_store.token_secret, Used())
+    gate = Gate(office.bitmap, office.clock, office.vault.token_secret, Used())
     mine, others = office.device(row.account), office.device(office.active("bob@example.org").account)
     camera = devices.token(office.desk, owner(row), mine)
 
@@ -89,7 +89,7 @@ def test_viewer_tokens_end_with_a_new_password_and_cameras_tokens_do_not(office:
     assert [*map(let_in, (*first, *second, *tokens(), neighbour))] == [*[False] * 4, *[True] * 3]
     assert devices.token(office.desk, owner(row), mine) == camera
     generation = office.bitmap.probe(mine, TODAY, TODAY)[2]
-    assert check_device_token(office.key_store.token_secret, mine, generation, camera)
+    assert check_device_token(office.vault.token_secret, mine, generation, camera)
 
 
 def test_viewer_generations_come_round(office: Office) -> None:

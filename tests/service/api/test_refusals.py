@@ -130,14 +130,14 @@ def test_a_catalog_that_is_down(world: World, server: Server) -> None:
 
 def test_a_key_store_that_is_down_and_comes_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.keep(*clips(1))
-    get_each, down = world.key_store.get_each, [True]
+    get_each, down = world.vault.get_each, [True]
 
     def fetch(ids: Iterable[KeyId]) -> dict[KeyId, Outcome]:
         if down:
             raise WorldError("busy", code="key_store_unavailable")
         return get_each(ids)
 
-    monkeypatch.setattr(world.key_store, "get_each", fetch)
+    monkeypatch.setattr(world.vault, "get_each", fetch)
     with Server(world) as server:
         refused(server.get(CHUNK), 503, "key_store_unavailable")
         refused(server.get(f"/v1/devices/1/clip.ts?{ALL}"), 503, "key_store_unavailable")
@@ -172,7 +172,7 @@ def test_destroyed_corrupt_and_missing(world: World, server: Server, path: str) 
 
 def test_a_destroyed_key(world: World, server: Server) -> None:
     world.keep(*clips(1))
-    world.key_store.destroy_device(1, below_epoch=1)
+    world.vault.destroy_device(1, below_epoch=1)
     refused(server.get(CHUNK), 410, "deleted")
     assert server.get(CHUNK, method="HEAD").status == 410
     refused(server.get(f"/v1/devices/1/clip.ts?{ALL}"), 410, "deleted")

@@ -38,7 +38,7 @@ async def test_a_probe_says_what_opening_would_and_costs_nothing(world: World) -
         with refused("suspended"):
             await export.probe()
         world.change(flags=PRESENT)
-        world.key_store.destroy_device(1, below_epoch=1)
+        world.vault.destroy_device(1, below_epoch=1)
     async with playing(world) as playback:
         export = await playback.exports.plan(world.viewer(), 0, MAX_TIME_MS)
         with pytest.raises(KeyDestroyed):

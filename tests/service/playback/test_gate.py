@@ -81,7 +81,7 @@ async def test_a_device_of_another_epoch_lists_nothing(world: World) -> None:
 async def test_tokens_are_of_one_device_one_generation_and_one_time(world: World) -> None:
     other = world.add_device()
     world.keep(*clips(1))
-    at_ms, secret = clips(1)[0].capture_ms, world.key_store.token_secret
+    at_ms, secret = clips(1)[0].capture_ms, world.vault.token_secret
     bad = [
         "",
         "nonsense",

@@ -113,7 +113,7 @@ async def test_a_segment_that_is_gone_and_a_store_that_is_down(world: World) -> 
 
 async def test_a_destroyed_key_is_the_end_of_what_it_encrypted(world: World) -> None:
     world.keep(*clips(1))
-    world.key_store.destroy_device(1, below_epoch=1)
+    world.vault.destroy_device(1, below_epoch=1)
     viewer = world.viewer()
     async with playing(world) as playback:
         row = await playback.chunks.find(viewer, clips(1)[0].capture_ms)
