@@ -12,7 +12,7 @@ PURE_TESTS := tests/ingest tests/sim tests/storage/test_segment.py tests/storage
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native pure demo test test-postgres test-fast lint bench lock clean
+.PHONY: help setup native pure demo test test-postgres soak test-fast lint bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ test: $(NATIVE) $(PLAYERS) ## set-up and all tests, 11 minutes on two cores (ARG
 POSTGRES_TESTS ?= tests/retention tests/service/agreement tests/service/playback tests/sim
 test-postgres: $(NATIVE) ## the suites whose worlds have a catalog, with theirs on PostgreSQL (POSTGRES_TESTS=... says which)
 	@CLIPKEEP_TEST_CATALOG=postgresql $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS) $(POSTGRES_TESTS)
+
+soak: $(NATIVE) ## what takes an hour: kills, frozen servers, connections that break (ARGS="-s tests/soak/test_kills.py": one of them)
+	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests/soak)
 
 test-fast: $(NATIVE) ## all tests but those with real processes
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m 'not e2e' $(ARGS)

@@ -64,6 +64,11 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(f"{', '.join(stale)}: changed since it was compiled; `make native` or `make pure`", 4)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "soak" not in str(config.getoption("markexpr")):
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     from service.compiled import COMPILED
 

@@ -12,14 +12,15 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from service.demo.ports import free_ports
 
 UNPRIVILEGED = "nobody"
 START_S = 60.0
@@ -54,8 +55,7 @@ class PostgresServer:
     def __init__(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="clipkeep-postgres-"))
         self.password = secrets.token_hex(12)
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            self.port = int(free.getsockname()[1])
+        [self.port] = free_ports(1)
         self._settings = {"fsync": "off", "shared_buffers": "64MB"} if settings is None else dict(settings)
         self._as = UNPRIVILEGED if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None

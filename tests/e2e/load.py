@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import socket
 import threading
@@ -43,6 +44,10 @@ class Acknowledged:
     """All answers by status."""
     surprises: list[str] = field(default_factory=list)
     """Answers that should never have come."""
+    codes: Counter[str] = field(default_factory=Counter)
+    """The refusals among them by code."""
+    slowest_s: float = 0.0
+    """The longest that anybody waited for an answer after the whole of a batch was sent."""
 
 
 class Uploader:
@@ -52,6 +57,11 @@ class Uploader:
 
     Args:
         new: whether connections are made anew for every round.
+        bodies: makes the chunk of a device, a capture time and a number of packets (for films: of a scene).
+        plays_ms: how long each chunk plays; the next one's time is so much later.
+        pause_s: between two rounds that were answered.
+        retry_s: before a round that was refused, or whose connection broke, is sent again.
+        patience_s: after so long without an answer the connection is given up.
     """
 
     def __init__(
@@ -65,6 +75,11 @@ class Uploader:
         new: bool = False,
         first_ms: int | None = None,
         expected: Sequence[int] = (200, 201, 503),
+        bodies: Callable[[int, int, int], bytes] = chunk_body,
+        plays_ms: int = 1,
+        pause_s: float = 0.0,
+        retry_s: float = RETRY_S,
+        patience_s: float = SOON_S,
     ) -> None:
         self._service = service
         self._device = device
@@ -73,6 +88,11 @@ class Uploader:
         self._packets = packets
         self._new = new
         self._expected = expected
+        self._bodies = bodies
+        self._plays_ms = plays_ms
+        self._pause_s = pause_s
+        self._retry_s = retry_s
+        self._patience_s = patience_s
         self._next_ms = first_ms or int(time.time() * 1000) - 3_600_000
         self._owed: list[tuple[int, int]] = []
         """(capture_ms, packets) not acknowledged yet."""
@@ -89,16 +109,16 @@ class Uploader:
         self._stop.set()
 
     def join(self) -> None:
-        self._thread.join(SOON_S)
+        self._thread.join(SOON_S + self._patience_s)
         assert not self._thread.is_alive(), "an uploader hangs"
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                with socket.create_connection(self._service.ingest, timeout=SOON_S) as sock:
+                with socket.create_connection(self._service.ingest, timeout=self._patience_s) as sock:
                     self._use(sock)
             except OSError:
-                self._stop.wait(RETRY_S)  # the service is away for the moment
+                self._stop.wait(self._retry_s)  # the service is away for the moment
 
     def _use(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -107,44 +127,66 @@ class Uploader:
             while not self._stop.is_set():
                 while len(self._owed) < self._depth:
                     self._owed.append((self._next_ms, self._random.randint(*self._packets)))
-                    self._next_ms += 1
+                    self._next_ms += self._plays_ms
                 batch = self._owed[: self._depth]
                 # The answers to what did arrive are read even when a send fails half-way.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     for capture_ms, packets in batch:
                         sock.sendall(self._request(capture_ms, packets))
+                sent_s = time.monotonic()
                 refused = False
                 for capture_ms, packets in batch:
-                    status, close = read_answer(reader.readline, reader.read)
-                    self._note(capture_ms, packets, status)
-                    refused = refused or status == 503
-                    if close:
+                    answer = read_answer(reader.readline, reader.read)
+                    self._kept.slowest_s = max(self._kept.slowest_s, time.monotonic() - sent_s)
+                    self._note(capture_ms, packets, answer)
+                    refused = refused or answer.status == 503
+                    if answer.close:
                         return
-                if refused:
-                    self._stop.wait(RETRY_S)
+                self._stop.wait(self._retry_s if refused else self._pause_s)
                 if self._new:
                     return
 
     def _request(self, capture_ms: int, packets: int) -> bytes:
-        body = chunk_body(self._device.number, capture_ms, packets)
+        body = self._bodies(self._device.number, capture_ms, packets)
         return (
             f"PUT /v1/devices/{self._device.number}/chunks/{capture_ms} HTTP/1.1\r\nHost: clipkeep\r\n"
-            f"Authorization: Bearer {self._device.token}\r\nClip-Duration-Ms: 1\r\n"
+            f"Authorization: Bearer {self._device.token}\r\nClip-Duration-Ms: {self._plays_ms}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         ).encode() + body
 
-    def _note(self, capture_ms: int, packets: int, status: int) -> None:
+    def _note(self, capture_ms: int, packets: int, answer: Answer) -> None:
+        status = answer.status
         self._kept.answers[status] += 1
         if status in (200, 201):
-            body = chunk_body(self._device.number, capture_ms, packets)
+            body = self._bodies(self._device.number, capture_ms, packets)
             self._kept.chunks[self._device.number, capture_ms] = hashlib.sha256(body).digest()
             self._owed.remove((capture_ms, packets))
         elif status not in self._expected:
-            self._kept.surprises.append(f"device {self._device.number} at {capture_ms}: {status}")
+            self._kept.surprises.append(f"device {self._device.number} at {capture_ms}: {answer}")
+        else:
+            self._kept.codes[answer.code] += 1
+            if status == 503 and answer.retry_after_s is None:
+                self._kept.surprises.append(f"device {self._device.number}: {answer} without Retry-After")
 
 
-def read_answer(readline: Callable[[], bytes], read: Callable[[int], bytes]) -> tuple[int, bool]:
-    """(status, whether the connection ends) of one answer; 100 Continue is passed over.
+@dataclass(frozen=True)
+class Answer:
+    """What a client acts upon."""
+
+    status: int
+    close: bool = False
+    """The connection ends."""
+    retry_after_s: float | None = None
+    body: bytes = b""
+
+    @property
+    def code(self) -> str:
+        """Of a refusal."""
+        return str(json.loads(self.body)["error"])
+
+
+def read_answer(readline: Callable[[], bytes], read: Callable[[int], bytes]) -> Answer:
+    """One answer; 100 Continue is passed over.
 
     Raises:
         ConnectionError: the connection ended first.
@@ -153,18 +195,22 @@ def read_answer(readline: Callable[[], bytes], read: Callable[[int], bytes]) -> 
         line = readline()
         if not line.endswith(b"\n"):
             raise ConnectionResetError("no answer")
-        status = int(line.split()[1])
-        length, close = 0, False
+        status, headers = int(line.split()[1]), {}
         while (header := readline().strip().lower()) != b"":
             name, _, value = header.partition(b":")
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"connection":
-                close = value.strip() == b"close"
-        if length and len(read(length)) < length:
+            headers[name] = value.strip()
+        length = int(headers.get(b"content-length", b"0"))
+        body = read(length) if length else b""
+        if len(body) < length:
             raise ConnectionResetError("half an answer")
         if status != 100:
-            return status, close
+            retry_after = headers.get(b"retry-after")
+            return Answer(
+                status,
+                headers.get(b"connection") == b"close",
+                None if retry_after is None else float(retry_after),
+                body,
+            )
 
 
 class Load:

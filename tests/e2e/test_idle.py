@@ -29,7 +29,7 @@ def upload(sock: socket.socket, device: Device, capture_ms: int) -> int:
         + body
     )
     with sock.makefile("rb") as reader:
-        return read_answer(reader.readline, reader.read)[0]
+        return read_answer(reader.readline, reader.read).status
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_a_second_signal_changes_nothing(service: Service) -> None:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             service.send(number)
             time.sleep(0.2)
-        assert read_answer(reader.readline, reader.read)[0] == 201
+        assert read_answer(reader.readline, reader.read).status == 201
     assert service.wait() == 0
     assert service.members() == []
 
@@ -94,7 +94,7 @@ def test_ctrl_c_reaches_all_processes_and_is_graceful_all_the_same(service: Serv
         sock.sendall(request(device, now_ms))
         until(lambda: sum(service.by_worker("clipkeep_ingest_budget_bytes").values()), "the body has arrived")
         os.killpg(service.pid, signal.SIGINT)
-        assert read_answer(reader.readline, reader.read)[0] == 201
+        assert read_answer(reader.readline, reader.read).status == 201
     assert service.wait() == 0
 
 
@@ -122,10 +122,11 @@ def test_every_complete_body_is_answered_and_a_half_sent_one_may_finish(service:
         assert a.recv(1) == b"", "an idle connection ends at once"
         with b.makefile("rb") as reader:
             for _ in range(20):
-                assert read_answer(reader.readline, reader.read)[0] == 201
+                assert read_answer(reader.readline, reader.read).status == 201
         c.sendall(halves[len(halves) // 2 :])
         with c.makefile("rb") as reader:
-            assert read_answer(reader.readline, reader.read) == (201, True)
+            last = read_answer(reader.readline, reader.read)
+            assert (last.status, last.close) == (201, True)
     assert service.wait() == 0
     service.start()
     assert service.stop() == 0

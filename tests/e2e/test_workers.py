@@ -34,7 +34,7 @@ class Line:
             f"Authorization: Bearer {device.token}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self._sock.sendall(head.encode() + body)
-        return read_answer(self._reader.readline, self._reader.read)[0]
+        return read_answer(self._reader.readline, self._reader.read).status
 
     def push(self, device: Device, bodies: list[bytes]) -> list[int]:
         """Live chunks, without waiting for answers in between."""
@@ -44,7 +44,7 @@ class Line:
                 f"Authorization: Bearer {device.token}\r\nContent-Length: {len(body)}\r\n\r\n"
             )
             self._sock.sendall(head.encode() + body)
-        return [read_answer(self._reader.readline, self._reader.read)[0] for _ in bodies]
+        return [read_answer(self._reader.readline, self._reader.read).status for _ in bodies]
 
     def close(self) -> None:
         self._reader.close()

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from service.demo.ports import free_ports
 
 START_S = 60.0
 """Longest wait for a start: a machine that runs the whole suite takes its time."""
@@ -201,20 +201,6 @@ class SeaweedServer:
         self._process.send_signal(number)
         self._process.wait(END_S)
         self._process = None
-
-
-def free_ports(count: int) -> list[int]:
-    """So many different ports of loopback that nobody listens on.
-
-    From below those that the system gives to outgoing connections: while a server is away, one of them could have its
-    port, and it could not be started again.
-    """
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(16_000, 32_000)
-        with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
-            found += [port] if port not in found else []
-    return found
 
 
 @contextmanager
