@@ -1,7 +1,7 @@
 """The object store interface: few methods, each with its atomicity promise.
 
 Implementations: `storage.local` (files), `storage.memory`, `storage.s3`; wrappers (`storage.faults`)
-are stores too. `tests/storage/store_contract.py` is the conformance suite: a new implementation
+are stores too. `storage/contracts/store.py` is the conformance suite: a new implementation
 subclasses it and gets every test.
 
 All methods block; async callers run them in threads. All are safe to call from several threads.

@@ -10,7 +10,7 @@ Each key is stored wrapped (AES-256-GCM) by a wrapping key, which lies in `maste
 0600. `rotate` gives the vault a new wrapping key and ends the old one.
 
 Two vaults are there: a folder (`storage.keys.KeyStore`, the default) and a PostgreSQL database of its own
-(`storage.postgres.vault.PostgresVault`). Both pass `tests/storage/vault_contract.py`; a third must too.
+(`storage.postgres.vault.PostgresVault`). Both pass `storage/contracts/vault.py`; a third must too.
 
 **What every vault promises.** A key that was handed out is durable, and every process gets the same one. A key that was
 destroyed is never handed out and never made again, from the moment that `destroy_…` returns. What a vault's files still

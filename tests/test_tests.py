@@ -16,10 +16,17 @@ import pytest
 
 from tests.conftest import ROOT, SHARED
 
-SOURCES = sorted((ROOT / "tests").rglob("*.py"))
+SOURCES = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "storage/contracts").rglob("*.py")])
 
 
-@pytest.mark.parametrize("name", SHARED)
+CONTRACTS = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "storage/contracts").rglob("*.py"))
+    if path.name != "__init__.py"
+]
+
+
+@pytest.mark.parametrize("name", [*SHARED, *CONTRACTS])
 def test_the_asserts_of_what_tests_share_are_rewritten(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__spec__ is not None

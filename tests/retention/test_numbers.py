@@ -11,12 +11,12 @@ import pytest
 from retention.bitmap import EntitlementBitmap
 from retention.numbers import BLOCKS, KEY, read_ceilings, settle
 from storage.checksums import crc32
+from storage.contracts.blocks import writing_books
 from storage.errors import CorruptError, StoreUnavailable, WorldError
 from storage.faults import Fault, FaultKind
 from storage.rows.accounts import AccountRow, SessionRow
 from tests.retention.world import NOON, ROWS, World, fast_folder
 from tests.servers.catalogs import copy_catalog
-from tests.storage.blocks import writing_books
 
 
 @pytest.fixture

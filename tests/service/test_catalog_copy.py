@@ -13,6 +13,7 @@ import pytest
 
 from service.config_file import with_value
 from service.folder import open_folder
+from storage.contracts.blocks import writing_books
 from storage.copy_catalog import copy_catalog
 from storage.errors import CallerError
 from storage.open_catalog import open_catalog
@@ -20,7 +21,6 @@ from storage.rows.accounts import AccountRow
 from tests.retention.world import NOON, World
 from tests.servers.catalogs import empty_database, on_postgres
 from tests.service.test_cli import Run, run
-from tests.storage.blocks import writing_books
 
 __all__ = ["run"]
 pytestmark = pytest.mark.skipif(on_postgres(), reason="it goes from SQLite to PostgreSQL by itself")

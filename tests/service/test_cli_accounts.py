@@ -19,11 +19,11 @@ from service.agreement import closing, sessions
 from service.agreement.desk import OPERATOR
 from service.folder import create_folder, open_folder
 from service.metrics import render
+from storage.contracts.blocks import writing_books
 from storage.days import MS_PER_DAY
 from storage.rows.accounts import AccountRow, AccountState, NoticeRow, NoticeState
 from tests.retention.world import fast_folder
 from tests.service.test_cli import CLIPKEEP, Done, Run, data, installed, made, run
-from tests.storage.blocks import writing_books
 
 __all__ = ["data", "made", "run"]
 

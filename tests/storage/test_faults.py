@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from storage.contracts.store import put
 from storage.errors import (
     ClipkeepError,
     CorruptError,
@@ -14,7 +15,6 @@ from storage.errors import (
 )
 from storage.faults import Fault, FaultKind, FaultyStore, Plan, no_faults, random_plan
 from storage.memory import MemoryStore
-from tests.storage.store_contract import put
 
 
 def faulty(plan: Plan) -> FaultyStore:

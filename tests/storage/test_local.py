@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.contracts.store import put
 from storage.errors import CallerError, StoreDenied, StoreFull, StoreUnavailable
 from storage.local import LEFTOVER_AGE_S, TEMP_NAME, LocalStore
-from tests.storage.store_contract import put
 
 
 @pytest.fixture

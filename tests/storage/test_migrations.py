@@ -17,18 +17,8 @@ from typing import Any
 import pytest
 
 from storage.catalog import Catalog
-from storage.errors import ClipkeepError
-from storage.rows.accounts import AccountRow, AccountState, EventRow
-from storage.rows.devices import EraseState, PlanRow
-from storage.rows.recordings import Verdict
-from storage.sqlite import SqliteCatalog
-from storage.sqlite.migrations import run
-from storage.sqlite.migrations.run import FOLDER, Migrated, migrate
-from storage.sqlite.migrations.versions.revision_0001 import TABLES
-from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION
-from storage.sqlite.statements import statements
-from tests.storage.blocks import writing_books
-from tests.storage.catalog_contract import (
+from storage.contracts.blocks import writing_books
+from storage.contracts.given import (
     AFTER,
     DAY,
     ENDS,
@@ -43,6 +33,16 @@ from tests.storage.catalog_contract import (
     everything,
     lease,
 )
+from storage.errors import ClipkeepError
+from storage.rows.accounts import AccountRow, AccountState, EventRow
+from storage.rows.devices import EraseState, PlanRow
+from storage.rows.recordings import Verdict
+from storage.sqlite import SqliteCatalog
+from storage.sqlite.migrations import run
+from storage.sqlite.migrations.run import FOLDER, Migrated, migrate
+from storage.sqlite.migrations.versions.revision_0001 import TABLES
+from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION
+from storage.sqlite.statements import statements
 
 ROOT = Path(__file__).parents[2]
 

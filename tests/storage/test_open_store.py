@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from storage.contracts.store import put
 from storage.errors import CallerError, StoreUnavailable
 from storage.local import LocalStore
 from storage.open_store import open_store
 from storage.s3 import S3Store
-from tests.storage.store_contract import put
 
 
 def test_a_file_url_is_a_local_store(tmp_path: Path) -> None:

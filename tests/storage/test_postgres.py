@@ -6,9 +6,10 @@ from functools import partial
 
 import pytest
 
+from storage.contracts.books import BooksContract
+from storage.contracts.catalog import CatalogContract
+from storage.contracts.given import Opener
 from storage.postgres import PostgresCatalog
-from tests.storage.books_contract import BooksContract
-from tests.storage.catalog_contract import CatalogContract, Opener
 
 
 class TestPostgresCatalog(CatalogContract):

@@ -10,13 +10,13 @@ import psycopg
 import pytest
 
 from storage.catalog import Catalog
+from storage.contracts.given import DAY, NOON, NOW, STORED, WEEK, Upload, add_device, commit, segments
 from storage.errors import CatalogUnavailable
 from storage.postgres import PostgresCatalog
 from storage.rows.devices import PlanRow
 from storage.sql.connection import Connection, Excludes
 from tests.servers.cutting import Cut, CuttingProxy
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
-from tests.storage.catalog_contract import DAY, NOON, NOW, STORED, WEEK, Upload, add_device, commit, segments
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ import numpy as np
 import psycopg
 import pytest
 
+from storage.contracts.given import MONTH, WEEK, Upload, index_of, refused, verdicts
 from storage.days import MS_PER_DAY, expiry_day, ms_of_day
 from storage.errors import ClipkeepError
 from storage.postgres import PostgresCatalog
 from storage.postgres.connection import PostgresConnection
 from storage.rows.devices import EraseState, PlanRow
 from storage.rows.recordings import SegmentCommit
-from tests.storage.catalog_contract import MONTH, WEEK, Upload, index_of, refused, verdicts
 
 FIRST_DAY = 20_000
 _STATEMENTS = ("run", "execute", "executemany", "insert_chunks")

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from storage._key_files import MASTER_MAGIC, read_key_file
+from storage.contracts.vault import NOW, code_of, fresh_ids
 from storage.errors import CallerError, CorruptError, WorldError
 from storage.open_vault import create_vault, open_vault, opened_backup
 from storage.postgres import PostgresCatalog
@@ -22,7 +23,6 @@ from storage.postgres.base_backup import BaseBackup
 from storage.postgres.vault_rotation import _begin as begin_rotation
 from storage.vault import KeyId, Vault
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
-from tests.storage.vault_contract import NOW, code_of, fresh_ids
 
 IDS = [KeyId(n, 0, 202601 + n % 3) for n in range(1, 8)]
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from service.config import SegmentSettings
 from storage import checksums
 from storage._s3_put import DirectPuts
+from storage.contracts.store import put
 from storage.errors import (
     CallerError,
     ClipkeepError,
@@ -35,7 +36,6 @@ from storage.errors import (
 from storage.s3 import S3Store
 from storage.s3_wire import PatientConnection
 from tests.storage.raw_server import Answer, RawServer, Request, response, s3_error
-from tests.storage.store_contract import put
 
 MIB = 1 << 20
 DATE = "Thu, 29 Feb 2024 12:00:00 GMT"

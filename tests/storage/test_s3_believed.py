@@ -19,11 +19,11 @@ import structlog.testing
 
 from storage import checksums
 from storage._s3_put import DirectPuts
+from storage.contracts.store import put
 from storage.errors import CorruptError, StoreDenied, StoreLacks, StoreUnavailable
 from storage.s3 import SINGLE_DELETES_PER_S, S3Store
 from storage.s3_wire import send_until
 from tests.storage.raw_server import RawServer, Request, response, s3_error
-from tests.storage.store_contract import put
 from tests.storage.test_s3 import self_signed
 
 ETAG = '"9e107d9d372bb6826bd81d3542a419d6"'

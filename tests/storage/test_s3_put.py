@@ -24,11 +24,11 @@ from botocore.utils import percent_encode
 
 from storage import _s3_put, checksums
 from storage._s3_put import DirectPuts, Pattern, Signer, pattern_of, plain_200
+from storage.contracts.store import put
 from storage.errors import CallerError, CorruptError, StoreUnavailable
 from storage.s3 import S3Store
 from storage.s3_wire import NEAR_RTT_S, LastSent, SentRequest, unpace_when_near
 from tests.storage.raw_server import RawServer, Request, response, s3_error
-from tests.storage.store_contract import put
 from tests.storage.test_s3 import aws_environment, in_turn, self_signed  # noqa: F401 - the first is a fixture
 
 MIB = 1 << 20

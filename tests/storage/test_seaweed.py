@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from storage.contracts.store import Around, Outage, StoreContract, put
 from storage.lifecycle import difference, wanted_rules
 from storage.s3 import S3Store
 from storage.trial import ignores_checksums, try_store
 from tests.servers.seaweed import SeaweedServer
 from tests.storage.raw_server import RawServer, Request, response, s3_error
-from tests.storage.store_contract import Around, Outage, StoreContract, put
 
 BUCKET = "recordings"
 PREFIX = "deep/prefix"

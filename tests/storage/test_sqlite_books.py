@@ -14,25 +14,16 @@ from typing import Any
 import pytest
 
 from storage.catalog.books import Books
+from storage.contracts.blocks import writing_books
+from storage.contracts.books import BooksContract
+from storage.contracts.books.given import answer, charge, code_of, event, notice, owner, to_erasing, with_plan
+from storage.contracts.given import DAY, NOON, NOW, Opener, Upload, commit
 from storage.errors import CatalogCorrupt
 from storage.rows.accounts import AcceptanceRow, AccountRow, CodeRow, NoticeState, SubscriptionRow
 from storage.rows.devices import DeviceFacts
 from storage.sql.books.backlog import BACKLOG
 from storage.sqlite import SqliteCatalog
 from tests.retention.world import fast_folder
-from tests.storage.blocks import writing_books
-from tests.storage.books_contract import (
-    BooksContract,
-    answer,
-    charge,
-    code_of,
-    event,
-    notice,
-    owner,
-    to_erasing,
-    with_plan,
-)
-from tests.storage.catalog_contract import DAY, NOON, NOW, Opener, Upload, commit
 
 
 @pytest.fixture

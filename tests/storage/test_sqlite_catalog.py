@@ -14,14 +14,8 @@ import numpy as np
 import pytest
 
 from storage.catalog import Catalog
-from storage.days import MS_PER_DAY
-from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError, SegmentCorrupt
-from storage.rows.devices import EraseState
-from storage.rows.recordings import SegmentRow, SegmentState
-from storage.sqlite import SqliteCatalog, database
-from storage.sqlite.database import CHECKPOINT_PAGES, MAX_IDLE_CONNECTIONS, WAL_LIMIT_BYTES
-from storage.sqlite.schema import SCHEMA_VERSION
-from tests.storage.catalog_contract import (
+from storage.contracts.catalog import CatalogContract
+from storage.contracts.given import (
     AFTER,
     DAY,
     ENDS,
@@ -30,7 +24,6 @@ from tests.storage.catalog_contract import (
     NOW,
     STORED,
     WEEK,
-    CatalogContract,
     Opener,
     Upload,
     add_device,
@@ -44,6 +37,13 @@ from tests.storage.catalog_contract import (
     segment_of,
     segments,
 )
+from storage.days import MS_PER_DAY
+from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError, SegmentCorrupt
+from storage.rows.devices import EraseState
+from storage.rows.recordings import SegmentRow, SegmentState
+from storage.sqlite import SqliteCatalog, database
+from storage.sqlite.database import CHECKPOINT_PAGES, MAX_IDLE_CONNECTIONS, WAL_LIMIT_BYTES
+from storage.sqlite.schema import SCHEMA_VERSION
 
 
 @pytest.fixture

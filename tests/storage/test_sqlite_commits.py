@@ -13,15 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.days import MS_PER_DAY, ms_of_day
-from storage.errors import CallerError
-from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, Verdict
-from storage.sql import commits
-from storage.sql.commits import Committing, row_values
-from storage.sql.known import Device
-from storage.sqlite import SqliteCatalog
-from storage.sqlite.database import SqliteConnection
-from tests.storage.catalog_contract import (
+from storage.contracts.given import (
     DAY,
     ENDS,
     MONTH,
@@ -35,6 +27,14 @@ from tests.storage.catalog_contract import (
     index_of,
     segment_of,
 )
+from storage.days import MS_PER_DAY, ms_of_day
+from storage.errors import CallerError
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, Verdict
+from storage.sql import commits
+from storage.sql.commits import Committing, row_values
+from storage.sql.known import Device
+from storage.sqlite import SqliteCatalog
+from storage.sqlite.database import SqliteConnection
 
 # --- one look at a segment --------------------------------------------------------------------------------------
 

@@ -7,11 +7,7 @@ from typing import Any
 
 import pytest
 
-from storage.rows.recordings import Unindexed
-from storage.sql import deletions
-from storage.sqlite import SqliteCatalog
-from storage.sqlite.database import SqliteDatabase
-from tests.storage.catalog_contract import (
+from storage.contracts.given import (
     DAY,
     DELETED,
     MONTH,
@@ -24,6 +20,10 @@ from tests.storage.catalog_contract import (
     commit,
     everything,
 )
+from storage.rows.recordings import Unindexed
+from storage.sql import deletions
+from storage.sqlite import SqliteCatalog
+from storage.sqlite.database import SqliteDatabase
 
 COUNT = 25
 

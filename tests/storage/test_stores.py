@@ -16,6 +16,7 @@ from moto.s3.models import s3_backends
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
+from storage.contracts.store import Around, Outage, StoreContract, put
 from storage.counted import CountedStore
 from storage.errors import ObjectMissing, StoreDenied, StoreUnavailable
 from storage.faults import Fault, FaultKind, FaultyStore, no_faults, random_plan
@@ -23,7 +24,6 @@ from storage.local import LocalStore
 from storage.memory import MemoryStore
 from storage.s3 import S3Store
 from tests.storage.raw_server import RawServer, Request, response
-from tests.storage.store_contract import Around, Outage, StoreContract, put
 
 BUCKET = "recordings"
 PER_HOP = ("connection", "transfer-encoding")

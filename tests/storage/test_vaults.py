@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from storage.contracts.vault import NOW, A, Opener, VaultContract, fresh_ids
 from storage.open_vault import create_vault, open_vault
-from tests.storage.vault_contract import NOW, A, Opener, VaultContract, fresh_ids
 
 
 class TestFolderVault(VaultContract):

@@ -10,11 +10,11 @@ from service.agreement.notices import deliver_codes
 from service.agreement.senders import FileSender
 from service.housekeeping import Accepting, Uses
 from service.playback.used import Used
+from storage.contracts.blocks import writing_books
 from storage.days import day_of_ms
 from storage.rows.accounts import TRIAL_ENDING, AccountRow, NoticeState
 from tests.service.agreement.money_world import MoneyWorld
 from tests.service.agreement.office import Office, owner
-from tests.storage.blocks import writing_books
 
 
 def accepted(office: Office, row: AccountRow) -> list[tuple[int, str]]:

@@ -1,0 +1,104 @@
+"""What the account books promise of devices of accounts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from storage.catalog import Catalog
+from storage.contracts.blocks import writing_books
+from storage.contracts.books.given import (
+    OnBooks,
+    Told,
+    code_of,
+    with_plan,
+)
+from storage.contracts.given import DAY, NOW
+from storage.errors import CallerError, NotFound
+from storage.rows.accounts import (
+    SubscriptionRow,
+)
+from storage.rows.devices import DeviceFacts
+
+
+class DevicesContract(OnBooks):
+    """See the module docstring."""
+
+    def test_a_device_of_an_account(
+        self, catalog: Catalog, write: Any, told: Told, ann: int, bob: int
+    ) -> None:
+        before = catalog.newest_change()
+        with write() as books:
+            facts = books.add_device(ann)
+            assert books.device(facts.device) == facts
+        assert facts == DeviceFacts(facts.device, ann, 1, 0)
+        assert catalog.device(facts.device) == facts
+        assert catalog.changes_after(before)[0] == [facts.device]
+        assert told == []  # nobody was allowed anything, nor is
+        with write() as books:
+            more = [books.add_device(ann).device for _ in range(3)]
+            books.add_device(bob)
+            assert [f.device for f in books.devices_of(ann)] == [facts.device, *more]
+            assert [f.device for f in books.devices_of(ann, after=facts.device, limit=2)] == more[:2]
+            assert books.devices_of(99) == []
+            for call in (lambda: books.device(99), lambda: books.add_device(99)):
+                with pytest.raises(NotFound):
+                    call()
+
+    def test_the_device_of_a_plan(self, catalog: Catalog, device: int, plan_id: int) -> None:
+        with catalog.books() as books:
+            assert books.device_of_plan(plan_id) == books.device(device)
+            assert code_of(lambda: books.device_of_plan(plan_id + 1)) == "not_found"
+
+    def test_no_more_devices_than_there_is_room_for(self, catalog: Catalog, ann: int) -> None:
+        with writing_books(catalog, now_ms=NOW, max_device=2) as books:
+            assert [books.add_device(ann).device for _ in range(2)] == [1, 2]
+            assert code_of(lambda: books.add_device(ann)) == "too_many_devices"
+        assert [f.device for f in catalog.devices()] == [1, 2]
+
+    def test_changing_a_device(self, catalog: Catalog, write: Any, told: Told, ann: int, device: int) -> None:
+        told.clear()
+        before, seen = catalog.device(device), catalog.newest_change()
+        with write() as books:
+            facts = books.change_device(device, with_plan(DAY + 9), what="operator: more")
+            assert facts == books.device(device)
+            assert told == [(before, facts)]
+            again = books.change_device(device, lambda f: replace(f), what="nothing")
+            assert again == facts
+        assert len(told) == 1
+        assert catalog.device(device) == facts
+        assert facts.plans[:-1] == before.plans
+        assert facts.plans[-1].plan_id not in (0, before.plans[0].plan_id)
+        assert catalog.changes_after(seen) == ([device], seen + 1)
+        with write() as books, pytest.raises(NotFound):
+            books.change_device(99, with_plan(), what="")
+
+    def test_a_refused_change_of_a_device_changes_nothing(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        before, seen = catalog.device(device), catalog.newest_change()
+        with write() as books:
+            for fields in ({"device": 99}, {"account": bob}, {"account_suspended": True}):
+                with pytest.raises(CallerError):
+                    books.change_device(device, lambda f, x=fields: replace(f, **x), what="")
+        assert (catalog.device(device), catalog.newest_change()) == (before, seen)
+
+    def test_a_plan_that_was_paid_for_is_not_removed(
+        self, catalog: Catalog, write: Any, device: int, subscription: SubscriptionRow
+    ) -> None:
+        before = catalog.device(device)
+        with write() as books:
+            call = lambda: books.change_device(device, lambda f: replace(f, plans=()), what="")  # noqa: E731
+            assert code_of(call) == "plan_in_use"
+        assert catalog.device(device).plans == before.plans
+
+    def test_numbers_of_plans_do_not_come_twice(
+        self, catalog: Catalog, write: Any, device: int, plan_id: int
+    ) -> None:
+        """References of payments are made of them."""
+        with write() as books:
+            books.change_device(device, lambda f: replace(f, plans=()), what="")
+            facts = books.change_device(device, with_plan(), what="")
+        assert facts.plans[0].plan_id == plan_id + 1

@@ -1,0 +1,27 @@
+"""All of the catalog's conformance suites in one class."""
+
+from __future__ import annotations
+
+from storage.contracts.check import CheckContract
+from storage.contracts.continuity import ContinuityContract
+from storage.contracts.devices import DevicesContract
+from storage.contracts.erasures import ErasuresContract
+from storage.contracts.ingest import IngestContract
+from storage.contracts.leases import LeasesContract
+from storage.contracts.reading import ReadingContract
+from storage.contracts.reports import ReportsContract
+from storage.contracts.sweep import SweepContract
+
+
+class CatalogContract(
+    IngestContract,
+    ReadingContract,
+    DevicesContract,
+    LeasesContract,
+    SweepContract,
+    ErasuresContract,
+    ReportsContract,
+    CheckContract,
+    ContinuityContract,
+):
+    """What `storage.catalog.Catalog` promises, but for its books: `storage.contracts.books`."""
