@@ -10,7 +10,7 @@ import argparse
 import math
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +20,8 @@ import trio
 from ingest.server import listen
 from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
-from service.api.clients import network_of
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
+from service.clients import Clients, parse_proxies
 from service.folder import Opened, open_folder
 from service.housekeeping import Chore, Uses, chores, keep_house
 from service.http import HttpLimits, HttpServer
@@ -207,13 +207,13 @@ class ApiProcess:
         most = allowed_connections(wanted, own_files)
         if most < wanted:
             _log.warning("fewer_connections", wanted=wanted, allowed=most)
-        proxied = config.agreement.trust_forwarded_for
+        limits = {spec.name: getattr(config.http, spec.name) for spec in fields(HttpLimits)}
         app = create_app(self.services())
         server = HttpServer(
             app,
-            HttpLimits(**asdict(replace(config.http, max_connections=most))),
+            HttpLimits(**limits | {"max_connections": most}),
             now_s=lambda: self.opened.clock.now_ms() / 1000,
-            counted_as=None if proxied else network_of,
+            clients=Clients(parse_proxies(config.http.trusted_proxies), config.http.forwarded_header),
         )
         self._figures = partial(_figures, server, app.state.api.playback)
         return server

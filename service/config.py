@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from service.clients import FORWARDED_FOR, HEADERS, parse_proxies
 from storage.errors import CallerError
 from storage.open_catalog import SQLITE
 from storage.open_vault import FOLDER
@@ -238,8 +239,8 @@ class HttpSettings:
     max_connections: int = limit(2000, "to the API port, about 50 kB each", least=8, most=1_000_000)
     client_share: float = limit(
         0.5,
-        "of the connections and turns that others leave, what one client address may have; not asked with"
-        " trust_forwarded_for",
+        "of the connections and turns that others leave, what one client address may have; connections of"
+        " trusted_proxies have no share, their requests have",
         least=0.01,
         most=1,
     )
@@ -269,6 +270,15 @@ class HttpSettings:
         most=60,
     )
     drain_bytes: int = limit(17 * MIB, "of what it sends meanwhile", least=0, most=GIB)
+    trusted_proxies: str = limit(
+        "",
+        "addresses and networks of proxies before this port, separated by commas, such as 10.0.0.0/8, ::1; who asks is"
+        " taken from their header, and from nobody else's",
+    )
+    forwarded_header: str = limit(
+        FORWARDED_FOR,
+        "the header that they set: x-forwarded-for, or forwarded (RFC 7239); no other one is read",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,10 +358,6 @@ class AgreementSettings:
         "how often the API process sends notices, ends cancelled accounts, and drops what is stale",
         least=0.05,
         most=HOUR_S,
-    )
-    trust_forwarded_for: bool = limit(
-        False,
-        "take the client's address from the last X-Forwarded-For: only behind a proxy of yours that sets it",
     )
 
 
@@ -440,6 +446,12 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         parse_origins(config.api.cors_origins)
     except ValueError as error:
         raise _bad(path, "api.cors_origins", str(error)) from None
+    try:
+        parse_proxies(config.http.trusted_proxies)
+    except ValueError as error:
+        raise _bad(path, "http.trusted_proxies", str(error)) from None
+    if config.http.forwarded_header not in HEADERS:
+        raise _bad(path, "http.forwarded_header", f"is one of {', '.join(HEADERS)}")
     return config
 
 
@@ -478,7 +490,9 @@ def _section(
     values: dict[str, Any] = {}
     known = {f.name: f for f in fields(kind)}
     for key, value in table.items():
-        if f"{name}.{key}" in RETIRED:
+        if f"{name}.{key}" in REPLACED and value:
+            raise _bad(path, f"{name}.{key}", f"is now {REPLACED[f'{name}.{key}']}")
+        if f"{name}.{key}" in RETIRED | REPLACED.keys():
             continue
         if key not in known:
             raise _bad(path, f"{name}.{key}", f"no such key; there are {', '.join(known)}")
@@ -493,6 +507,8 @@ def _section(
 
 RETIRED = {"agreement.code_attempts", "api.live_reach_ms", "api.live_step_ms"}
 """Keys of earlier releases that mean nothing any more: a file that sets one still is read."""
+REPLACED = {"agreement.trust_forwarded_for": "[http] trusted_proxies: name the addresses of your proxy there"}
+"""Keys of earlier releases that another one took the place of: a file that sets one to more than nothing is refused."""
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 

@@ -88,7 +88,7 @@ def create_app(services: ApiServices) -> FastAPI:
         app.include_router(router)
     app.state.methods = Methods(routers)
     app.add_middleware(StrictBodies, wait_s=services.body_wait_s)
-    app.add_middleware(ByClient, trust_forwarded_for=services.desk.settings.trust_forwarded_for)
+    app.add_middleware(ByClient)
     allow_origins(app, parse_origins(services.cors_origins))
     answer_errors(app)
     describe(app)

@@ -14,7 +14,7 @@ import trio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest import answers
-from service.api.clients import client_of
+from service.clients import network_of
 from service.playback import Refused
 from service.playback.sharing import Sharer, Shares
 
@@ -22,21 +22,26 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CLIENT: ContextVar[str] = ContextVar("client", default="")
-"""Whose request this task answers, as `client_address` says: set by `ByClient`, for all that it calls."""
+"""Whose request this task answers, as `client_of` says: set by `ByClient`, for all that it calls."""
+
+
+def client_of(scope: Scope) -> str:
+    """What the client of an ASGI request is counted as. Who that is, and not its proxy, the server has found out."""
+    client = scope.get("client")
+    return network_of(client[0] if client else "")
 
 
 class ByClient:
     """The layer that notes for each request which client asks."""
 
-    def __init__(self, app: ASGIApp, *, trust_forwarded_for: bool) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._trust = trust_forwarded_for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        before = CLIENT.set(client_of(scope, trust_forwarded_for=self._trust))
+        before = CLIENT.set(client_of(scope))
         try:
             await self._app(scope, receive, send)
         finally:

@@ -16,7 +16,7 @@ from retention.tokens import mint_viewer_token
 from service.agreement.desk import Actor, device_of
 from service.agreement.errors import Unauthorized
 from service.agreement.sessions import who
-from service.api.clients import client_of
+from service.api.calls import client_of
 from service.api.models.base import MAX_ROW
 from service.api.numbers import DIGITS
 from service.api.services import Api, api_of
@@ -96,8 +96,7 @@ def _watch(api: Api, actor: Actor, device: int) -> str:
 
 async def client(request: Request) -> str:
     """The address by which attempts are counted."""
-    settings = api_of(request).desk.settings
-    return client_of(request.scope, trust_forwarded_for=settings.trust_forwarded_for)
+    return client_of(request.scope)
 
 
 Caller = Annotated[Actor, Depends(actor)]

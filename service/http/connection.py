@@ -41,8 +41,8 @@ class Connection:
     """The server's end of one connection.
 
     Args:
-        client: its address and port.
-        counted_as: whose connection it is, for his share.
+        client: its peer's address and port.
+        counted_as: whose connection it is, for his share of them.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from service.clients import network_of
 from service.http import answers
 from service.http.framing import Need
 from service.http.heads import RequestHead
@@ -43,6 +44,10 @@ class Exchange:
     def __init__(self, connection: Connection, head: RequestHead) -> None:
         self._connection = connection
         self._head = head
+        peer = connection.client
+        asked_by = connection.server.clients.of_request(peer[0], head.headers)
+        self._client = peer if asked_by == peer[0] else (asked_by, 0)
+        """Who asks; port 0: as a proxy says, of which the port tells nothing."""
         self._sent = Sent.NOTHING
         self._over = trio.Event()
         self._scope = trio.CancelScope()
@@ -66,7 +71,7 @@ class Exchange:
             Refused: the body is no HTTP. Nothing was answered yet.
         """
         server = self._connection.server
-        self._turn = await server.turns.take(self._connection.counted_as)
+        self._turn = await server.turns.take(network_of(self._client[0]))
         try:
             with self._scope:
                 try:
@@ -102,7 +107,7 @@ class Exchange:
             "query_string": head.query,
             "root_path": "",
             "headers": head.headers,
-            "client": connection.client,
+            "client": self._client,
             "server": connection.server.address,
             "state": connection.server.state.copy(),
             "extensions": {},

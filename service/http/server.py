@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 import trio
 
+from service.clients import Clients, network_of
 from service.http import answers
 from service.http.connection import Connection, Phase
 from service.http.lifespan import Lifespan
@@ -25,6 +26,8 @@ ACCEPT_AT_ONCE = 16
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 OUT_OF_FILES_S = 0.1
 """Pause then, so that accepting does not spin."""
+PROXIES = "proxies"
+"""What connections of named proxies are counted as. They carry many clients, and have no share."""
 SAY_EVERY_S = 10.0
 """What a client can cause is in the log no more often."""
 
@@ -33,18 +36,13 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 _log = structlog.get_logger("http")
 
 
-def _same(address: str) -> str:
-    return address
-
-
 class HttpServer:
     """Serves one ASGI application on one listening socket.
 
     Args:
         limits: what one client, and all of them, may make it hold.
         now_s: Unix time, for `Date`.
-        counted_as: of a client's address, what its connections are counted under; None when all come from one
-            proxy, and none has a share of its own.
+        clients: whose request it is, when proxies stand before this server.
     """
 
     def __init__(
@@ -53,7 +51,7 @@ class HttpServer:
         limits: HttpLimits,
         *,
         now_s: Callable[[], float] = time.time,
-        counted_as: Callable[[str], str] | None = _same,
+        clients: Clients | None = None,
     ) -> None:
         self.app = app
         self.limits = limits
@@ -65,8 +63,8 @@ class HttpServer:
         """Calls of the application that ended with an exception, and without a whole answer."""
         self.let_go = 0
         """Clients that read too slowly."""
-        self.turns = Turns(limits.requests_at_once, 1.0 if counted_as is None else limits.client_share)
-        self._counted_as = counted_as
+        self.clients = clients or Clients()
+        self.turns = Turns(limits.requests_at_once, limits.client_share)
         self._by_client: Counter[str] = Counter()
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
@@ -148,7 +146,7 @@ class HttpServer:
             await trio.lowlevel.checkpoint()
 
     def _welcome(self, sock: socket.socket, peer: tuple[str, int], handlers: trio.Nursery) -> None:
-        counted_as = "" if self._counted_as is None else self._counted_as(peer[0])
+        counted_as = PROXIES if self.clients.is_proxy(peer[0]) else network_of(peer[0])
         if not self._make_room(counted_as):
             self._say("too_many_connections", open=len(self._connections))
             detail = "more is under way than this server takes; try again"
@@ -170,7 +168,8 @@ class HttpServer:
         makes way: its client connects again when it has one. At a client's share it is one of his own."""
         own = self._by_client[counted_as]
         most, open_now = self.limits.max_connections, len(self._connections)
-        own_most = most if self._counted_as is None else (most - (open_now - own)) * self.limits.client_share
+        share = 1.0 if counted_as == PROXIES else self.limits.client_share
+        own_most = (most - (open_now - own)) * share
         if own and own + 1 > own_most:
             making_way = [one for one in self._connections if one.counted_as == counted_as]
         elif open_now >= most:

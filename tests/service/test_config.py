@@ -41,6 +41,14 @@ def value_of(config: Config, section: str, key: str) -> Any:
     return getattr(getattr(config, section), key)
 
 
+TEXTS = {
+    "cors_origins": "https://b.example",
+    "trusted_proxies": "10.0.0.0/8",
+    "forwarded_header": "forwarded",
+}
+"""What a key may be set to that takes no text of any kind."""
+
+
 def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
     assert loaded(tmp_path, "") == Config()
 
@@ -70,8 +78,7 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
     value: Any = {int: 17, float: 0.5, bool: True, str: "s3://b"}[type(default)]
     if type(default) in (int, float):
         value += default
-    if key.name == "cors_origins":
-        value = "https://b.example"
+    value = TEXTS.get(key.name, value)
     if key.name in (
         "max_chunk_bytes",
         "default_days",
@@ -118,6 +125,10 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("[ingest]\nshare_bytes = 600000000", "ingest.budget_bytes"),
         ('[api]\ncors_origins = "https://a.example/page"', "api.cors_origins"),
         ('[api]\ncors_origins = "*, https://a.example"', "api.cors_origins"),
+        ('[http]\ntrusted_proxies = "10.0.0.1/8"', "http.trusted_proxies"),
+        ('[http]\ntrusted_proxies = "proxy.internal"', "http.trusted_proxies"),
+        ('[http]\nforwarded_header = "x-real-ip"', "http.forwarded_header"),
+        ("[agreement]\ntrust_forwarded_for = true", "[http] trusted_proxies"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
@@ -128,7 +139,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, named: str) -> None:
 
 def test_keys_that_mean_nothing_any_more_are_passed_over(tmp_path: Path) -> None:
     """So that a folder of an earlier release still starts."""
-    text = "[api]\nlive_reach_ms = 600000\nlive_step_ms = 60000"
+    text = "[api]\nlive_reach_ms = 600000\nlive_step_ms = 60000\n[agreement]\ncode_attempts = 5\n"
+    text += "trust_forwarded_for = false"
     assert loaded(tmp_path, text, CLIPKEEP_API_LIVE_STEP_MS="60000") == Config()
 
 

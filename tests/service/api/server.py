@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from service.api import ApiServices, create_app
+from service.clients import Clients, parse_proxies
 from service.http import HttpLimits, HttpServer
 from service.playback.used import Used
 from tests.service.world import NOON_MS, World, clips
@@ -35,8 +36,16 @@ class Reply:
 class Server:
     """The API served in a thread of this process."""
 
-    def __init__(self, world: World, *, settings: dict[str, Any] | None = None, **fields: Any) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        settings: dict[str, Any] | None = None,
+        trusted_proxies: str = "",
+        **fields: Any,
+    ) -> None:
         self.world = world
+        self._clients = Clients(parse_proxies(trusted_proxies))
         self.desk = world.desk(**settings or {})
         self.used = Used()
         self.problems: dict[str, str] = {}
@@ -70,7 +79,9 @@ class Server:
 
     async def _run(self) -> None:
         self._trio = trio.lowlevel.current_trio_token()
-        self._http = Recorded(self.bugs, create_app(self._services), HttpLimits(linger_close_s=0.5))
+        self._http = Recorded(
+            self.bugs, create_app(self._services), HttpLimits(linger_close_s=0.5), clients=self._clients
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(self._http.run, self._listener)
             self._started.set()

@@ -93,8 +93,8 @@ def test_a_storm_of_log_ins_from_one_address_leaves_room_for_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over HTTP: the client is the one that the trusted proxy saw."""
-    settings = {"trust_forwarded_for": True, "hash_threads": 1}
-    with Server(world, settings=settings, desk_waiting=4) as server:
+    settings = {"hash_threads": 1}
+    with Server(world, settings=settings, trusted_proxies="127.0.0.1", desk_waiting=4) as server:
         add_owner(server)
         go_on, begun = threading.Event(), threading.Semaphore(0)
         verified = sessions.verified

@@ -138,8 +138,8 @@ def test_wrong_passwords_slow_down_and_lock_for_a_while(world: World) -> None:
 
 
 def test_one_client_is_slowed_down_over_all_accounts(world: World) -> None:
-    settings = {"login_failures_per_client": 3, "trust_forwarded_for": True}
-    with Server(world, settings=settings) as server:
+    settings = {"login_failures_per_client": 3}
+    with Server(world, settings=settings, trusted_proxies="127.0.0.1") as server:
         add_owner(server)
 
         def attempt(login: str, address: str, password: str = "wrong") -> int:

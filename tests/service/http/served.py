@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from service.clients import Clients, parse_proxies
 from service.http import HttpLimits, HttpServer
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -56,10 +57,11 @@ async def answer(
 
 
 @asynccontextmanager
-async def serving(app: Any, **limits: Any) -> AsyncIterator[HttpServer]:
-    """The server on a port of its own; stopped at the end, and over within seconds."""
+async def serving(app: Any, proxies: str = "", **limits: Any) -> AsyncIterator[HttpServer]:
+    """The server on a port of its own, behind these proxies; stopped at the end, and over within seconds."""
     limits.setdefault("linger_close_s", 0.3)
-    server = HttpServer(app, HttpLimits(**limits), now_s=lambda: 0.0)
+    clients = Clients(parse_proxies(proxies))
+    server = HttpServer(app, HttpLimits(**limits), now_s=lambda: 0.0, clients=clients)
     listener = socket.create_server(("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run, listener)

@@ -226,6 +226,42 @@ async def test_an_idle_connection_makes_way_for_a_new_one() -> None:
             await stream.aclose()
 
 
+async def test_connections_of_a_named_proxy_have_no_share_and_their_requests_have() -> None:
+    held: dict[str, int] = {}
+    go_on = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await lifespan(receive, send)
+        held[scope["client"][0]] = held.get(scope["client"][0], 0) + 1
+        await go_on.wait()
+        await answer(send, b"done")
+
+    def asked_by(address: str) -> bytes:
+        return GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: %s\r\n\r\n" % address.encode())
+
+    async with serving(app, proxies="127.0.0.1", max_connections=8, requests_at_once=4) as server:
+        streams = [await connect(server) for _ in range(8)]
+        await until(lambda: server.connections == 8)
+        for stream in streams[:7]:
+            await stream.send_all(asked_by("203.0.113.1"))
+        await until(lambda: held)
+        await streams[7].send_all(asked_by("203.0.113.2"))
+        await until(lambda: "203.0.113.2" in held)
+        assert held["203.0.113.1"] <= 2, "half of what others leave"
+        go_on.set()
+        for stream in streams:
+            await read_until(stream, b"done")
+            await stream.aclose()
+
+
+async def test_a_header_of_somebody_who_is_no_named_proxy_changes_nothing() -> None:
+    app = Echo()
+    async with serving(app, proxies="10.0.0.0/8") as server:
+        await ask(server, GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 203.0.113.1\r\n\r\n"))
+    assert app.scopes[0]["client"][0] == "127.0.0.1"
+
+
 async def test_too_many_busy_connections() -> None:
     app = Holding(4 * MIB)
     async with serving(app, max_connections=8, client_share=1.0, send_grace_s=60) as server:
