@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -94,6 +95,10 @@ class Committer:
         except ClipkeepError as error:
             for waiting in batch:
                 waiting.error = copy.copy(error)  # one each: a raised error collects its task's traceback
+        except Exception as error:  # a bug, which must not end the commits of everybody else
+            _log.exception("commit_failed", segments=len(batch))
+            for waiting in batch:
+                waiting.error = WorldError(f"the commit failed: {error!r}", code="internal")
         finally:
             for waiting in batch:
                 waiting.finished.set()
@@ -151,17 +156,22 @@ class Uploads:
         self._threads = trio.CapacityLimiter(max_segments)
         self._nursery: trio.Nursery | None = None
         self._room = trio.lowlevel.ParkingLot()
+        self._ended = False
         self._under_way = 0
         self._idle = trio.Event()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The owning task of all uploads. Drain before cancelling it."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            await nursery.start(self._committer.run)
-            await nursery.start(self._next_month.run)
-            nursery.start_soon(self._seal_lingering)
-            task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await nursery.start(self._committer.run)
+                await nursery.start(self._next_month.run)
+                nursery.start_soon(self._seal_lingering)
+                task_status.started()
+        finally:
+            self._ended = True
+            self._room.unpark_all()  # who waits is shielded, and would keep the process from ending
 
     async def drain(self) -> None:
         """Seal everything, wait until all is answered, and give unused keys back."""
@@ -185,14 +195,16 @@ class Uploads:
 
         Raises:
             KeyDestroyed: the device's recordings are being erased.
-            WorldError: the key store is unavailable.
+            WorldError: the key store is unavailable, or `run` has ended.
         """
         key_id = chunk.key_id()
         cipher = self._keyring.cached(key_id)
         if cipher is None:
             cipher = await self._keyring.load(key_id)
-        while not self.packer.add(cipher, chunk, body, trio.current_time()):
+        while not self._ended and not self.packer.add(cipher, chunk, body, trio.current_time()):
             await self._room.park()
+        if self._ended:
+            raise WorldError("uploads have ended; try again", code="stopping")
 
     async def _seal_lingering(self) -> None:
         while True:
@@ -223,13 +235,20 @@ class Uploads:
             self._stats.failed_segments += 1
             self._health.failed(error)
             _log.warning("segment_not_stored", code=error.code, detail=str(error), chunks=len(segment.chunks))
+        except trio.Cancelled:
+            self._ended = True  # its nursery ends: nothing that is packed from now on would be carried
+            _log.warning("segment_not_stored", code="stopped", chunks=len(segment.chunks))
+            raise
+        except (
+            Exception
+        ):  # a bug, which must end neither the worker nor other segments: nothing was acknowledged
+            self._stats.failed_segments += 1
+            _log.exception("segment_not_stored", code="internal", chunks=len(segment.chunks))
         finally:
             self.packer.recycle(segment)
             self._room.unpark_all()
             self._answer(segment, outcomes, {id(chunk) for chunk, _ in again})
-        chosen: set[tuple[int, int]] = set()
-        for chunk, plaintext in again:
-            await self._pack_again(chunk, plaintext, chosen)
+        await self._pack_all_again(again)
         self._under_way -= 1
         if not self._under_way:
             self._idle.set()
@@ -266,6 +285,8 @@ class Uploads:
 
     def _answer(self, segment: OpenSegment, outcomes: list[int] | None, kept: set[int]) -> None:
         now_s = trio.current_time()
+        if outcomes and outcomes[0] == Verdict.RECLAIMED:  # as all of them then
+            _log.warning("segment_not_stored", code="key_reclaimed", chunks=len(segment.chunks))
         for ordinal, chunk in enumerate(segment.chunks):
             if id(chunk) not in kept:
                 outcome = None if outcomes is None else outcomes[ordinal]
@@ -290,6 +311,16 @@ class Uploads:
                 _log.warning("chunk_not_moved_on", code=error.code, detail=str(error))
                 outcomes[ordinal] = Verdict.RECLAIMED  # nothing of it is stored: to be sent again
         return moved
+
+    async def _pack_all_again(self, again: list[tuple[Chunk, bytes]]) -> None:
+        left = deque(again)
+        chosen: set[tuple[int, int]] = set()
+        try:
+            while left:
+                await self._pack_again(*left.popleft(), chosen)
+        finally:
+            for chunk, _ in left:  # the worker stops
+                chunk.done(None, trio.current_time())
 
     async def _plaintext(self, chunk: Chunk, row: np.void, body: bytearray) -> bytes:
         start = int(row["offset"])
@@ -321,6 +352,12 @@ class Uploads:
             chunk.done(Verdict.ERASED, trio.current_time())
         except ClipkeepError as error:
             _log.warning("chunk_not_moved_on", code=error.code, detail=str(error))
+            chunk.done(None, trio.current_time())
+        except trio.Cancelled:
+            chunk.done(None, trio.current_time())
+            raise
+        except Exception:
+            _log.exception("chunk_not_moved_on", code="internal")
             chunk.done(None, trio.current_time())
 
 

@@ -363,7 +363,12 @@ class Connection(Outbox):
         self._slots.append(slot)
         self._body = self._admission = None
         self.phase = Phase.OURS
-        chunk = self.receiver.take(admission, body, slot)
+        try:
+            chunk = self.receiver.take(admission, body, slot)
+        except Exception:  # a bug: the connection ends with it, and nothing may stay charged
+            body.release()
+            self.receiver.refuse(slot, answers.TRY_AGAIN)
+            raise
         if chunk is not None:
             body.keep()
             return ForPacking(chunk, body, slot)

@@ -251,7 +251,10 @@ class Packer:
         left = self._open_by.pop(segment.opened_by) - 1
         if left:
             self._open_by[segment.opened_by] = left
-        self._sealed(segment)
+        if segment.chunks:
+            self._sealed(segment)
+        else:  # its first chunk could not be encrypted into it
+            self.recycle(segment)
 
     def seal_older_than(self, opened_s: float) -> float | None:
         """Seal what was opened at or before `opened_s`. Returns when the next one was opened, None if none is."""

@@ -154,15 +154,16 @@ class Receiver:
             None when its memory has been given back, else the chunk that is to wait for its data key or for room.
         """
         data = body.data()
-        found = media.inspect(data)
-        refusal = _refusal(admission, data, found)
-        if refusal is None:
-            chunk = self._chunk(admission, data, found, slot)
-            if not self._packer.pack_now(chunk, data, slot.complete_s):
-                data.release()
-                return chunk
-            self.packed(slot, chunk)
-        data.release()
+        try:
+            found = media.inspect(data)
+            refusal = _refusal(admission, data, found)
+            if refusal is None:
+                chunk = self._chunk(admission, data, found, slot)
+                if not self._packer.pack_now(chunk, data, slot.complete_s):
+                    return chunk
+                self.packed(slot, chunk)
+        finally:
+            data.release()
         body.release()
         if refusal is not None:
             self.refuse(slot, refusal)

@@ -113,6 +113,9 @@ async def _pack(receiver: Receiver, wait: ForPacking) -> None:
     except ClipkeepError as error:
         _log.warning("chunk_not_packed", code=error.code, detail=str(error))
         refusal = answers.TRY_AGAIN
+    except Exception:  # its place in the order of answers, and what it is charged, must not be lost with it
+        _log.exception("chunk_not_packed", code="internal")
+        refusal = answers.TRY_AGAIN
     finally:
         data.release()
         wait.body.release()

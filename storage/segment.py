@@ -20,6 +20,7 @@ from __future__ import annotations
 import struct
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import zstandard
@@ -91,17 +92,20 @@ def associated_data(device: int, capture_ms: int) -> bytes:
     return _AAD.pack(device, capture_ms)
 
 
-class _Zstd(threading.local):
-    """A compressor per thread: one is not for two, and to make it costs 20 us of the 30 to 60 that an index takes.
+_OF_THREAD: Any = threading.local()
+"""What each thread has for itself. Not of a subclass: compiled, its attributes would be fields of one object, the same
+for all threads."""
+
+
+def compressor() -> zstandard.ZstdCompressor:
+    """This thread's own: one is not for two threads, and to make it costs 20 us of the 30 to 60 that an index takes.
 
     Level -1: what can be compressed of an index, the upper bytes of its numbers, any level finds.
     """
-
-    def __init__(self) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=-1)
-
-
-_ZSTD = _Zstd()
+    found: zstandard.ZstdCompressor | None = getattr(_OF_THREAD, "compressor", None)
+    if found is None:
+        found = _OF_THREAD.compressor = zstandard.ZstdCompressor(level=-1)
+    return found
 
 
 class SegmentWriter:
@@ -215,7 +219,7 @@ class SegmentWriter:
             more than half full (a bytearray keeps its memory then), else an exact copy of the used part, so
             that a buffer never loses its memory. The writer must not be used afterwards.
         """
-        compressed = _ZSTD.compressor.compress(self._index)
+        compressed = compressor().compress(self._index)
         fields = _FOOTER.pack(
             FOOTER_MAGIC,
             VERSION,

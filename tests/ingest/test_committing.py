@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -20,11 +21,12 @@ from ingest.packing import FEW_CHUNKS_STRETCH, MAX_MOVED_MS, MAX_MOVES, Chunk
 from ingest.stats import Stats
 from storage import checksums
 from storage.days import day_of_ms
-from storage.errors import CorruptError, KeyDestroyed, WorldError
+from storage.errors import CallerError, CorruptError, KeyDestroyed, WorldError
 from storage.faults import Fault, FaultKind, FaultyStore, no_faults
 from storage.memory import MemoryStore
 from storage.rows.devices import EraseState, PlanRow
 from storage.rows.recordings import SegmentState, Verdict
+from storage.segment import SegmentWriter
 from tests.ingest.world import (
     NOW_MS,
     TODAY,
@@ -649,3 +651,75 @@ async def test_the_linger_is_from_the_first_chunk(catalog: FaultyCatalog, nurser
         if pipeline.outcomes:
             break
     assert pipeline.outcomes
+
+
+# --- what nobody expected ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["seal", "commit", "prepare"])
+async def test_a_surprise_costs_its_segment_and_nothing_else(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """One ended the worker's uploads without a line, and whoever waited for room was never answered."""
+
+    def surprise(*args: object, **kwargs: object) -> None:
+        raise ValueError("nobody expected this")
+
+    owner = SegmentWriter if where == "seal" else pipeline.catalog
+    with monkeypatch.context() as patched, structlog.testing.capture_logs() as logs:
+        patched.setattr(owner, where, surprise)
+        assert await pipeline.verdict(video()) is None
+    (line,) = [entry for entry in logs if entry["event"] == "segment_not_stored"]
+    assert (line["code"], line["chunks"]) == ("internal", 1)
+    assert pipeline.uploads.packer.in_use == 0
+    assert await pipeline.verdict(video()) is STORED
+
+
+async def test_a_segment_whose_key_was_reclaimed_is_in_the_log(pipeline: Pipeline) -> None:
+    def reclaim(op: str, key: str, nth: int) -> Fault | None:
+        ids = [row.segment_id for row in pipeline.catalog.segments(limit=1000)]
+        pipeline.catalog.release(ids)
+        return None
+
+    pipeline.store.plan = reclaim
+    with structlog.testing.capture_logs() as logs:
+        assert await pipeline.verdict(video()) is None
+    assert [entry.get("code") for entry in logs if entry["event"] == "segment_not_stored"] == [
+        "key_reclaimed"
+    ]
+
+
+async def test_who_waits_for_room_is_refused_when_uploads_end(catalog: FaultyCatalog) -> None:
+    """Such a wait is shielded, for a complete body commits: it kept a worker that had failed from ending."""
+    refused: list[str] = []
+
+    async def wait_for_room() -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                await pipeline.pack(video(TARGET * 3 // 4), 5)
+            except WorldError as error:
+                refused.append(error.code)
+
+    with structlog.testing.capture_logs() as logs, trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            pipeline = await slow_pipeline(catalog, nursery, max_segments=2)
+            await pipeline.keyring.load(pipeline.chunk(video(), 5).key_id())
+            catalog.commit_open.clear()
+            for device in (1, 2, 3, 4):
+                nursery.start_soon(pipeline.pack, video(TARGET * 3 // 4), device)
+            await until(lambda: pipeline.uploads.packer.in_use == 2)
+            nursery.start_soon(wait_for_room)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            catalog.commit_open.set()
+    assert refused == ["stopping"]
+    lost = [entry for entry in logs if entry["event"] == "segment_not_stored"]
+    assert {entry["code"] for entry in lost} == {"stopped"}, "each has its line"
+
+
+async def test_a_chunk_that_cannot_be_encrypted_leaves_no_segment_behind(pipeline: Pipeline) -> None:
+    with pytest.raises(CallerError):
+        await pipeline.pack(b"")  # no chunk is empty: admission has refused it
+    await until(lambda: pipeline.uploads.packer.in_use == 0)
+    assert await pipeline.verdict(video()) is STORED
+    assert pipeline.stats.failed_segments == 0

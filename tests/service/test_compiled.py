@@ -39,10 +39,30 @@ def test_a_source_that_is_not_what_was_compiled_is_named(tmp_path: Path) -> None
     assert stale_modules(tmp_path) == [f"ingest/{name}.py" for name in ("body", "budget", "heads", "media")]
 
 
-def test_the_hot_path_is_synchronous_and_there() -> None:
-    """mypyc's coroutines are no Python functions, and nothing that waits belongs on the hot path."""
+def hot_modules() -> tuple[str, ...]:
     tree = ast.parse((ROOT / "setup.py").read_text())
     (hot,) = [node.value for node in tree.body if isinstance(node, ast.Assign)]
-    for name in ast.literal_eval(hot):
+    names: tuple[str, ...] = ast.literal_eval(hot)
+    return names
+
+
+def test_the_hot_path_is_synchronous_and_there() -> None:
+    """mypyc's coroutines are no Python functions, and nothing that waits belongs on the hot path."""
+    for name in hot_modules():
         source = ast.parse((ROOT / name).read_text())
         assert not [node for node in ast.walk(source) if isinstance(node, ast.AsyncFunctionDef)], name
+
+
+def test_no_class_of_the_hot_path_stands_on_one_that_is_not_compiled_with_it() -> None:
+    """mypyc lays its fields over those of the base: an attribute of a `threading.local` was one for all threads."""
+    sources = [ast.parse((ROOT / name).read_text()) for name in hot_modules()]
+    classes = [node for source in sources for node in ast.walk(source) if isinstance(node, ast.ClassDef)]
+    allowed = {node.name for node in classes} | {
+        "ABC",
+        "Enum",
+        "Exception",
+        "IntEnum",
+        "NamedTuple",
+        "Protocol",
+    }
+    assert {ast.unparse(base) for node in classes for base in node.bases} <= allowed

@@ -7,6 +7,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -131,6 +132,20 @@ def test_threads_seal_at_once() -> None:
         segments = list(pool.map(lambda n: sealed(SAMPLE[: 1 + n % 5])[0], range(200)))
     for n, data in enumerate(segments):
         assert read_back(data, parse_segment(data)[1]) == SAMPLE[: 1 + n % 5]
+
+
+def test_no_two_threads_have_one_compressor() -> None:
+    """Compiled, a subclass of `threading.local` had one for all: indexes of objects were mixed up, or none was made."""
+    all_here = Barrier(4)
+
+    def ask(_: int) -> tuple[object, object]:
+        all_here.wait()
+        return segment.compressor(), segment.compressor()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert all(one is again for one, again in found), "made once a thread"
+    assert len({id(one) for one, _ in found}) == 4
 
 
 @given(chunks)
