@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import structlog
@@ -23,7 +24,8 @@ from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
 from ingest.packing import MAX_MOVED_MS, MAX_MOVES, Chunk, OpenSegment, Packer
 from ingest.stats import Stats
-from storage.catalog import Catalog
+from storage.catalog.ingest import IngestCatalog
+from storage.catalog.reading import ReadingCatalog
 from storage.clock import Clock
 from storage.errors import ClipkeepError, CorruptError, KeyDestroyed, WorldError
 from storage.objects import ObjectStore
@@ -49,7 +51,7 @@ class _Waiting:
 class Committer:
     """The worker's one writer to the catalog: groups what waits into one transaction."""
 
-    def __init__(self, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, catalog: IngestCatalog, clock: Clock) -> None:
         self._catalog = catalog
         self._clock = clock
         self._waiting: list[_Waiting] = []
@@ -104,6 +106,10 @@ class Committer:
                 waiting.finished.set()
 
 
+class UploadsCatalog(IngestCatalog, ReadingCatalog, Protocol):
+    """Reading tells which milliseconds are free for a chunk that has to move."""
+
+
 class Uploads:
     """Carries sealed segments to the store and answers their chunks.
 
@@ -119,7 +125,7 @@ class Uploads:
         self,
         *,
         store: ObjectStore,
-        catalog: Catalog,
+        catalog: UploadsCatalog,
         keyring: Keyring,
         clock: Clock,
         health: Health,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from storage.catalog import Catalog
+from storage.catalog.continuity import ContinuityCatalog
+from storage.catalog.erasures import ErasuresCatalog
 from storage.days import month_before, month_of_day
 from storage.rows.devices import DeviceFacts
 from storage.vault import Vault
@@ -22,7 +23,7 @@ REPLAY_BATCH_DEVICES = 1000
 """Devices in one transaction of the key store, while those who make keys wait: 60 ms, with keys of 12 months."""
 
 
-def replay_destructions(catalog: Catalog, vault: Vault, *, now_ms: int) -> int:
+def replay_destructions(catalog: ErasuresCatalog, vault: Vault, *, now_ms: int) -> int:
     """Destroy anew what a restored key store has forgotten (invariants 9 and 10). Safe beside everything: what it
     destroys was destroyed before, and no renewal brings it back.
 
@@ -50,7 +51,7 @@ def last_month_over(expired_through: int) -> int:
     return month_before(month_of_day(expired_through + 1))
 
 
-def last_month_destroyed(catalog: Catalog) -> int:
+def last_month_destroyed(catalog: ContinuityCatalog) -> int:
     """The last month (yyyymm) whose data keys are to be gone, by the catalog's word: all its days are closed, or it was
     destroyed before its time. 0 before the first sweep."""
     closed, first = catalog.closed_through, catalog.first_key_month
@@ -58,7 +59,7 @@ def last_month_destroyed(catalog: Catalog) -> int:
 
 
 def note_destroyed(
-    catalog: Catalog, vault: Vault, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
+    catalog: ErasuresCatalog, vault: Vault, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
 ) -> None:
     """Write into the erasure records that the keys of these devices are gone, and how many they were.
 

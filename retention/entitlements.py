@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
 from retention.compile import PAST_DAYS, compile_row
 from retention.plans import Plan, PlanKind
 from retention.row import RING_DAYS
-from storage.catalog import Catalog
-from storage.catalog.books import Books
+from storage.catalog.books import Books, BooksCatalog
+from storage.catalog.continuity import ContinuityCatalog
+from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.clock import Clock, machine_boot_id, today
 from storage.days import to_date, to_day
 from storage.errors import ClipkeepError, Unprocessable
@@ -110,6 +111,10 @@ def meet(old: Row, new: Row) -> Row:
     )
 
 
+class EntitlementsCatalog(DevicesCatalog, ChangesCatalog, BooksCatalog, ContinuityCatalog, Protocol):
+    """What the one path to the bitmap needs."""
+
+
 class Entitlements:
     """Changes what devices may do, and keeps the bitmap what the catalog says.
 
@@ -118,7 +123,7 @@ class Entitlements:
         WorldError: `bitmap_busy`, or the catalog is unavailable; nothing was changed.
     """
 
-    def __init__(self, catalog: Catalog, bitmap: EntitlementBitmap, clock: Clock) -> None:
+    def __init__(self, catalog: EntitlementsCatalog, bitmap: EntitlementBitmap, clock: Clock) -> None:
         self._catalog = catalog
         self._bitmap = bitmap
         self._clock = clock

@@ -18,7 +18,7 @@ from pathlib import Path
 from retention.bitmap import EntitlementBitmap
 from retention.filelock import holding
 from retention.sweep.highwater import HighWater, read_mark
-from storage.catalog import Catalog
+from storage.catalog.continuity import ContinuityCatalog
 from storage.checksums import crc32
 from storage.errors import CorruptError, ObjectMissing
 from storage.objects import ObjectStore
@@ -61,7 +61,7 @@ def read_ceilings(store: ObjectStore) -> dict[str, int]:
 
 
 def settle(
-    catalog: Catalog,
+    catalog: ContinuityCatalog,
     bitmap: EntitlementBitmap,
     store: ObjectStore,
     *,
@@ -99,14 +99,14 @@ def settle(
         return restored
 
 
-def _low(catalog: Catalog, more: Mapping[str, int]) -> bool:
+def _low(catalog: ContinuityCatalog, more: Mapping[str, int]) -> bool:
     own = catalog.ceilings()
     given = catalog.numbers_given().items()
     return any(own.get(kind, 0) < highest + more.get(kind, 0) + BLOCKS[kind] // 2 for kind, highest in given)
 
 
 def _reserve(
-    catalog: Catalog, store: ObjectStore, stored: Mapping[str, int], more: Mapping[str, int]
+    catalog: ContinuityCatalog, store: ObjectStore, stored: Mapping[str, int], more: Mapping[str, int]
 ) -> None:
     """The store first: what it does not know of is never given."""
     ceilings = {

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage.catalog import Catalog
+from storage.catalog.check import CheckCatalog
+from storage.catalog.reading import ReadingCatalog
 from storage.days import month_of_day
 from storage.errors import CorruptError, ObjectMissing
 from storage.objects import ObjectStore
@@ -84,6 +85,10 @@ class Proof:
         )
 
 
+class ProofCatalog(CheckCatalog, ReadingCatalog, Protocol):
+    """Every segment, and what is served of it."""
+
+
 class Prover:
     """Tries to decrypt what was erased.
 
@@ -94,7 +99,7 @@ class Prover:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: ProofCatalog,
         store: ObjectStore,
         vault: Vault,
         backups: Sequence[HasKeys] = (),

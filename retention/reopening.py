@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 from retention.bitmap import EntitlementBitmap
 from retention.destruction import last_month_destroyed, last_month_over
-from retention.entitlements import Entitlements, entitled_from
+from retention.entitlements import Entitlements, EntitlementsCatalog, entitled_from
 from retention.erasure import mark_renewed
 from retention.sweep.lease import Lease
-from storage.catalog import Catalog
+from storage.catalog.continuity import ContinuityCatalog
+from storage.catalog.devices import DevicesCatalog
 from storage.clock import Clock
 from storage.days import day_of_ms, month_after, to_date
 from storage.errors import CallerError
@@ -49,14 +50,14 @@ class Closed:
         return self.through > self.today
 
 
-def closed(catalog: Catalog, vault: Vault, bitmap: EntitlementBitmap, clock: Clock) -> Closed:
+def closed(catalog: ContinuityCatalog, vault: Vault, bitmap: EntitlementBitmap, clock: Clock) -> Closed:
     """What is closed now. Writes nothing."""
     through = max(catalog.closed_through, bitmap.closed_through)
     return Closed(day_of_ms(clock.now_ms()), through, vault.last_month_destroyed())
 
 
 def reopen(
-    catalog: Catalog,
+    catalog: EntitlementsCatalog,
     vault: Vault,
     bitmap: EntitlementBitmap,
     clock: Clock,
@@ -104,7 +105,7 @@ def reopen(
         return _begin_anew(catalog, entitlements, lease)
 
 
-def adopt_key_months(catalog: Catalog, vault: Vault) -> None:
+def adopt_key_months(catalog: ContinuityCatalog, vault: Vault) -> None:
     """Let the catalog know of months whose keys were destroyed before their days were closed: by a sweep that was
     taken back, or one that an older catalog than this has not heard of. Else what expires in them could not be
     stored."""
@@ -113,7 +114,7 @@ def adopt_key_months(catalog: Catalog, vault: Vault) -> None:
         catalog.raise_first_key_month(month_after(destroyed))
 
 
-def _begin_anew(catalog: Catalog, entitlements: Entitlements, lease: Lease) -> int:
+def _begin_anew(catalog: DevicesCatalog, entitlements: Entitlements, lease: Lease) -> int:
     """Devices that are entitled record again, and their next lapse counts."""
     today = entitlements.today()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from storage.catalog import Catalog
+from storage.catalog.continuity import ContinuityCatalog
 from storage.clock import ClockMark, WitnessedClock
 from storage.errors import ClipkeepError
 from storage.objects import ObjectStore
@@ -122,7 +122,7 @@ class ClockWitness:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: ContinuityCatalog,
         clock: WitnessedClock,
         store: ObjectStore,
         *,

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from retention.sweep import SEGMENT_PREFIX
 from service.folder import Opened
-from storage.catalog import Catalog
+from storage.catalog.check import CheckCatalog
+from storage.catalog.continuity import ContinuityCatalog
 from storage.days import month_of_day
 from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
 from storage.objects import ObjectInfo
@@ -246,7 +247,11 @@ def _is_lost(opened: Opened, info: ObjectInfo, result: CheckResult) -> bool:
     return True
 
 
-def is_anothers(catalog: Catalog, key: str, segment_id: int) -> bool:
+class NumbersCatalog(CheckCatalog, ContinuityCatalog, Protocol):
+    """Segments, and how far their numbers are."""
+
+
+def is_anothers(catalog: NumbersCatalog, key: str, segment_id: int) -> bool:
     """Whether this catalog never reached that segment number, or gave it to another key: the object is of a newer one.
     Asked after the object was found: what is stored has been prepared before."""
     rows = catalog.segments(after_id=segment_id - 1, limit=1)

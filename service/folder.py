@@ -25,6 +25,7 @@ from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, HomeSettings, StoreSettings, load_config, render_config
 from service.mounted import file_system, require_local
 from storage.catalog import Catalog
+from storage.catalog.continuity import ContinuityCatalog
 from storage.clock import ClockMark, SystemClock, WitnessedClock
 from storage.disk import DISK_FULL, allocate, is_full, make_room
 from storage.errors import CallerError, WorldError
@@ -367,7 +368,7 @@ def home_of(token_secret: bytes) -> int:
     return int.from_bytes(blake2b(key=token_secret, person=b"clipkeep-home", digest_size=8).digest()) >> 1
 
 
-def _require_same_home(catalog: Catalog, vault: Vault, folder: DataFolder) -> None:
+def _require_same_home(catalog: ContinuityCatalog, vault: Vault, folder: DataFolder) -> None:
     """Refuse keys and a catalog that were not made together: tokens of the one would open devices of the other.
 
     A catalog of an earlier release does not know yet, and learns it here.

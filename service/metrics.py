@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -18,7 +18,9 @@ from prometheus_client.core import (
 )
 
 from ingest.stats import ACK_BUCKETS_MS, Stats
-from storage.catalog import Catalog
+from storage.catalog.books import BooksCatalog
+from storage.catalog.erasures import ErasuresCatalog
+from storage.catalog.reports import ReportsCatalog
 from storage.clock import Clock
 from storage.days import day_of_ms
 from storage.errors import ClipkeepError
@@ -70,11 +72,15 @@ def published(run: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+class MetricsCatalog(ReportsCatalog, ErasuresCatalog, BooksCatalog, Protocol):
+    """Sums, erasures that are not cleared yet, and what waits in the account books."""
+
+
 class ClipkeepCollector:
     """Turns published counters, this process's own and the catalog's totals into Prometheus metrics."""
 
     def __init__(
-        self, run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures
+        self, run: Path, catalog: MetricsCatalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures
     ) -> None:
         self._run = run
         self._catalog = catalog
@@ -114,7 +120,7 @@ class ClipkeepCollector:
         yield from _account_metrics(self._catalog, now_ms)
 
 
-def _sweep_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
+def _sweep_metrics(catalog: MetricsCatalog, now_ms: int) -> Iterator[Metric]:
     last = catalog.last_sweep()
     if last is not None:
         finished_ms = last["finished_ms"]
@@ -144,7 +150,7 @@ def _sweep_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
     yield erasures
 
 
-def _account_metrics(catalog: Catalog, now_ms: int) -> Iterator[Metric]:
+def _account_metrics(catalog: BooksCatalog, now_ms: int) -> Iterator[Metric]:
     """What waits in the account books, for an operator or for a scheduled job."""
     with catalog.books() as books:
         backlog = books.backlog(on=day_of_ms(now_ms))
@@ -271,7 +277,7 @@ def _api_metrics(api: ApiFigures) -> Iterator[Metric]:
 
 
 def render(
-    run: Path, catalog: Catalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures | None = None
+    run: Path, catalog: MetricsCatalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures | None = None
 ) -> bytes:
     """The whole of `/metrics`, in Prometheus' text format. `own_calls` and `api` are the API process's."""
     registry = CollectorRegistry()

@@ -69,6 +69,74 @@ def test_a_foreign_library_lives_in_one_file(library: str) -> None:
     assert found <= ONE_FILE[library]
 
 
+CIRCLES = (
+    {"ingest.connection", "ingest.outbox", "ingest.receiving", "ingest.strangers"},
+    {"service.http.connection", "service.http.exchange", "service.http.server"},
+)
+"""Parts of one connection, which name one another's types. `bench.servers` imports its peers inside a function."""
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports() -> dict[str, set[str]]:
+    """Of each module the modules that it imports, for types alone too, and the packages that Python runs for that."""
+    known = {dotted(path) for path in modules()}
+    found: dict[str, set[str]] = {}
+    for path in modules():
+        name, tree = dotted(path), ast.parse(path.read_text())
+        found[name] = set()
+        late = {node for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
+        for node in (node for node in ast.walk(tree) if node not in late):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                each = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [full if full in known else node.module for full in each]
+            for parts in (each.split(".") for each in names):
+                run = {".".join(parts[:length]) for length in range(1, len(parts) + 1)} & known
+                found[name] |= {each for each in run if each != name and not name.startswith(f"{each}.")}
+    return found
+
+
+def test_modules_import_in_no_circle() -> None:
+    graph = imports()
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            todo += (new := graph[todo.pop()] - seen)
+            seen |= new
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    circles = {name: {other for other in reach[name] if name in reach[other]} for name in graph}
+    assert {name for name, circle in circles.items() if circle} <= set().union(*CIRCLES)
+    assert all(circle in CIRCLES for circle in circles.values() if circle)
+
+
+OPENS_CATALOGS = {"service/folder.py"}
+
+
+def test_callers_name_no_more_of_the_catalog_than_they_call() -> None:
+    """`Catalog` is all of it: who is given one says in its type which part (`storage.catalog`)."""
+    whole = {
+        str(path.relative_to(ROOT))
+        for path in modules()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "storage.catalog"
+        if "Catalog" in {alias.name for alias in node.names}
+    }
+    assert {name for name in whole if not name.startswith("storage/")} == OPENS_CATALOGS
+
+
+def test_each_part_of_the_catalog_has_its_suite() -> None:
+    parts = {path.stem for path in (ROOT / "storage/catalog").glob("*.py")} - {"__init__"}
+    suites = {path.stem for path in (ROOT / "storage/contracts").iterdir()}
+    assert parts <= suites
+
+
 ENGINES = re.compile(r"storage\.((sqlite|postgres|sql|keys)\b|_key_)")
 KNOWS_ENGINES = {"storage/open_catalog.py", "storage/open_vault.py", "storage/copy_catalog.py"}
 MEASURES_SQLITE = {"bench/catalog.py", "bench/expiry.py", "bench/promises.py", "bench/sweep.py"}

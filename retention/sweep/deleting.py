@@ -8,7 +8,7 @@ from retention.sweep.lease import Lease
 from retention.sweep.pace import SLOW_DOWN_WORDS, DeletePace
 from retention.sweep.planning import SweepLimits, SweepPlan, is_ours
 from retention.sweep.report import MAX_REPORTED_FAILURES, Progress, SweepReport
-from storage.catalog import Catalog
+from storage.catalog.sweep import SweepCatalog
 from storage.clock import Clock
 from storage.errors import WorldError
 from storage.objects import ObjectStore
@@ -22,7 +22,7 @@ store's own bounded retries, and a store that is down is not up sooner for being
 
 
 def due_batches(
-    catalog: Catalog, now_ms: int, *, limit: Callable[[], int]
+    catalog: SweepCatalog, now_ms: int, *, limit: Callable[[], int]
 ) -> Iterator[tuple[Tombstone, ...]]:
     """Pages of tombstones whose time has come at `now_ms`, in order of id."""
     after_id = 0
@@ -40,7 +40,7 @@ class Deleting:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: SweepCatalog,
         store: ObjectStore,
         clock: Clock,
         lease: Lease,

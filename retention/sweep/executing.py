@@ -14,21 +14,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from retention.bitmap import EntitlementBitmap
 from retention.destruction import last_month_destroyed, note_destroyed, replay_destructions
-from retention.entitlements import Entitlements
+from retention.entitlements import Entitlements, EntitlementsCatalog
 from retention.erasure import erase_cause, mark_erased, mark_erasing, to_be_erased
 from retention.sweep.deleting import Deleting, due_batches
-from retention.sweep.facts import read_facts
+from retention.sweep.facts import FactsCatalog, read_facts
 from retention.sweep.guards import check_catalog, check_clock
 from retention.sweep.highwater import HighWater, raise_mark, read_mark, write_mark
 from retention.sweep.lease import Lease
 from retention.sweep.planning import SweepLimits, SweepPlan, plan_sweep, shown_day
 from retention.sweep.report import Progress, SweepReport, key_failures_noted
-from retention.sweep.rewriting import Rewriting
+from retention.sweep.rewriting import Rewriting, RewritingCatalog
 from retention.witness import ClockWitness
-from storage.catalog import Catalog
+from storage.catalog.leases import LeasesCatalog
+from storage.catalog.reports import ReportsCatalog
 from storage.clock import WitnessedClock
 from storage.objects import DELETE_BATCH_KEYS, ObjectStore
 from storage.rows.devices import DeviceFacts, EraseState
@@ -36,6 +38,12 @@ from storage.vault import Vault
 
 ERASE_BATCH_DEVICES = 500
 """Devices whose keys are destroyed in one transaction of the key store, while commits wait: 20 ms."""
+
+
+class SweepsCatalog(
+    FactsCatalog, RewritingCatalog, EntitlementsCatalog, LeasesCatalog, ReportsCatalog, Protocol
+):
+    """A pass closes, rewrites, erases and deletes, and changes what devices may do. It reads no chunk."""
 
 
 class Sweep:
@@ -50,7 +58,7 @@ class Sweep:
     def __init__(
         self,
         *,
-        catalog: Catalog,
+        catalog: SweepsCatalog,
         store: ObjectStore,
         vault: Vault,
         bitmap: EntitlementBitmap,

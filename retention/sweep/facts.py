@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
@@ -16,7 +17,9 @@ from retention.sweep.planning import (
     SweepLimits,
     SweepMoment,
 )
-from storage.catalog import Catalog
+from storage.catalog.devices import DevicesCatalog
+from storage.catalog.erasures import ErasuresCatalog
+from storage.catalog.sweep import SweepCatalog
 from storage.days import day_of_ms
 from storage.rows.devices import DeviceFacts
 
@@ -24,8 +27,12 @@ NOMINEES_AT_ONCE = 1000
 """Devices asked about in one query: milliseconds."""
 
 
+class FactsCatalog(SweepCatalog, ErasuresCatalog, DevicesCatalog, Protocol):
+    """What is due, of recordings and of devices."""
+
+
 def read_facts(
-    catalog: Catalog,
+    catalog: FactsCatalog,
     bitmap: EntitlementBitmap,
     entitlements: Entitlements,
     limits: SweepLimits,
@@ -51,7 +58,7 @@ def read_facts(
 
 
 def _erasable(
-    catalog: Catalog,
+    catalog: DevicesCatalog,
     bitmap: EntitlementBitmap,
     entitlements: Entitlements,
     limits: SweepLimits,
@@ -75,7 +82,7 @@ def _erasable(
     return found, count
 
 
-def _every_device(catalog: Catalog) -> Iterator[list[DeviceFacts]]:
+def _every_device(catalog: DevicesCatalog) -> Iterator[list[DeviceFacts]]:
     after = 0
     while batch := catalog.devices(after=after):
         yield batch
@@ -83,7 +90,7 @@ def _every_device(catalog: Catalog) -> Iterator[list[DeviceFacts]]:
 
 
 def _nominated(
-    catalog: Catalog, bitmap: EntitlementBitmap, today: int, grace_days: int
+    catalog: DevicesCatalog, bitmap: EntitlementBitmap, today: int, grace_days: int
 ) -> Iterator[list[DeviceFacts]]:
     numbers = bitmap.ended_devices(today, grace_days)
     for start in range(0, len(numbers), NOMINEES_AT_ONCE):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from retention.bitmap import EntitlementBitmap
 from retention.sweep.highwater import HighWater
 from retention.witness import ClockDoubted, ClockWitness
-from storage.catalog import Catalog
+from storage.catalog.continuity import ContinuityCatalog
 from storage.errors import ClipkeepError
 
 
@@ -32,7 +32,7 @@ def check_clock(witness: ClockWitness, *, accept: bool = False, keep: bool = Fal
         raise SweepRefused(doubted.detail, code=doubted.code) from doubted
 
 
-def check_catalog(catalog: Catalog, bitmap: EntitlementBitmap, mark: HighWater) -> None:
+def check_catalog(catalog: ContinuityCatalog, bitmap: EntitlementBitmap, mark: HighWater) -> None:
     """A restored or new catalog knows less than was seen of it: its prepared keys may hold live chunks since, and
     devices that it takes for lapsed may have been renewed (invariant 3).
 

@@ -11,7 +11,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 
-from storage.catalog import Catalog
+from storage.catalog.continuity import ContinuityCatalog
 from storage.checksums import crc32
 from storage.errors import CorruptError, ObjectMissing, WorldError
 from storage.objects import ObjectStore
@@ -31,7 +31,7 @@ class HighWater:
     change: int = 0
 
     @classmethod
-    def of(cls, catalog: Catalog) -> HighWater:
+    def of(cls, catalog: ContinuityCatalog) -> HighWater:
         return cls(catalog.highest_segment_id(), catalog.newest_change())
 
     def raised_to(self, other: HighWater) -> HighWater:
@@ -71,7 +71,7 @@ def write_mark(store: ObjectStore, mark: HighWater) -> None:
     store.put(KEY, body, crc32(body))
 
 
-def raise_mark(store: ObjectStore, found: HighWater, catalog: Catalog) -> HighWater:
+def raise_mark(store: ObjectStore, found: HighWater, catalog: ContinuityCatalog) -> HighWater:
     """Put a higher mark than was `found`, when the catalog has gone on. A store that is full, for one, must be swept
     all the same: the next pass tries again. Returns what is there now, as far as one knows."""
     mark = found.raised_to(HighWater.of(catalog))

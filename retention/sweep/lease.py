@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from retention.sweep.guards import SweepRefused
-from storage.catalog import Catalog
+from storage.catalog.leases import LeasesCatalog
 from storage.clock import Clock
 from storage.errors import LeaseLost, WorldError
 
@@ -24,7 +24,7 @@ class Lease:
         ttl_ms: how long it lasts unless renewed.
     """
 
-    def __init__(self, catalog: Catalog, clock: Clock, *, ttl_ms: int) -> None:
+    def __init__(self, catalog: LeasesCatalog, clock: Clock, *, ttl_ms: int) -> None:
         self._catalog = catalog
         self._clock = clock
         self._ttl_ms = ttl_ms

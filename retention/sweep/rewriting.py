@@ -7,13 +7,16 @@ again at what still points at the old segment. Readers that are at the old objec
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from retention.bitmap import EntitlementBitmap
 from retention.sweep.lease import Lease
 from retention.sweep.planning import SweepLimits, SweepPlan
 from retention.sweep.report import MAX_REPORTED_FAILURES, Progress, SweepReport
-from storage.catalog import Catalog
+from storage.catalog.ingest import IngestCatalog
+from storage.catalog.sweep import SweepCatalog
 from storage.clock import Clock
 from storage.days import MS_PER_DAY
 from storage.errors import CatalogUnavailable, CorruptError, ObjectMissing, WorldError
@@ -30,12 +33,16 @@ SET_ASIDE_MS = MS_PER_DAY
 """A segment that could not be rewritten is tried again the next day: it only costs space."""
 
 
+class RewritingCatalog(IngestCatalog, SweepCatalog, Protocol):
+    """A rewrite prepares a segment as a worker does, and swaps it for another."""
+
+
 class Rewriting:
     """The rewrite phase of one pass. Memory: one segment and what is left of it."""
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: RewritingCatalog,
         store: ObjectStore,
         bitmap: EntitlementBitmap,
         clock: Clock,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from argon2 import Parameters
 from argon2.profiles import RFC_9106_LOW_MEMORY
@@ -14,8 +14,9 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from retention.entitlements import Entitlements
 from service.agreement.errors import Conflict, Forbidden
 from service.config import AgreementSettings, NoticeSettings
-from storage.catalog import Catalog
-from storage.catalog.books import Books
+from storage.catalog.books import Books, BooksCatalog
+from storage.catalog.devices import ChangesCatalog, DevicesCatalog
+from storage.catalog.erasures import ErasuresCatalog
 from storage.clock import Clock
 from storage.days import to_date
 from storage.errors import CallerError, NotFound
@@ -59,6 +60,10 @@ OPERATOR = Actor("operator")
 SYSTEM = Actor("system")
 
 
+class DeskCatalog(BooksCatalog, DevicesCatalog, ChangesCatalog, ErasuresCatalog, Protocol):
+    """The account books, the devices that they are about, and what ends when an account does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """See the module docstring. Safe to share between threads.
@@ -69,7 +74,7 @@ class Desk:
         hashing: Argon2 parameters of new passwords; older hashes go on being understood.
     """
 
-    catalog: Catalog
+    catalog: DeskCatalog
     entitlements: Entitlements
     vault: Vault
     clock: Clock

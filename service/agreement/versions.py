@@ -12,8 +12,7 @@ from importlib.resources import files
 
 from service.agreement.desk import Actor, Desk
 from service.agreement.errors import Unprocessable
-from storage.catalog import Catalog
-from storage.catalog.books import Books
+from storage.catalog.books import Books, BooksCatalog
 from storage.errors import NotFound
 from storage.rows.accounts import AcceptanceRow, AgreementRow
 
@@ -52,7 +51,7 @@ def published(desk: Desk) -> list[AgreementRow]:
         return books.agreements()
 
 
-def ensure(catalog: Catalog, *, now_ms: int) -> None:
+def ensure(catalog: BooksCatalog, *, now_ms: int) -> None:
     """Publish the shipped text where no version is: in a new data folder, or one from before there were any."""
     with catalog.books() as books:
         if _is_published(books):

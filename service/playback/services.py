@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from retention.bitmap import EntitlementBitmap
 from service.playback.sharing import Shares
 from service.playback.used import Used
-from storage.catalog import Catalog
+from storage.catalog.devices import DevicesCatalog
+from storage.catalog.reading import ReadingCatalog
 from storage.clock import Clock
 from storage.objects import ObjectStore
 from storage.vault import Vault
+
+
+class PlaybackCatalog(ReadingCatalog, DevicesCatalog, Protocol):
+    """Chunks, and whose device it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaybackServices:
     """What playback stands on, and its limits."""
 
-    catalog: Catalog
+    catalog: PlaybackCatalog
     store: ObjectStore
     vault: Vault
     bitmap: EntitlementBitmap

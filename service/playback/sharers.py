@@ -6,7 +6,7 @@ import trio
 
 from service.playback.gate import Viewer
 from service.playback.sharing import Sharer
-from storage.catalog import Catalog
+from storage.catalog.devices import DevicesCatalog
 from storage.rows.accounts import OPERATOR_ACCOUNT
 
 MAX_DEVICES = 100_000
@@ -16,7 +16,7 @@ MAX_DEVICES = 100_000
 class Sharers:
     """The accounts of devices, asked for once. Only viewers whom the gate has let in may ask."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: DevicesCatalog) -> None:
         self._catalog = catalog
         self._accounts: dict[int, int] = {}
         self._thread = trio.CapacityLimiter(1)

@@ -20,7 +20,7 @@ from typing import Protocol
 from storage.catalog.books import BooksCatalog
 from storage.catalog.check import CheckCatalog
 from storage.catalog.continuity import ContinuityCatalog
-from storage.catalog.devices import DevicesCatalog
+from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
 from storage.catalog.ingest import IngestCatalog
 from storage.catalog.leases import LeasesCatalog
@@ -33,6 +33,7 @@ class Catalog(
     IngestCatalog,
     ReadingCatalog,
     DevicesCatalog,
+    ChangesCatalog,
     BooksCatalog,
     LeasesCatalog,
     SweepCatalog,

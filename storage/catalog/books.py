@@ -382,3 +382,8 @@ class BooksCatalog(Protocol):
         """Finish what `Books.erase_account` could not, where somebody was reading: cut the write-ahead log, which may
         hold pages of before. Tried when the books are closed, to be called again now and then; one read when there
         is nothing to do. Returns whether nothing is left."""
+
+    @abstractmethod
+    def note_used(self, devices: Collection[int], day: int, *, version: int = 0) -> None:
+        """Note that these devices were played back on `day`, while that version of the agreement was current. Commits
+        note uploads themselves. Neither goes back."""

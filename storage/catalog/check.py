@@ -64,7 +64,3 @@ class CheckCatalog(Protocol):
             SegmentCorrupt: an index has another number of chunks than the catalog says its segment has (what
                 earlier calls or batches added stays). `recover.load_index_of` tells beforehand.
         """
-
-    @abstractmethod
-    def highest_segment_id(self) -> int:
-        """The highest segment id ever prepared, as far as this catalog knows."""

@@ -13,7 +13,7 @@ from storage.clock import ClockMark
 
 
 class ContinuityCatalog(Protocol):
-    """The catalog's facts about itself."""
+    """The catalog's facts about itself: whose it is, how far it is, and what it must not do twice."""
 
     @abstractmethod
     def require_files(self) -> None:
@@ -45,6 +45,19 @@ class ContinuityCatalog(Protocol):
     def newest_seen_ms(self) -> int:
         """When the newest object was prepared or the newest sweep ended, by the clock of then; 0 when neither ever
         was."""
+
+    @property
+    @abstractmethod
+    def closed_through(self) -> int:
+        """The last expiry day already swept, 0 before the first."""
+
+    @abstractmethod
+    def newest_change(self) -> int:
+        """The number of the newest change in the change log."""
+
+    @abstractmethod
+    def highest_segment_id(self) -> int:
+        """The highest segment id ever prepared, as far as this catalog knows."""
 
     @property
     @abstractmethod

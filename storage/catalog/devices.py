@@ -11,13 +11,7 @@ from storage.rows.recordings import Unindexed
 
 
 class DevicesCatalog(Protocol):
-    """Devices with their plans, the log of changes to them, and ranges that are deleted of their recordings."""
-
-    @abstractmethod
-    def add_devices(
-        self, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
-    ) -> list[DeviceFacts]:
-        """Make `count` devices with consecutive numbers, each with these plans, and log the changes."""
+    """Devices with their plans, and the log of what was changed of them."""
 
     @abstractmethod
     def device(self, device: int) -> DeviceFacts:
@@ -30,6 +24,25 @@ class DevicesCatalog(Protocol):
     @abstractmethod
     def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
         """Facts of these devices, in order of number; numbers that no device has are left out."""
+
+    @abstractmethod
+    def changes_after(self, number: int) -> tuple[list[int], int]:
+        """Devices changed after change `number`, each once, and the number of the newest change."""
+
+    @abstractmethod
+    def devices_changing_on(self, day: int) -> list[int]:
+        """Devices with a plan that starts on `day` or whose last entitled day was the day before."""
+
+
+class ChangesCatalog(Protocol):
+    """What changes devices, and what is kept of them. Facts are changed by `retention.entitlements` alone: whoever else
+    does so leaves the entitlement bitmap as it was."""
+
+    @abstractmethod
+    def add_devices(
+        self, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
+    ) -> list[DeviceFacts]:
+        """Make `count` devices with consecutive numbers, each with these plans, and log the changes."""
 
     @abstractmethod
     def update_device(
@@ -53,23 +66,6 @@ class DevicesCatalog(Protocol):
         Returns:
             The new facts (plans carry their ids) and the number of the change, 0 when nothing changed.
         """
-
-    @abstractmethod
-    def changes_after(self, number: int) -> tuple[list[int], int]:
-        """Devices changed after change `number`, each once, and the number of the newest change."""
-
-    @abstractmethod
-    def newest_change(self) -> int:
-        """The number of the newest change in the change log."""
-
-    @abstractmethod
-    def devices_changing_on(self, day: int) -> list[int]:
-        """Devices with a plan that starts on `day` or whose last entitled day was the day before."""
-
-    @property
-    @abstractmethod
-    def closed_through(self) -> int:
-        """The last expiry day already swept, 0 before the first."""
 
     @abstractmethod
     def delete_range(

@@ -15,7 +15,7 @@ from storage.rows.recordings import Unindexed
 
 
 class ErasuresCatalog(Protocol):
-    """Erasures and their records. Marking (`DevicesCatalog.update_device` with a new erase epoch) makes a record, and
+    """Erasures and their records. Marking (`ChangesCatalog.update_device` with a new erase epoch) makes a record, and
     `unindex_device` notes its rows, each in its own transaction."""
 
     @abstractmethod
@@ -63,3 +63,7 @@ class ErasuresCatalog(Protocol):
     @abstractmethod
     def erased_epochs(self, *, after: int = 0, limit: int = 1000) -> dict[int, int]:
         """For devices numbered above `after` whose keys were ever destroyed, in order: the newest epoch of that."""
+
+    @abstractmethod
+    def erasure_counts(self) -> dict[str, int]:
+        """How many erasures are `marked`, `keys destroyed`, `unindexed`."""

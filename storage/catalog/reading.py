@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection
 from typing import Protocol
 
 from storage.rows.recordings import MAX_CAPTURE_MS, ChunkRow, LiveListRow, SegmentMark
@@ -49,8 +48,3 @@ class ReadingCatalog(Protocol):
         Returns:
             False, and nothing was changed: another writer was first, or the device is of another erase epoch by now.
         """
-
-    @abstractmethod
-    def note_used(self, devices: Collection[int], day: int, *, version: int = 0) -> None:
-        """Note that these devices were played back on `day`, while that version of the agreement was current. Commits
-        note uploads themselves. Neither goes back."""

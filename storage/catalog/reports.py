@@ -19,10 +19,6 @@ class ReportsCatalog(Protocol):
         """Sums over everything; may take a while on a large catalog."""
 
     @abstractmethod
-    def erasure_counts(self) -> dict[str, int]:
-        """How many erasures are `marked`, `keys destroyed`, `unindexed`."""
-
-    @abstractmethod
     def retention_classes(self) -> list[int]:
         """Every retention class, in days, that a plan or an object has."""
 
