@@ -21,6 +21,7 @@ from service.commands import (
     dormancy,
     erasure,
     folder,
+    granting,
     keys,
     migrating,
     money,
@@ -89,6 +90,7 @@ agreement.register(app)
 operators.register(app)
 sweeping.register(app)
 migrating.register(app)
+granting.register(app)
 copying.register(app)
 reopening.register(app)
 sweeps.register(app)

@@ -74,24 +74,50 @@ class MigratedCatalog:
     backup: Path | None
 
 
-def migrate_catalog(address: str, file: Path, *, backup: Path) -> MigratedCatalog:
+def migrate_catalog(address: str, file: Path, *, backup: Path, half: str = "both") -> MigratedCatalog:
     """Bring a catalog of an earlier release to the newest revision, in one transaction.
 
     Args:
         backup: where a copy of a file goes first; it must not exist.
+        half: `before`, what the new release needs, while the earlier one may run beside it; `after`, the rest; `both`.
+            A file has no halves: one host serves it, which stops for a moment.
 
     Raises:
         CallerError, WorldError, CatalogCorrupt: it can't be done; nothing was changed.
     """
     if is_file(address):
+        if half != "both":
+            raise CallerError(
+                "a catalog in a file is migrated in one: stop the service, and run `clipkeep catalog migrate`",
+                subject=str(file),
+                code="no_halves",
+            )
         from storage.sqlite.migrations.run import migrate  # Alembic takes a second, and nobody else needs it
 
         done = migrate(file, backup=backup)
         return MigratedCatalog(str(file), done.before, done.after, done.backup)
     from storage.postgres import migrations
 
-    before, after = migrations.migrate(address)
+    before, after = migrations.migrate(address, migrations.Half(half))
     return MigratedCatalog(without_password(address), before, after, None)
+
+
+def grant_to_service(address: str, role: str) -> list[str]:
+    """Let a role of the catalog's server do what the service does, and not change the history; see
+    `storage.postgres.privileges`. Returns the statements.
+
+    Raises:
+        CallerError: `not_a_server`; and what `storage.postgres.privileges.grant` raises.
+        CatalogUnavailable: the server refused; nothing was changed.
+    """
+    if is_file(address):
+        raise CallerError(
+            "a catalog in a file has no roles: who may write the file may write all of it",
+            code="not_a_server",
+        )
+    from storage.postgres import privileges
+
+    return privileges.grant(address, role)
 
 
 def is_file(address: str) -> bool:

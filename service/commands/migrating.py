@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -13,17 +14,32 @@ from service.config import load_config
 from service.folder import DataFolder
 from service.terminal import DEFAULT_DATA, Data, Json
 from storage.clock import SystemClock
+from storage.errors import CallerError
 from storage.open_catalog import migrate_catalog
 
 
-def catalog_migrate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def catalog_migrate(
+    before: Annotated[
+        bool, typer.Option("--before", help="On PostgreSQL: only what the new release needs.")
+    ] = False,
+    after: Annotated[
+        bool, typer.Option("--after", help="On PostgreSQL: the rest, once no host runs the earlier release.")
+    ] = False,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
     """Bring the catalog of an earlier release up to date. Stop the service first.
 
     A copy of catalog.db as it was is made beside it first, and all changes are one transaction: a run that was
     killed is run again. Remove the copy when you are content: it holds what accounts may ask to be erased.
 
-    On PostgreSQL no copy is made: make a backup of the database first.
+    On PostgreSQL no copy is made: make a backup of the database first. There the service may go on: run this with
+    --before, give the new release to one host after the other, then run this with --after.
     """
+    if before and after:
+        raise CallerError(
+            "--before and --after are done apart; without either both are done", code="bad_options"
+        )
     folder = DataFolder(data)
     path = folder.catalog
     time = datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC)
@@ -31,6 +47,7 @@ def catalog_migrate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
         load_config(folder.config, os.environ).home.catalog,
         path,
         backup=path.with_name(f"{path.name}.before-{time:%Y%m%dT%H%M%SZ}"),
+        half="before" if before else "after" if after else "both",
     )
     document = {
         "catalog": migrated.subject,
@@ -43,7 +60,8 @@ def catalog_migrate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
         if migrated.before == migrated.after:
             print(f"{migrated.subject} is up to date ({migrated.after})")
             return
-        print(f"migrated {migrated.subject} from {migrated.before} to {migrated.after}")
+        done = "prepared" if before else "migrated"
+        print(f"{done} {migrated.subject} from {migrated.before} to {migrated.after}")
         if migrated.backup is not None:
             print(f"as it was: {migrated.backup}")
 

@@ -15,7 +15,7 @@ from typing import Any
 from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
-from storage.postgres.schema import create_schema
+from storage.postgres.schema import COUNTED, create_schema
 from storage.sql.connection import Connection
 from storage.sqlite.schema import REVISION
 
@@ -142,20 +142,12 @@ def copy_numbers(source: sqlite3.Connection, database: PostgresDatabase) -> None
     """Numbers that were given, also to rows that are gone, are not given again."""
     given = dict(source.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
     with database.hold() as connection:
-        connection.execute("DELETE FROM numbers WHERE name NOT IN ('devices', 'changes')")
-        for name in ("devices", "changes"):
-            connection.execute(
-                "INSERT INTO numbers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET last = excluded.last",
-                (name, given.get(name, 0)),
-            )
-        identities = connection.execute(
-            "SELECT table_name, column_name FROM information_schema.columns"
-            " WHERE table_schema = current_schema() AND is_identity = 'YES'"
-        ).fetchall()
-        for table, column in identities:
+        for table, column in {"devices": "device", "segments": "segment_id", **COUNTED}.items():
             highest = connection.execute(f"SELECT coalesce(max({column}), 0) FROM {table}").fetchone()[0]
             last = max(int(highest), int(given.get(table, 0)))
-            if last:
+            if table != "segments":
+                connection.gave_numbers(table, last)
+            elif last:
                 connection.execute("SELECT setval(pg_get_serial_sequence(?, ?), ?)", (table, column, last))
 
 

@@ -37,10 +37,12 @@ from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, Clip
 from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, PostgresConnection
 from storage.postgres.promise import SETTINGS, Promise, promise_of
 from storage.sql.connection import Connection, Database, Excludes
+from storage.sqlite.schema import REVISION
 
 R = TypeVar("R")
 
 APPLICATION = "clipkeep"
+"""What the server is told of each connection, with the revision of the catalog that this release works on."""
 MAX_IDLE_CONNECTIONS = 4
 """Connections kept open between transactions; as for SQLite, a guess: a process has a writer and a few readers."""
 IDLE_S = 60.0
@@ -114,7 +116,7 @@ class PostgresDatabase(Database):
         except psycopg.ProgrammingError as error:
             raise CallerError(f"not a PostgreSQL address: {error}", code="bad_catalog_url") from error
         self._conninfo = conninfo.make_conninfo(
-            url, application_name=APPLICATION, connect_timeout=10, **KEEPALIVE
+            url, application_name=f"{APPLICATION}/{REVISION}", connect_timeout=10, **KEEPALIVE
         )
         self._subject = "postgresql://" + "".join(
             str(part)

@@ -66,6 +66,9 @@ class Connection(Protocol):
         """Numbers for so many new rows of the change log, without gaps and in the order in which they are committed:
         who reads the log up to a number has all that will ever be at or below it. None: the database gives it."""
 
+    def forget_history(self, account: int) -> None:
+        """Remove the events and acceptances of an account, which must be cancelled: nothing else removes any."""
+
     def exclude_commits(self) -> None:
         """From here to the end of the transaction no chunks are committed: for changes of what a commit decides by.
         Waits for the commits that are under way. To be called before such a change is written."""

@@ -18,14 +18,16 @@ def note_marked(
         return
     actor = what.partition(":")[0]
     connection.execute(
-        "INSERT INTO erasures (device, epoch, why, who, marked_ms) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (
-            new.device,
-            new.erase_epoch,
-            new.erase_reason,
-            actor if actor in _ACTORS else "operator",
-            now_ms,
-        ),
+        # Not ON CONFLICT: a row that is refused so has used up a number.
+        "INSERT INTO erasures (device, epoch, why, who, marked_ms) SELECT :device, :epoch, :why, :who, :now_ms"
+        " WHERE NOT EXISTS (SELECT 1 FROM erasures WHERE device = :device AND epoch = :epoch)",
+        {
+            "device": new.device,
+            "epoch": new.erase_epoch,
+            "why": new.erase_reason,
+            "who": actor if actor in _ACTORS else "operator",
+            "now_ms": now_ms,
+        },
     )
 
 

@@ -78,6 +78,10 @@ class SqliteConnection(sqlite3.Connection):
     def change_numbers(self, count: int) -> Sequence[None]:
         return [None] * count
 
+    def forget_history(self, account: int) -> None:
+        for table in ("events", "acceptances"):
+            self.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
+
     def exclude_commits(self) -> None:
         """They wait for this writer anyway."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from storage.postgres import PostgresCatalog
+from storage.postgres.privileges import grant
 from storage.sqlite import SqliteCatalog
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
 from tests.storage.raw_server import RawServer
@@ -79,3 +81,36 @@ def database_url(postgres: PostgresServer) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
         yield postgres.url(name)
         connection.execute(f"DROP DATABASE {name} (FORCE)")
+
+
+OWNER, SERVICE = "clip_owner", "clip service"
+"""The second one has a blank in it: names are quoted."""
+
+
+def url_of(url: str, user: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{user.replace(' ', '%20')}:p@{parts.hostname}:{parts.port}").geturl()
+
+
+@pytest.fixture(scope="session")
+def roles(postgres: PostgresServer) -> None:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for role in (OWNER, SERVICE, "stranger"):
+            connection.execute(f"CREATE ROLE \"{role}\" LOGIN PASSWORD 'p'".encode())
+        connection.execute(f'GRANT "{SERVICE}" TO {OWNER}'.encode())
+
+
+@pytest.fixture
+def owner_url(roles: None, database_url: str) -> str:
+    """Of a catalog that its owner made, who is no superuser."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} OWNER TO {OWNER}".encode())
+    url = url_of(database_url, OWNER)
+    PostgresCatalog.create(url).close()
+    return url
+
+
+@pytest.fixture
+def service_url(owner_url: str) -> str:
+    grant(owner_url, SERVICE)
+    return url_of(owner_url, SERVICE)

@@ -1,4 +1,4 @@
-"""The catalog on PostgreSQL: the contracts, on a real server."""
+"""The catalog on PostgreSQL: the contracts, on a real server, by a role that has no more privileges than it needs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from storage.postgres import PostgresCatalog
 
 class TestPostgresCatalog(CatalogContract):
     @pytest.fixture
-    def opener(self, url: str) -> Opener:
-        return partial(PostgresCatalog.open, url)
+    def opener(self, service_url: str) -> Opener:
+        return partial(PostgresCatalog.open, service_url)
 
 
 class TestPostgresBooks(BooksContract):
     @pytest.fixture
-    def opener(self, url: str) -> Opener:
-        return partial(PostgresCatalog.open, url)
+    def opener(self, service_url: str) -> Opener:
+        return partial(PostgresCatalog.open, service_url)

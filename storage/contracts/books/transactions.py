@@ -21,9 +21,10 @@ from storage.contracts.books.given import (
     event,
     notice,
     owner,
+    with_plan,
 )
 from storage.contracts.given import DAY, NOW, Opener
-from storage.errors import CatalogUnavailable
+from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.rows.accounts import (
     OPERATOR_ACCOUNT,
     AcceptanceRow,
@@ -64,6 +65,32 @@ class TransactionsContract(OnBooks):
             assert books.account(ann).suspended_ms is None
         assert (catalog.device(device), catalog.newest_change()) == before
         assert len(catalog.devices()) == 1
+
+    def test_what_is_undone_or_refused_uses_up_no_number(
+        self, catalog: Catalog, write: Any, ann: int, device: int
+    ) -> None:
+        """People are shown these numbers, and pages go by them: a gap looks like a row that somebody took away."""
+
+        def one_of_each() -> list[int]:
+            plans = with_plan()
+            facts = books.change_device(device, plans, what="renewed")
+            return [
+                facts.plans[-1].plan_id,
+                books.add_payment(charge(ann, device, f"r{len(facts.plans)}")).payment_id,
+                books.add_notice(notice(ann)).notice_id,
+                books.add_event(event(ann)).event_id,
+                books.add_block(BlockRow(0, ann, BlockKind.DISPUTE, "", "operator", NOW)).block_id,
+            ]
+
+        with write() as books:
+            first = one_of_each()
+        with suppress(ZeroDivisionError), write() as books:
+            one_of_each()
+            raise ZeroDivisionError
+        with write() as books:
+            with pytest.raises(ClipkeepError):
+                books.add_payment(charge(ann, device, "r2"))
+            assert one_of_each() == [number + 1 for number in first]
 
     def test_a_refusal_inside_leaves_the_transaction_as_it_was(
         self, catalog: Catalog, write: Any, ann: int

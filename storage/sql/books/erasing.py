@@ -8,16 +8,17 @@ from storage.rows.devices import EraseState
 from storage.sql.books.accounts import ACCOUNTS, Accounts
 from storage.sql.sealing import destroy_key, key_of
 
+HISTORY = ("events", "acceptances")
+"""Tables that are only added to, until their account is cancelled."""
 OF_ACCOUNT = (
     "sessions",
     "codes",
     "payments",
     "subscriptions",
     "blocks",
-    "events",
     "notices",
-    "acceptances",
     "answers",
+    *HISTORY,
 )
 """Tables with rows of an account; payments and subscriptions refer to plans, which go last."""
 LEFT_IN_LOG = "erased_left_in_log"
@@ -48,7 +49,8 @@ class Erasing(Accounts):
         connection.overwrite_freed()
         empty = AccountRow(account, row.kind, "", 0, state=AccountState.CANCELLED, cancelled_on=cancelled_on)
         ACCOUNTS.put(connection, empty, **self._buckets(empty))  # first: events go only with a cancelled one
-        for table in OF_ACCOUNT:
+        connection.forget_history(account)
+        for table in (table for table in OF_ACCOUNT if table not in HISTORY):
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
         devices = "device IN (SELECT device FROM devices WHERE account = ?)"
         connection.execute(f"DELETE FROM plans WHERE {devices}", (account,))

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -92,6 +93,8 @@ def at_once(folder: Path, clock_ms: int, seed: int, jobs: list[str]) -> bool:
                 outcome = run(folder, clock_ms, job, seed * 1000 + number, ready, start)
                 os.write(1, (json.dumps({"seed": seed, **outcome}) + "\n").encode())  # short, so whole
                 status = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(status)
         children.append(child)

@@ -18,6 +18,7 @@ import pytest
 from service.agreement import purchases
 from storage.rows.accounts import PaymentKind, PaymentState
 from tests.retention.world import fast_folder
+from tests.servers.catalogs import copy_catalog
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import MoneyWorld
 from tests.service.agreement.racing import ADA
@@ -43,6 +44,7 @@ def races(
             clock_ms = world.clock.ms
         for seed in range(1, rounds):
             shutil.copytree(base / "0", base / str(seed))
+            copy_catalog(base / "0", base / str(seed))
         folders = [str(base / str(seed)) for seed in range(rounds)]
         command = [sys.executable, "-m", "tests.service.agreement.racing"]
         done = subprocess.run(
