@@ -1,8 +1,8 @@
 """The catalog in SQL that every engine runs: `storage.sqlite` and `storage.postgres` give it connections.
 
-By who calls: `commits` (ingest), `reads` (playback), `devices` (plans), `deletions` (ranges), `leases`, `sweeping` and
-`rewriting` (the end of recordings), `records` (what is remembered of it), `continuity` (the catalog's facts about
-itself), `checking`, `books` (accounts and what they agreed to). `connection` is what an engine gives.
+A part for each interface of `storage.catalog`: `commits` (ingest), `reads` (reading), `devices` and `deletions`,
+`books`, `leases`, `sweeping` with `rewriting`, `erasures`, `reports`, `checking`, `continuity`. `connection` is what an
+engine gives.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from storage.sql.books import Bookkeeping
 from storage.sql.checking import Checking
 from storage.sql.commits import Commits
 from storage.sql.continuity import Continuing
-from storage.sql.deletions import Deletions
-from storage.sql.devices import Devices
+from storage.sql.erasures import Erasures
 from storage.sql.reads import Reads
-from storage.sql.records import Recording
-from storage.sql.rewriting import Rewriting
+from storage.sql.reports import Reports
+from storage.sql.sweeping import Sweeping
 
 
-class SqlCatalog(Commits, Reads, Devices, Deletions, Recording, Rewriting, Continuing, Checking, Bookkeeping):
+class SqlCatalog(Commits, Reads, Bookkeeping, Sweeping, Erasures, Reports, Checking, Continuing):
     """See `storage.catalog.Catalog`. Made by an engine, on its database."""
 
     def close(self) -> None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 
+from storage.catalog.check import CheckCatalog
 from storage.errors import SegmentCorrupt
-from storage.rows.recordings import ChunkRow, SegmentRow, SegmentState, Totals, Verdict
+from storage.rows.recordings import ChunkRow, Orphan, SegmentRow, SegmentState, Verdict
 from storage.sql.books.checking import broken_books
 from storage.sql.chunktables import chunk_days, chunk_table, closed_through, create_chunk_table
-from storage.sql.commits import Committing, OnDatabase, mark_dead, row_values
+from storage.sql.commits import Committing, mark_dead, row_values
 from storage.sql.connection import Connection, writing
+from storage.sql.leases import Leases, fenced
 from storage.sql.reads import CHUNK_COLUMNS
-from storage.sql.sweeping import SEGMENT_COLUMNS, segment_row
+from storage.sql.segments import SEGMENT_COLUMNS, segment_row
 
 _REBUILD_BATCH = 64
 """Segments in one transaction of a rebuild: one durable write for many, and commits wait for tens of ms."""
 
 
-class Checking(OnDatabase):
+class Checking(Leases, CheckCatalog):
     def segments(self, *, after_id: int = 0, limit: int = 1000) -> list[SegmentRow]:
         with self.db.read() as connection:
             rows = connection.execute(
@@ -42,6 +44,28 @@ class Checking(OnDatabase):
             row = connection.execute(f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE key = ?", (key,))
             found = row.fetchone()
             return None if found is None else segment_row(found)
+
+    @fenced
+    def adopt_orphans(
+        self,
+        connection: Connection,
+        orphans: Sequence[Orphan],
+        *,
+        fence: int,
+        now_ms: int,
+        delete_after_ms: int,
+    ) -> int:
+        return connection.executemany(
+            "INSERT INTO segments (key, class_days, expires_on, state, prepared_ms, size_bytes, delete_after_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            [
+                (
+                    *(orphan.key, orphan.class_days, orphan.expires_on, SegmentState.DELETING),
+                    *(now_ms, orphan.size_bytes, delete_after_ms),
+                )
+                for orphan in orphans
+            ],
+        ).rowcount
 
     def day_rows(self, day: int) -> Iterator[ChunkRow]:
         with self.db.read() as connection:
@@ -90,37 +114,6 @@ class Checking(OnDatabase):
         connection.exclude_commits()
         committing = Committing(connection, (index for _, index in batch), alone=True)
         return sum(_rebuild(connection, committing, segment.key, index) for segment, index in batch)
-
-    def highest_segment_id(self) -> int:
-        with self.db.read() as connection:
-            return connection.last_number("segments")
-
-    def totals(self) -> Totals:
-        with self.db.read() as connection:
-            segments: dict[str, int] = {s.name.lower(): 0 for s in SegmentState}
-            chunks = size_bytes = 0
-            for state, count, live, size in connection.execute(
-                "SELECT state, count(*), sum(live_chunks), sum(size_bytes) FROM segments GROUP BY state"
-            ):
-                segments[SegmentState(state).name.lower()] = count
-                if state == SegmentState.COMMITTED:
-                    chunks, size_bytes = live, size
-            tombstones, oldest, failing = connection.execute(
-                "SELECT count(*), min(delete_after_ms), count(*) FILTER (WHERE attempts > 0)"
-                " FROM segments WHERE state = ?",
-                (SegmentState.DELETING,),
-            ).fetchone()
-            devices = connection.execute("SELECT count(*) FROM devices").fetchone()[0]
-            return Totals(
-                devices=devices,
-                chunks=chunks,
-                segments=segments,
-                segment_bytes=size_bytes,
-                tombstones=tombstones,
-                oldest_tombstone_ms=oldest,
-                failing_tombstones=failing,
-                closed_through=closed_through(connection),
-            )
 
 
 def _broken_in_day(connection: Connection, day: int, *, has_table: bool) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.catalog import Catalog
+from storage.catalog.ingest import IngestCatalog
 from storage.days import (
     MS_PER_DAY,
     class_between,
@@ -24,6 +24,7 @@ from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES
 from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, PreparedKey, SegmentCommit, SegmentState, Verdict
 from storage.segment import INDEX_DTYPE
+from storage.sql.base import OnDatabase
 from storage.sql.chunktables import (
     agreement_version,
     chunk_days,
@@ -31,21 +32,11 @@ from storage.sql.chunktables import (
     closed_through,
     create_chunk_table,
 )
-from storage.sql.connection import Connection, Database, Excludes, writing
+from storage.sql.connection import Connection, Excludes, writing
 from storage.sql.known import NOBODY, read_devices
 
 
-class OnDatabase(Catalog):
-    """What all parts of the catalog stand on."""
-
-    def __init__(self, database: Database) -> None:
-        self.db = database
-
-    def require_files(self) -> None:
-        self.db.require_files()
-
-
-class Commits(OnDatabase):
+class Commits(OnDatabase, IngestCatalog):
     @writing(Excludes.NOTHING)
     def prepare(
         self,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from storage.catalog.continuity import ContinuityCatalog
 from storage.clock import ClockMark
 from storage.errors import CallerError
 from storage.sql.chunktables import closed_through
 from storage.sql.connection import Connection, writing
+from storage.sql.devices import newest_change
 from storage.sql.leases import Leases, fenced
 from storage.sql.meta import number, put_number
 from storage.sql.numbers import KINDS, ceiling, highest_given, raise_ceiling, start_above
@@ -17,7 +19,23 @@ _HOME = "home"
 _FIRST_KEY_MONTH = "first_key_month"
 
 
-class Continuing(Leases):
+class Continuing(Leases, ContinuityCatalog):
+    def require_files(self) -> None:
+        self.db.require_files()
+
+    @property
+    def closed_through(self) -> int:
+        with self.db.read() as connection:
+            return closed_through(connection)
+
+    def newest_change(self) -> int:
+        with self.db.read() as connection:
+            return newest_change(connection)
+
+    def highest_segment_id(self) -> int:
+        with self.db.read() as connection:
+            return connection.last_number("segments")
+
     def clock_mark(self) -> ClockMark | None:
         with self.db.read() as connection:
             wall_ms, uptime_ms, boot = (number(connection, name) for name in _CLOCK)

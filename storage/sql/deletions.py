@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from storage.catalog.devices import ChangesCatalog
 from storage.errors import Unprocessable
 from storage.rows.recordings import Unindexed
 from storage.sql.chunktables import chunk_table
-from storage.sql.commits import OnDatabase, mark_dead
+from storage.sql.commits import mark_dead
 from storage.sql.connection import Connection, writing
-from storage.sql.devices import facts_of
+from storage.sql.devices import Devices, facts_of
 from storage.sql.reads import classes_of, days_of_range
 
 ROWS_AT_ONCE = 10_000
 """Chunk rows removed in one transaction: some 50 ms for which commits wait."""
 
 
-class Deletions(OnDatabase):
+class Deletions(Devices, ChangesCatalog):
     def delete_range(
         self,
         device: int,

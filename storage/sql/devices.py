@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from storage.catalog.devices import DevicesCatalog
 from storage.errors import CallerError, NotFound
 from storage.rows.devices import DeviceFacts, EraseState, PlanRow
-from storage.sql.commits import OnDatabase
+from storage.sql.base import OnDatabase
 from storage.sql.connection import Connection, writing
-from storage.sql.erasures import note_marked
+from storage.sql.erasure_records import note_marked
 from storage.sql.numbers import highest_given, next_generation, require_room
 
 _FACTS = (
@@ -20,7 +21,7 @@ _FACTS = (
 )
 
 
-class Devices(OnDatabase):
+class Devices(OnDatabase, DevicesCatalog):
     @writing()
     def add_devices(
         self, connection: Connection, count: int, *, account: int, plans: Sequence[PlanRow], now_ms: int
@@ -53,21 +54,9 @@ class Devices(OnDatabase):
     ) -> tuple[DeviceFacts, int]:
         return change_facts(connection, device, change, what=what, now_ms=now_ms, before_commit=before_commit)
 
-    @writing()
-    def note_used(
-        self, connection: Connection, devices: Collection[int], day: int, *, version: int = 0
-    ) -> None:
-        connection.execute(
-            f"UPDATE devices SET used_on = {connection.larger('used_on', ':day')},"
-            f" used_version = {connection.larger('used_version', ':version')}"
-            f" WHERE device IN {connection.numbers(':devices')}"
-            " AND (used_on < :day OR used_version < :version)",
-            {"day": day, "version": version, "devices": json.dumps(sorted(devices))},
-        )
-
     def changes_after(self, number: int) -> tuple[list[int], int]:
         with self.db.read() as connection:
-            newest = _newest_change(connection)
+            newest = newest_change(connection)
             rows = connection.execute(
                 "SELECT DISTINCT device FROM changes WHERE number > ? ORDER BY device", (number,)
             )
@@ -80,12 +69,8 @@ class Devices(OnDatabase):
             )
             return [row[0] for row in rows]
 
-    def newest_change(self) -> int:
-        with self.db.read() as connection:
-            return _newest_change(connection)
 
-
-def _newest_change(connection: Connection) -> int:
+def newest_change(connection: Connection) -> int:
     row = connection.execute("SELECT coalesce(max(number), 0) FROM changes").fetchone()
     return int(row[0])
 

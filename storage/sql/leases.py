@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
 
+from storage.catalog.leases import LeasesCatalog
 from storage.errors import LeaseLost
-from storage.sql.commits import OnDatabase
+from storage.sql.base import OnDatabase
 from storage.sql.connection import Connection, HasDatabase, writing
 
 SWEEP_LEASE = "sweep"
@@ -42,7 +43,7 @@ def require_lease(connection: Connection, fence: object) -> None:
         raise LeaseLost("another sweeper took over; this one changes nothing more")
 
 
-class Leases(OnDatabase):
+class Leases(OnDatabase, LeasesCatalog):
     @writing()
     def acquire_lease(
         self, connection: Connection, name: str, *, holder: str, ttl_ms: int, now_ms: int

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
+from storage.catalog.reading import ReadingCatalog
 from storage.days import day_of_ms, expiry_day, ms_of_day, recorded_day
 from storage.rows.recordings import (
     MAX_CAPTURE_MS,
@@ -16,8 +17,8 @@ from storage.rows.recordings import (
     SegmentMark,
     SegmentState,
 )
+from storage.sql.base import OnDatabase
 from storage.sql.chunktables import chunk_table, open_days
-from storage.sql.commits import OnDatabase
 from storage.sql.connection import Connection, writing
 
 CHUNK_COLUMNS = (
@@ -43,7 +44,7 @@ def days_of_range(connection: Connection, classes: Sequence[int], from_ms: int, 
     )
 
 
-class Reads(OnDatabase):
+class Reads(OnDatabase, ReadingCatalog):
     def chunk(self, device: int, capture_ms: int) -> ChunkRow | None:
         found = self.chunks(device, capture_ms, capture_ms + 1, limit=1)
         return found[0] if found else None

@@ -10,7 +10,7 @@ from storage.sql.chunktables import chunk_table, closed_through
 from storage.sql.commits import finish_segment
 from storage.sql.connection import Connection
 from storage.sql.leases import Leases, fenced
-from storage.sql.sweeping import SEGMENT_COLUMNS, segment_row
+from storage.sql.segments import SEGMENT_COLUMNS, segment_row
 
 
 class Rewriting(Leases):

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
-from storage.catalog.reports import MAX_SWEEP_REPORTS
+from storage.catalog.sweep import SweepCatalog
 from storage.days import day_of_ms
 from storage.errors import CallerError
-from storage.rows.devices import DeviceFacts, EraseState
-from storage.rows.recordings import DayTotals, Due, Orphan, SegmentRow, SegmentState, Tombstone, Unindexed
-from storage.sql.chunktables import chunk_days, chunk_table, closed_through
-from storage.sql.connection import Connection, bounded, writing
-from storage.sql.deletions import add_unindexed, unindex_rows
-from storage.sql.devices import facts_where, no_such_device
-from storage.sql.erasures import note_all_unindexed, note_unindexed
-from storage.sql.leases import Leases, fenced
-
-SEGMENT_COLUMNS = (
-    "segment_id, key, class_days, expires_on, state, prepared_ms, size_bytes, chunks, live_chunks, crc32,"
-    " refused"
-)
+from storage.rows.recordings import DayTotals, Due, SegmentRow, SegmentState, Tombstone
+from storage.sql.chunktables import chunk_days, chunk_table
+from storage.sql.connection import Connection
+from storage.sql.deletions import Deletions
+from storage.sql.leases import fenced
+from storage.sql.rewriting import Rewriting
+from storage.sql.segments import SEGMENT_COLUMNS, segment_row
 
 
-def segment_row(row: tuple[Any, ...]) -> SegmentRow:
-    segment_id, key, class_days, expires_on, state, *rest = row
-    return SegmentRow(segment_id, key, class_days, expires_on, SegmentState(state), *rest)
-
-
-class Sweeping(Leases):
+class Sweeping(Deletions, Rewriting, SweepCatalog):
     def open_days(self, through: int) -> list[DayTotals]:
         with self.db.read() as connection:
             rows = connection.execute(
@@ -70,11 +57,6 @@ class Sweeping(Leases):
             connection.drop_chunk_table(chunk_table(day))
         return DayTotals(day, *totals)
 
-    @property
-    def closed_through(self) -> int:
-        with self.db.read() as connection:
-            return closed_through(connection)
-
     @fenced
     def advance_closed_through(self, connection: Connection, day: int, *, fence: int) -> None:
         _grow_closed_through(connection, day)
@@ -94,28 +76,6 @@ class Sweeping(Leases):
             "UPDATE segments SET state = ?, delete_after_ms = ?, reclaimed = 1"
             " WHERE segment_id = ? AND state = ?",
             [(SegmentState.DELETING, now_ms, i, SegmentState.PREPARED) for i in segment_ids],
-        ).rowcount
-
-    @fenced
-    def adopt_orphans(
-        self,
-        connection: Connection,
-        orphans: Sequence[Orphan],
-        *,
-        fence: int,
-        now_ms: int,
-        delete_after_ms: int,
-    ) -> int:
-        return connection.executemany(
-            "INSERT INTO segments (key, class_days, expires_on, state, prepared_ms, size_bytes, delete_after_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [
-                (
-                    *(orphan.key, orphan.class_days, orphan.expires_on, SegmentState.DELETING),
-                    *(now_ms, orphan.size_bytes, delete_after_ms),
-                )
-                for orphan in orphans
-            ],
         ).rowcount
 
     def due_tombstones(self, now_ms: int, *, after_id: int, limit: int) -> list[Tombstone]:
@@ -164,67 +124,6 @@ class Sweeping(Leases):
             " WHERE segment_id = ? AND state = ?",
             [(error[:200], retry_at_ms, i, SegmentState.DELETING) for i, error in errors.items()],
         )
-
-    def erasing_devices(self, *, limit: int = -1) -> list[DeviceFacts]:
-        with self.db.read() as connection:
-            where = "erase_state != 0 AND (erase_state = ? OR stale_rows != 0) ORDER BY device LIMIT ?"
-            return facts_where(connection, where, (EraseState.ERASING, bounded(limit)))
-
-    def unindex_device(self, device: int, *, fence: int, now_ms: int, delete_after_ms: int) -> Unindexed:
-        total = Unindexed()
-        epoch, days = self._begin_unindexing(device, fence=fence)
-        # From here on no commit adds a row of an earlier epoch. A transaction a day: a device with months of
-        # rows does not hold up the commits.
-        for day in days:
-            part = self._unindex_device_day(device, epoch, day, fence=fence, delete_after_ms=delete_after_ms)
-            total = add_unindexed(total, part)
-        self._end_unindexing(device, epoch, fence=fence, now_ms=now_ms)
-        return total
-
-    @fenced
-    def _begin_unindexing(self, connection: Connection, device: int, *, fence: int) -> tuple[int, list[int]]:
-        row = connection.execute("SELECT erase_epoch FROM devices WHERE device = ?", (device,)).fetchone()
-        if row is None:
-            raise no_such_device(device)
-        return row[0], sorted(chunk_days(connection))
-
-    @fenced
-    def _unindex_device_day(
-        self, connection: Connection, device: int, epoch: int, day: int, *, fence: int, delete_after_ms: int
-    ) -> Unindexed:
-        if day not in chunk_days(connection):
-            return Unindexed()
-        where = "device = ? AND epoch < ?"
-        part = unindex_rows(connection, day, where, (device, epoch), delete_after_ms)
-        note_unindexed(connection, device, epoch, part.chunks)
-        return part
-
-    @fenced
-    def _end_unindexing(
-        self, connection: Connection, device: int, epoch: int, *, fence: int, now_ms: int
-    ) -> None:
-        note_all_unindexed(connection, device, epoch, now_ms=now_ms)
-        connection.execute(
-            "UPDATE devices SET stale_rows = 0 WHERE device = ? AND erase_epoch = ?", (device, epoch)
-        )
-
-    def record_sweep(self, report: dict[str, Any], *, now_ms: int) -> None:
-        self._record_sweep(report, now_ms=now_ms)
-        self.db.drop_unlisted()  # what had readers when its day was closed
-
-    @writing()
-    def _record_sweep(self, connection: Connection, report: dict[str, Any], *, now_ms: int) -> None:
-        connection.execute("INSERT INTO sweeps (at_ms, report) VALUES (?, ?)", (now_ms, json.dumps(report)))
-        connection.execute(
-            "DELETE FROM sweeps WHERE sweep_id <="
-            " (SELECT sweep_id FROM sweeps ORDER BY sweep_id DESC LIMIT 1 OFFSET ?)",
-            (MAX_SWEEP_REPORTS,),
-        )
-
-    def last_sweep(self) -> dict[str, Any] | None:
-        with self.db.read() as connection:
-            row = connection.execute("SELECT report FROM sweeps ORDER BY sweep_id DESC LIMIT 1").fetchone()
-            return None if row is None else json.loads(row[0])
 
 
 def _grow_closed_through(connection: Connection, day: int) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-from storage.catalog.books import Books
+from storage.catalog.books import Books, BooksCatalog
 from storage.errors import ClipkeepError
 from storage.rows.devices import DeviceFacts
+from storage.sql.base import OnDatabase
 from storage.sql.books.backlog import Waiting
 from storage.sql.books.erasing import LEFT_IN_LOG, Erasing
 from storage.sql.books.history import History
 from storage.sql.books.money import Money
 from storage.sql.books.notices import Notices
 from storage.sql.books.sessions import Sessions
-from storage.sql.commits import OnDatabase
-from storage.sql.connection import Connection
+from storage.sql.connection import Connection, writing
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class SqlBooks(Erasing, Sessions, Money, History, Notices, Waiting):
     """See `storage.catalog.books.Books`."""
 
 
-class Bookkeeping(OnDatabase):
+class Bookkeeping(OnDatabase, BooksCatalog):
     @contextmanager
     def books(self) -> Iterator[Books]:
         with self.db.read() as connection:
@@ -68,3 +69,15 @@ class Bookkeeping(OnDatabase):
             lambda connection: connection.execute("DELETE FROM meta WHERE name = ?", (LEFT_IN_LOG,))
         )
         return True
+
+    @writing()
+    def note_used(
+        self, connection: Connection, devices: Collection[int], day: int, *, version: int = 0
+    ) -> None:
+        connection.execute(
+            f"UPDATE devices SET used_on = {connection.larger('used_on', ':day')},"
+            f" used_version = {connection.larger('used_version', ':version')}"
+            f" WHERE device IN {connection.numbers(':devices')}"
+            " AND (used_on < :day OR used_version < :version)",
+            {"day": day, "version": version, "devices": json.dumps(sorted(devices))},
+        )
