@@ -38,8 +38,10 @@ HOT = (
     "ingest/requests.py",
     "ingest/stats.py",
     "ingest/ts_edges.py",
+    "ingest/ts_quick.py",
     "storage/checksums.py",
     "storage/days.py",
+    "storage/media_facts.py",
     "storage/segment.py",
 )
 """What every chunk passes through. Nothing asynchronous: that stays Python, in modules of its own."""

@@ -8,19 +8,20 @@ means that the recording can be watched. A chunk that lies about itself harms on
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
-from ingest import mp4, mpegts, ts_edges
+from ingest import mp4, mpegts, ts_edges, ts_quick
 from ingest.mp4_boxes import HEADER_BYTES
 from storage.media_facts import TICKS_PER_MS
 
-MAX_DURATION_MS = 3_600_000
+MAX_DURATION_MS: Final = 3_600_000
 """Longest duration a chunk is listed with: one hour. A chunk is a few seconds of video; 16 MiB, its largest
 size, is an hour at 37 kbit/s, below any camera. What claims more is damaged or lying."""
 
-SNIFF_PACKETS = 5
+SNIFF_PACKETS: Final = 5
 """Sync bytes looked at. Each is one chance in 256 to be right by accident, five are one in 10**12."""
 
-_SYNC_BYTES = bytes([mpegts.SYNC_BYTE]) * SNIFF_PACKETS
+_SYNC_BYTES: Final = bytes([mpegts.SYNC_BYTE]) * SNIFF_PACKETS
 _MP4_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide sidx emsg prft uuid pnot".split())
 """Boxes that a file of this family may begin with (ISO/IEC 14496-12 table 1; `wide` and `pnot` are QuickTime's)."""
 
@@ -52,6 +53,9 @@ class Media(IntEnum):
     UNKNOWN = 0
     MPEG_TS = 1
     MP4 = 2
+
+
+MPEG_TS: Final = Media.MPEG_TS
 
 
 class Found:
@@ -96,6 +100,9 @@ def inspect(data: bytes | bytearray | memoryview) -> Found:
         data: bytes, one-dimensional, contiguous. Read in place, and no view of it is left when this returns, so that a
             bytearray can be resized afterwards.
     """
+    quick = ts_quick.read(data)
+    if quick is not None:
+        return Found(MPEG_TS, _ms(quick.duration_ticks, TICKS_PER_MS * 1000), quick.facts)
     if _begins_with_packets(data):
         return _transport_stream(data, 0)
     if len(data) >= HEADER_BYTES and bytes(data[4:8]) in _MP4_BOXES:

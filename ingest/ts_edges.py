@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import zlib
 from itertools import pairwise
+from typing import Final
 
 from ingest import mpegts
-from ingest.pictures import described, first_picture
+from ingest.pictures import H264, H265, Picture, described, first_picture
 from ingest.ts_tables import NO_PID, Program, map_pid, program
 from storage.media_facts import (
     CLOCK_TICKS,
@@ -23,22 +24,22 @@ from storage.media_facts import (
     ticks_between,
 )
 
-PACKET_BYTES = 188
-WINDOW_BYTES = 64 * PACKET_BYTES
+PACKET_BYTES: Final = 188
+WINDOW_BYTES: Final = 64 * PACKET_BYTES
 """Looked at in one piece: bytes of a copy, which are read three times as fast as those of a view."""
-REACH_BYTES = 16 * WINDOW_BYTES
+REACH_BYTES: Final = 16 * WINDOW_BYTES
 """How far from either end, 188 KiB, sound and tables are looked for when there is a picture."""
-REORDERED_FRAMES = 8
+REORDERED_FRAMES: Final = 8
 """Frames at either end that are looked at where frames are stored out of order. H.264 allows 16 (a decoder keeps that
 many), encoders use up to 5."""
-ORDERED_FRAMES = 3
+ORDERED_FRAMES: Final = 3
 """Frames at the end that are looked at where they are stored in order: two steps from one to the next."""
-PICTURE_PACKETS = 24
+PICTURE_PACKETS: Final = 24
 """Of the first picture that are searched for parameter sets and slices: 4 KiB. An encoder's message before the slice
 is a kilobyte or two."""
 
-_SYNC = 0x47
-_PRIVATE = 0xBD  # stream id, §2.4.3.7
+_SYNC: Final = 0x47
+_PRIVATE: Final = 0xBD  # stream id, §2.4.3.7
 
 
 class Edge:
@@ -66,7 +67,7 @@ class Media:
         self.facts = facts
 
 
-class _Reader:
+class Reader:
     """One chunk, packets from byte 0 on."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
@@ -102,7 +103,7 @@ class _Reader:
         while at < size:
             if window[at + 1] & 0xC0 == 0x40 and window[at] == _SYNC:  # sound, and a unit starts in it
                 pid = (window[at + 1] & 0x1F) << 8 | window[at + 2]
-                offset = _payload(window, at)
+                offset = payload_at(window, at)
                 if pid == 0:
                     if self.map_pid == NO_PID:
                         self.map_pid = map_pid(window[offset : at + PACKET_BYTES])
@@ -116,7 +117,7 @@ class _Reader:
 
     def front_unit(self, window: bytes, at: int, offset: int, pid: int, base: int) -> bool:
         """A frame that starts in this packet, perhaps; returns whether nothing more is wanted."""
-        pts = _pts(window, offset, at + PACKET_BYTES)
+        pts = pts_at(window, offset, at + PACKET_BYTES)
         if pts < 0:
             return False
         stream = window[offset + 3]
@@ -177,8 +178,8 @@ class _Reader:
             end = start
 
     def back_unit(self, edge: Edge, window: bytes, at: int, base: int) -> None:
-        offset = _payload(window, at)
-        pts = _pts(window, offset, at + PACKET_BYTES)
+        offset = payload_at(window, at)
+        pts = pts_at(window, offset, at + PACKET_BYTES)
         if pts >= 0:
             edge.times.append(pts)
             edge.places.append(base + at)
@@ -190,16 +191,25 @@ class _Reader:
         """What up to so many packets of a stream carry, from the byte `place` on."""
         found = b""
         while place < self.end and packets:
-            end = min(place + WINDOW_BYTES, self.end)
+            end = min(place + min(2 * packets * PACKET_BYTES, WINDOW_BYTES), self.end)
             window = self.window(place, end)
             at = 0
             while at < len(window) and packets:
                 if window[at] == _SYNC and (window[at + 1] & 0x1F) << 8 | window[at + 2] == pid:
-                    found += window[_payload(window, at) : at + PACKET_BYTES]
+                    found += window[payload_at(window, at) : at + PACKET_BYTES]
                     packets -= 1
                 at += PACKET_BYTES
             place = end
         return found
+
+    def beginning(self, pid: int, place: int, codec: Codec) -> Picture:
+        """How the picture begins whose first packet is at `place`."""
+        for packets in (1, 6, PICTURE_PACKETS):
+            data = self.payload_of(pid, place, packets)
+            picture = first_picture(data[9 + data[8] :], codec)  # behind the PES header
+            if picture.end or (codec is not H264 and codec is not H265):
+                break
+        return picture
 
 
 def read(data: bytes | bytearray | memoryview) -> Media | None:
@@ -213,7 +223,7 @@ def read(data: bytes | bytearray | memoryview) -> Media | None:
         A duration of 0 ticks when it can't be told: a single frame. Raises nothing, on any content. Time is at worst
         linear in `len(data)`; memory is some 10 KB.
     """
-    reader = _Reader(data)
+    reader = Reader(data)
     reader.read_front()
     video, audio = reader.video, reader.audio
     if not video.times and not audio.times:
@@ -227,7 +237,7 @@ def read(data: bytes | bytearray | memoryview) -> Media | None:
     return Media(duration_ticks, _facts(reader, last_video, last_audio))
 
 
-def _duration_ticks(reader: _Reader, front: Edge, back: Edge) -> int:
+def _duration_ticks(reader: Reader, front: Edge, back: Edge) -> int:
     """From the earliest frame to the latest, and one usual step for that one to be shown; 0: not known."""
     if not front.times or not back.times:
         return 0
@@ -261,7 +271,7 @@ def _usual_step(times: list[int]) -> int:
     return steps[len(steps) // 2] if steps else 0
 
 
-def _last_sound(reader: _Reader, back: Edge) -> int:
+def _last_sound(reader: Reader, back: Edge) -> int:
     """How long the last packet of sound plays, ticks: AAC is counted, of anything else the bytes are compared with
     those of the packet before. A muxer puts many frames under one time, and fewer into the last packet of a chunk."""
     data = reader.payload_of(back.pid, back.places[0], 1 << 16)
@@ -308,7 +318,7 @@ _AAC_RATES = [
 ]
 
 
-def _facts(reader: _Reader, last_video: Edge, last_audio: Edge) -> MediaFacts:
+def _facts(reader: Reader, last_video: Edge, last_audio: Edge) -> MediaFacts:
     video, audio = reader.video, reader.audio
     found = reader.program
     video_codec = audio_codec = Codec.NONE
@@ -318,15 +328,15 @@ def _facts(reader: _Reader, last_video: Edge, last_audio: Edge) -> MediaFacts:
         audio_codec = Codec.OTHER if found is None else found.codecs.get(audio.pid, Codec.OTHER)
     key_frame, sets = KeyFrame.UNKNOWN, b""
     if video.times:
-        picture = reader.payload_of(video.pid, video.places[0], PICTURE_PACKETS)
-        key_frame, sets = first_picture(picture, video_codec)
+        picture = reader.beginning(video.pid, video.places[0], video_codec)
+        key_frame, sets = picture.key_frame, picture.sets
         if reader.key_packet:
             key_frame = KeyFrame.YES
     elif audio.times:
         key_frame = KeyFrame.YES
     parameters, width, height = described(sets, video_codec)
     if audio_codec is Codec.AAC and (parameters or not video.times):
-        parameters = _with_sound(reader, audio, parameters)
+        parameters = with_sound(reader.payload_of(audio.pid, audio.places[0], 1), parameters)
     return MediaFacts(
         _times(video, last_video),
         _times(audio, last_audio),
@@ -340,9 +350,8 @@ def _facts(reader: _Reader, last_video: Edge, last_audio: Edge) -> MediaFacts:
     )
 
 
-def _with_sound(reader: _Reader, audio: Edge, parameters: int) -> int:
-    """The hash of parameters with what AAC says of profile, rate and channels."""
-    data = reader.payload_of(audio.pid, audio.places[0], 1)
+def with_sound(data: bytes, parameters: int) -> int:
+    """The hash of parameters with what AAC says of profile, rate and channels, in the packet in which sound starts."""
     start = 9 + data[8] if len(data) > 9 else 0
     if len(data) < start + 4 or data[start] != 0xFF:
         return parameters
@@ -362,7 +371,7 @@ def _times(front: Edge, back: Edge) -> Times | None:
     return Times(first % CLOCK_TICKS, span)
 
 
-def _payload(window: bytes, at: int) -> int:
+def payload_at(window: bytes, at: int) -> int:
     """Where the payload of the packet at `at` begins, at most at its end (§2.4.3.2)."""
     control = window[at + 3] & 0xF0  # the upper two bits: scrambled
     if control == 0x10:
@@ -372,7 +381,7 @@ def _payload(window: bytes, at: int) -> int:
     return at + PACKET_BYTES
 
 
-def _pts(window: bytes, at: int, end: int) -> int:
+def pts_at(window: bytes, at: int, end: int) -> int:
     """The time in the header of a PES packet (§2.4.3.6) that starts at `at`; −1 when there is none before `end`."""
     if at + 14 > end or window[at] or window[at + 1] or window[at + 2] != 1 or not window[at + 7] & 0x80:
         return -1

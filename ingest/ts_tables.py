@@ -8,10 +8,11 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from storage.media_facts import Codec
 
-NO_PID = -1
+NO_PID: Final = -1
 REMEMBERED = 4096
 """Different tables, and parameter sets, that are remembered by each function here: 2 MB at most."""
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-TICKS_PER_MS = 90
+TICKS_PER_MS: Final = 90
 """Presentation times count a 90 kHz clock."""
-CLOCK_TICKS = 1 << 33
+CLOCK_TICKS: Final = 1 << 33
 """Where presentation times start again from 0."""
 MAX_SPAN_TICKS = (1 << 32) - 1
 """Longest span that is kept: 13 hours. A chunk is listed with an hour at most."""
@@ -29,14 +29,15 @@ _OVERLAP_DIVISOR = 8
 frame that they follow in the stream, and clocks that jitter, need a frame or two; a clock that starts again goes back
 by the whole chunk."""
 
-_PACKED = struct.Struct("<IIIIIHHHBBB")
+_PACKED: Final = struct.Struct("<IIIIIHHHBBB")
 FACTS_BYTES = _PACKED.size
 """29 bytes for each chunk in its segment's index, before compression, and 29 in its catalog row."""
 
 # Bits of the last byte.
 _VIDEO_CLOCK_HIGH, _AUDIO_CLOCK_HIGH = 0x01, 0x02  # the 33rd bit of each first time
-_VIDEO_TIMES, _AUDIO_TIMES = 0x04, 0x08  # those times are known
-_KEY_SHIFT = 4  # two bits: `KeyFrame`
+_VIDEO_TIMES: Final = 0x04  # those times are known
+_AUDIO_TIMES: Final = 0x08
+_KEY_SHIFT: Final = 4  # two bits: `KeyFrame`
 
 
 class Codec(IntEnum):
@@ -115,29 +116,61 @@ class MediaFacts(NamedTuple):
             struct.error: a field out of its bounds.
         """
         video, audio = self.video_times or _NO_TIMES, self.audio_times or _NO_TIMES
-        flags = (
-            (_VIDEO_CLOCK_HIGH if video.first_ticks >> 32 else 0)
-            | (_AUDIO_CLOCK_HIGH if audio.first_ticks >> 32 else 0)
-            | (_VIDEO_TIMES if self.video_times is not None else 0)
-            | (_AUDIO_TIMES if self.audio_times is not None else 0)
-            | self.key_frame << _KEY_SHIFT
-        )
-        return _PACKED.pack(
-            video.first_ticks & 0xFFFF_FFFF,
+        return packed_facts(
+            video.first_ticks,
             video.span_ticks,
-            audio.first_ticks & 0xFFFF_FFFF,
+            audio.first_ticks,
             audio.span_ticks,
-            self.parameters,
-            self.tracks,
-            self.width,
-            self.height,
             self.video,
             self.audio,
-            flags,
+            self.tracks,
+            self.parameters,
+            self.width,
+            self.height,
+            self.key_frame,
         )
 
 
-_NO_TIMES = Times(0, 0)
+def packed_facts(
+    video_first_ticks: int,
+    video_span_ticks: int,
+    audio_first_ticks: int,
+    audio_span_ticks: int,
+    video: Codec,
+    audio: Codec,
+    tracks: int,
+    parameters: int,
+    width: int,
+    height: int,
+    key_frame: KeyFrame,
+) -> bytes:
+    """What `MediaFacts.pack` gives, without making one: ingest asks it of every chunk. A first time below 0: those
+    times are not known, and then the span is not looked at."""
+    flags = key_frame << _KEY_SHIFT
+    if video_first_ticks >= 0:
+        flags |= _VIDEO_TIMES | video_first_ticks >> 32
+    else:
+        video_first_ticks = video_span_ticks = 0
+    if audio_first_ticks >= 0:
+        flags |= _AUDIO_TIMES | audio_first_ticks >> 32 << 1
+    else:
+        audio_first_ticks = audio_span_ticks = 0
+    return _PACKED.pack(
+        video_first_ticks & 0xFFFF_FFFF,
+        video_span_ticks,
+        audio_first_ticks & 0xFFFF_FFFF,
+        audio_span_ticks,
+        parameters,
+        tracks,
+        width,
+        height,
+        video,
+        audio,
+        flags,
+    )
+
+
+_NO_TIMES = Times(-1, 0)
 NOTHING_KNOWN = MediaFacts()
 """Of a chunk that was stored by a release that kept no facts, and of media that does not tell."""
 
