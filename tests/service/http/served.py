@@ -12,6 +12,8 @@ import trio
 from service.clients import Clients, parse_proxies
 from service.http import HttpLimits, HttpServer
 
+HANGS_S = 60.0
+"""What has not come by then does not come: a guard, and no measure of a busy machine."""
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -58,7 +60,7 @@ async def answer(
 
 @asynccontextmanager
 async def serving(app: Any, proxies: str = "", **limits: Any) -> AsyncIterator[HttpServer]:
-    """The server on a port of its own, behind these proxies; stopped at the end, and over within seconds."""
+    """The server on a port of its own, behind these proxies; stopped at the end, and over at once."""
     limits.setdefault("linger_close_s", 0.3)
     clients = Clients(parse_proxies(proxies))
     server = HttpServer(app, HttpLimits(**limits), now_s=lambda: 0.0, clients=clients)
@@ -67,7 +69,7 @@ async def serving(app: Any, proxies: str = "", **limits: Any) -> AsyncIterator[H
         await nursery.start(server.run, listener)
         yield server
         server.stop()
-        nursery.cancel_scope.deadline = trio.current_time() + 10
+        nursery.cancel_scope.deadline = trio.current_time() + HANGS_S
 
 
 async def connect(server: HttpServer, *, receive_buffer: int | None = None) -> trio.SocketStream:
@@ -95,19 +97,19 @@ async def ask(server: HttpServer, *pieces: bytes, end: bool = True) -> bytes:
 
 
 async def rest_of(stream: trio.SocketStream) -> bytes:
-    found = b""
-    with trio.fail_after(10):
+    found = bytearray()
+    with trio.fail_after(HANGS_S):
         try:
             async for piece in stream:
                 found += piece
         except trio.BrokenResourceError:
             pass
-    return found
+    return bytes(found)
 
 
 async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
     found = b""
-    with trio.fail_after(10):
+    with trio.fail_after(HANGS_S):
         while end not in found:
             piece = await stream.receive_some()
             assert piece, f"ended after {found!r}"
@@ -116,6 +118,6 @@ async def read_until(stream: trio.SocketStream, end: bytes) -> bytes:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(HANGS_S):
         while not condition():  # noqa: ASYNC110 — what it waits for is the server's, and has no event
             await trio.sleep(0.01)

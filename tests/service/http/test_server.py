@@ -189,7 +189,7 @@ class Holding:
 
 async def test_what_an_answer_holds_comes_back_however_its_client_ends() -> None:
     app = Holding(16 * MIB)
-    async with serving(app, send_grace_s=60) as server:
+    async with serving(app, send_grace_s=3600) as server:
         for end in ("reset", "close", "half-close"):
             stream = await connect(server)
             await stream.send_all(GET)
