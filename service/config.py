@@ -236,7 +236,7 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    max_connections: int = limit(2000, "to the API port, about 50 kB each", least=8, most=1_000_000)
+    max_connections: int = limit(2000, "to the API port, 10 to 120 kB each", least=8, most=1_000_000)
     client_share: float = limit(
         0.5,
         "of the connections and turns that others leave, what one client address may have; connections of"
