@@ -157,7 +157,9 @@ def test_what_is_not_a_database_is_corrupt(tmp_path: Path, content: bytes) -> No
 
 def test_another_schema_version_is_refused_with_both_numbers(path: Path) -> None:
     raw(path, f"PRAGMA user_version={SCHEMA_VERSION + 1}")
-    with pytest.raises(CatalogCorrupt, match=f"version {SCHEMA_VERSION + 1}, this release reads {SCHEMA_VERSION}"):
+    with pytest.raises(
+        CatalogCorrupt, match=f"version {SCHEMA_VERSION + 1}, this release reads {SCHEMA_VERSION}"
+    ):
         SqliteCatalog.open(path)
     with closing(sqlite3.connect(path.with_name("other"))) as connection:
         connection.execute("CREATE TABLE theirs (x)")
