@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 import trio
 
+from ingest.calls import CallsUnderWay
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
@@ -27,11 +28,14 @@ from ingest.stats import Stats
 from storage.catalog.ingest import IngestCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.clock import Clock
-from storage.errors import ClipkeepError, CorruptError, KeyDestroyed, WorldError
+from storage.errors import CatalogUnavailable, ClipkeepError, CorruptError, KeyDestroyed, WorldError
 from storage.objects import ObjectStore
 from storage.rows.recordings import ChunkRow, PreparedKey, SegmentCommit, Verdict
 from storage.segment import TAG_BYTES, decrypt_chunk
 
+SLOW_CALL_S = 5.0
+"""Devices are told to come again after a catalog has not answered for so long. A commit takes milliseconds, and seconds
+on a server that is short of everything, where to take in less is what helps."""
 MAX_COMMIT_SEGMENTS = 64
 """Most segments in one transaction: bounds how long other workers wait for the catalog's lock."""
 
@@ -51,9 +55,10 @@ class _Waiting:
 class Committer:
     """The worker's one writer to the catalog: groups what waits into one transaction."""
 
-    def __init__(self, catalog: IngestCatalog, clock: Clock) -> None:
+    def __init__(self, catalog: IngestCatalog, clock: Clock, calls: CallsUnderWay) -> None:
         self._catalog = catalog
         self._clock = clock
+        self._calls = calls
         self._waiting: list[_Waiting] = []
         self._wake = trio.Event()
         self._one_at_a_time = trio.CapacityLimiter(1)
@@ -91,7 +96,8 @@ class Committer:
     async def _commit_batch(self, batch: list[_Waiting]) -> None:
         call = partial(self._catalog.commit, [w.commit for w in batch], now_ms=self._clock.now_ms())
         try:
-            verdicts = await trio.to_thread.run_sync(call, limiter=self._one_at_a_time)
+            with self._calls.one():
+                verdicts = await trio.to_thread.run_sync(call, limiter=self._one_at_a_time)
             for waiting, verdict in zip(batch, verdicts, strict=True):
                 waiting.verdicts = verdict
         except ClipkeepError as error:
@@ -156,7 +162,8 @@ class Uploads:
         self._prepared = prepared
         self.answered: Callable[[], None] = lambda: None
         """Called once after each group of chunks was answered."""
-        self._committer = Committer(catalog, clock)
+        self._catalog_calls = CallsUnderWay()
+        self._committer = Committer(catalog, clock, self._catalog_calls)
         self._next_month = NextMonth(keyring)
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
@@ -178,6 +185,16 @@ class Uploads:
         finally:
             self._ended = True
             self._room.unpark_all()  # who waits is shielded, and would keep the process from ending
+
+    def require_answers(self) -> None:
+        """Make sure that the catalog answers what it was asked: one that is frozen fails no call for a while, and takes
+        in what nobody will store.
+
+        Raises:
+            CatalogUnavailable: a commit, or a block of keys, is waited for longer than `SLOW_CALL_S`.
+        """
+        if (waited_s := self._catalog_calls.longest_s) > SLOW_CALL_S:
+            raise CatalogUnavailable(f"it has not answered for {waited_s:.0f} s")
 
     async def drain(self) -> None:
         """Seal everything, wait until all is answered, and give unused keys back."""
@@ -285,7 +302,8 @@ class Uploads:
             count=count,
             now_ms=self._clock.now_ms(),
         )
-        block = await trio.to_thread.run_sync(call)
+        with self._catalog_calls.one():
+            block = await trio.to_thread.run_sync(call)
         await trio.to_thread.run_sync(self._prepared, block[-1].segment_id)
         return block
 

@@ -20,6 +20,10 @@ async def _nothing_to_see() -> None:
     """The look of a service whose files are not watched."""
 
 
+def _store_unanswered(after_s: float) -> ClipkeepError:
+    return StoreUnavailable(f"has not answered for {after_s:g} s")
+
+
 class Health:
     """Stops admission while nothing can be stored, so that devices are told at once instead of after a time-out.
 
@@ -29,13 +33,19 @@ class Health:
         probe: returns when a chunk could be stored, raises a ClipkeepError when not. Can be cancelled. It has to try
             what failed: a store that can be read and refuses every put is not healthy.
         look: asked every `PROBE_EVERY_S` while all seems well, for what no failure would tell: raises too.
+        unanswered: what is wrong when the first probe has not returned after so many seconds.
     """
 
     def __init__(
-        self, probe: Callable[[], Awaitable[None]], look: Callable[[], Awaitable[None]] = _nothing_to_see
+        self,
+        probe: Callable[[], Awaitable[None]],
+        look: Callable[[], Awaitable[None]] = _nothing_to_see,
+        *,
+        unanswered: Callable[[float], ClipkeepError] = _store_unanswered,
     ) -> None:
         self._probe = probe
         self._look = look
+        self._unanswered = unanswered
         self._down = trio.Event()
         self._failures = 0
         self._problem: ClipkeepError | None = None
@@ -68,7 +78,7 @@ class Health:
         with trio.move_on_after(FIRST_PROBE_S) as patience:
             await self._try_once()
         if patience.cancelled_caught:
-            self.problem = StoreUnavailable(f"has not answered for {FIRST_PROBE_S:g} s")
+            self.problem = self._unanswered(FIRST_PROBE_S)
         task_status.started()
         while True:
             if self.up:

@@ -29,9 +29,9 @@ from service.logs import configure_logs
 from service.metrics import STALE_MS, ApiFigures, published, render
 from service.playback import Playback
 from service.playback.used import Used
-from service.ready import require_answers
+from service.ready import Question
 from storage.counted import CountedStore
-from storage.errors import ClipkeepError, StoreUnavailable
+from storage.errors import ClipkeepError
 
 REPLAY_EVERY_S = 1.0
 """Changes made on other hosts are seen here within this time (promised: 2 s)."""
@@ -63,10 +63,18 @@ def for_strangers(code: str) -> str:
 
 
 class Prober:
-    """Asks store and catalog on behalf of all who want to know: once at a time, and nobody waits long."""
+    """Asks store and catalog on behalf of all who want to know: once at a time, and nobody waits long.
 
-    def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
+    Args:
+        probe: raises a ClipkeepError when something is wrong.
+        unanswered: what is wrong when `probe` has not returned after so many seconds.
+    """
+
+    def __init__(
+        self, probe: Callable[[], Awaitable[None]], unanswered: Callable[[float], ClipkeepError]
+    ) -> None:
         self._probe = probe
+        self._unanswered = unanswered
         self._wanted = trio.Event()
         self._answered = trio.Event()
         self._answered_s = -math.inf
@@ -95,7 +103,7 @@ class Prober:
         with trio.move_on_after(PROBE_WAIT_S) as patience:
             await self._answered.wait()
         if patience.cancelled_caught:
-            return StoreUnavailable(f"has not answered for {PROBE_WAIT_S:g} s")
+            return self._unanswered(PROBE_WAIT_S)
         return self._problem
 
 
@@ -105,7 +113,8 @@ class ApiProcess:
     def __init__(self, opened: Opened) -> None:
         self._store = CountedStore(opened.store)
         self.opened = opened = replace(opened, store=self._store)
-        self._prober = Prober(self._probe)
+        self._question = Question()
+        self._prober = Prober(self._probe, self._question.unanswered)
         self._used = Used()
         self._used_accounts = Used()
         self.uses = Uses(opened.desk, devices=self._used, accounts=self._used_accounts)
@@ -115,7 +124,7 @@ class ApiProcess:
 
     async def _probe(self) -> None:
         # A store that hangs is left to itself: its answer is not worth the wait of a stop.
-        await trio.to_thread.run_sync(require_answers, self.opened, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(self._question.ask, self.opened, abandon_on_cancel=True)
 
     def services(self) -> ApiServices:
         opened = self.opened

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from service.folder import Opened
 from storage.disk import DISK_FULL, looks_full, make_room
-from storage.errors import WorldError
+from storage.errors import CatalogUnavailable, ClipkeepError, StoreUnavailable, WorldError
 
 PROBE_PREFIX = "health/"
 """Below it, each worker puts one object when it has to find out whether its store takes any, and deletes it again. No
@@ -24,15 +26,39 @@ def require_files(opened: Opened) -> None:
     opened.bitmap.require_file()
 
 
-def require_answers(opened: Opened) -> None:
-    """Make sure that files, disk, catalog and store can be used. The store is only read. Blocks.
+class Question:
+    """What is being asked, for those who do not wait for the answer."""
 
-    Raises:
-        ClipkeepError: what keeps chunks from being stored.
-    """
+    def __init__(self) -> None:
+        self._of: type[WorldError] = CatalogUnavailable
+
+    def unanswered(self, after_s: float) -> ClipkeepError:
+        """What is wrong when there is no answer."""
+        return self._of(f"has not answered for {after_s:g} s")
+
+    def ask(self, opened: Opened, *, put: Callable[[], None] | None = None) -> None:
+        """Make sure that files, disk, catalog and store can be used. Blocks.
+
+        Args:
+            put: puts an object. Without it the store and the catalog are only read.
+
+        Raises:
+            ClipkeepError: what keeps chunks from being stored.
+        """
+        _require_room(opened)
+        self._of = CatalogUnavailable
+        if put is None:
+            _ = opened.catalog.closed_through
+        else:
+            opened.catalog.require_writable()
+        self._of = StoreUnavailable
+        opened.store.server_time_s()
+        if put is not None:
+            put()
+
+
+def _require_room(opened: Opened) -> None:
     require_files(opened)
     root = opened.folder.root
     if looks_full(root):
         raise WorldError(make_room(opened.folder.bitmap), subject=str(root), code=DISK_FULL)
-    _ = opened.catalog.closed_through
-    opened.store.server_time_s()

@@ -7,6 +7,7 @@ import gc
 import sys
 from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,7 @@ from service.config import IngestSettings
 from service.folder import Opened, open_folder
 from service.logs import configure_logs
 from service.metrics import publish
-from service.ready import PROBE_BYTES, PROBE_PREFIX, require_answers, require_files
+from service.ready import PROBE_BYTES, PROBE_PREFIX, Question, require_files
 from storage.checksums import crc32
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError, StoreFull, WorldError
@@ -55,7 +56,8 @@ class Worker:
         self._unpublished: int | None = None
         """Why the last counters could not be published, an errno."""
         self.keyring = Keyring(opened.vault.ensure_each, max_keys=config.ingest.max_cached_keys)
-        self.health = Health(self._probe, self._look)
+        self._question = Question()
+        self.health = Health(self._probe, self._look, unanswered=self._question.unanswered)
         self.uploads = Uploads(
             store=opened.store,
             catalog=opened.catalog,
@@ -125,6 +127,7 @@ class Worker:
             await trio.sleep(PUBLISH_EVERY_S)
 
     async def _look(self) -> None:
+        self.uploads.require_answers()
         await trio.to_thread.run_sync(require_files, self.opened)
 
     async def _probe(self) -> None:
@@ -132,14 +135,14 @@ class Worker:
         is_full = isinstance(self.health.problem, StoreFull)
         body = bytearray(self.opened.config.segments.target_bytes if is_full else PROBE_BYTES)
 
-        def ask() -> None:
-            require_answers(self.opened)
+        def put() -> None:
             key = f"{PROBE_PREFIX}{self.name}"
             self._store.put(key, body, crc32(body))
             with suppress(WorldError):  # it stored, which is what was asked; the next one takes its place
                 self._store.delete_many([key])
 
         # A store that hangs is left to itself: its answer is not worth the wait of a stop.
+        ask = partial(self._question.ask, self.opened, put=put)
         await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
 
     def _note_prepared(self, segment_id: int) -> None:

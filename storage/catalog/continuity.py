@@ -25,6 +25,15 @@ class ContinuityCatalog(Protocol):
         """
 
     @abstractmethod
+    def require_writable(self) -> None:
+        """Commit something that changes nothing: whoever found that nothing can be committed asks so whether it is
+        over, for a standby, or a file that was mounted read-only, answers every read.
+
+        Raises:
+            CatalogUnavailable: nothing can be committed.
+        """
+
+    @abstractmethod
     def clock_mark(self) -> ClockMark | None:
         """The last moment that was believed (`retention.witness`), None before the first."""
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import errors, pq
+from psycopg.abc import PQGen
 from psycopg.adapt import Dumper, Loader
 
 from storage.sql.commits import CHUNK_COLUMNS
 from storage.sql.connection import Refers, Rows, Taken, Values
+
+T = TypeVar("T")
 
 WRITERS_LOCK, DECISIONS_LOCK, TABLES_LOCK = 0x636C6B01, 0x636C6B02, 0x636C6B03
 """Advisory locks, made of "clk" and a number."""
@@ -51,18 +55,40 @@ class _ZeroOrOne(Dumper):
         return b"1" if obj else b"0"
 
 
+class _Impatient(psycopg.Connection[tuple[Any, ...]]):
+    """Waits for an answer for a bounded time. `tcp_user_timeout` and keepalives see a host that is gone; a server that
+    is frozen, or whose disk hangs, has a kernel that goes on answering them."""
+
+    answer_s: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        bound_s = self.answer_s if timeout is None else timeout
+        began_s = time.monotonic()
+        try:
+            return super().wait(gen, interval, bound_s)
+        except psycopg.OperationalError as error:
+            if timeout is None and bound_s is not None and time.monotonic() - began_s >= bound_s:
+                self.pgconn.finish()  # whatever is still answered belongs to nobody
+                raise NoAnswer(f"the server has not answered for {bound_s:g} s") from error
+            raise
+
+
+class NoAnswer(psycopg.OperationalError):
+    """The server has a connection and says nothing. What it was asked may be done, or be done yet."""
+
+
 class PostgresConnection:
     """See `storage.sql.connection.Connection`."""
 
     locking = " FOR UPDATE"
 
-    def __init__(self, raw: psycopg.Connection[tuple[Any, ...]]) -> None:
+    def __init__(self, raw: _Impatient) -> None:
         self._raw = raw
 
     @classmethod
     def connect(cls, conninfo: str) -> PostgresConnection:
         # No prepared statements: a pooler may give the next transaction another connection.
-        raw = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        raw = _Impatient.connect(conninfo, autocommit=True, prepare_threshold=None)
         raw.adapters.register_loader("numeric", _WholeNumber)
         raw.adapters.register_dumper(bool, _ZeroOrOne)
         return cls(raw)
@@ -76,6 +102,15 @@ class PostgresConnection:
     def is_whole(self) -> bool:
         """Whether the server can be reached by it, as far as is known."""
         return not self._raw.closed
+
+    def wait_at_most(self, answer_s: float | None) -> None:
+        """From here on, wait so long for each answer: None is for ever."""
+        self._raw.answer_s = answer_s
+
+    def take_its_time(self) -> None:
+        """To the end of this transaction nothing is given up for being slow: for what reads or writes whole tables."""
+        self.wait_at_most(None)
+        self.run("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
 
     def run(self, sql: str) -> int:
         """Execute statements without values, several of them in one round trip. Returns how many rows the last one

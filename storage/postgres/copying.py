@@ -16,7 +16,6 @@ from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.schema import COUNTED, create_schema
-from storage.sql.connection import Connection
 from storage.sqlite.schema import REVISION
 
 Progress = Callable[[str, int, int], None]
@@ -116,7 +115,7 @@ def copy_rows(source: sqlite3.Connection, database: PostgresDatabase, progress: 
             continue
         with database.hold() as connection:
             assert isinstance(connection, PostgresConnection)
-            _take_its_time(connection)
+            connection.take_its_time()
             if table.name.startswith("chunks_"):
                 connection.create_chunk_table(int(table.name.removeprefix("chunks_")))
             count = 0
@@ -130,12 +129,6 @@ def copy_rows(source: sqlite3.Connection, database: PostgresDatabase, progress: 
         done += count
         progress("rows copied", done, total)
     return total
-
-
-def _take_its_time(connection: Connection) -> None:
-    """A table of many millions takes longer than any statement of the service."""
-    connection.execute("SET LOCAL statement_timeout = 0")
-    connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 def copy_numbers(source: sqlite3.Connection, database: PostgresDatabase) -> None:
@@ -167,7 +160,7 @@ def differences(source: sqlite3.Connection, database: PostgresDatabase, progress
 
     with database.read() as connection:
         assert isinstance(connection, PostgresConnection)
-        _take_its_time(connection)
+        connection.take_its_time()
         for table in tables:
             if connection.execute("SELECT to_regclass(?)", (table.name,)).fetchone()[0] is None:
                 found.append(f"{table.name} is missing")
@@ -194,7 +187,8 @@ def summed(rows: Iterator[tuple[Any, ...]]) -> tuple[int, int]:
 def finish(database: PostgresDatabase) -> None:
     """From here on the database is a catalog."""
     with database.hold() as connection:
-        _take_its_time(connection)
+        assert isinstance(connection, PostgresConnection)
+        connection.take_its_time()
         connection.execute("ANALYZE")
         connection.execute("DROP TABLE copying")
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))

@@ -34,7 +34,7 @@ import psycopg
 from psycopg import conninfo, errors
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
-from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, PostgresConnection
+from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, NoAnswer, PostgresConnection
 from storage.postgres.promise import SETTINGS, Promise, promise_of
 from storage.sql.connection import Connection, Database, Excludes
 from storage.sqlite.schema import REVISION
@@ -50,12 +50,19 @@ IDLE_S = 60.0
 TRIES = 5
 """How often a write is tried that the server took back: a deadlock, a connection that broke, a restart."""
 FIRST_PAUSE_S = 0.05
+CONNECT_TIMEOUT_S = 10
 LOCK_TIMEOUT_MS = 10_000
 """Longest wait for another transaction, as SQLite's busy timeout."""
 DROP_LOCK_TIMEOUT_MS = 50
 """Longest wait for the readers of a table that is to be dropped."""
 STATEMENT_TIMEOUT_MS = 60_000
 """Longest statement. A backstop: no statement of the service takes a tenth of it."""
+INGEST_TIMEOUT_MS = 15_000
+"""Longest statement of what a camera waits for. Longer than a lock is waited for."""
+ANSWER_MARGIN_S = 5.0
+"""How much longer than a statement may take its answer is waited for: a server that is frozen keeps no time-outs."""
+PATIENCE_S = 8.0
+"""A write that was taken back is not tried again after so long: who waits for it hears the failure instead."""
 IDLE_IN_TRANSACTION_MS = 30_000
 """How long a transaction may wait for this process before the server ends it: what a host that vanished without a word
 holds is free again then. Longer than any pause between two statements, a key's file written in it included."""
@@ -116,17 +123,16 @@ class PostgresDatabase(Database):
         except psycopg.ProgrammingError as error:
             raise CallerError(f"not a PostgreSQL address: {error}", code="bad_catalog_url") from error
         self._conninfo = conninfo.make_conninfo(
-            url, application_name=f"{APPLICATION}/{REVISION}", connect_timeout=10, **KEEPALIVE
+            url,
+            application_name=f"{APPLICATION}/{REVISION}",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            **KEEPALIVE,
         )
         self._subject = "postgresql://" + "".join(
             str(part)
             for part in (parts.get("host", ""), ":", parts.get("port", 5432), "/", parts.get("dbname", ""))
         )
-        self._settings = (
-            f"SET LOCAL lock_timeout = {lock_timeout_ms};"
-            f" SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS};"
-            f" SET LOCAL idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}"
-        )
+        self._lock_timeout_ms = lock_timeout_ms
         self._lock = threading.Lock()
         self._idle: list[tuple[float, PostgresConnection]] = []
         self._slots: list[_Slot] = []
@@ -149,18 +155,21 @@ class PostgresDatabase(Database):
         slot = self._take_slot()
         slot.number += 1
         pause_s = FIRST_PAUSE_S
+        began_s = time.monotonic()
         committing: list[R] = []
         """What `work` returned in a try whose COMMIT was not answered."""
         for left in reversed(range(TRIES)):
             try:
                 done = self._try_write(work, excludes, slot, committing)
             except (psycopg.OperationalError, *TAKEN_BACK) as error:
-                if left == 0 or isinstance(error, GIVEN_UP):
+                if left == 0 or isinstance(error, GIVEN_UP) or time.monotonic() - began_s > PATIENCE_S:
                     # The slot goes with it: a backend may still be at work in it.
                     raise self._translated(error) from error
             except psycopg.Error as error:
                 raise self._translated(error) from error
             else:
+                if slot.number == 1:  # a new one is rare: the time to remove those of processes that are gone
+                    self._clean_slots()
                 with self._lock:
                     self._slots.append(slot)
                 return done
@@ -172,8 +181,8 @@ class PostgresDatabase(Database):
         self, work: Callable[[Connection], R], excludes: Excludes, slot: _Slot, committing: list[R]
     ) -> R:
         # One round trip. Statements of one message see what was committed before each of them began.
-        begin = "; ".join(filter(None, (BEGIN_WRITE, self._settings, _LOCKS[excludes], slot.mark)))
-        connection, marked = self._begun(begin)
+        timeout_ms = STATEMENT_TIMEOUT_MS if excludes is Excludes.WRITERS else INGEST_TIMEOUT_MS
+        connection, marked = self._begun(BEGIN_WRITE, timeout_ms, _LOCKS[excludes], slot.mark)
         try:
             if not marked:  # an earlier try was committed, though nobody could say so
                 connection.run("ROLLBACK")
@@ -190,12 +199,12 @@ class PostgresDatabase(Database):
 
     def _take_slot(self) -> _Slot:
         with self._lock:
-            if self._slots:
-                return self._slots.pop()
-        # A new one is rare: the time to remove those of processes that are gone. If it fails, another one does it.
-        with suppress(psycopg.Error), self._block(BEGIN_WRITE) as connection:
+            return self._slots.pop() if self._slots else _Slot()
+
+    def _clean_slots(self) -> None:
+        """If it fails, another one does it."""
+        with suppress(psycopg.Error), self._block(BEGIN_WRITE, timeout_ms=INGEST_TIMEOUT_MS) as connection:
             connection.run(_CLEAN_SLOTS)
-        return _Slot()
 
     @contextmanager
     def hold(self) -> Iterator[Connection]:
@@ -203,9 +212,11 @@ class PostgresDatabase(Database):
             yield connection
 
     @contextmanager
-    def _block(self, begin: str, lock: str | None = None) -> Iterator[PostgresConnection]:
+    def _block(
+        self, begin: str, lock: str | None = None, *, timeout_ms: int | None = None
+    ) -> Iterator[PostgresConnection]:
         """A transaction, with psycopg's errors as they are."""
-        connection, _ = self._begun("; ".join(filter(None, (begin, self._settings, lock))))
+        connection, _ = self._begun(begin, timeout_ms or STATEMENT_TIMEOUT_MS, lock)
         try:
             yield connection
             connection.run("COMMIT")
@@ -260,6 +271,9 @@ class PostgresDatabase(Database):
     def require_files(self) -> None:
         """The files are the server's."""
 
+    def require_writable(self) -> None:
+        self.write(lambda _: None, Excludes.NOTHING)  # its mark in `tries` is the write
+
     def damage(self) -> list[str]:
         """What the server's own check (`amcheck`) would find is asked by an operator: see docs/operations.md."""
         return []
@@ -270,19 +284,37 @@ class PostgresDatabase(Database):
 
     # --- connections ----------------------------------------------------------------------------------------------
 
-    def _begun(self, begin: str) -> tuple[PostgresConnection, int]:
-        """A connection inside a new transaction, and how many rows the last statement of `begin` touched. An idle one
-        that broke meanwhile is replaced."""
+    def _begun(self, begin: str, timeout_ms: int, *more: str | None) -> tuple[PostgresConnection, int]:
+        """A connection inside a new transaction, and how many rows the last statement touched. An idle one that broke
+        meanwhile is replaced.
+
+        Args:
+            timeout_ms: longest statement.
+            more: statements for the same round trip.
+        """
+        settings = (
+            f"SET LOCAL lock_timeout = {self._lock_timeout_ms}",
+            f"SET LOCAL statement_timeout = {timeout_ms}",
+            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}",
+        )
+        text = "; ".join(filter(None, (begin, *settings, *more)))
+        answer_s = timeout_ms / 1000 + ANSWER_MARGIN_S
         while (connection := self._take_idle()) is not None:
+            connection.wait_at_most(answer_s)
             try:
-                return connection, connection.run(begin)
+                return connection, connection.run(text)
             except BaseException as error:
                 self._abandon(connection)
-                if not isinstance(error, psycopg.OperationalError) or connection.is_whole:
+                if (
+                    not isinstance(error, psycopg.OperationalError)
+                    or isinstance(error, NoAnswer)
+                    or connection.is_whole
+                ):
                     raise
         connection = PostgresConnection.connect(self._conninfo)
+        connection.wait_at_most(answer_s)
         try:
-            return connection, connection.run(begin)
+            return connection, connection.run(text)
         except BaseException:
             self._abandon(connection)
             raise
@@ -369,6 +401,10 @@ def _remedy(error: psycopg.Error) -> str:
     """What a person does about an error that may pass."""
     if isinstance(error, (errors.DiskFull, errors.IoError)):
         return "look for a full or failing disk of the server; trying again is safe"
+    if isinstance(error, NoAnswer):
+        return "look for a server that is frozen, or whose disk hangs; trying again is safe"
+    if isinstance(error, errors.TooManyConnections) or _says(error, "too many", "connection slots"):
+        return "all its connections are taken: raise max_connections, or put PgBouncer in between"
     if isinstance(error, (errors.LockNotAvailable, errors.QueryCanceled, *TAKEN_BACK)):
         return "another transaction has been in the way all the time: try again"
     if isinstance(error, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)) or _says(
@@ -381,7 +417,8 @@ def _remedy(error: psycopg.Error) -> str:
         return "the database is missing: CREATE DATABASE makes it, or correct the address"
     if isinstance(error, errors.UndefinedTable):
         return "the database or its tables are missing: `clipkeep init --catalog` makes them"
-    if isinstance(error, errors.ReadOnlySqlTransaction):
+    # A standby refuses BEGIN READ WRITE as something that it does not know.
+    if isinstance(error, (errors.ReadOnlySqlTransaction, errors.FeatureNotSupported)):
         return "this server is a standby: name the primary"
     return "look whether the server runs and can be reached; trying again is safe"
 

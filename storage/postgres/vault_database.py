@@ -44,7 +44,10 @@ from storage.postgres.database import (
     BEGIN_WRITE,
     FIRST_PAUSE_S,
     GIVEN_UP,
+    INGEST_TIMEOUT_MS,
     LOCK_TIMEOUT_MS,
+    PATIENCE_S,
+    STATEMENT_TIMEOUT_MS,
     TAKEN_BACK,
     TRIES,
     PostgresDatabase,
@@ -98,20 +101,21 @@ class VaultDatabase(PostgresDatabase):
 
     def making(self, work: Callable[[Connection], R]) -> R:
         """Do `work` while no key is destroyed and no wrapping key retired."""
-        return self._under(f"SELECT pg_advisory_xact_lock_shared({KEYS_LOCK})", work)
+        return self._under(f"SELECT pg_advisory_xact_lock_shared({KEYS_LOCK})", work, INGEST_TIMEOUT_MS)
 
     def destroying(self, work: Callable[[Connection], R]) -> R:
         """Do `work` while nobody makes or destroys a key."""
-        return self._under(exclusive(KEYS_LOCK), work)
+        return self._under(exclusive(KEYS_LOCK), work, STATEMENT_TIMEOUT_MS)
 
-    def _under(self, lock: str, work: Callable[[Connection], R]) -> R:
+    def _under(self, lock: str, work: Callable[[Connection], R], timeout_ms: int) -> R:
         pause_s = FIRST_PAUSE_S
+        began_s = time.monotonic()
         for left in reversed(range(TRIES)):
             try:
-                with self._block(BEGIN_WRITE, lock) as connection:
+                with self._block(BEGIN_WRITE, lock, timeout_ms=timeout_ms) as connection:
                     return work(connection)
             except (psycopg.OperationalError, *TAKEN_BACK) as error:
-                if left == 0 or isinstance(error, GIVEN_UP):
+                if left == 0 or isinstance(error, GIVEN_UP) or time.monotonic() - began_s > PATIENCE_S:
                     raise self._translated(error) from error
             except psycopg.Error as error:
                 raise self._translated(error) from error

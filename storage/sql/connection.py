@@ -174,6 +174,10 @@ class Database(ABC):
         """See `Catalog.require_files`."""
 
     @abstractmethod
+    def require_writable(self) -> None:
+        """See `Catalog.require_writable`."""
+
+    @abstractmethod
     def damage(self) -> list[str]:
         """See `Catalog.damage`."""
 

@@ -23,6 +23,9 @@ class Continuing(Leases, ContinuityCatalog):
     def require_files(self) -> None:
         self.db.require_files()
 
+    def require_writable(self) -> None:
+        self.db.require_writable()
+
     @property
     def closed_through(self) -> int:
         with self.db.read() as connection:

@@ -219,6 +219,10 @@ class SqliteDatabase(Database):
             if lost := files.lost():
                 raise self._replaced(lost)
 
+    def require_writable(self) -> None:
+        with self.hold() as connection:
+            connection.execute("UPDATE meta SET value = value WHERE name = 'closed_through'")
+
     def _replaced(self, lost: Path) -> CatalogUnavailable:
         return CatalogUnavailable(what_to_do(lost), subject=str(lost), code="catalog_replaced")
 

@@ -33,7 +33,7 @@ async def test_strangers_learn_no_keys_and_no_words_of_the_store(tmp_path: Path)
         async def down() -> None:
             raise StoreUnavailable(secret)
 
-        process._prober = Prober(down)
+        process._prober = Prober(down, lambda _: StoreUnavailable(secret))
         now_ms = opened.clock.now_ms()
         for name, problem in (("w0", f"store_denied: {secret}"), ("w1", f"brand_new: {secret}"), ("w2", "")):
             path = opened.folder.run / f"{name}.json"
