@@ -27,7 +27,12 @@ class DevicesCatalog(Protocol):
 
     @abstractmethod
     def changes_after(self, number: int) -> tuple[list[int], int]:
-        """Devices changed after change `number`, each once, and the number of the newest change."""
+        """Devices changed after change `number`, each once, and the number of the newest change.
+
+        Changes are numbered from 1 without gaps, and are seen in order of their numbers: who has read the log up to a
+        number never misses one at or below it that is committed later. So the number is given in the transaction
+        that writes the change, and nobody is given the next one before that has ended.
+        """
 
     @abstractmethod
     def devices_changing_on(self, day: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -117,19 +118,35 @@ class DevicesContract(OnCatalog):
     def test_who_reads_changes_up_to_a_number_misses_none_that_is_committed_late(
         self, catalog: Catalog
     ) -> None:
-        """Numbers without gaps, seen in the order in which they are given, however long a writer takes."""
+        """Numbers without gaps, seen in the order in which they are given, however long a writer takes, whichever way
+        it writes, and though another was undone."""
         numbers = [add_device(catalog) for _ in range(24)]
         first = seen = catalog.newest_change()
         told: list[int] = []
 
-        def change(device: int) -> None:
+        def slowly(old: DeviceFacts, new: DeviceFacts) -> None:
+            time.sleep(old.device % 4 * 0.003)
+            if new.erase_reason == "undone":
+                raise CallerError("as the bitmap might")
+
+        def by_itself(device: int, suspended: DeviceFacts) -> None:
             catalog.update_device(
-                device,
-                lambda old: replace(old, suspended=True),
-                what="suspend",
-                now_ms=NOW,
-                before_commit=lambda old, new: time.sleep(device % 4 * 0.003),
+                device, lambda old: suspended, what="suspend", now_ms=NOW, before_commit=slowly
             )
+
+        def in_books(device: int, suspended: DeviceFacts) -> None:
+            catalog.transact(
+                lambda books: books.change_device(device, lambda old: suspended, what="suspend"),
+                before_change=slowly,
+                now_ms=NOW,
+            )
+
+        def change(device: int) -> None:
+            write = in_books if device % 3 == 0 else by_itself
+            new = replace(catalog.device(device), suspended=True)
+            with suppress(CallerError):
+                write(device, replace(new, erase_reason="undone"))
+            write(device, new)
 
         with ThreadPoolExecutor(4) as threads:
             changing = [threads.submit(change, device) for device in numbers]
@@ -141,6 +158,7 @@ class DevicesContract(OnCatalog):
                 told += devices
                 seen = newest
         assert sorted(told) == numbers
+        assert catalog.newest_change() == first + len(numbers)
 
     def test_the_same_facts_change_nothing(self, catalog: Catalog) -> None:
         device = add_device(catalog)
