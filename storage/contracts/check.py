@@ -18,10 +18,7 @@ from storage.contracts.given import (
     segment_of,
     segments,
 )
-from storage.rows.recordings import (
-    Due,
-    Orphan,
-)
+from storage.rows.recordings import Due, Orphan
 
 
 class CheckContract(OnCatalog):
@@ -82,3 +79,15 @@ class CheckContract(OnCatalog):
         indexes = [s.index for s in (*stored, prepared)]
         assert catalog.rebuild_chunks(zip(segments(catalog), indexes, strict=True)) == 0
         assert everything(catalog) == before
+
+    def test_a_sound_catalog_has_nothing_broken_and_no_damage(self, catalog: Catalog) -> None:
+        device = add_device(catalog)
+        commit(catalog, Upload(device, NOON), Upload(device, NOON))
+        assert list(catalog.broken_rows()) == []
+        assert catalog.damage() == []
+
+    def test_segments_in_pages(self, catalog: Catalog) -> None:
+        ids = [segment_of(catalog).segment_id for _ in range(5)]
+        assert [row.segment_id for row in catalog.segments()] == ids
+        assert [row.segment_id for row in catalog.segments(after_id=ids[1], limit=2)] == ids[2:4]
+        assert catalog.segments(after_id=ids[-1]) == []

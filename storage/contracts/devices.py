@@ -30,10 +30,7 @@ from storage.contracts.given import (
 )
 from storage.errors import CallerError, NotFound
 from storage.rows.devices import DeviceFacts, EraseState, PlanRow
-from storage.rows.recordings import (
-    SegmentState,
-    Unindexed,
-)
+from storage.rows.recordings import SegmentState, Unindexed
 
 
 class DevicesContract(OnCatalog):
@@ -264,13 +261,6 @@ class DevicesContract(OnCatalog):
             with pytest.raises(CallerError):
                 catalog.delete_range(device, NOON, end, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
         assert commit(catalog, Upload(device, NOON)) == [STORED]
-
-    def test_a_finished_deletion_has_nothing_left(self, catalog: Catalog, sound: None) -> None:
-        device = add_device(catalog)
-        commit(catalog, Upload(device, NOON))
-        catalog.delete_range(device, 0, NOON + 9, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
-        assert catalog.unfinished_deletions() == []
-        assert catalog.finish_deletion(1, now_ms=NOW, delete_after_ms=NOW) == Unindexed()
 
     def test_devices_by_number(self, catalog: Catalog) -> None:
         numbers = [add_device(catalog) for _ in range(4)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from storage.catalog import Catalog
 from storage.contracts.given import (
     DAY,
@@ -21,10 +23,9 @@ from storage.contracts.given import (
     refused,
     segments,
 )
+from storage.errors import LeaseLost
 from storage.rows.devices import EraseState
-from storage.rows.recordings import (
-    Unindexed,
-)
+from storage.rows.recordings import Unindexed
 
 
 class ErasuresContract(OnCatalog):
@@ -66,3 +67,99 @@ class ErasuresContract(OnCatalog):
         assert [d.device for d in catalog.erasing_devices()] == [a, b]
         catalog.unindex_device(b, fence=lease(catalog), now_ms=NOW, delete_after_ms=NOW)
         assert [d.device for d in catalog.erasing_devices()] == [a]
+
+    def test_a_record_is_made_with_the_epoch_and_takes_its_steps(self, catalog: Catalog) -> None:
+        device = add_device(catalog)
+        commit(catalog, Upload(device, NOON), Upload(device, NOON + 1))
+        assert catalog.erasures() == []
+        catalog.update_device(
+            device,
+            lambda old: replace(old, erase_state=EraseState.ERASING, erase_epoch=1, erase_reason="lapsed"),
+            what="sweep: lapsed",
+            now_ms=NOW,
+        )
+        [marked] = catalog.erasures()
+        assert (marked.device, marked.epoch, marked.why, marked.who) == (device, 1, "lapsed", "sweep")
+        assert (marked.marked_ms, marked.state, marked.verified) == (NOW, "marked", "")
+        fence = lease(catalog)
+        catalog.note_keys_destroyed({device: (1, 3)}, fence=fence, now_ms=NOW + 1)
+        catalog.note_keys_destroyed({device: (1, 9)}, fence=None, now_ms=NOW + 2)  # the first word counts
+        [destroyed] = catalog.erasures()
+        assert (destroyed.keys_destroyed_ms, destroyed.keys_destroyed) == (NOW + 1, 3)
+        assert destroyed.state == "keys destroyed"
+        assert catalog.clear_erasures(destroyed_before_ms=NOW + 1, fence=fence, now_ms=NOW + 3) == 0
+        catalog.unindex_device(device, fence=fence, now_ms=NOW + 4, delete_after_ms=NOW)
+        [unindexed] = catalog.erasures()
+        assert (unindexed.unindexed_ms, unindexed.unindexed_chunks) == (NOW + 4, 2)
+        assert unindexed.state == "unindexed"
+        assert catalog.clear_erasures(destroyed_before_ms=NOW, fence=fence, now_ms=NOW + 5) == 0
+        assert catalog.clear_erasures(destroyed_before_ms=NOW + 1, fence=fence, now_ms=NOW + 5) == 1
+        assert catalog.clear_erasures(destroyed_before_ms=NOW + 1, fence=fence, now_ms=NOW + 6) == 0
+        catalog.note_verified(marked.erasure_id, "2 of 2", now_ms=NOW + 7)
+        [cleared] = catalog.erasures()
+        assert (cleared.cleared_ms, cleared.state) == (NOW + 5, "cleared")
+        assert (cleared.verified_ms, cleared.verified) == (NOW + 7, "2 of 2")
+
+    def test_what_a_person_wrote_is_not_in_a_record(self, catalog: Catalog) -> None:
+        for what, who in (("owner: my flat in Rome", "owner"), ("Ann asked", "operator"), ("sweep", "sweep")):
+            device = add_device(catalog)
+            catalog.update_device(device, lambda old: replace(old, erase_epoch=1), what=what, now_ms=NOW)
+            [record] = catalog.erasures(device=device)
+            assert (record.who, record.why) == (who, "")
+
+    def test_records_come_in_pages_and_of_one_device(self, catalog: Catalog) -> None:
+        a, b = add_device(catalog), add_device(catalog)
+        for device in (a, b, a):
+            erase(catalog, device)
+        rows = catalog.erasures()
+        assert [(row.device, row.epoch) for row in rows] == [(a, 1), (b, 1), (a, 2)]
+        assert catalog.erasures(after_id=rows[0].erasure_id, limit=1) == rows[1:2]
+        assert catalog.erasures(device=a) == [rows[0], rows[2]]
+        assert catalog.erasures(device=99) == []
+
+    def test_which_epochs_are_destroyed_and_how_many_erasures_are_open(self, catalog: Catalog) -> None:
+        a, b, c = (add_device(catalog) for _ in range(3))
+        for device in (a, a, b, c):
+            erase(catalog, device)
+        assert catalog.erased_epochs() == {}
+        assert catalog.erasure_counts() == {"marked": 4, "keys destroyed": 0, "unindexed": 0}
+        catalog.note_keys_destroyed({c: (1, 0), a: (1, 2)}, fence=None, now_ms=NOW)
+        catalog.note_keys_destroyed({a: (2, 2)}, fence=None, now_ms=NOW)
+        catalog.unindex_device(a, fence=lease(catalog), now_ms=NOW, delete_after_ms=NOW)
+        assert catalog.erased_epochs() == {a: 2, c: 1}
+        assert catalog.erased_epochs(limit=1) == {a: 2}
+        assert catalog.erased_epochs(after=a) == {c: 1}
+        assert catalog.erasure_counts() == {"marked": 1, "keys destroyed": 1, "unindexed": 2}
+
+    def test_keys_that_a_backup_brought_back_begin_their_wait_anew(self, catalog: Catalog) -> None:
+        a, b, c = (add_device(catalog) for _ in range(3))
+        for device in (a, b, c):
+            erase(catalog, device)
+        fence = lease(catalog)
+        catalog.note_keys_destroyed({a: (1, 1), b: (1, 1)}, fence=fence, now_ms=NOW)
+        for device in (a, b):
+            catalog.unindex_device(device, fence=fence, now_ms=NOW, delete_after_ms=NOW)
+        assert catalog.clear_erasures(destroyed_before_ms=NOW, fence=fence, now_ms=NOW) == 2
+        catalog.note_verified(catalog.erasures(device=a)[0].erasure_id, "how", now_ms=NOW)
+        assert catalog.reopen_erasures([a, c], now_ms=NOW + 5) == 1  # c's were never destroyed
+        [again] = catalog.erasures(device=a)
+        assert (again.keys_destroyed_ms, again.cleared_ms) == (NOW + 5, None)
+        assert (again.verified_ms, again.verified) == (None, "")
+        assert catalog.erasures(device=b)[0].state == "cleared"
+        assert catalog.clear_erasures(destroyed_before_ms=NOW + 4, fence=fence, now_ms=NOW + 9) == 0
+        assert catalog.clear_erasures(destroyed_before_ms=NOW + 5, fence=fence, now_ms=NOW + 9) == 1
+
+    def test_only_the_holder_of_the_lease_notes_what_it_did(self, catalog: Catalog) -> None:
+        """Invariant 8. Who destroyed keys outside of a sweep says so without a lease."""
+        device = add_device(catalog)
+        erase(catalog, device)
+        stale = lease(catalog)
+        catalog.release_lease("sweep", fence=stale)
+        before = catalog.erasures()
+        for act in (
+            lambda: catalog.note_keys_destroyed({device: (1, 1)}, fence=stale, now_ms=NOW),
+            lambda: catalog.clear_erasures(destroyed_before_ms=NOW, fence=stale, now_ms=NOW),
+        ):
+            with pytest.raises(LeaseLost):
+                act()
+        assert catalog.erasures() == before

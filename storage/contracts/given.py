@@ -16,12 +16,7 @@ from storage.catalog import Catalog
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.media_facts import FACTS_BYTES
 from storage.rows.devices import EraseState, PlanRow
-from storage.rows.recordings import (
-    ChunkRow,
-    SegmentCommit,
-    SegmentRow,
-    Verdict,
-)
+from storage.rows.recordings import ChunkRow, SegmentCommit, SegmentRow, Verdict
 from storage.segment import INDEX_DTYPE, MAGIC, TAG_BYTES
 
 Opener = Callable[[], Catalog]

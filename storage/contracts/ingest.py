@@ -47,11 +47,7 @@ from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES
 from storage.objects import checked_key
 from storage.rows.devices import EraseState
-from storage.rows.recordings import (
-    MAX_CLOCK_AHEAD_MS,
-    ChunkRow,
-    SegmentState,
-)
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, ChunkRow, SegmentState
 
 
 def commit_for_ever(opener: Opener, device: int, worker: int, chunks: int, reports: Connection) -> None:

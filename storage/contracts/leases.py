@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +15,7 @@ from storage.contracts.given import (
     NOON,
     NOW,
     OnCatalog,
+    Opener,
     Upload,
     add_device,
     commit,
@@ -83,3 +86,28 @@ class LeasesContract(OnCatalog):
                 call()
             assert everything(catalog) == before
         assert [d.device for d in catalog.erasing_devices()] == [device]
+
+    def test_nobody_takes_the_lease_while_a_step_outside_is_done(
+        self, catalog: Catalog, opener: Opener
+    ) -> None:
+        """Invariant 8: keys are destroyed while the lease is held, whatever its time says."""
+        mine = lease(catalog, "a")
+        other = opener()
+        done: list[str] = []
+
+        def take_over() -> None:
+            lease(other, "b", NOW + 60_000)
+            done.append("taken")
+
+        with ThreadPoolExecutor(1) as threads:
+            with catalog.holding_lease(fence=mine):
+                taking = threads.submit(take_over)
+                with suppress(TimeoutError):
+                    taking.result(timeout=0.3)
+                done.append("step")
+            taking.result()
+        other.close()
+        assert done == ["step", "taken"]
+        with pytest.raises(LeaseLost), catalog.holding_lease(fence=mine):
+            done.append("never")
+        assert done == ["step", "taken"]

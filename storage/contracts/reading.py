@@ -239,3 +239,16 @@ class ReadingContract(OnCatalog):
                 row = catalog.chunk(device, t)
                 assert row is not None
                 assert row.length == 1000 + model[which, t][0]
+
+    def test_whether_anything_was_deleted_of_a_part_of_a_range(self, catalog: Catalog) -> None:
+        device, other = add_device(catalog), add_device(catalog)
+        catalog.delete_range(device, NOON, NOON + 5, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
+        for from_ms, to_ms, wanted in (
+            (-9, 0, False),
+            (-9, 1, True),
+            (1, 2, True),
+            (4, 9, True),
+            (5, 9, False),
+        ):
+            assert catalog.has_deletions(device, NOON + from_ms, NOON + to_ms) is wanted
+            assert not catalog.has_deletions(other, NOON + from_ms, NOON + to_ms)

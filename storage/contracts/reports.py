@@ -5,8 +5,10 @@ from __future__ import annotations
 from storage.catalog import Catalog
 from storage.contracts.given import (
     ENDS,
+    MONTH,
     NOON,
     NOW,
+    WEEK,
     OnCatalog,
     Upload,
     add_device,
@@ -39,3 +41,31 @@ class ReportsContract(OnCatalog):
         for number in range(3):
             catalog.record_sweep({"number": number, "days": [{"day": ENDS, "ok": True}]}, now_ms=NOW - number)
         assert catalog.last_sweep() == {"number": 2, "days": [{"day": ENDS, "ok": True}]}
+
+    def test_reports_and_failures_come_newest_first(self, catalog: Catalog) -> None:
+        assert (catalog.sweep_reports(limit=9), catalog.failed_sweeps(limit=9)) == ([], [])
+        for number in range(3):
+            catalog.record_sweep({"number": number}, now_ms=NOW + number)
+            catalog.note_failed_sweep("clock_wrong", f"by {number}", now_ms=NOW + number)
+        assert catalog.sweep_reports(limit=2) == [{"number": 2}, {"number": 1}]
+        assert catalog.failed_sweeps(limit=2) == [
+            {"at_ms": NOW + 2, "code": "clock_wrong", "detail": "by 2"},
+            {"at_ms": NOW + 1, "code": "clock_wrong", "detail": "by 1"},
+        ]
+
+    def test_failures_are_counted_since_the_last_pass_that_ended_well(self, catalog: Catalog) -> None:
+        assert catalog.failures_since_success() == 0
+        for expected in (1, 2):
+            catalog.note_failed_sweep("store_unavailable", "", now_ms=NOW)
+            assert catalog.failures_since_success() == expected
+        catalog.record_sweep({}, now_ms=NOW)
+        assert catalog.failures_since_success() == 0
+        catalog.note_failed_sweep("store_unavailable", "", now_ms=NOW)
+        assert catalog.failures_since_success() == 1
+
+    def test_classes_in_use_are_of_plans_and_of_objects(self, catalog: Catalog) -> None:
+        assert catalog.retention_classes() == []
+        add_device(catalog, WEEK, MONTH, WEEK)
+        assert catalog.retention_classes() == [WEEK, MONTH]
+        segment_of(catalog)
+        assert catalog.retention_classes() == [WEEK, MONTH, 31]

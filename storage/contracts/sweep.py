@@ -29,13 +29,7 @@ from storage.contracts.given import (
 )
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.errors import CallerError, CatalogCorrupt, LeaseLost
-from storage.rows.recordings import (
-    ChunkRow,
-    DayTotals,
-    Orphan,
-    SegmentCommit,
-    SegmentState,
-)
+from storage.rows.recordings import ChunkRow, DayTotals, Due, Orphan, SegmentCommit, SegmentState, Unindexed
 from storage.segment import MAGIC, TAG_BYTES
 
 
@@ -280,3 +274,29 @@ class SweepContract(OnCatalog):
         while page := catalog.due_tombstones(NOW, after_id=found[-1] if found else 0, limit=3):
             found += [t.segment_id for t in page]
         assert found == [r.segment_id for r in segments(catalog)[1:]]
+
+    def test_what_is_due_is_summed_as_it_is_listed(self, catalog: Catalog, sound: None) -> None:
+        device = add_device(catalog)
+        for at in range(3):
+            commit(catalog, Upload(device, NOON + at), expires_on=ENDS - at)
+        fence = lease(catalog)
+        assert catalog.due_totals(AFTER + 99) == Due()
+        for day in range(ENDS - 2, ENDS + 1):
+            catalog.close_day(day, fence=fence, now_ms=AFTER, delete_after_ms=AFTER + ENDS - day)
+        for late, count in ((-1, 0), (0, 1), (1, 2), (2, 3)):
+            listed = catalog.due_tombstones(AFTER + late, after_id=0, limit=9)
+            assert catalog.due_totals(AFTER + late) == Due(count, sum(t.size_bytes for t in listed))
+            assert len(listed) == count
+
+    def test_a_finished_deletion_has_nothing_left(self, catalog: Catalog, sound: None) -> None:
+        device = add_device(catalog)
+        commit(catalog, Upload(device, NOON))
+        catalog.delete_range(device, 0, NOON + 9, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
+        assert catalog.unfinished_deletions() == []
+        assert catalog.finish_deletion(1, now_ms=NOW, delete_after_ms=NOW) == Unindexed()
+
+    def test_days_without_a_segment_are_closed_too(self, catalog: Catalog) -> None:
+        device = add_device(catalog)
+        catalog.advance_closed_through(ENDS, fence=lease(catalog))
+        assert commit(catalog, Upload(device, NOON)) == [EXPIRED]
+        assert catalog.open_days(ENDS) == []

@@ -11,14 +11,7 @@ import pytest
 
 from storage._key_files import MASTER_MAGIC, read_key_file, write_key_file
 from storage.errors import CallerError, ClipkeepError, CorruptError, KeyDestroyed, NotFound
-from storage.vault import (
-    ACCOUNT_KEY_ID_BYTES,
-    MAX_IDS_PER_CALL,
-    AccountKeyFacts,
-    KeyCount,
-    KeyId,
-    Vault,
-)
+from storage.vault import ACCOUNT_KEY_ID_BYTES, MAX_IDS_PER_CALL, AccountKeyFacts, KeyCount, KeyId, Vault
 
 A, B = KeyId(1, 0, 202601), KeyId(1, 0, 202602)
 C, D = KeyId(2, 0, 202601), KeyId(3, 7, 202602)

@@ -10,21 +10,11 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.contracts.blocks import writing_books
-from storage.contracts.books.given import (
-    OnBooks,
-    Told,
-    code_of,
-    full_account,
-    owner,
-    with_plan,
-)
+from storage.contracts.books.given import OnBooks, Told, code_of, full_account, owner, with_plan
 from storage.contracts.given import DAY, NOON, NOW, Upload, add_device, commit
 from storage.days import ms_of_day
 from storage.errors import CallerError, NotFound
-from storage.rows.accounts import (
-    OPERATOR_ACCOUNT,
-    AccountState,
-)
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountState
 
 
 class AccountsContract(OnBooks):

@@ -9,18 +9,11 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.contracts.blocks import writing_books
-from storage.contracts.books.given import (
-    OnBooks,
-    Told,
-    code_of,
-    with_plan,
-)
-from storage.contracts.given import DAY, NOW
+from storage.contracts.books.given import OnBooks, Told, code_of, notice, with_plan
+from storage.contracts.given import DAY, NOW, WEEK
 from storage.errors import CallerError, NotFound
-from storage.rows.accounts import (
-    SubscriptionRow,
-)
-from storage.rows.devices import DeviceFacts
+from storage.rows.accounts import TRIAL_ENDING, AccountState, SubscriptionRow
+from storage.rows.devices import DeviceFacts, PlanRow
 
 
 class DevicesContract(OnBooks):
@@ -102,3 +95,31 @@ class DevicesContract(OnBooks):
             books.change_device(device, lambda f: replace(f, plans=()), what="")
             facts = books.change_device(device, with_plan(), what="")
         assert facts.plans[0].plan_id == plan_id + 1
+
+    def test_trials_that_end_and_whose_owner_was_not_told(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        def trial(account: int, ends_on: int) -> int:
+            plan = PlanRow(0, "trial", DAY, ends_on, WEEK)
+            with write() as books:
+                number = int(books.add_device(account).device)
+                books.put_account(replace(books.account(account), state=AccountState.ACTIVE))
+                books.change_device(number, lambda old: replace(old, plans=(plan,)), what="trial")
+            return number
+
+        late, soon = trial(ann, DAY + 9), trial(bob, DAY + 7)
+
+        def ending(**page: int) -> list[int]:
+            with catalog.books() as books:
+                return [f.device for f in books.trials_ending(**{"first": DAY + 7, "last": DAY + 9} | page)]
+
+        assert ending() == [soon, late]
+        assert ending(limit=1) == [soon]
+        assert ending(last=DAY + 8) == [soon]
+        assert ending(first=DAY + 8) == [late]
+        with write() as books:
+            books.add_notice(notice(bob, purpose=TRIAL_ENDING))
+        assert ending() == [late]
+        with write() as books:
+            books.change_device(late, lambda old: replace(old, terminated_ms=NOW), what="end")
+        assert ending() == []

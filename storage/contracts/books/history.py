@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 
 from storage.catalog import Catalog
-from storage.contracts.books.given import (
-    DETAIL,
-    OnBooks,
-    event,
-)
+from storage.contracts.books.given import DETAIL, OnBooks, event
 from storage.contracts.given import NOW
 from storage.errors import NotFound
-from storage.rows.accounts import (
-    AcceptanceRow,
-    BlockKind,
-    BlockRow,
-)
+from storage.rows.accounts import AcceptanceRow, BlockKind, BlockRow
 
 
 class HistoryContract(OnBooks):

@@ -9,22 +9,10 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.catalog.books import Books
-from storage.contracts.books.given import (
-    DETAIL,
-    OnBooks,
-    charge,
-    code_of,
-    with_plan,
-)
+from storage.contracts.books.given import DETAIL, OnBooks, charge, code_of, with_plan
 from storage.contracts.given import DAY, NOON, NOW, Upload, commit
 from storage.errors import NotFound
-from storage.rows.accounts import (
-    AcceptanceRow,
-    AccountState,
-    PaymentKind,
-    PaymentState,
-    SubscriptionRow,
-)
+from storage.rows.accounts import AcceptanceRow, AccountState, PaymentKind, PaymentState, SubscriptionRow
 
 
 class MoneyContract(OnBooks):

@@ -9,12 +9,7 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.catalog.books import Books
-from storage.contracts.books.given import (
-    OnBooks,
-    charge,
-    notice,
-    owner,
-)
+from storage.contracts.books.given import OnBooks, charge, notice, owner
 from storage.contracts.given import DAY, NOW, WEEK
 from storage.errors import NotFound
 from storage.rows.accounts import (

@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 
 from storage.catalog import Catalog
-from storage.contracts.books.given import (
-    OnBooks,
-    answer,
-    code_of,
-)
+from storage.contracts.books.given import OnBooks, answer, code_of
 from storage.contracts.given import NOW
 from storage.errors import NotFound
-from storage.rows.accounts import (
-    AttemptsRow,
-    CodeRow,
-    SessionRow,
-)
+from storage.rows.accounts import AttemptsRow, CodeRow, SessionRow
 
 
 class SessionsContract(OnBooks):

@@ -13,16 +13,7 @@ import pytest
 from storage.catalog import Catalog
 from storage.catalog.books import Books
 from storage.contracts.blocks import writing_books
-from storage.contracts.books.given import (
-    OnBooks,
-    answer,
-    charge,
-    code_of,
-    event,
-    notice,
-    owner,
-    with_plan,
-)
+from storage.contracts.books.given import OnBooks, answer, charge, code_of, event, notice, owner, with_plan
 from storage.contracts.given import DAY, NOW, Opener
 from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.rows.accounts import (
@@ -51,6 +42,11 @@ class TransactionsContract(OnBooks):
                 assert others.accounts(after=OPERATOR_ACCOUNT) == []
         with catalog.books() as books:
             assert len(books.events_of(account)) == 1
+
+    def test_a_transaction_tells_what_its_work_returned(self, catalog: Catalog) -> None:
+        added = catalog.transact(lambda books: books.add_account(owner()))
+        with catalog.books() as books:
+            assert books.account(added.account) == added
 
     def test_an_exception_undoes_all_of_it(self, catalog: Catalog, write: Any, ann: int, device: int) -> None:
         before = catalog.device(device), catalog.newest_change()
