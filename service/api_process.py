@@ -29,6 +29,7 @@ from service.logs import configure_logs
 from service.metrics import STALE_MS, ApiFigures, published, render
 from service.playback import Playback
 from service.playback.used import Used
+from service.promises import promises_of
 from service.ready import Question
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError
@@ -119,6 +120,7 @@ class ApiProcess:
         self._used_accounts = Used()
         self.uses = Uses(opened.desk, devices=self._used, accounts=self._used_accounts)
         self._figures: Callable[[], ApiFigures] = ApiFigures
+        self._promises = promises_of(opened.config.home)
         self._told: dict[str, str] = {}
         """What was not ready when somebody asked last."""
 
@@ -140,6 +142,7 @@ class ApiProcess:
             used_accounts=self._used_accounts,
             delete_delay_ms=round(opened.config.retention.delete_delay_s * 1000),
             ready=self.ready,
+            survives=lambda: {whose: found.survives.word for whose, found in self._promises.items()},
             metrics=self.metrics,
             **asdict(opened.config.api),
         )
@@ -154,7 +157,19 @@ class ApiProcess:
         senders = open_senders(opened.config.notices, opened.folder.notices)
         every_s = opened.config.agreement.housekeeping_s
         made = chores(opened.desk, senders, self.uses, opened.witness, every_s=every_s)
-        return [*made, Chore("numbers", every_s, opened.settle_numbers)]
+        return [
+            *made,
+            Chore("numbers", every_s, opened.settle_numbers),
+            Chore("promise", every_s, self._look_at_promises),
+        ]
+
+    def _look_at_promises(self) -> None:
+        """Settings change while a server runs, and a standby that took over has its own."""
+        found = promises_of(self.opened.config.home)
+        for whose, promise in found.items():
+            if promise != self._promises.get(whose):
+                _log.warning("promise_changed", of=whose, survives=promise.survives.word, detail=promise.said)
+        self._promises = found
 
     async def ready(self) -> dict[str, str]:
         """What keeps the service from taking chunks, by component; empty when nothing does."""

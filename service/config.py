@@ -20,6 +20,7 @@ from service.clients import FORWARDED_FOR, HEADERS, parse_proxies
 from storage.errors import CallerError
 from storage.open_catalog import SQLITE
 from storage.open_vault import FOLDER
+from storage.promise import Survives
 from storage.urls import HIDDEN, masked_url, without_password, without_user
 
 MIB = 1 << 20
@@ -69,6 +70,11 @@ class HomeSettings:
         "folder: keys/ in the data folder; or postgresql://user@host:port/database, a database of its own and never the"
         " catalog's. The password as for the catalog",
         masked=without_password,
+    )
+    survives: str = limit(
+        Survives.MACHINE_CRASH.word,
+        "what an acknowledged chunk has to survive, else `init` and `serve` refuse the server of catalog or vault:"
+        f" {', '.join(kind.word for kind in Survives)} (of the disk too: needs a synchronous standby)",
     )
 
 
@@ -452,6 +458,8 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise _bad(path, "http.trusted_proxies", str(error)) from None
     if config.http.forwarded_header not in HEADERS:
         raise _bad(path, "http.forwarded_header", f"is one of {', '.join(HEADERS)}")
+    if config.home.survives not in (words := [kind.word for kind in Survives]):
+        raise _bad(path, "home.survives", f"is one of {', '.join(words)}")
     return config
 
 

@@ -24,6 +24,7 @@ from service.agreement.patience import PatientGateway
 from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, HomeSettings, StoreSettings, load_config, render_config
 from service.mounted import file_system, require_local
+from service.promises import require_promises
 from storage.catalog import Catalog
 from storage.catalog.continuity import ContinuityCatalog
 from storage.clock import ClockMark, SystemClock, WitnessedClock
@@ -33,12 +34,15 @@ from storage.objects import ObjectStore
 from storage.open_catalog import create_catalog, is_file, open_catalog, remove_catalog
 from storage.open_store import open_store
 from storage.open_vault import create_vault, is_server, open_vault, place_of, remove_vault
+from storage.promise import Survives
 from storage.vault import Vault
 
 CATALOG_VARIABLE = "CLIPKEEP_HOME_CATALOG"
 """`[home] catalog`, as the environment has it."""
 VAULT_VARIABLE = "CLIPKEEP_HOME_VAULT"
 """`[home] vault`, as the environment has it."""
+SURVIVES_VARIABLE = "CLIPKEEP_HOME_SURVIVES"
+"""`[home] survives`, as the environment has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,7 @@ def create_folder(
         CallerError: something is there already; nothing is overwritten.
         CallerError: `bad_catalog_url`, `bad_vault_url`: no engine has such an address; `vault_in_catalog`: both are
             in one database.
+        CallerError: `unsafe_server`: see `service.promises`.
         CallerError: `network_file_system`: it would lie on NFS, SMB or the like.
         CallerError: `folder_open`: the folder is there, has other things in it, and others may enter it.
         WorldError: the folder or the store cannot be made or reached. What was made is taken away again.
@@ -189,10 +194,17 @@ def create_folder(
     vault_address = vault_address or environ.get(VAULT_VARIABLE) or HomeSettings().vault
     vault_place = place_of(vault_address, folder.keys)
     config = Config(
-        home=HomeSettings(catalog=address, vault=vault_address),
+        home=HomeSettings(
+            catalog=address,
+            vault=vault_address,
+            survives=environ.get(SURVIVES_VARIABLE) or HomeSettings().survives,
+        ),
         store=StoreSettings(url=store_url or ""),
         clock=ClockSettings(test=test_clock),
     )
+    if config.home.survives not in (words := [kind.word for kind in Survives]):
+        raise CallerError(f"is one of {', '.join(words)}", subject=SURVIVES_VARIABLE, code="bad_config")
+    require_promises(config.home)
     with ExitStack() as undo:
         try:
             _make_private(root)

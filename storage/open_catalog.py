@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from storage.catalog import Catalog
 from storage.errors import CallerError
+from storage.promise import OF_A_FILE, Promise
 from storage.urls import without_password
 
 SQLITE = "sqlite"
@@ -118,6 +120,24 @@ def grant_to_service(address: str, role: str) -> list[str]:
     from storage.postgres import privileges
 
     return privileges.grant(address, role)
+
+
+def promise_at(address: str) -> Promise:
+    """What commits survive there, by the settings that a server has now.
+
+    Args:
+        address: of a catalog, or of a vault on a server.
+
+    Raises:
+        CallerError: the address is of no engine.
+        CatalogUnavailable: the server does not answer.
+    """
+    if is_file(address):
+        return OF_A_FILE
+    from storage.postgres.database import PostgresDatabase
+
+    with closing(PostgresDatabase(address)) as database:
+        return database.promise()
 
 
 def is_file(address: str) -> bool:

@@ -6,7 +6,7 @@ import trio
 from fastapi import APIRouter, Request, Response
 
 from service.api.door import actor
-from service.api.models.problems import NotReady, Status
+from service.api.models.problems import NotReady, Ready, Status
 from service.api.problems import PrivateJSON, problem
 from service.api.routing import add, content, refusals
 from service.api.services import Api
@@ -29,7 +29,7 @@ class Health:
             "GET",
             "/readyz",
             self.readyz,
-            types=not_ready | {200: {"model": Status}},
+            types=not_ready | {200: {"model": Ready}},
             response_class=Response,
         )
         add(
@@ -53,7 +53,7 @@ class Health:
         if not self._playback.running:
             problems = problems | {"keyring": "data keys are not being read"}
         if not problems:
-            return PrivateJSON({"status": "ready"})
+            return PrivateJSON({"status": "ready", "survives": self._services.survives()})
         detail = "; ".join(f"{component}: {what}" for component, what in problems.items())
         return problem(503, "not_ready", detail, problems=problems)
 

@@ -21,6 +21,8 @@ class ApiServices(PlaybackServices):
     desk: Desk
     ready: Callable[[], Awaitable[dict[str, str]]]
     """What is wrong, by component; empty when the service can do its work. Bounds its own time."""
+    survives: Callable[[], dict[str, str]]
+    """What an acknowledged chunk survives (`storage.promise`), by what holds it."""
     metrics: Callable[[], bytes]
     """The text of `/metrics`. May block: it is called in a thread."""
     delete_delay_ms: int

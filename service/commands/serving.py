@@ -21,6 +21,7 @@ from service import terminal
 from service.config import load_config
 from service.folder import DataFolder, Opened, open_folder
 from service.logs import configure_logs
+from service.promises import require_promises
 from service.supervisor import Address, Supervisor, children_of, claim, first_error, parse_address
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import CallerError, CorruptError, WorldError
@@ -53,7 +54,8 @@ def serve(
     configure_logs("supervisor")
     _log.info("starting", workers=workers)
     folder = DataFolder(data)
-    deadline_s = load_config(folder.config, os.environ).ingest.stop_deadline_s
+    config = load_config(folder.config, os.environ)
+    deadline_s = config.ingest.stop_deadline_s
     with alone(folder):
         for stale in folder.run.glob("*.json"):
             stale.unlink()  # counters of workers that no longer run
@@ -62,6 +64,8 @@ def serve(
             opened.entitlements.recover()
             _repeat_destructions(opened)
             adopt_key_months(opened.catalog, opened.vault)
+        for whose, promise in require_promises(config.home).items():
+            _log.info("promise", of=whose, survives=promise.survives.word, detail=promise.said)
         with (
             claim(parse_address(ingest, option="--ingest"), option="--ingest") as ingest_at,
             claim(parse_address(api, option="--api"), option="--api") as api_at,

@@ -47,6 +47,7 @@ class PostgresCatalog(SqlCatalog):
         """
         database = PostgresDatabase(url, lock_timeout_ms=lock_timeout_ms)
         try:
+            database.require_version()
             require_schema(database)
         except BaseException:
             database.close()

@@ -35,7 +35,8 @@ from psycopg import conninfo, errors
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, NoAnswer, PostgresConnection
-from storage.postgres.promise import SETTINGS, Promise, promise_of
+from storage.postgres.promise import SETTINGS, promise_of
+from storage.promise import Promise
 from storage.sql.connection import Connection, Database, Excludes
 from storage.sqlite.schema import REVISION
 
@@ -43,6 +44,8 @@ R = TypeVar("R")
 
 APPLICATION = "clipkeep"
 """What the server is told of each connection, with the revision of the catalog that this release works on."""
+LEAST_VERSION = 150_000
+"""Of the server, as `server_version_num`."""
 MAX_IDLE_CONNECTIONS = 4
 """Connections kept open between transactions; as for SQLite, a guess: a process has a writer and a few readers."""
 IDLE_S = 60.0
@@ -267,6 +270,17 @@ class PostgresDatabase(Database):
         with self.read() as connection:
             found = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in SETTINGS}
         return promise_of(found)
+
+    def require_version(self) -> None:
+        """Raises CallerError `server_too_old`."""
+        with self.read() as connection:
+            found = int(connection.execute("SHOW server_version_num").fetchone()[0])
+        if found < LEAST_VERSION:
+            raise CallerError(
+                f"this server is PostgreSQL {found // 10000}, and {LEAST_VERSION // 10000} or later is needed",
+                subject=self._subject,
+                code="server_too_old",
+            )
 
     def require_files(self) -> None:
         """The files are the server's."""

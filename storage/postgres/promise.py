@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
 
-SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names")
+from storage.promise import Promise, Survives
+
+SETTINGS = ("fsync", "full_page_writes", "synchronous_commit", "synchronous_standby_names", "wal_level")
 """What `promise_of` asks for. As of the service's own connections: a role or a database may have its own values."""
-
-
-class Survives(IntEnum):
-    """What a commit that was acknowledged survives; each also survives what the ones before it do."""
-
-    SERVER_CRASH = 0
-    """A crash of the server's processes, and perhaps not that of its machine."""
-    MACHINE_CRASH = 1
-    """A power cut of the server's machine, its disk being whole."""
-    PRIMARY_LOSS = 2
-    """The loss of the server's machine and disk, once a synchronous standby takes over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """`survives`, and what a log line or a person is told: `said`, in a sentence or two."""
-
-    survives: Survives | None
-    """None: a crash may lose commits that were acknowledged."""
-    said: str
 
 
 def promise_of(settings: Mapping[str, str]) -> Promise:
@@ -36,7 +16,7 @@ def promise_of(settings: Mapping[str, str]) -> Promise:
     unsafe = [f"{name} is off" for name in ("fsync", "full_page_writes") if settings[name] == "off"]
     if synchronous == "off":
         return Promise(
-            None,
+            Survives.NOTHING,
             "synchronous_commit is off: a crash of PostgreSQL loses chunks that were acknowledged. Set it to on",
         )
     if unsafe:
@@ -48,7 +28,7 @@ def promise_of(settings: Mapping[str, str]) -> Promise:
         return Promise(
             Survives.MACHINE_CRASH,
             "what is acknowledged survives a power cut; without a synchronous standby the loss of the server's disk"
-            " loses what its newest backup does not hold",
+            " loses what its newest backup does not hold" + _no_backups(settings),
         )
     if synchronous == "local":
         return Promise(
@@ -61,3 +41,9 @@ def promise_of(settings: Mapping[str, str]) -> Promise:
         Survives.PRIMARY_LOSS,
         f"what is acknowledged {where} a synchronous standby, and survives the loss of the primary",
     )
+
+
+def _no_backups(settings: Mapping[str, str]) -> str:
+    if settings["wal_level"] != "minimal":
+        return ""
+    return ". wal_level is minimal: neither a base backup nor a standby can be made. Set it to replica"

@@ -91,8 +91,9 @@ def create_schema(database: PostgresDatabase) -> None:
     """Make all tables in an empty database, in one transaction.
 
     Raises:
-        CallerError: `exists`, there is a catalog already; `vault_in_catalog`, there is a vault.
+        CallerError: `exists`, there is a catalog already; `vault_in_catalog`, there is a vault; `server_too_old`.
     """
+    database.require_version()
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
         if connection.execute("SELECT to_regclass('meta')").fetchone()[0] is not None:

@@ -27,6 +27,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("CLIPKEEP_") and "_TEST_" not in name:
             monkeypatch.delenv(name)
     monkeypatch.delenv("PGPASSWORD", raising=False)
+    monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "server_crash")  # the servers of tests do not sync
 
 
 @pytest.fixture
@@ -255,3 +256,62 @@ def test_the_variable_says_it_too(tmp_path: Path, url: str, monkeypatch: pytest.
     document(tmp_path / "data", "init")
     assert not (tmp_path / "data" / "catalog.db").exists()
     assert tables(url) > 10
+
+
+def test_a_server_that_does_not_promise_enough_is_refused(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CLIPKEEP_HOME_SURVIVES")
+    said = refused(tmp_path / "data", "init", "--catalog", url)
+    assert "fsync is off" in said
+    assert 'survives = "server_crash"' in said
+    assert not (tmp_path / "data").exists()
+    assert tables(url) == 0
+    monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "server_crash")
+    document(tmp_path / "data", "init", "--catalog", url)
+    monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "primary_loss")
+    said = refused(tmp_path / "data", "serve", "--ingest", "127.0.0.1:0", "--api", "127.0.0.1:0")
+    assert 'survives = "primary_loss"' in said
+    monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "everything")
+    assert "is one of" in refused(tmp_path / "data", "device", "add")
+    assert "is one of" in refused(tmp_path / "other", "init", "--catalog", url)
+
+
+def test_a_server_that_is_too_old_is_refused(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document(tmp_path / "data", "init", "--catalog", url)
+    monkeypatch.setattr("storage.postgres.database.LEAST_VERSION", 990_000)
+    assert "is needed" in refused(tmp_path / "data", "device", "add")
+    assert "is needed" in refused(tmp_path / "other", "init", "--catalog", empty_database(tmp_path / "other"))
+
+
+def test_the_services_role(tmp_path: Path, url: str) -> None:
+    """Two roles, as docs/operations.md has them: the owner makes and grants, the service's role does all else."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS clipkeep_service")
+        connection.execute("CREATE ROLE clipkeep_service LOGIN PASSWORD 's'")
+    data = tmp_path / "data"
+    document(data, "init", "--test-clock", "--catalog", url)
+    granted = document(data, "catalog", "grant", "--role", "clipkeep_service")
+    assert granted["role"] == "clipkeep_service"
+    config = data / "config.toml"
+    service = with_user(url, "clipkeep_service:s")
+    config.write_text(config.read_text().replace(url, service))
+    assert document(data, "device", "add", "--plan", "annual")["device"] == 1
+    assert "error" not in document(data, "sweep")
+    assert document(data, "check", "--deep")["broken"] == []
+    assert "does not own" in refused(data, "catalog", "grant", "--role", "pg_monitor")
+    with psycopg.connect(service) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("DELETE FROM events")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP OWNED BY clipkeep_service")
+        connection.execute("DROP ROLE clipkeep_service")
+
+
+def test_a_file_has_no_roles_and_no_halves(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    document(data, "init", "--catalog", "sqlite")
+    assert "no roles" in refused(data, "catalog", "grant", "--role", "x")
+    assert "in one" in refused(data, "catalog", "migrate", "--before")
+    assert "apart" in refused(data, "catalog", "migrate", "--before", "--after")

@@ -45,6 +45,7 @@ TEXTS = {
     "cors_origins": "https://b.example",
     "trusted_proxies": "10.0.0.0/8",
     "forwarded_header": "forwarded",
+    "survives": "server_crash",
 }
 """What a key may be set to that takes no text of any kind."""
 
@@ -128,6 +129,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ('[http]\ntrusted_proxies = "10.0.0.1/8"', "http.trusted_proxies"),
         ('[http]\ntrusted_proxies = "proxy.internal"', "http.trusted_proxies"),
         ('[http]\nforwarded_header = "x-real-ip"', "http.forwarded_header"),
+        ('[home]\nsurvives = "all"', "home.survives"),
         ("[agreement]\ntrust_forwarded_for = true", "[http] trusted_proxies"),
     ],
 )

@@ -6,19 +6,31 @@ import psycopg
 import pytest
 
 from storage.postgres import PostgresDatabase
-from storage.postgres.promise import Survives, promise_of
+from storage.postgres.promise import promise_of
+from storage.promise import Survives
 
-SAFE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "synchronous_standby_names": ""}
+SAFE = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "synchronous_standby_names": "",
+    "wal_level": "replica",
+}
 
 
 @pytest.mark.parametrize(
     ("changed", "survives", "says"),
     [
         ({}, Survives.MACHINE_CRASH, "without a synchronous standby"),
+        ({"wal_level": "minimal"}, Survives.MACHINE_CRASH, "wal_level is minimal"),
         ({"fsync": "off"}, Survives.SERVER_CRASH, "fsync is off"),
         ({"full_page_writes": "off"}, Survives.SERVER_CRASH, "full_page_writes is off"),
-        ({"synchronous_commit": "off"}, None, "synchronous_commit is off"),
-        ({"synchronous_commit": "off", "synchronous_standby_names": "b"}, None, "synchronous_commit is off"),
+        ({"synchronous_commit": "off"}, Survives.NOTHING, "synchronous_commit is off"),
+        (
+            {"synchronous_commit": "off", "synchronous_standby_names": "b"},
+            Survives.NOTHING,
+            "synchronous_commit is off",
+        ),
         ({"synchronous_standby_names": "b"}, Survives.PRIMARY_LOSS, "disk of a synchronous standby"),
         ({"synchronous_standby_names": " "}, Survives.MACHINE_CRASH, "without a synchronous standby"),
         (
@@ -34,7 +46,7 @@ SAFE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on", "sy
         ({"synchronous_standby_names": "b", "fsync": "off"}, Survives.SERVER_CRASH, "fsync is off"),
     ],
 )
-def test_what_settings_promise(changed: dict[str, str], survives: Survives | None, says: str) -> None:
+def test_what_settings_promise(changed: dict[str, str], survives: Survives, says: str) -> None:
     promise = promise_of({**SAFE, **changed})
     assert promise.survives is survives
     assert says in promise.said
@@ -48,5 +60,5 @@ def test_the_settings_are_those_of_this_database_and_user(url: str) -> None:
         connection.execute(f"ALTER DATABASE {connection.info.dbname} SET synchronous_commit = off")
     database.close()
     database = PostgresDatabase(url)
-    assert database.promise().survives is None
+    assert database.promise().survives is Survives.NOTHING
     database.close()

@@ -39,3 +39,14 @@ class NotReady(Problem):
 
 class Status(BaseModel):
     status: str
+
+
+class Ready(Status):
+    survives: Annotated[
+        dict[str, str],
+        Field(
+            description="what an acknowledged chunk survives, by what holds it: nothing, server_crash,"
+            " machine_crash or primary_loss",
+            examples=[{"catalog": "machine_crash"}],
+        ),
+    ]

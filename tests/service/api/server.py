@@ -56,6 +56,7 @@ class Server:
             used=self.used,
             delete_delay_ms=3_600_000,
             ready=self._ready,
+            survives=lambda: {"catalog": "machine_crash"},
             metrics=lambda: b"clipkeep_up 1\n",
             **fields,
         )

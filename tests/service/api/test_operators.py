@@ -33,7 +33,10 @@ OPEN_TO_ALL = {
 
 def test_health_readiness_and_metrics_need_no_token(server: Server) -> None:
     assert json.loads(server.get("/healthz", token=None).body) == {"status": "ok"}
-    assert json.loads(server.get("/readyz", token=None).body) == {"status": "ready"}
+    assert json.loads(server.get("/readyz", token=None).body) == {
+        "status": "ready",
+        "survives": {"catalog": "machine_crash"},
+    }
     metrics = server.get("/metrics", token=None)
     assert (metrics.status, metrics.body) == (200, b"clipkeep_up 1\n")
     assert metrics.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
