@@ -19,10 +19,10 @@ from storage.days import ms_of_day, to_date
 from storage.errors import ObjectMissing
 from storage.media_facts import FACTS_BYTES
 from storage.objects import DELETE_BATCH_KEYS, ObjectInfo, ObjectStore
+from storage.open_catalog import SQLITE, create_catalog
 from storage.rows.devices import PlanRow
 from storage.rows.recordings import SegmentState
 from storage.sql.chunktables import chunk_table, create_chunk_table
-from storage.sqlite import SqliteCatalog
 from storage.sqlite.database import SqliteConnection
 
 FIRST_DAY = 20_254
@@ -55,8 +55,7 @@ def object_key(day: int, number: int) -> str:
 
 def make_catalog(path: Path, shape: Shape) -> Iterator[None]:
     """Fill a new catalog; yields once before each day."""
-    SqliteCatalog.create(path).close()
-    with closing(SqliteCatalog.open(path)) as catalog:
+    with closing(create_catalog(SQLITE, path)) as catalog:
         plan = PlanRow(0, "monthly", FIRST_DAY - 400, None, CLASS_DAYS)
         catalog.add_devices(DEVICES_PER_DAY, account=1, plans=[plan], now_ms=ms_of_day(FIRST_DAY))
     with closing(sqlite3.connect(path, isolation_level=None, factory=SqliteConnection)) as connection:

@@ -77,8 +77,8 @@ def _check_admission(target: Target) -> None:
 def _check_object(target: Target, store_port: int, data: Path) -> None:
     """Upload one chunk, then look at the object that it went into, and for its row."""
     from storage.checksums import crc32, crc64nvme
+    from storage.open_catalog import SQLITE, open_catalog
     from storage.segment import parse_segment
-    from storage.sqlite import SqliteCatalog
 
     device = target.devices[0]
     body = transport_stream(CHUNK_BYTES, SEED)
@@ -87,7 +87,7 @@ def _check_object(target: Target, store_port: int, data: Path) -> None:
     status = _put(target, device.number, capture_ms, device.token, body, {})
     if status != 201:
         raise BenchError(f"a good chunk was answered {status}", subject="promise broken")
-    with contextlib.closing(SqliteCatalog.open(data / "catalog.db")) as catalog:
+    with contextlib.closing(open_catalog(SQLITE, data / "catalog.db")) as catalog:
         if catalog.chunk(device.number, capture_ms) is None:
             raise BenchError("acknowledged, but not in the catalog", subject="promise broken")
     sample = _sample(store_port)

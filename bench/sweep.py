@@ -27,7 +27,7 @@ from storage.clock import ClockMark
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.keys import MAX_IDS_PER_CALL, KeyId, KeyStore
 from storage.objects import DELETE_BATCH_KEYS
-from storage.sqlite import SqliteCatalog
+from storage.open_catalog import SQLITE, open_catalog
 
 SLACK_MS, DELAY_MS = 900_000, 3_600_000
 LIMITS = SweepLimits(
@@ -167,7 +167,7 @@ def expire(folder: Path, settings: SweepSettings) -> Figures:
         KeyStore.create(folder / "few-keys") as vault,
         EntitlementBitmap.open(folder / "small.bitmap", writable=True) as bitmap,
     ):
-        catalog = _Timed(SqliteCatalog.open(folder / "catalog.db"))
+        catalog = _Timed(open_catalog(SQLITE, folder / "catalog.db"))
         sweep = Sweep(
             catalog=catalog,
             store=store,

@@ -140,5 +140,13 @@ class ContinuityContract(OnCatalog):
             assert books.session(bytes(32)) is None
             assert books.codes(OPERATOR_ACCOUNT) == []
 
-    def test_an_open_catalog_is_the_one_that_has_the_name(self, catalog: Catalog) -> None:
+    def test_asking_whether_it_can_be_used_changes_nothing(self, catalog: Catalog, opener: Opener) -> None:
+        add_device(catalog)
+        before = everything(catalog)
         catalog.require_files()
+        catalog.require_writable()
+        assert everything(catalog) == before
+        ended = opener()
+        ended.close()
+        with pytest.raises(CatalogUnavailable):
+            ended.require_writable()
