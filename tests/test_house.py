@@ -163,7 +163,7 @@ ENGINES = re.compile(r"storage\.((sqlite|postgres|sql|keys)\b|_key_)")
 DRIVERS = {"alembic", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 KNOWS_ENGINES = {"storage/open_catalog.py", "storage/open_vault.py", "storage/copy_catalog.py"}
 MEASURES_SQLITE = {"bench/catalog.py", "bench/expiry.py", "bench/promises.py", "bench/sweep.py"}
-"""What the bench asks of files themselves: their log, pages, plans of queries, and keys that are made by the million."""
+"""What the bench asks of files themselves: their log, pages, plans of queries, and keys made by the million."""
 
 
 def test_nothing_above_storage_knows_an_engine() -> None:
