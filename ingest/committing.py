@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from ingest.calls import CallsUnderWay
+from ingest.gathering import Gathering, Pack
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
@@ -124,6 +125,7 @@ class Uploads:
         linger_s: how long the oldest chunk of an open segment waits at most.
         target_bytes, max_segments: see `Packer`.
         prepare_ttl_ms: how long a prepared key stays unreclaimed; half of it is used.
+        gathering: of chunks that wait for others of their day.
         prepared: called in a thread with the highest segment id of each prepared block.
     """
 
@@ -141,14 +143,18 @@ class Uploads:
         target_bytes: int,
         max_segments: int,
         prepare_ttl_ms: int,
+        gathering: Gathering | None = None,
         prepared: Callable[[int], None] = lambda segment_id: None,
     ) -> None:
         self._opened = trio.Event()
+        self.gathering = gathering or Gathering()
+        self._held = trio.Event()
         self.packer = Packer(
             target_bytes,
             max_segments,
+            gathering=self.gathering,
             cached=keyring.cached,
-            opened=lambda: self._opened.set(),
+            opened=self._has_opened,
             sealed=self._sealed,
         )
         self.linger_s = linger_s
@@ -181,6 +187,7 @@ class Uploads:
                 await nursery.start(self._committer.run)
                 await nursery.start(self._next_month.run)
                 nursery.start_soon(self._seal_lingering)
+                nursery.start_soon(self._pack_lots)
                 task_status.started()
         finally:
             self._ended = True
@@ -198,8 +205,9 @@ class Uploads:
 
     async def drain(self) -> None:
         """Seal everything, wait until all is answered, and give unused keys back."""
+        self.hurry()
         self.packer.seal_older_than(math.inf)
-        while self._under_way:
+        while self._under_way or self.gathering.waiting_bytes:
             self._idle = trio.Event()
             await self._idle.wait()
             self.packer.seal_older_than(math.inf)
@@ -211,8 +219,47 @@ class Uploads:
 
     # --- packing --------------------------------------------------------------------------------------------
 
+    def gather(self, chunk: Chunk, pack: Pack, now_s: float) -> bool:
+        """Let a chunk wait for others of its day, if it has to. Returns whether it does; `pack` comes later then."""
+        place = (chunk.class_days, chunk.expires_on)
+        if self._ended or not self.packer.has_to_wait(chunk, now_s):
+            return False
+        held = self.gathering.hold(chunk.device, place, chunk.length, pack, now_s)
+        if held:
+            self._held.set()
+        return held
+
+    def hurry(self) -> None:
+        """From now on no chunk waits for others: the server stops."""
+        self.gathering.stop()
+        self._held.set()
+
+    async def _pack_lots(self) -> None:
+        """Pack what has waited for others of its day. So that other chunks find room, half of the segments are left
+        to them, and what is due waits until so many are free."""
+        while True:
+            due_s = self.gathering.next_due_s()
+            if due_s > trio.current_time():
+                self._held = trio.Event()
+                with trio.move_on_at(due_s):
+                    await self._held.wait()
+            elif self.packer.in_use * 2 > self.packer.max_segments:
+                await self._room.park()
+            elif lot := self.gathering.take_due(trio.current_time()):
+                self._under_way += 1
+                for pack in lot.waiting:
+                    await pack()
+                self.packer.seal_place(*lot.place)
+                self._one_has_ended()
+                await trio.lowlevel.checkpoint()
+
+    def _one_has_ended(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
+
     async def pack(self, chunk: Chunk, body: memoryview) -> None:
-        """Put a complete chunk into its segment, waiting for room and for its data key.
+        """Put a complete chunk into its segment, waiting for room and for its data key, and for no others of its day.
 
         Returns when the body's memory is free. `chunk.done` comes later.
 
@@ -224,10 +271,16 @@ class Uploads:
         cipher = self._keyring.cached(key_id)
         if cipher is None:
             cipher = await self._keyring.load(key_id)
-        while not self._ended and not self.packer.add(cipher, chunk, body, trio.current_time()):
+        while not self._ended and not self.packer.add(
+            cipher, chunk, body, trio.current_time(), has_waited=True
+        ):
             await self._room.park()
         if self._ended:
             raise WorldError("uploads have ended; try again", code="stopping")
+
+    def _has_opened(self) -> None:
+        self._opened.set()
+        self._held.set()  # who waits for others of this day joins it
 
     async def _seal_lingering(self) -> None:
         while True:
@@ -272,9 +325,7 @@ class Uploads:
             self._room.unpark_all()
             self._answer(segment, outcomes, {id(chunk) for chunk, _ in again})
         await self._pack_all_again(again)
-        self._under_way -= 1
-        if not self._under_way:
-            self._idle.set()
+        self._one_has_ended()
 
     async def _store_segment(self, segment: OpenSegment) -> tuple[np.ndarray, bytearray, np.ndarray]:
         """Put and commit. Returns the index, the object and the verdicts."""

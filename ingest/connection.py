@@ -96,6 +96,8 @@ class Connection(Outbox):
         self._close_after = False
         self._drain_bytes: int | None = None
         """While a refused body is thrown away: how much more of it is put up with."""
+        self.gathered = 0
+        """Chunks of it that wait for others of their day."""
         self._closing = False
         self._is_cut_off = False
         self._prepaid_bytes = 0
@@ -371,7 +373,10 @@ class Connection(Outbox):
             raise
         if chunk is not None:
             body.keep()
-            return ForPacking(chunk, body, slot)
+            wait = ForPacking(chunk, body, slot)
+            if not self.receiver.gather(wait, self._now_s):
+                return wait
+            self.gathered += 1
         self.next_request()
         return None
 
@@ -407,7 +412,11 @@ class Connection(Outbox):
         return self._body is not None or self.phase is Phase.HEAD
 
     def owes_too_much(self) -> bool:
-        return len(self._slots) >= self.limits.max_outstanding or len(self._unsent) > 0
+        if self.gathered and (
+            self.gathered >= self.limits.max_gathered or self.receiver.uploads.gathering.is_full
+        ):
+            return True
+        return len(self._slots) - self.gathered >= self.limits.max_outstanding or len(self._unsent) > 0
 
     @property
     def body_bytes(self) -> int:

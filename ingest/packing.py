@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ingest.gathering import Gathering
 from storage.days import month_of_day
 from storage.segment import (
     NONCE_BYTES,
@@ -26,10 +27,6 @@ segment costs a millisecond of CPU, whatever is in it (its PUT, its commit, its 
 FEW_CHUNKS_STRETCH = 1.5
 """Below 2: a segment that is sealed at its target still is more than half of its buffer, and leaves without a copy."""
 
-OPEN_PER_DEVICE = 4
-"""Segments that still fill and were opened by one device. Each expiry day has its own segment, so a device that spreads
-its chunks over many days makes an object of every few of them, and the operator pays for each. One that catches up
-after an outage sends day after day, and needs two of them around a midnight."""
 MAX_MOVES = 16
 """How often a chunk gives way to another one that has its capture time. Each costs a put, so it goes to a time that is
 free as far as the catalog knows: a second one is needed only where two meet again."""
@@ -124,8 +121,6 @@ class OpenSegment:
     capacity: int
     """Bytes to which the buffer may grow."""
     opened_s: float
-    opened_by: int
-    """The device of its first chunk."""
     oversize: bool = False
     """Its buffer was made for one chunk that fits no ordinary one, and is not kept."""
     chunks: list[Chunk] = field(default_factory=list)
@@ -141,6 +136,7 @@ class Packer:
     Args:
         target_bytes: size at which a segment of at least `FEW_CHUNKS` is sealed; with fewer it is half as much again.
         max_segments: most segments open or on their way at once; each is a buffer of 1 MiB more than that.
+        gathering: which devices may open segments at once, and who waits.
         cached: the cipher of a data key, when it is at hand.
         opened: called when a segment was opened.
         sealed: called with each segment that is to be uploaded.
@@ -151,6 +147,7 @@ class Packer:
         target_bytes: int,
         max_segments: int,
         *,
+        gathering: Gathering,
         cached: Callable[[KeyId], AESGCM | None],
         opened: Callable[[], None],
         sealed: Callable[[OpenSegment], None],
@@ -162,8 +159,7 @@ class Packer:
         self._buffer_bytes = buffer_bytes(self._stretched_bytes)
         self._free: list[bytearray] = []
         self._open: dict[tuple[int, int], OpenSegment] = {}
-        self._open_by: dict[int, int] = {}
-        """How many of these each device has opened."""
+        self._gathering = gathering
         self._cached = cached
         self._opened = opened
         self._sealed = sealed
@@ -176,7 +172,14 @@ class Packer:
         cipher = self._cached(chunk.key_id())
         return cipher is not None and self.add(cipher, chunk, body, now_s)
 
-    def add(self, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float) -> bool:
+    def has_to_wait(self, chunk: Chunk, now_s: float) -> bool:
+        """Whether it is to wait for others of its day: see `ingest.gathering`."""
+        place = (chunk.class_days, chunk.expires_on)
+        return place not in self._open and not self._gathering.may_open(chunk.device, place, now_s)
+
+    def add(
+        self, cipher: AESGCM, chunk: Chunk, body: memoryview, now_s: float, *, has_waited: bool = False
+    ) -> bool:
         """Encrypt one chunk into its segment. Returns whether there was room; when there was none, some segment is on
         its way, and its end (`recycle`) makes room.
 
@@ -184,8 +187,9 @@ class Packer:
             cipher: the data key of the chunk's device, epoch and month of expiry.
             body: the plaintext, `chunk.length` bytes; free for reuse when this returns.
             now_s: monotonic seconds, for the linger.
+            has_waited: it need not wait for others of its day any more.
         """
-        segment = self._segment_for(chunk, now_s)
+        segment = self._segment_for(chunk, now_s, has_waited)
         if segment is None:
             return False
         segment.writer.append(
@@ -207,12 +211,12 @@ class Packer:
             self.seal(segment)
         return True
 
-    def _segment_for(self, chunk: Chunk, now_s: float) -> OpenSegment | None:
+    def _segment_for(self, chunk: Chunk, now_s: float, has_waited: bool) -> OpenSegment | None:
         """The open segment that this chunk fits into. None: it is to wait until one has left."""
         segment = self._open.get((chunk.class_days, chunk.expires_on))
         if segment is not None and segment.writer.fits(chunk.length):
             return segment
-        if segment is None and self._open_by.get(chunk.device, 0) >= OPEN_PER_DEVICE:
+        if segment is None and not has_waited and self.has_to_wait(chunk, now_s):
             return None
         if self.in_use >= self.max_segments:
             if self._open and self.in_use == len(self._open):
@@ -239,8 +243,8 @@ class Packer:
         size = max(needed, self._buffer_bytes)
         buffer = self._free.pop() if kept else bytearray(size)
         self.in_use += 1
-        segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, size, now_s, chunk.device, oversize)
-        self._open_by[chunk.device] = self._open_by.get(chunk.device, 0) + 1
+        segment = OpenSegment(chunk.class_days, chunk.expires_on, buffer, size, now_s, oversize)
+        self._gathering.opened(chunk.device, (chunk.class_days, chunk.expires_on), now_s)
         self._open[chunk.class_days, chunk.expires_on] = segment
         self._opened()
         return segment
@@ -248,13 +252,16 @@ class Packer:
     def seal(self, segment: OpenSegment) -> None:
         """Close a segment to further chunks and send it on its way."""
         del self._open[segment.class_days, segment.expires_on]
-        left = self._open_by.pop(segment.opened_by) - 1
-        if left:
-            self._open_by[segment.opened_by] = left
         if segment.chunks:
             self._sealed(segment)
         else:  # its first chunk could not be encrypted into it
             self.recycle(segment)
+
+    def seal_place(self, class_days: int, expires_on: int) -> None:
+        """Seal what is open for this class and day, if anything."""
+        segment = self._open.get((class_days, expires_on))
+        if segment is not None:
+            self.seal(segment)
 
     def seal_older_than(self, opened_s: float) -> float | None:
         """Seal what was opened at or before `opened_s`. Returns when the next one was opened, None if none is."""

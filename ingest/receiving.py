@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ingest import answers, media
@@ -30,7 +31,7 @@ from storage.rows.recordings import Verdict
 from storage.segment import MAX_CHUNK_BYTES
 
 if TYPE_CHECKING:
-    from ingest.connection import Connection
+    from ingest.connection import Connection, ForPacking
     from ingest.outbox import Outbox, Slot
 
 SCRATCH_BYTES = 1024 * 1024 + 16 * 1024
@@ -60,6 +61,8 @@ class Limits:
     max_head_bytes: int = MAX_HEAD_BYTES
     max_outstanding: int = 64
     """Requests of one connection that wait for their answer."""
+    max_gathered: int = 1024
+    """Besides, requests of one connection that wait for others of their day."""
     drain_bytes: int = MAX_CHUNK_BYTES
     """Of a refused body that are thrown away for the sake of the connection; past it the connection ends."""
     min_body_bytes_per_s: int = 8000
@@ -111,6 +114,8 @@ class Receiver:
         self._touched: dict[Connection, None] = {}
         self.send_rest: Callable[[Outbox], None] = lambda outbox: None
         """Starts the task that sends what a socket did not take at once. Set by the server."""
+        self.pack_gathered: Callable[[ForPacking], Awaitable[None]] | None = None
+        """Packs a chunk that has waited for others of its day. Set by the server."""
 
     def count(self, answer: Answer) -> None:
         """Count an answer that is not an acknowledgement."""
@@ -168,6 +173,12 @@ class Receiver:
         if refusal is not None:
             self.refuse(slot, refusal)
         return None
+
+    def gather(self, wait: ForPacking, now_s: float) -> bool:
+        """Whether a chunk that could not be packed waits for others of its day, so that its connection goes on."""
+        if self.pack_gathered is None:
+            return False
+        return self.uploads.gather(wait.chunk, partial(self.pack_gathered, wait), now_s)
 
     def packed(self, slot: Slot, chunk: Chunk) -> None:
         """A chunk is in a segment, and its body's memory free. One that may yet move on is read out of it again."""

@@ -19,7 +19,7 @@ from ingest.answers import Answer
 from ingest.connection import Connection, Phase
 from ingest.receiving import Receiver
 from ingest.refusals import LOG_EVERY_S
-from ingest.serving import send_rest, serve
+from ingest.serving import pack_gathered, send_rest, serve
 from ingest.stats import Stats
 
 REAP_EVERY_S = 0.5
@@ -65,6 +65,7 @@ class IngestServer:
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
         receiver.budget.let_go = self._let_slowest_go
+        receiver.pack_gathered = pack_gathered
 
     async def run(
         self, listener: socket.socket, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -92,6 +93,7 @@ class IngestServer:
     def stop(self) -> None:
         """Accept nothing more; idle connections end now, bodies under way may finish."""
         self._receiver.stopping = True
+        self._receiver.uploads.hurry()
         self._accepting.cancel()
         for connection in list(self._connections):
             connection.stop_when_idle()

@@ -101,6 +101,13 @@ async def wait_for_budget(budget: Budget, account: Account, wanted: int) -> int:
     return granted
 
 
+async def pack_gathered(wait: ForPacking) -> None:
+    """Pack a chunk that has waited for others of its day. Raises nothing but Cancelled."""
+    connection = wait.slot.connection
+    connection.gathered -= 1
+    await _pack(connection.receiver, wait)
+
+
 async def _pack(receiver: Receiver, wait: ForPacking) -> None:
     """Pack what could not be packed at once. Returns when the body's memory is free; the answer comes by itself."""
     data = wait.body.data()

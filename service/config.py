@@ -100,6 +100,12 @@ class IngestSettings:
     max_chunk_bytes: int = limit(16 * MIB, "largest chunk", least=1, most=16 * MIB)
     max_head_bytes: int = limit(16 * 1024, "request line and headers", least=512, most=MIB)
     max_outstanding: int = limit(64, "unanswered requests of one connection", least=1, most=10_000)
+    max_gathered: int = limit(
+        1024,
+        "besides, unanswered requests of one connection that wait for others of their day (segments.gather_wait_ms)",
+        least=1,
+        most=10_000,
+    )
     drain_bytes: int = limit(
         16 * MIB, "of a refused body that are read and thrown away to keep the connection", least=0, most=GIB
     )
@@ -140,6 +146,17 @@ class SegmentSettings:
         most=60_000,
     )
     max_segments: int = limit(16, "open or on their way, per worker; each a buffer", least=2, most=1024)
+    gather_days: int = limit(
+        4,
+        "expiry days for which a device opens segments at will; chunks for further ones wait for others of their day",
+        least=1,
+        most=10_000,
+    )
+    gather_wait_ms: int = limit(5000, "how long they wait at most; 0: not at all", least=0, most=60_000)
+    gather_chunks: int = limit(16, "they wait until so many are together", least=1, most=100_000)
+    gather_bytes: int = limit(
+        8 * MIB, "of the budget, what may wait so in a worker, 1 KiB more for each", least=64 * 1024, most=TIB
+    )
     prepare_ttl_s: float = limit(
         600.0,
         "after which a prepared key is reclaimed; over twice the worst bounded PUT",

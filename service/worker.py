@@ -15,6 +15,7 @@ import trio
 
 from ingest.budget import Budget
 from ingest.committing import Uploads
+from ingest.gathering import Gathering
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.receiving import Limits, Receiver
@@ -70,6 +71,12 @@ class Worker:
             target_bytes=config.segments.target_bytes,
             max_segments=config.segments.max_segments,
             prepare_ttl_ms=round(config.segments.prepare_ttl_s * 1000),
+            gathering=Gathering(
+                days=config.segments.gather_days,
+                wait_s=config.segments.gather_wait_ms / 1000,
+                chunks=config.segments.gather_chunks,
+                bytes_=config.segments.gather_bytes,
+            ),
             prepared=self._note_prepared,
         )
         self.budget = Budget(

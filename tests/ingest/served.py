@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import trio
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ingest.budget import Budget
 from ingest.committing import Uploads
 from ingest.connection import Connection
+from ingest.gathering import Gathering
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.receiving import Limits, Receiver
@@ -71,6 +72,7 @@ class Worker:
     wait_s: float = 10.0
     linger_s: float = 0.01
     max_connections: int = 1000
+    gathering: Gathering = field(default_factory=Gathering)
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
@@ -98,6 +100,7 @@ class Worker:
             target_bytes=MIB,
             max_segments=8,
             prepare_ttl_ms=600_000,
+            gathering=self.gathering,
         )
         self.budget = Budget(
             self.budget_bytes, self.share_bytes, patience_s=self.patience_s, wait_s=self.wait_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 import pytest
@@ -10,7 +9,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.packing import FEW_CHUNKS, FEW_CHUNKS_STRETCH, OPEN_PER_DEVICE, Chunk, OpenSegment, Packer
+from ingest.gathering import GATHER_DAYS, GATHER_WAIT_S, Gathering
+from ingest.packing import FEW_CHUNKS, FEW_CHUNKS_STRETCH, Chunk, OpenSegment, Packer
 from storage import checksums
 from storage.errors import CorruptError
 from storage.segment import (
@@ -51,9 +51,11 @@ class Packing:
 
     def __init__(self, max_segments: int = 4, target_bytes: int = TARGET) -> None:
         self.sealed: list[OpenSegment] = []
+        self.gathering = Gathering()
         self.packer = Packer(
             round(target_bytes / FEW_CHUNKS_STRETCH),
             max_segments,
+            gathering=self.gathering,
             cached=lambda key_id: CIPHER,
             opened=lambda: None,
             sealed=self.sealed.append,
@@ -71,6 +73,10 @@ class Packing:
         kept = bytes(body)
         self.packer.recycle(segment)
         return kept
+
+
+async def nobody() -> None:
+    raise AssertionError("packed by nobody")
 
 
 def bodies(data: bytes) -> list[bytes]:
@@ -287,28 +293,28 @@ def test_every_chunk_comes_out_once_whatever_the_mix(chunks: Iterable[tuple[int,
     assert packing.packer.in_use == 0
 
 
-def test_a_device_that_spreads_its_chunks_over_many_days_opens_few_segments_at_once() -> None:
-    """Each is an object that the operator pays for: 58 days were 432 of them for 1000 chunks of 188 bytes."""
+def test_a_device_opens_segments_of_few_days_at_will() -> None:
     packing = Packing(max_segments=100)
     days = range(DAY, DAY + 58)
     taken = [day for day in days if packing.add(video(188), expires_on=day)]
-    assert taken == list(days[:OPEN_PER_DEVICE]), "the others wait"
-    assert packing.packer.in_use == OPEN_PER_DEVICE
+    assert taken == list(days[:GATHER_DAYS]), "the others wait"
     assert packing.add(video(188), expires_on=DAY), "what is open takes more of it"
     assert packing.add(video(188), device=2, expires_on=days[-1]), "others are not kept waiting"
-    assert packing.add(video(188), expires_on=days[-1]), "what others opened costs nothing more"
+    assert packing.add(video(188), expires_on=days[-1]), "what others opened takes it"
     packing.packer.seal_older_than(0.0)
-    assert len(packing.sealed) == OPEN_PER_DEVICE + 1
-    assert packing.add(video(188), expires_on=days[20]), "room again"
+    assert packing.add(video(188), expires_on=DAY, now_s=1.0), "one of its days"
+    packing.packer.seal_older_than(1.0)
+    assert not packing.add(video(188), expires_on=days[20], now_s=1.0), "sealed ones count as well"
+    assert packing.add(video(188), expires_on=days[20], now_s=GATHER_WAIT_S), "but for so long"
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9), st.booleans()), max_size=80))
-def test_how_many_a_device_has_opened_is_counted_to_the_end(steps: list[tuple[int, int, bool]]) -> None:
+def test_a_segment_that_one_device_waits_for_another_device_opens() -> None:
+    """Nobody makes others wait."""
     packing = Packing(max_segments=100)
-    for now_s, (device, day, seals) in enumerate(steps):
-        packing.add(video(188), device=device, expires_on=DAY + day, now_s=now_s)
-        if seals:
-            packing.packer.seal_older_than(now_s - 3)
-        opened = Counter(segment.opened_by for segment in packing.packer._open.values())
-        assert dict(opened) == packing.packer._open_by
-        assert max(opened.values(), default=0) <= OPEN_PER_DEVICE
+    for day in range(GATHER_DAYS):
+        assert packing.add(video(188), expires_on=DAY + day)
+    place = (30, DAY + 9)
+    assert packing.gathering.hold(1, place, 188, nobody, 0.0)
+    assert packing.gathering.next_due_s() == GATHER_WAIT_S
+    assert packing.add(video(188), device=2, expires_on=DAY + 9)
+    assert packing.gathering.next_due_s() < 0, "it joins at once"
