@@ -12,8 +12,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_SESSION, _TIMES = 3, slice(11, 15)
-"""Positions in /proc/PID/stat after the command's name: session; utime, stime, cutime, cstime."""
+_PARENT, _SESSION, _TIMES = 1, 3, slice(11, 15)
+"""Positions in /proc/PID/stat after the command's name: parent, session; utime, stime, cutime, cstime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,21 @@ def session_stats(session: int) -> dict[int, list[str]]:
 def session_cpu_s(session: int) -> float:
     """Return CPU seconds used so far, with those of children that ended (their parent holds them)."""
     return sum(sum(map(int, fields[_TIMES])) for fields in session_stats(session).values()) / _TICKS_PER_S
+
+
+def children_cpu_s(parent: int) -> float:
+    """Return CPU seconds used so far by a process and its children, those that it has reaped included. (A server of
+    PostgreSQL gives each of its processes a session of its own.)"""
+    total = 0
+    for entry in os.listdir(PROC):
+        if entry.isdigit():
+            try:
+                fields = stat_fields((PROC / entry / "stat").read_text())
+            except (OSError, ValueError):
+                continue  # it ended while we looked: it is in its parent's sum from now on
+            if int(entry) == parent or int(fields[_PARENT]) == parent:
+                total += sum(map(int, fields[_TIMES]))
+    return total / _TICKS_PER_S
 
 
 def session_memory(session: int) -> Memory:

@@ -1,6 +1,6 @@
 """What the API process does beside serving, now and then: it sends notices, lets cancelled accounts end, finishes
 payments that a crash left pending, drops what is stale, tells owners of trials that end, and tells the catalog what was
-used and who accepted the agreement by that.
+used and who accepted the agreement by that, and has the catalog make ready what tomorrow's commits need.
 
 Each chore has a task of its own, so that one which fails or takes long (a mail server that does not answer) keeps none
 of the others from their turn. All of them may run in several processes at once, and beside commands that do the same.
@@ -20,6 +20,9 @@ from service.agreement.desk import Desk
 from service.agreement.senders import Senders
 from service.agreement.tidying import tidy
 from service.playback.used import Used
+from storage.catalog.ingest import IngestCatalog
+from storage.clock import Clock
+from storage.days import day_of_ms
 from storage.errors import ClipkeepError
 
 CODES_EVERY_S = 1.0
@@ -102,6 +105,21 @@ class Uses:
                 used.give_back(day, numbers)
                 _log.warning("use_not_noted", code=error.code, detail=str(error))
         return noted
+
+
+class DaysAhead:
+    """Has the catalog make ready, once a day, what commits of that day and the next need."""
+
+    def __init__(self, catalog: IngestCatalog, clock: Clock) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._ready_for = -1
+
+    def __call__(self) -> None:
+        today = day_of_ms(self._clock.now_ms())
+        if today != self._ready_for:
+            self._catalog.make_ready(today)
+            self._ready_for = today
 
 
 class Accepting:

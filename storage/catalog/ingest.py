@@ -25,6 +25,11 @@ class IngestCatalog(Protocol):
         """Give back prepared keys for which no PUT was ever started."""
 
     @abstractmethod
+    def make_ready(self, day: int) -> None:
+        """Make what commits of this day and the next need, for the classes of all plans that run then, where the engine
+        would make it beside a commit: none has to wait for it at midnight. What is missing a commit makes itself."""
+
+    @abstractmethod
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
         """Make segments committed and their chunks served, in one transaction.
 

@@ -62,6 +62,17 @@ def commit_for_ever(opener: Opener, device: int, worker: int, chunks: int, repor
 class IngestContract(OnCatalog):
     """See the module docstring."""
 
+    def test_what_is_made_ready_ahead_changes_nothing_else(self, catalog: Catalog) -> None:
+        catalog.make_ready(DAY)  # without a plan
+        device = add_device(catalog, WEEK, MONTH)
+        for _ in range(2):
+            catalog.make_ready(DAY)
+        assert catalog.chunks(device, 0, 1 << 50, limit=9) == []
+        assert commit(catalog, Upload(device, NOON)) == [STORED]
+        catalog.make_ready(DAY)
+        assert captures(catalog.chunks(device, 0, 1 << 50, limit=9)) == [NOON]
+        assert list(catalog.broken_rows()) == []
+
     def test_prepared_keys_are_new_and_say_when_they_may_go(self, catalog: Catalog, sound: None) -> None:
         """Invariant 5: the key is there before the first byte. Invariant 4: none is given twice."""
         found = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -15,8 +14,20 @@ from psycopg import errors, pq
 from psycopg.abc import PQGen
 from psycopg.adapt import Dumper, Loader
 
-from storage.sql.commits import CHUNK_COLUMNS
-from storage.sql.connection import Refers, Rows, Taken, Values
+from storage.postgres.packed_rows import (
+    COLUMNS,
+    MOVE,
+    arrays,
+    copied,
+    copy_in,
+    drop_tables_of_day,
+    insert_where_free,
+    packed_row,
+    places,
+    tables_of_day,
+)
+from storage.sql.connection import Move, Refers, Rows, Taken, Values
+from storage.sql.newrows import NewRows
 
 T = TypeVar("T")
 
@@ -30,13 +41,6 @@ DEVICES_LOCK = 0x636C6B04 << 32
 """The first of DEVICE_STRIPES advisory locks."""
 DEVICE_STRIPES = 512
 """Devices share so many locks: what a server can hold of them is bounded, at 6400 in all by default."""
-
-_TYPES = {"nonce": "bytea", "facts": "bytea"}
-_INSERT_CHUNKS = (
-    f"({', '.join(CHUNK_COLUMNS)}) SELECT * FROM unnest("
-    + ", ".join(f"%s::{_TYPES.get(column, 'bigint')}[]" for column in CHUNK_COLUMNS)
-    + ") ON CONFLICT DO NOTHING"
-)
 
 
 class _WholeNumber(Loader):
@@ -84,6 +88,8 @@ class PostgresConnection:
 
     def __init__(self, raw: _Impatient) -> None:
         self._raw = raw
+        self._last = ""
+        """What is to be executed with COMMIT."""
 
     @classmethod
     def connect(cls, conninfo: str) -> PostgresConnection:
@@ -120,12 +126,24 @@ class PostgresConnection:
             pass
         return cursor.rowcount
 
+    def commit(self) -> None:
+        last, self._last = self._last, ""
+        self.run(f"{last}COMMIT")
+
+    def rollback(self) -> None:
+        self._last = ""
+        self.run("ROLLBACK")
+
     def close(self) -> None:
         self._raw.close()
 
     @contextmanager
-    def copying_in(self, table: str, columns: Sequence[str]) -> Iterator[Callable[[Sequence[object]], None]]:
+    def copying_in(self, table: str, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Any]], None]]:
         """Many rows into a table, by COPY: a call for each."""
+        if (packed := _packed(table)) != table:
+            with self.copying_in(packed, [name.strip('"') for name in COLUMNS]) as put:
+                yield lambda row: put(packed_row(**dict(zip(columns, row, strict=True))))
+            return
         names = ", ".join(f'"{column}"' for column in columns)
         with self._raw.cursor().copy(cast(Any, f"COPY {table} ({names}) FROM STDIN")) as copy:
             yield copy.write_row
@@ -149,6 +167,21 @@ class PostgresConnection:
         cursor.executemany(cast(Any, translated(sql)), rows)
         return cursor
 
+    def last(self, sql: str, values: Values = ()) -> None:
+        self._last += self._as_text(sql, values) + ";"
+
+    def together(self, queries: Sequence[tuple[str, Values]]) -> list[list[Any]]:
+        # Each statement of a message sees what was committed before it.
+        cursor = self._raw.execute(cast(Any, ";".join(self._as_text(*query) for query in queries)))
+        found = [cursor.fetchall()]
+        while cursor.nextset():
+            found.append(cursor.fetchall())
+        return found
+
+    def _as_text(self, sql: str, values: Values) -> str:
+        """A statement with its values as literals: a message of several statements takes no values."""
+        return psycopg.ClientCursor(self._raw).mogrify(cast(Any, translated(sql)), values)
+
     def try_execute(self, sql: str, values: Values = ()) -> Rows:
         try:
             with self._raw.transaction():  # a savepoint: the error undoes this statement only
@@ -158,8 +191,9 @@ class PostgresConnection:
         except errors.ForeignKeyViolation as error:
             raise Refers from error
 
-    def numbers(self, value: str) -> str:
-        return f"(SELECT n::bigint FROM json_array_elements_text({value}::text::json) AS n)"
+    def among(self, column: str, value: str) -> str:
+        # A constant once the value is there, so the planner sees how many they are.
+        return f"{column} = ANY (translate({value}::text, '[]', '{{}}')::bigint[])"
 
     def last_number(self, table: str) -> int:
         row = self.execute("SELECT last FROM numbers WHERE name = ?", (table,)).fetchone()
@@ -194,9 +228,7 @@ class PostgresConnection:
     def exclude_devices(self, devices: Collection[int]) -> None:
         stripes = sorted({device % DEVICE_STRIPES for device in devices})
         locks = [DEVICES_LOCK + stripe for stripe in stripes]  # in order, so that no two wait for each other
-        self.execute(
-            f"SELECT pg_advisory_xact_lock(n) FROM {self.numbers('?')} AS locks", (json.dumps(locks),)
-        )
+        self.execute("SELECT pg_advisory_xact_lock(n) FROM unnest(?::bigint[]) AS n", (locks,))
 
     def overwrite_freed(self) -> None:
         """What it leaves is VACUUM's to take: sealed texts are worthless without their account's key."""
@@ -214,25 +246,9 @@ class PostgresConnection:
         self.run(f"SELECT pg_advisory_xact_lock({TABLES_LOCK})")
         # A day that was closed and opened again: its old rows go, as they would have without a reader in the way.
         if self.execute("DELETE FROM unlisted WHERE name = ?", (f"chunks_{int(day)}",)).rowcount:
-            self.run(f"DROP TABLE IF EXISTS chunks_{int(day)}")
-        self.run(
-            f"""CREATE TABLE IF NOT EXISTS chunks_{int(day)} (
-                device BIGINT NOT NULL,
-                capture_ms BIGINT NOT NULL,
-                segment_id BIGINT NOT NULL,
-                ordinal INTEGER NOT NULL,
-                "offset" INTEGER NOT NULL,
-                length INTEGER NOT NULL,
-                duration_ms INTEGER NOT NULL,
-                crc32 BIGINT NOT NULL,
-                crc64 BIGINT NOT NULL,
-                nonce BYTEA NOT NULL,
-                media SMALLINT NOT NULL,
-                epoch BIGINT NOT NULL,
-                facts BYTEA NOT NULL,
-                PRIMARY KEY (device, capture_ms)
-            )"""
-        )
+            self.run(drop_tables_of_day(day))
+        if self.execute("SELECT to_regclass(?)", (f"chunks_{int(day)}",)).fetchone()[0] is None:
+            self.run(tables_of_day(day))
 
     def drop_chunk_table(self, table: str) -> None:
         """To drop it here would wait for its readers, and all who write would wait for this."""
@@ -240,16 +256,35 @@ class PostgresConnection:
 
     def chunk_tables(self) -> set[str]:
         rows = self.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename ~ '^chunks_[0-9]+$'"
-            " AND tablename NOT IN (SELECT name FROM unlisted)"
+            "SELECT viewname FROM pg_views WHERE schemaname = current_schema() AND viewname ~ '^chunks_[0-9]+$'"
+            " AND viewname NOT IN (SELECT name FROM unlisted)"
         )
         return {row[0] for row in rows}
 
-    def insert_chunks(self, table: str, rows: list[tuple[object, ...]]) -> int:
-        # One statement for all of them. In order of the key, so that two commits that both have some wait one way.
-        rows = sorted(rows, key=lambda row: (row[2], row[0]))
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        return self._raw.execute(cast(Any, f"INSERT INTO {table} {_INSERT_CHUNKS}"), columns).rowcount
+    def insert_chunks(self, table: str, rows: NewRows, careful: bool) -> Sequence[int]:
+        if not careful:
+            self._copy(_packed(table), rows)
+            return ()
+        statement = insert_where_free(_packed(table))
+        inserted = {row[0] for row in self._raw.execute(cast(Any, statement), arrays(rows))}
+        return [place for place, known_as in enumerate(places(rows)) if known_as not in inserted]
+
+    def _copy(self, table: str, rows: NewRows) -> None:
+        try:
+            with self._raw.cursor().copy(cast(Any, copy_in(table))) as copy:
+                copy.write(copied(rows))
+        except errors.UniqueViolation as error:
+            raise Taken from error
+
+    def move_chunks(self, table: str, old_id: int, new_id: int, moves: Sequence[Move]) -> Sequence[int]:
+        statement = MOVE.format(table=_packed(table))
+        columns = [list(column) for column in zip(*moves, strict=True)]
+        return [row[0] for row in self._raw.execute(cast(Any, statement), [new_id, *columns, old_id])]
+
+
+def _packed(table: str) -> str:
+    """The table behind the view that the shared SQL calls the chunk table."""
+    return table.replace("chunks_", "packed_")
 
 
 _PLACE = re.compile(r"'(?:[^']|'')*'|\?|(?<![:\w]):([a-z_]+)|%")

@@ -21,6 +21,7 @@ has the number already says that the first was committed. A process has as many 
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
@@ -35,6 +36,7 @@ from psycopg import conninfo, errors
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, NoAnswer, PostgresConnection
+from storage.postgres.packed_rows import drop_tables_of_day
 from storage.postgres.promise import SETTINGS, promise_of
 from storage.promise import Promise
 from storage.sql.connection import Connection, Database, Excludes
@@ -169,12 +171,15 @@ class PostgresDatabase(Database):
                     # The slot goes with it: a backend may still be at work in it.
                     raise self._translated(error) from error
             except psycopg.Error as error:
+                self._free(slot)
                 raise self._translated(error) from error
+            except BaseException:
+                self._free(slot)
+                raise
             else:
                 if slot.number == 1:  # a new one is rare: the time to remove those of processes that are gone
                     self._clean_slots()
-                with self._lock:
-                    self._slots.append(slot)
+                self._free(slot)
                 return done
             time.sleep(pause_s)
             pause_s *= 2
@@ -188,11 +193,11 @@ class PostgresDatabase(Database):
         connection, marked = self._begun(BEGIN_WRITE, timeout_ms, _LOCKS[excludes], slot.mark)
         try:
             if not marked:  # an earlier try was committed, though nobody could say so
-                connection.run("ROLLBACK")
+                connection.rollback()
                 return committing[-1]
             done = work(connection)
             committing[:] = [done]
-            connection.run("COMMIT")
+            connection.commit()
             return done
         except BaseException:
             self._undo(connection)
@@ -209,6 +214,11 @@ class PostgresDatabase(Database):
         with suppress(psycopg.Error), self._block(BEGIN_WRITE, timeout_ms=INGEST_TIMEOUT_MS) as connection:
             connection.run(_CLEAN_SLOTS)
 
+    def _free(self, slot: _Slot) -> None:
+        """The outcome of its write is known."""
+        with self._lock:
+            self._slots.append(slot)
+
     @contextmanager
     def hold(self) -> Iterator[Connection]:
         with self._translating(), self._block(BEGIN_WRITE, _LOCKS[Excludes.WRITERS]) as connection:
@@ -222,7 +232,7 @@ class PostgresDatabase(Database):
         connection, _ = self._begun(begin, timeout_ms or STATEMENT_TIMEOUT_MS, lock)
         try:
             yield connection
-            connection.run("COMMIT")
+            connection.commit()
         except BaseException:
             self._undo(connection)
             raise
@@ -233,20 +243,9 @@ class PostgresDatabase(Database):
         """Make chunk tables in a transaction of their own: two commits that both made one would wait for each other's
         end, and one of them fail."""
         missing = set(days) - self._ready_days
-        if not missing:
-            return
-
-        def make(connection: Connection) -> None:
-            for day in sorted(missing):
-                closed = connection.execute(
-                    "SELECT value FROM meta WHERE name = 'closed_through'"
-                ).fetchone()[0]
-                if day > closed:
-                    connection.create_chunk_table(day)
-                    connection.execute("INSERT INTO days VALUES (?) ON CONFLICT DO NOTHING", (day,))
-
-        # Beside commits, and not beside the closing of one of these days.
-        self.write(make, Excludes.DECISIONS)
+        for day in sorted(missing):
+            # Beside commits, and not beside the closing of this day.
+            self.write(partial(_make_day, day=day), Excludes.DECISIONS)
         self._ready_days |= missing
         if len(self._ready_days) > 1000:  # a clock that jumps about must not make it grow
             self._ready_days = missing
@@ -364,7 +363,7 @@ class PostgresDatabase(Database):
 
     def _undo(self, connection: PostgresConnection) -> None:
         with suppress(psycopg.Error):  # closing undoes it too, and the first error is the one to tell
-            connection.run("ROLLBACK")
+            connection.rollback()
 
     def close(self) -> None:
         with self._lock:
@@ -386,9 +385,34 @@ class PostgresDatabase(Database):
         said = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, (errors.DataCorrupted, errors.IndexCorrupted)):
             return CatalogCorrupt(f"{said}; restore it from a backup", subject=self._subject)
-        if isinstance(error, errors.UndefinedTable) and "chunks_" in said:
-            return CatalogCorrupt(f"{said}; run `clipkeep catalog rebuild`", subject=self._subject)
+        if isinstance(error, errors.UndefinedTable) and (found := _OF_A_DAY.search(said)):
+            return self._without_table(int(found[1]), said)
         return CatalogUnavailable(f"{said}; {_remedy(error)}", subject=self._subject)
+
+    def _without_table(self, day: int, said: str) -> ClipkeepError:
+        """What is wrong when a day's table is not there: it went with its day, unless the day is still open."""
+        with suppress(psycopg.Error, CatalogUnavailable), self._block(BEGIN_READ) as connection:
+            query = "SELECT EXISTS (SELECT 1 FROM days WHERE expires_on = ?)"
+            if connection.execute(query, (day,)).fetchone()[0]:
+                return CatalogCorrupt(
+                    f"{said}, though its day is open; `clipkeep catalog rebuild` makes its rows anew",
+                    subject=self._subject,
+                )
+        return CatalogUnavailable(
+            f"{said}: day {day} was closed, or is being made, at this moment; trying again is safe",
+            subject=self._subject,
+        )
+
+
+_OF_A_DAY = re.compile(r'"(?:chunks|packed)_(\d+)"')
+"""In what the server says of a table that it does not find."""
+
+
+def _make_day(connection: Connection, day: int) -> None:
+    """Make a day's table, unless it is closed."""
+    if day > connection.execute("SELECT value FROM meta WHERE name = 'closed_through'").fetchone()[0]:
+        connection.create_chunk_table(day)
+        connection.execute("INSERT INTO days VALUES (?) ON CONFLICT DO NOTHING", (day,))
 
 
 def _unlisted(connection: Connection) -> list[str]:
@@ -399,6 +423,7 @@ def _unlisted(connection: Connection) -> list[str]:
 
 def _drop_unread(connection: Connection, name: str) -> bool:
     """Drop a table, unless a transaction is left that began when its day was open."""
+    assert isinstance(connection, PostgresConnection)
     connection.execute(f"SET LOCAL lock_timeout = {DROP_LOCK_TIMEOUT_MS}")
     is_free = connection.execute(
         "DELETE FROM unlisted u WHERE name = ? AND NOT EXISTS ("
@@ -407,7 +432,7 @@ def _drop_unread(connection: Connection, name: str) -> bool:
         (name,),
     ).rowcount
     if is_free:
-        connection.execute(f"DROP TABLE IF EXISTS {name}")
+        connection.run(drop_tables_of_day(int(name.removeprefix("chunks_"))))
     return bool(is_free)
 
 

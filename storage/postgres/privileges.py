@@ -95,7 +95,7 @@ def _require_roles(connection: Connection, role: str, subject: str) -> None:
 def _grant(connection: PostgresConnection, role: str) -> list[str]:
     name = sql.Identifier(role).as_string()
     rows = connection.execute(
-        "SELECT relname, relkind, relnamespace::regnamespace::text FROM pg_class WHERE relkind IN ('r', 'S')"
+        "SELECT relname, relkind, relnamespace::regnamespace::text FROM pg_class WHERE relkind IN ('r', 'v', 'S')"
         " AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('meta')) ORDER BY relname"
     ).fetchall()
     statements = [f"GRANT USAGE, CREATE ON SCHEMA {rows[0][2]} TO {name}"]
@@ -103,7 +103,7 @@ def _grant(connection: PostgresConnection, role: str) -> list[str]:
     for table, kind, _ in rows:
         if kind == "S":
             statements.append(f"GRANT SELECT ON SEQUENCE {table} TO {name}")
-        elif table in chunk_tables:
+        elif table.replace("packed_", "chunks_") in chunk_tables:
             statements.append(f"ALTER TABLE {table} OWNER TO {name}")
         else:
             statements.append(f"REVOKE ALL ON {table} FROM {name}")

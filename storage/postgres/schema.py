@@ -7,6 +7,7 @@ import re
 from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
+from storage.postgres.packed_rows import drop_tables_of_day
 from storage.rows.accounts import OPERATOR_ACCOUNT
 from storage.sql.connection import Connection
 from storage.sql.meta import number
@@ -121,9 +122,11 @@ def drop_schema(database: PostgresDatabase) -> None:
     text = _COUNTER + _TABLES + BOOKS_TABLES + _OWN_TABLES
     made = [*re.findall(r"CREATE TABLE (\w+)", text), "copying"]
     with database.hold() as connection:
-        tables = [*made, *sorted(connection.chunk_tables())]
+        assert isinstance(connection, PostgresConnection)
+        for name in connection.chunk_tables():
+            connection.run(drop_tables_of_day(int(name.removeprefix("chunks_"))))
         functions = re.findall(r"CREATE FUNCTION (\w+)", text)
-        connection.execute(f"DROP TABLE IF EXISTS {', '.join(tables)} CASCADE")
+        connection.execute(f"DROP TABLE IF EXISTS {', '.join(made)} CASCADE")
         connection.execute(f"DROP FUNCTION IF EXISTS {', '.join(functions)} CASCADE")
 
 

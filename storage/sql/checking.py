@@ -12,9 +12,10 @@ from storage.errors import SegmentCorrupt
 from storage.rows.recordings import ChunkRow, Orphan, SegmentRow, SegmentState, Verdict
 from storage.sql.books.checking import broken_books
 from storage.sql.chunktables import chunk_days, chunk_table, closed_through, create_chunk_table
-from storage.sql.commits import Committing, mark_dead, row_values
+from storage.sql.commits import Committing, mark_dead
 from storage.sql.connection import Connection, writing
 from storage.sql.leases import Leases, fenced
+from storage.sql.newrows import NewRows
 from storage.sql.reads import CHUNK_COLUMNS
 from storage.sql.segments import SEGMENT_COLUMNS, segment_row
 
@@ -112,7 +113,7 @@ class Checking(Leases, CheckCatalog):
     @writing()
     def _rebuild(self, connection: Connection, batch: list[tuple[SegmentRow, np.ndarray]]) -> int:
         connection.exclude_commits()
-        committing = Committing(connection, (index for _, index in batch), alone=True)
+        committing = Committing(connection, indexes=(index for _, index in batch), careful=True, alone=True)
         return sum(_rebuild(connection, committing, segment.key, index) for segment, index in batch)
 
 
@@ -193,4 +194,4 @@ def _rebuild(connection: Connection, committing: Committing, key: str, index: np
     for ordinal in committing.not_plain(index, expires_on, verdicts):
         committing.known_days(index[ordinal], expires_on)
     ordinals = np.flatnonzero(verdicts == Verdict.STORED)
-    return committing.insert(expires_on, row_values(index, segment_id, ordinals))
+    return len(ordinals) - len(committing.insert(expires_on, NewRows.of(index, segment_id, ordinals)))

@@ -27,12 +27,6 @@ def closed_through(connection: Connection) -> int:
     return int(row[0])
 
 
-def agreement_version(connection: Connection) -> int:
-    """The newest version of the agreement; 0 when none is published."""
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM agreements").fetchone()
-    return int(row[0])
-
-
 def open_days(connection: Connection) -> set[int]:
     """Expiry days whose chunk table is served: what is closed is gone, even where its table still is there."""
     closed = closed_through(connection)

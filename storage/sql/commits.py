@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,19 +21,12 @@ from storage.days import (
     to_date,
 )
 from storage.errors import CallerError
-from storage.media_facts import FACTS_BYTES
 from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, PreparedKey, SegmentCommit, SegmentState, Verdict
-from storage.segment import INDEX_DTYPE
 from storage.sql.base import OnDatabase
-from storage.sql.chunktables import (
-    agreement_version,
-    chunk_days,
-    chunk_table,
-    closed_through,
-    create_chunk_table,
-)
-from storage.sql.connection import Connection, Excludes, writing
-from storage.sql.known import NOBODY, read_devices
+from storage.sql.chunktables import chunk_days, chunk_table, create_chunk_table
+from storage.sql.connection import Connection, Excludes, Taken, writing
+from storage.sql.known import DEVICES, NOBODY, devices_of
+from storage.sql.newrows import NewRows
 
 
 class Commits(OnDatabase, IngestCatalog):
@@ -49,19 +42,18 @@ class Commits(OnDatabase, IngestCatalog):
         now_ms: int,
     ) -> list[PreparedKey]:
         day = to_date(expires_on).isoformat()
-        prepared = []
-        for _ in range(count):
-            # Time first, so that a listing is roughly in order of writing; 48 random bits make the
-            # key new even when a restored catalog hands out an old id again.
-            name = f"{now_ms:011x}{secrets.token_hex(6)}"
-            key = f"v1/{class_days}/{day}/{worker}/{name}"
-            [segment_id] = connection.execute(
-                "INSERT INTO segments (key, class_days, expires_on, prepared_ms) VALUES (?, ?, ?, ?)"
-                " RETURNING segment_id",
-                (key, class_days, expires_on, now_ms),
-            ).fetchone()
-            prepared.append(PreparedKey(segment_id, key, now_ms))
-        return prepared
+        if count == 0:
+            return []
+        # Time first, so that a listing is roughly in order of writing; 48 random bits make the
+        # key new even when a restored catalog hands out an old id again.
+        names = [f"{now_ms:011x}{secrets.token_hex(6)}" for _ in range(count)]
+        keys = [f"v1/{class_days}/{day}/{worker}/{name}" for name in names]
+        rows = connection.execute(
+            "INSERT INTO segments (key, class_days, expires_on, prepared_ms) VALUES"
+            f" {', '.join(['(?, ?, ?, ?)'] * count)} RETURNING segment_id, key",
+            [value for key in keys for value in (key, class_days, expires_on, now_ms)],
+        ).fetchall()
+        return [PreparedKey(segment_id, key, now_ms) for segment_id, key in sorted(rows)]
 
     @writing(Excludes.NOTHING)
     def release(self, connection: Connection, segment_ids: Sequence[int]) -> None:
@@ -70,18 +62,32 @@ class Commits(OnDatabase, IngestCatalog):
             [(i, SegmentState.PREPARED) for i in segment_ids],
         )
 
+    def make_ready(self, day: int) -> None:
+        with self.db.read() as connection:
+            classes = connection.execute(
+                "SELECT DISTINCT retention_days FROM plans WHERE ends_on IS NULL OR ends_on >= ?", (day,)
+            ).fetchall()
+        self.db.make_days_ready({expiry_day(d, days) for (days,) in classes for d in (day, day + 1)})
+
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
         self.db.make_days_ready({s.expires_on for s in segments})
-        try:
-            return self._commit(segments, now_ms=now_ms)
-        except _UnknownClass:
-            return self._commit_alone(segments, now_ms=now_ms)
+        for commit in (self._commit, self._commit_carefully):
+            with suppress(_NotThisWay, Taken):
+                return commit(segments, now_ms=now_ms)
+        return self._commit_alone(segments, now_ms=now_ms)
 
     @writing(Excludes.DECISIONS)
     def _commit(
         self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
     ) -> list[np.ndarray]:
-        return Committing(connection, (s.index for s in segments)).segments(segments, now_ms)
+        return Committing(connection, segments).segments(segments, now_ms)
+
+    @writing(Excludes.DECISIONS)
+    def _commit_carefully(
+        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
+    ) -> list[np.ndarray]:
+        """With a chunk whose place is taken, on an engine that is told so by an error."""
+        return Committing(connection, segments, careful=True).segments(segments, now_ms)
 
     @writing()
     def _commit_alone(
@@ -89,100 +95,143 @@ class Commits(OnDatabase, IngestCatalog):
     ) -> list[np.ndarray]:
         """With a class that the catalog did not know: other commits decide by a device's classes where to look."""
         connection.exclude_commits()
-        return Committing(connection, (s.index for s in segments), alone=True).segments(segments, now_ms)
+        return Committing(connection, segments, careful=True, alone=True).segments(segments, now_ms)
 
 
-class _UnknownClass(Exception):
+class _NotThisWay(Exception):
     """A commit depends on a class that the catalog does not know, and other commits are beside it."""
 
 
 class Committing:
-    """What one transaction that adds chunk rows has read, and keeps up to date as it writes.
+    """What one transaction that adds chunk rows has read, in one round trip, and keeps up to date as it writes.
 
     Args:
         connection: inside a write transaction.
-        indexes: of all segments whose rows may be added.
+        segments: those to be committed. Their rows are locked until the transaction ends.
+        indexes: of segments that are committed already, and whose chunk rows may be added too.
+        careful: whether rows whose place is taken are told from the others. Else the engine may raise Taken, and the
+            transaction is to be done again.
         alone: whether this transaction excludes all other commits. Only then may it add a class to a device.
     """
 
-    def __init__(self, connection: Connection, indexes: Iterable[np.ndarray], *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        segments: Sequence[SegmentCommit] = (),
+        *,
+        indexes: Iterable[np.ndarray] = (),
+        careful: bool = False,
+        alone: bool = False,
+    ) -> None:
         self.connection = connection
+        self._careful = careful
         self._alone = alone
-        self.closed_through = closed_through(connection)
-        self._days = self._open_days()
-        self._numbers = {number for index in indexes for number in index["device"].tolist()}
-        self._devices = read_devices(connection, self._numbers)
+        self._numbers = {
+            number
+            for index in (*(s.index for s in segments), *indexes)
+            for number in index["device"].tolist()
+        }
+        wanted = {s.expires_on for s in segments}
+        [[closed, self._version, has_tables]], devices, prepared = connection.together(
+            [
+                (
+                    "SELECT (SELECT value FROM meta WHERE name = 'closed_through'),"
+                    " (SELECT coalesce(max(version), 0) FROM agreements),"
+                    f" (SELECT count(*) FROM days WHERE {connection.among('expires_on', '?')})",
+                    (_json(wanted),),
+                ),
+                (f"{DEVICES} WHERE {connection.among('device', '?')}", (_json(self._numbers),)),
+                (
+                    "SELECT segment_id, state, expires_on FROM segments"
+                    f" WHERE {connection.among('segment_id', '?')} ORDER BY segment_id{connection.locking}",
+                    (_json(s.segment_id for s in segments),),
+                ),
+            ]
+        )
+        self.closed_through = int(closed)
+        self._with_table = wanted if has_tables == len(wanted) else self._open_days()
+        self._devices = devices_of(connection, devices)
+        self._states = {segment_id: (state, expires_on) for segment_id, state, expires_on in prepared}
+        self._days: set[int] = set()
+        """Where a chunk may be stored, for those that may be stored elsewhere: see `_exclude_elsewhere`."""
 
     def _open_days(self) -> set[int]:
         return {day for day in chunk_days(self.connection) if day > self.closed_through}
 
     def note_used(self, day: int) -> None:
-        """Note that the devices uploaded on `day`, under the agreement that is current: a statement for each, on the
-        first commit of its day, and of a version, only."""
-        known = set(map(self._devices.get, self._numbers))
-        version = agreement_version(self.connection)
-        noted = {
-            d: d._replace(used_on=max(day, d.used_on), used_version=version)
-            for d in known
-            if d is not None and (d.used_on < day or d.used_version < version)
+        """Note that the devices uploaded on `day`, under the agreement that is current: one statement, on the first
+        commit of its day, and of a version, only."""
+        version = self._version
+        unnoted = {
+            number: device
+            for number, device in self._devices.items()
+            if number in self._numbers and (device.used_on < day or device.used_version < version)
         }
-        if not noted:
+        if not unnoted:
             return
-        # In order, so that two commits of the same devices wait one way.
-        unnoted = [number for number in sorted(self._numbers) if self._devices.get(number) in noted]
-        self.connection.executemany(
+        self.connection.execute(
             f"UPDATE devices SET used_on = {self.connection.larger('used_on', '?')}, used_version = ?"
-            " WHERE device = ?",
-            [(day, version, n) for n in unnoted],
+            # In order, so that two commits of the same devices wait one way.
+            f" WHERE device IN (SELECT device FROM devices WHERE {self.connection.among('device', '?')}"
+            f" ORDER BY device{self.connection.locking})",
+            (day, version, _json(unnoted)),
         )
-        for number in unnoted:
-            self._devices[number] = noted[self._devices[number]]
+        for number, device in unnoted.items():
+            self._devices[number] = device._replace(used_on=max(day, device.used_on), used_version=version)
 
     def segments(self, segments: Sequence[SegmentCommit], now_ms: int) -> list[np.ndarray]:
         """Commit segments. Returns a verdict per ordinal of each, uint8."""
-        self._exclude_elsewhere(segments)
+        pairs = [(segment, self._first_verdicts(segment)) for segment in segments]
+        plain: list[tuple[SegmentCommit, np.ndarray]] = []
+        others: list[tuple[SegmentCommit, np.ndarray]] = []
+        for segment, verdicts in pairs:
+            if not verdicts.any():
+                (plain if self.all_plain(segment.index, segment.expires_on) else others).append(
+                    (segment, verdicts)
+                )
+        self._exclude_elsewhere(segment for segment, _ in others)
         self.note_used(day_of_ms(now_ms))
-        return [self.segment(s, now_ms) for s in segments]
+        # These look nowhere else. So they come first, for the others to find them there.
+        for day in sorted({segment.expires_on for segment, _ in plain}):
+            self._insert(day, [pair for pair in plain if pair[0].expires_on == day], now_ms)
+        for segment, verdicts in others:
+            self.refuse_lost(segment.index, verdicts)
+            self._refuse_stored_elsewhere(segment, verdicts, now_ms)
+            self._insert(segment.expires_on, [(segment, verdicts)], now_ms)
+        finish_segments(self.connection, [pair for pair in pairs if self._is_prepared(pair[0])], now_ms)
+        return [verdicts for _, verdicts in pairs]
 
-    def _exclude_elsewhere(self, segments: Sequence[SegmentCommit]) -> None:
+    def _is_prepared(self, segment: SegmentCommit) -> bool:
+        return bool(self._states.get(segment.segment_id, (None, 0))[0] == SegmentState.PREPARED)
+
+    def _first_verdicts(self, segment: SegmentCommit) -> np.ndarray:
+        """What the segment's own row says: the same of all chunks."""
+        verdicts = np.zeros(len(segment.index), dtype=np.uint8)
+        _, expires_on = self._states.get(segment.segment_id, (None, 0))
+        if not self._is_prepared(segment):
+            verdicts[:] = Verdict.RECLAIMED
+        elif expires_on != segment.expires_on:
+            raise CallerError(
+                f"its key was prepared for day {expires_on}, not for day {segment.expires_on}",
+                subject=f"segment {segment.segment_id}",
+                code="wrong_day",
+            )
+        elif segment.expires_on <= self.closed_through:
+            verdicts[:] = Verdict.EXPIRED
+        return verdicts
+
+    def _exclude_elsewhere(self, segments: Iterable[SegmentCommit]) -> None:
         """Keep out commits of the same devices that look, as this one will, into tables that others insert into: a
         primary key would stop the later one only if it inserted into the same table."""
         devices: set[int] = set()
         for segment in segments:
-            if not self.all_plain(segment.index, segment.expires_on):
-                none = np.zeros(len(segment.index), dtype=np.uint8)
-                careful = self.not_plain(segment.index, segment.expires_on, none)
-                devices.update(segment.index["device"][careful].tolist())
-        if devices and not self._alone:
-            self.connection.exclude_devices(devices)
+            none = np.zeros(len(segment.index), dtype=np.uint8)
+            careful = self.not_plain(segment.index, segment.expires_on, none)
+            devices.update(segment.index["device"][careful].tolist())
+        if devices:
+            if not self._alone:
+                self.connection.exclude_devices(devices)
             self._days = self._open_days()  # who had these devices before may have made a day's table
-
-    def segment(self, segment: SegmentCommit, now_ms: int) -> np.ndarray:
-        """Commit one segment. Returns a verdict per ordinal, uint8."""
-        verdicts = np.zeros(len(segment.index), dtype=np.uint8)
-        row = self.connection.execute(
-            f"SELECT state, expires_on FROM segments WHERE segment_id = ?{self.connection.locking}",
-            (segment.segment_id,),
-        ).fetchone()
-        if row is None or row[0] != SegmentState.PREPARED:
-            verdicts[:] = Verdict.RECLAIMED
-            return verdicts
-        if row[1] != segment.expires_on:
-            raise CallerError(
-                f"its key was prepared for day {row[1]}, not for day {segment.expires_on}",
-                subject=f"segment {segment.segment_id}",
-                code="wrong_day",
-            )
-        if segment.expires_on <= self.closed_through:
-            verdicts[:] = Verdict.EXPIRED
-        else:
-            if not self.all_plain(segment.index, segment.expires_on):
-                self.refuse_lost(segment.index, verdicts)
-                self._refuse_stored_elsewhere(segment, verdicts, now_ms)
-            if not verdicts.all():
-                self._insert(segment, verdicts, now_ms)
-        finish_segment(self.connection, segment, verdicts, now_ms)
-        return verdicts
 
     def all_plain(self, index: np.ndarray, expires_on: int) -> bool:
         """Whether one look shows that `refuse_lost` and `not_plain` would name none of these chunks. It does for
@@ -255,7 +304,7 @@ class Committing:
         first depends on it: what was acknowledged is found.
 
         Raises:
-            _UnknownClass: there is such a class, and this transaction is not alone.
+            _NotThisWay: there is such a class, and this transaction is not alone.
         """
         number, capture_ms = int(chunk["device"]), int(chunk["capture_ms"])
         device = self._devices[number]
@@ -263,7 +312,7 @@ class Committing:
         if expires_on in days:
             return days
         if not self._alone:
-            raise _UnknownClass
+            raise _NotThisWay
         classes = (*device.classes, class_between(day_of_ms(capture_ms), expires_on))
         self._devices[number] = device._replace(classes=classes)
         self.connection.execute(
@@ -271,31 +320,39 @@ class Committing:
         )
         return candidate_days(capture_ms, classes)
 
-    def insert(self, expires_on: int, rows: list[tuple[object, ...]]) -> int:
-        """Insert what is not there yet; returns how many were inserted."""
-        if expires_on not in self._days:
+    def insert(self, expires_on: int, rows: NewRows) -> Sequence[int]:
+        """Insert what is not there yet. Returns the places in `rows` of those whose device and time is taken."""
+        if expires_on not in self._with_table:
             create_chunk_table(self.connection, expires_on)
+            self._with_table.add(expires_on)
             self._days.add(expires_on)
-        return self.connection.insert_chunks(chunk_table(expires_on), rows)
+        return self.connection.insert_chunks(chunk_table(expires_on), rows, self._careful)
 
-    def _insert(self, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int) -> None:
-        ordinals = np.flatnonzero(verdicts == Verdict.STORED)
-        rows = row_values(segment.index, segment.segment_id, ordinals)
-        if self.insert(segment.expires_on, rows) == len(rows):
+    def _insert(self, day: int, pairs: Sequence[tuple[SegmentCommit, np.ndarray]], now_ms: int) -> None:
+        """Insert the chunks that are still STORED of segments of one day, and judge those whose place is taken."""
+        of = {segment.segment_id: (segment, verdicts) for segment, verdicts in pairs}
+        parts = [
+            NewRows.of(segment.index, segment.segment_id, ordinals)
+            for segment, verdicts in pairs
+            if len(ordinals := np.flatnonzero(verdicts == Verdict.STORED))
+        ]
+        if not parts:
             return
-        for ordinal, values in zip(ordinals.tolist(), rows, strict=True):
-            verdicts[ordinal] = self._insert_one(segment, ordinal, values, now_ms)
+        rows = NewRows.joined(parts)
+        for place in self.insert(day, rows):
+            segment, verdicts = of[int(rows.segment_ids[place])]
+            ordinal = int(rows.ordinals[place])
+            verdicts[ordinal] = self._insert_one(segment, ordinal, now_ms)
 
-    def _insert_one(
-        self, segment: SegmentCommit, ordinal: int, values: tuple[object, ...], now_ms: int
-    ) -> Verdict:
-        """What became of one chunk of a segment of which a row was in the way of some."""
+    def _insert_one(self, segment: SegmentCommit, ordinal: int, now_ms: int) -> Verdict:
+        """What became of one chunk whose place another row had."""
         chunk = segment.index[ordinal]
+        row = NewRows.of(segment.index, segment.segment_id, np.array([ordinal]))
         while True:
             stored = _stored(self.connection, segment.expires_on, chunk)
             if stored is None:
                 # What was in the way was removed meanwhile, by an engine that lets others write beside this.
-                self.insert(segment.expires_on, [values])
+                self.insert(segment.expires_on, row)
                 continue
             if (stored.segment_id, stored.ordinal) == (segment.segment_id, ordinal):
                 return Verdict.STORED
@@ -307,7 +364,7 @@ class Committing:
                 f"DELETE FROM {chunk_table(segment.expires_on)} WHERE device = ? AND capture_ms = ?",
                 (int(chunk["device"]), int(chunk["capture_ms"])),
             )
-            self.insert(segment.expires_on, [values])
+            self.insert(segment.expires_on, row)
 
 
 def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:
@@ -355,53 +412,37 @@ def _stored(connection: Connection, day: int, chunk: np.void) -> _Stored | None:
     return None if row is None else _Stored(*row)
 
 
-_INDEX_ROW = struct.Struct(f"<qqIIIIII12sB{FACTS_BYTES}s")
-"""A row of `INDEX_DTYPE`, its CRC-64 signed, as SQLite's integers are."""
-assert _INDEX_ROW.size == INDEX_DTYPE.itemsize
-
-CHUNK_COLUMNS = (
-    "capture_ms",
-    "crc64",
-    "device",
-    "epoch",
-    '"offset"',  # a word of PostgreSQL's own
-    "length",
-    "crc32",
-    "duration_ms",
-    "nonce",
-    "media",
-    "facts",
-    "segment_id",
-    "ordinal",
-)
-"""The columns of `row_values`."""
-
-
-def row_values(index: np.ndarray, segment_id: int, ordinals: np.ndarray) -> list[tuple[object, ...]]:
-    """Rows for a chunk table, in the order of `CHUNK_COLUMNS`, of the named ordinals, which ascend."""
-    part = index if len(ordinals) == len(index) else index[ordinals]
-    rows = zip(_INDEX_ROW.iter_unpack(part.tobytes()), ordinals.tolist(), strict=True)
-    return [(*row, segment_id, ordinal) for row, ordinal in rows]
-
-
-def finish_segment(connection: Connection, segment: SegmentCommit, verdicts: np.ndarray, now_ms: int) -> None:
-    """Make a prepared segment committed, or a tombstone when nothing of it is served."""
-    refused = np.flatnonzero(verdicts != Verdict.STORED).astype("<u4")
-    live = len(verdicts) - len(refused)
-    connection.execute(
-        "UPDATE segments SET state = ?, size_bytes = ?, chunks = ?, live_chunks = ?, crc32 = ?, refused = ?,"
-        " delete_after_ms = ? WHERE segment_id = ?",
-        (
-            SegmentState.COMMITTED if live else SegmentState.DELETING,
+def finish_segments(
+    connection: Connection, segments: Sequence[tuple[SegmentCommit, np.ndarray]], now_ms: int
+) -> None:
+    """Make prepared segments committed, or tombstones where nothing of them is served. With each come its verdicts."""
+    if not segments:
+        return
+    values: list[object] = [now_ms]  # nobody can be reading what was never served
+    for segment, verdicts in segments:
+        refused = np.flatnonzero(verdicts != Verdict.STORED).astype("<u4")
+        live = len(verdicts) - len(refused)
+        values += (
+            segment.segment_id,
             segment.size_bytes,
             len(verdicts),
             live,
             segment.crc32,
             refused.tobytes(),
-            None if live else now_ms,  # nobody can be reading what was never served
-            segment.segment_id,
-        ),
+        )
+    connection.last(
+        f"UPDATE segments SET state = CASE WHEN v.column4 > 0 THEN {SegmentState.COMMITTED:d}"
+        f" ELSE {SegmentState.DELETING:d} END, size_bytes = v.column2, chunks = v.column3,"
+        " live_chunks = v.column4, crc32 = v.column5, refused = v.column6,"
+        " delete_after_ms = CASE WHEN v.column4 > 0 THEN NULL ELSE ? END"
+        f" FROM (VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * len(segments))}) AS v"
+        " WHERE segments.segment_id = v.column1",
+        values,
     )
+
+
+def _json(numbers: Iterable[int]) -> str:
+    return json.dumps(sorted(set(numbers)))
 
 
 def mark_dead(

@@ -12,7 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
+
+from storage.sql.newrows import NewRows
 
 Values = Sequence[Any] | Mapping[str, Any]
 
@@ -34,12 +36,30 @@ class Rows(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
+class Move(NamedTuple):
+    """Where a chunk row points, and where it shall."""
+
+    device: int
+    capture_ms: int
+    old_ordinal: int
+    new_ordinal: int
+    new_offset: int
+
+
 class Connection(Protocol):
     """One connection inside one transaction. It belongs to one thread at a time."""
 
     def execute(self, sql: str, values: Values = (), /) -> Rows: ...
 
     def executemany(self, sql: str, rows: Iterable[Values], /) -> Rows: ...
+
+    def last(self, sql: str, values: Values = ()) -> None:
+        """Execute a change now or with the end of the transaction: nothing that follows in it looks at its outcome, or
+        at what it changes."""
+
+    def together(self, queries: Sequence[tuple[str, Values]]) -> list[list[Any]]:
+        """The rows of each of several queries, whose values are numbers and plain text, in one round trip where the
+        engine is behind one."""
 
     def try_execute(self, sql: str, values: Values = ()) -> Rows:
         """Execute one change that constraints may refuse; refused, it leaves the transaction usable.
@@ -49,8 +69,9 @@ class Connection(Protocol):
             Refers: a row that this one refers to does not exist, or rows refer to the one that should go.
         """
 
-    def numbers(self, value: str) -> str:
-        """SQL for the numbers in a JSON array, to stand after IN. `value`: the placeholder of the array, as text."""
+    def among(self, column: str, value: str) -> str:
+        """SQL for whether a column is one of the numbers in a JSON array. `value`: the placeholder of the array, as
+        text."""
 
     def last_number(self, table: str) -> int:
         """The highest number ever given to a row of `devices`, `plans`, `payments`, `notices` or `segments`, 0 before
@@ -95,9 +116,15 @@ class Connection(Protocol):
         """The names of all chunk tables that exist, listed as days or not, less those that `drop_chunk_table` let go
         of."""
 
-    def insert_chunks(self, table: str, rows: list[tuple[object, ...]]) -> int:
-        """Insert rows, as `commits.row_values` makes them, where no row of their device and time is.
-        Returns how many were inserted."""
+    def insert_chunks(self, table: str, rows: NewRows, careful: bool) -> Sequence[int]:
+        """Insert rows where no row of their device and time is. Returns the places in `rows` of the others.
+
+        Raises:
+            Taken: there are others, and `careful` is false. The transaction can't go on.
+        """
+
+    def move_chunks(self, table: str, old_id: int, new_id: int, moves: Sequence[Move]) -> Sequence[int]:
+        """Point the rows that still are those of a segment at another one. Returns the new ordinals of those moved."""
 
     @property
     def locking(self) -> str:

@@ -38,7 +38,7 @@ class Devices(OnDatabase, DevicesCatalog):
 
     def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
         with self.db.read() as connection:
-            where = f"device IN {connection.numbers('?')} ORDER BY device"
+            where = f"{connection.among('device', '?')} ORDER BY device"
             return facts_where(connection, where, (json.dumps(list(numbers)),))
 
     @writing()
@@ -179,7 +179,7 @@ def facts_where(connection: Connection, where: str, values: tuple[object, ...]) 
     plans: dict[int, list[PlanRow]] = {}
     for device, *columns in connection.execute(
         "SELECT device, plan_id, kind, starts_on, ends_on, retention_days, cancelled_on FROM plans"
-        f" WHERE device IN {connection.numbers('?')} ORDER BY plan_id",
+        f" WHERE {connection.among('device', '?')} ORDER BY plan_id",
         (json.dumps(list(found)),),
     ):
         plans.setdefault(device, []).append(PlanRow(*columns))

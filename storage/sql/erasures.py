@@ -96,7 +96,7 @@ class Erasures(Leases, ErasuresCatalog):
     def reopen_erasures(self, connection: Connection, devices: Collection[int], *, now_ms: int) -> int:
         return connection.execute(
             "UPDATE erasures SET keys_destroyed_ms = ?, cleared_ms = NULL, verified_ms = NULL, verified = ''"
-            f" WHERE device IN {connection.numbers('?')} AND keys_destroyed_ms IS NOT NULL",
+            f" WHERE {connection.among('device', '?')} AND keys_destroyed_ms IS NOT NULL",
             (now_ms, json.dumps(sorted(devices))),
         ).rowcount
 

@@ -1,11 +1,11 @@
-"""What a commit re-reads of the devices whose chunks it commits, in one statement."""
+"""What a commit re-reads of the devices whose chunks it commits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from storage.sql.connection import Connection
 
@@ -22,16 +22,15 @@ class Device(NamedTuple):
 
 NOBODY = Device(epoch=-1)
 
+DEVICES = "SELECT device, erase_epoch, classes, has_deletions, used_on, used_version FROM devices"
+"""What `devices_of` takes the rows of."""
 
-def read_devices(connection: Connection, numbers: Collection[int]) -> dict[int, Device]:
-    """What the catalog says of these devices; those that it does not know are left out."""
+
+def devices_of(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> dict[int, Device]:
+    """What the catalog says of these devices, with their deleted ranges."""
     devices = {}
     with_deletions = []
-    for number, epoch, classes, has_deletions, *used in connection.execute(
-        "SELECT device, erase_epoch, classes, has_deletions, used_on, used_version FROM devices"
-        f" WHERE device IN {connection.numbers('?')}",
-        (json.dumps([*numbers]),),
-    ).fetchall():
+    for number, epoch, classes, has_deletions, *used in rows:
         devices[number] = _device(epoch, classes, *used)
         if has_deletions:
             with_deletions.append(number)

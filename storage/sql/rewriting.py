@@ -7,8 +7,8 @@ import numpy as np
 from storage.errors import CatalogCorrupt
 from storage.rows.recordings import SegmentCommit, SegmentRow, SegmentState, Verdict
 from storage.sql.chunktables import chunk_table, closed_through
-from storage.sql.commits import finish_segment
-from storage.sql.connection import Connection
+from storage.sql.commits import finish_segments
+from storage.sql.connection import Connection, Move
 from storage.sql.leases import Leases, fenced
 from storage.sql.segments import SEGMENT_COLUMNS, segment_row
 
@@ -43,7 +43,7 @@ class Rewriting(Leases):
         state, live = _state(connection, old_id)
         verdicts = np.full(len(new.index), Verdict.DELETED, dtype=np.uint8)
         if state != SegmentState.COMMITTED or new.expires_on <= closed_through(connection):
-            finish_segment(connection, new, verdicts, now_ms)
+            finish_segments(connection, [(new, verdicts)], now_ms)
             return False
         _move_rows(connection, old_id, new, ordinals, verdicts)
         moved = int((verdicts == Verdict.STORED).sum())
@@ -52,7 +52,7 @@ class Rewriting(Leases):
                 f"{live} live chunks, {moved} of them where its index says; run `clipkeep check`",
                 subject=f"segment {old_id}",
             )
-        finish_segment(connection, new, verdicts, now_ms)
+        finish_segments(connection, [(new, verdicts)], now_ms)
         connection.execute(
             "UPDATE segments SET state = ?, live_chunks = 0, delete_after_ms = ?, retry_at_ms = 0, attempts = 0"
             " WHERE segment_id = ?",
@@ -87,18 +87,14 @@ def _move_rows(
 ) -> None:
     """Point rows that still are the old segment's at the new one; `verdicts` says which."""
     index = new.index
-    places = zip(
-        index["offset"].tolist(),
+    moves = zip(
         index["device"].tolist(),
         index["capture_ms"].tolist(),
         ordinals.tolist(),
+        range(len(index)),
+        index["offset"].tolist(),
         strict=True,
     )
-    for ordinal, (offset, device, capture_ms, old_ordinal) in enumerate(places):
-        cursor = connection.execute(
-            f'UPDATE {chunk_table(new.expires_on)} SET segment_id = ?, ordinal = ?, "offset" = ?'
-            " WHERE device = ? AND capture_ms = ? AND segment_id = ? AND ordinal = ?",
-            (new.segment_id, ordinal, offset, device, capture_ms, old_id, old_ordinal),
-        )
-        if cursor.rowcount:
-            verdicts[ordinal] = Verdict.STORED
+    table = chunk_table(new.expires_on)
+    moved = connection.move_chunks(table, old_id, new.segment_id, list(map(Move._make, moves)))
+    verdicts[list(moved)] = Verdict.STORED

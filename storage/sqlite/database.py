@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from storage.disk import DISK_FULL, is_full, looks_full, make_room
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.open_files import OpenFiles, what_to_do
-from storage.sql.commits import CHUNK_COLUMNS
-from storage.sql.connection import Connection, Database, Excludes, Refers, Rows, Taken, Values
+from storage.sql.connection import Connection, Database, Excludes, Move, Refers, Rows, Taken, Values
+from storage.sql.newrows import CHUNK_COLUMNS, NewRows
 from storage.sqlite_check import found_by_sqlite
 
 CACHE_KIB = 65536
@@ -51,6 +51,12 @@ class SqliteConnection(sqlite3.Connection):
     files: OpenFiles
     """Those that it has open: of the database, its write-ahead log, and the log's index."""
 
+    def last(self, sql: str, values: Values = ()) -> None:
+        self.execute(sql, values)
+
+    def together(self, queries: Sequence[tuple[str, Values]]) -> list[list[Any]]:
+        return [self.execute(sql, values).fetchall() for sql, values in queries]
+
     def try_execute(self, sql: str, values: Values = ()) -> Rows:
         try:
             return self.execute(sql, values)
@@ -61,8 +67,8 @@ class SqliteConnection(sqlite3.Connection):
                 raise Refers from error
             raise
 
-    def numbers(self, value: str) -> str:
-        return f"(SELECT value FROM json_each({value}))"
+    def among(self, column: str, value: str) -> str:
+        return f"{column} IN (SELECT value FROM json_each({value}))"
 
     def last_number(self, table: str) -> int:
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
@@ -131,8 +137,36 @@ class SqliteConnection(sqlite3.Connection):
         )
         return {row[0] for row in rows}
 
-    def insert_chunks(self, table: str, rows: list[tuple[object, ...]]) -> int:
-        return self.executemany(f"INSERT INTO {table} {_INSERT_CHUNK}", rows).rowcount
+    def insert_chunks(self, table: str, rows: NewRows, careful: bool) -> Sequence[int]:
+        statement = f"INSERT INTO {table} {_INSERT_CHUNK}"
+        if careful:  # rows of `rows` may be there already
+            return [
+                place for place, row in enumerate(rows.values()) if not self.execute(statement, row).rowcount
+            ]
+        if self.executemany(statement, rows.values()).rowcount == len(rows):
+            return ()
+        mine = f"SELECT 1 FROM {table} WHERE device = ? AND capture_ms = ? AND segment_id = ? AND ordinal = ?"
+        each = zip(
+            *(rows.index[name].tolist() for name in ("device", "capture_ms")),
+            *(numbers.tolist() for numbers in (rows.segment_ids, rows.ordinals)),
+            strict=True,
+        )
+        return [place for place, row in enumerate(each) if self.execute(mine, row).fetchone() is None]
+
+    def move_chunks(self, table: str, old_id: int, new_id: int, moves: Sequence[Move]) -> Sequence[int]:
+        moved = []
+        for move in moves:
+            cursor = self.execute(
+                f"UPDATE {table} SET segment_id = ?, ordinal = ?, offset = ?"
+                " WHERE device = ? AND capture_ms = ? AND segment_id = ? AND ordinal = ?",
+                (
+                    *(new_id, move.new_ordinal, move.new_offset),
+                    *(move.device, move.capture_ms, old_id, move.old_ordinal),
+                ),
+            )
+            if cursor.rowcount:
+                moved.append(move.new_ordinal)
+        return moved
 
 
 class SqliteDatabase(Database):

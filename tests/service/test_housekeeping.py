@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 import structlog
 import trio
 
 from service.agreement import registration
 from service.agreement.desk import Desk
 from service.agreement.senders import FileSender, SendLater
-from service.housekeeping import CODES_EVERY_S, Chore, Uses, chores, keep_house
+from service.housekeeping import CODES_EVERY_S, Chore, DaysAhead, Uses, chores, keep_house
 from service.playback.used import Used
 from storage.days import MS_PER_DAY
-from storage.errors import WorldError
+from storage.errors import CatalogUnavailable, WorldError
 from storage.rows.accounts import NoticeRow, NoticeState, SessionRow
 from tests.service.world import TODAY, World
 
@@ -117,3 +118,26 @@ def test_chores_come_as_often_as_configured(world: World) -> None:
     assert {chore.name: chore.every_s for chore in made if chore.every_s != 7.0} == {"codes": CODES_EVERY_S}
     assert {chore.every_s for chore in chores(desk, {}, uses_of(desk), world.witness, every_s=0.5)} == {0.5}
     assert len({chore.name for chore in made}) == len(made)
+
+
+def test_what_tomorrow_needs_is_made_ready_once_a_day(world: World) -> None:
+    made: list[int] = []
+
+    class Catalog:
+        def make_ready(self, day: int) -> None:
+            if len(made) == 1:
+                made.append(-1)
+                raise CatalogUnavailable("away")
+            made.append(day)
+
+    ahead = DaysAhead(Catalog(), world.clock)  # type: ignore[arg-type]
+    today = world.clock.ms // MS_PER_DAY
+    ahead()
+    ahead()
+    assert made == [today]
+    world.clock.ms += MS_PER_DAY
+    with pytest.raises(CatalogUnavailable):
+        ahead()
+    ahead()
+    ahead()
+    assert made == [today, -1, today + 1], "what failed is done again"

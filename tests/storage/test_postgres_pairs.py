@@ -27,7 +27,7 @@ from storage.rows.devices import EraseState, PlanRow
 from storage.rows.recordings import SegmentCommit
 
 FIRST_DAY = 20_000
-_STATEMENTS = ("run", "execute", "executemany", "insert_chunks")
+_STATEMENTS = ("run", "execute", "executemany", "together", "insert_chunks", "move_chunks")
 
 
 class Steps:

@@ -30,9 +30,9 @@ from storage.contracts.given import (
 from storage.days import MS_PER_DAY, ms_of_day
 from storage.errors import CallerError
 from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, Verdict
-from storage.sql import commits
-from storage.sql.commits import Committing, row_values
+from storage.sql.commits import Committing
 from storage.sql.known import Device
+from storage.sql.newrows import CHUNK_COLUMNS, NewRows
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.database import SqliteConnection
 
@@ -46,6 +46,8 @@ def empty() -> Iterator[SqliteConnection]:
         connection.execute("CREATE TABLE meta (name TEXT, value INTEGER)")
         connection.execute("INSERT INTO meta VALUES ('closed_through', 0)")
         connection.execute("CREATE TABLE days (expires_on INTEGER)")
+        connection.execute("CREATE TABLE agreements (version INTEGER)")
+        connection.execute("CREATE TABLE segments (segment_id INTEGER, state INTEGER, expires_on INTEGER)")
         connection.execute(
             "CREATE TABLE devices (device INTEGER, erase_epoch, classes, has_deletions, used_on, used_version)"
         )
@@ -56,7 +58,7 @@ def judge(
     connection: SqliteConnection, devices: dict[int, Device], index: np.ndarray, expires_on: int = ENDS
 ) -> tuple[bool, bool]:
     """Whether one look finds nothing to refuse, and whether the careful way does."""
-    committing = Committing(connection, [])
+    committing = Committing(connection)
     committing._devices = dict(devices)
     verdicts = np.zeros(len(index), np.uint8)
     committing.refuse_lost(index, verdicts)
@@ -145,8 +147,8 @@ def test_rows_are_what_the_index_says(crc64: list[int], chosen: set[int]) -> Non
     index = index_of(*(Upload(1 << 31, NOON + i, i, epoch=7) for i in range(len(crc64))))
     index["crc64"] = crc64
     ordinals = np.array(sorted(o for o in chosen if o < len(crc64)), dtype=np.int64)
-    names = [name.strip('"') for name in commits.CHUNK_COLUMNS]
-    for ordinal, values in zip(ordinals.tolist(), row_values(index, 99, ordinals), strict=True):
+    names = [name.strip('"') for name in CHUNK_COLUMNS]
+    for ordinal, values in zip(ordinals.tolist(), NewRows.of(index, 99, ordinals).values(), strict=True):
         row, chunk = dict(zip(names, values, strict=True)), index[ordinal]
         assert (row.pop("segment_id"), row.pop("ordinal")) == (99, ordinal)
         assert row.pop("nonce") == chunk["nonce"].tobytes()

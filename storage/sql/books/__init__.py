@@ -77,7 +77,7 @@ class Bookkeeping(OnDatabase, BooksCatalog):
         connection.execute(
             f"UPDATE devices SET used_on = {connection.larger('used_on', ':day')},"
             f" used_version = {connection.larger('used_version', ':version')}"
-            f" WHERE device IN {connection.numbers(':devices')}"
+            f" WHERE {connection.among('device', ':devices')}"
             " AND (used_on < :day OR used_version < :version)",
             {"day": day, "version": version, "devices": json.dumps(sorted(devices))},
         )

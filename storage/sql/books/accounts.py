@@ -122,7 +122,7 @@ class Accounts(OnBooks):
         self._writer.execute(
             f"UPDATE accounts SET used_on = {self._writer.larger('used_on', ':day')},"
             f" used_version = {self._writer.larger('used_version', ':version')}"
-            f" WHERE account IN {self._writer.numbers(':accounts')} AND state != 'cancelled'"
+            f" WHERE {self._writer.among('account', ':accounts')} AND state != 'cancelled'"
             " AND (used_on < :day OR used_version < :version)",
             {"day": day, "version": version, "accounts": json.dumps(sorted(accounts))},
         )
