@@ -121,7 +121,8 @@ def _check_catalog(data: Path) -> None:
 
 def _settings_line(data: Path, environment: Mapping[str, str]) -> str:
     """Name every setting that differs from the defaults of `serve`; the store's place is no such."""
-    from service.config import Config, load_config
+    from service.config import Config
+    from service.config_text import load_config
 
     config = load_config(data / "config.toml", {**os.environ, **environment})
     default = Config()

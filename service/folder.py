@@ -22,7 +22,8 @@ from service.agreement import versions
 from service.agreement.desk import Desk
 from service.agreement.patience import PatientGateway
 from service.agreement.payments import RecordingGateway
-from service.config import ClockSettings, Config, HomeSettings, StoreSettings, load_config, render_config
+from service.config import ClockSettings, Config, HomeSettings, StoreSettings
+from service.config_text import load_config, render_config
 from service.mounted import file_system, require_local
 from service.promises import require_promises
 from storage.catalog import Catalog

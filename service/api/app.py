@@ -26,7 +26,7 @@ from service.api.routing import Methods
 from service.api.services import Api, ApiServices
 from service.api.sessions import Sessions
 from service.api.subscriptions import Subscriptions
-from service.config import parse_origins
+from service.config_text import parse_origins
 from service.playback import Playback
 
 DESCRIPTION = """\

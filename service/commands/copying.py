@@ -10,8 +10,8 @@ import typer
 
 from service import terminal
 from service.commands.sweeping import catalog_app
-from service.config import load_config
 from service.config_file import set_value
+from service.config_text import load_config
 from service.folder import CATALOG_VARIABLE, DataFolder, home_of, open_folder
 from service.samples import read_samples
 from service.terminal import DEFAULT_DATA, Data, Json, Store

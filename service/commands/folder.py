@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from service import terminal
-from service.config import config_document, load_config, render_config
+from service.config_text import config_document, load_config, render_config
 from service.folder import DataFolder, OffsetClock, create_folder, open_folder
 from service.mounted import file_system, warning
 from service.terminal import DEFAULT_DATA, Data, Json, Store

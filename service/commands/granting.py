@@ -9,7 +9,7 @@ import typer
 
 from service import terminal
 from service.commands.sweeping import catalog_app
-from service.config import load_config
+from service.config_text import load_config
 from service.folder import DataFolder
 from service.terminal import DEFAULT_DATA, Data, Json
 from storage.open_catalog import grant_to_service

@@ -18,7 +18,7 @@ from retention.destruction import last_month_destroyed, replay_destructions
 from retention.filelock import holding
 from retention.reopening import adopt_key_months
 from service import terminal
-from service.config import load_config
+from service.config_text import load_config
 from service.folder import DataFolder, Opened, open_folder
 from service.logs import configure_logs
 from service.promises import require_promises

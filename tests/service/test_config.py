@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ingest.receiving import Limits
 from service.api import ApiServices
-from service.config import Config, StoreSettings, config_document, load_config, render_config
+from service.config import Config, StoreSettings
+from service.config_text import config_document, load_config, render_config
 from service.worker import limits_of
 from storage.errors import CallerError
 
