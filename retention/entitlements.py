@@ -155,7 +155,7 @@ class Entitlements:
             )
             return facts
 
-    def transact(self, work: Callable[[Books], T]) -> T:
+    def transact(self, work: Callable[[Books], T], *, new_accounts: int = 0) -> T:
         """Change the account books, and with them what any number of devices may do, in one transaction.
 
         When this returns, every process of this host acts on it; when it raises, nothing was changed. Everybody
@@ -163,13 +163,18 @@ class Entitlements:
 
         Args:
             work: given the books, inside the transaction; raises to refuse.
+            new_accounts: how many accounts `work` may add.
 
         Returns:
             What `work` returned.
         """
         with self._changing() as revoke_first:
             return self._catalog.transact(
-                work, before_change=revoke_first, now_ms=self._clock.now_ms(), max_device=self._stop - 1
+                work,
+                before_change=revoke_first,
+                now_ms=self._clock.now_ms(),
+                max_device=self._stop - 1,
+                new_accounts=new_accounts,
             )
 
     @contextmanager

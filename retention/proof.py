@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage.catalog.account_keys import AccountKeysCatalog
 from storage.catalog.check import CheckCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.days import month_of_day
@@ -64,6 +65,9 @@ class Proof:
     keys: int = 0
     """Keys tried, of all devices, key stores and backups."""
     key_stores: int = 1
+    account_keys_left: int = 0
+    """Keys of accounts that have ended, which these key stores hold and unwrap: whose they were is known to nobody, so
+    they decide nothing about this device."""
     neighbours: int = 0
     """Chunks of others, in the same objects, that were to decrypt, and did."""
     decrypted: list[str] = field(default_factory=list)
@@ -85,8 +89,8 @@ class Proof:
         )
 
 
-class ProofCatalog(CheckCatalog, ReadingCatalog, Protocol):
-    """Every segment, and what is served of it."""
+class ProofCatalog(CheckCatalog, ReadingCatalog, AccountKeysCatalog, Protocol):
+    """Every segment, what is served of it, and which account keys are to be gone."""
 
 
 class Prover:
@@ -127,7 +131,14 @@ class Prover:
                 self._ask_neighbours(chunks, proof)
         proof.chunks = len(erased)
         self._attack(erased, proof)
+        proof.account_keys_left = self._ended_account_keys()
         return proof
+
+    def _ended_account_keys(self) -> int:
+        found: set[bytes] = set()
+        for source in self._sources:
+            found.update(id_ for id_, _ in source.every_account_key())
+        return sum(row.account is None for row in self._catalog.account_keys_of(found).values())
 
     def _objects(self, proof: Proof) -> Iterator[list[_Chunk]]:
         """Yield the chunks of every object that may still be there, by its own index."""

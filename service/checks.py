@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from retention.account_keys import count_unused, wrong_account_keys
 from retention.sweep import SEGMENT_PREFIX
 from service.folder import Opened
 from storage.catalog.check import CheckCatalog
@@ -91,6 +92,8 @@ class CheckResult:
     chunks: int = 0
     objects: int = 0
     object_bytes: int = 0
+    unused_account_keys: int = 0
+    """Keys in the vault that no account ever had: a few are made ahead; the sweep destroys those that get old."""
     broken_count: int = 0
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -159,6 +162,9 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
 def _check_both_ways(opened: Opened, deep: bool, result: CheckResult, progress: Progress) -> None:
     for sentence in opened.catalog.broken_rows():
         result.found(sentence)
+    for sentence in wrong_account_keys(opened.catalog, opened.vault):
+        result.found(sentence)
+    result.unused_account_keys = count_unused(opened.catalog, opened.vault)
     counts = opened.catalog.totals().segments
     expected = counts["committed"] + counts["deleting"]
     committed = []

@@ -216,15 +216,14 @@ def create_folder(
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
             create_vault(vault_place, folder.master_key)
             undo.callback(remove_vault, vault_place, folder.master_key)
-            with open_vault(vault_place, folder.master_key) as vault:
-                home = home_of(vault.token_secret)
             undo.callback(folder.clock_offset.unlink, missing_ok=True)
             with (
-                closing(create_catalog(address, folder.catalog)) as catalog,
+                open_vault(vault_place, folder.master_key) as vault,
+                closing(create_catalog(address, folder.catalog, vault)) as catalog,
                 opened_clock(folder, config) as clock,
             ):
                 undo.callback(remove_catalog, address, folder.catalog)
-                catalog.settle_home(home)
+                catalog.settle_home(home_of(vault.token_secret))
                 versions.ensure(catalog, now_ms=clock.now_ms())
                 catalog.note_clock(clock.mark())
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
@@ -413,9 +412,9 @@ def open_folder(
     config = load_config(folder.config, environ)
     with ExitStack() as stack:
         clock = stack.enter_context(opened_clock(folder, config))
-        catalog = open_catalog(config.home.catalog, folder.catalog)
-        stack.callback(catalog.close)
         vault = stack.enter_context(open_vault(folder.vault_place(config), folder.master_key))
+        catalog = open_catalog(config.home.catalog, folder.catalog, vault)
+        stack.callback(catalog.close)
         vault.keep_from(catalog.first_key_month)
         _require_same_home(catalog, vault, folder)
         versions.ensure(catalog, now_ms=clock.now_ms())

@@ -9,13 +9,12 @@ Index pages may leave copies of ids behind, which are random and name nobody.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from storage._key_database import ACCOUNT_KEYS_VERSION, KeyDatabase
 from storage._key_tables import ZEROS, current_wrapping_key
-from storage._key_wrapping import KEY_BYTES, WrappingKeys
+from storage._key_wrapping import WrappingKeys
 from storage.vault import AccountKeyFacts
 
 
@@ -41,10 +40,10 @@ def read_account_keys(
     return found
 
 
-def make_account_keys(
-    database: KeyDatabase, ids: Collection[bytes], wrapping_keys: WrappingKeys, now_ms: int
+def keep_account_keys(
+    database: KeyDatabase, fresh: Mapping[bytes, bytes], wrapping_keys: WrappingKeys, now_ms: int
 ) -> dict[bytes, bytes]:
-    """See `Vault.make_account_keys`."""
+    """See `Vault.keep_account_keys`."""
     with database.transaction("IMMEDIATE") as connection:
         if not has_account_keys(connection):
             connection.execute(
@@ -54,13 +53,13 @@ def make_account_keys(
             )
             connection.execute("CREATE INDEX free_account_keys ON account_keys (slot) WHERE free")
             connection.execute(f"PRAGMA user_version = {ACCOUNT_KEYS_VERSION}")
-        keys = read_account_keys(connection, ids, wrapping_keys)
+        keys = read_account_keys(connection, fresh, wrapping_keys)
         current = current_wrapping_key(connection)  # as for data keys: in the transaction that uses it
-        for id_ in ids:
+        for id_, key in fresh.items():
             if id_ in keys:
                 continue
-            keys[id_] = secrets.token_bytes(KEY_BYTES)
-            row = (id_, now_ms, current, wrapping_keys.wrap(current, id_, keys[id_]))
+            keys[id_] = key
+            row = (id_, now_ms, current, wrapping_keys.wrap(current, id_, key))
             slot = connection.execute("SELECT slot FROM account_keys WHERE free LIMIT 1").fetchone()
             if slot is None:
                 connection.execute(

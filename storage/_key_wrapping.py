@@ -16,9 +16,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage._key_files import MASTER_MAGIC, SECRET_BYTES, corrupt, read_key_file, write_key_file
-from storage.vault import ACCOUNT_KEY_ID_BYTES, KeyId
+from storage.vault import ACCOUNT_KEY_ID_BYTES, KEY_BYTES, KeyId
 
-KEY_BYTES = 32
 _NONCE_BYTES = 12
 WRAPPED_BYTES = _NONCE_BYTES + KEY_BYTES + 16
 

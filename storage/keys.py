@@ -42,7 +42,7 @@ from typing import TypeVar
 from storage._key_accounts import (
     account_keys_made,
     destroy_account_keys,
-    make_account_keys,
+    keep_account_keys,
     read_account_keys,
 )
 from storage._key_backup import copy_key_store
@@ -57,10 +57,11 @@ from storage._key_folder import make_folder, write_new_store
 from storage._key_inventory import count_of_devices, every_key, take_inventory
 from storage._key_rotation import rotate
 from storage._key_tables import ZEROS, current_wrapping_key, month_floor_of, months_of
-from storage._key_wrapping import KEY_BYTES, WRAPPED_BYTES, WrappingKeys
+from storage._key_wrapping import WRAPPED_BYTES, WrappingKeys
 from storage.errors import CorruptError, NotFound
 from storage.open_files import Version, version
 from storage.vault import (
+    KEY_BYTES,
     MAX_IDS_PER_CALL,
     AccountKeyFacts,
     Inventory,
@@ -254,8 +255,9 @@ class KeyStore(Vault):
 
     # --- account keys ---------------------------------------------------------------------------------------------
 
-    def make_account_keys(self, ids: Collection[bytes], *, now_ms: int) -> dict[bytes, bytes]:
-        return make_account_keys(self._database, checked_account_ids(ids), self._wrapping_keys, now_ms)
+    def keep_account_keys(self, keys: Mapping[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
+        checked_account_ids(keys)
+        return keep_account_keys(self._database, keys, self._wrapping_keys, now_ms)
 
     def account_keys(self, ids: Collection[bytes]) -> dict[bytes, bytes]:
         def read() -> dict[bytes, bytes]:

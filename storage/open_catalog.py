@@ -11,18 +11,20 @@ from storage.catalog import Catalog
 from storage.errors import CallerError
 from storage.promise import OF_A_FILE, Promise
 from storage.urls import without_password
+from storage.vault import Vault
 
 SQLITE = "sqlite"
 """The address of a catalog in a file of the data folder."""
 
 
-def create_catalog(address: str, file: Path) -> Catalog:
+def create_catalog(address: str, file: Path, vault: Vault | None = None) -> Catalog:
     """Make an empty catalog, and open it.
 
     Args:
         address: `sqlite`, or `postgresql://user@host:port/database` as libpq reads it; what it lacks, the password
             best of all, comes from PGPASSWORD and the like, a service file or a password file.
         file: where the catalog is when its address is `sqlite`.
+        vault: where the keys of accounts are. None: nobody reads or writes a text about people by this object.
 
     Raises:
         CallerError: `bad_catalog_url`; `exists`, there is a catalog already.
@@ -32,13 +34,13 @@ def create_catalog(address: str, file: Path) -> Catalog:
     if is_file(address):
         from storage.sqlite import SqliteCatalog
 
-        return SqliteCatalog.create(file)
+        return SqliteCatalog.create(file, vault)
     from storage.postgres import PostgresCatalog
 
-    return PostgresCatalog.create(address)
+    return PostgresCatalog.create(address, vault)
 
 
-def open_catalog(address: str, file: Path) -> Catalog:
+def open_catalog(address: str, file: Path, vault: Vault | None = None) -> Catalog:
     """Open an existing catalog; the arguments are as `create_catalog` takes them.
 
     Raises:
@@ -48,10 +50,10 @@ def open_catalog(address: str, file: Path) -> Catalog:
     if is_file(address):
         from storage.sqlite import SqliteCatalog
 
-        return SqliteCatalog.open(file)
+        return SqliteCatalog.open(file, vault)
     from storage.postgres import PostgresCatalog
 
-    return PostgresCatalog.open(address)
+    return PostgresCatalog.open(address, vault)
 
 
 def remove_catalog(address: str, file: Path) -> None:
@@ -76,11 +78,15 @@ class MigratedCatalog:
     backup: Path | None
 
 
-def migrate_catalog(address: str, file: Path, *, backup: Path, half: str = "both") -> MigratedCatalog:
+def migrate_catalog(
+    address: str, file: Path, vault: Vault, *, backup: Path, now_ms: int, half: str = "both"
+) -> MigratedCatalog:
     """Bring a catalog of an earlier release to the newest revision, in one transaction.
 
     Args:
+        vault: what account keys, which earlier releases kept in the catalog, are moved to.
         backup: where a copy of a file goes first; it must not exist.
+        now_ms: Unix ms.
         half: `before`, what the new release needs, while the earlier one may run beside it; `after`, the rest; `both`.
             A file has no halves: one host serves it, which stops for a moment.
 
@@ -96,11 +102,11 @@ def migrate_catalog(address: str, file: Path, *, backup: Path, half: str = "both
             )
         from storage.sqlite.migrations.run import migrate  # Alembic takes a second, and nobody else needs it
 
-        done = migrate(file, backup=backup)
+        done = migrate(file, backup=backup, vault=vault, now_ms=now_ms)
         return MigratedCatalog(str(file), done.before, done.after, done.backup)
     from storage.postgres import migrations
 
-    before, after = migrations.migrate(address, migrations.Half(half))
+    before, after = migrations.migrate(address, migrations.Half(half), vault=vault, now_ms=now_ms)
     return MigratedCatalog(without_password(address), before, after, None)
 
 

@@ -99,6 +99,9 @@ class HasKeys(Protocol):
     def every_key(self, *, device: int | None = None) -> Iterator[tuple[KeyId, bytes]]:
         """See `Vault.every_key`."""
 
+    def every_account_key(self) -> Iterator[tuple[bytes, bytes]]:
+        """See `Vault.every_account_key`."""
+
 
 @contextmanager
 def opened_backup(folder: Path, master_key: Path) -> Iterator[HasKeys]:

@@ -20,6 +20,7 @@ rotated away on every host and the last backup of `master.key` from before is go
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ MAX_IDS_PER_CALL = 10_000
 """Most ids, devices or accounts in one call: bounds one transaction, and so everyone else's wait. Measured in a folder:
 0.1 s to make as many keys, 0.4 s to destroy them."""
 ACCOUNT_KEY_ID_BYTES = 16
+KEY_BYTES = 32
 
 Outcome = bytes | ClipkeepError
 """What became of one id of a batch: its 32-byte key, or why there is none."""
@@ -237,7 +239,6 @@ class Vault(ABC):
 
     # --- account keys ---------------------------------------------------------------------------------------------
 
-    @abstractmethod
     def make_account_keys(self, ids: Collection[bytes], *, now_ms: int) -> dict[bytes, bytes]:
         """Make keys under random ids of `ACCOUNT_KEY_ID_BYTES` that the caller drew: before the transaction of the
         catalog that refers to them. An id that has a key keeps it, so it may be repeated.
@@ -245,6 +246,13 @@ class Vault(ABC):
         What no transaction came to refer to is found by `account_keys_made` and destroyed. An id is never drawn twice,
         so a destroyed id is not remembered, and its place is used again.
         """
+        fresh = {id_: secrets.token_bytes(KEY_BYTES) for id_ in checked_account_ids(ids)}
+        return self.keep_account_keys(fresh, now_ms=now_ms)
+
+    @abstractmethod
+    def keep_account_keys(self, keys: Mapping[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
+        """Keep these keys, of `KEY_BYTES` each, under these ids. An id that has a key keeps that one. Returns the keys
+        that the ids have now. By itself it is for keys that were kept elsewhere before: `make_account_keys`."""
 
     @abstractmethod
     def account_keys(self, ids: Collection[bytes]) -> dict[bytes, bytes]:
@@ -258,6 +266,13 @@ class Vault(ABC):
     @abstractmethod
     def account_keys_made(self, *, after: bytes = b"", limit: int = 1000) -> list[AccountKeyFacts]:
         """The account keys that are there, by id, those after `after`, at most `limit`."""
+
+    def every_account_key(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (id, key) of every account key, in pages: as `every_key`, for who attacks with this vault."""
+        after = b""
+        while facts := self.account_keys_made(after=after):
+            after = facts[-1].id
+            yield from self.account_keys([key.id for key in facts]).items()
 
     # --- the whole of it ------------------------------------------------------------------------------------------
 

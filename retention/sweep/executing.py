@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from retention.account_keys import destroy_again, destroy_unused
 from retention.bitmap import EntitlementBitmap
 from retention.destruction import last_month_destroyed, note_destroyed, replay_destructions
 from retention.entitlements import Entitlements, EntitlementsCatalog
@@ -29,6 +30,7 @@ from retention.sweep.planning import SweepLimits, SweepPlan, plan_sweep, shown_d
 from retention.sweep.report import Progress, SweepReport, key_failures_noted
 from retention.sweep.rewriting import Rewriting, RewritingCatalog
 from retention.witness import ClockWitness
+from storage.catalog.account_keys import AccountKeysCatalog
 from storage.catalog.leases import LeasesCatalog
 from storage.catalog.reports import ReportsCatalog
 from storage.clock import WitnessedClock
@@ -41,7 +43,13 @@ ERASE_BATCH_DEVICES = 500
 
 
 class SweepsCatalog(
-    FactsCatalog, RewritingCatalog, EntitlementsCatalog, LeasesCatalog, ReportsCatalog, Protocol
+    FactsCatalog,
+    RewritingCatalog,
+    EntitlementsCatalog,
+    AccountKeysCatalog,
+    LeasesCatalog,
+    ReportsCatalog,
+    Protocol,
 ):
     """A pass closes, rewrites, erases and deletes, and changes what devices may do. It reads no chunk."""
 
@@ -146,6 +154,7 @@ class Sweep:
                 report.destroyed_keys += replay_destructions(
                     self._catalog, self._vault, now_ms=plan.moment.now_ms
                 )
+                self._forget_account_keys(plan, report)
             self._expire(plan, report)
             self._reclaim(plan, report)
             self._finish_deletions(plan, report)
@@ -164,6 +173,12 @@ class Sweep:
             report.finished_ms = self._clock.now_ms()
             self._catalog.record_sweep(report.as_dict(), now_ms=report.finished_ms)
             return report
+
+    def _forget_account_keys(self, plan: SweepPlan, report: SweepReport) -> None:
+        report.destroyed_account_keys += destroy_again(self._catalog, self._vault)
+        report.destroyed_account_keys += destroy_unused(
+            self._catalog, self._vault, now_ms=plan.moment.now_ms, before_page=self._lease.renew
+        )
 
     def _expire(self, plan: SweepPlan, report: SweepReport) -> None:
         # Readers stop first: the bitmap's word goes out before the rows do.

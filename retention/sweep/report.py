@@ -36,6 +36,8 @@ class SweepReport:
     """Erasures left out because they are more than the bulk limit."""
     unindexed_chunks: int = 0
     destroyed_keys: int = 0
+    destroyed_account_keys: int = 0
+    """Keys of accounts that a restored vault had again, or that no account ever had."""
     cleared_erasures: int = 0
     """Erasures of which nothing is left now that decrypts: no key, cache or backup."""
     delete_calls: int = 0

@@ -100,13 +100,16 @@ class Desk:
         """The books of one moment, for reading."""
         return self.catalog.books()
 
-    def write(self, work: Callable[[Books], T | CallerError]) -> T:
+    def write(self, work: Callable[[Books], T | CallerError], *, new_accounts: int = 0) -> T:
         """Do `work` in one transaction that changes no device's rights.
 
         An error that it raises undoes all of it. One that it *returns* is raised after the commit: for a refusal that
         must be counted.
+
+        Args:
+            new_accounts: how many accounts `work` may add.
         """
-        done = self.catalog.transact(work, now_ms=self.now_ms())
+        done = self.catalog.transact(work, now_ms=self.now_ms(), new_accounts=new_accounts)
         if isinstance(done, CallerError):
             raise done
         return done

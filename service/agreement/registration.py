@@ -69,7 +69,7 @@ def register(
             ask_proof(desk, books, row.account, kind, address, "activate")
         return row
 
-    return desk.write(work)
+    return desk.write(work, new_accounts=1)
 
 
 def activate(desk: Desk, account: int, code: str, client: str | None = None) -> AccountRow:

@@ -110,6 +110,11 @@ def _records(opened: Opened, device: int) -> list[ErasureRecord]:
 
 
 def _print_proof(proof: Proof) -> None:
+    if proof.account_keys_left:
+        print(
+            f"{proof.account_keys_left} keys of accounts that have ended can still be read: delete the backups that"
+            " hold them, or the master.key of their time"
+        )
     if proof.holds:
         print(f"erased: {proof.told()}")
         return

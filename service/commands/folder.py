@@ -83,8 +83,9 @@ def init(
             )
     if "://" in address:
         terminal.say(
-            "warning: on PostgreSQL an erased account's texts stay in dead rows, the log and backups until those are"
-            " gone (docs/operations.md, Home on PostgreSQL)"
+            "note: on PostgreSQL reasons that operators write for a device stay in dead rows, the log and backups after"
+            " its account has ended. All other texts about people are sealed, and the vault destroys the key"
+            " (docs/operations.md, Home on PostgreSQL)"
         )
     if doubtful := warning(file_system(data)):
         terminal.say(f"{data}: {doubtful}")

@@ -16,6 +16,7 @@ from service.terminal import DEFAULT_DATA, Data, Json
 from storage.clock import SystemClock
 from storage.errors import CallerError
 from storage.open_catalog import migrate_catalog
+from storage.open_vault import open_vault
 
 
 def catalog_migrate(
@@ -41,14 +42,18 @@ def catalog_migrate(
             "--before and --after are done apart; without either both are done", code="bad_options"
         )
     folder = DataFolder(data)
-    path = folder.catalog
-    time = datetime.fromtimestamp(SystemClock().now_ms() / 1000, UTC)
-    migrated = migrate_catalog(
-        load_config(folder.config, os.environ).home.catalog,
-        path,
-        backup=path.with_name(f"{path.name}.before-{time:%Y%m%dT%H%M%SZ}"),
-        half="before" if before else "after" if after else "both",
-    )
+    path, now_ms = folder.catalog, SystemClock().now_ms()
+    time = datetime.fromtimestamp(now_ms / 1000, UTC)
+    config = load_config(folder.config, os.environ)
+    with open_vault(folder.vault_place(config), folder.master_key) as vault:
+        migrated = migrate_catalog(
+            config.home.catalog,
+            path,
+            vault,
+            backup=path.with_name(f"{path.name}.before-{time:%Y%m%dT%H%M%SZ}"),
+            now_ms=now_ms,
+            half="before" if before else "after" if after else "both",
+        )
     document = {
         "catalog": migrated.subject,
         "before": migrated.before,

@@ -14,6 +14,7 @@ import structlog
 import trio
 import typer
 
+from retention.account_keys import destroy_again
 from retention.destruction import last_month_destroyed, replay_destructions
 from retention.filelock import holding
 from retention.reopening import adopt_key_months
@@ -90,10 +91,11 @@ def _settle_numbers(opened: Opened) -> None:
 
 
 def _repeat_destructions(opened: Opened) -> None:
-    """Where keys/ was restored from a backup, destroy anew what has been destroyed since, before anybody reads."""
+    """Where the vault was restored from a backup, destroy anew what has been destroyed since, before anybody reads."""
     again = replay_destructions(opened.catalog, opened.vault, now_ms=opened.clock.now_ms())
     if month := last_month_destroyed(opened.catalog):
         again += opened.vault.destroy_months(month)
+    again += destroy_again(opened.catalog, opened.vault)
     if again:
         _log.warning("destroyed_anew", keys=again, detail="a restored key store had them again")
 

@@ -170,6 +170,7 @@ def _show_report(report: dict[str, Any]) -> None:
             ["devices erased", sum(report["erased_by_cause"].values())],
             ["devices held back", report["held_back_devices"]],
             ["data keys destroyed", report["destroyed_keys"]],
+            ["account keys destroyed", report["destroyed_account_keys"]],
             ["prepared keys reclaimed", report["reclaimed_keys"]],
             ["objects deleted", report["deleted_objects"]],
             ["bytes deleted", report["deleted_bytes"]],

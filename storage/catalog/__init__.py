@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Protocol
 
+from storage.catalog.account_keys import AccountKeysCatalog
 from storage.catalog.books import BooksCatalog
 from storage.catalog.check import CheckCatalog
 from storage.catalog.continuity import ContinuityCatalog
@@ -35,6 +36,7 @@ class Catalog(
     DevicesCatalog,
     ChangesCatalog,
     BooksCatalog,
+    AccountKeysCatalog,
     LeasesCatalog,
     SweepCatalog,
     ErasuresCatalog,

@@ -48,7 +48,8 @@ class Books(ABC):
 
     @abstractmethod
     def add_account(self, row: AccountRow) -> AccountRow:
-        """Raises CallerError `address_taken` when another account has the e-mail or the mobile number."""
+        """Raises CallerError `address_taken`, another account has the e-mail or the mobile number; `no_account_key`,
+        more accounts than the `new_accounts` of this transaction."""
 
     @abstractmethod
     def put_account(self, row: AccountRow) -> None:
@@ -324,9 +325,9 @@ class Books(ABC):
         answers; what people wrote in the change log and about deleted ranges of its devices. Devices' numbers and
         erasure records stay; counted attempts are forgotten by `drop_stale`.
 
-        Texts about people are gone from the database's files, not only unlinked, when the books are closed; where
-        somebody was reading meanwhile, when `Catalog.overwrite_erased` returns True. An account that was erased
-        before stays as it is.
+        Texts about people can be read by nobody when the books are closed, for the vault has destroyed their key; where
+        it could not be reached, or somebody was reading meanwhile, when `overwrite_erased` returns True. An account
+        that was erased before stays as it is.
 
         Raises:
             CallerError: `not_marked`, a device is not terminated and marked for erasure, which is to happen in the
@@ -360,6 +361,7 @@ class BooksCatalog(Protocol):
         before_change: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
         now_ms: int | None = None,
         max_device: int | None = None,
+        new_accounts: int = 0,
     ) -> T:
         """Do `work` on the account books in one transaction: durable when this returns, undone when it raises.
         Inside, nothing else of this catalog may be written by the same thread: it would wait for itself.
@@ -372,6 +374,8 @@ class BooksCatalog(Protocol):
                 Needed for changes of what devices may do: take `Entitlements.transact`, which gives it.
             now_ms: for the change log; needed with `before_change`, and to add devices.
             max_device: the highest number that an added device may have.
+            new_accounts: how many accounts `work` may add: their keys are made in the vault before the transaction.
+                Those that it does not use are given to later ones.
 
         Returns:
             What `work` returned in the try that was kept.
@@ -379,9 +383,13 @@ class BooksCatalog(Protocol):
 
     @abstractmethod
     def overwrite_erased(self) -> bool:
-        """Finish what `Books.erase_account` could not, where somebody was reading: cut the write-ahead log, which may
-        hold pages of before. Tried when the books are closed, to be called again now and then; one read when there
-        is nothing to do. Returns whether nothing is left."""
+        """Finish what `Books.erase_account` has begun: the vault destroys the key of the account, and the write-ahead
+        log, which may hold pages of before, is cut where nobody reads it. Tried when the books are closed, to be called
+        again now and then; two reads when there is nothing to do. Returns whether nothing is left.
+
+        Raises:
+            WorldError: as `storage.vault.Vault`: it could not be reached.
+        """
 
     @abstractmethod
     def note_used(self, devices: Collection[int], day: int, *, version: int = 0) -> None:

@@ -15,7 +15,7 @@ They are pytest classes (`pip install clipkeep[contracts]`). Subclass one in a t
 | `storage.vault.Vault` | `vault.VaultContract` | `opener`, `master_key` |
 | `storage.catalog.Catalog` | `catalog.CatalogContract`, all of the next ones | `opener` |
 | each interface in `storage.catalog` | `ingest.IngestContract`, `reading.ReadingContract`, … | `opener` |
-| the account books | `books.BooksContract`, or one of its parts by subject | `opener` |
+| the account books | `books.BooksContract`, or one of its parts by subject | `opener`: with a vault |
 
 A catalog's `opener` is called without arguments and opens one and the same catalog, empty at first. It is called in
 other processes too, which the suite kills: it can be pickled. A part is put to a whole `Catalog`: a test of commits

@@ -11,13 +11,17 @@ from typing import Any
 from storage.catalog import Catalog
 from storage.catalog.books import Books
 
+FEW_ACCOUNTS = 24
+
 
 @contextmanager
 def writing_books(catalog: Catalog, **arguments: Any) -> Iterator[Books]:
     """The books of one transaction, which ends with the block: committed, or undone when an exception leaves it.
 
-    The transaction is another thread's, which does nothing while the block runs.
+    The transaction is another thread's, which does nothing while the block runs. One that has a time may add a few
+    accounts, unless `new_accounts` says otherwise.
     """
+    arguments = {"new_accounts": FEW_ACCOUNTS if arguments.get("now_ms") is not None else 0, **arguments}
     begun: SimpleQueue[Books | BaseException] = SimpleQueue()
     left: SimpleQueue[BaseException | None] = SimpleQueue()
     ended: SimpleQueue[BaseException | None] = SimpleQueue()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from storage.account_keys import AccountKeys, AccountVault
 from storage.postgres.database import LOCK_TIMEOUT_MS, PostgresDatabase
 from storage.postgres.schema import create_schema, drop_schema, require_schema
 from storage.sql import SqlCatalog
@@ -20,15 +21,21 @@ class PostgresCatalog(SqlCatalog):
     """
 
     @classmethod
-    def create(cls, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> PostgresCatalog:
-        """Make the tables in an empty database. Raises CallerError `exists` when they are there."""
-        database = PostgresDatabase(url, lock_timeout_ms=lock_timeout_ms)
+    def create(
+        cls, url: str, vault: AccountVault | None = None, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+    ) -> PostgresCatalog:
+        """Make the tables in an empty database. Raises CallerError `exists` when they are there.
+
+        Args:
+            vault: where account keys are; None: nobody reads or writes a text about people by this object.
+        """
+        database, keys = PostgresDatabase(url, lock_timeout_ms=lock_timeout_ms), AccountKeys(vault)
         try:
-            create_schema(database)
+            create_schema(database, keys)
         except BaseException:
             database.close()
             raise
-        return cls(database)
+        return cls(database, keys)
 
     @classmethod
     def remove(cls, url: str) -> None:
@@ -37,7 +44,9 @@ class PostgresCatalog(SqlCatalog):
             drop_schema(database)
 
     @classmethod
-    def open(cls, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> PostgresCatalog:
+    def open(
+        cls, url: str, vault: AccountVault | None = None, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+    ) -> PostgresCatalog:
         """Open an existing catalog.
 
         Raises:
@@ -52,4 +61,4 @@ class PostgresCatalog(SqlCatalog):
         except BaseException:
             database.close()
             raise
-        return cls(database)
+        return cls(database, AccountKeys(vault))

@@ -5,6 +5,10 @@ Nothing is asked of a server. The bytes of a row of a month's table are, in a ta
 
     device i64, epoch i64, wrapping_key_id i64, length byte 0x7b, wrapped 60 bytes        little-endian
 
+and of an account key's, whose columns before these are padded to 8 bytes:
+
+    length byte 0x23, id 16 bytes, padding 7 bytes, made_ms i64, wrapping_key_id i64, length byte 0x7b, wrapped 60 bytes
+
 So every place is found where the id of a wrapping key that is at hand is followed by that length. The month is no part
 of the row, it is tried. In the log a row may run across the header of a page: headers are taken out first.
 
@@ -17,12 +21,13 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from storage._key_files import MASTER_MAGIC, read_key_file, unavailable
 from storage._key_wrapping import WRAPPED_BYTES, WrappingKeys
 from storage.errors import CallerError, CorruptError
-from storage.vault import KeyId
+from storage.vault import ACCOUNT_KEY_ID_BYTES, KeyId
 
 _FIRST_YEAR, _LAST_YEAR = 2000, 2099
 """Months of expiry that are tried."""
@@ -34,10 +39,12 @@ _LOG_PAGE = 8192
 _LOG_HEADER, _LONG_LOG_HEADER = 24, 40
 _IS_LONG = 0x02
 _LOG_FILE = re.compile(r"[0-9A-F]{24}(\.partial)?")
+_ACCOUNT_ROW = struct.Struct(f"<B{ACCOUNT_KEY_ID_BYTES}s7xq")
+_ID_LENGTH = (ACCOUNT_KEY_ID_BYTES + 1) << 1 | 1
 _READ_BYTES = 16 << 20
 """Of a file at a time; tables and log segments are read in such parts, which overlap by a row."""
-_OVERLAP = 2 * 8 + 8 + 1 + WRAPPED_BYTES - 1
-"""One byte less than a row: each is whole in one part, and in no other."""
+_OVERLAP = 32 + 8 + 1 + WRAPPED_BYTES - 1
+"""One byte less than the longer row: each is whole in one part, and a data key's may be in two."""
 
 
 class BaseBackup:
@@ -73,21 +80,38 @@ class BaseBackup:
         Raises:
             WorldError: a file can't be read.
         """
+        for data, place, wrapping_key_id, wrapped in self._places():
+            start = place - _ROW.size
+            if start < 0:  # it began in the part before, and was whole there
+                continue
+            number, epoch = _ROW.unpack_from(data, start)
+            if not 0 <= number < 2**32 or not 0 <= epoch < 2**32 or device not in (None, number):
+                continue
+            key = self._unwrapped(number, epoch, wrapping_key_id, wrapped)
+            if key is not None:
+                yield key
+
+    def every_account_key(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (id, key) of every account key that can be unwrapped, some of them several times. Raises as
+        `every_key`."""
+        for data, place, wrapping_key_id, wrapped in self._places():
+            start = place - _ACCOUNT_ROW.size
+            if start < 0:
+                continue
+            length, id_, _ = _ACCOUNT_ROW.unpack_from(data, start)
+            if length == _ID_LENGTH:
+                with suppress(CorruptError):
+                    yield id_, self._wrapping_keys.unwrap(wrapping_key_id, id_, wrapped)
+
+    def _places(self) -> Iterator[tuple[bytes, int, int, bytes]]:
+        """Yield what may be a wrapped key: (bytes of a part, place of the wrapping key's id, that id, what is
+        wrapped)."""
         ids = b"|".join(re.escape(_ID.pack(number)) for number in self._ids)
         places = re.compile(b"(?:%b)%b(?=.{%d})" % (ids, re.escape(_LENGTH), WRAPPED_BYTES), re.DOTALL)
         for data in self._parts():
             for found in places.finditer(data):
-                start = found.start() - _ROW.size
                 wrapped = data[found.end() : found.end() + WRAPPED_BYTES]
-                if start < 0:  # it began in the part before, and was whole there
-                    continue
-                number, epoch = _ROW.unpack_from(data, start)
-                if not 0 <= number < 2**32 or not 0 <= epoch < 2**32 or device not in (None, number):
-                    continue
-                [wrapping_key_id] = _ID.unpack_from(data, found.start())
-                key = self._unwrapped(number, epoch, wrapping_key_id, wrapped)
-                if key is not None:
-                    yield key
+                yield data, found.start(), _ID.unpack_from(data, found.start())[0], wrapped
 
     def _unwrapped(
         self, device: int, epoch: int, wrapping_key_id: int, wrapped: bytes

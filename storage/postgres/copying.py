@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from storage.account_keys import AccountKeys
 from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
@@ -79,7 +80,7 @@ def begin(database: PostgresDatabase, home: int) -> None:
                 subject=database.subject,
                 code="exists",
             )
-    create_schema(database)
+    create_schema(database, AccountKeys(None))
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
         made = [

@@ -11,11 +11,14 @@ releases work between the halves, so hosts may be brought up to date one after t
     migrate(Half.AFTER)    the revision is the new one, and the earlier release is refused
 
 `before` must leave every statement of the earlier release as it is: new tables, columns with a default, and indexes.
+A step for which that can't be has no halves (`alone`), and the service is stopped on every host.
+
+What a step replaces stays in dead tuples, the log, replicas and backups for as long as those are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
@@ -28,7 +31,9 @@ from storage.postgres.privileges import grant_again
 from storage.postgres.schema import COUNTED, FORGET_HISTORY, NEXT_NUMBER, prepared_revision, revision_of
 from storage.sql.connection import Connection
 from storage.sql.meta import put_number
+from storage.sql.moving_keys import moved_to_vault
 from storage.sqlite.schema import REVISION
+from storage.vault import Vault
 
 PREPARED = "prepared_revision"
 
@@ -44,12 +49,22 @@ class Half(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a step works with. `vault` is what account keys are moved to, which earlier releases kept in the catalog."""
+
+    connection: PostgresConnection
+    vault: Vault | None
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One step: the revision that it makes, and the statements of its halves."""
+    """One step: the revision that it makes, and the statements of its halves; or what it does in one."""
 
     revision: str
     before: str = ""
     after: str = ""
+    alone: Callable[[Given], None] | None = None
 
 
 def _counted_by_row() -> str:
@@ -66,32 +81,73 @@ def _counted_by_row() -> str:
     return "\n".join([*lines, "ALTER TABLE numbers SET (fillfactor = 20);", FORGET_HISTORY])
 
 
-STEPS: Mapping[str, Step] = MappingProxyType({"0005": Step("0006", before=_counted_by_row())})
+def _keys_to_the_vault(given: Given) -> None:
+    """Account keys go into the vault; the table has which account has which. No halves: what the one release would
+    add beside the other, that would not find."""
+    connection = given.connection
+    rows = connection.execute("SELECT account, key FROM account_keys ORDER BY account").fetchall()
+    moved = list(moved_to_vault(given.vault, rows, now_ms=given.now_ms))
+    connection.run("""
+        DROP TABLE account_keys;
+        CREATE TABLE account_keys (
+            key_id BYTEA PRIMARY KEY, account BIGINT UNIQUE, destroyed BIGINT NOT NULL DEFAULT 0
+        );
+        CREATE INDEX account_keys_ended ON account_keys (key_id) WHERE account IS NULL AND destroyed = 0;
+    """)
+    connection.executemany("INSERT INTO account_keys (key_id, account) VALUES (?, ?)", moved)
+
+
+STEPS: Mapping[str, Step] = MappingProxyType(
+    {"0005": Step("0006", before=_counted_by_row()), "0006": Step("0007", alone=_keys_to_the_vault)}
+)
 """By the revision that each starts from."""
 
 
-def migrate(url: str, half: Half = Half.BOTH, steps: Mapping[str, Step] = STEPS) -> tuple[str, str]:
+def migrate(
+    url: str,
+    half: Half = Half.BOTH,
+    steps: Mapping[str, Step] = STEPS,
+    *,
+    vault: Vault | None = None,
+    now_ms: int = 0,
+) -> tuple[str, str]:
     """Bring a catalog to the newest revision, all steps in one transaction. One that has it stays as it is.
+
+    Args:
+        vault: what account keys are moved to, which earlier releases kept in the catalog.
+        now_ms: Unix ms; the age of a key that no account comes to refer to is told from it.
 
     Returns:
         The revision before, and after; after `Half.BEFORE` the one that it is prepared for.
 
     Raises:
-        CallerError: `no_catalog`; `not_prepared`, `Half.AFTER` without the half before it.
+        CallerError: `no_catalog`; `not_prepared`, `Half.AFTER` without the half before it; `no_halves`.
         WorldError: `catalog_in_use`: an earlier release has it open, and nothing was changed.
         CatalogCorrupt: not of an earlier release; nothing was changed.
         CatalogUnavailable: the server refused; nothing was changed.
     """
     with closing(PostgresDatabase(url)) as database:
-        return database.write(lambda connection: _migrate(connection, database.subject, half, steps))
+
+        def work(connection: Connection) -> tuple[str, str]:
+            assert isinstance(connection, PostgresConnection)
+            return _migrate(Given(connection, vault, now_ms), database.subject, half, steps)
+
+        return database.write(work)
 
 
-def _migrate(connection: Connection, subject: str, half: Half, steps: Mapping[str, Step]) -> tuple[str, str]:
-    assert isinstance(connection, PostgresConnection)
+def _migrate(given: Given, subject: str, half: Half, steps: Mapping[str, Step]) -> tuple[str, str]:
+    connection = given.connection
     before = revision_of(connection, subject)
     todo = list(_steps_from(before, steps, subject))
     if not todo:
         return before, before
+    if half is not Half.BOTH and any(step.alone for step in todo):
+        raise CallerError(
+            "this release can't work beside the earlier one: stop the service on every host, and run `clipkeep catalog"
+            " migrate`",
+            subject=subject,
+            code="no_halves",
+        )
     newest, prepared = todo[-1].revision, prepared_revision(connection)
     if half is not Half.BEFORE:
         _require_left(connection, subject, newest)
@@ -106,6 +162,8 @@ def _migrate(connection: Connection, subject: str, half: Half, steps: Mapping[st
             connection.run(step.before)
         if half is not Half.BEFORE:
             connection.run(step.after)
+        if step.alone is not None:
+            step.alone(given)
     put_number(connection, PREPARED, int(newest))
     if half is not Half.BEFORE:
         connection.execute("UPDATE alembic_version SET version_num = ?", (newest,))

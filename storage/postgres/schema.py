@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
+from storage.account_keys import AccountKeys
 from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.packed_rows import drop_tables_of_day
-from storage.rows.accounts import OPERATOR_ACCOUNT
+from storage.sql.beginning import begin_accounts, first_keys
 from storage.sql.connection import Connection
 from storage.sql.meta import number
-from storage.sql.sealing import NOBODY, add_key, seal
 from storage.sqlite.books_schema import BOOKS_TABLES
-from storage.sqlite.schema import _TABLES, OPERATOR_NAME, REVISION
+from storage.sqlite.schema import _TABLES, REVISION
 from storage.sqlite.statements import statements
 
 COUNTED = {
@@ -88,13 +88,14 @@ def postgres_statement(statement: str) -> str | None:
     return re.sub(r"\)\s*STRICT(, WITHOUT ROWID)?", ")", statement)
 
 
-def create_schema(database: PostgresDatabase) -> None:
+def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
     """Make all tables in an empty database, in one transaction.
 
     Raises:
         CallerError: `exists`, there is a catalog already; `vault_in_catalog`, there is a vault; `server_too_old`.
     """
     database.require_version()
+    key_ids = first_keys(keys)
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
         if connection.execute("SELECT to_regclass('meta')").fetchone()[0] is not None:
@@ -111,9 +112,7 @@ def create_schema(database: PostgresDatabase) -> None:
             if (translated := postgres_statement(statement)) is not None:
                 connection.run(translated)
         connection.run(_OWN_TABLES)
-        for account in (NOBODY, OPERATOR_ACCOUNT):
-            key = add_key(connection, account)
-        connection.execute("UPDATE accounts SET name = ?", (seal(key, "accounts.name", OPERATOR_NAME),))
+        begin_accounts(connection, keys, key_ids)
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from storage._key_files import MASTER_MAGIC, read_key_file, unavailable
-from storage._key_wrapping import KEY_BYTES, WrappingKeys
+from storage._key_wrapping import WrappingKeys
 from storage.errors import CallerError, CorruptError
 from storage.open_files import Version, version
 from storage.postgres.vault_database import (
@@ -50,6 +50,7 @@ from storage.postgres.vault_reports import count_of_devices, damage_of, every_ke
 from storage.postgres.vault_rotation import rotate
 from storage.sql.connection import Connection
 from storage.vault import (
+    KEY_BYTES,
     AccountKeyFacts,
     Inventory,
     KeyCount,
@@ -237,10 +238,9 @@ class PostgresVault(Vault):
 
     # --- account keys ---------------------------------------------------------------------------------------------
 
-    def make_account_keys(self, ids: Collection[bytes], *, now_ms: int) -> dict[bytes, bytes]:
+    def keep_account_keys(self, keys: Mapping[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
         self._require_open()
-        wanted = checked_account_ids(ids)
-        fresh = {id_: secrets.token_bytes(KEY_BYTES) for id_ in sorted(wanted)}
+        wanted = checked_account_ids(keys)
 
         def make(connection: Connection) -> None:
             current = state(connection)[0]
@@ -248,7 +248,7 @@ class PostgresVault(Vault):
                 "INSERT INTO vault_account_keys VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [
                     (id_, now_ms, current, self._wrapping_keys.wrap(current, id_, key))
-                    for id_, key in fresh.items()
+                    for id_, key in sorted(keys.items())
                 ],
             )
 

@@ -7,9 +7,11 @@ engine gives.
 
 from __future__ import annotations
 
+from storage.account_keys import AccountKeys
 from storage.sql.books import Bookkeeping
 from storage.sql.checking import Checking
 from storage.sql.commits import Commits
+from storage.sql.connection import Database
 from storage.sql.continuity import Continuing
 from storage.sql.erasures import Erasures
 from storage.sql.reads import Reads
@@ -19,6 +21,10 @@ from storage.sql.sweeping import Sweeping
 
 class SqlCatalog(Commits, Reads, Bookkeeping, Sweeping, Erasures, Reports, Checking, Continuing):
     """See `storage.catalog.Catalog`. Made by an engine, on its database."""
+
+    def __init__(self, database: Database, keys: AccountKeys) -> None:
+        super().__init__(database)
+        self.keys = keys
 
     def close(self) -> None:
         self.db.close()

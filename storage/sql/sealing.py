@@ -1,8 +1,12 @@
-"""Texts about people, encrypted with a key of their account, so that an account is erased by overwriting 32 bytes.
+"""Texts about people, encrypted with a key of their account, so that an account is erased by destroying 32 bytes.
 
 Deleting rows is not enough: when SQLite splits or merges pages it leaves copies of rows in their unused parts, which
-`secure_delete` does not reach (in one account of a hundred, after some churn). Keys are safe from that: their table
-only grows at its end, where nothing is moved, and an overwritten key has the length of the old one.
+`secure_delete` does not reach (in one account of a hundred, after some churn), and PostgreSQL overwrites nothing at
+all. The keys are in the vault, which destroys them; here is only which account has which.
+
+    account_keys  key_id (16 random bytes), account (NULL: it has ended, or never came to be), destroyed (1: in the
+                  vault too). Rows stay: an id that has ended is never given to an account, and a vault that was
+                  restored from a backup is told again
 
     sealed text   nonce 12 bytes, AES-256-GCM ciphertext of the UTF-8 text, tag 16 bytes; nothing for the empty text
     associated    "table.column"
@@ -19,32 +23,33 @@ import secrets
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage.account_keys import AccountKeys
 from storage.errors import CallerError, CatalogCorrupt
 from storage.sql.connection import Connection
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
-DESTROYED = bytes(KEY_BYTES)
 NOBODY = 0
 """The number under which the catalog's own key is kept: that of hashes."""
 
 
-def add_key(connection: Connection, account: int) -> bytes:
-    """Make the key of a new account. Accounts are numbered upwards, so it goes to the end of the table."""
-    key = secrets.token_bytes(KEY_BYTES)
-    connection.execute("INSERT INTO account_keys VALUES (?, ?)", (account, key))
-    return key
+def give_key(connection: Connection, key_id: bytes, account: int) -> None:
+    """Let an account have a key that was made ahead.
+
+    Raises:
+        Taken: it was given to another account, or has been destroyed as unused.
+    """
+    connection.try_execute("INSERT INTO account_keys (key_id, account) VALUES (?, ?)", (key_id, account))
 
 
-def key_of(connection: Connection, account: int) -> bytes | None:
-    """The key of an account; None when there is no such account any more."""
-    row = connection.execute("SELECT key FROM account_keys WHERE account = ?", (account,)).fetchone()
-    return None if row is None or row[0] == DESTROYED else row[0]
+def key_id_of(connection: Connection, account: int) -> bytes | None:
+    """The id of the key of an account; None when it has ended, or never was."""
+    row = connection.execute("SELECT key_id FROM account_keys WHERE account = ?", (account,)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
-def destroy_key(connection: Connection, account: int) -> None:
-    """Overwrite it, in its place in the page: a row that goes could make neighbours move."""
-    connection.execute("UPDATE account_keys SET key = ? WHERE account = ?", (DESTROYED, account))
+def end_key(connection: Connection, account: int) -> None:
+    """The account's key is to be destroyed, once this is committed."""
+    connection.execute("UPDATE account_keys SET account = NULL WHERE account = ?", (account,))
 
 
 def seal(key: bytes, place: str, text: str) -> bytes:
@@ -66,7 +71,7 @@ def unseal(key: bytes | None, place: str, sealed: bytes) -> str:
     if not sealed:
         return ""
     try:
-        if key is None:  # a row of an account that has none
+        if key is None:  # a row of an account that has ended
             raise InvalidTag
         return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode()).decode()
     except (InvalidTag, ValueError) as error:
@@ -75,13 +80,23 @@ def unseal(key: bytes | None, place: str, sealed: bytes) -> str:
         ) from error
 
 
-def keyed_hash(connection: Connection, purpose: str, text: str, size: int) -> bytes:
-    """`size` bytes of a hash of a text that only who has this catalog can compute. `purpose`: at most 16 bytes."""
-    secret = key_of(connection, NOBODY)
-    assert secret is not None, "the schema makes it"
+def keyed_hash(connection: Connection, keys: AccountKeys, purpose: str, text: str, size: int) -> bytes:
+    """`size` bytes of a hash of a text that only who has catalog and vault can compute. `purpose`: at most 16 bytes.
+
+    Raises:
+        CatalogCorrupt: the vault lacks the key of it.
+    """
+    key_id = key_id_of(connection, NOBODY)
+    assert key_id is not None, "the schema makes it"
+    secret = keys.of([key_id]).get(key_id)
+    if secret is None:
+        raise CatalogCorrupt(
+            "the vault has not the key by which accounts are found; restore the vault from its newest backup",
+            subject=f"account key {key_id.hex()}",
+        )
     return hashlib.blake2b(text.encode(), digest_size=size, key=secret, person=purpose.encode()).digest()
 
 
-def bucket(connection: Connection, kind: str, address: str | None) -> int | None:
+def bucket(connection: Connection, keys: AccountKeys, kind: str, address: str | None) -> int | None:
     """Where an account with this address is looked up: 0 to 65535. None without an address."""
-    return None if address is None else int.from_bytes(keyed_hash(connection, kind, address, 2), "big")
+    return None if address is None else int.from_bytes(keyed_hash(connection, keys, kind, address, 2), "big")

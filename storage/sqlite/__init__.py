@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from storage.account_keys import AccountKeys, AccountVault
 from storage.sql import SqlCatalog
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.schema import create_schema, require_schema
@@ -21,18 +22,26 @@ class SqliteCatalog(SqlCatalog):
     """
 
     @classmethod
-    def create(cls, path: Path, *, busy_timeout_s: float = 10.0) -> SqliteCatalog:
-        """Create the file with an empty schema. Raises CallerError when it already exists."""
-        database = SqliteDatabase(path, busy_timeout_s=busy_timeout_s, create=True)
+    def create(
+        cls, path: Path, vault: AccountVault | None = None, *, busy_timeout_s: float = 10.0
+    ) -> SqliteCatalog:
+        """Create the file with an empty schema. Raises CallerError when it already exists.
+
+        Args:
+            vault: where account keys are; None: nobody reads or writes a text about people by this object.
+        """
+        database, keys = SqliteDatabase(path, busy_timeout_s=busy_timeout_s, create=True), AccountKeys(vault)
         try:
-            create_schema(database)
+            create_schema(database, keys)
         except BaseException:
             database.discard()  # half a catalog could be neither opened nor created
             raise
-        return cls(database)
+        return cls(database, keys)
 
     @classmethod
-    def open(cls, path: Path, *, busy_timeout_s: float = 10.0) -> SqliteCatalog:
+    def open(
+        cls, path: Path, vault: AccountVault | None = None, *, busy_timeout_s: float = 10.0
+    ) -> SqliteCatalog:
         """Open an existing catalog.
 
         Raises:
@@ -45,4 +54,4 @@ class SqliteCatalog(SqlCatalog):
         except BaseException:
             database.close()
             raise
-        return cls(database)
+        return cls(database, AccountKeys(vault))

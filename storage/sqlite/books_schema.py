@@ -6,7 +6,12 @@ Texts in BLOB columns are sealed with the account's key (`storage.sql.sealing`).
 """
 
 BOOKS_TABLES = """
-CREATE TABLE account_keys (account INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT;  -- added and overwritten only
+CREATE TABLE account_keys (
+    key_id BLOB PRIMARY KEY,
+    account INTEGER UNIQUE,  -- NULL: it has ended; the vault destroys it
+    destroyed INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE INDEX account_keys_ended ON account_keys (key_id) WHERE account IS NULL AND destroyed = 0;
 
 CREATE TABLE sessions (
     token_hash BLOB PRIMARY KEY,

@@ -6,21 +6,20 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
+from storage.account_keys import AccountKeys
 from storage.errors import CallerError, CatalogCorrupt
-from storage.rows.accounts import OPERATOR_ACCOUNT
-from storage.sql.sealing import NOBODY, add_key, seal
+from storage.sql.beginning import begin_accounts, first_keys
 from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 7
-REVISION = "0006"
+SCHEMA_VERSION = 8
+REVISION = "0007"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
-OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005"}
+OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005", 7: "0006"}
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
 """Added to the version of a file whose rows were copied elsewhere: `storage.sqlite.sealing_off`."""
-OPERATOR_NAME = "the built-in operator account"
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -179,14 +178,13 @@ CREATE TABLE alembic_version (
 """
 
 
-def create_schema(database: SqliteDatabase) -> None:
+def create_schema(database: SqliteDatabase, keys: AccountKeys) -> None:
     """Make all tables in a new file, in one transaction."""
+    key_ids = first_keys(keys)
     with database.hold() as connection:
         for statement in statements(_TABLES + BOOKS_TABLES):
             connection.execute(statement)
-        for account in (NOBODY, OPERATOR_ACCOUNT):
-            key = add_key(connection, account)
-        connection.execute("UPDATE accounts SET name = ?", (seal(key, "accounts.name", OPERATOR_NAME),))
+        begin_accounts(connection, keys, key_ids)
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 

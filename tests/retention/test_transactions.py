@@ -41,7 +41,7 @@ def register(world: World, devices: int, *, plan: bool = True) -> tuple[int, lis
             books.change_device(number, lambda f: replace(f, plans=(monthly(TODAY - 5),)), what="plan")
         return account, numbers
 
-    return world.entitlements.transact(work)
+    return world.entitlements.transact(work, new_accounts=1)
 
 
 def suspend_account(account: int, *, back: bool = False) -> Callable[[Books], None]:
@@ -68,7 +68,7 @@ def test_a_registration_lets_its_devices_in_when_it_is_committed(world: World) -
         seen.append(world.bitmap.probe(device, TODAY, TODAY)[4])
         return device
 
-    device = world.entitlements.transact(work)
+    device = world.entitlements.transact(work, new_accounts=1)
     assert seen == [False]
     assert row(world, device).allows(TODAY)
     agrees(world)

@@ -123,13 +123,15 @@ class World:
     ) -> None:
         new = not (folder / "keys").exists()
         if new:
-            KeyStore.create(folder / "keys").close()
-            make_catalog(folder).close()
+            with KeyStore.create(folder / "keys") as vault:
+                make_catalog(folder, vault).close()
             EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.folder = folder
         self.clock = HandClock(clock_ms)
-        self.catalog: Catalog = open_catalog(address, folder) if address else catalog_of(folder)
         self.vault = KeyStore.open(folder / "keys")
+        self.catalog: Catalog = (
+            open_catalog(address, folder, self.vault) if address else catalog_of(folder, self.vault)
+        )
         self.vault.keep_from(self.catalog.first_key_month)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.memory = MemoryStore()

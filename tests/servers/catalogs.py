@@ -21,6 +21,7 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.open_catalog import SQLITE, create_catalog, open_catalog
+from storage.vault import Vault
 from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
 
 ENGINE = "CLIPKEEP_TEST_CATALOG"
@@ -75,18 +76,21 @@ def empty_database(folder: Path) -> str:
     return _database_url(_name_of(folder))
 
 
-def make_catalog(folder: Path) -> Catalog:
+def make_catalog(folder: Path, vault: Vault) -> Catalog:
     """A folder's catalog, made and open."""
     if not on_postgres():
-        return create_catalog(SQLITE, folder / "catalog.db")
+        return create_catalog(SQLITE, folder / "catalog.db", vault)
     server_url()
     _make(_name_of(folder), "template")
-    return catalog_of(folder)
+    catalog = catalog_of(folder, vault)
+    # The template was made without a vault: it has ids of keys.
+    vault.make_account_keys([row.key_id for row in catalog.account_keys()], now_ms=0)
+    return catalog
 
 
-def catalog_of(folder: Path) -> Catalog:
+def catalog_of(folder: Path, vault: Vault | None = None) -> Catalog:
     """A folder's catalog, open."""
-    return open_catalog(address_of(folder), folder / "catalog.db")
+    return open_catalog(address_of(folder), folder / "catalog.db", vault)
 
 
 def impatient_catalog_of(folder: Path) -> Catalog:

@@ -16,6 +16,7 @@ from service.folder import open_folder
 from storage.contracts.blocks import writing_books
 from storage.copy_catalog import copy_catalog
 from storage.errors import CallerError
+from storage.keys import KeyStore
 from storage.open_catalog import open_catalog
 from storage.rows.accounts import AccountRow
 from tests.retention.world import NOON, World
@@ -76,7 +77,7 @@ def test_all_of_it_goes_over_and_life_goes_on(filled: Path, url: str, run: Run) 
     assert done.code == 0, done
     assert done.document["recordings_read"] == 3
     assert done.document["rows"] > 40
-    with closing(open_catalog(url, filled)) as catalog:
+    with KeyStore.open(filled / "keys") as vault, closing(open_catalog(url, filled, vault)) as catalog:
         assert everything(catalog) == before
         assert list(catalog.broken_rows()) == []
     added = run("device", "add", "--plan", "annual", "--data", filled, "--json").document
@@ -126,7 +127,7 @@ def test_a_copy_that_was_stopped_goes_on(filled: Path, url: str, run: Run, stop_
         open_catalog(url, filled)
     assert caught.value.code == "no_catalog"
     assert run("catalog", "copy", "--to", url, "--data", filled).code == 0
-    with closing(open_catalog(url, filled)) as catalog:
+    with KeyStore.open(filled / "keys") as vault, closing(open_catalog(url, filled, vault)) as catalog:
         assert everything(catalog) == before
     assert run("catalog", "copy", "--to", url, "--data", filled).code == 0, "it may be run again"
 

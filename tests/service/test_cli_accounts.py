@@ -90,7 +90,7 @@ def registered(go: Go, made: Path, *words: object) -> int:
 
 def many(made: Path, count: int) -> None:
     """Active accounts, made without hashing a password each."""
-    with open_folder(made) as opened, writing_books(opened.catalog) as books:
+    with open_folder(made) as opened, writing_books(opened.catalog, now_ms=1, new_accounts=count) as books:
         for number in range(count):
             email = f"n{number}@example.org"
             books.add_account(

@@ -37,7 +37,7 @@ def ada(made: Path) -> Actor:
     """An owner with a device."""
     with desk_of(made) as desk:
         row = AccountRow(0, "owner", "Ada", 1, AccountState.ACTIVE, email="ada@example.org", activated_ms=1)
-        owner = Actor("owner", desk.write(lambda books: books.add_account(row)).account)
+        owner = Actor("owner", desk.write(lambda books: books.add_account(row), new_accounts=1).account)
         assert devices.add_device(desk, owner, owner.account).device == DEVICE
     return owner
 

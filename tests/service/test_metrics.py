@@ -62,7 +62,7 @@ def test_what_waits_in_the_account_books(tmp_path: Path) -> None:
             plan_id = facts.plans[-1].plan_id
             books.add_subscription(SubscriptionRow(plan_id, 1, device, "USD", 599, 599, True, "m", 1, NOON))
 
-        world.entitlements.transact(fill)
+        world.entitlements.transact(fill, new_accounts=3)
         text = text_of(world, tmp_path)
     for line in (
         *('clipkeep_notices{state="queued"} 1.0', 'clipkeep_notices{state="failed"} 1.0'),

@@ -85,7 +85,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.clock = HandClock(NOON_MS)
         self.vault = KeyStore.create(folder / "keys")
-        self.catalog = make_catalog(folder)
+        self.catalog = make_catalog(folder, self.vault)
         EntitlementBitmap.create(folder / "bitmap", 1000)
         self.bitmap = EntitlementBitmap.open(folder / "bitmap", writable=True)
         self.folder = folder

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,13 @@ from storage.contracts.given import (
     lease,
 )
 from storage.errors import ClipkeepError
+from storage.keys import KeyStore
 from storage.rows.accounts import AccountRow, AccountState, EventRow
 from storage.rows.devices import EraseState, PlanRow
 from storage.rows.recordings import Verdict
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.migrations import run
-from storage.sqlite.migrations.run import FOLDER, Migrated, migrate
+from storage.sqlite.migrations.run import FOLDER, Migrated
 from storage.sqlite.migrations.versions.revision_0001 import TABLES
 from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION
 from storage.sqlite.statements import statements
@@ -53,6 +54,24 @@ def make_old(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
         for statement in statements(TABLES):
             connection.execute(statement)
+
+
+def migrate(path: Path, *, backup: Path) -> Migrated:
+    with vault_of(path) as vault:
+        return run.migrate(path, backup=backup, vault=vault, now_ms=NOW)
+
+
+def vault_of(path: Path) -> KeyStore:
+    """The vault beside a catalog, made when it is not there."""
+    if not path.with_name("keys").exists():
+        KeyStore.create(path.with_name("keys")).close()
+    return KeyStore.open(path.with_name("keys"))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[SqliteCatalog]:
+    with vault_of(path) as vault, closing(SqliteCatalog.open(path, vault)) as catalog:
+        yield catalog
 
 
 def raw(path: Path, statement: str) -> list[Any]:
@@ -217,7 +236,7 @@ def test_a_filled_catalog_is_read_back_whole(filled: tuple[Path, SqliteCatalog],
     assert len(raw(old, "SELECT * FROM plans")) > 40
     assert len(raw(old, f"SELECT * FROM chunks_{ENDS}")) > 300
     migrate(old, backup=backup)
-    with closing(SqliteCatalog.open(old)) as catalog:
+    with opened(old) as catalog:
         assert everything(catalog) == everything(model)
         assert remembered(catalog) == remembered(model)
         assert list(catalog.broken_rows()) == []
@@ -234,7 +253,7 @@ def test_a_migrated_catalog_goes_on(filled: tuple[Path, SqliteCatalog], backup: 
     """What the main job and the agreement write is taken, and no number comes twice."""
     old, model = filled
     migrate(old, backup=backup)
-    with closing(SqliteCatalog.open(old)) as catalog:
+    with opened(old) as catalog:
         device = catalog.devices(after=20)[0].device
         before = catalog.device(device)
         known = {plan.plan_id for facts in catalog.devices() for plan in facts.plans}
@@ -252,6 +271,62 @@ def test_a_migrated_catalog_goes_on(filled: tuple[Path, SqliteCatalog], backup: 
             assert {p.plan_id for p in facts.plans} - {p.plan_id for p in before.plans} == {max(known) + 1}
             books.add_event(EventRow(0, owner.account, None, "registered", "owner", "", {}, NOW))
         assert list(catalog.broken_rows()) == []
+
+
+# --- account keys -----------------------------------------------------------------------------------------------
+
+
+def test_account_keys_go_into_the_vault_and_no_copy_is_left(tmp_path: Path, backup: Path) -> None:
+    """A key of an account that ends later is destroyed in the vault: the file must not have it any more."""
+    path = tmp_path / "data" / "catalog.db"
+    path.parent.mkdir()
+    with vault_of(path) as vault:
+        SqliteCatalog.create(path, vault).close()
+    with opened(path) as catalog, writing_books(catalog, now_ms=NOW, new_accounts=700) as books:
+        rows = [
+            books.add_account(AccountRow(0, "owner", f"Ann {n}", NOW, email=f"a{n}@example.com"))
+            for n in range(700)
+        ]
+        for row in rows[::7]:
+            books.erase_account(row.account, cancelled_on=DAY)
+    keys = as_revision_0006(path)
+    gone = {row.account for row in rows[::7]}
+    assert migrate(path, backup=backup) == Migrated("0006", REVISION, backup)
+    with opened(path) as catalog, catalog.books() as books:
+        for row in rows:
+            assert books.account(row.account).email == (None if row.account in gone else row.email)
+        assert books.account_at(email="a1@example.com") == rows[1]
+        assert list(catalog.broken_rows()) == []
+        ids = [row.key_id for row in catalog.account_keys()]
+        assert len(ids) == 600 + 2
+        with vault_of(path) as vault:
+            assert set(vault.account_keys(ids).values()) == set(keys)
+    assert all(key in backup.read_bytes() for key in keys), "it is as it was"
+    files = [file for file in path.parent.rglob("*") if file.is_file()]
+    data = b"\0".join(file.read_bytes() for file in files)
+    assert sum(key in data for key in keys) == 0
+    assert raw(path, "SELECT * FROM meta WHERE name = 'erased_left_in_log'") == []
+
+
+def as_revision_0006(path: Path) -> list[bytes]:
+    """Make the catalog one of the release that kept the keys of accounts in it. Returns the keys."""
+    with vault_of(path) as vault:
+        ids = raw(path, "SELECT account, key_id FROM account_keys WHERE account IS NOT NULL")
+        keys = {account: vault.account_keys([id_])[id_] for account, id_ in ids}
+        vault.destroy_account_keys([id_ for _, id_ in ids])
+    raw(path, "DROP TABLE account_keys")
+    raw(path, "CREATE TABLE account_keys (account INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT")
+    for (account,) in raw(path, "SELECT account FROM accounts UNION SELECT 0 ORDER BY 1"):
+        raw(path, f"INSERT INTO account_keys VALUES ({account}, x'{keys.get(account, bytes(32)).hex()}')")
+    raw(path, "UPDATE alembic_version SET version_num = '0006'")
+    raw(path, "PRAGMA user_version=7")
+    return list(keys.values())
+
+
+def test_without_a_vault_nothing_is_migrated(old: Path, backup: Path) -> None:
+    before = dump(old)
+    assert refused(lambda: run.migrate(old, backup=backup)) == "no_vault"
+    assert dump(old) == before
 
 
 # --- or nothing -------------------------------------------------------------------------------------------------
@@ -365,5 +440,5 @@ def test_a_migration_that_is_killed_is_run_again(
     assert child.exitcode == -signal.SIGKILL
     assert dump(old) == before == dump(backup)
     migrate(old, backup=tmp_path / "second.db")
-    with closing(SqliteCatalog.open(old)) as catalog:
+    with opened(old) as catalog:
         assert everything(catalog) == everything(model)

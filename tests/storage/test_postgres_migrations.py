@@ -12,12 +12,14 @@ import pytest
 
 from storage.contracts.given import NOON, STORED, WEEK, Upload, add_device, commit
 from storage.errors import ClipkeepError
+from storage.keys import KeyStore
 from storage.postgres import PostgresCatalog, migrations
 from storage.postgres import schema as postgres_schema
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.migrations import STEPS, Half, Step, migrate
 from storage.sqlite.migrations.run import FOLDER
 from storage.sqlite.schema import REVISION
+from storage.vault import Vault
 
 FIRST = Path(__file__).with_name("postgres_0005.sql")
 """The tables of the first release that knew PostgreSQL."""
@@ -71,9 +73,15 @@ def described(url: str) -> dict[str, list[Any]]:
         }
 
 
-def test_the_sum_of_the_steps_is_a_fresh_catalog(old_url: str, url: str) -> None:
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[Vault]:
+    with KeyStore.create(tmp_path / "keys") as vault:
+        yield vault
+
+
+def test_the_sum_of_the_steps_is_a_fresh_catalog(old_url: str, url: str, vault: Vault) -> None:
     assert described(old_url) != described(url)
-    assert migrate(old_url) == ("0005", REVISION)
+    assert migrate(old_url, vault=vault) == ("0005", REVISION)
     old, new = described(old_url), described(url)
     assert [(what, set(old[what]) ^ set(new[what])) for what in old if old[what] != new[what]] == []
     assert migrate(old_url) == (REVISION, REVISION)
@@ -89,7 +97,7 @@ def test_every_revision_of_the_chain_has_its_step() -> None:
     assert [step.revision for step in STEPS.values()] == chain[1:]
 
 
-def test_what_was_there_stays_and_numbers_go_on(old_url: str) -> None:
+def test_what_was_there_stays_and_numbers_go_on(old_url: str, vault: Vault) -> None:
     with psycopg.connect(old_url) as connection:
         connection.execute("INSERT INTO devices (device, account, created_ms) VALUES (1, 1, 0)")
         connection.execute("UPDATE numbers SET last = 1 WHERE name = 'devices'")
@@ -98,7 +106,7 @@ def test_what_was_there_stays_and_numbers_go_on(old_url: str) -> None:
                 "INSERT INTO plans (device, kind, starts_on, retention_days, created_ms) VALUES (1, 'trial', 1, 7, 0)"
             )
         connection.execute("DELETE FROM plans WHERE plan_id = 3")
-    migrate(old_url)
+    migrate(old_url, vault=vault)
     with contextlib.closing(PostgresCatalog.open(old_url)) as catalog:
         assert [plan.plan_id for plan in catalog.device(1).plans] == [1, 2]
         added = add_device(catalog, WEEK)
@@ -176,7 +184,8 @@ def test_a_step_that_fails_changes_nothing(url: str, coming: Any) -> None:
 
 def test_the_first_step_leaves_the_release_before_it_at_work(old_url: str) -> None:
     """Its statements, as that release had them: it was given numbers by the tables, and read them from sequences."""
-    migrate(old_url, Half.BEFORE)
+    only = {"0005": STEPS["0005"]}
+    migrate(old_url, Half.BEFORE, only)
     with psycopg.connect(old_url) as connection:
         revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         assert revision == ("0005",)
@@ -187,8 +196,16 @@ def test_the_first_step_leaves_the_release_before_it_at_work(old_url: str) -> No
         ).fetchone()
         assert found == (1,)
         connection.execute("DELETE FROM events WHERE account = 1")
-    PostgresCatalog.open(old_url).close()
-    assert migrate(old_url, Half.AFTER) == ("0005", REVISION)
+    assert migrate(old_url, Half.AFTER, only) == ("0005", "0006")
+
+
+@pytest.mark.parametrize("half", [Half.BEFORE, Half.AFTER])
+def test_a_step_without_halves_is_done_alone(old_url: str, half: Half, vault: Vault) -> None:
+    before = described(old_url)
+    with pytest.raises(ClipkeepError, match="on every host") as caught:
+        migrate(old_url, half, vault=vault)
+    assert caught.value.code == "no_halves"
+    assert described(old_url) == before
 
 
 def test_the_database_is_told_which_release_is_connected(url: str) -> None:

@@ -15,12 +15,14 @@ import psycopg
 import pytest
 
 from storage._key_files import MASTER_MAGIC, read_key_file
+from storage.contracts.blocks import writing_books
 from storage.contracts.vault import NOW, code_of, fresh_ids
 from storage.errors import CallerError, CorruptError, WorldError
 from storage.open_vault import create_vault, open_vault, opened_backup
 from storage.postgres import PostgresCatalog
 from storage.postgres.base_backup import BaseBackup
 from storage.postgres.vault_rotation import _begin as begin_rotation
+from storage.rows.accounts import AccountRow, EventRow
 from storage.vault import KeyId, Vault
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
 
@@ -215,6 +217,53 @@ def test_a_base_backup_holds_wrapped_keys_only(tmp_path: Path) -> None:
                 assert dict(_keys(backup, master_key, 7)) == {}
             assert dict(_keys(first, master_key)) == {}
             assert dict(_keys(second, master_key)) == left
+
+
+def test_what_a_base_backup_holds_of_an_account_that_has_ended(tmp_path: Path) -> None:
+    """Catalog and vault in two databases of one server, so that one set of raw files has both. No text of anybody is in
+    them, and no key but wrapped: the one that was destroyed too, for who has the master.key of its time."""
+    master_key = tmp_path / "master.key"
+    with _server() as server:
+        for name in ("catalog", "vault"):
+            server.run("createdb", name)
+        create_vault(server.url("vault"), master_key)
+        with (
+            open_vault(server.url("vault"), master_key) as vault,
+            closing(PostgresCatalog.create(server.url("catalog"), vault)) as catalog,
+        ):
+            with writing_books(catalog, now_ms=NOW) as books:
+                rows = [
+                    books.add_account(
+                        AccountRow(0, "owner", f"Ada of {town}", NOW, email=f"ada@{town}.example")
+                    )
+                    for town in ("Reykjavik", "Timbuktu")
+                ]
+                for row in rows:
+                    books.add_event(
+                        EventRow(0, row.account, None, "told", "owner", f"why {row.name}", {}, NOW)
+                    )
+            ids = {row.account: row.key_id for row in catalog.account_keys()}
+            keys = vault.account_keys(list(ids.values()))
+            shutil.copy2(master_key, tmp_path / "old.key")
+            with writing_books(catalog, now_ms=NOW) as books:
+                books.erase_account(rows[0].account, cancelled_on=1)
+            gone, stays = (ids[row.account] for row in rows)
+            first = _backed_up(server, "first")
+            data = b"".join(path.read_bytes() for path in first.rglob("*") if path.is_file())
+            plain = [text.encode() for row in rows for text in (row.name, str(row.email), "Reykjavik")]
+            assert [text for text in [*plain, *keys.values()] if text in data] == []
+            assert data.count(gone) > 0, "the same look finds what is there"
+            found = dict(BaseBackup(first, master_key).every_account_key())
+            assert found[gone] == keys[gone], "nothing is cleared before a rotation"
+            assert found.items() >= keys.items()
+            vault.rotate()
+            second = _backed_up(server, "second")
+            assert dict(BaseBackup(first, master_key).every_account_key()) == {}
+            found = dict(BaseBackup(second, master_key).every_account_key())
+            assert gone not in found
+            assert found[stays] == keys[stays]
+            assert dict(BaseBackup(second, tmp_path / "old.key").every_account_key())[gone] == keys[gone]
+            assert dict(vault.every_account_key())[stays] == keys[stays]
 
 
 def test_a_base_backup_in_another_format_is_refused(tmp_path: Path, master_key: Path) -> None:

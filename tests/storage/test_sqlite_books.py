@@ -14,36 +14,51 @@ from typing import Any
 import pytest
 
 from storage.catalog.books import Books
+from storage.contracts.account_keys import AccountKeysContract
 from storage.contracts.blocks import writing_books
 from storage.contracts.books import BooksContract
 from storage.contracts.books.given import answer, charge, code_of, event, notice, owner, to_erasing, with_plan
 from storage.contracts.given import DAY, NOON, NOW, Opener, Upload, commit
 from storage.errors import CatalogCorrupt
+from storage.keys import KeyStore
 from storage.rows.accounts import AcceptanceRow, AccountRow, CodeRow, NoticeState, SubscriptionRow
 from storage.rows.devices import DeviceFacts
 from storage.sql.books.backlog import BACKLOG
 from storage.sqlite import SqliteCatalog
+from storage.vault import Vault
 from tests.retention.world import fast_folder
+from tests.storage.with_vault import make_sqlite, open_sqlite
 
 
 @pytest.fixture
 def path() -> Iterator[Path]:
     with fast_folder() as folder:
         path = folder / "catalog.sqlite"
-        SqliteCatalog.create(path).close()
+        make_sqlite(path)
         yield path
 
 
 @pytest.fixture
 def catalog(path: Path) -> Iterator[SqliteCatalog]:
-    with closing(SqliteCatalog.open(path)) as catalog:
+    with closing(open_sqlite(path)) as catalog:
         yield catalog
 
 
 class TestSqliteBooks(BooksContract):
     @pytest.fixture
     def opener(self, path: Path) -> Opener:
-        return partial(SqliteCatalog.open, path)
+        return partial(open_sqlite, path)
+
+
+class TestSqliteAccountKeys(AccountKeysContract):
+    @pytest.fixture
+    def opener(self, path: Path) -> Opener:
+        return partial(open_sqlite, path)
+
+    @pytest.fixture
+    def vault(self, path: Path) -> Iterator[Vault]:
+        with KeyStore.open(path.with_name("keys")) as vault:
+            yield vault
 
 
 def raw(path: Path, statement: str) -> list[Any]:
@@ -98,8 +113,16 @@ def test_events_go_with_a_cancelled_account_only(catalog: SqliteCatalog, path: P
 
 def in_files(path: Path, *needles: bytes) -> dict[bytes, int]:
     """How often each is in the database, its write-ahead log and whatever lies beside them."""
-    data = b"\0".join(file.read_bytes() for file in sorted(path.parent.iterdir()))
+    files = sorted(file for file in path.parent.rglob("*") if file.is_file())
+    data = b"\0".join(file.read_bytes() for file in files)
     return {needle: data.count(needle) for needle in needles}
+
+
+def keys_in_files(path: Path) -> dict[int, bytes]:
+    """Account to its key as the vault keeps it: wrapped, and without the nonce."""
+    ids = dict(raw(path, "SELECT account, key_id FROM account_keys WHERE account IS NOT NULL"))
+    wrapped = dict(raw(path.with_name("keys") / "keys.db", "SELECT id, wrapped FROM account_keys"))
+    return {account: wrapped[id_][12:] for account, id_ in ids.items()}
 
 
 def email_of(number: int) -> str:
@@ -147,9 +170,13 @@ def end(books: Books, account: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_trace_of_an_erased_account_is_in_the_files(catalog: SqliteCatalog, path: Path, seed: int) -> None:
-    """Agreement 6.5.3. Nor of its key, with which copies of its rows in unused parts of pages could be read."""
+    """Agreement 6.5.3. Nor of its key in the vault, with which copies of its rows in unused parts of pages could be
+    read."""
     rows = churn(catalog, 20, seed)
-    keys = dict(raw(path, "SELECT account, key FROM account_keys"))
+    keys = keys_in_files(path)
+    vault = catalog.keys.vault
+    assert vault is not None
+    secret = vault.account_keys([row.key_id for row in catalog.account_keys()]).values()
     gone = random.Random(seed).sample(rows, 100)
     for row in gone:
         with writing(catalog) as books:
@@ -175,6 +202,7 @@ def test_no_trace_of_an_erased_account_is_in_the_files(catalog: SqliteCatalog, p
     # The same look does find what is there.
     alive = [keys[row.account] for row in rows if row not in gone]
     assert all(in_files(path, *alive).values())
+    assert not any(in_files(path, *secret).values()), "none is anywhere but wrapped"
     with catalog.books() as books:
         for row in rows:
             assert books.account(row.account).email == (None if row in gone else row.email)
@@ -182,23 +210,26 @@ def test_no_trace_of_an_erased_account_is_in_the_files(catalog: SqliteCatalog, p
 
 
 def test_a_reader_in_the_way_is_waited_for_later(catalog: SqliteCatalog, path: Path) -> None:
+    """For the pages of before in the log. The key is gone at once."""
     [row, *_] = churn(catalog, 1, seed=1)
-    key = dict(raw(path, "SELECT account, key FROM account_keys"))[row.account]
+    key = keys_in_files(path)[row.account]
+    noted = partial(raw, path, "SELECT value FROM meta WHERE name = 'erased_left_in_log'")
     with closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM accounts").fetchall()
         with writing(catalog) as books:
             end(books, row.account)
         assert not catalog.overwrite_erased()
-        assert in_files(path, key)[key]
+        assert noted() == [(1,)]
+        assert in_files(path, key) == {key: 0}
         commit(catalog, Upload(1, NOON))  # nobody is kept from writing
     assert catalog.overwrite_erased()
     assert catalog.overwrite_erased()
-    assert in_files(path, key) == {key: 0}
+    assert noted() == []
 
 
 def test_the_note_that_something_is_left_survives_the_process(path: Path) -> None:
-    with closing(SqliteCatalog.open(path)) as catalog, closing(sqlite3.connect(path)) as reader:
+    with closing(open_sqlite(path)) as catalog, closing(sqlite3.connect(path)) as reader:
         with writing(catalog) as books:
             account = books.add_account(owner()).account
         reader.execute("BEGIN")
@@ -206,7 +237,7 @@ def test_the_note_that_something_is_left_survives_the_process(path: Path) -> Non
         with writing(catalog) as books:
             end(books, account)
     assert raw(path, "SELECT value FROM meta WHERE name = 'erased_left_in_log'") == [(1,)]
-    with closing(SqliteCatalog.open(path)) as catalog:
+    with closing(open_sqlite(path)) as catalog:
         assert catalog.overwrite_erased()
     assert raw(path, "SELECT value FROM meta WHERE name = 'erased_left_in_log'") == []
 
@@ -259,7 +290,8 @@ def test_the_backlog_reads_no_table_from_end_to_end(catalog: SqliteCatalog) -> N
         ("DELETE FROM account_keys WHERE account = 2", "account 2: its key is missing"),
         ("DELETE FROM account_keys WHERE account = 0", "account 0: its key is missing"),
         (
-            "UPDATE account_keys SET key = zeroblob(32) WHERE account = 2",
+            "UPDATE account_keys SET account = NULL WHERE account = 2;"
+            " UPDATE accounts SET state = 'cancelled' WHERE account = 2",
             "was erased, but has 1 rows in codes",
         ),
         (
@@ -284,7 +316,8 @@ def test_every_kind_of_broken_row_is_told(
         books.erase_account(books.add_account(owner()).account, cancelled_on=DAY)
     assert other == 2
     assert list(catalog.broken_rows()) == []
-    raw(path, damage)
+    for statement in damage.split(";"):
+        raw(path, statement)
     assert any(wanted in sentence for sentence in catalog.broken_rows()), list(catalog.broken_rows())
 
 

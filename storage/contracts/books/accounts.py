@@ -83,7 +83,7 @@ class AccountsContract(OnBooks):
             assert books.account_at(email="new@example.com").account == ann
 
     def test_many_accounts_are_found_by_their_addresses(self, catalog: Catalog, write: Any) -> None:
-        with write() as books:
+        with write(new_accounts=800) as books:
             numbers = {
                 f"p{i}@example.com": books.add_account(owner(f"p{i}@example.com")).account for i in range(800)
             }

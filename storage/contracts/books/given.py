@@ -124,13 +124,13 @@ class OnBooks(OnCatalog):
         return []
 
     @pytest.fixture
-    def write(self, catalog: Catalog, told: Told) -> Callable[[], Any]:
+    def write(self, catalog: Catalog, told: Told) -> Callable[..., Any]:
         """Books for writing, as `Entitlements.transact` opens them."""
 
         @contextmanager
-        def opened() -> Iterator[Books]:
+        def opened(**more: int) -> Iterator[Books]:
             with writing_books(
-                catalog, before_change=lambda *facts: told.append(facts), now_ms=NOW, max_device=1000
+                catalog, before_change=lambda *facts: told.append(facts), now_ms=NOW, max_device=1000, **more
             ) as books:
                 yield books
 

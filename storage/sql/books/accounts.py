@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from storage.days import ms_of_day
-from storage.errors import Conflict, NotFound, Unprocessable
+from storage.errors import CatalogUnavailable, Conflict, NotFound, Unprocessable
 from storage.rows.accounts import OPERATOR_ACCOUNT, TRIAL_ENDING, AccountRow, AccountState, ClosingState
 from storage.rows.devices import DeviceFacts
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
-from storage.sql.connection import Refers, bounded
+from storage.sql.connection import Refers, Taken, bounded
 from storage.sql.devices import (
     change_facts,
     facts_of,
@@ -22,7 +22,7 @@ from storage.sql.devices import (
     next_device,
 )
 from storage.sql.numbers import highest_given, require_room
-from storage.sql.sealing import add_key, bucket
+from storage.sql.sealing import bucket, give_key
 
 ACCOUNTS = Table(
     "accounts",
@@ -40,8 +40,16 @@ class Accounts(OnBooks):
         row = replace(row, account=highest_given(connection, "account") + 1)
         require_room(connection, "account", row.account)
         self._require_free(row)
-        add_key(connection, row.account)
-        ACCOUNTS.add(connection, row, **self._buckets(row))
+        key_id = self._next_key()
+        try:
+            give_key(connection, key_id, row.account)
+        except Taken as error:
+            self.spoiled_keys.add(key_id)
+            raise CatalogUnavailable(
+                "this took so long that the new account's key was taken for unused; try again",
+                subject=f"account {row.account}",
+            ) from error
+        ACCOUNTS.add(connection, self._keys, row, **self._buckets(row))
         return row
 
     def put_account(self, row: AccountRow) -> None:
@@ -55,7 +63,7 @@ class Accounts(OnBooks):
         self._require_going_on(old)
         self._require_free(row)
         before = self.devices_of(row.account, limit=-1) if is_barred(row) != is_barred(old) else []
-        ACCOUNTS.put(self._writer, row, **self._buckets(row))
+        ACCOUNTS.put(self._writer, self._keys, row, **self._buckets(row))
         if row.state is AccountState.CANCELLED:
             what = "account cancelled"
         else:
@@ -78,8 +86,8 @@ class Accounts(OnBooks):
 
     def _buckets(self, row: AccountRow) -> dict[str, int | None]:
         return {
-            "email_bucket": bucket(self._reader, "email", row.email),
-            "mobile_bucket": bucket(self._reader, "mobile", row.mobile),
+            "email_bucket": bucket(self._reader, self._keys, "email", row.email),
+            "mobile_bucket": bucket(self._reader, self._keys, "mobile", row.mobile),
         }
 
     def _tell(self, before: list[DeviceFacts], what: str) -> None:
@@ -89,12 +97,14 @@ class Accounts(OnBooks):
             self._revoking()(old, self.device(old.device))
 
     def account(self, account: int) -> AccountRow:
-        return ACCOUNTS.get(self._reader, account)
+        return ACCOUNTS.get(self._reader, self._keys, account)
 
     def account_at(self, *, email: str | None = None, mobile: str | None = None) -> AccountRow | None:
         for column, address in (("email", email), ("mobile", mobile)):
-            place = bucket(self._reader, column, address)
-            for row in ACCOUNTS.select(self._reader, f"{column}_bucket = ?", (place,)):  # NULL equals nothing
+            place = bucket(self._reader, self._keys, column, address)
+            for row in ACCOUNTS.select(
+                self._reader, self._keys, f"{column}_bucket = ?", (place,)
+            ):  # NULL equals nothing
                 if getattr(row, column) == address:
                     return row
         return None
@@ -104,6 +114,7 @@ class Accounts(OnBooks):
     ) -> list[AccountRow]:
         return ACCOUNTS.select(
             self._reader,
+            self._keys,
             "account > :after AND state = coalesce(:state, state) ORDER BY account LIMIT :limit",
             {"after": after, "state": state, "limit": limit},
         )
@@ -133,6 +144,7 @@ class Accounts(OnBooks):
     def unused_accounts(self, *, before_day: int, after: int = 0, limit: int = 100) -> list[AccountRow]:
         return ACCOUNTS.select(
             self._reader,
+            self._keys,
             "account > :after AND kind = 'owner' AND state != 'cancelled' AND created_ms < :before_ms"
             " AND used_on < :day"
             " AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.account = accounts.account AND d.used_on >= :day)"
@@ -143,6 +155,7 @@ class Accounts(OnBooks):
     def approved_closings(self, *, after: int = 0, limit: int = 100) -> list[AccountRow]:
         return ACCOUNTS.select(
             self._reader,
+            self._keys,
             "closing = 'approved' AND account > ? AND state != 'cancelled' ORDER BY account LIMIT ?",
             (after, limit),
         )
@@ -150,6 +163,7 @@ class Accounts(OnBooks):
     def requested_closings(self, *, after: int = 0, limit: int = 100) -> list[AccountRow]:
         return ACCOUNTS.select(
             self._reader,
+            self._keys,
             "closing = 'requested' AND account > ? AND state != 'cancelled' ORDER BY account LIMIT ?",
             (after, limit),
         )

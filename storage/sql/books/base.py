@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from storage.account_keys import AccountKeys
 from storage.catalog.books import Books
 from storage.errors import CatalogUnavailable, Unprocessable
 from storage.rows.devices import DeviceFacts
@@ -16,14 +17,21 @@ class OnBooks(Books):
     def __init__(
         self,
         connection: Connection,
+        keys: AccountKeys,
         *,
         write: bool,
+        key_ids: Sequence[bytes] = (),
         before_change: Callable[[DeviceFacts, DeviceFacts], None] | None = None,
         now_ms: int | None = None,
         max_device: int | None = None,
     ) -> None:
         self._connection: Connection | None = connection
+        self._keys = keys
         self._write = write
+        self.unused_keys = list(key_ids)
+        """Ids of keys that were made ahead, for accounts that are added."""
+        self.spoiled_keys: set[bytes] = set()
+        """Those of them that the catalog refused."""
         self._before_change = before_change
         self._now_ms = now_ms
         self._max_device = max_device
@@ -47,6 +55,14 @@ class OnBooks(Books):
     def end(self) -> None:
         """The transaction is over: the connection is somebody else's from here on."""
         self._connection = None
+
+    def _next_key(self) -> bytes:
+        """The id of a key for a new account."""
+        if not self.unused_keys:
+            raise Unprocessable(
+                "accounts are added in a transaction that was begun with new_accounts", code="no_account_key"
+            )
+        return self.unused_keys.pop()
 
     def _logging(self) -> int:
         """The time for the change log."""

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 
 from storage.sql.books.erasing import OF_ACCOUNT
 from storage.sql.connection import Connection
-from storage.sql.sealing import DESTROYED
 
 
 def broken_books(connection: Connection) -> Iterator[str]:
     """Yield a sentence per disagreement among the rows of the books."""
+    has_key = "account IN (SELECT account FROM account_keys WHERE account IS NOT NULL)"
     for (account,) in connection.execute(
-        "SELECT account FROM (SELECT account FROM accounts UNION SELECT 0)"
-        " WHERE account NOT IN (SELECT account FROM account_keys)"
+        "SELECT account FROM (SELECT account FROM accounts WHERE state != 'cancelled' UNION SELECT 0) AS living"
+        f" WHERE NOT {has_key}"
     ):
         yield f"account {account}: its key is missing, so what is sealed with it is lost; restore a backup"
     for table in OF_ACCOUNT:
         for account, count in connection.execute(
-            f"SELECT account, count(*) FROM {table} JOIN account_keys k USING (account) WHERE k.key = ? GROUP BY 1",
-            (DESTROYED,),
+            f"SELECT account, count(*) FROM {table} WHERE NOT {has_key} AND account IN"
+            " (SELECT account FROM accounts WHERE state = 'cancelled') GROUP BY 1"
         ):
             yield f"account {account}: was erased, but has {count} rows in {table}"
     for plan_id, device, account, plans_device, devices_account in connection.execute(

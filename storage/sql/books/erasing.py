@@ -6,7 +6,7 @@ from storage.errors import Unprocessable
 from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState
 from storage.rows.devices import EraseState
 from storage.sql.books.accounts import ACCOUNTS, Accounts
-from storage.sql.sealing import destroy_key, key_of
+from storage.sql.sealing import end_key, key_id_of
 
 HISTORY = ("events", "acceptances")
 """Tables that are only added to, until their account is cancelled."""
@@ -35,7 +35,7 @@ class Erasing(Accounts):
                 subject=f"account {account}",
                 code="operator_account",
             )
-        if key_of(connection, account) is None:
+        if key_id_of(connection, account) is None:
             return
         before = self.devices_of(account, limit=-1)
         for facts in before:
@@ -48,7 +48,9 @@ class Erasing(Accounts):
         self.erased = True
         connection.overwrite_freed()
         empty = AccountRow(account, row.kind, "", 0, state=AccountState.CANCELLED, cancelled_on=cancelled_on)
-        ACCOUNTS.put(connection, empty, **self._buckets(empty))  # first: events go only with a cancelled one
+        ACCOUNTS.put(
+            connection, self._keys, empty, **self._buckets(empty)
+        )  # first: events go only with a cancelled one
         connection.forget_history(account)
         for table in (table for table in OF_ACCOUNT if table not in HISTORY):
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
@@ -62,7 +64,7 @@ class Erasing(Accounts):
             f" WHERE {devices}",
             (account,),
         )
-        destroy_key(connection, account)
+        end_key(connection, account)
         connection.execute("INSERT INTO meta VALUES (?, 1) ON CONFLICT DO NOTHING", (LEFT_IN_LOG,))
         self._tell(before, "account cancelled")  # those that ended before have no other change of today
 

@@ -23,36 +23,39 @@ ACCEPTANCES = Table("acceptances", AcceptanceRow, ("account", "version"), "accep
 
 class History(OnBooks):
     def add_event(self, row: EventRow) -> EventRow:
-        return replace(row, event_id=EVENTS.add(self._writer, row, event_id=None))
+        return replace(row, event_id=EVENTS.add(self._writer, self._keys, row, event_id=None))
 
     def events_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[EventRow]:
         where = "account = ? AND event_id > ? ORDER BY event_id LIMIT ?"
-        return EVENTS.select(self._reader, where, (account, after, limit))
+        return EVENTS.select(self._reader, self._keys, where, (account, after, limit))
 
     def add_block(self, row: BlockRow) -> BlockRow:
-        return replace(row, block_id=BLOCKS.add(self._writer, row, block_id=None))
+        return replace(row, block_id=BLOCKS.add(self._writer, self._keys, row, block_id=None))
 
     def lift_block(self, block_id: int, *, now_ms: int) -> BlockRow:
         self._writer.execute(
             "UPDATE blocks SET lifted_ms = ? WHERE block_id = ? AND lifted_ms IS NULL", (now_ms, block_id)
         )
-        return BLOCKS.get(self._reader, block_id)
+        return BLOCKS.get(self._reader, self._keys, block_id)
 
     def blocks_of(self, account: int) -> list[BlockRow]:
-        return BLOCKS.select(self._reader, "account = ? ORDER BY block_id", (account,))
+        return BLOCKS.select(self._reader, self._keys, "account = ? ORDER BY block_id", (account,))
 
     def publish_agreement(self, text: str, *, now_ms: int) -> AgreementRow:
-        newest = AGREEMENTS.select(self._writer, "version > 0 ORDER BY version DESC LIMIT 1", ())
+        newest = AGREEMENTS.select(self._writer, self._keys, "version > 0 ORDER BY version DESC LIMIT 1", ())
         if newest and newest[0].text == text:
             return newest[0]
         version = newest[0].version + 1 if newest else 1
         row = AgreementRow(version, now_ms, hashlib.sha256(text.encode()).hexdigest(), text)
-        AGREEMENTS.add(self._writer, row)
+        AGREEMENTS.add(self._writer, self._keys, row)
         return row
 
     def agreement(self, version: int | None = None) -> AgreementRow:
         found = AGREEMENTS.select(
-            self._reader, "version = coalesce(?, version) ORDER BY version DESC LIMIT 1", (version,)
+            self._reader,
+            self._keys,
+            "version = coalesce(?, version) ORDER BY version DESC LIMIT 1",
+            (version,),
         )
         if not found:
             subject = "" if version is None else f"version {version}"
@@ -62,11 +65,11 @@ class History(OnBooks):
         return found[0]
 
     def agreements(self) -> list[AgreementRow]:
-        return AGREEMENTS.select(self._reader, "version > 0 ORDER BY version", ())
+        return AGREEMENTS.select(self._reader, self._keys, "version > 0 ORDER BY version", ())
 
     def accept_agreement(self, row: AcceptanceRow) -> None:
-        if ACCEPTANCES.one(self._writer, row.account, row.version) is None:
-            ACCEPTANCES.add(self._writer, row)
+        if ACCEPTANCES.one(self._writer, self._keys, row.account, row.version) is None:
+            ACCEPTANCES.add(self._writer, self._keys, row)
 
     def unaccepted(self, version: int, *, first: int, last: int) -> list[int]:
         rows = self._reader.execute(
@@ -80,4 +83,4 @@ class History(OnBooks):
         return [row[0] for row in rows]
 
     def acceptances_of(self, account: int) -> list[AcceptanceRow]:
-        return ACCEPTANCES.select(self._reader, "account = ? ORDER BY version", (account,))
+        return ACCEPTANCES.select(self._reader, self._keys, "account = ? ORDER BY version", (account,))

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
+from storage.account_keys import AccountKeys
 from storage.errors import Conflict, NotFound
 from storage.sql.connection import Connection, Refers, Taken
-from storage.sql.sealing import key_of, seal, unseal
+from storage.sql.sealing import key_id_of, seal, unseal
 
 R = TypeVar("R")
 
@@ -41,28 +42,49 @@ class Table(Generic[R]):
         return [f.name for f in fields(self.record)]  # type: ignore[arg-type]
 
     def select(
-        self, connection: Connection, where: str, values: tuple[object, ...] | Mapping[str, object]
+        self,
+        connection: Connection,
+        keys: AccountKeys,
+        where: str,
+        values: tuple[object, ...] | Mapping[str, object],
     ) -> list[R]:
-        """Rows for which the SQL after WHERE holds; it may go on with ORDER BY and LIMIT."""
-        names = [f"{self.name}.{column}" for column in self.columns]
-        if self.private:
-            names.append(f"(SELECT k.key FROM account_keys k WHERE k.account = {self.name}.account)")
-        rows = connection.execute(f"SELECT {', '.join(names)} FROM {self.name} WHERE {where}", values)
-        return [self._record(row) for row in rows]
+        """Rows for which the SQL after WHERE holds; it may go on with ORDER BY and LIMIT.
 
-    def one(self, connection: Connection, *key: object) -> R | None:
+        A row with a text whose key the vault has destroyed is left out: its account has ended since this transaction
+        began, or since the backup that this catalog was restored from.
+        """
+        names = [f"{self.name}.{column}" for column in self.columns]
+        if not self.private:
+            found = connection.execute(f"SELECT {', '.join(names)} FROM {self.name} WHERE {where}", values)
+            return [self._record(row, None) for row in found]
+        names.append(f"(SELECT k.key_id FROM account_keys k WHERE k.account = {self.name}.account)")
+        rows = connection.execute(
+            f"SELECT {', '.join(names)} FROM {self.name} WHERE {where}", values
+        ).fetchall()
+        places = [place for place, column in enumerate(self.columns) if column in self.private]
+        ids = [
+            bytes(row[-1]) if row[-1] is not None and any(row[p] for p in places) else None for row in rows
+        ]
+        known = keys.of({id_ for id_ in ids if id_ is not None})
+        return [
+            self._record(row, None if id_ is None else known[id_])
+            for row, id_ in zip(rows, ids, strict=True)
+            if id_ is None or id_ in known
+        ]
+
+    def one(self, connection: Connection, keys: AccountKeys, *key: object) -> R | None:
         """The row of a primary key."""
-        found = self.select(connection, self._is_key(), key)
+        found = self.select(connection, keys, self._is_key(), key)
         return found[0] if found else None
 
-    def get(self, connection: Connection, *key: object) -> R:
+    def get(self, connection: Connection, keys: AccountKeys, *key: object) -> R:
         """The row of a primary key. Raises NotFound."""
-        found = self.one(connection, *key)
+        found = self.one(connection, keys, *key)
         if found is None:
             raise self._missing(key)
         return found
 
-    def add(self, connection: Connection, row: R, **more: object) -> int:
+    def add(self, connection: Connection, keys: AccountKeys, row: R, **more: object) -> int:
         """Insert. `more`: columns that are not in the record, or another value than the record has. Returns the
         row's number, where the primary key is one: a new one for None.
 
@@ -70,22 +92,22 @@ class Table(Generic[R]):
             CallerError: `taken`, another row has a value that is unique.
             NotFound: what the row refers to does not exist.
         """
-        return self._insert(connection, {**self._cells(connection, row), **more})
+        return self._insert(connection, {**self._cells(connection, keys, row), **more})
 
-    def store(self, connection: Connection, row: R) -> None:
+    def store(self, connection: Connection, keys: AccountKeys, row: R) -> None:
         """Insert, or replace the row of the same key. Raises as `add`."""
-        cells = self._cells(connection, row)
+        cells = self._cells(connection, keys, row)
         setting = ", ".join(f"{name} = excluded.{name}" for name in cells if name not in self.key)
         self._insert(connection, cells, f" ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {setting}")
 
-    def put(self, connection: Connection, row: R, **more: object) -> None:
+    def put(self, connection: Connection, keys: AccountKeys, row: R, **more: object) -> None:
         """Replace the row of the same key. `more`: as for `add`.
 
         Raises:
             NotFound: there is none, or what the new one refers to does not exist.
             CallerError: `taken`.
         """
-        cells = {**self._cells(connection, row), **more}
+        cells = {**self._cells(connection, keys, row), **more}
         key = [cells.pop(name) for name in self.key]
         setting = ", ".join(f"{name} = ?" for name in cells)
         try:
@@ -97,27 +119,30 @@ class Table(Generic[R]):
         if cursor.rowcount == 0:
             raise self._missing(key)
 
-    def _record(self, row: tuple[Any, ...]) -> R:
+    def _record(self, row: tuple[Any, ...], key: bytes | None) -> R:
         cells = dict(zip(self.columns, row, strict=False))
         for column in self.private:
             if cells[column] is not None:
-                cells[column] = unseal(row[-1], f"{self.name}.{column}", cells[column])
+                cells[column] = unseal(key, f"{self.name}.{column}", cells[column])
         for column, decode in self.decode.items():
             cells[column] = decode(cells[column])
         return self.record(**cells)
 
-    def _cells(self, connection: Connection, row: R) -> dict[str, Any]:
+    def _cells(self, connection: Connection, keys: AccountKeys, row: R) -> dict[str, Any]:
         cells = {column: getattr(row, column) for column in self.columns}
         for column, cell in cells.items():
             if isinstance(cell, dict):
                 cells[column] = json.dumps(cell, ensure_ascii=False, sort_keys=True)
         if "account" in cells:
-            key = key_of(connection, cells["account"])
-            if key is None:
+            key_id = key_id_of(connection, cells["account"])
+            if key_id is None:
                 raise self._refers_to_nothing()
-            for column in self.private:
-                if cells[column] is not None:
-                    cells[column] = seal(key, f"{self.name}.{column}", cells[column])
+            texts = [column for column in self.private if cells[column] is not None]
+            key = keys.of([key_id]).get(key_id) if any(cells[column] for column in texts) else b""
+            if key is None:  # the account has ended, and this catalog is an older one
+                raise self._refers_to_nothing()
+            for column in texts:
+                cells[column] = seal(key, f"{self.name}.{column}", cells[column])
         return cells
 
     def _insert(self, connection: Connection, cells: dict[str, Any], on_conflict: str = "") -> int:

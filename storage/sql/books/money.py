@@ -31,25 +31,26 @@ PAYMENTS = Table(
 
 class Money(OnBooks):
     def add_subscription(self, row: SubscriptionRow) -> None:
-        SUBSCRIPTIONS.add(self._writer, row)
+        SUBSCRIPTIONS.add(self._writer, self._keys, row)
 
     def put_subscription(self, row: SubscriptionRow) -> None:
-        SUBSCRIPTIONS.put(self._writer, row)
+        SUBSCRIPTIONS.put(self._writer, self._keys, row)
 
     def subscription(self, plan_id: int) -> SubscriptionRow:
-        return SUBSCRIPTIONS.get(self._reader, plan_id)
+        return SUBSCRIPTIONS.get(self._reader, self._keys, plan_id)
 
     def subscriptions_of(self, account: int) -> list[SubscriptionRow]:
-        return SUBSCRIPTIONS.select(self._reader, "account = ? ORDER BY plan_id", (account,))
+        return SUBSCRIPTIONS.select(self._reader, self._keys, "account = ? ORDER BY plan_id", (account,))
 
     def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]:
-        return SUBSCRIPTIONS.select(self._reader, "device = ? ORDER BY plan_id", (device,))
+        return SUBSCRIPTIONS.select(self._reader, self._keys, "device = ? ORDER BY plan_id", (device,))
 
     def renewals_due(
         self, *, ends_by: int, now_ms: int, after: int = 0, limit: int = 100
     ) -> list[SubscriptionRow]:
         return SUBSCRIPTIONS.select(
             self._reader,
+            self._keys,
             "renews = 1 AND plan_id > ? AND retry_at_ms <= ?"
             " AND (SELECT ends_on FROM plans p WHERE p.plan_id = subscriptions.plan_id) <= ?"
             " ORDER BY plan_id LIMIT ?",
@@ -57,31 +58,32 @@ class Money(OnBooks):
         )
 
     def add_payment(self, row: PaymentRow) -> PaymentRow:
-        added = replace(row, payment_id=PAYMENTS.add(self._writer, row, payment_id=None))
+        added = replace(row, payment_id=PAYMENTS.add(self._writer, self._keys, row, payment_id=None))
         require_room(self._writer, "payment", added.payment_id)
         return added
 
     def put_payment(self, row: PaymentRow) -> None:
-        PAYMENTS.put(self._writer, row)
+        PAYMENTS.put(self._writer, self._keys, row)
 
     def payment(self, reference: str) -> PaymentRow | None:
-        found = PAYMENTS.select(self._reader, "reference = ?", (reference,))
+        found = PAYMENTS.select(self._reader, self._keys, "reference = ?", (reference,))
         return found[0] if found else None
 
     def payments_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
         where = "account = ? AND payment_id > ? ORDER BY payment_id LIMIT ?"
-        return PAYMENTS.select(self._reader, where, (account, after, limit))
+        return PAYMENTS.select(self._reader, self._keys, where, (account, after, limit))
 
     def payments_of_plan(self, plan_id: int) -> list[PaymentRow]:
-        return PAYMENTS.select(self._reader, "plan_id = ? ORDER BY payment_id", (plan_id,))
+        return PAYMENTS.select(self._reader, self._keys, "plan_id = ? ORDER BY payment_id", (plan_id,))
 
     def pending_payments(self, *, before_ms: int, now_ms: int, limit: int = 100) -> list[PaymentRow]:
         return PAYMENTS.select(
             self._reader,
+            self._keys,
             "state = 'pending' AND next_ms <= ? AND at_ms < ? ORDER BY next_ms, payment_id LIMIT ?",
             (now_ms, before_ms, limit),
         )
 
     def failed_refunds(self, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
         where = "kind = 'refund' AND state = 'failed' AND payment_id > ? ORDER BY payment_id LIMIT ?"
-        return PAYMENTS.select(self._reader, where, (after, limit))
+        return PAYMENTS.select(self._reader, self._keys, where, (after, limit))

@@ -25,20 +25,20 @@ _CODES = f"purpose IN {CODE_PURPOSES!r}"
 
 class Notices(OnBooks):
     def add_notice(self, row: NoticeRow) -> NoticeRow:
-        added = replace(row, notice_id=NOTICES.add(self._writer, row, notice_id=None))
+        added = replace(row, notice_id=NOTICES.add(self._writer, self._keys, row, notice_id=None))
         require_room(self._writer, "notice", added.notice_id)
         return added
 
     def put_notice(self, row: NoticeRow) -> None:
-        NOTICES.put(self._writer, row)
+        NOTICES.put(self._writer, self._keys, row)
 
     def notice(self, notice_id: int) -> NoticeRow:
-        return NOTICES.get(self._reader, notice_id)
+        return NOTICES.get(self._reader, self._keys, notice_id)
 
     def due_notices(self, *, now_ms: int, limit: int = 100, codes: bool = False) -> list[NoticeRow]:
         only = f" AND {_CODES}" if codes else ""
         where = f"state = 'queued'{only} AND next_ms <= ? ORDER BY next_ms, notice_id LIMIT ?"
-        return NOTICES.select(self._reader, where, (now_ms, limit))
+        return NOTICES.select(self._reader, self._keys, where, (now_ms, limit))
 
     def notices(
         self,
@@ -54,6 +54,7 @@ class Notices(OnBooks):
         where = " AND ".join(["notice_id > :after", *(f"{name} = :{name}" for name in named)])
         return NOTICES.select(
             self._reader,
+            self._keys,
             f"{where} ORDER BY notice_id LIMIT :limit",
             {**named, "after": after, "limit": limit},
         )

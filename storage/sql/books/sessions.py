@@ -16,10 +16,10 @@ SUBJECT_BYTES = 16
 
 class Sessions(OnBooks):
     def add_session(self, row: SessionRow) -> None:
-        SESSIONS.add(self._writer, row)
+        SESSIONS.add(self._writer, self._keys, row)
 
     def session(self, token_hash: bytes) -> SessionRow | None:
-        return SESSIONS.one(self._reader, token_hash)
+        return SESSIONS.one(self._reader, self._keys, token_hash)
 
     def end_session(self, token_hash: bytes) -> bool:
         cursor = self._writer.execute("DELETE FROM sessions WHERE token_hash = ?", (token_hash,))
@@ -29,13 +29,13 @@ class Sessions(OnBooks):
         return self._writer.execute("DELETE FROM sessions WHERE account = ?", (account,)).rowcount
 
     def put_code(self, row: CodeRow) -> None:
-        CODES.store(self._writer, row)
+        CODES.store(self._writer, self._keys, row)
 
     def code(self, account: int, purpose: str) -> CodeRow | None:
-        return CODES.one(self._reader, account, purpose)
+        return CODES.one(self._reader, self._keys, account, purpose)
 
     def codes(self, account: int) -> list[CodeRow]:
-        return CODES.select(self._reader, "account = ? ORDER BY purpose", (account,))
+        return CODES.select(self._reader, self._keys, "account = ? ORDER BY purpose", (account,))
 
     def drop_code(self, account: int, purpose: str) -> None:
         self._writer.execute("DELETE FROM codes WHERE account = ? AND purpose = ?", (account, purpose))
@@ -65,7 +65,7 @@ class Sessions(OnBooks):
         self._writer.execute("DELETE FROM attempts WHERE subject_hash = ?", (self._subject_hash(subject),))
 
     def _subject_hash(self, subject: str) -> bytes:
-        return keyed_hash(self._reader, "attempts", subject, SUBJECT_BYTES)
+        return keyed_hash(self._reader, self._keys, "attempts", subject, SUBJECT_BYTES)
 
     def drop_stale(self, *, before_ms: int) -> int:
         stale = (
@@ -77,7 +77,7 @@ class Sessions(OnBooks):
         return sum(self._writer.execute(f"DELETE FROM {rows}", {"ms": before_ms}).rowcount for rows in stale)
 
     def answer(self, account: int, key: str) -> AnswerRow | None:
-        return ANSWERS.one(self._reader, account, key)
+        return ANSWERS.one(self._reader, self._keys, account, key)
 
     def put_answer(self, row: AnswerRow) -> None:
-        ANSWERS.store(self._writer, row)
+        ANSWERS.store(self._writer, self._keys, row)

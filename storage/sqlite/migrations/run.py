@@ -19,7 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from storage.errors import CatalogCorrupt, CatalogUnavailable, WorldError
+from storage.sql.books.erasing import LEFT_IN_LOG
 from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION, not_of_this_release, require_whole
+from storage.vault import Vault
 
 IN_USE_WAIT_S = 2.0
 """How long another process may take to close the catalog before it counts as running."""
@@ -35,11 +37,13 @@ class Migrated:
     backup: Path | None
 
 
-def migrate(path: Path, *, backup: Path) -> Migrated:
+def migrate(path: Path, *, backup: Path, vault: Vault | None = None, now_ms: int = 0) -> Migrated:
     """Bring the catalog at `path` to the newest revision. One that has it stays as it is.
 
     Args:
         backup: where a copy of the file as it is goes first; it must not exist.
+        vault: what account keys, which earlier releases kept in the catalog, are moved to.
+        now_ms: Unix ms; the age of a key that no account comes to refer to is told from it.
 
     Raises:
         WorldError: `catalog_in_use`, a process has it open; nothing was changed.
@@ -58,7 +62,10 @@ def migrate(path: Path, *, backup: Path) -> Migrated:
             require_whole(connection, path)
             _copy(connection, backup)
             with _transaction(connection) as on:
-                _upgrade(on, OUTDATED[version])
+                _upgrade(on, OUTDATED[version], vault, now_ms)
+            # Pages of before may be in the file still, which those in the log take the place of.
+            if not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                connection.execute("DELETE FROM meta WHERE name = ?", (LEFT_IN_LOG,))
             return Migrated(OUTDATED[version], REVISION, backup)
     except sqlite3.DatabaseError as error:
         raise _translated(error, path) from error
@@ -119,10 +126,10 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[Connection]:
         yield on
 
 
-def _upgrade(on: Connection, revision: str) -> None:
+def _upgrade(on: Connection, revision: str, vault: Vault | None, now_ms: int) -> None:
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
-    config.attributes["connection"] = on
+    config.attributes |= {"connection": on, "vault": vault, "now_ms": now_ms}
     if not on.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first():
         command.stamp(config, revision)
     command.upgrade(config, REVISION)

@@ -102,12 +102,12 @@ class MoneyWorld:
         new = not (folder / "keys").exists()
         if new:
             folder.mkdir(exist_ok=True)
-            KeyStore.create(folder / "keys").close()
-            make_catalog(folder).close()
+            with KeyStore.create(folder / "keys") as vault:
+                make_catalog(folder, vault).close()
             EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
         self.clock = HandClock(noon_ms(START) if clock_ms is None else clock_ms)
         self.vault = KeyStore.open(folder / "keys")
-        self.catalog: Catalog = catalog_of(folder)
+        self.catalog: Catalog = catalog_of(folder, self.vault)
         self.bitmap = EntitlementBitmap.open(folder / "entitlements.bitmap", writable=True)
         self.gateway = gateway(folder / "payments")
         self.settings = replace(SETTINGS, **settings)
@@ -152,7 +152,7 @@ class MoneyWorld:
             email=f"{name.lower()}@example.org",
             activated_ms=self.clock.ms,
         )
-        return Actor("owner", self.desk.write(lambda books: books.add_account(row)).account)
+        return Actor("owner", self.desk.write(lambda books: books.add_account(row), new_accounts=1).account)
 
     def add_device(self, owner: Actor) -> int:
         return devices.add_device(self.desk, owner, owner.account).device
