@@ -88,8 +88,9 @@ class CatalogSettings:
 @dataclass(frozen=True, slots=True)
 class GrowthResult:
     """Commits of one segment each by one process. Times in µs: medians of CPU and elapsed time of this process, p99 of
-    the latter; `server_cpu_us` is the mean of the server's processes (None: not on this machine). `kept_bytes` are of a
-    row with its index, or of SQLite's whole file; `log_bytes` of the write-ahead log for each chunk."""
+    the latter; `server_cpu_us` is the mean of the server's processes that serve connections (None: not on this
+    machine); `kept_bytes` are of a row with its index, or of SQLite's whole file; `log_bytes` of the write-ahead log
+    for each chunk."""
 
     rows: int
     commits: int
@@ -111,7 +112,8 @@ class GrowthResult:
 
 @dataclass(frozen=True, slots=True)
 class RateResult:
-    """Committers side by side, the preparing of their keys included. CPU in µs a chunk; see `GrowthResult`."""
+    """Committers side by side, the preparing of their keys included. CPU in µs a chunk, the server's of all of its
+    processes; see `GrowthResult`."""
 
     chunks: int
     commits_per_s: float
@@ -213,24 +215,26 @@ class _Bench:
     def growth(self) -> GrowthResult:
         commits = self._settings.commits
         cpu_us, elapsed_us = [], []
-        before = self._counters()
+        before, log_before = self._engine.serving_cpu_s(), self._engine.log_bytes()
         for _ in range(commits):
             segment = self._segments.next(SEGMENT_ROWS)
             began_s, cpu_s = time.perf_counter(), time.thread_time()
             self.catalog.commit([segment], now_ms=self._segments.now_ms)
             cpu_us.append((time.thread_time() - cpu_s) * 1e6)
             elapsed_us.append((time.perf_counter() - began_s) * 1e6)
-        server_s, log_bytes = self._since(before)
+        after, log_after = self._engine.serving_cpu_s(), self._engine.log_bytes()
         self._rows += commits * SEGMENT_ROWS
         return GrowthResult(
             rows=self._rows,
             commits=commits,
             cpu_us=statistics.median(cpu_us),
-            server_cpu_us=None if server_s is None else server_s / commits * 1e6,
+            server_cpu_us=None if after is None or before is None else (after - before) / commits * 1e6,
             elapsed_us=statistics.median(elapsed_us),
             elapsed_p99_us=float(np.quantile(elapsed_us, 0.99)),
             kept_bytes=self._engine.size_bytes(self._segments.expires_on) / self._rows,
-            log_bytes=None if log_bytes is None else log_bytes / commits / SEGMENT_ROWS,
+            log_bytes=None
+            if log_after is None or log_before is None
+            else (log_after - log_before) / commits / SEGMENT_ROWS,
         )
 
     def rate(self, chunks: int) -> RateResult:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
-from bench.procfs import PROC, children_cpu_s
+from bench.procfs import PROC, children_cpu_s, serving_cpu_s
 from storage.errors import ClipkeepError
 from storage.open_catalog import SQLITE, create_catalog, open_catalog
 
@@ -59,6 +59,11 @@ class Engine(ABC):
         """CPU of the server's processes so far; None: there is none on this machine."""
         return None
 
+    def serving_cpu_s(self) -> float | None:
+        """CPU so far of those that serve connections: what a commit causes at once. Checkpoints and vacuum go by time,
+        and what they do is of earlier commits."""
+        return None
+
     def describe(self) -> dict[str, Any]:
         return {"engine": SQLITE}
 
@@ -98,6 +103,9 @@ class _Postgres(Engine):
     def server_cpu_s(self) -> float | None:
         return None if self._postmaster is None else children_cpu_s(self._postmaster)
 
+    def serving_cpu_s(self) -> float | None:
+        return None if self._postmaster is None else serving_cpu_s(self._postmaster, b"127.0.0.1(")
+
     def describe(self) -> dict[str, Any]:
         return {"engine": POSTGRES, **{name: self._one(f"SHOW {name}") for name in SETTINGS}}
 
@@ -135,12 +143,13 @@ def engine_of(name: str, folder: Path, *, url: str = "", shared_buffers: str = "
     with contextlib.ExitStack() as stack:
         postmaster = None
         if not url:
-            url, postmaster = stack.enter_context(_started(shared_buffers))
+            url, postmaster = stack.enter_context(started_postgres(shared_buffers))
         yield stack.enter_context(_in_new_database(url, postmaster))
 
 
 @contextlib.contextmanager
-def _started(shared_buffers: str) -> Iterator[tuple[str, int]]:
+def started_postgres(shared_buffers: str) -> Iterator[tuple[str, int]]:
+    """A durable PostgreSQL server: its address, and the process whose children it is made of."""
     from service.demo.postgres import postgres_server, system_binaries, wheel_binaries
 
     binaries = wheel_binaries() or system_binaries()

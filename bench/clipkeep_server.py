@@ -9,9 +9,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from bench.catalog_engines import started_postgres
 from bench.children import LOG_TAIL_CHARS, Child, pinned
 from bench.errors import BenchError
 from bench.promises import check_promises
@@ -21,6 +24,8 @@ from service.spawning import python_module
 
 DATA_FOLDER = "clipkeep-data"
 DEVICES_FILE = "devices.json"
+SHARED_BUFFERS = "1GB"
+"""Of the PostgreSQL server beside a service."""
 COMMAND_TIMEOUT_S = 120.0
 """For `init`, and for `device add` of many thousand devices."""
 
@@ -47,10 +52,26 @@ class ClipkeepServer:
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
-        data = setup.folder / DATA_FOLDER
-        is_first = not data.exists()
-        if is_first:
-            _prepare(setup, data)
+        with self._home(setup) as (data, init, catalog_server):
+            is_first = not data.exists()
+            if is_first:
+                _prepare(setup, data, init)
+            with self._serving(setup, data) as running:
+                # With its first chunk of a month a device gets its data key, and the worker fetches it: what all
+                # devices do once is no part of what a chunk costs.
+                devices = running.target.devices
+                target = replace(running.target, warm_chunks=len(devices))
+                if is_first and setup.store_url is None and catalog_server is None:
+                    self.promises = check_promises(target, setup.store_port, data, setup.environment())
+                yield replace(running, target=target, catalog_server=catalog_server)
+
+    @contextlib.contextmanager
+    def _home(self, setup: Setup) -> Iterator[tuple[Path, list[str], int | None]]:
+        """The data folder, what `init` is told beside the store, and the parent of the catalog's server."""
+        yield setup.folder / DATA_FOLDER, [], None
+
+    @contextlib.contextmanager
+    def _serving(self, setup: Setup, data: Path) -> Iterator[Running]:
         devices = tuple(Device(*pair) for pair in json.loads((setup.folder / DEVICES_FILE).read_text()))
         ingest, api = free_ports(2)
         argv = [
@@ -66,12 +87,20 @@ class ClipkeepServer:
             speaks=False,
         ) as child:
             wait_until_ready(child, f"http://127.0.0.1:{api}/readyz")
-            # With its first chunk of a month a device gets its data key, and the worker fetches it: what all devices do
-            # once is no part of what a chunk costs.
-            target = Target("127.0.0.1", ingest, devices, warm_chunks=len(devices))
-            if is_first and setup.store_url is None:
-                self.promises = check_promises(target, setup.store_port, data, setup.environment())
-            yield Running(child.session, target, api, data)
+            yield Running(child.session, Target("127.0.0.1", ingest, devices), api, data)
+
+
+class ClipkeepOnPostgres(ClipkeepServer):
+    """The same with its catalog on a durable PostgreSQL server, on the same cores: a new one, and a new data folder, at
+    each start."""
+
+    name = "clipkeep-postgres"
+
+    @contextlib.contextmanager
+    def _home(self, setup: Setup) -> Iterator[tuple[Path, list[str], int | None]]:
+        with pinned(setup.cpus), started_postgres(SHARED_BUFFERS) as (url, postmaster):
+            data = Path(tempfile.mkdtemp(prefix=f"{DATA_FOLDER}-", dir=setup.folder)) / "data"
+            yield data, ["--catalog", url], postmaster
 
 
 def _program() -> str | None:
@@ -86,9 +115,9 @@ def _command() -> str:
     return program
 
 
-def _prepare(setup: Setup, data: Path) -> None:
+def _prepare(setup: Setup, data: Path, init: Sequence[str]) -> None:
     store_url = setup.store_url or f"s3://{BUCKET}/x"
-    _run(setup, ["init", "--data", str(data), "--store", store_url])
+    _run(setup, ["init", "--data", str(data), "--store", store_url, *init])
     starts = ["--starts-on", setup.starts_on] if setup.starts_on else []
     added = _run(
         setup,

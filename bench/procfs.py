@@ -55,6 +55,20 @@ def session_cpu_s(session: int) -> float:
     return sum(sum(map(int, fields[_TIMES])) for fields in session_stats(session).values()) / _TICKS_PER_S
 
 
+def serving_cpu_s(parent: int, word: bytes) -> float:
+    """Return CPU seconds used so far by the living children of a process whose command line has a word."""
+    total = 0
+    for entry in os.listdir(PROC):
+        if entry.isdigit():
+            try:
+                fields = stat_fields((PROC / entry / "stat").read_text())
+                if int(fields[_PARENT]) == parent and word in (PROC / entry / "cmdline").read_bytes():
+                    total += sum(map(int, fields[_TIMES]))
+            except (OSError, ValueError):
+                continue  # it ended while we looked
+    return total / _TICKS_PER_S
+
+
 def children_cpu_s(parent: int) -> float:
     """Return CPU seconds used so far by a process and its children, those that it has reaped included. (A server of
     PostgreSQL gives each of its processes a session of its own.)"""

@@ -45,6 +45,8 @@ class Measurement:
     peak_memory_bytes: int
     server_cores: int
     load_cores: int
+    catalog_cpu_s: float = 0.0
+    """Of the catalog's own server (PostgreSQL), which is not part of the server's tree."""
 
     @property
     def mb_per_s(self) -> float:
@@ -53,6 +55,10 @@ class Measurement:
     @property
     def cpu_s_per_gb(self) -> float | None:
         return self.server_cpu_s / (self.body_bytes / GB) if self.body_bytes else None
+
+    @property
+    def cpu_s_per_gb_with_catalog(self) -> float | None:
+        return (self.server_cpu_s + self.catalog_cpu_s) / (self.body_bytes / GB) if self.body_bytes else None
 
     @property
     def store_calls_per_1000(self) -> float | None:
@@ -85,6 +91,7 @@ class Measurement:
             **asdict(self),
             "mb_per_s": self.mb_per_s,
             "cpu_s_per_gb": self.cpu_s_per_gb,
+            "cpu_s_per_gb_with_catalog": self.cpu_s_per_gb_with_catalog,
             "store_calls_per_1000": self.store_calls_per_1000,
             "server_busy": self.server_busy,
             "load_busy": self.load_busy,
@@ -218,3 +225,30 @@ def uploads_document(
         "ratios": [asdict(one) for one in ratios(measurements)],
         "measurements": [one.as_json() for one in measurements],
     }
+
+
+def catalog_ratios(measurements: Sequence[Measurement], one: str, other: str) -> list[str]:
+    """What a gigabyte costs with one server over what it costs with the other in the same run: a line per size, medians
+    over the runs, without and with the CPU of the catalog's own server."""
+    lines = []
+    for size in dict.fromkeys(m.size_bytes for m in measurements):
+        pairs = [
+            (a, b)
+            for a in measurements
+            for b in measurements
+            if (a.server, b.server) == (one, other)
+            and a.size_bytes == b.size_bytes == size
+            and (a.run, a.connections, a.workers) == (b.run, b.connections, b.workers)
+        ]
+        costs = [
+            (a.cpu_s_per_gb / b.cpu_s_per_gb, a.cpu_s_per_gb_with_catalog / b.cpu_s_per_gb)
+            for a, b in pairs
+            if a.cpu_s_per_gb and a.cpu_s_per_gb_with_catalog and b.cpu_s_per_gb
+        ]
+        if costs:
+            without, with_it = (statistics.median(values) for values in zip(*costs, strict=True))
+            lines.append(
+                f"{one} over {other} at {size} bytes, CPU-s/GB: {without:.2f} times without the catalog's server,"
+                f" {with_it:.2f} times with it"
+            )
+    return lines

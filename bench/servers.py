@@ -73,13 +73,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that is ready: its processes' session, and where to send; of Clipkeep also where to read, and its
-    data folder."""
+    """A server that is ready: its processes' session, and where to send; of Clipkeep also where to read, its data
+    folder, and the process whose children are its catalog's server, where that has one."""
 
     session: int
     target: Target
     api_port: int = 0
     data: Path = Path()
+    catalog_server: int | None = None
 
 
 class Server(Protocol):

@@ -18,7 +18,7 @@ from typing import Any
 from bench.children import Child
 from bench.load import DRAIN_S, WARM_LIMIT_S
 from bench.machine import Cores, usable_cpus
-from bench.procfs import machine_busy_s, session_cpu_s, session_memory
+from bench.procfs import children_cpu_s, machine_busy_s, session_cpu_s, session_memory
 from bench.servers import START_TIMEOUT_S, Running, Server, Setup
 from service.spawning import python_module
 
@@ -80,11 +80,14 @@ class Usage:
     others_cpu_s: float
     store_calls: int
     peak_memory_bytes: int
+    catalog_cpu_s: float = 0.0
+    """Of the catalog's own server, which is not part of the server's tree."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
     server_cpu_s: float
+    catalog_cpu_s: float
     store_cpu_s: float
     store_calls: int
     machine_s: float
@@ -168,14 +171,19 @@ class Stage:
     def _snapshot(self, running: Running) -> _Snapshot:
         stats = self._store.stats()
         return _Snapshot(
-            session_cpu_s(running.session), stats["cpu_s"], stats["calls_total"], machine_busy_s()
+            session_cpu_s(running.session),
+            0.0 if running.catalog_server is None else children_cpu_s(running.catalog_server),
+            stats["cpu_s"],
+            stats["calls_total"],
+            machine_busy_s(),
         )
 
 
 def _usage(before: _Snapshot, after: _Snapshot, load_cpu_s: float, peak_memory_bytes: int) -> Usage:
     server_cpu_s = after.server_cpu_s - before.server_cpu_s
     store_cpu_s = after.store_cpu_s - before.store_cpu_s
-    ours_s = server_cpu_s + store_cpu_s + load_cpu_s
+    catalog_cpu_s = after.catalog_cpu_s - before.catalog_cpu_s
+    ours_s = server_cpu_s + catalog_cpu_s + store_cpu_s + load_cpu_s
     return Usage(
         server_cpu_s=server_cpu_s,
         load_cpu_s=load_cpu_s,
@@ -183,6 +191,7 @@ def _usage(before: _Snapshot, after: _Snapshot, load_cpu_s: float, peak_memory_b
         others_cpu_s=max(0.0, after.machine_s - before.machine_s - ours_s),
         store_calls=after.store_calls - before.store_calls,
         peak_memory_bytes=peak_memory_bytes,
+        catalog_cpu_s=catalog_cpu_s,
     )
 
 

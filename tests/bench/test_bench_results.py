@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.machine import Cores, share_out
 from bench.peers.starlette_peer import MAX_THREADS, THREADS, pool_threads
 from bench.procfs import stat_fields
-from bench.results import Measurement, ratios, summarise, uploads_document
+from bench.results import GB, Measurement, catalog_ratios, ratios, summarise, uploads_document
 from bench.run import IngestSettings, forecast_s, plan
 from bench.servers import Server, all_servers, choose, split_available
 from bench.tables import count_text, duration_text, promise_lines, size_text, upload_notes, upload_tables
@@ -248,3 +248,20 @@ def test_the_peer_gets_threads_for_the_store_s_latency() -> None:
 
 def test_stat_fields_survive_a_name_with_parentheses() -> None:
     assert stat_fields("12 (a) b) S 1 12 34")[:4] == ["S", "1", "12", "34"]
+
+
+def test_what_a_gigabyte_costs_with_a_catalogs_server_is_told_within_each_run() -> None:
+    def run(number: int, cpu_s: float, own_s: float) -> list[Measurement]:
+        plain = replace(ONE, server="clipkeep", run=number, body_bytes=GB, server_cpu_s=1.0 * number)
+        return [
+            plain,
+            replace(
+                plain, server="clipkeep-postgres", server_cpu_s=cpu_s * number, catalog_cpu_s=own_s * number
+            ),
+        ]
+
+    measured = [*run(1, 1.1, 0.3), *run(2, 1.0, 0.2), *run(3, 1.02, 0.5)]
+    [line] = catalog_ratios(measured, "clipkeep-postgres", "clipkeep")
+    assert "1.02 times without" in line
+    assert "1.40 times with it" in line
+    assert catalog_ratios(measured[:1], "clipkeep-postgres", "clipkeep") == []
