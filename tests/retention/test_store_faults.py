@@ -15,7 +15,7 @@ from retention.sweep.rewriting import SET_ASIDE_MS
 from storage.errors import CorruptError, WorldError
 from storage.faults import Fault, FaultKind, no_faults
 from tests.retention.killed_sweeps import FIRST_MS, prepare
-from tests.retention.test_sweep import end_state
+from tests.retention.sweeping import end_state
 from tests.retention.world import DELAY_MS, RETRY_MS, TTL_MS, World, fast_folder
 
 CALLS = ("server_time_s", "get_range", "put", "delete_many", "delete_key")
