@@ -86,6 +86,8 @@ READ_TRIES = 64
 row whose writer was killed."""
 LOCK_WAIT_S = 10.0
 """Writers hold the lock for milliseconds; only a roll or a rebuild of millions of rows takes longer."""
+WRITE_ROWS = 256
+"""Rows that are odd together in `write_rows`: few enough for a reader to try again in vain only seldom."""
 SCAN_ROWS = 16384
 """Rows per step of a scan, 1 MiB: they stay in the cache over all columns of the step."""
 
@@ -382,6 +384,40 @@ class EntitlementBitmap:
         self._seqs[at] = seq | 1
         self._map[start + SEQ_BYTES : start + ROW_BYTES] = body
         self._seqs[at] = (seq | 1) + 1 & 0xFFFF
+
+    def write_rows(self, devices: NDArray[np.integer], rows: NDArray[np.void]) -> None:
+        """Replace the rows of many devices, as `write` does that of one. Readers find those of `WRITE_ROWS` devices
+        busy at a time, for some 20 µs.
+
+        Args:
+            devices: (n,), no number twice.
+            rows: (n,) of ROW, as `retention.row.pack` would make them. Their seq is ignored. Not modified.
+
+        Raises:
+            CallerError, WorldError: as `write`. What was written before stays.
+        """
+        self._check_locked()
+        if not len(devices):
+            return
+        if not 0 < devices.min() <= devices.max() < min(self.capacity_rows, ALL_DEVICES):
+            detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
+            raise CallerError(detail, code="device_out_of_range")
+        starts = HEADER_BYTES + devices.astype(np.int64) * ROW_BYTES
+        try:
+            for start in np.unique(starts // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES:
+                self._blocks.allocate(int(start))
+        except OSError as error:
+            raise _unavailable(self._path, error) from error
+        only = int(devices[0]) if len(devices) == 1 else ALL_DEVICES
+        self._words[UNFINISHED] = only if self.unfinished in (0, only) else ALL_DEVICES
+        for first in range(0, len(devices), WRITE_ROWS):
+            numbers, new = devices[first : first + WRITE_ROWS], rows[first : first + WRITE_ROWS].copy()
+            seqs = self._rows["seq"]
+            odd = seqs[numbers] | 1
+            seqs[numbers] = odd
+            new["seq"] = odd
+            self._rows[numbers] = new
+            seqs[numbers] = odd + np.uint16(1)  # it comes round
 
     def settle(self) -> None:
         """Take away the mark that this holder found in `unfinished`, the rows being written anew."""

@@ -6,7 +6,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from storage.rows.devices import DeviceFacts, PlanRow
+import numpy as np
+
+from storage.rows.devices import MAX_DEVICE, DeviceFacts, PlanRow
 from storage.rows.recordings import Unindexed
 
 
@@ -20,6 +22,17 @@ class DevicesCatalog(Protocol):
     @abstractmethod
     def devices(self, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
         """Facts of devices numbered above `after`, in order."""
+
+    @abstractmethod
+    def device_columns(
+        self, *, after: int, upto: int = MAX_DEVICE, limit: int = 1000
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the entitlement bitmap needs of many devices, for little CPU: of the first `limit` devices with
+        after < number <= upto, in order of number.
+
+        Returns:
+            (n,) of DEVICE_COLUMNS, and of all their plans (m,) of PLAN_COLUMNS, in order of device and plan.
+        """
 
     @abstractmethod
     def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:

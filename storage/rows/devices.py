@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+
 
 class EraseState(IntEnum):
     """How far the destruction of a device's recordings has come."""
@@ -78,3 +80,25 @@ class ErasureRecord:
         if self.keys_destroyed_ms is None:
             return "marked"
         return "keys destroyed" if self.unindexed_ms is None else "unindexed"
+
+
+MAX_DEVICE = (1 << 32) - 1
+NO_END = -1
+"""`ends_on` in PLAN_COLUMNS of a plan that renews itself."""
+DEVICE_COLUMNS = np.dtype(
+    [
+        (name, "<i8")
+        for name in (
+            "device",
+            "token_generation",
+            "viewer_generation",
+            "erase_epoch",
+            "suspended",
+            "terminated",
+            "erase_state",
+        )
+    ]
+)
+"""What the entitlement bitmap needs of a device. `suspended`: it or its account, 0 or 1. `terminated`: 0 or 1."""
+PLAN_COLUMNS = np.dtype([(name, "<i8") for name in ("device", "starts_on", "ends_on", "retention_days")])
+"""What the entitlement bitmap needs of a plan, as in `PlanRow`."""

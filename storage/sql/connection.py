@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
+import numpy as np
+
 from storage.sql.newrows import NewRows
 
 Values = Sequence[Any] | Mapping[str, Any]
@@ -60,6 +62,14 @@ class Connection(Protocol):
     def together(self, queries: Sequence[tuple[str, Values]]) -> list[list[Any]]:
         """The rows of each of several queries, whose values are numbers and plain text, in one round trip where the
         engine is behind one."""
+
+    def records(self, sql: str, values: Values, dtype: np.dtype[np.void], /) -> np.ndarray:
+        """(n,) of `dtype`: what a query gave whose columns are BIGINT and never NULL. For many rows: an object
+        for each would be dear.
+
+        Args:
+            dtype: one "<i8" for each column.
+        """
 
     def try_execute(self, sql: str, values: Values = ()) -> Rows:
         """Execute one change that constraints may refuse; refused, it leaves the transaction usable.

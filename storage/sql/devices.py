@@ -6,9 +6,19 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from storage.catalog.devices import DevicesCatalog
 from storage.errors import CallerError, NotFound
-from storage.rows.devices import DeviceFacts, EraseState, PlanRow
+from storage.rows.devices import (
+    DEVICE_COLUMNS,
+    MAX_DEVICE,
+    NO_END,
+    PLAN_COLUMNS,
+    DeviceFacts,
+    EraseState,
+    PlanRow,
+)
 from storage.sql.base import OnDatabase
 from storage.sql.connection import Connection, writing
 from storage.sql.erasure_records import note_marked
@@ -35,6 +45,29 @@ class Devices(OnDatabase, DevicesCatalog):
     def devices(self, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
         with self.db.read() as connection:
             return facts_where(connection, "device > ? ORDER BY device LIMIT ?", (after, limit))
+
+    def device_columns(
+        self, *, after: int, upto: int = MAX_DEVICE, limit: int = 1000
+    ) -> tuple[np.ndarray, np.ndarray]:
+        with self.db.read() as connection:
+            devices = connection.records(
+                "SELECT device, token_generation, viewer_generation, erase_epoch,"
+                " CAST(CASE WHEN devices.suspended <> 0 OR accounts.suspended_ms IS NOT NULL"
+                " OR accounts.state = 'cancelled' THEN 1 ELSE 0 END AS BIGINT),"
+                " CAST(CASE WHEN terminated_ms IS NULL THEN 0 ELSE 1 END AS BIGINT), erase_state"
+                " FROM devices LEFT JOIN accounts ON accounts.account = devices.account"
+                " WHERE device > ? AND device <= ? ORDER BY device LIMIT ?",
+                (after, upto, limit),
+                DEVICE_COLUMNS,
+            )
+            last = int(devices["device"][-1]) if len(devices) else after
+            plans = connection.records(
+                f"SELECT device, starts_on, coalesce(ends_on, {NO_END}), retention_days FROM plans"
+                " WHERE device > ? AND device <= ? ORDER BY device, plan_id",
+                (after, last),
+                PLAN_COLUMNS,
+            )
+        return devices, plans
 
     def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
         with self.db.read() as connection:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from storage.disk import DISK_FULL, is_full, looks_full, make_room
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.open_files import OpenFiles, what_to_do
@@ -69,6 +71,12 @@ class SqliteConnection(sqlite3.Connection):
 
     def among(self, column: str, value: str) -> str:
         return f"{column} IN (SELECT value FROM json_each({value}))"
+
+    def records(self, sql: str, values: Values, dtype: np.dtype[np.void], /) -> np.ndarray:
+        return np.array(self.execute(sql, values).fetchall(), dtype)
+
+    def numbers(self, value: str) -> str:
+        return f"(SELECT value FROM json_each({value}))"
 
     def last_number(self, table: str) -> int:
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
