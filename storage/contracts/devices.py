@@ -29,8 +29,18 @@ from storage.contracts.given import (
     segments,
 )
 from storage.errors import CallerError, NotFound
-from storage.rows.devices import DeviceFacts, EraseState, PlanRow
-from storage.rows.recordings import SegmentState, Unindexed
+from storage.rows.devices import (
+    DEVICE_COLUMNS,
+    NO_END,
+    PLAN_COLUMNS,
+    DeviceFacts,
+    EraseState,
+    PlanRow,
+)
+from storage.rows.recordings import (
+    SegmentState,
+    Unindexed,
+)
 
 
 class DevicesContract(OnCatalog):
@@ -51,6 +61,40 @@ class DevicesContract(OnCatalog):
         assert catalog.devices(after=first + 10, limit=3) == added[11:14]
         assert catalog.changes_after(0) == ([d.device for d in added], catalog.newest_change())
         assert catalog.totals().devices == 1000
+
+    def test_the_columns_of_many_devices(self, catalog: Catalog) -> None:
+        plans = [PlanRow(0, "trial", DAY, DAY + 13, WEEK), PlanRow(0, "monthly", DAY + 14, None, MONTH)]
+        first = catalog.add_devices(3, account=1, plans=plans, now_ms=NOW)[0].device
+        bare = catalog.add_devices(1, account=1, plans=[], now_ms=NOW)[0].device
+        catalog.update_device(
+            first + 1,
+            lambda old: replace(old, token_generation=9, viewer_generation=5, suspended=True),
+            what="test",
+            now_ms=NOW,
+        )
+        catalog.update_device(
+            first + 2,
+            lambda old: replace(old, terminated_ms=NOW, erase_state=EraseState.ERASING, erase_epoch=1),
+            what="test",
+            now_ms=NOW,
+        )
+        devices, found = catalog.device_columns(after=first - 1)
+        assert devices.dtype == DEVICE_COLUMNS
+        assert devices.tolist() == [
+            (first, 1, 0, 0, 0, 0, 0),
+            (first + 1, 9, 5, 0, 1, 0, 0),
+            (first + 2, 1, 0, 1, 0, 1, 1),
+            (bare, 1, 0, 0, 0, 0, 0),
+        ]
+        each = [(DAY, DAY + 13, WEEK), (DAY + 14, NO_END, MONTH)]
+        assert found.dtype == PLAN_COLUMNS
+        assert found.tolist() == [(first + n, *days) for n in range(3) for days in each]
+        page, of_page = catalog.device_columns(after=first, upto=bare, limit=1)
+        assert page["device"].tolist() == [first + 1]
+        assert of_page["device"].tolist() == [first + 1] * 2
+        assert catalog.device_columns(after=first, upto=first + 1)[0]["device"].tolist() == [first + 1]
+        for nothing in catalog.device_columns(after=bare):
+            assert len(nothing) == 0
 
     def test_devices_without_plans_and_none_at_all(self, catalog: Catalog) -> None:
         assert catalog.add_devices(0, account=1, plans=[], now_ms=NOW) == []
