@@ -1,15 +1,16 @@
 """What an ordinary transport stream chunk holds, read from its first and last packets. Pure.
 
 Every chunk comes through here on its way to encryption, and cameras send much the same: program tables first, then a
-frame of H.264 or H.265, frames stored in the order in which they are shown, perhaps sound. Of such a chunk `read` looks
-at a few packets at either end and at nothing else. Whatever is otherwise it leaves to `ts_edges`, whose answer is the
-same where both have one: a test compares them.
+frame of H.264 or H.265, perhaps sound. Of such a chunk `read` looks at a few packets at either end and at nothing else;
+at eight frames where frames are not stored in the order in which they are shown. Whatever is otherwise it leaves to
+`ts_edges`, whose answer is the same where both have one: a test compares them.
 """
 
 from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from ingest.pictures import MAX_REMEMBERED_BYTES, described, first_picture
@@ -34,7 +35,7 @@ REACH_BYTES: Final = 16 * LARGE_BYTES
 JUMP_TICKS: Final = 10_000 * 90
 """As `mpegts.JUMP_TICKS`: a longer chunk may have a clock that was set inside it, and all of its packets are asked."""
 REMEMBERED: Final = 1024
-"""Beginnings of chunks, and of pictures, that are remembered: each at most 564 bytes and what they say, 2 MB in all.
+"""Beginnings of chunks, and of pictures, that are remembered: each at most 564 bytes and what they say, 1.2 KB.
 Tables of one camera come with up to 16 counters."""
 KEY_BYTES: Final = 40
 """By which they are looked up: of a program map as far as its streams, of a picture as far as its size. What is found
@@ -49,8 +50,8 @@ _CLOCK: Final = CLOCK_TICKS
 _HALF: Final = CLOCK_TICKS >> 1
 _WINDOW: Final = struct.Struct(f"{WINDOW_BYTES}s")
 _AAC: Final = Codec.AAC
-_OTHER: Final = Codec.OTHER
 _NONE: Final = Codec.NONE
+_OTHER: Final = Codec.OTHER
 _YES: Final = KeyFrame.YES
 _UNKNOWN: Final = KeyFrame.UNKNOWN
 
@@ -103,20 +104,36 @@ class _Seen:
 class _Track:
     """One track."""
 
-    __slots__ = ("frames", "last", "origin", "pid")
+    __slots__ = ("ascends", "earliest", "frames", "last", "origin", "pid", "reordered")
 
     def __init__(self) -> None:
         self.pid = NO_PID
         self.origin = 0
-        """Time of its first frame, and its earliest."""
+        """Time of its first frame."""
+        self.earliest = 0
+        """Time of its earliest frame, ticks after `origin`: 0 or less."""
         self.frames = 0
-        """Seen at the end that is read."""
+        """Seen at the front, REORDERED_FRAMES at most."""
         self.last = 0
-        """The latest time seen at that end, ticks after `origin`."""
+        """At the front the time of the frame seen last, at the end the latest time: ticks after `origin`."""
+        self.ascends = True
+        """The frames of the front are stored in the order in which they are shown."""
+        self.reordered = False
+        """The stream says that they may be not."""
 
     def after(self, pts: int) -> int:
         """Ticks after `origin`, the short way round: signed."""
         return (pts - self.origin + _HALF) % _CLOCK - _HALF
+
+    @property
+    def first(self) -> int:
+        """Time of its earliest frame."""
+        return (self.origin + self.earliest) % _CLOCK
+
+    @property
+    def span(self) -> int:
+        """From its earliest frame to its latest, ticks."""
+        return self.last - self.earliest
 
 
 class _Chunk:
@@ -130,6 +147,7 @@ class _Chunk:
         "map_pid",
         "picture",
         "place",
+        "private",
         "program",
         "sound",
         "step",
@@ -151,13 +169,17 @@ class _Chunk:
         """What that packet carries of it."""
         self.key_packet = False
         """That packet is marked as one to begin at."""
+        self.private = False
+        """Sound is a private stream (Opus, AC-3), or something that is no sound."""
         self.sound = b""
         """What the packet carries in which sound starts."""
         self.step = 0
         """Between the last frames: the median distance, ticks."""
 
     def front(self, window: bytes, at: int) -> bool:
-        """First frames: as far as the first of each track that the tables name."""
+        """First frames: as far as the first of each track that the tables name, and of a picture track that is out of
+        order as far as REORDERED_FRAMES."""
+        video = self.video
         base, has_audio = 0, self.program.has_audio
         while True:
             size = len(window)
@@ -167,11 +189,17 @@ class _Chunk:
                     if pid and pid != self.map_pid:
                         if not self.front_unit(window, at, pid, base):
                             return False
-                        if self.place >= 0 and (self.audio.frames or not has_audio):
-                            return True
+                        if (
+                            (self.audio.frames or not has_audio)
+                            and video.frames
+                            and (not video.reordered or video.frames == REORDERED_FRAMES)
+                        ):
+                            return video.reordered or video.ascends
                 at += PACKET
             base += size
-            if base >= REACH_BYTES or base >= self.end:
+            if base >= self.end:
+                return bool(video.frames) and (video.reordered or video.ascends)
+            if base >= REACH_BYTES:
                 return False
             window, at = bytes(self.data[base : min(base + LARGE_BYTES, self.end)]), 0
 
@@ -182,12 +210,15 @@ class _Chunk:
         if pts < 0:
             return True
         kind = window[offset + 3]
-        if kind == _PRIVATE:  # sound or not
-            return False
         track = self.video if kind & 0xF0 == 0xE0 else self.audio
+        if (
+            track is self.audio and self.private and kind != _PRIVATE
+        ):  # sound of an ordinary kind goes before it
+            return False
         if track.pid == NO_PID:
             track.pid, track.origin = pid, pts
             if track is self.audio:
+                self.private = kind == _PRIVATE
                 self.sound = window[offset:end]
             else:
                 self.place = base + at
@@ -195,23 +226,24 @@ class _Chunk:
                 self.key_packet = bool(window[at + 3] & 0x20 and window[at + 4] and window[at + 5] & 0x40)
         elif track.pid != pid:
             return True
-        if track is self.video and window[offset + 7] & 0x40:  # may be stored out of order
-            return False
+        track.reordered = track.reordered or bool(window[offset + 7] & 0x40)
         if track.frames < REORDERED_FRAMES:
             after = track.after(pts)
-            if not track.last <= after <= JUMP_TICKS:
+            if not -JUMP_TICKS <= after <= JUMP_TICKS:
                 return False
+            track.ascends = track.ascends and after >= track.last
+            track.earliest = min(track.earliest, after)
             track.frames += 1
             track.last = after
         return True
 
     def back(self, window: bytes) -> bool:
-        """Last frames, the last one first: three pictures, and one packet of sound where there is sound."""
+        """Last frames, the last one first: some pictures, and one packet of sound where there is sound."""
         base = self.end - len(window)
         video, audio = self.video, self.audio
-        pictures, sounds, before = 0, 0 if audio.frames else 1, JUMP_TICKS
-        steps: list[int] = []
-        video.last = audio.last = 0
+        wanted, sounds = REORDERED_FRAMES if video.reordered else ORDERED_FRAMES, 0 if audio.frames else 1
+        pictures: list[int] = []
+        audio.last = audio.earliest
         while True:
             at = len(window) - PACKET
             while at >= 0:
@@ -219,36 +251,40 @@ class _Chunk:
                     pid = (window[at + 1] & 0x1F) << 8 | window[at + 2]
                     pts = pts_at(window, payload_at(window, at), at + PACKET)
                     if pts >= 0 and pid == video.pid:
-                        after = video.after(pts)
-                        if not 0 <= after <= before:
-                            return False
-                        if not pictures:
-                            video.last = after
-                        elif after < before:
-                            steps.append(before - after)
-                        before = after
-                        pictures += 1
+                        pictures.append(video.after(pts))
                     elif pts >= 0 and pid == audio.pid:
                         after = audio.after(pts)
-                        if not 0 <= after <= JUMP_TICKS:
+                        if not audio.earliest <= after <= JUMP_TICKS:
                             return False
                         audio.last = max(audio.last, after)
                         sounds += 1
-                    if pictures >= ORDERED_FRAMES and sounds:
-                        steps.sort()
-                        self.step = steps[len(steps) // 2] if steps else 0
-                        return self.step > 0
+                    if len(pictures) >= wanted and sounds:
+                        return self.steps(pictures)
                 at -= PACKET
-            if base <= 0 or self.end - base >= REACH_BYTES:
+            if base <= 0:  # fewer than wanted, as of a camera of one frame a second
+                return bool(sounds) and self.steps(pictures)
+            if self.end - base >= REACH_BYTES:
                 return False
             start = max(base - LARGE_BYTES, 0)
             window, base = bytes(self.data[start:base]), start
 
+    def steps(self, pictures: list[int]) -> bool:
+        """The latest picture and the usual step of the last ones, whose times are given from the end on."""
+        video, ordered = self.video, sorted(pictures)
+        if not ordered or ordered[0] < video.earliest or ordered[-1] - video.earliest > JUMP_TICKS:
+            return False
+        if not video.reordered and pictures[::-1] != ordered:
+            return False
+        steps = sorted([b - a for a, b in pairwise(ordered) if b > a])
+        video.last = ordered[-1]
+        self.step = steps[len(steps) // 2] if steps else 0
+        return self.step > 0
+
     def facts(self) -> bytes:
         """Packed."""
-        codecs, video, audio = self.program.codecs, self.video, self.audio
-        video_codec = codecs.get(video.pid, _OTHER)
-        audio_codec = codecs.get(audio.pid, _OTHER) if audio.frames else _NONE
+        program, video, audio = self.program, self.video, self.audio
+        video_codec = program.codecs.get(video.pid, _OTHER)
+        audio_codec = program.codecs.get(audio.pid, _OTHER) if audio.frames else _NONE
         seen = _seen(self.picture[:KEY_BYTES])
         if seen.codec is not video_codec or not self.picture.startswith(seen.beginning):
             self.look(seen, video_codec)
@@ -256,13 +292,13 @@ class _Chunk:
         if parameters and audio_codec is _AAC:
             parameters = with_sound(self.sound, parameters)
         return packed_facts(
-            video.origin,
-            video.last,
-            audio.origin if audio.frames else -1,
-            audio.last,
+            video.first,
+            video.span,
+            audio.first if audio.frames else -1,
+            audio.span,
             video_codec,
             audio_codec,
-            self.program.fingerprint,
+            program.fingerprint,
             parameters,
             seen.width,
             seen.height,
@@ -306,7 +342,7 @@ def read(data: bytes | bytearray | memoryview) -> Quick | None:
     chunk = _Chunk(data, end, tables.map_pid, program)
     if not chunk.front(front, last + PACKET) or not chunk.back(back):
         return None
-    return Quick(chunk.video.last + chunk.step, chunk.facts())
+    return Quick(chunk.video.span + chunk.step, chunk.facts())
 
 
 def _in_sync(window: bytes, at: int) -> bool:

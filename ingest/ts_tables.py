@@ -13,8 +13,12 @@ from typing import Final
 from storage.media_facts import Codec
 
 NO_PID: Final = -1
-REMEMBERED = 4096
-"""Different tables, and parameter sets, that are remembered by each function here: 2 MB at most."""
+REMEMBERED = 1024
+"""Different tables that each function here remembers, and different parameter sets: each at most 1.2 KB with what they
+say. A fleet has a few for each model of camera."""
+MAX_STREAMS = 8
+"""Of a program map that are told apart: a camera has two or three. A packet has room for thirty, and what is remembered
+of a hostile one is to be small."""
 
 _PAT, _PMT = 0x00, 0x02  # table ids, §2.4.4.5
 _BY_STREAM_TYPE = {  # table 2-34, and what ATSC and Apple added
@@ -40,7 +44,8 @@ AUDIO_CODECS = frozenset((Codec.AAC, Codec.MPEG_AUDIO, Codec.AC3, Codec.EAC3, Co
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What a program map says. `codecs` by PID; `fingerprint` 1 to 65535, of all streams, their PIDs and types."""
+    """What a program map says. `codecs` by PID, of the first MAX_STREAMS; `fingerprint` 1 to 65535, of all streams,
+    their PIDs and types."""
 
     codecs: dict[int, Codec]
     fingerprint: int
@@ -73,7 +78,8 @@ def program(payload: bytes) -> Program | None:
         kind = section[at]
         pid = (section[at + 1] & 0x1F) << 8 | section[at + 2]
         end = at + 5 + ((section[at + 3] & 0x0F) << 8 | section[at + 4])
-        codecs[pid] = _codec(kind, section[at + 5 : end])
+        if len(codecs) < MAX_STREAMS:
+            codecs[pid] = _codec(kind, section[at + 5 : end])
         said += section[at:end]
         at = end
     fingerprint = zlib.crc32(said) & 0xFFFF or 1

@@ -10,15 +10,23 @@ from bench.media import transport_stream
 from ingest import mpegts, ts_edges, ts_quick
 from tests.ingest.test_inspect import H264, H265, PACKET, SOUND, VIDEO, film
 
+WRAP_S = 2**33 / 90_000 - 3
+"""Presentation times wrap their 33 bits in the midst of the film."""
 RECIPES = {
     "picture and sound": f"{VIDEO} {SOUND} -t 6 {H264} -bf 0 -c:a aac",
     "picture alone": f"{VIDEO} -t 6 {H264} -bf 0 -x264-params sliced-threads=0:repeat-headers=1",
     "h265": f"{VIDEO} {SOUND} -t 6 {H265}:bframes=0 -c:a mp2",
     "out of order": f"{VIDEO} {SOUND} -t 6 {H264} -preset veryfast -bf 3 -c:a aac",
+    "out of order, picture alone": f"{VIDEO} -t 6 {H264} -preset veryfast -bf 3",
+    "out of order, h265": f"{VIDEO} {SOUND} -t 6 {H265}:bframes=4 -c:a aac",
+    "out of order, wraps": f"{VIDEO} {SOUND} -t 6 {H264} -preset veryfast -bf 3 -c:a aac -output_ts_offset {WRAP_S}",
+    "opus": f"{VIDEO} {SOUND} -t 6 {H264} -bf 0 -c:a libopus",
+    "ac3": f"{VIDEO} {SOUND} -t 6 {H264} -bf 0 -c:a ac3",
+    "a frame a second": f"{VIDEO} {SOUND} -t 6 {H264} -bf 0 -r 1 -g 2 -c:a aac",
     "sound alone": f"{SOUND} -t 6 -c:a aac",
-    "wraps": f"{VIDEO} {SOUND} -t 6 {H264} -bf 0 -c:a aac -output_ts_offset {2**33 / 90_000 - 3}",
+    "wraps": f"{VIDEO} {SOUND} -t 6 {H264} -bf 0 -c:a aac -output_ts_offset {WRAP_S}",
 }
-ORDINARY = ("picture and sound", "picture alone", "h265", "wraps")
+ORDINARY = sorted(set(RECIPES) - {"sound alone"})
 
 
 @pytest.fixture(scope="module")
