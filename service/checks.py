@@ -149,6 +149,7 @@ def check_folder(opened: Opened, *, deep: bool, progress: Progress) -> CheckResu
     if deep:
         for sentence in (*opened.catalog.damage(), *opened.vault.damage()):
             result.found(sentence)
+        result.notes += opened.catalog.unlooked()
     damaged = result.broken_count > 0
     try:
         _check_both_ways(opened, deep, result, progress)

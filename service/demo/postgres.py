@@ -48,19 +48,43 @@ class PostgresServer:
         binaries: the folder of `initdb` and `postgres`.
         settings: lines of postgresql.conf. By default nothing is synced to the disk: a killed server loses nothing by
             that, only a killed machine would.
+        copy_of: a running server, of which this one is a copy, made by `pg_basebackup`: with its user, password and
+            databases, not started.
+        follows: as a standby, which streams what the other one writes, until `promote`.
     """
 
     user = "clipkeep_test"
 
-    def __init__(self, binaries: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        binaries: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        copy_of: PostgresServer | None = None,
+        follows: bool = False,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="clipkeep-postgres-"))
-        self.password = secrets.token_hex(12)
+        self.password: str = secrets.token_hex(12) if copy_of is None else copy_of.password
         [self.port] = free_ports(1)
         self._settings = {"fsync": "off", "shared_buffers": "64MB"} if settings is None else dict(settings)
         self._as = UNPRIVILEGED if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._binaries = self._reachable(binaries)
-        self._make()
+        self._own(self.folder)
+        if copy_of is None:
+            self._make()
+        else:
+            like = ("-R",) if follows else ()
+            copy_of.run("pg_basebackup", "-D", self.data, "-X", "stream", "-c", "fast", *like)
+        self.configure(
+            {
+                "listen_addresses": "'127.0.0.1'",
+                "port": str(self.port),
+                "unix_socket_directories": "''",
+                "log_min_messages": "error",
+                **self._settings,
+            }
+        )
 
     @property
     def data(self) -> Path:
@@ -93,6 +117,10 @@ class PostgresServer:
     def kill(self) -> None:
         """SIGKILL for the server and all of its processes at once."""
         self._end(signal.SIGKILL)
+
+    def promote(self) -> None:
+        """A standby becomes a primary."""
+        self.run("pg_ctl", "promote", "-w", "-D", self.data)
 
     def pause(self) -> None:
         """It takes connections and answers nothing, like a server behind a network that hangs."""
@@ -131,24 +159,33 @@ class PostgresServer:
     def _make(self) -> None:
         password_file = self.folder / "password"
         password_file.write_text(self.password)
-        if self._as is not None:
-            shutil.chown(self.folder, self._as)
-            shutil.chown(password_file, self._as)
+        self._own(password_file)
         self.run(
             "initdb",
             *("-D", self.data, "-U", self.user, f"--pwfile={password_file}", "-A", "scram-sha-256"),
             *("-E", "UTF8", "--locale=C", "--no-sync"),
         )
         password_file.unlink()
-        lines = {
-            "listen_addresses": "'127.0.0.1'",
-            "port": str(self.port),
-            "unix_socket_directories": "''",
-            "log_min_messages": "error",
-            **self._settings,
-        }
+
+    def make_file(self, name: str) -> None:
+        """An empty file in its data folder, such as `recovery.signal`."""
+        (self.data / name).touch()
+        self._own(self.data / name)
+
+    def make_folder(self, name: str) -> Path:
+        """An empty folder beside its data folder, which it may write to."""
+        (self.folder / name).mkdir()
+        self._own(self.folder / name)
+        return self.folder / name
+
+    def _own(self, path: Path) -> None:
+        if self._as is not None:
+            shutil.chown(path, self._as)
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Add lines to postgresql.conf, for the next start."""
         with (self.data / "postgresql.conf").open("a") as conf:
-            conf.writelines(f"{name} = {value}\n" for name, value in lines.items())
+            conf.writelines(f"{name} = {value}\n" for name, value in settings.items())
 
     def _reachable(self, binaries: Path) -> Path:
         """The programs, where the server's user may run them: a checkout may lie in a folder that is root's own."""

@@ -48,6 +48,11 @@ class CheckCatalog(Protocol):
         """
 
     @abstractmethod
+    def unlooked(self) -> list[str]:
+        """What `damage` would not look at, each as a sentence that says what to do: the engine, or the user that is
+        connected, lacks something. Empty when it looks at all there is."""
+
+    @abstractmethod
     def broken_rows(self) -> Iterator[str]:
         """Yield a sentence per disagreement among the catalog's own rows (invariant 4)."""
 

@@ -85,6 +85,7 @@ class CheckContract(OnCatalog):
         commit(catalog, Upload(device, NOON), Upload(device, NOON))
         assert list(catalog.broken_rows()) == []
         assert catalog.damage() == []
+        assert all(len(said) > 20 for said in catalog.unlooked())
 
     def test_segments_in_pages(self, catalog: Catalog) -> None:
         ids = [segment_of(catalog).segment_id for _ in range(5)]

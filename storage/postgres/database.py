@@ -35,6 +35,7 @@ import psycopg
 from psycopg import conninfo, errors
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
+from storage.postgres import damage
 from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, NoAnswer, PostgresConnection
 from storage.postgres.packed_rows import drop_tables_of_day
 from storage.postgres.promise import SETTINGS, promise_of
@@ -68,6 +69,8 @@ ANSWER_MARGIN_S = 5.0
 """How much longer than a statement may take its answer is waited for: a server that is frozen keeps no time-outs."""
 PATIENCE_S = 8.0
 """A write that was taken back is not tried again after so long: who waits for it hears the failure instead."""
+CHECK_TIMEOUT_MS = 6 * 3600 * 1000
+"""Longest look at one table or index by `amcheck`."""
 IDLE_IN_TRANSACTION_MS = 30_000
 """How long a transaction may wait for this process before the server ends it: what a host that vanished without a word
 holds is free again then. Longer than any pause between two statements, a key's file written in it included."""
@@ -83,6 +86,7 @@ SLOT_DAYS = 2
 
 _CLEAN_SLOTS = f"DELETE FROM tries WHERE used_on < current_date - {SLOT_DAYS}"
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_CHECK = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
 BEGIN_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
 _LOCKS = {
     Excludes.NOTHING: None,
@@ -288,8 +292,20 @@ class PostgresDatabase(Database):
         self.write(lambda _: None, Excludes.NOTHING)  # its mark in `tries` is the write
 
     def damage(self) -> list[str]:
-        """What the server's own check (`amcheck`) would find is asked by an operator: see docs/operations.md."""
-        return []
+        """What `amcheck` finds, where it is installed; else nothing, and `unlooked` says so."""
+        with self.read() as connection:
+            todo = damage.relations(connection) if damage.can_look(connection) else []
+        found: list[str] = []
+        for name, kind in todo:
+            if len(found) >= damage.MOST_TOLD:
+                break
+            with self._translating(), self._block(BEGIN_CHECK, timeout_ms=CHECK_TIMEOUT_MS) as on:
+                found += damage.found_in(on, name, kind)
+        return found
+
+    def unlooked(self) -> list[str]:
+        with self.read() as connection:
+            return [] if damage.can_look(connection) else [damage.NOT_LOOKED]
 
     def cut_log(self) -> bool:
         """The server's log and its backups are the operator's: nothing that the service could cut."""

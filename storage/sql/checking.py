@@ -82,6 +82,9 @@ class Checking(Leases, CheckCatalog):
     def damage(self) -> list[str]:
         return self.db.damage()
 
+    def unlooked(self) -> list[str]:
+        return self.db.unlooked()
+
     def broken_rows(self) -> Iterator[str]:
         with self.db.read() as connection:
             closed = closed_through(connection)

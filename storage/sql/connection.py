@@ -219,6 +219,10 @@ class Database(ABC):
         """See `Catalog.damage`."""
 
     @abstractmethod
+    def unlooked(self) -> list[str]:
+        """See `Catalog.unlooked`."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the connections. Transactions under way end first; a later one is refused."""
 

@@ -359,6 +359,9 @@ class SqliteDatabase(Database):
                 return [str(translated)]
             raise translated from error
 
+    def unlooked(self) -> list[str]:
+        return []
+
     def cut_log(self) -> bool:
         """Write all of the write-ahead log into the file and cut it to nothing, where nobody is in the way.
         Returns whether it was done."""

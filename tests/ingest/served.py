@@ -34,6 +34,7 @@ from storage.memory import MemoryStore
 from storage.rows.devices import DeviceFacts, PlanRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 from tests.ingest.world import NOW_MS, TODAY, FaultyCatalog, ManualClock
+from tests.servers.catalogs import copy_catalog
 
 CLASS_DAYS = 30
 DEVICES = 9
@@ -49,7 +50,7 @@ PATIENT = Limits(
 def make_template(folder: Path) -> None:
     """The files of a data folder with `DEVICES` entitled devices: made once, copied for each test."""
     KeyStore.create(folder / "keys").close()
-    catalog = FaultyCatalog.create(folder / "catalog.db")
+    catalog = FaultyCatalog.of(folder, made=True, keep=True)
     EntitlementBitmap.create(folder / "bitmap", 100)
     with EntitlementBitmap.open(folder / "bitmap", writable=True) as bitmap:
         entitlements = Entitlements(catalog, bitmap, ManualClock())
@@ -76,10 +77,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
-        catalog = FaultyCatalog.open(self.folder / "catalog.db")
-        assert isinstance(catalog, FaultyCatalog)
-        self.catalog = catalog
-        self.stack.callback(catalog.close)
+        self.catalog = FaultyCatalog.of(self.folder)
+        self.stack.callback(self.catalog.close)
         self.vault = self.stack.enter_context(KeyStore.open(self.folder / "keys"))
         self.bitmap = self.stack.enter_context(EntitlementBitmap.open(self.folder / "bitmap", writable=True))
         self.objects = MemoryStore()
@@ -302,4 +301,5 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def copy_template(template: Path, folder: Path) -> Path:
     shutil.copytree(template, folder)
+    copy_catalog(template, folder)
     return folder

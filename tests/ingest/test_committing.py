@@ -54,9 +54,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[FaultyCatalog]:
-    FaultyCatalog.create(tmp_path / "catalog.db").close()
-    catalog = FaultyCatalog.open(tmp_path / "catalog.db")
-    assert isinstance(catalog, FaultyCatalog)
+    catalog = FaultyCatalog.of(tmp_path, made=True)
     plan = PlanRow(0, "monthly", TODAY - 100, None, CLASS_DAYS)
     catalog.add_devices(5, account=1, plans=[plan], now_ms=NOW_MS)
     yield catalog

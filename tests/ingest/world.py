@@ -6,18 +6,21 @@ import random
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage.account_keys import AccountKeys
 from storage.days import MS_PER_DAY, month_of_day
 from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.keys import KeyId
 from storage.objects import ObjectStore
 from storage.rows.recordings import ChunkRow, PreparedKey, SegmentCommit
 from storage.segment import TAG_BYTES, decrypt_chunk
-from storage.sqlite import SqliteCatalog
-from storage.sqlite.database import SqliteDatabase
+from storage.sql import SqlCatalog
+from storage.sql.connection import Database
+from tests.servers.catalogs import catalog_of, make_catalog
 
 TODAY = 20_600
 """A day number in the middle of a month: 27 May 2026."""
@@ -68,12 +71,12 @@ class KeySource:
         return {key_id: self.faults.get(key_id.device, key_bytes(key_id)) for key_id in ids}
 
 
-class FaultyCatalog(SqliteCatalog):
+class FaultyCatalog(SqlCatalog):
     """A catalog that fails as told: `faults["commit"]` is "before" (nothing happened) or "after" (the answer was
     lost), until it is taken away."""
 
-    def __init__(self, database: SqliteDatabase) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, keys: AccountKeys) -> None:
+        super().__init__(database, keys)
         self.faults: dict[str, str] = {}
         self.commits: list[int] = []
         """How many segments each commit had."""
@@ -81,6 +84,13 @@ class FaultyCatalog(SqliteCatalog):
         self.commit_open = threading.Event()
         """Cleared, it holds commits up."""
         self.commit_open.set()
+
+    @classmethod
+    def of(cls, folder: Path, *, made: bool = False, keep: bool = False) -> FaultyCatalog:
+        """The one of a folder, open; made first where that is asked for."""
+        whole = make_catalog(folder, None, keep=keep) if made else catalog_of(folder)
+        assert isinstance(whole, SqlCatalog)
+        return cls(whole.db, whole.keys)
 
     def prepare(
         self, *, worker: str, class_days: int, expires_on: int, count: int, now_ms: int

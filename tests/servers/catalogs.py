@@ -76,15 +76,20 @@ def empty_database(folder: Path) -> str:
     return _database_url(_name_of(folder))
 
 
-def make_catalog(folder: Path, vault: Vault) -> Catalog:
-    """A folder's catalog, made and open."""
+def make_catalog(folder: Path, vault: Vault | None, *, keep: bool = False) -> Catalog:
+    """A folder's catalog, made and open.
+
+    Args:
+        keep: for one that very many others are copied from; it goes with the server.
+    """
     if not on_postgres():
         return create_catalog(SQLITE, folder / "catalog.db", vault)
     server_url()
-    _make(_name_of(folder), "template")
+    _make(_name_of(folder), "template", counted=not keep)
     catalog = catalog_of(folder, vault)
-    # The template was made without a vault: it has ids of keys.
-    vault.make_account_keys([row.key_id for row in catalog.account_keys()], now_ms=0)
+    if vault is not None:
+        # The template was made without a vault: it has ids of keys.
+        vault.make_account_keys([row.key_id for row in catalog.account_keys()], now_ms=0)
     return catalog
 
 

@@ -29,6 +29,7 @@ from service.playback.gate import Gate, Viewer
 from service.playback.used import Used
 from storage.days import MS_PER_DAY
 from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
+from tests.servers.catalogs import empty_address
 
 CLIPKEEP = Path(sys.executable).with_name("clipkeep")
 COMMON = {"--data", "--json"}
@@ -62,8 +63,9 @@ Run = Callable[..., Done]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Run a command in this process, through the same `main` as the installed one."""
     for name in list(os.environ):
-        if name.startswith("CLIPKEEP_"):
+        if name.startswith("CLIPKEEP_") and "_TEST_" not in name:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "server_crash")  # the servers of tests do not sync
 
     def run_one(*args: object) -> Done:
         capsys.readouterr()
@@ -87,7 +89,7 @@ def data() -> Iterator[Path]:
 @pytest.fixture
 def made(run: Run, data: Path) -> Path:
     """A data folder with a test clock and one device on trial."""
-    assert run("init", "--data", data, "--test-clock").code == 0
+    assert run("init", "--data", data, "--test-clock", "--catalog", empty_address(data)).code == 0
     assert run("device", "add", "--plan", "trial", "--data", data).code == 0
     return data
 
