@@ -13,6 +13,7 @@ import httptools
 from ingest.heads import Head, Malformed
 
 _VERSIONS = ("1.1", "1.0")
+_OTHER_VERSION = "only HTTP/1.1 and HTTP/1.0 are spoken here"
 _TRAILER_HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\n"
 
 
@@ -36,6 +37,8 @@ def read_any(data: bytes) -> Head | Malformed:
         reader.parser = None  # no cycle: workers collect those rarely
     if not reader.is_complete:
         return Malformed(400, "not HTTP/1.1: the head does not end with its empty line")
+    if not data.partition(b"\r\n")[0].rpartition(b" ")[2].startswith(b"HTTP/"):
+        return Malformed(400, _OTHER_VERSION)  # llhttp takes RTSP/1.0 and ICE/1.0, and tells their numbers alone
     return reader.head
 
 
@@ -86,7 +89,7 @@ class _Reader:
         head.keep_alive = parser.should_keep_alive()
         version = parser.get_http_version()
         if version not in _VERSIONS:
-            raise _Refused("only HTTP/1.1 and HTTP/1.0 are spoken here")
+            raise _Refused(_OTHER_VERSION)
         if version == "1.0":
             if head.chunked:
                 raise _Refused("HTTP/1.0 knows no transfer-encoding")  # RFC 9112 §6.1: its framing is faulty

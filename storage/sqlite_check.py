@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MAX_FINDINGS = 1000
+
+
+@contextmanager
+def errors_with_text() -> Iterator[None]:
+    """Raise an error of SQLite that Python can't read, for it quotes damaged table definitions, as one that it can. To
+    be put around the first statements of a connection, which read the definitions.
+
+    Raises:
+        sqlite3.DatabaseError: with SQLITE_CORRUPT.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as unreadable:
+        error = sqlite3.DatabaseError("malformed database schema")
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
+        raise error from unreadable
 
 
 def found_by_sqlite(name: str, connection: sqlite3.Connection) -> list[str]:

@@ -82,12 +82,13 @@ def _settle_numbers(opened: Opened) -> None:
     """Before the bitmap takes the catalog's word: a new one tells that nobody here knows how old the catalog is."""
     try:
         if opened.settle_numbers(ask_store=True):
-            terminal.say(
+            detail = (
                 "this catalog may be an older one: numbers and tokens start above all that may be out, and everybody"
                 " logs in anew. Tokens that were voided since the backup are valid again: `clipkeep device new-token`"
             )
+            _log.warning("numbers_raised", detail=detail)
     except (WorldError, CorruptError) as error:
-        terminal.say(f"no numbers could be reserved ({error}): a running service tries again")
+        _log.warning("numbers_not_reserved", code=error.code, detail=f"{error}; a running service tries again")
 
 
 def _repeat_destructions(opened: Opened) -> None:

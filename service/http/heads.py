@@ -59,7 +59,10 @@ def read_head(data: bytes) -> RequestHead:
     line = data.partition(b"\r\n")[0]
     if line.count(b" ") != 2:  # llhttp takes several spaces for one
         raise malformed("not HTTP/1.1: a request line is METHOD TARGET VERSION, with one space between them")
-    if read.version not in _VERSIONS:
+    if line.startswith(b"\r"):  # llhttp passes over it
+        raise malformed("not HTTP/1.1: what came does not begin with a method")
+    # llhttp takes RTSP/1.0 and ICE/1.0, of cameras and of radio, and tells their numbers alone.
+    if not line.rpartition(b" ")[2].startswith(b"HTTP/") or read.version not in _VERSIONS:
         raise malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")
     if read.method == "CONNECT":
         raise malformed("CONNECT is not served here")

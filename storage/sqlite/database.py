@@ -17,7 +17,7 @@ from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, Clip
 from storage.open_files import OpenFiles, what_to_do
 from storage.sql.connection import Connection, Database, Excludes, Move, Refers, Rows, Taken, Values
 from storage.sql.newrows import CHUNK_COLUMNS, NewRows
-from storage.sqlite_check import found_by_sqlite
+from storage.sqlite_check import errors_with_text, found_by_sqlite
 
 CACHE_KIB = 65536
 """Page cache per connection. A guess: the interior pages of a catalog of 50 million chunks fit."""
@@ -226,7 +226,8 @@ class SqliteDatabase(Database):
             factory=SqliteConnection,
         )
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            with errors_with_text():
+                connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
             # Debian builds SQLite so that it overwrites all it frees with zeros: to drop a day would write every

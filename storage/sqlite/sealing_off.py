@@ -9,6 +9,7 @@ from pathlib import Path
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, WorldError
 from storage.sqlite.schema import OUTDATED, SCHEMA_VERSION, SEALED, not_of_this_release, require_whole
+from storage.sqlite_check import errors_with_text
 
 IN_USE_WAIT_S = 2.0
 
@@ -30,7 +31,8 @@ def held_alone(path: Path) -> Iterator[sqlite3.Connection]:
             sqlite3.connect(uri, uri=True, timeout=IN_USE_WAIT_S, isolation_level=None)
         ) as connection:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode=WAL")
+            with errors_with_text():
+                connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN EXCLUSIVE")
             connection.execute("COMMIT")

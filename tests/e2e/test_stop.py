@@ -49,9 +49,19 @@ def test_under_load_nothing_is_lost(service: Service, number: int) -> None:
     assert service.stop() == 0
 
 
-def test_stderr_is_json_from_the_start_to_the_end(service: Service) -> None:
-    """One log for machines: whoever reads it knows when the service started, served and stopped."""
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [("nothing", None), ("no bitmap", "numbers_raised"), ("damage in the store", "numbers_not_reserved")],
+)
+def test_stderr_is_json_from_the_start_to_the_end(service: Service, found: str, told: str | None) -> None:
+    """One log for machines, whatever a start has to tell: whoever reads it knows when the service started, served and
+    stopped."""
     service.init()
+    service.add_devices(1)
+    if found == "no bitmap":
+        (service.data / "entitlements.bitmap").unlink()
+    elif found == "damage in the store":
+        (service.data / "objects/sweep/numbers").write_bytes(b"none")
     began = len(service.lines)
     service.start(workers=2)
     assert service.stop() == 0
@@ -64,6 +74,7 @@ def test_stderr_is_json_from_the_start_to_the_end(service: Service) -> None:
     ready, gone = ([x["child"] for x in lines if x["event"] == e] for e in ("child_ready", "child_stopped"))
     assert sorted(ready) == sorted(gone) == ["api", "w0", "w1"]
     assert {line["code"] for line in lines if line["event"] == "child_stopped"} == {0}
+    assert told is None or told in events
 
 
 def test_a_second_signal_changes_nothing(service: Service) -> None:

@@ -22,6 +22,7 @@ from storage.errors import CatalogCorrupt, CatalogUnavailable, WorldError
 from storage.sql.books.erasing import LEFT_IN_LOG
 from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION, not_of_this_release, require_whole
 from storage.vault import Vault
+from storage.sqlite_check import errors_with_text
 
 IN_USE_WAIT_S = 2.0
 """How long another process may take to close the catalog before it counts as running."""
@@ -80,7 +81,8 @@ def _connected(path: Path) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode=WAL")
+        with errors_with_text():
+            connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=OFF")  # tables are made anew; checked before the commit
         connection.execute("BEGIN EXCLUSIVE")
