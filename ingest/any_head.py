@@ -38,7 +38,9 @@ def read_any(data: bytes) -> Head | Malformed:
     if not reader.is_complete:
         return Malformed(400, "not HTTP/1.1: the head does not end with its empty line")
     if not data.partition(b"\r\n")[0].rpartition(b" ")[2].startswith(b"HTTP/"):
-        return Malformed(400, _OTHER_VERSION)  # llhttp takes RTSP/1.0 and ICE/1.0, and tells their numbers alone
+        return Malformed(
+            400, _OTHER_VERSION
+        )  # llhttp takes RTSP/1.0 and ICE/1.0, and tells their numbers alone
     return reader.head
 
 

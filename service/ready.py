@@ -6,12 +6,29 @@ from collections.abc import Callable
 
 from service.folder import Opened
 from storage.disk import DISK_FULL, looks_full, make_room
-from storage.errors import CatalogUnavailable, ClipkeepError, StoreUnavailable, WorldError
+from storage.errors import (
+    CatalogUnavailable,
+    ClipkeepError,
+    StoreFull,
+    StoreUnavailable,
+    StoreUnconfirmed,
+    WorldError,
+)
 
 PROBE_PREFIX = "health/"
 """Below it, each worker puts one object when it has to find out whether its store takes any, and deletes it again. No
 segment: neither sweeps nor checks look there."""
 PROBE_BYTES = 1024
+
+
+def probe_bytes(problem: ClipkeepError | None, segment_bytes: int) -> int:
+    """How large that object is: as a segment where a small one may be taken though a segment is not. A store that is
+    full has room for a small one, and an answer to a head alone shows itself by a body that takes its time.
+
+    Args:
+        problem: what is known to be wrong.
+    """
+    return segment_bytes if isinstance(problem, StoreFull | StoreUnconfirmed) else PROBE_BYTES
 
 
 def require_files(opened: Opened) -> None:

@@ -27,10 +27,10 @@ from service.config import IngestSettings
 from service.folder import Opened, open_folder
 from service.logs import configure_logs
 from service.metrics import publish
-from service.ready import PROBE_BYTES, PROBE_PREFIX, Question, require_files
+from service.ready import PROBE_PREFIX, Question, probe_bytes, require_files
 from storage.checksums import crc32
 from storage.counted import CountedStore
-from storage.errors import ClipkeepError, StoreFull, WorldError
+from storage.errors import ClipkeepError, WorldError
 from storage.vault import KeyId
 
 PUBLISH_EVERY_S = KEY_CACHE_S
@@ -138,9 +138,8 @@ class Worker:
         await trio.to_thread.run_sync(require_files, self.opened)
 
     async def _probe(self) -> None:
-        """Store something, as large as a segment when what is wrong is a lack of room."""
-        is_full = isinstance(self.health.problem, StoreFull)
-        body = bytearray(self.opened.config.segments.target_bytes if is_full else PROBE_BYTES)
+        """Store something, and delete it again."""
+        body = bytearray(probe_bytes(self.health.problem, self.opened.config.segments.target_bytes))
 
         def put() -> None:
             key = f"{PROBE_PREFIX}{self.name}"

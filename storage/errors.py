@@ -85,6 +85,12 @@ class StoreFull(StoreUnavailable):
     code = "store_full"
 
 
+class StoreUnconfirmed(StoreUnavailable):
+    """The object store said yes, and nothing shows that it has kept what it got."""
+
+    code = "not_confirmed"
+
+
 class StoreDenied(WorldError):
     """The object store refused the credentials, the bucket or the permission. A person must act."""
 

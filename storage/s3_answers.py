@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.errors import StoreUnavailable
+from storage.errors import StoreUnconfirmed
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 _ROOTS = {
@@ -32,13 +32,12 @@ DIGEST = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch",
 _ROOT = re.compile(rb"\s*(?:<\?xml[^>]*\?>)?(?:\s|<!--.*?-->)*<(?:\w+:)?(\w+)", re.DOTALL)
 
 
-def not_confirmed(subject: str, what: str) -> StoreUnavailable:
+def not_confirmed(subject: str, what: str) -> StoreUnconfirmed:
     """The error for an answer that says yes and is not believed."""
-    return StoreUnavailable(
+    return StoreUnconfirmed(
         f"{what}, so this does not count as done: look for a proxy between here and the store, or a store that answers"
         " before it has kept what it got",
         subject=subject,
-        code="not_confirmed",
     )
 
 
@@ -46,7 +45,7 @@ def require_root(operation_model: Any, response_dict: Mapping[str, Any], **_: An
     """A handler of botocore's `before-parse` event: an answer that says yes is the document that was asked for.
 
     Raises:
-        StoreUnavailable: `not_confirmed`.
+        StoreUnconfirmed: it is none.
     """
     wanted = _ROOTS.get(operation_model.name)
     if wanted is None or response_dict["status_code"] >= 300:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import select
 import socket
 import ssl
 import struct
@@ -15,6 +17,9 @@ from typing import Any
 
 NEAR_RTT_S = 0.002
 """A store closer than this is on the same site: its switch queues the burst of a segment, no modem does."""
+LEAST_LOOK_S, MOST_LOOK_S = 0.001, 0.02
+"""How long after the first byte of a request its last one stays here, at least: two round trips, within these bounds.
+Without it a small body has left before an answer to its head can be here. A large one takes longer by itself."""
 
 _TIMEVAL = struct.Struct("@ll")
 _RTT_AT = 68  # of tcpi_rtt in the kernel's struct tcp_info: u32, microseconds
@@ -106,7 +111,7 @@ def send_until(deadline_s: float, sock: Any, head: bytes, body: bytearray, *, ma
     """Send all of both, by a deadline on the monotonic clock. The socket's own timeout is another one afterwards.
 
     The last byte of the body leaves by itself, after a look at what has come: nobody can have read a body of which a
-    byte is still here.
+    byte is still here. An answer to the head alone is given the time to come (`LEAST_LOOK_S`).
 
     Args:
         may_lose: over TLS one can't look without taking. Without this, what came early over TLS is not noticed; with
@@ -120,13 +125,39 @@ def send_until(deadline_s: float, sock: Any, head: bytes, body: bytearray, *, ma
         OSError: the peer is gone.
     """
     is_plain = type(sock) is socket.socket
+    look_until_s = time.monotonic() + _two_round_trips_s(sock)
     if is_plain:
         sock.settimeout(None)
     with memoryview(body) as view, view[:-1] as most, view[-1:] as last:
         _send_part(deadline_s, sock, head, most, is_plain)
-        early = bool(body) and (_has_come(sock) if is_plain else may_lose and _has_come_over_tls(sock))
+        early = False
+        if body and (is_plain or may_lose):
+            _wait_for_answer(sock, look_until_s)
+            early = _has_come(sock) if is_plain else _has_come_over_tls(sock)
         _send_part(deadline_s, sock, b"", last, is_plain)
     return early
+
+
+def _two_round_trips_s(sock: Any) -> float:
+    """As the kernel measured them, within bounds; the least where it does not tell."""
+    rtt_us = 0
+    if sys.platform == "linux":
+        with suppress(OSError):
+            rtt_us = _round_trip_us(sock)
+    return min(max(2e-6 * rtt_us, LEAST_LOOK_S), MOST_LOOK_S)
+
+
+def _round_trip_us(sock: Any) -> int:
+    (rtt_us,) = _U32.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)[_RTT_AT:])
+    return int(rtt_us)
+
+
+def _wait_for_answer(sock: Any, until_s: float) -> None:
+    left_ms = math.ceil((until_s - time.monotonic()) * 1000)
+    if left_ms > 0:
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        poller.poll(left_ms)
 
 
 def _has_come_over_tls(sock: ssl.SSLSocket) -> bool:
@@ -175,7 +206,7 @@ def unpace_when_near(sock: socket.socket) -> None:
     if sys.platform != "linux":
         return
     with suppress(OSError):
-        (rtt_us,) = _U32.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)[_RTT_AT:])
+        rtt_us = _round_trip_us(sock)
         name = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _NAME_BYTES)
         if rtt_us >= NEAR_RTT_S * 1e6 or name.rstrip(b"\0") != b"bbr":
             return

@@ -88,7 +88,9 @@ def _settle_numbers(opened: Opened) -> None:
             )
             _log.warning("numbers_raised", detail=detail)
     except (WorldError, CorruptError) as error:
-        _log.warning("numbers_not_reserved", code=error.code, detail=f"{error}; a running service tries again")
+        _log.warning(
+            "numbers_not_reserved", code=error.code, detail=f"{error}; a running service tries again"
+        )
 
 
 def _repeat_destructions(opened: Opened) -> None:

@@ -17,11 +17,20 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from storage import checksums
+from service.ready import probe_bytes
+from storage import checksums, s3_wire
 from storage._s3_put import DirectPuts
 from storage.contracts.store import put
-from storage.errors import CorruptError, StoreDenied, StoreLacks, StoreUnavailable
+from storage.errors import (
+    CorruptError,
+    StoreDenied,
+    StoreFull,
+    StoreLacks,
+    StoreUnavailable,
+    StoreUnconfirmed,
+)
 from storage.s3 import SINGLE_DELETES_PER_S, S3Store
+from storage.s3_answers import not_confirmed
 from storage.s3_wire import send_until
 from tests.storage.raw_server import RawServer, Request, response, s3_error
 from tests.storage.test_s3 import self_signed
@@ -179,6 +188,35 @@ def test_an_answer_before_the_body_was_read_does_not_count(
     server.reads_on = then == "reads the rest"
     with pytest.raises(StoreUnavailable):
         store.put("a", body, checksums.crc32(body))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_small_body_waits_for_an_answer_to_its_head(
+    server: RawServer, store: S3Store, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would have left, whole, before the answer could be here."""
+    prepared(server, store, way)
+    monkeypatch.setattr(s3_wire, "LEAST_LOOK_S", 60.0)  # as long as a busy machine needs
+    monkeypatch.setattr(s3_wire, "MOST_LOOK_S", 60.0)
+    server.early = lambda request: response(
+        200, ETag=ETAG, x_amz_checksum_crc32=request.headers["x-amz-checksum-crc32"]
+    )
+    server.reads_on = True
+    with pytest.raises(StoreUnconfirmed):
+        put(store, "a", b"segment")
+
+
+@pytest.mark.parametrize(
+    ("problem", "size_bytes"),
+    [
+        (None, 1024),
+        (StoreUnavailable("it is away"), 1024),
+        (StoreFull("no room"), 12_000_000),
+        (not_confirmed("a", "the store answered 200 before it had the body"), 12_000_000),
+    ],
+)
+def test_the_probe_is_as_large_as_what_failed(problem: StoreUnavailable | None, size_bytes: int) -> None:
+    assert probe_bytes(problem, 12_000_000) == size_bytes
 
 
 def test_over_tls_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
