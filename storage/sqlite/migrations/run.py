@@ -21,8 +21,8 @@ from sqlalchemy.pool import StaticPool
 from storage.errors import CatalogCorrupt, CatalogUnavailable, WorldError
 from storage.sql.books.erasing import LEFT_IN_LOG
 from storage.sqlite.schema import OUTDATED, REVISION, SCHEMA_VERSION, not_of_this_release, require_whole
-from storage.vault import Vault
 from storage.sqlite_check import errors_with_text
+from storage.vault import Vault
 
 IN_USE_WAIT_S = 2.0
 """How long another process may take to close the catalog before it counts as running."""
