@@ -7,7 +7,8 @@ It holds
     token secret   MACs of tokens are made with it
 
 Each key is stored wrapped (AES-256-GCM) by a wrapping key, which lies in `master.key`, a file of the host with mode
-0600. `rotate` gives the vault a new wrapping key and ends the old one.
+0600. (A folder's token secret is not: it lies beside that file, with the same mode.) `rotate` gives the vault a new
+wrapping key and ends the old one.
 
 Two vaults are there: a folder (`storage.keys.KeyStore`, the default) and a PostgreSQL database of its own
 (`storage.postgres.vault.PostgresVault`). Both pass `storage/contracts/vault.py`; a third must too.

@@ -157,6 +157,7 @@ class TestRotation:
             with KeyStore.create(work / "template") as store:
                 made = store.ensure(IDS)
                 store.destroy_device(GONE.device, below_epoch=1)
+                accounts = store.make_account_keys([bytes([n] * 16) for n in range(1, 4)], now_ms=0)
             made.pop(IDS[-1])
             old_secret = wrapping_keys(work / "template")[0][1]
             child = subprocess.run(
@@ -174,19 +175,23 @@ class TestRotation:
                 *("replace_key_file", "shred_leftovers", "write_key_file"),
             }
             for one in passes:
-                self.assert_ends_well(Path(one["folder"]), made, old_secret, one["step"])
+                self.assert_ends_well(Path(one["folder"]), made, accounts, old_secret, one["step"])
 
     @staticmethod
-    def assert_ends_well(folder: Path, made: dict[KeyId, bytes], old_secret: bytes, place: str) -> None:
+    def assert_ends_well(
+        folder: Path, made: dict[KeyId, bytes], accounts: dict[bytes, bytes], old_secret: bytes, place: str
+    ) -> None:
         with KeyStore.open(folder) as store:
             assert store.get(made) == made, place
+            assert store.account_keys(list(accounts)) == accounts, place
             fresh = store.ensure([KeyId(50, 0, 202601)])
             with pytest.raises(KeyDestroyed):
                 store.ensure([IDS[-1]])
             done = store.rotate()
             assert store.get([*made, *fresh]) == made | fresh, place
+            assert store.account_keys(list(accounts)) == accounts, place
             assert [number for number, _ in wrapping_keys(folder)] == [done.wrapping_key_id], place
-            assert store.inventory().wrapping_keys == {done.wrapping_key_id: 7}
+            assert store.inventory().wrapping_keys == {done.wrapping_key_id: 7 + 3}
         left = b"".join(path.read_bytes() for path in folder.iterdir())
         assert old_secret not in left, place
         assert {path.name for path in folder.iterdir()} == {"master.key", "tokens.key", "keys.db"}, place
