@@ -58,12 +58,13 @@ test: $(NATIVE) $(PLAYERS) ## set-up and all tests, 11 minutes on two cores (ARG
 	   echo "once more, with the hot path as Python"; \
 	   CLIPKEEP_PURE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PURE_TESTS); fi
 
-POSTGRES_TESTS ?= tests/retention tests/service/agreement tests/service/playback tests/sim
+POSTGRES_TESTS ?= tests/retention tests/service tests/sim tests/ingest tests/e2e
 test-postgres: $(NATIVE) ## the suites whose worlds have a catalog, with theirs on PostgreSQL (POSTGRES_TESTS=... says which)
 	@CLIPKEEP_TEST_CATALOG=postgresql $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS) $(POSTGRES_TESTS)
 
-soak: $(NATIVE) ## what takes an hour: kills, frozen servers, connections that break (ARGS="-s tests/soak/test_kills.py": one of them)
+soak: $(NATIVE) ## what takes hours: kills, frozen servers, connections that break, the whole suite on PostgreSQL (ARGS="-s tests/soak/test_kills.py": one of them)
 	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests/soak)
+	@if [ -z "$(ARGS)" ]; then nice $(MAKE) --no-print-directory test-postgres; fi
 
 test-fast: $(NATIVE) ## all tests but those with real processes
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m 'not e2e' $(ARGS)

@@ -29,7 +29,7 @@ from service.playback.gate import Gate, Viewer
 from service.playback.used import Used
 from storage.days import MS_PER_DAY
 from tests.retention.world import DELAY_MS, NOON, WEEK, World, fast_folder
-from tests.servers.catalogs import empty_address
+from tests.servers.catalogs import empty_address, sqlite_only
 
 CLIPKEEP = Path(sys.executable).with_name("clipkeep")
 COMMON = {"--data", "--json"}
@@ -335,6 +335,7 @@ def test_init_refuses_what_is_there_and_leaves_it(run: Run, made: Path) -> None:
     assert files() == before
 
 
+@sqlite_only
 @pytest.mark.parametrize("left", ["keys", "catalog.db", "entitlements.bitmap"])
 def test_an_init_that_was_interrupted_is_never_overwritten(run: Run, made: Path, left: str) -> None:
     """Nobody knows whether those keys are needed: a person decides."""
@@ -529,6 +530,7 @@ def test_a_second_sweep_at_once_is_refused(run: Run, made: Path) -> None:
     assert run("sweep", "--data", made, "--json").error == "busy"
 
 
+@sqlite_only
 def test_check_fails_when_something_is_broken_and_rebuild_mends_rows(run: Run, made: Path) -> None:
     with World(made, local=True) as world:
         key = world.keep([(1, NOON)])
@@ -717,7 +719,7 @@ def scribble(path: Path) -> None:
     [
         "config.toml",
         "entitlements.bitmap",
-        "catalog.db",
+        pytest.param("catalog.db", marks=sqlite_only),
         "keys/master.key",
         "keys/tokens.key",
         "keys/keys.db",
@@ -736,6 +738,7 @@ def test_a_damaged_file_is_named(made: Path, name: str, damage: Callable[[Path],
     assert "Traceback" not in done.err
 
 
+@sqlite_only
 @pytest.mark.parametrize("name", ["catalog.db", "keys", "objects"])
 def test_a_missing_part_is_named_and_never_made_anew(made: Path, name: str) -> None:
     path = made / name
