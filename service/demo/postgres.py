@@ -167,10 +167,11 @@ class PostgresServer:
         )
         password_file.unlink()
 
-    def make_file(self, name: str) -> None:
+    def make_file(self, name: str) -> Path:
         """An empty file in its data folder, such as `recovery.signal`."""
         (self.data / name).touch()
         self._own(self.data / name)
+        return self.data / name
 
     def make_folder(self, name: str) -> Path:
         """An empty folder beside its data folder, which it may write to."""
