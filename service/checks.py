@@ -18,10 +18,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from retention.account_keys import count_unused, wrong_account_keys
 from retention.sweep import SEGMENT_PREFIX
 from service.folder import Opened
+from storage import checksums
 from storage.catalog.check import CheckCatalog
 from storage.catalog.continuity import ContinuityCatalog
 from storage.days import month_of_day
-from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
+from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing, SegmentCorrupt
+from storage.media_facts import FACTS_BYTES
 from storage.objects import ObjectInfo
 from storage.recover import load_index, load_index_of, read_again_if_corrupt
 from storage.rows.recordings import ChunkRow, SegmentRow, SegmentState
@@ -329,13 +331,18 @@ def _fault_of(opened: Opened, row: ChunkRow, index: np.ndarray, body: bytes, key
     """What is wrong with one chunk; empty when nothing is."""
     if row.ordinal >= len(index) or _place(row) != _place_of(index[row.ordinal]):
         return f"the row points at another chunk of {row.segment_key}"
+    entry = index[row.ordinal]
+    if (row.media, row.facts or _NO_FACTS) != (int(entry["media"]), entry["facts"].tobytes()):
+        return f"its media facts are not those in the index of {row.segment_key}"
     if not isinstance(key, bytes):
         return "" if _is_going(opened, row) else f"its data key is gone: {key}"
     try:
         stored = body[row.offset : row.offset + row.length + TAG_BYTES]
-        decrypt_chunk(AESGCM(key), row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
+        data = decrypt_chunk(AESGCM(key), row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
     except CorruptError as error:
         return error.detail
+    if (checksums.crc32(data), checksums.crc64nvme(data)) != (int(entry["crc32"]), int(entry["crc64"])):
+        return f"its checksums are not those in the index of {row.segment_key}"
     return ""
 
 
@@ -349,6 +356,10 @@ def _place_of(entry: np.void) -> tuple[Any, ...]:
     return (*(int(entry[name]) for name in names), entry["nonce"].tobytes())
 
 
+_NO_FACTS = bytes(FACTS_BYTES)
+"""Of rows and indexes of releases that kept none."""
+
+
 def _is_going(opened: Opened, row: ChunkRow) -> bool:
     """Whether a chunk without a key is no fault: its device is being erased, or its day has been swept."""
     try:
@@ -359,6 +370,44 @@ def _is_going(opened: Opened, row: ChunkRow) -> bool:
 
 
 # --- rebuild --------------------------------------------------------------------------------------------------------
+
+
+MAX_KEYS_TRIED = 16
+"""Of a segment: chunks of erased devices have no key, and say nothing."""
+
+
+def _require_own(opened: Opened, segment: SegmentRow, index: np.ndarray) -> None:
+    """Make sure that an index is of the chunks in its object, by one of them that can be decrypted: rows that point at
+    bytes of others would keep the rows of the true ones out of the catalog. A chunk that is damaged says nothing of
+    the others.
+
+    Raises:
+        SegmentCorrupt: none of those that have a key is what the index says.
+    """
+    entries = index[:MAX_KEYS_TRIED]
+    month = month_of_day(segment.expires_on)
+    ids = [KeyId(int(entry["device"]), int(entry["epoch"]), month) for entry in entries]
+    keys = opened.vault.get_each(set(ids))
+    failed = None
+    for entry, key_id in zip(entries, ids, strict=True):
+        key = keys[key_id]
+        if isinstance(key, bytes):
+            try:
+                _decrypt_entry(opened, segment.key, entry, key)
+            except CorruptError as error:
+                failed = error
+            else:
+                return
+    if failed is not None:
+        raise SegmentCorrupt(
+            "index: of other chunks than those in the object", subject=segment.key
+        ) from failed
+
+
+def _decrypt_entry(opened: Opened, key: str, entry: np.void, data_key: bytes) -> None:
+    stored = opened.store.get_range(key, int(entry["offset"]), int(entry["length"]) + TAG_BYTES)
+    device, capture_ms = int(entry["device"]), int(entry["capture_ms"])
+    decrypt_chunk(AESGCM(data_key), entry["nonce"].tobytes(), stored, device=device, capture_ms=capture_ms)
 
 
 def rebuild_catalog(opened: Opened, *, progress: Progress) -> dict[str, Any]:
@@ -377,6 +426,7 @@ def rebuild_catalog(opened: Opened, *, progress: Progress) -> dict[str, Any]:
             progress("segments", number + 1, len(rows))
             try:
                 index = load_index_of(opened.store, row)
+                _require_own(opened, row, index)
             except (CorruptError, ObjectMissing) as error:
                 unreadable[row.key] = str(error)
                 continue

@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from service.checks import MAX_LISTED, CheckResult, check_folder, rebuild_catalog
 from service.folder import Opened, open_folder
 from storage.checksums import crc32
 from storage.days import ms_of_day
 from storage.errors import StoreUnavailable
+from storage.media_facts import FACTS_BYTES
 from storage.objects import ObjectInfo
 from storage.rows.devices import EraseState
 from storage.rows.recordings import ChunkRow
+from storage.segment import _FOOTER, FOOTER_BYTES, parse_footer, parse_segment
 from tests.retention.world import DELAY_MS, NOON, TODAY, WEEK, World, fast_folder
 
 ENDS = TODAY + WEEK + 1
@@ -211,6 +214,80 @@ def test_a_data_key_that_is_gone_though_nobody_erased(folder: Folder) -> None:
         world.vault.destroy_device(folder.one, below_epoch=1)
     assert folder.check().broken == []
     broken(folder, f"device {folder.one} at {NOON}", "its data key is gone", deep=True)
+
+
+@pytest.mark.parametrize("change", ["facts = x'01'", f"facts = x'{'01' * FACTS_BYTES}'", "media = 2"])
+def test_media_facts_that_are_not_those_of_the_index(folder: Folder, change: str) -> None:
+    """Playback goes by the row: with other facts than the index has it shows discontinuities that are none."""
+    folder.sql(f"UPDATE chunks_{ENDS} SET {change} WHERE device = {folder.one} AND capture_ms = {NOON}")
+    assert folder.check().broken == []
+    broken(folder, f"device {folder.one} at {NOON}", "media facts", deep=True)
+
+
+def test_a_row_of_a_release_that_kept_no_facts_is_sound(folder: Folder) -> None:
+    folder.sql(f"UPDATE chunks_{ENDS} SET facts = x''")
+    sound(folder)
+
+
+def with_index(data: bytes, compressed: bytes, chunks: int | None = None) -> bytes:
+    """The object with this in the place of its index, and sound checksums."""
+    footer = parse_footer(data[-FOOTER_BYTES:], len(data))
+    fields = [*_FOOTER.unpack(data[-FOOTER_BYTES:-4])]
+    fields[4] = footer.chunks if chunks is None else chunks
+    fields[6], fields[7] = len(compressed), crc32(compressed)
+    packed = _FOOTER.pack(*fields)
+    return data[: footer.index_offset] + compressed + packed + crc32(packed).to_bytes(4, "little")
+
+
+def compressed_index(data: bytes) -> bytes:
+    return data[parse_footer(data[-FOOTER_BYTES:], len(data)).index_offset : -FOOTER_BYTES]
+
+
+MIXED: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "of another segment": lambda mine, others: with_index(mine, compressed_index(others)),
+    "with another's number of rows": lambda mine, others: with_index(mine, compressed_index(others), 6),
+    "cut": lambda mine, others: with_index(mine, compressed_index(mine)[:-9]),
+    "half another's": lambda mine, others: with_index(
+        mine, compressed_index(mine)[:60] + compressed_index(others)[60:]
+    ),
+    "without a frame": lambda mine, others: with_index(mine, b"\0" * 100),
+    "of chunks of the same lengths": lambda mine, others: with_index(mine, shifted_index(mine)),
+    "with another checksum": lambda mine, others: with_index(mine, shifted_index(mine, "crc64")),
+}
+
+
+def shifted_index(data: bytes, name: str = "capture_ms") -> bytes:
+    """An index that is sound by itself: its places fit."""
+    rows = parse_segment(data)[1].copy()
+    rows[name] += 1
+    return zstandard.ZstdCompressor().compress(rows.tobytes())
+
+
+@pytest.mark.parametrize("how", MIXED)
+def test_an_index_that_was_mixed_up_is_reported_and_not_rebuilt_from(folder: Folder, how: str) -> None:
+    """As a compressor that two threads used at once made them: checksums and all."""
+    mixed = MIXED[how](folder.object.read_bytes(), (folder.root / "objects" / folder.second).read_bytes())
+    folder.object.write_bytes(mixed)
+    folder.sql(f"UPDATE segments SET size_bytes = {len(mixed)} WHERE key = '{folder.key}'")
+    assert folder.check().broken == []
+    broken(folder, folder.key, deep=True)
+    before = folder.rows()
+    assert rebuilt(folder)["chunks"] == 0, "rows that are there stay"
+    assert folder.rows() == before
+    folder.sql(f"DROP TABLE chunks_{ENDS}")
+    result = rebuilt(folder)
+    if how != "with another checksum":  # the chunks are those of the object all the same
+        assert isinstance(result["unreadable"], dict)
+        assert list(result["unreadable"]) == [folder.key]
+        assert result["chunks"] == 1, "the other segment's"
+
+
+def test_a_chunk_that_is_damaged_does_not_keep_its_neighbours_from_a_rebuild(folder: Folder) -> None:
+    data = bytearray(folder.object.read_bytes())
+    data[20] ^= 4
+    folder.object.write_bytes(data)
+    folder.sql(f"DROP TABLE chunks_{ENDS}")
+    assert rebuilt(folder)["chunks"] == 7
 
 
 def test_a_row_of_a_device_that_does_not_exist(folder: Folder) -> None:
