@@ -11,7 +11,7 @@ from hmac import compare_digest
 from ingest import answers
 from ingest.answers import Answer
 from ingest.heads import Head
-from ingest.requests import Route, parse_credentials, parse_digest, parse_target
+from ingest.requests import Route, digits_of_time, parse_credentials, parse_digest, parse_target
 from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
 from retention.compile import PAST_DAYS
 from retention.tokens import check_device_token
@@ -111,7 +111,8 @@ def admit(
     """
     route = parse_target(head.method, head.target)
     if route is None:
-        return answers.UNKNOWN_PATH
+        digits = digits_of_time(head.target)
+        return answers.UNKNOWN_PATH if digits is None else answers.time_digits(digits)
     if route.is_fragmented:
         return answers.FRAGMENTED
     today = max(now_ms // MS_PER_DAY, bitmap.closed_through)

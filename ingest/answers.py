@@ -63,8 +63,9 @@ CONFLICT = Answer(409, "conflict", "other bytes are stored for this device and c
 UNKNOWN_PATH = Answer(
     404,
     "not_found",
-    "PUT or POST /v1/devices/{n}/chunks/{capture_ms}, or /v1/devices/{n}/live/{name}.ts, where a name has letters, "
-    "digits, folders and . _ - : + = , @ ~, 200 characters at most",
+    "PUT or POST /v1/devices/{n}/chunks/{capture_ms} (Unix milliseconds, digits alone), or "
+    "/v1/devices/{n}/live/{name}.ts, where a name has letters, digits, "
+    "folders and . _ - : + = , @ ~, 200 characters at most",
 )
 FRAGMENTED = Answer(
     415,
@@ -98,6 +99,16 @@ DIGEST_MISMATCH = Answer(
 )
 
 
+def time_digits(digits: int) -> Answer:
+    """A name that is a time in another unit than those that are taken."""
+    unit = {16: ", as of microseconds", 19: ", as of nanoseconds"}.get(digits, "")
+    detail = (
+        f"this time has {digits} digits{unit}: send Unix milliseconds, 13 digits; in a live name seconds, 10 digits, "
+        "or milliseconds"
+    )
+    return Answer(400, "time_digits", detail)
+
+
 def clock_ahead(capture_ms: int, now_ms: int) -> Answer:
     detail = "the capture time is over 10 minutes ahead: set the device's clock"
     return Answer(422, "clock_ahead", detail + _unit(capture_ms, now_ms), now_ms)
@@ -123,7 +134,7 @@ _ABOUT_NOW_MS = 400 * 86_400_000
 
 
 def _unit(capture_ms: int, now_ms: int) -> str:
-    """What to say of a capture time that was given in seconds. (Microseconds have more digits than a path takes.)"""
+    """What to say of a capture time that was given in seconds. Of finer ones: see `time_digits`."""
     if abs(capture_ms * 1000 - now_ms) < _ABOUT_NOW_MS:
         return f". {capture_ms} is now in seconds: capture times are in milliseconds"
     return ""

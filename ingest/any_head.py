@@ -13,7 +13,7 @@ import httptools
 from ingest.heads import Head, Malformed
 
 _VERSIONS = ("1.1", "1.0")
-_OTHER_VERSION = "only HTTP/1.1 and HTTP/1.0 are spoken here"
+_VERSIONS_SPOKEN = "only HTTP/1.1 and HTTP/1.0 are spoken here"
 _TRAILER_HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\n"
 
 
@@ -37,11 +37,29 @@ def read_any(data: bytes) -> Head | Malformed:
         reader.parser = None  # no cycle: workers collect those rarely
     if not reader.is_complete:
         return Malformed(400, "not HTTP/1.1: the head does not end with its empty line")
-    if not data.partition(b"\r\n")[0].rpartition(b" ")[2].startswith(b"HTTP/"):
-        return Malformed(
-            400, _OTHER_VERSION
-        )  # llhttp takes RTSP/1.0 and ICE/1.0, and tells their numbers alone
-    return reader.head
+    fault = request_line_fault(data, reader.head.target)
+    return reader.head if fault is None else Malformed(400, fault)
+
+
+def request_line_fault(data: bytes, target: bytes) -> str | None:
+    """What is wrong with the request line of a head that llhttp took, if anything. Both ports ask.
+
+    llhttp takes several spaces for one, RTSP for HTTP, and a target of any form.
+
+    Args:
+        data: the head; its line is the first.
+        target: as llhttp read it.
+    """
+    line = data[: data.find(b"\r\n")]
+    if line.count(b" ") != 2:
+        return "not HTTP/1.1: a request line is METHOD TARGET VERSION, with one space between them"
+    if not line.endswith((b" HTTP/1.1", b" HTTP/1.0")):
+        return _VERSIONS_SPOKEN
+    if b"#" in target:
+        return "the target of a request has no fragment"
+    if not target.startswith(b"/") and not target[:8].lower().startswith((b"http://", b"https://")):
+        return "the target of a request is a path, or an http address"
+    return None
 
 
 def check_trailers(lines: bytes) -> Malformed | None:
@@ -91,7 +109,7 @@ class _Reader:
         head.keep_alive = parser.should_keep_alive()
         version = parser.get_http_version()
         if version not in _VERSIONS:
-            raise _Refused(_OTHER_VERSION)
+            raise _Refused(_VERSIONS_SPOKEN)
         if version == "1.0":
             if head.chunked:
                 raise _Refused("HTTP/1.0 knows no transfer-encoding")  # RFC 9112 §6.1: its framing is faulty
@@ -104,6 +122,7 @@ class _Reader:
 
 
 def _content_length(head: Head, value: bytes) -> None:
+    value = value.rstrip(b" \t")
     if not value.isdigit():  # llhttp has refused it already; int() would take 1_0
         raise _Refused("content-length: a number of bytes is needed")
     head.content_length = int(value)
@@ -146,5 +165,5 @@ _HEADERS: dict[bytes, Callable[[Head, bytes], None]] = {
     b"content-range": _content_range,
     b"clip-duration-ms": _clip_duration,
 }
-_ONCE = frozenset((b"authorization", b"clip-duration-ms", b"host"))
+_ONCE = frozenset((b"authorization", b"clip-duration-ms", b"expect", b"host"))
 """Besides the length, of which llhttp takes one."""

@@ -165,7 +165,7 @@ class Framer:
         """Read a head that is all there."""
         if self._reads_plain and (plain := heads.read_plain(data)) is not None:
             return self._begin_body(plain)
-        read = _wrong_beginning(data, 0, len(data)) or read_any(data)
+        read = wrong_beginning(data, 0, len(data)) or read_any(data)
         return read if isinstance(read, Malformed) else self._begin_body(read)
 
     def _next_part_of_head(self) -> Event | None:
@@ -184,7 +184,7 @@ class Framer:
         if end < 0:
             self._input = view[len(added) :]
             self._state = _HEAD if part else _BETWEEN
-            wrong = _wrong_beginning(part, known_bytes, len(part))
+            wrong = wrong_beginning(part, known_bytes, len(part))
             if wrong is None and len(part) >= self._max_head_bytes:
                 wrong = Malformed(431, f"request line and headers exceed {self._max_head_bytes} bytes")
             return wrong
@@ -242,7 +242,7 @@ class Framer:
         self.direct_bytes = 0
 
 
-def _wrong_beginning(data: bytes | bytearray, known_bytes: int, end: int) -> Malformed | None:
+def wrong_beginning(data: bytes | bytearray, known_bytes: int, end: int) -> Malformed | None:
     """What shows that this is no head before it is complete, so that TLS, HTTP/0.9 and noise are told at once.
 
     Args:

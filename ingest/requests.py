@@ -11,7 +11,12 @@ _ORIGIN = rb"(?:[Hh][Tt][Tt][Pp][Ss]?://[^/?#]{1,300})?"
 """Of a target in absolute form, as a client sends it that takes this for a proxy (RFC 9112 §3.2.2)."""
 _TARGET = re.compile(
     _ORIGIN + rb"/v1/devices/([0-9]{1,10})/"
-    rb"(?:chunks/([0-9]{1,15})|live/([A-Za-z0-9._:+=,@~/-]{1,200}))(?:\?.*)?",
+    rb"(?:chunks/([0-9]{1,13})|live/([A-Za-z0-9._:+=,@~/-]{1,200}))(?:\?.*)?",
+    re.DOTALL,
+)
+_ODD_TIME = re.compile(
+    _ORIGIN + rb"/v1/devices/[0-9]{1,10}/"
+    rb"(?:chunks/([0-9]{14,})|live/(?:[^?]*/)?([0-9]{16}|[0-9]{19})\.[Tt][Ss])(?:\?.*)?",
     re.DOTALL,
 )
 _DEVICE = re.compile(_ORIGIN + rb"/v1/devices/([0-9]{1,10})/")
@@ -20,6 +25,9 @@ _DIGEST_BYTES = {b"sha-256": 32, b"crc32": 4}
 _IGNORED_LIVE = (b".m3u8",)
 _FRAGMENTED = (b".m4s", b".mp4", b".m4v", b".m4a", b".cmfv", b".cmfa", b".mpd")
 """Endings of what encoders send for fMP4 (HLS) and DASH."""
+_FINER_DIGITS = (16, 19)
+"""Of microseconds and nanoseconds, from 2001 to 2286. Of 14 or 17 digits is a date and time as `strftime` writes it,
+and of others a count: neither is an instant, and both are timed by arrival."""
 MAX_DEVICE = 2**32 - 1
 
 
@@ -57,7 +65,8 @@ def parse_target(method: bytes, target: bytes) -> Route | None:
     """The route of a request line, None when nothing of that name is here.
 
     A live name may have folders, which say nothing. A last part of exactly 10 digits is the capture time in seconds,
-    of 13 in milliseconds. Nothing is percent-decoded: a name that needs it is none.
+    of 13 in milliseconds; of 16 or 19 it would be microseconds or nanoseconds, which are not taken (`digits_of_time`).
+    Nothing is percent-decoded: a name that needs it is none.
     """
     match = _TARGET.fullmatch(target)
     if match is None:
@@ -87,10 +96,22 @@ def _parse_live(method: bytes, device: int, name: bytes) -> Route | None:
             return Route(device, int(stem) * 1000, is_second=True)
         if stem.isdigit() and len(stem) == 13:
             return Route(device, int(stem))
+        if stem.isdigit() and len(stem) in _FINER_DIGITS:
+            return None
         return Route(device)
     if ending.endswith(_IGNORED_LIVE):
         return Route(device, ignored=True)
     return Route(device, is_fragmented=True) if ending.endswith(_FRAGMENTED) else None
+
+
+def digits_of_time(target: bytes) -> int | None:
+    """How many digits the time in a target has that is refused for having too many; None when there is none.
+
+    A live chunk named by microseconds could pass for one that is timed by its arrival, and would be dated wrongly as
+    soon as it is sent late.
+    """
+    match = _ODD_TIME.fullmatch(target)
+    return None if match is None else len(match[1] or match[2])
 
 
 def device_of(target: bytes) -> int | None:

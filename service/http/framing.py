@@ -6,9 +6,9 @@ feeds only when he is told that more is needed.
 
 from __future__ import annotations
 
-import re
 from enum import Enum, auto
 
+from ingest.framing import wrong_beginning
 from service.http.heads import RequestHead, read_head
 from service.http.llhttp import ChunkedBody
 from service.http.refusals import Refused, malformed
@@ -34,7 +34,6 @@ class _State(Enum):
 
 Event = RequestHead | bytes | Need
 
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 _END = b"\r\n\r\n"
 
 
@@ -101,8 +100,9 @@ class Framer:
         end = waiting.find(_END, max(self._seen_bytes - len(_END) + 1, 0))
         # Not behind the end: of many heads that came at once each would look through all the others.
         until = end if end >= 0 else len(waiting)
-        if _BARE_LF.search(waiting, max(self._seen_bytes - 1, 0), until) is not None:
-            raise malformed("not HTTP/1.1: a line of a head ends with CR and LF")
+        wrong = wrong_beginning(waiting, self._seen_bytes, until)
+        if wrong is not None:
+            raise malformed(wrong.detail)
         self._seen_bytes = len(waiting)
         if until > self._max_head_bytes - len(_END):
             detail = f"request line and headers exceed {self._max_head_bytes} bytes"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from ingest.any_head import request_line_fault
 from service.http.llhttp import HeadReader
 from service.http.refusals import malformed
 
@@ -56,16 +57,13 @@ def read_head(data: bytes) -> RequestHead:
         Refused: as `HeadReader`, and `malformed` for what llhttp takes and this server doesn't.
     """
     read = HeadReader(data)
-    line = data.partition(b"\r\n")[0]
-    if line.count(b" ") != 2:  # llhttp takes several spaces for one
-        raise malformed("not HTTP/1.1: a request line is METHOD TARGET VERSION, with one space between them")
-    if line.startswith(b"\r"):  # llhttp passes over it
-        raise malformed("not HTTP/1.1: what came does not begin with a method")
-    # llhttp takes RTSP/1.0 and ICE/1.0, of cameras and of radio, and tells their numbers alone.
-    if not line.rpartition(b" ")[2].startswith(b"HTTP/") or read.version not in _VERSIONS:
+    if read.version not in _VERSIONS:
         raise malformed("only HTTP/1.1 and HTTP/1.0 are spoken here")
     if read.method == "CONNECT":
         raise malformed("CONNECT is not served here")
+    fault = request_line_fault(data, read.target)
+    if fault is not None:
+        raise malformed(fault)
     found = _once(read.headers)
     if read.version == "1.1" and b"host" not in found:
         raise malformed("a request of HTTP/1.1 has a Host header")
@@ -101,13 +99,9 @@ def _once(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 def _split(target: bytes) -> tuple[bytes, bytes]:
     """Path and query of a target in origin form or absolute form (RFC 9112 §3.2). What it says of a host is not asked
     for here: there is one."""
-    if b"#" in target:
-        raise malformed("the target of a request has no fragment")
     scheme, colon, rest = target.partition(b"://")
     if colon and scheme.lower() in (b"http", b"https"):
         path_at = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
         target = rest[path_at:] if rest[path_at:].startswith(b"/") else b"/" + rest[path_at:]
-    if not target.startswith(b"/"):
-        raise malformed("the target of a request is a path, or an http address")
     path, _, query = target.partition(b"?")
     return path, query

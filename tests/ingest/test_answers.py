@@ -13,6 +13,7 @@ from ingest.answers import CHALLENGE, RETRY_AFTER_S, Answer
 EVERY = [
     *(value for value in vars(answers).values() if isinstance(value, Answer)),
     answers.malformed("why"),
+    answers.time_digits(16),
     answers.clock_ahead(9_000_000_000_000, 1),
     answers.clock_behind(1_780_000_000, 1_780_000_000_000),
     answers.not_entitled(1, 2),
@@ -34,6 +35,7 @@ REFUSALS = {
     ("plan_lapsed", 403),
     ("not_entitled_at_capture", 403),
     ("not_found", 404),
+    ("time_digits", 400),
     ("head_timeout", 408),
     ("too_slow", 408),
     ("conflict", 409),

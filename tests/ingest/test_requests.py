@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.requests import MAX_DEVICE, Route, parse_credentials, parse_digest, parse_target
+from ingest.requests import MAX_DEVICE, Route, digits_of_time, parse_credentials, parse_digest, parse_target
 
 
 @pytest.mark.parametrize("method", [b"PUT", b"POST"])
@@ -26,6 +26,10 @@ from ingest.requests import MAX_DEVICE, Route, parse_credentials, parse_digest, 
         (b"/v1/devices/7/live/17600000001.ts", Route(7)),
         (b"/v1/devices/7/live/176000000012.ts", Route(7)),
         (b"/v1/devices/7/live/17600000001234.ts", Route(7)),
+        (b"/v1/devices/7/live/176000000012345.ts", Route(7)),
+        (b"/v1/devices/7/live/20261128193400123.ts", Route(7)),
+        (b"/v1/devices/7/live/176000000012345678.ts", Route(7)),
+        (b"/v1/devices/7/live/x1760000000123456.ts", Route(7)),
         (b"/v1/devices/7/live/x1760000000.ts", Route(7)),
         (b"/v1/devices/7/live/1760000000.0.ts", Route(7)),
         (b"/v1/devices/7/live/stream0.ts?now", Route(7)),
@@ -70,7 +74,10 @@ def test_a_deletion_by_the_encoder_changes_nothing(name: bytes) -> None:
         (b"PUT", b"/v1/devices/7/chunks/1.5"),
         (b"PUT", b"/v1/devices/7/chunks/%31"),
         (b"PUT", "/v1/devices/7/chunks/\u0661".encode()),
+        (b"PUT", b"/v1/devices/7/chunks/12345678901234"),
         (b"PUT", b"/v1/devices/7/chunks/1234567890123456"),
+        (b"PUT", b"/v1/devices/7/live/1760000000123456.ts"),
+        (b"PUT", b"/v1/devices/7/live/1760000000123456789.ts"),
         (b"PUT", b"/v1/devices//chunks/1"),
         (b"PUT", b"/v1/devices/x/chunks/1"),
         (b"PUT", b"/v1/devices/4294967296/chunks/1"),
@@ -101,6 +108,27 @@ def test_a_deletion_by_the_encoder_changes_nothing(name: bytes) -> None:
 )
 def test_what_is_not_there(method: bytes, target: bytes) -> None:
     assert parse_target(method, target) is None
+
+
+@pytest.mark.parametrize(
+    ("rest", "digits"),
+    [
+        (b"chunks/12345678901234", 14),
+        (b"chunks/1760000000123456", 16),
+        (b"chunks/1760000000123456789?x", 19),
+        (b"chunks/" + b"1" * 3000, 3000),
+        (b"live/1760000000123456.ts", 16),
+        (b"live/a/b/1760000000123456789.TS?x", 19),
+        (b"live/17600000001234.ts", None),
+        (b"live/1760000000123456.m3u8", None),
+        (b"live/x1760000000123456.ts", None),
+        (b"chunks/1760000000123", None),
+        (b"chunks/1760000000123456.5", None),
+    ],
+)
+def test_a_time_with_more_digits_than_are_taken_is_told(rest: bytes, digits: int | None) -> None:
+    for origin in (b"", b"http://host"):
+        assert digits_of_time(origin + b"/v1/devices/7/" + rest) == digits
 
 
 @given(st.binary(max_size=60))
