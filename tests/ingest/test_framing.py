@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ingest.any_head import read_any
 from ingest.framing import END, MAX_HEAD_BYTES, Event, Framer
 from ingest.heads import Head, Malformed
+from tests.malformed_heads import MALFORMED_HEADS
 
 START = b"PUT /x HTTP/1.1\r\nHost: a\r\n"
 
@@ -429,44 +430,10 @@ def test_each_message_has_the_limit_to_itself() -> None:
 
 CHUNKED = START + b"Transfer-Encoding: chunked\r\n\r\n"
 AMBIGUOUS = {
-    "both lengths": START + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "both lengths, the other way round": START
-    + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "two different lengths": START + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
-    "two equal lengths": START + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
-    "a list of lengths": START + b"Content-Length: 5, 5\r\n\r\nabcde",
-    "a negative length": START + b"Content-Length: -5\r\n\r\nabcde",
-    "a signed length": START + b"Content-Length: +5\r\n\r\nabcde",
-    "a length that only Python reads": START + b"Content-Length: 1_0\r\n\r\nabcdeabcde",
-    "an empty length": START + b"Content-Length: \r\n\r\n",
-    "a length beyond 64 bits": START + b"Content-Length: 18446744073709551616\r\n\r\n",
-    "two codings": START + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "chunked twice": START + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "an unknown coding": START + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "chunked in HTTP/1.0": b"PUT /x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a folded header": START + b"Content-Length:\r\n 5\r\n\r\nabcde",
-    "a space before the colon": START + b"Content-Length : 5\r\n\r\nabcde",
-    "a bare LF": b"PUT /x HTTP/1.1\nHost: a\n\n",
-    "a bare CR": START + b"A: b\rContent-Length: 5\r\n\r\n",
-    "a NUL": START + b"A: b\0c\r\n\r\n",
-    "no version": b"PUT /x\r\n\r\n\r\n",
-    "another version": b"PUT /x HTTP/2.0\r\n\r\n",
-    "RTSP": b"OPTIONS /x RTSP/1.0\r\n\r\n",
-    "ICE": b"SOURCE /x ICE/1.0\r\n\r\n",
-    "PUT of another protocol": b"PUT /x RTSP/1.0\r\nContent-Length: 5\r\n\r\nabcde",
-    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "an unknown method": b"BREW /x HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a space in the target": b"PUT /x y HTTP/1.1\r\nHost: a\r\n\r\n",
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "CONNECT": b"CONNECT host:1 HTTP/1.1\r\n\r\n",
-    "two credentials": START + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
-    "twice the same credentials": START + b"Authorization: a\r\nauthorization: a\r\n\r\n",
-    "credentials after empty ones": START + b"Authorization:\r\nAuthorization: a\r\n\r\n",
-    "two hosts": START + b"Host: b\r\n\r\n",
-    "twice the same host": START + b"host: a\r\n\r\n",
-    "no host": b"PUT /x HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde",
+    **MALFORMED_HEADS,
     "two durations": START + b"Clip-Duration-Ms: 1\r\nClip-Duration-Ms: 2\r\n\r\n",
 }
+"""On both ports, and what only this one acts upon."""
 BAD_CHUNKS = {
     "no hexadecimal": b"zz\r\n\r\n",
     "0x": b"0x5\r\nabcde\r\n0\r\n\r\n",

@@ -12,6 +12,7 @@ from service.http.framing import Framer, Need
 from service.http.heads import RequestHead
 from service.http.llhttp import MAX_HEADERS
 from service.http.refusals import Refused
+from tests.malformed_heads import MALFORMED_HEADS
 
 MAX_HEAD_BYTES = 2048
 
@@ -49,58 +50,12 @@ def head(lines: bytes = b"", first: bytes = b"POST /a?b HTTP/1.1") -> bytes:
 
 CHUNKED = head(b"Transfer-Encoding: chunked\r\n")
 MALFORMED = {
-    "length and transfer-encoding": head(b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"),
-    "transfer-encoding and length": head(b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"),
-    "two lengths": head(b"Content-Length: 3\r\nContent-Length: 4\r\n"),
-    "the same length twice": head(b"Content-Length: 3\r\nContent-Length: 3\r\n"),
-    "a list of lengths": head(b"Content-Length: 3, 3\r\n"),
-    "a signed length": head(b"Content-Length: +3\r\n"),
-    "a negative length": head(b"Content-Length: -3\r\n"),
-    "a length with an underscore": head(b"Content-Length: 1_0\r\n"),
-    "a length without end": head(b"Content-Length: 99999999999999999999999\r\n"),
-    "a length before a space": head(b"Content-Length : 3\r\n"),
-    "an unknown coding": head(b"Transfer-Encoding: gzip\r\n"),
-    "two codings": head(b"Transfer-Encoding: gzip, chunked\r\n"),
-    "chunked twice": head(b"Transfer-Encoding: chunked, chunked\r\n"),
-    "chunked in two headers": head(b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
-    "chunked behind a control character": head(b"Transfer-Encoding: \x0bchunked\r\n"),
-    "chunked HTTP/1.0": head(b"Transfer-Encoding: chunked\r\n", b"POST / HTTP/1.0"),
-    "bare line feeds": b"GET / HTTP/1.1\nHost: a\n\n",
-    "one bare line feed": b"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n",
-    "a bare line feed that ends a head": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
-    "a bare carriage return": head(b"X: a\rb\r\n"),
-    "a folded header": head(b"X: a\r\n b\r\n"),
-    "a space before the first header": b"GET / HTTP/1.1\r\n X: y\r\nHost: a\r\n\r\n",
-    "a NUL in a header": head(b"X: a\0b\r\n"),
-    "a header without a name": head(b": x\r\n"),
-    "a header without a colon": head(b"Host\r\n"),
-    "HTTP/1.2": head(first=b"GET / HTTP/1.2"),
-    "HTTP/2.0": head(first=b"GET / HTTP/2.0"),
-    "HTTP/0.9": b"GET /\r\n\r\n",
-    "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "http/1.1": head(first=b"GET / http/1.1"),
-    "RTSP/1.0": head(first=b"GET / RTSP/1.0"),
-    "a method of RTSP": head(first=b"DESCRIBE / RTSP/1.0"),
-    "ICE/1.0": head(first=b"SOURCE / ICE/1.0"),
-    "a carriage return before the method": head(first=b"\rGET / HTTP/1.1"),
-    "two spaces": head(first=b"GET  / HTTP/1.1"),
-    "a tab": head(first=b"GET\t/ HTTP/1.1"),
-    "a space at the end": head(first=b"GET / HTTP/1.1 "),
-    "an unknown method": head(first=b"FETCH / HTTP/1.1"),
-    "a method in small letters": head(first=b"get / HTTP/1.1"),
-    "CONNECT": head(first=b"CONNECT a:80 HTTP/1.1"),
-    "no path": head(first=b"GET a HTTP/1.1"),
-    "a star": head(first=b"OPTIONS * HTTP/1.1"),
-    "a fragment": head(first=b"GET /a#b HTTP/1.1"),
-    "bytes that are no ASCII": head(first=b"GET /\xc3\xa4 HTTP/1.1"),
-    "no host": b"GET / HTTP/1.1\r\n\r\n",
-    "two hosts": head(b"Host: b\r\n"),
-    "two authorizations": head(b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n"),
+    **MALFORMED_HEADS,
     "two content types": head(b"Content-Type: a/b\r\nContent-Type: a/b\r\n"),
     "two keys": head(b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n"),
     "two ranges": head(b"Range: bytes=0-1\r\nRange: bytes=2-3\r\n"),
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
 }
+"""On both ports, and what only this one acts upon."""
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
