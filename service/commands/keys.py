@@ -1,4 +1,4 @@
-"""`keys`: the key store by itself: rotate its wrapping key, show what is in it, back it up."""
+"""`keys`: the vault by itself: rotate its wrapping key, show what is in it, back it up."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from service.terminal import DEFAULT_DATA, Data, Json
 from storage.clock import SystemClock
 from storage.days import MS_PER_DAY
 
-keys_app = typer.Typer(help="The key store: rotate, show, back up.", no_args_is_help=True)
+keys_app = typer.Typer(help="The vault: rotate, show, back up.", no_args_is_help=True)
 
 
 @keys_app.command("rotate")
 def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Wrap every data key with a new wrapping key, then destroy the old one.
+    """Wrap every key of recordings and accounts with a new wrapping key, then destroy the old one.
 
     A running service goes on. When this was interrupted, run it again: it goes on where it stood. Backups of the
     key store made before hold the old wrapping key, so they stay readable until they are deleted.
@@ -39,7 +39,7 @@ def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
 
 @keys_app.command("show")
 def keys_show(data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Show what is in the key store, without secrets: keys by month, wrapping keys and the age of the current one."""
+    """Show what is in the vault, without secrets: keys by month, wrapping keys and the age of the current one."""
     with open_folder(data) as opened:
         document = _inventory(opened)
     terminal.report(document, json, lambda: _print_inventory(document))
@@ -75,6 +75,7 @@ def _inventory(opened: Opened) -> dict[str, Any]:
         ],
         "destroyed_through_month": found.month_floor or None,
         "erased_devices": found.erased_devices,
+        "account_keys": found.account_keys,
         "wrapping_keys": [
             {"id": _shown(number), "current": number == found.current_wrapping_key, "keys": count}
             for number, count in found.wrapping_keys.items()
@@ -92,6 +93,7 @@ def _print_inventory(document: dict[str, Any]) -> None:
     terminal.table(
         "wrapping keys", ["id", "current", "keys"], [list(row.values()) for row in document["wrapping_keys"]]
     )
+    print(f"account keys: {document['account_keys']}")
     print(f"last rotated {document['rotated_at']}, {document['rotated_days_ago']} days ago")
     if document["rotation_unfinished"]:
         print("a rotation was interrupted: run `clipkeep keys rotate`")

@@ -109,7 +109,9 @@ def test_the_whole_of_a_small_life_with_its_vault_on_a_server(tmp_path: Path, ur
     assert document(data, "device", "add", "--plan", "annual")["token"]
     assert "error" not in document(data, "sweep")
     assert document(data, "check", "--deep")["broken"] == []
-    assert document(data, "keys", "show")["rotation_unfinished"] is False
+    shown = document(data, "keys", "show")
+    assert shown["rotation_unfinished"] is False
+    assert shown["account_keys"] == 2, "the operator's, and that of hashes"
     assert document(data, "keys", "rotate")["resumed"] is False
     assert "pg_dump" in refused(data, "keys", "backup", "--to", str(tmp_path / "copy"))
     for args in (
