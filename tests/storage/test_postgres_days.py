@@ -128,6 +128,20 @@ def test_a_row_takes_112_bytes(catalog: PostgresCatalog, url: str) -> None:
     assert pages == -(-1000 // 70)
 
 
+def test_no_vacuum_comes_for_what_is_only_added(catalog: PostgresCatalog, url: str) -> None:
+    """It would write each page, and its image into the log, once more."""
+    add_device(catalog, WEEK)
+    catalog.make_ready(DAY)
+    with psycopg.connect(url) as connection:
+        [options] = (
+            connection.execute(
+                "SELECT reloptions FROM pg_class WHERE relname = %s", (f"packed_{ENDS}",)
+            ).fetchone()
+            or ()
+        )
+    assert "autovacuum_vacuum_insert_threshold=-1" in options
+
+
 # --- commits -----------------------------------------------------------------------------------------------------
 
 
