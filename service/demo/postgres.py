@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from service.demo.ports import free_ports
+from service.demo.watchdog import Watchdog
 
 UNPRIVILEGED = "nobody"
 START_S = 60.0
@@ -69,6 +70,7 @@ class PostgresServer:
         self._settings = {"fsync": "off", "shared_buffers": "64MB"} if settings is None else dict(settings)
         self._as = UNPRIVILEGED if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: Watchdog | None = None
         self._binaries = self._reachable(binaries)
         self._own(self.folder)
         if copy_of is None:
@@ -104,6 +106,7 @@ class PostgresServer:
                 start_new_session=True,
                 **self._identity(),
             )
+        self._watchdog = Watchdog(self._process.pid, str(self.folder))
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -225,6 +228,8 @@ class PostgresServer:
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None, "started"
+        if self._watchdog is not None:
+            self._watchdog.call_off()
         if number is signal.SIGKILL:
             self._signal(number)
         else:

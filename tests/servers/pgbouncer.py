@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from service.demo.watchdog import Watchdog
 from tests.servers.postgres import PostgresServer
 
 START_S = 20.0
@@ -75,10 +76,12 @@ def pgbouncer(program: Path, server: PostgresServer, users: dict[str, str]) -> I
                 stdout=said,
                 stderr=said,
             )
+        watchdog = Watchdog(process.pid, str(folder))
         try:
             _wait(process, port, folder)
             yield PgBouncer(folder, port)
         finally:
+            watchdog.call_off()
             process.send_signal(signal.SIGKILL)
             process.wait(START_S)
 

@@ -26,6 +26,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from service.demo.ports import free_ports
+from service.demo.watchdog import Watchdog
 
 START_S = 60.0
 """Longest wait for a start: a machine that runs the whole suite takes its time."""
@@ -59,6 +60,7 @@ class SeaweedServer:
         ports = free_ports(2 * len(_PORTS))
         self._ports = {name: (ports[2 * n], ports[2 * n + 1]) for n, name in enumerate(_PORTS)}
         self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: Watchdog | None = None
         self._configure()
 
     @property
@@ -98,6 +100,7 @@ class SeaweedServer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        self._watchdog = Watchdog(self._process.pid, str(self.folder))
         deadline = time.monotonic() + START_S
         while not self._is_writable():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -198,6 +201,8 @@ class SeaweedServer:
 
     def _end(self, number: signal.Signals) -> None:
         assert self._process is not None, "started"
+        if self._watchdog is not None:
+            self._watchdog.call_off()
         self._process.send_signal(number)
         self._process.wait(END_S)
         self._process = None
