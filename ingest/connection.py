@@ -157,6 +157,8 @@ class Connection(Outbox):
         self.receiver.poller.ignore(self.sock)
         self._let_go()
         self.receiver.strangers.forget(self)
+        self._refund_unsent()
+        self._gone = True
         self.sock.close()
 
     def _let_go(self) -> None:

@@ -27,17 +27,20 @@ class Slot:
 
     Args:
         device: the device number.
-        charged: bytes of the budget that the answer gives back.
+        charged: bytes of the budget that the answer gives back: all but `kept` when it is known, and that when it has
+            been sent.
         complete_s: when the body was complete, monotonic.
     """
 
-    __slots__ = ("charged", "complete_s", "connection", "data", "device", "packed_bytes")
+    __slots__ = ("charged", "complete_s", "connection", "data", "device", "kept", "packed_bytes")
 
     def __init__(self, connection: Connection, device: int, charged: int, complete_s: float) -> None:
         self.connection = connection
         self.device = device
         self.data: bytes | None = None
         self.charged = charged
+        self.kept = 0
+        """Bytes that are charged until the answer has been sent; known with it."""
         self.packed_bytes = 0
         """Of these, bytes that are in a segment by now."""
         self.complete_s = complete_s
@@ -50,10 +53,11 @@ class Slot:
 class _Known:
     """A place whose answer is known from the start."""
 
-    __slots__ = ("data",)
+    __slots__ = ("data", "kept")
 
     def __init__(self, data: bytes) -> None:
         self.data: bytes | None = data
+        self.kept = 0
 
 
 class Outbox(ABC):
@@ -69,6 +73,8 @@ class Outbox(ABC):
         self._send_rest = send_rest
         self._slots: deque[Slot | _Known] = deque()
         self._unsent = bytearray()
+        self._unsent_charge = 0
+        """Of the budget, for answers of which some bytes are unsent."""
         self._corked = False
         """Answers are known and not sent, for more will follow in this very turn: one send for all of them."""
         self._gone = False
@@ -85,6 +91,14 @@ class Outbox(ABC):
     def unsent_bytes(self) -> int:
         """Of answers that the peer leaves unread."""
         return len(self._unsent)
+
+    @abstractmethod
+    def refund(self, size: int) -> None:
+        """Give bytes of the budget back, for answers that have been sent or will never be."""
+
+    def _refund_unsent(self) -> None:
+        charge, self._unsent_charge = self._unsent_charge, 0
+        self.refund(charge)
 
     @abstractmethod
     def evict(self, verdict: Answer | None) -> None:
@@ -107,12 +121,13 @@ class Outbox(ABC):
         slots = self._slots
         out = b""
         while slots and (data := slots[0].data) is not None:
-            slots.popleft()
+            self._unsent_charge += slots.popleft().kept
             out = out + data if out else data
         if not out:
             return
         self._progress.set()
         if self._gone:
+            self._refund_unsent()
             return
         if self._unsent:
             self._unsent += out
@@ -122,10 +137,13 @@ class Outbox(ABC):
         except BlockingIOError:
             sent = 0
         except OSError:
+            self._refund_unsent()
             return  # the peer is gone; the reader notices
         if sent < len(out):
             self._unsent += out[sent:]
             self._send_rest(self)
+        else:
+            self._refund_unsent()
 
     def send_more(self) -> bool:
         """Send what the socket takes of what it did not take before. Returns whether there is more.
@@ -138,6 +156,7 @@ class Outbox(ABC):
                 sent = self.sock.send(self._unsent)
                 del self._unsent[:sent]
         if not self._unsent:
+            self._refund_unsent()
             self._progress.set()
         return bool(self._unsent)
 
@@ -145,5 +164,6 @@ class Outbox(ABC):
         """The peer reads nothing: let it go, and send it no more."""
         self._gone = True
         self._unsent.clear()
+        self._refund_unsent()
         self.evict(None)
         self._progress.set()

@@ -239,7 +239,8 @@ class Receiver:
 
     def _finish(self, slot: Slot, answer: Answer, now_s: float) -> None:
         self.budget.packed_bytes -= slot.packed_bytes
-        self.budget.refund(slot.connection.account, slot.charged)
+        slot.kept = REQUEST_BYTES
+        self.budget.refund(slot.connection.account, slot.charged - REQUEST_BYTES)
         self.answered(answer, now_s, device=slot.device)
         slot.data = answer.render(close=slot.connection.ends_with(slot))
 

@@ -80,3 +80,24 @@ async def test_a_stop_waits_for_nobody_and_loses_nothing(begin: Begin) -> None:
         await worker.uploads.drain()
     assert len(worker.catalog.chunks(1, 0, 2**45, limit=10)) == 3
     assert worker.budget.in_use_bytes == 0
+
+
+async def test_answers_that_nobody_reads_stay_charged(begin: Begin) -> None:
+    """A device that gathers may be owed 1024 of them: they are memory like any other (invariant 15)."""
+    worker = await begin(gathering=Gathering(days=1, wait_s=FOR_EVER_S))
+    client = await worker.connect()
+    await client.send(client.request(video(SIZE), NOW_MS))
+    assert (await client.reply()).status == 201
+    [connection] = worker.server._connections
+    for n in range(1, 21):
+        await client.send(client.request(video(SIZE, n), NOW_MS - n * MS_PER_DAY))
+    await until_waiting(worker.gathering, 20)
+    connection._unsent += b"x"  # the socket took no more than what came before
+    worker.uploads.hurry()
+    with trio.fail_after(20):
+        while connection.owed:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    assert connection.unsent_bytes > 0
+    assert worker.budget.in_use_bytes == 20 * REQUEST_BYTES >= connection.unsent_bytes
+    connection.give_up()
+    assert worker.budget.in_use_bytes == 0
