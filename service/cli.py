@@ -9,6 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Annotated
 
+import structlog
 import typer
 
 from retention.eligibility import Reason
@@ -37,6 +38,8 @@ from service.commands import (
 from service.compiled import COMPILED, stale_modules
 from service.lazy import with_lazy_groups
 from storage.errors import CallerError, ClipkeepError
+
+_log = structlog.get_logger("supervisor")
 
 
 def _bench() -> typer.Typer:
@@ -140,7 +143,10 @@ def _refuse(code: str, detail: str, reasons: Sequence[Reason] = ()) -> None:
         # The detail has them all in a row; a person reads them better one by one.
         head = detail.partition(reasons[0].detail)[0].rstrip()
         detail = "\n".join([head, *(f"  - {reason.detail} {reason.what_to_do}" for reason in reasons)])
-    print(f"clipkeep: {detail} ({code})", file=sys.stderr)
+    if structlog.is_configured():  # the command has a log on stderr, and this is a line of it
+        _log.error("cannot_serve", code=code, detail=detail)
+    else:
+        print(f"clipkeep: {detail} ({code})", file=sys.stderr)
     sys.exit(1)
 
 

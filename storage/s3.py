@@ -320,6 +320,26 @@ class S3Store(ObjectStore):
         checked_range(key, start, length)
         if length == 0:  # HTTP has no empty range
             return self._empty_range(key, start)
+        for _ in range(2):  # once more, for a proxy may have cut one answer
+            data = self._get(key, start, length)
+            if data is not None:
+                return data
+            size_bytes = self.head(key).size_bytes
+            if size_bytes < start + length:
+                raise CorruptError(
+                    f"{length} bytes were asked for from {start}, and the object has {size_bytes}",
+                    subject=key,
+                    code="short_object",
+                )
+        raise StoreUnavailable(
+            f"the store has the {length} bytes from {start} and answered with others: look for a proxy between here and"
+            " the store, or a store that ignores ranges",
+            subject=key,
+            code="wrong_range",
+        )
+
+    def _get(self, key: str, start: int, length: int) -> bytes | None:
+        """Ask for a range once. None when the answer is another one: whose fault that is, the object's size tells."""
         with self._missing_only_if_sure(), _translated(key, of_object=True):
             answer = self._client.get_object(
                 Bucket=self._bucket, Key=self._prefix + key, Range=f"bytes={start}-{start + length - 1}"
@@ -329,12 +349,7 @@ class S3Store(ObjectStore):
                 # Looked at before the body is read: a server that ignores ranges sends the whole object.
                 begins = answer.get("ContentRange", "bytes 0-").startswith(f"bytes {start}-")
                 if answer.get("ContentLength") != length or not begins:
-                    raise CorruptError(
-                        f"{length} bytes were asked for from {start}, the store has {answer.get('ContentLength')}"
-                        f" ({answer.get('ContentRange', 'no range')})",
-                        subject=key,
-                        code="short_object",
-                    )
+                    return None
                 data: bytes = body.read()
                 return data
             finally:

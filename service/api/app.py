@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from fastapi import FastAPI
 
+from service.api import docs
 from service.api.accounts import Accounts
 from service.api.agreement import Agreement
 from service.api.bodies import StrictBodies
@@ -15,7 +16,6 @@ from service.api.calls import ByClient, Calls
 from service.api.closing import Closings
 from service.api.cors import allow_origins
 from service.api.devices import Devices
-from service.api.docs import add_docs
 from service.api.document import describe
 from service.api.errors import answer_errors
 from service.api.health import Health
@@ -72,6 +72,7 @@ def create_app(services: ApiServices) -> FastAPI:
         summary="Recordings of cameras, and the accounts and plans that they are kept under",
         description=DESCRIPTION,
         lifespan=lifespan,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -83,7 +84,7 @@ def create_app(services: ApiServices) -> FastAPI:
         most_waiting=services.desk_waiting,
     )
     app.state.api = api = Api(services, playback, calls)
-    routers = [part(api).routes() for part in PARTS]
+    routers = [*(part(api).routes() for part in PARTS), docs.routes()]
     for router in routers:
         app.include_router(router)
     app.state.methods = Methods(routers)
@@ -92,5 +93,4 @@ def create_app(services: ApiServices) -> FastAPI:
     allow_origins(app, parse_origins(services.cors_origins))
     answer_errors(app)
     describe(app)
-    add_docs(app)
     return app

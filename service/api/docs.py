@@ -9,7 +9,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+
+from service.api.routing import known_parameters
 
 PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none';"
@@ -19,25 +21,31 @@ PAGE_POLICY = (
 _STATIC = {"docs.css": "text/css", "docs.mjs": "text/javascript"}
 
 
-def add_docs(app: FastAPI) -> None:
-    """Put the page and its files on `app`. Each is made once, and the same bytes are sent to all."""
+def routes() -> APIRouter:
+    """The document, the page and its files. Each is made once, and the same bytes are sent to all."""
+    made: dict[str, bytes] = {}
 
-    @cache
-    def page() -> bytes:
-        return html(app.openapi()).encode()
+    async def document(request: Request) -> Response:
+        if "document" not in made:
+            made["document"] = json.dumps(request.app.openapi(), ensure_ascii=False).encode()
+        return Response(made["document"], media_type="application/json")
 
-    async def docs(request: Request) -> Response:
+    async def page(request: Request) -> Response:
+        if "page" not in made:
+            made["page"] = html(request.app.openapi()).encode()
         headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
-        return Response(page(), headers=headers, media_type="text/html; charset=utf-8")
+        return Response(made["page"], headers=headers, media_type="text/html; charset=utf-8")
 
     async def static(request: Request) -> Response:
         name = request.url.path.rpartition("/")[2]
         headers = {"Cache-Control": "no-cache"}
         return Response(_file(name), headers=headers, media_type=f"{_STATIC[name]}; charset=utf-8")
 
-    app.add_route("/docs", docs, include_in_schema=False)
-    for name in _STATIC:
-        app.add_route(f"/docs/{name}", static, include_in_schema=False)
+    router = APIRouter(dependencies=[Depends(known_parameters)])
+    pages = {"/openapi.json": document, "/docs": page} | {f"/docs/{name}": static for name in _STATIC}
+    for path, handler in pages.items():
+        router.add_api_route(path, handler, methods=["GET", "HEAD"], include_in_schema=False)
+    return router
 
 
 @cache

@@ -116,9 +116,9 @@ def test_a_damaged_file_is_named_with_a_code(copy: Service, name: str, damage: D
     damage(copy.data / name)
     done = copy.run("serve", "--ingest", "127.0.0.1:0", "--api", "127.0.0.1:0", "--json")
     assert done.returncode == 1, done.stderr
-    said = done.stderr.splitlines()[-1]
-    assert said.startswith("clipkeep: "), done.stderr
-    assert Path(name).name in said, said
+    *_, said = [json.loads(line) for line in done.stderr.splitlines()]  # each of them is JSON
+    assert (said["event"], said["level"], said["code"]) == ("cannot_serve", "error", code)
+    assert Path(name).name in said["detail"], said
     assert json.loads(done.stdout)["error"] == code
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import structlog
 
 from service.cli import main
 from storage.urls import without_password
@@ -272,8 +273,10 @@ def test_a_server_that_does_not_promise_enough_is_refused(
     monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "server_crash")
     document(tmp_path / "data", "init", "--catalog", url)
     monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "primary_loss")
-    said = refused(tmp_path / "data", "serve", "--ingest", "127.0.0.1:0", "--api", "127.0.0.1:0")
-    assert 'survives = "primary_loss"' in said
+    done = run(tmp_path / "data", "serve", "--ingest", "127.0.0.1:0", "--api", "127.0.0.1:0")
+    assert done.code == 1
+    assert 'survives = "primary_loss"' in json.loads(done.err.splitlines()[-1])["detail"]
+    structlog.reset_defaults()  # `serve` has a log
     monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "everything")
     assert "is one of" in refused(tmp_path / "data", "device", "add")
     assert "is one of" in refused(tmp_path / "other", "init", "--catalog", url)

@@ -387,11 +387,6 @@ def test_a_range_is_asked_for_and_given(store: S3Store, server: RawServer) -> No
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (response(206, b"345", Content_Range="bytes 3-5/6"), CorruptError),  # the object ends early
-        (response(206, b"2345", Content_Range="bytes 2-5/10"), CorruptError),  # another range
-        (response(200, b"0123456789"), CorruptError),  # ranges are ignored
-        (response(200, b"0123"), CorruptError),  # so too, and it happens to fit
-        (response(206, b"3456", Content_Range="bytes 3-6/10", Content_Length=None), CorruptError),
         (s3_error(416, "InvalidRange"), CorruptError),
         (response(416), CorruptError),
         (s3_error(404, "NoSuchBucket"), StoreDenied),
@@ -410,6 +405,56 @@ def test_a_read_is_exact_or_an_error(
     with pytest.raises(error) as caught:
         store.get_range("a", 3, 4)
     assert type(caught.value) is error
+
+
+NOT_THE_RANGE = {
+    "too few": response(206, b"345", Content_Range="bytes 3-5/6"),
+    "another range": response(206, b"2345", Content_Range="bytes 2-5/10"),
+    "nothing": response(200),
+    "nothing, of this range": response(206, Content_Range="bytes 3-6/10"),
+    "a page": response(200, b"<html>log in</html>"),
+    "ranges are ignored": response(200, b"0123456789"),
+    "so too, and it happens to fit": response(200, b"0123"),
+    "no length": response(
+        206, b"3456", Content_Range="bytes 3-6/10", Content_Length=None, Connection="close"
+    ),
+}
+
+
+def of_an_object(size_bytes: int, *gets: bytes) -> Answer:
+    """A store that tells this size, and answers GETs with these in turn, the last for ever."""
+    head = response(200, Content_Length=size_bytes, ETag='"abc"', Last_Modified=DATE)
+    remaining = list(gets)
+
+    def answer(request: Request) -> bytes:
+        if request.method == "HEAD":
+            return head
+        return remaining.pop(0) if len(remaining) > 1 else remaining[0]
+
+    return answer
+
+
+@pytest.mark.parametrize("wrong", NOT_THE_RANGE.values(), ids=NOT_THE_RANGE.keys())
+def test_an_answer_that_is_not_the_range_is_told_from_an_object_that_is_short(
+    store: S3Store, server: RawServer, wrong: bytes
+) -> None:
+    server.answer = of_an_object(6, wrong)
+    with pytest.raises(CorruptError) as short:
+        store.get_range("a", 3, 4)
+    assert short.value.code == "short_object"
+    server.answer = of_an_object(7, wrong)
+    with pytest.raises(StoreUnavailable, match="look for a proxy") as caught:
+        store.get_range("a", 3, 4)
+    assert caught.value.code == "wrong_range"
+    assert [request.method for request in server.requests[-4:]] == ["GET", "HEAD"] * 2, "and is asked twice"
+    server.answer = of_an_object(7, wrong, response(206, b"3456", Content_Range="bytes 3-6/7"))
+    assert store.get_range("a", 3, 4) == b"3456"
+
+
+def test_an_answer_to_everything_is_nothing_of_the_objects(store: S3Store, server: RawServer) -> None:
+    server.answer = always(response(200))
+    with pytest.raises(StoreUnavailable):
+        store.get_range("a", 3, 4)
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])

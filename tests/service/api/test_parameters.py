@@ -7,18 +7,26 @@ from fastapi.routing import APIRoute
 
 from service.agreement import versions
 from service.agreement.desk import OPERATOR
+from service.api import docs
 from service.api.app import PARTS, create_app
 from service.api.routing import known_parameters
 from tests.service.api.office import add_operator, add_owner
 from tests.service.api.server import ALL, AT, PATHS, Server, refused
 from tests.service.world import World, clips
 
+PAGES = [
+    *("/v1/prices", "/v1/agreement", "/healthz", *PATHS),
+    *("/openapi.json", "/docs", "/docs/docs.css", "/docs/docs.mjs"),
+]
+
 
 def test_no_page_is_without_the_check(world: World) -> None:
     with Server(world) as server:
-        api = create_app(server._services).state.api
-    routes = [route for part in PARTS for route in part(api).routes().routes]
-    assert len(routes) > 60
+        app = create_app(server._services)
+    routers = [*(part(app.state.api).routes() for part in PARTS), docs.routes()]
+    assert len(app.routes) == len(routers), "no page is put on beside them"
+    routes = [route for router in routers for route in router.routes]
+    assert len(routes) > 65
     for route in routes:
         assert isinstance(route, APIRoute)
         assert known_parameters in [dependency.call for dependency in route.dependant.dependencies], (
@@ -26,7 +34,7 @@ def test_no_page_is_without_the_check(world: World) -> None:
         )
 
 
-@pytest.mark.parametrize("path", ["/v1/prices", "/v1/agreement", "/healthz", *PATHS])
+@pytest.mark.parametrize("path", PAGES)
 def test_a_parameter_that_is_not_known_is_refused(world: World, path: str) -> None:
     world.keep(*clips(1))
     sign = "&" if "?" in path else "?"
@@ -37,6 +45,14 @@ def test_a_parameter_that_is_not_known_is_refused(world: World, path: str) -> No
             refused(reply, 400, "malformed")
         assert b"there are: " in reply.body
         assert server.get(f"{path}{sign}x=1", method="HEAD").status == 400
+
+
+@pytest.mark.parametrize("path", PAGES[-4:])
+def test_a_page_of_the_documentation_says_what_it_takes(world: World, path: str) -> None:
+    with Server(world) as server:
+        reply = server.send("POST", path, None, {})
+        refused(reply, 405, "method_not_allowed")
+        assert reply.headers["allow"] == "GET, HEAD"
 
 
 def test_one_that_is_there_twice_is_refused(world: World) -> None:

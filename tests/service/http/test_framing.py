@@ -65,6 +65,32 @@ def test_what_two_programs_could_read_differently_is_refused(data: bytes) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    "begins",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS"),
+        pytest.param(b"\x16", id="a byte of it"),
+        pytest.param(b"\x80\x2e\x01\x03\x01", id="SSL 2"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2p1\r", id="SSH"),
+        pytest.param(b"\x05\x01\x00", id="SOCKS"),
+        pytest.param(b"get / HTTP/1.1\r", id="lower case"),
+        pytest.param(b"\r\n\x16\x03\x01", id="behind an empty line"),
+        pytest.param(b"A" * 21, id="no method is so long"),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_what_is_no_http_is_told_by_its_first_bytes(before: bytes, begins: bytes) -> None:
+    """Who speaks something else waits for an answer, and sends no line that ends."""
+    for parts in ([before + begins], [before, begins], [(before + begins)[i:][:1] for i in range(999)]):
+        assert events_of(*(part for part in parts if part))[-1] == (400, "malformed")
+
+
+def test_a_head_may_come_byte_by_byte() -> None:
+    data = b"\r\nM-SEARCH /a HTTP/1.1\r\nHost: a\r\n\r\nUNSUBSCRIBE /b HTTP/1.1\r\nHost: a\r\n\r\n"
+    found = events_of(*(data[i : i + 1] for i in range(len(data))))
+    assert [event[1] for event in found if isinstance(event, tuple)] == [b"/a", b"/b"]
+
+
 BAD_CHUNKS = [
     b"0x3\r\nabc\r\n0\r\n\r\n",
     b"3\nabc\r\n0\r\n\r\n",
