@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -50,3 +51,37 @@ def configure_logs(process: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),
     )
+
+
+SAMPLE_EVERY_S = 10.0
+
+
+class Sampled:
+    """What clients can cause as often as they like, in the log: the first of each kind at once, then one each
+    `SAMPLE_EVERY_S`, which says how many `more` there were since. Kinds are events and codes: few, so this is bounded.
+
+    Args:
+        log: where it is written.
+        now_s: monotonic.
+    """
+
+    def __init__(self, log: Any, now_s: Callable[[], float]) -> None:
+        self._log = log
+        self._now_s = now_s
+        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+        """When one was written last, and how many were not written since."""
+
+    def warning(self, event: str, code: str = "", **facts: object) -> None:
+        self._note(self._log.warning, event, code, facts)
+
+    def error(self, event: str, code: str = "", **facts: object) -> None:
+        self._note(self._log.error, event, code, facts)
+
+    def _note(self, write: Callable[..., object], event: str, code: str, facts: dict[str, object]) -> None:
+        now_s = self._now_s()
+        written_s, since = self._kinds.get((event, code), (-SAMPLE_EVERY_S, 0))
+        if now_s - written_s < SAMPLE_EVERY_S:
+            self._kinds[event, code] = written_s, since + 1
+            return
+        self._kinds[event, code] = now_s, 0
+        write(event, **({"code": code} if code else {}), **facts, **({"more": since} if since else {}))

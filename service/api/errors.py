@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 import structlog
+import trio
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -16,6 +17,7 @@ from service.api.bodies import UPLOADS_ELSEWHERE, is_upload
 from service.api.models.base import fields_of
 from service.api.problems import problem
 from service.http.server import OUT_OF_FILES
+from service.logs import Sampled
 from service.playback import Refused
 from storage.errors import (
     CallerError,
@@ -58,7 +60,9 @@ _log = structlog.get_logger("api")
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Every error that leaves a handler is answered from here."""
+    """Every error that leaves a handler is answered from here, and told in the log, sampled: while a store is away or
+    files are used up each request of a stranger would be a line."""
+    app.state.failures = Sampled(_log, trio.current_time)
     app.add_exception_handler(ClipkeepError, _on_clipkeep_error)
     app.add_exception_handler(RequestValidationError, _on_malformed)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -67,6 +71,7 @@ def answer_errors(app: FastAPI) -> None:
 
 async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ClipkeepError)
+    failures: Sampled = request.app.state.failures
     match error:
         case Refused():
             return problem(STATUS_OF[error.code], error.code, error.detail)
@@ -82,13 +87,13 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
         case KeyDestroyed():
             return problem(410, answers.DELETED.code, "this recording was erased and can't be read by anyone")
         case StoreUnavailable() | StoreDenied():
-            _log.warning("store_unavailable", code=error.code)
+            failures.warning("store_unavailable", code=error.code)
             return problem(503, answers.STORE_DOWN.code, answers.STORE_DOWN.detail)
         case WorldError():
-            _log.warning("unavailable", code=error.code)
+            failures.warning("unavailable", code=error.code)
             return problem(503, error.code, "something that is needed can't be reached; try again")
         case _:
-            _log.error("failed", code=error.code)
+            failures.error("failed", code=error.code)
             return problem(500, error.code, "this can't be read; the operator's log says more")
 
 
@@ -123,8 +128,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
+    failures: Sampled = request.app.state.failures
     if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
-        _log.warning("out_of_files", detail=error.strerror)
+        failures.warning("out_of_files", detail=error.strerror)
         return problem(503, answers.OVERLOADED.code, answers.OVERLOADED.detail)
-    _log.error("bug", exc_info=error)
+    failures.error("bug", type(error).__name__, exc_info=error)
     return problem(500, "internal", "a fault of the service; the operator's log says more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -226,3 +227,27 @@ def test_a_fault_of_the_service_is_a_500_in_the_same_shape(
         assert time.monotonic() < deadline_s
         time.sleep(0.005)
     assert server.bugs.pop() == "RuntimeError('boom')"
+
+
+def test_what_clients_can_repeat_is_not_a_line_for_each(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.keep(*clips(1))
+    world.store.plan = lambda op, key, nth: Fault(FaultKind.BEFORE)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(4):
+            refused(server.get(CHUNK), 503, "store_unavailable")
+        world.store.plan = no_faults
+
+        def out_of_files(*_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(world.catalog, "chunk", out_of_files)
+        for _ in range(4):
+            refused(server.get(CHUNK), 503, "overloaded")
+    assert [entry["event"] for entry in logs] == ["store_unavailable", "out_of_files"]
+    deadline_s = time.monotonic() + 5
+    while len(server.bugs) < 4:  # the server tells after it has answered
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    server.bugs.clear()
