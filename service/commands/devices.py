@@ -147,7 +147,7 @@ def device_terminate(
     device: Device,
     reason: Reason,
     erase: Annotated[
-        bool, typer.Option("--erase", help="Destroy the recordings' keys with the next sweep, without grace.")
+        bool, typer.Option("--erase", help="Destroy the recordings' keys at once, without grace.")
     ] = False,
     data: Data = DEFAULT_DATA,
     json: Json = False,
