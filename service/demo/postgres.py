@@ -52,6 +52,7 @@ class PostgresServer:
         copy_of: a running server, of which this one is a copy, made by `pg_basebackup`: with its user, password and
             databases, not started.
         follows: as a standby, which streams what the other one writes, until `promote`.
+        parent: where its folder is made; None: where temporary files are.
     """
 
     user = "clipkeep_test"
@@ -63,8 +64,9 @@ class PostgresServer:
         *,
         copy_of: PostgresServer | None = None,
         follows: bool = False,
+        parent: Path | None = None,
     ) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="clipkeep-postgres-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="clipkeep-postgres-", dir=parent))
         self.password: str = secrets.token_hex(12) if copy_of is None else copy_of.password
         [self.port] = free_ports(1)
         self._settings = {"fsync": "off", "shared_buffers": "64MB"} if settings is None else dict(settings)
@@ -245,9 +247,11 @@ def _children(pid: int) -> list[int]:
 
 
 @contextmanager
-def postgres_server(binaries: Path, settings: Mapping[str, str] | None = None) -> Iterator[PostgresServer]:
+def postgres_server(
+    binaries: Path, settings: Mapping[str, str] | None = None, *, parent: Path | None = None
+) -> Iterator[PostgresServer]:
     """A server that is started, and ended and removed at the end."""
-    server = PostgresServer(binaries, settings)
+    server = PostgresServer(binaries, settings, parent=parent)
     try:
         server.start()
         yield server

@@ -17,6 +17,7 @@ from service.folder import create_folder
 from storage.days import MS_PER_DAY
 from tests.e2e.service import CLIPKEEP, COMMAND_S
 from tests.retention.world import World, fast_folder
+from tests.servers.catalogs import empty_address
 
 pytestmark = pytest.mark.e2e
 
@@ -29,7 +30,7 @@ def folder() -> Iterator[Path]:
     """A data folder with a day that has been un-indexed, and its objects, which are due."""
     with fast_folder() as parent:
         root = parent / "data"
-        create_folder(root, store_url=None, test_clock=True, environ={})
+        create_folder(root, store_url=None, test_clock=True, environ={}, catalog_address=empty_address(root))
         with World(root, clock_ms=round(time.time() * 1000) - 20 * MS_PER_DAY, local=True) as world:
             device = world.add()
             for number in range(OBJECTS):

@@ -15,6 +15,7 @@ from storage.checksums import crc32
 from storage.errors import CorruptError, StoreUnavailable
 from storage.faults import Fault, FaultKind
 from tests.retention.world import DELAY_MS, NOON, SLACK_MS, TODAY, TTL_MS, WEEK, World, fast_folder, monthly
+from tests.servers.catalogs import copy_catalog
 
 EXPIRED_MS = (TODAY + WEEK + 1) * 86_400_000 + SLACK_MS
 LATER_MS = NOON + 60 * 86_400_000
@@ -63,6 +64,7 @@ def test_a_host_that_was_rolled_back_deletes_nothing(folder: Path, with_bitmap: 
     with World(folder, local=True) as world:
         late, prepared = world.put([(device, NOON + 2000)], expires_on=TODAY + 201)
     shutil.copytree(folder, folder.with_name("then"))
+    copy_catalog(folder, folder.with_name("then"))
     with World(folder, local=True) as world:
         world.catalog.commit([late], now_ms=NOON)
     goes_on(folder, device)

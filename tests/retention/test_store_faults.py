@@ -17,6 +17,7 @@ from storage.faults import Fault, FaultKind, no_faults
 from tests.retention.killed_sweeps import FIRST_MS, prepare
 from tests.retention.sweeping import end_state
 from tests.retention.world import DELAY_MS, RETRY_MS, TTL_MS, World, fast_folder
+from tests.servers.catalogs import copy_catalog
 
 CALLS = ("server_time_s", "get_range", "put", "delete_many", "delete_key")
 KINDS = (
@@ -43,6 +44,7 @@ def copied(template: Path) -> World:
     folder = template.with_name("work")
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(template, folder)
+    copy_catalog(template, folder)
     return World(folder, clock_ms=FIRST_MS, local=True)
 
 

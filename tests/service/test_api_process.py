@@ -13,11 +13,18 @@ from service.api_process import ApiProcess, Prober
 from service.folder import create_folder, open_folder
 from service.metrics import publish
 from storage.errors import CallerError, StoreUnavailable
+from tests.servers.catalogs import empty_address
 
 
 @pytest.mark.parametrize("name", ["MAIL", "MOBILE"])
 def test_senders_that_are_none_are_told_and_nothing_is_served(tmp_path: Path, name: str) -> None:
-    create_folder(tmp_path / "data", store_url=None, test_clock=False, environ={})
+    create_folder(
+        tmp_path / "data",
+        store_url=None,
+        test_clock=False,
+        environ={},
+        catalog_address=empty_address(tmp_path / "data"),
+    )
     with open_folder(tmp_path / "data", environ={f"CLIPKEEP_NOTICES_{name}": "carrier pigeon"}) as opened:
         with pytest.raises(CallerError) as caught:
             trio.run(ApiProcess(opened).run, "127.0.0.1", 0)
@@ -26,7 +33,13 @@ def test_senders_that_are_none_are_told_and_nothing_is_served(tmp_path: Path, na
 
 async def test_strangers_learn_no_keys_and_no_words_of_the_store(tmp_path: Path) -> None:
     secret = "sweep/high-water at https://minio.internal: AccessDenied for AKIA123"
-    create_folder(tmp_path / "data", store_url=None, test_clock=False, environ={})
+    create_folder(
+        tmp_path / "data",
+        store_url=None,
+        test_clock=False,
+        environ={},
+        catalog_address=empty_address(tmp_path / "data"),
+    )
     with open_folder(tmp_path / "data", environ={}) as opened:
         process = ApiProcess(opened)
 

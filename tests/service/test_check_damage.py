@@ -13,7 +13,10 @@ from service.checks import check_folder
 from service.folder import open_folder
 from storage.errors import ClipkeepError
 from tests.retention.world import fast_folder
+from tests.servers.catalogs import sqlite_only
 from tests.service.test_checks import Folder, quiet
+
+pytestmark = sqlite_only
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -19,10 +18,13 @@ from storage.days import ms_of_day
 from storage.errors import StoreUnavailable
 from storage.media_facts import FACTS_BYTES
 from storage.objects import ObjectInfo
+from storage.postgres.damage import NOT_LOOKED
 from storage.rows.devices import EraseState
 from storage.rows.recordings import ChunkRow
 from storage.segment import _FOOTER, FOOTER_BYTES, parse_footer, parse_segment
 from tests.retention.world import DELAY_MS, NOON, TODAY, WEEK, World, fast_folder
+from tests.servers.catalogs import home_settings, on_postgres
+from tests.servers.raw_catalogs import change_chunk, drop_day, run_raw
 
 ENDS = TODAY + WEEK + 1
 CAPTURES = [NOON, NOON + 2000, NOON + 4000]
@@ -37,7 +39,7 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / "config.toml").write_text("")
+        (root / "config.toml").write_text(home_settings(root))
         with World(root, local=True) as world:
             self.one, self.other = world.add(), world.add()
             self.key = world.keep([(d, ms) for d in (self.one, self.other) for ms in CAPTURES])
@@ -51,11 +53,12 @@ class Folder:
         with open_folder(self.root, environ={}) as opened:
             return check_folder(opened, deep=deep, progress=quiet)
 
-    def sql(self, *statements: str) -> None:
-        with closing(sqlite3.connect(self.root / "catalog.db", isolation_level=None)) as connection:
-            connection.execute("PRAGMA foreign_keys=OFF")
-            for statement in statements:
-                connection.execute(statement)
+    def sql(self, statement: str, *values: object) -> None:
+        run_raw(self.root, statement, *values)
+
+    def change(self, changes: dict[str, Any], capture_ms: int = NOON) -> None:
+        """One row of the first device."""
+        change_chunk(self.root, ENDS, self.one, capture_ms, changes)
 
     def rows(self) -> list[ChunkRow]:
         with open_folder(self.root, environ={}) as opened:
@@ -79,7 +82,10 @@ def broken(folder: Folder, *words: str, deep: bool = False) -> None:
 def sound(folder: Folder) -> CheckResult:
     for deep in (False, True):
         result = folder.check(deep=deep)
-        assert (result.broken, result.broken_count, result.notes) == ([], 0, [])
+        unlooked = (
+            [NOT_LOOKED] if deep and on_postgres() else []
+        )  # no amcheck in the databases of test worlds
+        assert (result.broken, result.broken_count, result.notes) == ([], 0, unlooked)
     return result
 
 
@@ -172,18 +178,16 @@ def test_the_object_of_another_segment_under_its_key(folder: Folder) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *("ordinal = 5", "ordinal = 77", "offset = offset + 1", "length = length - 1", "crc32 = 0"),
-        *("epoch = 1", "duration_ms = 1", "nonce = x'000000000000000000000000'"),
-        *("capture_ms = capture_ms + 1", "device = 2"),
+        *({"ordinal": 5}, {"ordinal": 77}, {"offset": lambda old: old + 1}, {"length": lambda old: old - 1}),
+        *({"crc32": 0}, {"epoch": 1}, {"duration_ms": 1}, {"nonce": bytes(12)}),
+        *({"capture_ms": NOON + 1}, {"device": 2}),
     ],
+    ids=lambda change: next(iter(change)),
 )
-def test_a_row_that_points_elsewhere(folder: Folder, change: str) -> None:
+def test_a_row_that_points_elsewhere(folder: Folder, change: dict[str, Any]) -> None:
     """Invariant 11."""
-    where = f"device = {folder.one} AND capture_ms = {NOON}"
-    folder.sql(
-        f"DELETE FROM chunks_{ENDS} WHERE device = 2 AND capture_ms = {NOON}",
-        f"UPDATE chunks_{ENDS} SET {change} WHERE {where}",
-    )
+    folder.sql(f"DELETE FROM chunks_{ENDS} WHERE device = 2 AND capture_ms = {NOON}")
+    folder.change(change)
     broken(folder, "points at another chunk", deep=True)
 
 
@@ -191,19 +195,22 @@ def test_a_row_that_points_elsewhere(folder: Folder, change: str) -> None:
     "statement",
     [
         "DELETE FROM chunks_{ENDS} WHERE device = 1",
-        "DROP TABLE chunks_{ENDS}",
         "DELETE FROM days",
         "UPDATE segments SET state = 2, delete_after_ms = 5",
         "UPDATE segments SET state = 0",
         "DELETE FROM segments WHERE segment_id = 1",
         "UPDATE segments SET expires_on = expires_on + 1",
         "UPDATE segments SET live_chunks = live_chunks - 1",
-        "UPDATE segments SET refused = x'00000000'",
+        "UPDATE segments SET refused = ?",
+        None,
     ],
 )
-def test_rows_that_disagree(folder: Folder, statement: str) -> None:
+def test_rows_that_disagree(folder: Folder, statement: str | None) -> None:
     """Invariant 4."""
-    folder.sql(statement.format(ENDS=ENDS))
+    if statement is None:
+        drop_day(folder.root, ENDS)
+    else:
+        folder.sql(statement.format(ENDS=ENDS), *[bytes(4)] * statement.count("?"))
     for deep in (False, True):
         assert folder.check(deep=deep).broken_count > 0
 
@@ -216,16 +223,17 @@ def test_a_data_key_that_is_gone_though_nobody_erased(folder: Folder) -> None:
     broken(folder, f"device {folder.one} at {NOON}", "its data key is gone", deep=True)
 
 
-@pytest.mark.parametrize("change", ["facts = x'01'", f"facts = x'{'01' * FACTS_BYTES}'", "media = 2"])
-def test_media_facts_that_are_not_those_of_the_index(folder: Folder, change: str) -> None:
+@pytest.mark.parametrize("change", [{"facts": b"\1"}, {"facts": b"\1" * FACTS_BYTES}, {"media": 2}])
+def test_media_facts_that_are_not_those_of_the_index(folder: Folder, change: dict[str, Any]) -> None:
     """Playback goes by the row: with other facts than the index has it shows discontinuities that are none."""
-    folder.sql(f"UPDATE chunks_{ENDS} SET {change} WHERE device = {folder.one} AND capture_ms = {NOON}")
+    folder.change(change)
     assert folder.check().broken == []
     broken(folder, f"device {folder.one} at {NOON}", "media facts", deep=True)
 
 
 def test_a_row_of_a_release_that_kept_no_facts_is_sound(folder: Folder) -> None:
-    folder.sql(f"UPDATE chunks_{ENDS} SET facts = x''")
+    for capture_ms in CAPTURES:
+        folder.change({"facts": b""}, capture_ms)
     sound(folder)
 
 
@@ -274,7 +282,7 @@ def test_an_index_that_was_mixed_up_is_reported_and_not_rebuilt_from(folder: Fol
     before = folder.rows()
     assert rebuilt(folder)["chunks"] == 0, "rows that are there stay"
     assert folder.rows() == before
-    folder.sql(f"DROP TABLE chunks_{ENDS}")
+    drop_day(folder.root, ENDS)
     result = rebuilt(folder)
     if how != "with another checksum":  # the chunks are those of the object all the same
         assert isinstance(result["unreadable"], dict)
@@ -286,14 +294,15 @@ def test_a_chunk_that_is_damaged_does_not_keep_its_neighbours_from_a_rebuild(fol
     data = bytearray(folder.object.read_bytes())
     data[20] ^= 4
     folder.object.write_bytes(data)
-    folder.sql(f"DROP TABLE chunks_{ENDS}")
+    drop_day(folder.root, ENDS)
     assert rebuilt(folder)["chunks"] == 7
 
 
 def test_a_row_of_a_device_that_does_not_exist(folder: Folder) -> None:
     with World(folder.root, local=True) as world:
         world.vault.destroy_device(folder.one, below_epoch=1)
-    folder.sql("DELETE FROM plans WHERE device = 1", "DELETE FROM devices WHERE device = 1")
+    for table in ("plans", "devices"):
+        folder.sql(f"DELETE FROM {table} WHERE device = 1")
     broken(folder, f"device {folder.one}", "its data key is gone", deep=True)
 
 
@@ -408,14 +417,14 @@ def test_a_rebuild_gives_every_row_back(folder: Folder, lost: str) -> None:
         assert world.catalog.device(gone).erase_state is EraseState.ERASED
     before = folder.rows()
     assert len(before) == 8
-    folder.sql(
-        *{
-            "tables": [f"DROP TABLE chunks_{ENDS}"],
-            "rows": [f"DELETE FROM chunks_{ENDS}"],
-            "some rows": [f"DELETE FROM chunks_{ENDS} WHERE capture_ms > {NOON}"],
-            "tables and days": [f"DROP TABLE chunks_{ENDS}", "DELETE FROM days"],
-        }[lost]
-    )
+    if lost.startswith("tables"):
+        drop_day(folder.root, ENDS)
+    if lost.endswith("days"):
+        folder.sql("DELETE FROM days")
+    if lost.endswith("rows"):
+        folder.sql(
+            f"DELETE FROM chunks_{ENDS}" + (f" WHERE capture_ms > {NOON}" if lost == "some rows" else "")
+        )
     assert folder.check().broken_count > 0
     result = rebuilt(folder)
     assert (result["segments"], result["unreadable"]) == (4, {})
@@ -427,7 +436,7 @@ def test_a_rebuild_gives_every_row_back(folder: Folder, lost: str) -> None:
 
 def test_a_rebuild_names_what_it_cannot_read_and_does_the_rest(folder: Folder) -> None:
     folder.object.write_bytes(b"nothing of it is left")
-    folder.sql(f"DROP TABLE chunks_{ENDS}")
+    drop_day(folder.root, ENDS)
     result = rebuilt(folder)
     assert (result["segments"], result["chunks"]) == (1, 1)
     assert isinstance(result["unreadable"], dict)

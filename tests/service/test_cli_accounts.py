@@ -23,6 +23,7 @@ from storage.contracts.blocks import writing_books
 from storage.days import MS_PER_DAY
 from storage.rows.accounts import AccountRow, AccountState, NoticeRow, NoticeState
 from tests.retention.world import fast_folder
+from tests.servers.catalogs import empty_address
 from tests.service.test_cli import CLIPKEEP, Done, Run, data, installed, made, run
 
 __all__ = ["data", "made", "run"]
@@ -572,7 +573,13 @@ def test_what_cannot_be_done_has_a_code(run: Run, untouched: Path, words: str, c
 def untouched() -> Iterator[Path]:
     """A data folder in which nothing may change."""
     with fast_folder() as folder:
-        create_folder(folder / "data", store_url=None, test_clock=True, environ={})
+        create_folder(
+            folder / "data",
+            store_url=None,
+            test_clock=True,
+            environ={},
+            catalog_address=empty_address(folder / "data"),
+        )
         yield folder / "data"
 
 

@@ -15,6 +15,7 @@ from service.folder import DataFolder, create_folder, open_folder
 from service.mounted import FUSE, NETWORK, file_system, require_local, warning
 from storage.errors import CallerError
 from tests.retention.world import NOON, World, fast_folder
+from tests.servers.catalogs import empty_address, sqlite_only
 
 
 def test_this_machines_own_disks_are_taken(tmp_path: Path) -> None:
@@ -31,7 +32,13 @@ def test_a_network_file_system_is_refused_at_init(
 ) -> None:
     monkeypatch.setattr(folder_module, "file_system", lambda path: kind)
     with pytest.raises(CallerError) as caught:
-        create_folder(tmp_path / "data", store_url=None, test_clock=False, environ={})
+        create_folder(
+            tmp_path / "data",
+            store_url=None,
+            test_clock=False,
+            environ={},
+            catalog_address=empty_address(tmp_path / "data"),
+        )
     assert caught.value.code == "network_file_system"
     assert NETWORK[kind] in caught.value.detail
     assert not (tmp_path / "data").exists()
@@ -42,11 +49,14 @@ def test_what_may_be_one_is_said() -> None:
     assert warning(0xEF53) is None
 
 
+@sqlite_only
 def test_a_backup_by_hand_is_put_back_as_operations_md_says() -> None:
     """Catalog, keys, then objects, in this order; a new bitmap; and all that was acknowledged by then is there."""
     with fast_folder() as root:
         data, backup = DataFolder(root / "data"), root / "backup"
-        create_folder(data.root, store_url=None, test_clock=False, environ={})
+        create_folder(
+            data.root, store_url=None, test_clock=False, environ={}, catalog_address=empty_address(data.root)
+        )
         with open_folder(data.root, environ={}) as opened:
             opened.settle_numbers()
         data.payments.mkdir(exist_ok=True)

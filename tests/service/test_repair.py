@@ -25,6 +25,8 @@ from storage.errors import LeaseLost
 from storage.rows.recordings import SegmentState
 from tests.killing import Counting
 from tests.retention.world import DELAY_MS, NOON, World, fast_folder
+from tests.servers.catalogs import empty_address
+from tests.servers.raw_catalogs import forget_segment_ids
 
 
 def quiet(phase: str, done: int, of: int) -> None:
@@ -35,7 +37,7 @@ class Folder:
     """A data folder with one live segment and some orphans: segments whose rows are gone."""
 
     def __init__(self, root: Path) -> None:
-        create_folder(root, store_url=None, test_clock=False, environ={})
+        create_folder(root, store_url=None, test_clock=False, environ={}, catalog_address=empty_address(root))
         self.root = root
         with World(root, local=True) as world:
             self.device = world.add()
@@ -163,7 +165,7 @@ def test_an_older_catalog_marks_nothing(folder: Folder) -> None:
     with World(folder.root, local=True) as world:
         later = world.keep([(folder.device, NOON + 5)])
     folder.sql("DELETE FROM segments WHERE segment_id = 2")
-    folder.sql("DELETE FROM sqlite_sequence WHERE name = 'segments'")
+    forget_segment_ids(folder.root, 1)
     folder.age(later, 2 * DAY_S)
     with pytest.raises(SweepRefused) as caught:
         folder.repair(allow_bulk=True)
@@ -176,7 +178,7 @@ def test_an_older_catalog_that_was_used_since_marks_nothing(folder: Folder) -> N
     with World(folder.root, local=True) as world:
         later = world.keep([(folder.device, NOON + 5)])
     folder.sql("DELETE FROM segments WHERE segment_id = 2")
-    folder.sql("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'segments'")
+    forget_segment_ids(folder.root, 1)
     with World(folder.root, local=True) as world:
         world.keep([(folder.device, NOON + 50)])
     folder.age(later, 2 * DAY_S)
@@ -188,7 +190,13 @@ def test_an_older_catalog_that_was_used_since_marks_nothing(folder: Folder) -> N
 def test_a_new_catalog_beside_a_full_store_marks_nothing(folder: Folder, tmp_path: Path) -> None:
     """Invariant 3: as after `init` in an empty folder that names the old store."""
     folder.age(folder.live, 2 * DAY_S)
-    create_folder(tmp_path / "new", store_url=None, test_clock=False, environ={})
+    create_folder(
+        tmp_path / "new",
+        store_url=None,
+        test_clock=False,
+        environ={},
+        catalog_address=empty_address(tmp_path / "new"),
+    )
     store = (folder.root / "objects").absolute().as_uri()
     with open_folder(tmp_path / "new", store_url=store, environ={}) as opened:
         found = check_folder(opened, deep=False, progress=quiet)

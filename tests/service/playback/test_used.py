@@ -17,6 +17,7 @@ from service.playback import used as used_module
 from service.playback.used import Used
 from storage.errors import CatalogUnavailable
 from storage.rows.devices import PlanRow
+from tests.servers.catalogs import empty_address
 from tests.service.world import TODAY, Viewer, World, clips, exported, fetched, listed, playing, refused
 
 
@@ -74,7 +75,13 @@ async def test_every_way_to_read_is_use_and_a_refusal_is_not(world: World, read:
 
 
 def test_the_api_process_writes_it_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    create_folder(tmp_path / "data", store_url=None, test_clock=False, environ={})
+    create_folder(
+        tmp_path / "data",
+        store_url=None,
+        test_clock=False,
+        environ={},
+        catalog_address=empty_address(tmp_path / "data"),
+    )
     with open_folder(tmp_path / "data", environ={}) as opened:
         plan = PlanRow(0, "annual", TODAY, TODAY + 364, 30)
         [facts] = opened.catalog.add_devices(1, account=1, plans=[plan], now_ms=0)
@@ -100,7 +107,13 @@ def test_the_api_process_writes_it_down(tmp_path: Path, monkeypatch: pytest.Monk
 async def test_a_stop_writes_down_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = trio.Event()
     monkeypatch.setattr("service.api_process.say_ready", ready.set)
-    create_folder(tmp_path / "data", store_url=None, test_clock=False, environ={})
+    create_folder(
+        tmp_path / "data",
+        store_url=None,
+        test_clock=False,
+        environ={},
+        catalog_address=empty_address(tmp_path / "data"),
+    )
     with open_folder(tmp_path / "data", environ={}) as opened:
         [facts] = opened.catalog.add_devices(1, account=1, plans=(), now_ms=0)
         process = ApiProcess(opened)
