@@ -34,6 +34,7 @@ ONE_FILE = {
         "storage/sqlite/migrations/versions/revision_0005.py",
         "storage/sqlite/migrations/versions/revision_0006.py",
         "storage/sqlite/migrations/versions/revision_0007.py",
+        "storage/sqlite/migrations/versions/revision_0008.py",
     },
 }
 

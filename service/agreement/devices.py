@@ -125,10 +125,44 @@ def new_token(desk: Desk, actor: Actor, device: int, *, why: str) -> str:
         facts = device_of(books, actor, device)
         desk.record(books, actor, facts.account, "token_renewed", why=why, device=device)
         return books.change_device(
-            device, lambda f: replace(f, token_generation=f.token_generation + 1), what=f"new token: {why}"
+            device,
+            lambda f: replace(f, token_generation=f.token_generation + 1),
+            what=f"{actor.role}: new token",
         )
 
     return _token_of(desk, desk.change(renew))
+
+
+def suspend(desk: Desk, actor: Actor, device: int, *, why: str) -> Standing:
+    """Deny a device at once, until it is resumed. Nothing is erased. A repetition changes nothing.
+
+    Raises:
+        NotFound; Unprocessable: `bad_text`, the reason.
+    """
+    return _set_suspended(desk, actor, device, True, why=why)
+
+
+def resume(desk: Desk, actor: Actor, device: int, *, why: str) -> Standing:
+    """Lift a suspension. Raises as `suspend`."""
+    return _set_suspended(desk, actor, device, False, why=why)
+
+
+def _set_suspended(desk: Desk, actor: Actor, device: int, suspended: bool, *, why: str) -> Standing:
+    actor.require_operator()
+    why = one_line(why, "the reason")
+    what = "suspended" if suspended else "resumed"
+
+    def work(books: Books) -> tuple[DeviceFacts, tuple[Subscription, ...]]:
+        facts = device_of(books, actor, device)
+        if facts.suspended != suspended:
+            facts = books.change_device(
+                device, lambda f: replace(f, suspended=suspended), what=f"{actor.role}: {what}"
+            )
+            desk.record(books, actor, facts.account, f"device_{what}", why=why, device=device)
+        return facts, held(books, facts)
+
+    facts, subscriptions = desk.change(work)
+    return standing(facts, subscriptions, desk.date())
 
 
 def viewer_token(desk: Desk, actor: Actor, device: int, *, hours: float = 24.0) -> tuple[str, int]:

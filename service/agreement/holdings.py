@@ -72,8 +72,7 @@ def keep(
 
     stored = facts
     if change(facts) != facts:
-        told = f"{actor.role}: {what}"
-        stored = books.change_device(facts.device, change, what=f"{told}: {why}" if why else told)
+        stored = books.change_device(facts.device, change, what=f"{actor.role}: {what}")
     there = {plan.plan_id for plan in facts.plans}
     new_id = next((plan.plan_id for plan in stored.plans if plan.plan_id not in there), 0)
     numbered = [sub if sub.plan_id else replace(sub, plan_id=new_id) for sub in after]

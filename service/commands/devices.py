@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -120,26 +119,24 @@ def device_show(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -
 @device_app.command("suspend")
 def device_suspend(device: Device, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Deny uploads and playback at once. Nothing is erased; `device resume` lifts it."""
-    _change_device(data, device, lambda f: replace(f, suspended=True), f"suspended: {reason}", json)
+    with open_folder(data) as opened:
+        terminal.report(_shown(desk_devices.suspend(opened.desk, OPERATOR, device, why=reason)), json)
 
 
 @device_app.command("resume")
 def device_resume(device: Device, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Lift a suspension."""
-    _change_device(data, device, lambda f: replace(f, suspended=False), f"resumed: {reason}", json)
+    with open_folder(data) as opened:
+        terminal.report(_shown(desk_devices.resume(opened.desk, OPERATOR, device, why=reason)), json)
 
 
 @device_app.command("new-token")
 def device_new_token(device: Device, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Void all tokens of a device, viewers' included, and print its new one."""
-    _change_device(
-        data,
-        device,
-        lambda f: replace(f, token_generation=f.token_generation + 1),
-        f"new token: {reason}",
-        json,
-        with_token=True,
-    )
+    with open_folder(data) as opened:
+        token = desk_devices.new_token(opened.desk, OPERATOR, device, why=reason)
+        standing = desk_devices.show(opened.desk, OPERATOR, device)
+        terminal.report({**_shown(standing), "token": token}, json)
 
 
 @device_app.command("terminate")
@@ -256,17 +253,6 @@ def _begin(
         retention_days=retention_days,
         default_retention_days=opened.config.retention.default_days,
     )
-
-
-def _change_device(
-    data: Any, device: int, change: Any, what: str, json: bool, *, with_token: bool = False
-) -> None:
-    with open_folder(data) as opened:
-        facts = opened.entitlements.change(device, change, what=what)
-        document = _shown(desk_devices.show(opened.desk, OPERATOR, device))
-        if with_token:
-            document["token"] = mint_device_token(opened.vault.token_secret, device, facts.token_generation)
-        terminal.report(document, json)
 
 
 def _shown(standing: Standing) -> dict[str, Any]:

@@ -81,12 +81,6 @@ def init(
                 f"warning: the {whose}'s address has a password in it, and is kept in config.toml; better in"
                 " PGPASSWORD, a service file or a password file (docs/operations.md)"
             )
-    if "://" in address:
-        terminal.say(
-            "note: on PostgreSQL reasons that operators write for a device stay in dead rows, the log and backups after"
-            " its account has ended. All other texts about people are sealed, and the vault destroys the key"
-            " (docs/operations.md, Home on PostgreSQL)"
-        )
     if doubtful := warning(file_system(data)):
         terminal.say(f"{data}: {doubtful}")
     url = store or (data / "objects").absolute().as_uri()

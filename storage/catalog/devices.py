@@ -79,7 +79,8 @@ class ChangesCatalog(Protocol):
         appends to the change log and commits.
 
         Args:
-            what: a few words for the history: who and why.
+            what: a code for the change log: who, and what was done, in small letters. It is not sealed, and stays when
+                the account ends: what a person wrote belongs into the account's history (`Books.add_event`).
 
         Returns:
             The new facts (plans carry their ids) and the number of the change, 0 when nothing changed.
@@ -102,6 +103,10 @@ class ChangesCatalog(Protocol):
         Recorded, and in force for readers and commits, with the first transaction. The rows of a long range go in
         several, so that commits do not wait; when this is killed, `finish_deletion` does the rest.
 
+        Args:
+            reason: what a person wrote, or nothing. It is sealed with the key of the device's account.
+            who: a role: `owner`, `operator` or `system`.
+
         Raises:
-            CallerError: the range is empty.
+            CallerError: the range is empty; `not_a_role`.
         """

@@ -23,7 +23,7 @@ from storage.contracts.given import (
     refused,
     segments,
 )
-from storage.errors import LeaseLost
+from storage.errors import CallerError, LeaseLost
 from storage.rows.devices import EraseState
 from storage.rows.recordings import Unindexed
 
@@ -101,7 +101,13 @@ class ErasuresContract(OnCatalog):
         assert (cleared.verified_ms, cleared.verified) == (NOW + 7, "2 of 2")
 
     def test_what_a_person_wrote_is_not_in_a_record(self, catalog: Catalog) -> None:
-        for what, who in (("owner: my flat in Rome", "owner"), ("Ann asked", "operator"), ("sweep", "sweep")):
+        device = add_device(catalog)
+        for said in ("owner: my flat in Rome", "Ann asked", "sold to ann@example.com", "+15550100", "x" * 41):
+            with pytest.raises(CallerError) as refused:
+                catalog.update_device(device, lambda old: replace(old, erase_epoch=1), what=said, now_ms=NOW)
+            assert refused.value.code == "not_a_code"
+        assert catalog.erasures() == []
+        for what, who in (("owner: terminated", "owner"), ("asked", "operator"), ("sweep", "sweep")):
             device = add_device(catalog)
             catalog.update_device(device, lambda old: replace(old, erase_epoch=1), what=what, now_ms=NOW)
             [record] = catalog.erasures(device=device)

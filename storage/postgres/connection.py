@@ -239,9 +239,6 @@ class PostgresConnection:
     def overwrite_freed(self) -> None:
         """What it leaves is VACUUM's to take: sealed texts are worthless without their account's key."""
 
-    def zeros(self, column: str) -> str:
-        return "''"
-
     def larger(self, one: str, other: str) -> str:
         return f"greatest({one}, {other})"
 

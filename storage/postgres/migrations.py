@@ -32,6 +32,7 @@ from storage.postgres.schema import COUNTED, FORGET_HISTORY, NEXT_NUMBER, prepar
 from storage.sql.connection import Connection
 from storage.sql.meta import put_number
 from storage.sql.moving_keys import moved_to_vault
+from storage.sql.moving_texts import ROLES, hashed_keys, sealed_reasons
 from storage.sqlite.schema import REVISION
 from storage.vault import Vault
 
@@ -97,8 +98,36 @@ def _keys_to_the_vault(given: Given) -> None:
     connection.executemany("INSERT INTO account_keys (key_id, account) VALUES (?, ?)", moved)
 
 
+def _texts_sealed(given: Given) -> None:
+    """What people wrote is sealed with their account's key, hashed, or gone, as in SQLite's 0008. No halves: the
+    earlier release would go on writing it. Tables are written anew, and the files of the old ones go."""
+    connection = given.connection
+    reasons = connection.execute(
+        "SELECT deletion_id, reason, key_id FROM deletions JOIN devices USING (device)"
+        " LEFT JOIN account_keys USING (account)"
+    ).fetchall()
+    answers = connection.execute("SELECT account, key FROM answers").fetchall()
+    own = connection.execute("SELECT key_id FROM account_keys WHERE account = 0").fetchone()
+    sealed = [(text, number) for number, text in sealed_reasons(given.vault, reasons)]
+    hashed = list(hashed_keys(given.vault, None if own is None else own[0], answers))
+    roles = ", ".join(f"'{role}'" for role in ROLES)
+    connection.run(f"""
+        ALTER TABLE changes ALTER what TYPE TEXT USING coalesce(
+            substring(what FROM '^(?:(?:owner|operator|system|sweep): )?[a-z_ -]{{0,40}}(?=:|$)'), '');
+        ALTER TABLE deletions ALTER reason TYPE BYTEA USING ''::bytea, ALTER reason SET DEFAULT '',
+            ALTER who TYPE TEXT USING CASE WHEN who IN ({roles}) THEN who ELSE '' END;
+    """)
+    connection.executemany("UPDATE deletions SET reason = ? WHERE deletion_id = ?", sealed)
+    connection.executemany("UPDATE answers SET key = ? WHERE account = ? AND key = ?", hashed)
+    connection.run("ALTER TABLE answers ALTER key TYPE TEXT USING key || ''")  # the dead rows' file goes
+
+
 STEPS: Mapping[str, Step] = MappingProxyType(
-    {"0005": Step("0006", before=_counted_by_row()), "0006": Step("0007", alone=_keys_to_the_vault)}
+    {
+        "0005": Step("0006", before=_counted_by_row()),
+        "0006": Step("0007", alone=_keys_to_the_vault),
+        "0007": Step("0008", alone=_texts_sealed),
+    }
 )
 """By the revision that each starts from."""
 

@@ -24,8 +24,7 @@ LESS: Mapping[str, str] = MappingProxyType(
         "events": "SELECT, INSERT",
         "acceptances": "SELECT, INSERT",
         "agreements": "SELECT, INSERT",
-        # What a person wrote goes with the account; the line stays.
-        "changes": "SELECT, INSERT, UPDATE (what)",
+        "changes": "SELECT, INSERT",
         "erasures": "SELECT, INSERT, UPDATE",
         "accounts": "SELECT, INSERT, UPDATE",
         "account_keys": "SELECT, INSERT, UPDATE",

@@ -112,9 +112,6 @@ class Connection(Protocol):
         """From here to the end of the transaction, overwrite what deleted rows leave in the files, where the engine
         can."""
 
-    def zeros(self, column: str) -> str:
-        """SQL for zeros as long as the text of a column, which an engine that overwrites in place puts there."""
-
     def create_chunk_table(self, day: int) -> None:
         """Make a day's chunk table where it is missing, clustered or indexed by device and time."""
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
+
+from storage.account_keys import AccountKeys
 from storage.catalog.devices import ChangesCatalog
-from storage.errors import Unprocessable
+from storage.errors import CallerError, Unprocessable
 from storage.rows.recordings import Unindexed
 from storage.sql.chunktables import chunk_table
 from storage.sql.commits import mark_dead
 from storage.sql.connection import Connection, writing
 from storage.sql.devices import Devices, facts_of
 from storage.sql.reads import classes_of, days_of_range
+from storage.sql.sealing import sealed_for
 
+ROLE = re.compile("[a-z]{0,20}")
 ROWS_AT_ONCE = 10_000
 """Chunk rows removed in one transaction: some 50 ms for which commits wait."""
 
 
 class Deletions(Devices, ChangesCatalog):
+    keys: AccountKeys
+
     def delete_range(
         self,
         device: int,
@@ -51,12 +58,17 @@ class Deletions(Devices, ChangesCatalog):
         delete_after_ms: int,
     ) -> tuple[int, Unindexed, bool]:
         """The first transaction of a deletion: its id, what was removed, and whether that was all."""
-        facts_of(connection, device)  # raises NotFound
+        account = facts_of(connection, device).account  # raises NotFound
+        if not ROLE.fullmatch(who):
+            raise CallerError(
+                "who deletes is a role, and no name", subject=f"device {device}", code="not_a_role"
+            )
+        sealed = sealed_for(connection, self.keys, account, "deletions.reason", reason)
         connection.exclude_commits()
         [deletion_id] = connection.execute(
             "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
             " VALUES (?, ?, ?, ?, ?, 0, ?) RETURNING deletion_id",
-            (device, from_ms, to_ms, reason, who, now_ms),
+            (device, from_ms, to_ms, sealed, who, now_ms),
         ).fetchone()
         connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
         return deletion_id, *_remove_some(connection, deletion_id, now_ms, delete_after_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,9 @@ from storage.sql.connection import Connection, writing
 from storage.sql.erasure_records import note_marked
 from storage.sql.numbers import highest_given, next_generation, require_room
 
+CHANGE_CODE = re.compile(r"(?:[a-z]+: )?[a-z_ -]{0,40}")
+"""What the change log takes: who, and what was done. It is not sealed and outlives the account, so there is no place in
+it for an address, a number or a sentence."""
 _FACTS = (
     "device, account, token_generation, erase_epoch, suspended, terminated_ms, erase_state, erase_reason,"
     " viewer_generation,"
@@ -173,7 +177,17 @@ def change_facts(
 
 
 def log_change(connection: Connection, device: int, what: str, now_ms: int) -> int:
-    """Append to the change log; returns the number of the change."""
+    """Append to the change log; returns the number of the change.
+
+    Raises:
+        CallerError: `not_a_code`.
+    """
+    if not CHANGE_CODE.fullmatch(what):
+        raise CallerError(
+            "the change log takes a code in small letters; what a person wrote belongs into the account's history",
+            subject=f"device {device}",
+            code="not_a_code",
+        )
     [number] = connection.execute(
         "INSERT INTO changes (number, device, what, at_ms) VALUES (?, ?, ?, ?) RETURNING number",
         (*connection.change_numbers(1), device, what, now_ms),

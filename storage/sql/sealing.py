@@ -66,6 +66,14 @@ def seal(key: bytes, place: str, text: str) -> bytes:
     return nonce + AESGCM(key).encrypt(nonce, plain, place.encode())
 
 
+def sealed_for(connection: Connection, keys: AccountKeys, account: int, place: str, text: str) -> bytes:
+    """A text sealed with the key of an account; nothing when the account has ended, and in a catalog that was opened
+    without its vault: it is not kept unsealed. Raises as `seal`."""
+    key_id = key_id_of(connection, account) if text and keys.has_vault else None
+    key = None if key_id is None else keys.of([key_id]).get(key_id)
+    return b"" if key is None else seal(key, place, text)
+
+
 def unseal(key: bytes | None, place: str, sealed: bytes) -> str:
     """The text. Raises CatalogCorrupt when it was not sealed with this key for this place."""
     if not sealed:

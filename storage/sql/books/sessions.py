@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from storage.rows.accounts import AnswerRow, AttemptsRow, CodeRow, SessionRow
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
@@ -10,6 +12,8 @@ from storage.sql.sealing import keyed_hash
 SESSIONS = Table("sessions", SessionRow, ("token_hash",), "session")
 CODES = Table("codes", CodeRow, ("account", "purpose"), "code", private=("address",))
 ANSWERS = Table("answers", AnswerRow, ("account", "key"), "answer", private=("body",))
+KEY_HASH_BYTES = 16
+"""Of the hash that stands for an idempotency key."""
 SUBJECT_BYTES = 16
 """Of the hash that stands for a subject of attempts: it may be a client's address."""
 
@@ -77,7 +81,12 @@ class Sessions(OnBooks):
         return sum(self._writer.execute(f"DELETE FROM {rows}", {"ms": before_ms}).rowcount for rows in stale)
 
     def answer(self, account: int, key: str) -> AnswerRow | None:
-        return ANSWERS.one(self._reader, self._keys, account, key)
+        row = ANSWERS.one(self._reader, self._keys, account, self._standing_for(account, key))
+        return None if row is None else replace(row, key=key)
 
     def put_answer(self, row: AnswerRow) -> None:
-        ANSWERS.store(self._writer, self._keys, row)
+        ANSWERS.store(self._writer, self._keys, replace(row, key=self._standing_for(row.account, row.key)))
+
+    def _standing_for(self, account: int, key: str) -> str:
+        """What is kept of an idempotency key: a client may have put anything into it."""
+        return keyed_hash(self._reader, self._keys, "answer", f"{account}\n{key}", KEY_HASH_BYTES).hex()
