@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +23,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from storage._key_files import MASTER_MAGIC, read_key_file, write_key_file
 from storage.errors import CallerError, ClipkeepError, CorruptError, KeyDestroyed, NotFound, WorldError
-from storage.keys import MAX_IDS_PER_CALL, KeyId, KeyStore
+from storage.keys import KeyId, KeyStore
 
 A = KeyId(1, 0, 202601)
 B = KeyId(1, 0, 202602)
@@ -78,140 +77,12 @@ def wrapped_keys(folder: Path) -> dict[KeyId, bytes]:
         }
 
 
-class TestKeys:
-    def test_a_key_is_made_once(self, store: KeyStore) -> None:
-        first = store.ensure([A, B, A])
-        assert set(first) == {A, B}
-        assert {len(key) for key in first.values()} == {32}
-        assert first[A] != first[B]
-        assert store.ensure([A, B, C]) | first == store.ensure([C, B, A])
-        assert store.count() == 3
-
-    def test_get_makes_nothing(self, store: KeyStore) -> None:
-        made = store.ensure([A])
-        assert store.get([A, B]) == made
-        assert store.get([]) == {}
-        assert store.count() == 1
-
-    def test_each_id_has_its_outcome(self, store: KeyStore) -> None:
-        """For a reader a key that was never made, or is gone, is gone."""
-        made = store.ensure([A, C])
-        store.destroy_device(1, below_epoch=1)
-        outcomes = store.ensure_each([A, B, C, D])
-        assert isinstance(outcomes[A], KeyDestroyed)
-        assert isinstance(outcomes[B], KeyDestroyed)
-        assert outcomes[C] == made[C]
-        assert isinstance(outcomes[D], bytes)
-        never = KeyId(77, 0, 202601)
-        outcomes = store.get_each([A, C, never])
-        assert isinstance(outcomes[A], KeyDestroyed)
-        assert isinstance(outcomes[never], KeyDestroyed)
-        assert outcomes[C] == made[C]
-
-    def test_keys_and_token_secret_survive_reopening(self, folder: Path, store: KeyStore) -> None:
-        made = store.ensure([A, D])
-        with KeyStore.open(folder) as again:
-            assert again.get([A, D]) == made
-            assert again.token_secret == store.token_secret
-            assert len(again.token_secret) == 32
-
-    @pytest.mark.parametrize(
-        "bad",
-        [
-            (-1, 0, 202601),
-            (2**32, 0, 202601),
-            (1, 2**32, 202601),
-            (1, -1, 202601),
-            (1, 0, 202600),
-            (1, 0, 202613),
-        ],
-    )
-    def test_ids_out_of_range(self, store: KeyStore, bad: tuple[int, int, int]) -> None:
-        with pytest.raises(CallerError, match="yyyymm"):
-            store.ensure([A, KeyId(*bad)])
-        assert store.count() == 0
-
-    def test_the_ends_of_the_ranges(self, store: KeyStore) -> None:
-        ids = [KeyId(0, 0, 197001), KeyId(2**32 - 1, 2**32 - 1, 999912)]
-        assert store.ensure(ids) == store.get(ids)
-
-    def test_a_call_is_bounded(self, store: KeyStore) -> None:
-        with pytest.raises(CallerError, match=str(MAX_IDS_PER_CALL)):
-            store.ensure(KeyId(n, 0, 202601) for n in range(MAX_IDS_PER_CALL + 1))
-
-    def test_closed(self, store: KeyStore) -> None:
-        store.close()
-        store.close()
-        with pytest.raises(CallerError) as caught:
-            store.get([A])
-        assert caught.value.code == "key_store_closed"
-
-    def test_threads_agree(self, store: KeyStore) -> None:
-        ids = [KeyId(n, 0, 202601) for n in range(50)]
-        found: list[dict[KeyId, bytes]] = []
-        threads = [threading.Thread(target=lambda: found.append(store.ensure(ids))) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == 8
-        assert all(keys == found[0] for keys in found)
-
-
 class TestDestruction:
-    def test_a_device_is_gone_and_its_neighbours_are_not(self, store: KeyStore) -> None:
-        """Invariant 10."""
-        made = store.ensure([A, B, C])
-        assert store.destroy_device(1, below_epoch=1) == 2
-        assert store.get([A, B, C]) == {C: made[C]}
-        assert store.count() == 1
-        assert store.destroy_device(1, below_epoch=1) == 0
-
-    def test_nothing_is_resurrected(self, folder: Path, store: KeyStore) -> None:
-        """Invariant 9: an upload that lost the race against an erasure gets no key, also after a restart."""
-        store.ensure([A, C])
-        store.destroy_device(1, below_epoch=2)
-        store.destroy_device(1, below_epoch=1)  # a late, lower call takes nothing back
-        for gone in (A, A._replace(epoch=1), B):
-            with pytest.raises(KeyDestroyed):
-                store.ensure([D, gone])
-        assert store.get([D]) == {}, "ensure is all or nothing"
-        with KeyStore.open(folder) as again, pytest.raises(KeyDestroyed):
-            again.ensure([A])
-
-    def test_a_renewal_starts_with_new_keys(self, store: KeyStore) -> None:
-        old = store.ensure([A])[A]
-        store.destroy_device(1, below_epoch=1)
-        renewed = A._replace(epoch=1)
-        new = store.ensure([renewed])[renewed]
-        assert new != old
-        assert store.destroy_device(1, below_epoch=1) == 0
-        assert store.get([renewed]) == {renewed: new}
-
-    def test_months(self, store: KeyStore) -> None:
-        made = store.ensure([A, B, C, D])
-        assert store.destroy_months(202601) == 2
-        assert store.get([A, B, C, D]) == {B: made[B], D: made[D]}
-        with pytest.raises(KeyDestroyed):
-            store.ensure([A])
-        with pytest.raises(KeyDestroyed):
-            store.ensure([KeyId(9, 9, 202512)])
-        assert store.destroy_months(202601) == 0
-        assert store.destroy_months(202511) == 0
-        assert store.destroy_months(202612) == 2
-        assert store.count() == 0
-
     def test_months_in_many_batches(self, store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("storage.keys.DESTROY_BATCH_ROWS", 7)
         store.ensure(KeyId(n, 0, 202601) for n in range(50))
         store.destroy_devices({3: 1, 49: 1})
         assert store.destroy_months(202601) == 48, "those of the erased devices were destroyed before"
-
-    def test_many_devices_at_once(self, store: KeyStore) -> None:
-        made = store.ensure([A, B, C, D])
-        assert store.destroy_devices({}) == 0
-        assert store.destroy_devices({1: 1, 2: 1, 3: 5}) == 3
-        assert store.get([A, B, C, D]) == {D: made[D]}
 
     def test_no_wrapped_key_is_left_in_the_files(self, folder: Path, store: KeyStore) -> None:
         """Invariant 10. Many devices, months and epochs, made in mixed order: the case in which a B-tree keyed by
