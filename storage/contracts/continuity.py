@@ -126,7 +126,7 @@ class ContinuityContract(OnCatalog):
         catalog.transact(
             lambda books: books.add_session(SessionRow(bytes(32), OPERATOR_ACCOUNT, NOW, NOW + 9))
         )
-        catalog.transact(lambda books: books.put_code(CodeRow(OPERATOR_ACCOUNT, "email", "a", b"h", NOW + 9)))
+        catalog.transact(lambda books: books.put_code(CodeRow(OPERATOR_ACCOUNT, "email", "", b"h", NOW + 9)))
         above = {kind: number + 100 for kind, number in catalog.numbers_given().items()}
         above["notice"] = 0  # never lowered
         catalog.start_above(above)

@@ -126,7 +126,7 @@ def test_an_existing_file_is_not_created_over(path: Path) -> None:
 
 
 def test_a_catalog_that_could_not_be_made_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise CatalogUnavailable("disk full")
 
     monkeypatch.setattr("storage.sqlite.create_schema", fail)

@@ -44,7 +44,7 @@ class TransactionsContract(OnBooks):
             assert len(books.events_of(account)) == 1
 
     def test_a_transaction_tells_what_its_work_returned(self, catalog: Catalog) -> None:
-        added = catalog.transact(lambda books: books.add_account(owner()))
+        added = catalog.transact(lambda books: books.add_account(owner()), now_ms=NOW, new_accounts=1)
         with catalog.books() as books:
             assert books.account(added.account) == added
 
