@@ -321,3 +321,17 @@ class TestBaseBackups:
             (tmp_path / "tar").mkdir()
             (tmp_path / "tar" / "backup_manifest").write_text("{}")
             assert run(*verify, "--backup", tmp_path / "tar", "--json").error == "bad_backup"
+
+
+class TestReasons:
+    def test_why_a_device_was_changed_is_in_the_history_and_sealed(self, run: Run, made: Path) -> None:
+        for words in ("suspend", "resume", "new-token"):
+            why = f"Mrs Miller of Long Lane: {words}"
+            assert run("device", words, "--device", 1, "--reason", why, "--data", made).code == 0
+        events = run("account", "events", "--account", 1, "--data", made, "--json").document["events"]
+        assert [(row["what"], row["why"]) for row in events][-3:] == [
+            ("device_suspended", "Mrs Miller of Long Lane: suspend"),
+            ("device_resumed", "Mrs Miller of Long Lane: resume"),
+            ("token_renewed", "Mrs Miller of Long Lane: new-token"),
+        ]
+        assert not any(b"Long Lane" in path.read_bytes() for path in made.glob("catalog.db*"))
