@@ -243,3 +243,18 @@ def test_a_day_whose_table_is_not_yet_made_is_made_by_its_commit(catalog: Postgr
         connection.execute("DELETE FROM segments")
     assert commit(catalog, Upload(device, NOON + 1)) == [STORED]
     assert list(catalog.broken_rows()) == []
+
+
+def test_after_a_restore_to_before_a_days_table_commits_make_it_again(catalog: PostgresCatalog, url: str) -> None:
+    """Without a restart: what this process remembers of tables is not what the server has. Those of several workers
+    wait for the first, and none fails."""
+    devices = [add_device(catalog, WEEK) for _ in range(4)]
+    commit(catalog, *(Upload(device, NOON) for device in devices))
+    segments = [segment_of(catalog, Upload(device, NOON + 1)) for device in devices]
+    with psycopg.connect(url) as connection:
+        connection.execute(f"DROP TABLE packed_{ENDS} CASCADE".encode())
+        connection.execute("DELETE FROM days")
+    with ThreadPoolExecutor(4) as threads:
+        verdicts = list(threads.map(lambda segment: catalog.commit([segment], now_ms=NOW), segments))
+    assert [verdict.tolist() for [verdict] in verdicts] == [[STORED]] * 4
+    assert [len(catalog.chunks(device, NOON, NOON + 2, limit=9)) for device in devices] == [1] * 4
