@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +24,8 @@ from storage.errors import LeaseLost
 from storage.rows.recordings import SegmentState
 from tests.killing import Counting
 from tests.retention.world import DELAY_MS, NOON, World, fast_folder
-from tests.servers.catalogs import empty_address
-from tests.servers.raw_catalogs import forget_segment_ids
+from tests.servers.catalogs import copy_catalog, empty_address, home_settings
+from tests.servers.raw_catalogs import forget_segment_ids, run_raw
 
 
 def quiet(phase: str, done: int, of: int) -> None:
@@ -89,8 +88,7 @@ class Folder:
                 world.catalog.release_lease("sweep", fence=fence)
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        with World(self.root, local=True) as world, world.catalog.db.hold() as connection:  # type: ignore[attr-defined]
-            return list(connection.execute(statement))
+        return run_raw(self.root, statement)
 
 
 @pytest.fixture
@@ -152,7 +150,7 @@ def test_more_than_the_bulk_limit_stop_and_ask(folder: Folder) -> None:
     """Invariant 14."""
     keys = folder.orphans(3)
     with (folder.root / "config.toml").open("w") as file:
-        file.write("[retention]\nbulk_limit = 2\n")
+        file.write(f"{home_settings(folder.root)}[retention]\nbulk_limit = 2\n")
     with pytest.raises(SweepRefused) as caught:
         folder.repair()
     assert caught.value.code == "bulk_limit"
@@ -298,15 +296,11 @@ def test_check_after_a_restore_says_what_is_missing(
     """Young objects too: they were "not in the catalog yet", and the check "sound"."""
     backup = folder.root.with_name("backup")
     backup.mkdir()
-    for path in folder.root.glob("catalog.db*"):
-        shutil.copy(path, backup / path.name)
+    copy_catalog(folder.root, backup)
     with World(folder.root, local=True) as world:
         world.keep([(1, NOON + 10_000), (1, NOON + 12_000)])
         world.keep([(1, NOON + 20_000)])
-    for path in folder.root.glob("catalog.db*"):
-        path.unlink()
-    for path in backup.iterdir():
-        shutil.copy(path, folder.root / path.name)
+    copy_catalog(backup, folder.root)
     lost = folder.check().lost
     assert (lost.objects, lost.chunks, lost.devices) == (2, 3, {1})
     assert (lost.from_ms, lost.to_ms) == (NOON + 10_000, NOON + 20_000)

@@ -245,7 +245,9 @@ def test_a_day_whose_table_is_not_yet_made_is_made_by_its_commit(catalog: Postgr
     assert list(catalog.broken_rows()) == []
 
 
-def test_after_a_restore_to_before_a_days_table_commits_make_it_again(catalog: PostgresCatalog, url: str) -> None:
+def test_after_a_restore_to_before_a_days_table_commits_make_it_again(
+    catalog: PostgresCatalog, url: str
+) -> None:
     """Without a restart: what this process remembers of tables is not what the server has. Those of several workers
     wait for the first, and none fails."""
     devices = [add_device(catalog, WEEK) for _ in range(4)]

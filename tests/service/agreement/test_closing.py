@@ -492,8 +492,8 @@ def test_two_settles_at_once_do_the_work_of_one(office: Office) -> None:
 
 def test_settling_with_nothing_to_do_is_cheap(office: Office) -> None:
     changes = office.catalog.newest_change()
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(100):
         assert closing.settle(office.desk) == []
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert office.catalog.newest_change() == changes
