@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from bench.commands import against, catalog, latency, limits, memory, peers, playback, report, sweep, uploads
+from bench.commands import (
+    against,
+    catalog,
+    freshhost,
+    latency,
+    limits,
+    memory,
+    peers,
+    playback,
+    report,
+    sweep,
+    uploads,
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -15,6 +27,7 @@ for command in (
     *(uploads.ingest, uploads.compare),
     *(latency.latency, latency.slow_clients),
     *(memory.idle, memory.entitlement, catalog.catalog, limits.limits, sweep.sweep),
+    freshhost.fresh_host,
     *(playback.playback, against.against, report.report, peers.peers),
 ):
     app.command()(command)

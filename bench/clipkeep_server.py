@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.catalog_engines import started_postgres
@@ -21,6 +21,7 @@ from bench.promises import check_promises
 from bench.servers import BUCKET, START_TIMEOUT_S, Running, Setup, free_ports, wait_until_ready
 from bench.wire import Device, Target
 from service.spawning import python_module
+from storage.open_catalog import SQLITE
 
 DATA_FOLDER = "clipkeep-data"
 DEVICES_FILE = "devices.json"
@@ -28,6 +29,21 @@ SHARED_BUFFERS = "1GB"
 """Of the PostgreSQL server beside a service."""
 COMMAND_TIMEOUT_S = 120.0
 """For `init`, and for `device add` of many thousand devices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What a service is started over.
+
+    Attributes:
+        data: the data folder.
+        catalog: as `init --catalog` takes it.
+        catalog_server: the process whose children are the catalog's server, where it has one.
+    """
+
+    data: Path
+    catalog: str = SQLITE
+    catalog_server: int | None = None
 
 
 class ClipkeepServer:
@@ -52,26 +68,37 @@ class ClipkeepServer:
 
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
-        with self._home(setup) as (data, init, catalog_server):
-            is_first = not data.exists()
+        with self._home(setup) as home:
+            is_first = not home.data.exists()
             if is_first:
-                _prepare(setup, data, init)
-            with self._serving(setup, data) as running:
+                _prepare(setup, home)
+            with self.serving(setup, home.data) as running:
                 # With its first chunk of a month a device gets its data key, and the worker fetches it: what all
                 # devices do once is no part of what a chunk costs.
                 devices = running.target.devices
                 target = replace(running.target, warm_chunks=len(devices))
-                if is_first and setup.store_url is None and catalog_server is None:
-                    self.promises = check_promises(target, setup.store_port, data, setup.environment())
-                yield replace(running, target=target, catalog_server=catalog_server)
+                if is_first and setup.store_url is None and home.catalog_server is None:
+                    self.promises = check_promises(target, setup.store_port, home.data, setup.environment())
+                yield replace(running, target=target, catalog_server=home.catalog_server)
 
     @contextlib.contextmanager
-    def _home(self, setup: Setup) -> Iterator[tuple[Path, list[str], int | None]]:
-        """The data folder, what `init` is told beside the store, and the parent of the catalog's server."""
-        yield setup.folder / DATA_FOLDER, [], None
+    def home(self, setup: Setup) -> Iterator[Home]:
+        """A data folder with its devices, without a service."""
+        with self._home(setup) as home:
+            _prepare(setup, home)
+            yield home
 
     @contextlib.contextmanager
-    def _serving(self, setup: Setup, data: Path) -> Iterator[Running]:
+    def _home(self, setup: Setup) -> Iterator[Home]:
+        yield Home(setup.folder / DATA_FOLDER)
+
+    @contextlib.contextmanager
+    def serving(self, setup: Setup, data: Path, *, within_s: float = START_TIMEOUT_S) -> Iterator[Running]:
+        """Serve a data folder that is there.
+
+        Raises:
+            BenchError: it was not ready within `within_s`.
+        """
         devices = tuple(Device(*pair) for pair in json.loads((setup.folder / DEVICES_FILE).read_text()))
         ingest, api = free_ports(2)
         argv = [
@@ -86,7 +113,7 @@ class ClipkeepServer:
             environment=setup.environment(),
             speaks=False,
         ) as child:
-            wait_until_ready(child, f"http://127.0.0.1:{api}/readyz")
+            wait_until_ready(child, f"http://127.0.0.1:{api}/readyz", within_s)
             yield Running(child.session, Target("127.0.0.1", ingest, devices), api, data)
 
 
@@ -97,10 +124,10 @@ class ClipkeepOnPostgres(ClipkeepServer):
     name = "clipkeep-postgres"
 
     @contextlib.contextmanager
-    def _home(self, setup: Setup) -> Iterator[tuple[Path, list[str], int | None]]:
+    def _home(self, setup: Setup) -> Iterator[Home]:
         with pinned(setup.cpus), started_postgres(SHARED_BUFFERS) as (url, postmaster):
             data = Path(tempfile.mkdtemp(prefix=f"{DATA_FOLDER}-", dir=setup.folder)) / "data"
-            yield data, ["--catalog", url], postmaster
+            yield Home(data, url, postmaster)
 
 
 def _program() -> str | None:
@@ -115,9 +142,10 @@ def _command() -> str:
     return program
 
 
-def _prepare(setup: Setup, data: Path, init: Sequence[str]) -> None:
+def _prepare(setup: Setup, home: Home) -> None:
+    data = home.data
     store_url = setup.store_url or f"s3://{BUCKET}/x"
-    _run(setup, ["init", "--data", str(data), "--store", store_url, *init])
+    _run(setup, ["init", "--data", str(data), "--store", store_url, "--catalog", home.catalog])
     starts = ["--starts-on", setup.starts_on] if setup.starts_on else []
     added = _run(
         setup,

@@ -110,13 +110,13 @@ class Server(Protocol):
         """
 
 
-def wait_until_ready(child: Child, url: str) -> None:
+def wait_until_ready(child: Child, url: str, within_s: float = START_TIMEOUT_S) -> None:
     """Poll `url` until it answers 200.
 
     Raises:
         BenchError: the child ended, or the time is over.
     """
-    deadline_s = time.monotonic() + START_TIMEOUT_S
+    deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
         if not child.is_running():
             raise child.failure("ended before it was ready")
@@ -127,7 +127,7 @@ def wait_until_ready(child: Child, url: str) -> None:
             if response.status == 200:
                 return
         time.sleep(POLL_S)
-    raise child.failure(f"was not ready within {START_TIMEOUT_S:.0f} s")
+    raise child.failure(f"was not ready within {within_s:.0f} s")
 
 
 def numbered_devices(count: int) -> tuple[Device, ...]:

