@@ -50,6 +50,8 @@ FOR_STRANGERS = {
     "store_unavailable": "the object store does not answer",
     "store_denied": "the object store refuses: its bucket, credentials or permissions",
     "catalog_unavailable": "the catalog can't be read or written",
+    "key_store_unavailable": "the vault can't be read",
+    "key_store_corrupt": "the vault is damaged",
     "data_disk_full": "the data disk is full",
     "store_full": "the object store is full",
     "catalog_replaced": "the catalog's file is not the one that was opened",
@@ -64,7 +66,7 @@ def for_strangers(code: str) -> str:
 
 
 class Prober:
-    """Asks store and catalog on behalf of all who want to know: once at a time, and nobody waits long.
+    """Asks catalog, vault and store on behalf of all who want to know: once at a time, and nobody waits long.
 
     Args:
         probe: raises a ClipkeepError when something is wrong.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from service.folder import Opened
 from storage.disk import DISK_FULL, looks_full, make_room
@@ -19,6 +20,7 @@ PROBE_PREFIX = "health/"
 """Below it, each worker puts one object when it has to find out whether its store takes any, and deletes it again. No
 segment: neither sweeps nor checks look there."""
 PROBE_BYTES = 1024
+VaultUnavailable = partial(WorldError, code="key_store_unavailable")
 
 
 def probe_bytes(problem: ClipkeepError | None, segment_bytes: int) -> int:
@@ -47,25 +49,30 @@ class Question:
     """What is being asked, for those who do not wait for the answer."""
 
     def __init__(self) -> None:
-        self._of: type[WorldError] = CatalogUnavailable
+        self._of: Callable[[str], WorldError] = CatalogUnavailable
 
     def unanswered(self, after_s: float) -> ClipkeepError:
         """What is wrong when there is no answer."""
         return self._of(f"has not answered for {after_s:g} s")
 
     def ask(self, opened: Opened, *, put: Callable[[], None] | None = None) -> None:
-        """Make sure that files, disk, catalog and store can be used. Blocks.
+        """Make sure that files, disk, catalog, vault and store can be used. Blocks.
 
         Args:
-            put: puts an object. Without it the store and the catalog are only read.
+            put: puts an object. Without it the store and the catalog are only read. With it the vault is not asked: a
+                worker stores what it has keys for, and refuses the rest chunk by chunk.
 
         Raises:
             ClipkeepError: what keeps chunks from being stored.
         """
+        # Of the files only a master.key that is new here waits for anybody: the vault is asked whether it is its.
+        self._of = VaultUnavailable
         _require_room(opened)
         self._of = CatalogUnavailable
         if put is None:
             _ = opened.catalog.closed_through
+            self._of = VaultUnavailable
+            opened.vault.last_month_destroyed()
         else:
             opened.catalog.require_writable()
         self._of = StoreUnavailable

@@ -34,6 +34,7 @@ from storage._key_files import MASTER_MAGIC, read_key_file, unavailable
 from storage._key_wrapping import WrappingKeys
 from storage.errors import CallerError, CorruptError
 from storage.open_files import Version, version
+from storage.postgres.database import INGEST_TIMEOUT_MS
 from storage.postgres.vault_database import (
     TOKENS,
     VaultDatabase,
@@ -328,10 +329,16 @@ class PostgresVault(Vault):
         self._require_open()
         if not wanted:
             return {}
-        outcomes = self._database.reading(lambda connection: self._read(connection, wanted))
+
+        def read() -> dict[KeyId, Outcome]:
+            """A camera or a viewer waits for it."""
+            return self._database.reading(
+                lambda connection: self._read(connection, wanted), timeout_ms=INGEST_TIMEOUT_MS
+            )
+
+        outcomes = read()
         if any(isinstance(outcome, CorruptError) for outcome in outcomes.values()):
-            # A rotation may have ended between the two.
-            outcomes = self._database.reading(lambda connection: self._read(connection, wanted))
+            outcomes = read()  # a rotation may have ended between rows and master.key
         missing = wanted - outcomes.keys()
         if not missing or not make or not (partly or faultless(outcomes)):
             return outcomes

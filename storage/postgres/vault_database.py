@@ -86,17 +86,17 @@ class VaultDatabase(PostgresDatabase):
         except CallerError as error:
             raise CallerError(error.detail, code="bad_vault_url") from error
 
-    def reading(self, work: Callable[[Connection], R]) -> R:
+    def reading(self, work: Callable[[Connection], R], *, timeout_ms: int = STATEMENT_TIMEOUT_MS) -> R:
         """Do `work` in a transaction that reads one state. Twice when a month's table went meanwhile: the floor says so
         by then."""
         with self._translating():
             try:
-                return self._reading(work)
+                return self._reading(work, timeout_ms)
             except errors.UndefinedTable:
-                return self._reading(work)
+                return self._reading(work, timeout_ms)
 
-    def _reading(self, work: Callable[[Connection], R]) -> R:
-        with self._block(BEGIN_READ) as connection:
+    def _reading(self, work: Callable[[Connection], R], timeout_ms: int) -> R:
+        with self._block(BEGIN_READ, timeout_ms=timeout_ms) as connection:
             return work(connection)
 
     def making(self, work: Callable[[Connection], R]) -> R:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept
+from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_body
 from tests.e2e.service import COMMAND_S, Device, Reply, Service, resident_bytes, until
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
 
@@ -166,3 +166,34 @@ def test_no_connections_left(on_postgres: Service, postgres: PostgresServer) -> 
         operator.execute("ALTER DATABASE faults ALLOW_CONNECTIONS true")
         hurt.is_well()
     hurt.ends_well()
+
+
+@pytest.mark.parametrize("hurt_how", ["frozen", "gone"])
+def test_a_vault_that_is_away(tmp_path: Path, postgres: PostgresServer, hurt_how: str) -> None:
+    """It alone, on a server of its own: readiness names it, devices whose keys a worker has are served, and the others
+    get a code; all of them when it is back."""
+    binaries = wheel_binaries() or system_binaries()
+    assert binaries is not None
+    with psycopg.connect(postgres.url(), autocommit=True) as operator:
+        operator.execute("DROP DATABASE IF EXISTS faults (FORCE)")
+        operator.execute("CREATE DATABASE faults")
+    with postgres_server(binaries) as keeper, Service(tmp_path) as service:
+        service.command("init", "--catalog", postgres.url("faults"), "--vault", keeper.url())
+        hurt = Hurt(service)
+        (unknown,) = service.add_devices(1)
+        with hurt.load():
+            hurt.acknowledge_some()
+            keeper.pause() if hurt_how == "frozen" else keeper.kill()
+            try:
+                until(lambda: "key_store_unavailable" in service.problems(), "readiness names it", SAID_S)
+                reply = service.put(unknown, int(time.time() * 1000), chunk_body(unknown.number, 0, 4))
+                assert (reply.status, reply.code) == (503, "not_stored")
+                assert float(reply.headers["Retry-After"]) > 0
+                hurt.acknowledge_some()
+            finally:
+                keeper.resume() if hurt_how == "frozen" else keeper.start()
+            hurt.is_well()
+            assert (
+                service.put(unknown, int(time.time() * 1000), chunk_body(unknown.number, 0, 4)).status == 201
+            )
+        hurt.ends_well()
