@@ -49,6 +49,32 @@ def segments_on(s3: SeaweedServer) -> list[str]:
     return [key for key in s3.object_keys(BUCKET) if "/v1/" in key]
 
 
+def test_store_setup(on_s3: Service, s3: SeaweedServer) -> None:
+    """The command itself: shown, written, the same at a second run; another's rule stays."""
+    on_s3.init("--store", f"s3://{BUCKET}/some/prefix")
+    client = s3.client()
+    theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 9}}
+    client.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [theirs]})
+
+    def rules() -> dict[str, int]:
+        found = client.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+        return {
+            rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in found if "Expiration" in rule
+        }
+
+    assert on_s3.command("store", "setup")["applied"] is False
+    assert rules() == {"logs/": 9}
+    done = on_s3.command("store", "setup", "--apply")
+    assert (done["supported"], done["applied"], done["warnings"]) == (True, True, [])
+    written = rules()
+    assert written.pop("logs/") == 9
+    assert len(written) >= 2, "one for each retention class"
+    assert all(prefix.startswith("some/prefix/v1/") for prefix in written)
+    assert on_s3.command("store", "setup")["applied"] is False
+    assert rules() == {"logs/": 9, **written}
+    client.close()
+
+
 def test_upload_playback_sweep_and_check(on_s3: Service, s3: SeaweedServer) -> None:
     service = on_s3
     service.init("--test-clock", "--store", f"s3://{BUCKET}/some/prefix")
