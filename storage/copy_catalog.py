@@ -62,15 +62,16 @@ def copy_catalog(address: str, file: Path, *, to: str, home: int, progress: Prog
         return rows
 
 
-def take_back(file: Path, *, to: str, before: Callable[[], None], progress: Progress) -> None:
-    """Remove the copy, and open the file again.
+def take_back(file: Path, *, to: str, home: int, before: Callable[[], None], progress: Progress) -> None:
+    """Remove the copy, and open the file again. A database without a table has nothing to be removed.
 
     Args:
+        home: whose catalog the file is.
         before: called when it is decided, before anything is removed.
 
     Raises:
         CallerError: `committed`: the copy has changed since it was made, so the file is no longer the catalog.
-            `not_sealed`: the file was not copied.
+            `not_sealed`: the file was not copied. `exists`, `not_empty`: what is in the database is no copy of it.
         WorldError: `catalog_in_use`: the service runs.
     """
     from storage.errors import WorldError
@@ -91,7 +92,11 @@ def take_back(file: Path, *, to: str, before: Callable[[], None], progress: Prog
                     subject=database.subject,
                     code="catalog_in_use",
                 )
-            if copying.is_whole(database) and copying.differences(source, database, progress):
+            is_whole = copying.is_whole(database)
+            is_there = is_whole or copying.is_begun(database, home)
+            if not is_there:
+                copying.require_nothing(database)
+            if is_whole and copying.differences(source, database, progress):
                 raise CallerError(
                     "the new catalog has been written to since it was copied, so the file is out of date: going back"
                     " would lose what was acknowledged",
@@ -99,7 +104,8 @@ def take_back(file: Path, *, to: str, before: Callable[[], None], progress: Prog
                     code="committed",
                 )
         before()
-        PostgresCatalog.remove(to)
+        if is_there:
+            PostgresCatalog.remove(to)
         unseal(source)
 
 

@@ -104,6 +104,7 @@ def _take_back(folder: DataFolder, to: str) -> dict[str, Any]:
         take_back(
             folder.catalog,
             to=to,
+            home=_home(folder),
             progress=progress,
             before=lambda: set_value(folder.config, "home", "catalog", SQLITE),
         )

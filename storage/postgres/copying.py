@@ -16,7 +16,7 @@ from storage.account_keys import AccountKeys
 from storage.errors import CallerError, CatalogCorrupt
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import PostgresDatabase
-from storage.postgres.schema import COUNTED, create_schema
+from storage.postgres.schema import COUNTED, create_schema, require_empty
 from storage.sqlite.schema import REVISION
 
 Progress = Callable[[str, int, int], None]
@@ -67,19 +67,10 @@ def begin(database: PostgresDatabase, home: int) -> None:
     """Make the tables, without a row, in an empty database; or find those of a copy that was stopped.
 
     Raises:
-        CallerError: `exists`, there is a catalog already, or the copy of another home's.
+        CallerError: `exists`, there is a catalog already, or the copy of another home's; `not_empty`.
     """
-    with database.read() as connection:
-        found = connection.execute("SELECT to_regclass('copying')").fetchone()[0]
-        if found is not None:
-            row = connection.execute("SELECT rows FROM copying WHERE name = ''").fetchone()
-            if row is not None and row[0] == home:
-                return
-            raise CallerError(
-                "another home's catalog is being copied into this database; choose an empty one",
-                subject=database.subject,
-                code="exists",
-            )
+    if is_begun(database, home):
+        return
     create_schema(database, AccountKeys(None))
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
@@ -93,6 +84,31 @@ def begin(database: PostgresDatabase, home: int) -> None:
         connection.run(f"TRUNCATE {', '.join(emptied)}")
         connection.run("CREATE TABLE copying (name TEXT PRIMARY KEY, rows BIGINT NOT NULL)")
         connection.execute("INSERT INTO copying VALUES ('', ?)", (home,))
+
+
+def is_begun(database: PostgresDatabase, home: int) -> bool:
+    """Whether there is a copy that was stopped.
+
+    Raises:
+        CallerError: `exists`, it is another home's.
+    """
+    with database.read() as connection:
+        if connection.execute("SELECT to_regclass('copying')").fetchone()[0] is None:
+            return False
+        row = connection.execute("SELECT rows FROM copying WHERE name = ''").fetchone()
+    if row is None or row[0] != home:
+        raise CallerError(
+            "another home's catalog is being copied into this database; choose an empty one",
+            subject=database.subject,
+            code="exists",
+        )
+    return True
+
+
+def require_nothing(database: PostgresDatabase) -> None:
+    """Raises CallerError `not_empty`."""
+    with database.read() as connection:
+        require_empty(connection, database.subject)
 
 
 def is_whole(database: PostgresDatabase) -> bool:

@@ -92,7 +92,8 @@ def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
     """Make all tables in an empty database, in one transaction.
 
     Raises:
-        CallerError: `exists`, there is a catalog already; `vault_in_catalog`, there is a vault; `server_too_old`.
+        CallerError: `exists`, there is a catalog already; `vault_in_catalog`, there is a vault; `not_empty`, there are
+            other tables; `server_too_old`.
     """
     database.require_version()
     key_ids = first_keys(keys)
@@ -107,6 +108,7 @@ def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
                 subject=database.subject,
                 code="vault_in_catalog",
             )
+        require_empty(connection, database.subject)
         connection.run(_COUNTER)
         for statement in statements(_TABLES + BOOKS_TABLES):
             if (translated := postgres_statement(statement)) is not None:
@@ -114,6 +116,23 @@ def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
         connection.run(_OWN_TABLES)
         begin_accounts(connection, keys, key_ids)
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
+
+
+def require_empty(connection: Connection, subject: str) -> None:
+    """Raises CallerError `not_empty`: the schema has tables that belong to somebody else. Those of an extension, as of
+    pg_stat_statements, are no one's."""
+    found = connection.execute(
+        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT 1 FROM pg_depend d"
+        " WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY c.relname LIMIT 3"
+    ).fetchall()
+    if found:
+        raise CallerError(
+            f"this database has other tables in it ({', '.join(row[0] for row in found)}), and nothing was changed."
+            " Name an empty one: CREATE DATABASE makes it",
+            subject=subject,
+            code="not_empty",
+        )
 
 
 def drop_schema(database: PostgresDatabase) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
@@ -15,10 +16,11 @@ from service.config_file import with_value
 from service.folder import open_folder
 from storage.contracts.blocks import writing_books
 from storage.copy_catalog import copy_catalog
-from storage.errors import CallerError
+from storage.errors import CallerError, WorldError
 from storage.keys import KeyStore
 from storage.open_catalog import open_catalog
 from storage.rows.accounts import AccountRow
+from storage.sqlite.sealing_off import held_alone, seal_off
 from tests.retention.world import NOON, World
 from tests.servers.catalogs import empty_database, on_postgres
 from tests.service.test_cli import Run, run
@@ -179,6 +181,74 @@ def test_another_homes_database_is_left_alone(filled: Path, url: str, run: Run, 
     assert run("catalog", "copy", "--to", url, "--data", filled, "--json").error == "exists"
     assert run("device", "add", "--data", filled).code == 0
     assert run("device", "add", "--data", tmp_path / "other", "--json").document["device"] == 1
+
+
+@pytest.mark.parametrize("table", ["theirs", "accounts"])
+def test_a_database_with_other_tables_is_left_alone(filled: Path, url: str, run: Run, table: str) -> None:
+    """Neither copied into, nor emptied by taking back what was never there."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE {table} AS SELECT 1 AS one".encode())
+        assert run("catalog", "copy", "--to", url, "--data", filled, "--json").error == "not_empty"
+        assert run("device", "add", "--data", filled).code == 0, "nothing was sealed"
+        with held_alone(filled / "catalog.db") as source:
+            seal_off(source)
+        done = run("catalog", "copy", "--to", url, "--back", "--data", filled, "--json")
+        assert done.error == "not_empty"
+        assert connection.execute(f"TABLE {table}".encode()).fetchall() == [(1,)]
+        connection.execute(f"DROP TABLE {table}".encode())
+    assert run("catalog", "copy", "--to", url, "--back", "--data", filled).code == 0
+    assert run("device", "add", "--data", filled).code == 0
+
+
+def test_another_homes_copy_is_not_taken_back(filled: Path, url: str, run: Run) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE copying (name TEXT PRIMARY KEY, rows BIGINT NOT NULL)")
+        connection.execute("INSERT INTO copying VALUES ('', 1)")
+    with held_alone(filled / "catalog.db") as source:
+        seal_off(source)
+    assert run("catalog", "copy", "--to", url, "--back", "--data", filled, "--json").error == "exists"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"password": "wrong"}, "password"),
+        ({"path": "/missing"}, "CREATE DATABASE"),
+        ({"port": 1}, "look whether the server runs"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_told_and_nothing_sealed(
+    filled: Path, url: str, run: Run, change: dict[str, Any], says: str
+) -> None:
+    parts = urlsplit(url)
+    password, port = change.get("password", parts.password), change.get("port", parts.port)
+    place = f"{parts.username}:{password}@{parts.hostname}:{port}"
+    wrong = urlunsplit(parts._replace(netloc=place, path=change.get("path", parts.path)))
+    done = run("catalog", "copy", "--to", wrong, "--data", filled, "--json")
+    assert (done.error, done.code) == ("catalog_unavailable", 1)
+    assert says in done.err
+    assert run("device", "add", "--data", filled).code == 0
+
+
+@pytest.mark.parametrize(
+    "trouble", [KeyboardInterrupt(), WorldError("disk full", code="catalog_unavailable")]
+)
+def test_a_copy_that_is_cut_short_serves_nothing(
+    filled: Path, url: str, run: Run, monkeypatch: pytest.MonkeyPatch, trouble: BaseException
+) -> None:
+    """By Ctrl-C, or a full disk of the server: neither catalog opens until it was run again, or taken back."""
+
+    def stop(*_: object) -> None:
+        raise trouble
+
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.postgres.copying.copy_numbers", stop)
+        assert run("catalog", "copy", "--to", url, "--data", filled).code != 0
+    assert run("device", "add", "--data", filled, "--json").error == "catalog_moved"
+    with pytest.raises(CallerError):
+        open_catalog(url, filled)
+    assert run("catalog", "copy", "--to", url, "--back", "--data", filled).code == 0
+    assert run("device", "add", "--data", filled).code == 0
 
 
 def test_every_table_of_the_file_has_one_there(filled: Path, url: str) -> None:
