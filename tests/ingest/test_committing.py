@@ -16,7 +16,6 @@ import trio.testing
 from ingest.committing import Uploads
 from ingest.health import Health
 from ingest.keyring import Keyring
-from ingest.keys_ahead import BLOCK_KEYS
 from ingest.packing import FEW_CHUNKS_STRETCH, MAX_MOVED_MS, MAX_MOVES, Chunk
 from ingest.stats import Stats
 from storage import checksums
@@ -441,11 +440,13 @@ async def test_a_late_commit_on_a_reclaimed_key_is_refused(pipeline: Pipeline) -
 
 async def test_keys_prepared_too_long_ago_are_not_used(pipeline: Pipeline) -> None:
     """Invariant 5: a sweep may be reclaiming them."""
-    assert await pipeline.verdict(video()) is STORED
-    first = pipeline.catalog.highest_segment_id()
+    for device in (1, 2):  # the second makes two keys, and leaves one
+        assert await pipeline.verdict(video(), device) is STORED
+    prepared = pipeline.catalog.highest_segment_id()
+    assert SegmentState.PREPARED in pipeline.states()
     pipeline.clock.ms += 300_000
-    assert await pipeline.verdict(video(), 2) is STORED
-    assert pipeline.catalog.highest_segment_id() == first + BLOCK_KEYS
+    assert await pipeline.verdict(video(), 3) is STORED
+    assert pipeline.catalog.highest_segment_id() == prepared + 1
 
 
 # --- live chunks ----------------------------------------------------------------------------------------------------
@@ -607,7 +608,7 @@ async def test_drain_answers_everything_and_gives_unused_keys_back(
     assert [outcome for _, outcome in pipeline.outcomes] == [STORED] * 4
     assert len(pipeline.served()) == 4
     assert SegmentState.PREPARED not in pipeline.states()
-    assert len(catalog.released) == BLOCK_KEYS - 2
+    assert len(catalog.released) == 1, "of a block of one key and one of two, two were used"
 
 
 async def test_drain_of_nothing(pipeline: Pipeline) -> None:
