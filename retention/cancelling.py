@@ -1,6 +1,6 @@
 """Cancelling a subscription: its last day, what is refunded, what moves up behind it (agreement 7.2, 8). Pure.
 
-A plan that has not begun is refunded in full and gets no day (7.2.1). An annual plan from which something is
+A plan that has not begun is refunded in full and gets no day (7.2.1). A plan paid in full from which something is
 refunded ends with the last month that was charged; where nothing is due it runs to its end (8.1, 8.2.1). A
 monthly plan ends with the period that runs (8.1, 8.2.2); one charged ahead of it is refunded in full. What was to
 follow moves up, so that the owner has neither a gap nor fewer months than were paid for.
@@ -25,7 +25,8 @@ _DAY = timedelta(days=1)
 
 class CancelKind(StrEnum):
     BEFORE_START = "before_start"
-    ANNUAL = "annual"
+    ANNUAL = "annual"  # paid in full for 12 months
+    FULL = "full"  # paid in full for another number of months
     MONTHLY = "monthly"
     GRANTED = "granted"  # by an operator: nothing was paid
 
@@ -83,7 +84,7 @@ def cancel(
 
     Args:
         paid: charges done for this plan less refunds of it; 0 for a granted one.
-        credits: given for this plan; they lower the refund of an annual plan that runs.
+        credits: given for this plan; they lower the refund of a plan paid in full that runs.
 
     Raises:
         NotFound: no such plan.
@@ -150,13 +151,17 @@ def _cancelled(sub: Subscription, today: date, paid: Money, credits: Money) -> t
     if terms is None:
         return CancelKind.GRANTED, kept, paid.zero
     started = months_started(plan, today)
-    if plan.kind is PlanKind.ANNUAL:
-        refund = refunds.of_annual(terms, months_started=started, paid=paid, credits=credits)
+    if plan.kind.is_paid_in_full:
+        refund = refunds.of_paid_in_full(terms, months_started=started, paid=paid, credits=credits)
         if refund:
             kept = replace(kept, ends_on=min(add_months(plan.starts_on, started) - _DAY, _end(plan)))
-        return CancelKind.ANNUAL, kept, refund
+        return _in_full(plan), kept, refund
     ahead = months_started(plan, _end(plan)) - started
     return CancelKind.MONTHLY, kept, refunds.of_months_ahead(terms, months=ahead, paid=paid)
+
+
+def _in_full(plan: Plan) -> CancelKind:
+    return CancelKind.ANNUAL if plan.kind is PlanKind.ANNUAL else CancelKind.FULL
 
 
 def _end(plan: Plan) -> date:

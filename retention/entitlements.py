@@ -56,6 +56,8 @@ def plan_of(row: PlanRow) -> Plan:
         row.retention_days,
         None if row.ends_on is None else to_date(row.ends_on),
         None if row.cancelled_on is None else to_date(row.cancelled_on),
+        row.package,
+        row.package_version,
     )
 
 
@@ -68,6 +70,8 @@ def row_of(plan: Plan, plan_id: int = 0) -> PlanRow:
         None if plan.ends_on is None else to_day(plan.ends_on),
         plan.retention_days,
         None if plan.cancelled_on is None else to_day(plan.cancelled_on),
+        plan.package,
+        plan.version,
     )
 
 

@@ -122,6 +122,8 @@ def _image(sub: Subscription) -> dict[str, Any]:
         "starts_on": plan.starts_on.isoformat(),
         "ends_on": None if plan.ends_on is None else plan.ends_on.isoformat(),
         "retention_days": plan.retention_days,
+        "package": plan.package,
+        "package_version": plan.version,
         "cancelled_on": None if plan.cancelled_on is None else plan.cancelled_on.isoformat(),
         "renews": sub.renews,
         "currency": None if terms is None else terms.currency,
@@ -137,6 +139,8 @@ def _subscription(image: Mapping[str, Any]) -> Subscription:
         image["retention_days"],
         None if image["ends_on"] is None else date.fromisoformat(image["ends_on"]),
         None if image["cancelled_on"] is None else date.fromisoformat(image["cancelled_on"]),
+        image.get("package", ""),  # images of earlier releases have none
+        image.get("package_version", 0),
     )
     currency = image["currency"]
     terms = (

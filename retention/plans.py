@@ -18,11 +18,6 @@ from enum import StrEnum
 from storage.days import ms_of_day, to_date, to_day
 from storage.errors import Conflict, Unprocessable
 
-TRIAL_DAYS = 14
-"""Agreement 7.1."""
-TRIAL_RETENTION_DAYS = 7
-"""Agreement 7.1."""
-ANNUAL_MONTHS = 12
 MIN_RETENTION_DAYS = 1
 MAX_RETENTION_DAYS = 255
 """The retention class is one byte of a bitmap row."""
@@ -34,7 +29,33 @@ _DAY = timedelta(days=1)
 class PlanKind(StrEnum):
     TRIAL = "trial"
     MONTHLY = "monthly"
-    ANNUAL = "annual"
+    ANNUAL = (
+        "annual"  # paid in full for 12 months: the word of rows, histories and answers of before packages
+    )
+    FULL = "full"  # paid in full for another number of months
+
+    @property
+    def is_paid_in_full(self) -> bool:
+        return self in (PlanKind.ANNUAL, PlanKind.FULL)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a plan is to be that is started now: `retention.packages` makes them.
+
+    Args:
+        retention_days: 1..255.
+        months: that a plan paid in full lasts.
+        days: that a trial lasts.
+        package, version: that it is of; "" and 0: of none.
+    """
+
+    kind: PlanKind
+    retention_days: int
+    months: int = 0
+    days: int = 0
+    package: str = ""
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +68,7 @@ class Plan:
         ends_on: last entitled day; None for a monthly plan that renews itself. The day before `starts_on`
             says that the plan was cancelled before it began: it has no day.
         cancelled_on: the day it was cancelled, None when it was not.
+        package, version: that it was started from; "" and 0: of none. The storage days stay those of the plan.
 
     Raises:
         CallerError: `bad_retention_days` or `bad_plan_dates`.
@@ -57,6 +79,8 @@ class Plan:
     retention_days: int
     ends_on: date | None = None
     cancelled_on: date | None = None
+    package: str = ""
+    version: int = 0
 
     def __post_init__(self) -> None:
         if not MIN_RETENTION_DAYS <= self.retention_days <= MAX_RETENTION_DAYS:
@@ -104,34 +128,30 @@ def add_months(start: date, months: int) -> date:
     return date(year, month0 + 1, day)
 
 
-def start_plan(
-    kind: PlanKind, starts_on: date, retention_days: int | None, default_retention_days: int
-) -> Plan:
-    """Return a new plan: 14 days of trial, 12 months less a day, or monthly without an end.
-
-    Args:
-        retention_days: None takes the default, 7 for a trial.
-        default_retention_days: for monthly and annual plans.
+def start_plan(offer: Offer, starts_on: date) -> Plan:
+    """Return a new plan: the offer's days of trial, its months less a day, or monthly without an end.
 
     Raises:
-        CallerError: `trial_retention_fixed`, another retention than 7 days for a trial; `date_out_of_range`;
-            and those of `Plan`.
+        CallerError: `date_out_of_range`; and those of `Plan`.
     """
-    if kind is PlanKind.TRIAL:
-        if retention_days not in (None, TRIAL_RETENTION_DAYS):
-            detail = f"a trial keeps recordings for {TRIAL_RETENTION_DAYS} days; leave the retention out"
-            raise Unprocessable(detail, code="trial_retention_fixed")
-        ends_on = plus_days(starts_on, TRIAL_DAYS - 1)
-        return Plan(kind, starts_on, TRIAL_RETENTION_DAYS, ends_on)
-    kept_days = default_retention_days if retention_days is None else retention_days
-    if kind is PlanKind.ANNUAL:
-        return Plan(kind, starts_on, kept_days, add_months(starts_on, ANNUAL_MONTHS) - _DAY)
-    return Plan(kind, starts_on, kept_days)
+    ends_on = None
+    if offer.kind is PlanKind.TRIAL:
+        ends_on = plus_days(starts_on, offer.days - 1)
+    elif offer.kind.is_paid_in_full:
+        ends_on = add_months(starts_on, offer.months) - _DAY
+    return Plan(
+        offer.kind,
+        starts_on,
+        offer.retention_days,
+        ends_on,
+        package=offer.package,
+        version=offer.version,
+    )
 
 
 def period(plan: Plan, on: date) -> tuple[date, date]:
-    """Return first and last day of the plan's month that contains `on`, cut at the plan's end. Annual plans
-    have months too (a refund counts them); a trial is shorter than one.
+    """Return first and last day of the plan's month that contains `on`, cut at the plan's end. Plans paid
+    in full have months too (a refund counts them); a trial is shorter than one.
 
     Raises:
         CallerError: `not_in_plan`, `on` is no day of the plan.
@@ -190,7 +210,7 @@ def denied_from_ms(last_day: date) -> int:
 
 def cancel(plan: Plan, on: date) -> Plan:
     """Return the plan as cancelled on the day `on` (agreement 8.1). What is paid for goes on: a monthly plan
-    ends with the period that contains `on`, or never begins when it has not yet; an annual one keeps its
+    ends with the period that contains `on`, or never begins when it has not yet; one paid in full keeps its
     last day.
 
     Raises:
@@ -204,7 +224,7 @@ def cancel(plan: Plan, on: date) -> Plan:
         raise Conflict(detail, code="plan_already_cancelled")
     if plan.has_ended(on):
         raise Unprocessable(f"its last day was {plan.ends_on}; nothing is left to cancel", code="plan_ended")
-    if plan.kind is PlanKind.ANNUAL:
+    if plan.kind.is_paid_in_full:
         return replace(plan, cancelled_on=on)
     ends_on = plan.starts_on - _DAY if on < plan.starts_on else period(plan, on)[1]
     return replace(plan, ends_on=ends_on, cancelled_on=on)

@@ -16,12 +16,12 @@ def before_start(paid: Money) -> Money:
     return required(paid, "what was paid")
 
 
-def of_annual(terms: Terms, *, months_started: int, paid: Money, credits: Money) -> Money:
-    """An annual plan that runs (8.2.1): the fee, less a monthly fee for each month started, less credits and
-    earlier refunds; nothing where that is below zero.
+def of_paid_in_full(terms: Terms, *, months_started: int, paid: Money, credits: Money) -> Money:
+    """A plan paid in full that runs (8.2.1, whose "annual plan" is the one of 12 months): the fee, less a monthly fee
+    for each month started, less credits and earlier refunds; nothing where that is below zero.
 
     Args:
-        months_started: 1..12; the month that began today counts.
+        months_started: 1 or more; the month that began today counts.
 
     Raises:
         CallerError: `wrong_currency`, `bad_amount`.

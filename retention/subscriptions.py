@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from retention.plans import (
-    TRIAL_RETENTION_DAYS,
+    Offer,
     Plan,
     PlanKind,
     add_months,
@@ -51,7 +51,8 @@ class Subscription:
         plan = self.plan
         if self.terms is not None and (plan.kind is PlanKind.TRIAL or plan.ends_on is None):
             raise Unprocessable(
-                "what was paid for is a monthly or annual plan with a last paid day", code="bad_subscription"
+                "what was paid for is a monthly plan or one paid in full, with a last paid day",
+                code="bad_subscription",
             )
         if self.renews and (
             self.terms is None or plan.kind is not PlanKind.MONTHLY or plan.cancelled_on is not None
@@ -104,50 +105,34 @@ class Change:
         )
 
 
-def start_trial(subs: Sequence[Subscription], *, today: date, account_trial_used: bool) -> Change:
+def start_trial(
+    subs: Sequence[Subscription], offer: Offer, *, today: date, account_trial_used: bool
+) -> Change:
     """The account's one trial, from today on (agreement 7.1).
 
     Raises:
         CallerError: `trial_used`, the account had its trial, on whatever device; `plan_overlaps`, another plan of
-            this device has a day in these 14; `date_out_of_range`, `bad_plan_dates`.
+            this device has one of its days; `date_out_of_range`, `bad_plan_dates`.
     """
     if account_trial_used:
         raise Conflict("each account has one trial, and yours was used; buy a plan", code="trial_used")
-    plan = begin(
-        [sub.plan for sub in subs],
-        PlanKind.TRIAL,
-        today=today,
-        starts_on=today,
-        retention_days=None,
-        default_retention_days=TRIAL_RETENTION_DAYS,
-    )
+    plan = begin([sub.plan for sub in subs], offer, today=today, starts_on=today)
     return Change(tuple(subs), (*subs, Subscription(0, plan)))
 
 
-def buy(
-    subs: Sequence[Subscription],
-    kind: PlanKind,
-    terms: Terms,
-    *,
-    today: date,
-    retention_days: int | None,
-    default_retention_days: int,
-) -> Change:
+def buy(subs: Sequence[Subscription], offer: Offer, terms: Terms, *, today: date) -> Change:
     """A plan, paid for now.
 
     It starts today (7.2.1, 7.2.2), also during a trial, which is then cut to end yesterday: no day is missing and
     none counted twice. While other plans of the device run or are to come, it starts the day after the last one's
     last paid day (7.2.1); one that renews itself, or was granted without an end, stops with the period that is
-    paid for.
-
-    Args:
-        retention_days: None takes the default.
+    paid for. Another package for the same device is no exception: it follows, and nothing is converted in between.
 
     Raises:
         CallerError: `not_for_sale`, a trial; `bad_retention_days`, `date_out_of_range`, `bad_plan_dates`.
     """
-    if kind is PlanKind.TRIAL:
-        raise Unprocessable("a trial can't be bought; choose monthly or annual", code="not_for_sale")
+    if offer.kind is PlanKind.TRIAL:
+        raise Unprocessable("a trial can't be bought; choose a package that is sold", code="not_for_sale")
     notes: list[Note] = []
     stopped = [_stopped(sub, today, notes) for sub in subs]
     starts_on = today
@@ -155,10 +140,10 @@ def buy(
         last = sub.plan.ends_on
         if sub.plan.kind is not PlanKind.TRIAL and sub.is_ongoing(today) and last is not None:
             starts_on = max(starts_on, plus_days(last, 1))
-    plan = start_plan(kind, starts_on, retention_days, default_retention_days)
+    plan = start_plan(offer, starts_on)
     if plan.ends_on is None:  # monthly: the first period is what is paid for
         plan = replace(plan, ends_on=add_months(starts_on, 1) - _DAY)
-    new = Subscription(0, plan, terms, renews=kind is PlanKind.MONTHLY)
+    new = Subscription(0, plan, terms, renews=offer.kind is PlanKind.MONTHLY)
     after = [_cut_trial(sub, plan, notes) for sub in stopped]
     if starts_on > today:
         notes.append(
@@ -171,15 +156,7 @@ def buy(
     return Change(tuple(subs), (*after, new), tuple(notes))
 
 
-def grant(
-    subs: Sequence[Subscription],
-    kind: PlanKind,
-    *,
-    today: date,
-    starts_on: date | None,
-    retention_days: int | None,
-    default_retention_days: int,
-) -> Change:
+def grant(subs: Sequence[Subscription], offer: Offer, *, today: date, starts_on: date | None) -> Change:
     """A plan that an operator gives, without a fee: `begin`, and a trial in its way is cut as by `buy`.
 
     Raises:
@@ -188,14 +165,7 @@ def grant(
     for sub in subs:
         if sub.renews and sub.is_ongoing(today):
             raise Unprocessable(_renews(sub.plan), code="plan_renews")
-    plan = begin(
-        [sub.plan for sub in subs],
-        kind,
-        today=today,
-        starts_on=starts_on,
-        retention_days=retention_days,
-        default_retention_days=default_retention_days,
-    )
+    plan = begin([sub.plan for sub in subs], offer, today=today, starts_on=starts_on)
     notes: list[Note] = []
     after = [_cut_trial(sub, plan, notes) if sub.is_ongoing(today) else sub for sub in subs]
     return Change(tuple(subs), (*after, Subscription(0, plan)), tuple(notes))
@@ -208,15 +178,7 @@ def end_all(subs: Sequence[Subscription], today: date) -> Change:
     return Change(tuple(subs), tuple(after))
 
 
-def begin(
-    plans: Sequence[Plan],
-    kind: PlanKind,
-    *,
-    today: date,
-    starts_on: date | None,
-    retention_days: int | None,
-    default_retention_days: int,
-) -> Plan:
+def begin(plans: Sequence[Plan], offer: Offer, *, today: date, starts_on: date | None) -> Plan:
     """The new plan of a device, as an operator grants it.
 
     Without a date it starts today; behind a paid plan that runs or is to come, on the day after that one's last
@@ -237,8 +199,8 @@ def begin(
             if plan.ends_on is None:
                 raise Unprocessable(_renews(plan), code="plan_renews")
             starts_on = max(starts_on, plus_days(plan.ends_on, 1))
-    begun = start_plan(kind, starts_on, retention_days, default_retention_days)
-    for plan in there if kind is PlanKind.TRIAL else paid:
+    begun = start_plan(offer, starts_on)
+    for plan in there if offer.kind is PlanKind.TRIAL else paid:
         if _overlap(plan, begun):
             raise Unprocessable(_overlaps(plan), code="plan_overlaps")
     return begun
@@ -280,7 +242,7 @@ def _cut_trial(sub: Subscription, new: Plan, notes: list[Note]) -> Subscription:
         Note(
             "trial_cut",
             f"{text}: the plan begins on {new.starts_on}. What was recorded during the trial keeps its"
-            f" {TRIAL_RETENTION_DAYS} days; what is recorded from then on is kept for {new.retention_days} days.",
+            f" {trial.retention_days} days; what is recorded from then on is kept for {new.retention_days} days.",
         )
     )
     return replace(sub, plan=replace(trial, ends_on=last))

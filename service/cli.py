@@ -28,6 +28,7 @@ from service.commands import (
     money,
     notices,
     operators,
+    packages,
     plans,
     reopening,
     serving,
@@ -84,6 +85,7 @@ def _options(
 folder.register(app)
 serving.register(app)
 devices.register(app)
+packages.register(app)
 plans.register(app)
 money.register(app)
 accounts.register(app)

@@ -156,7 +156,12 @@ class SegmentSettings:
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    default_days: int = limit(30, "storage of monthly and annual plans when not said", least=1, most=255)
+    default_days: int = limit(
+        30,
+        "storage of the packages `monthly` and `annual` that a catalog begins with; then: `clipkeep package`",
+        least=1,
+        most=255,
+    )
     max_devices: int = limit(
         1 << 24, "rows of the bitmap file, 64 bytes each, sparse; fixed by init", least=2, most=1 << 32
     )
@@ -295,14 +300,16 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class AgreementSettings:
-    currency: str = limit("USD", "ISO 4217 code of all fees")
+    currency: str = limit("USD", "ISO 4217 code of fees when a purchase names none")
     monthly_fee_minor: int = limit(
         599,
-        "of a monthly plan and, for refunds, of a month of an annual one; in minor units (cents)",
+        "of the package `monthly` that a catalog begins with, in minor units; then: `clipkeep package price`",
         least=0,
         most=10**9,
     )
-    annual_fee_minor: int = limit(5999, "of an annual plan, in minor units", least=0, most=10**10)
+    annual_fee_minor: int = limit(
+        5999, "of the package `annual` that a catalog begins with; likewise", least=0, most=10**10
+    )
     charge_ahead_days: int = limit(
         3, "before a monthly period ends, from which the next one is charged", least=1, most=27
     )

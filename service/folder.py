@@ -18,7 +18,7 @@ from retention import numbers
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.witness import SETTLED_MS, ClockWitness
-from service.agreement import versions
+from service.agreement import packages, versions
 from service.agreement.desk import Desk
 from service.agreement.patience import PatientGateway
 from service.agreement.payments import RecordingGateway
@@ -359,7 +359,6 @@ class Opened:
             clock=self.clock,
             settings=self.config.agreement,
             notices=self.config.notices,
-            default_retention_days=self.config.retention.default_days,
             gateway=PatientGateway(
                 RecordingGateway(self.folder.payments), wait_s=self.config.agreement.payment_wait_s
             ),
@@ -418,6 +417,7 @@ def open_folder(
         vault.keep_from(catalog.first_key_month)
         _require_same_home(catalog, vault, folder)
         versions.ensure(catalog, now_ms=clock.now_ms())
+        packages.ensure(catalog, config.agreement, config.retention, now_ms=clock.now_ms())
         if not folder.bitmap.exists():
             # Derived data: it can be made again from the catalog at any time, and denies until then.
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)

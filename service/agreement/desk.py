@@ -80,7 +80,6 @@ class Desk:
     clock: Clock
     settings: AgreementSettings
     notices: NoticeSettings
-    default_retention_days: int
     gateway: PaymentGateway
     address_secret: bytes = field(repr=False)
     random_bytes: Callable[[int], bytes]

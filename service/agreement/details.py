@@ -28,7 +28,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class PurchaseDetail:
-    """What a purchase needs to be finished by whoever finds its row. `notes`: of the plan, once it was made."""
+    """What a purchase needs to be finished by whoever finds its row.
+
+    Args:
+        package, version: that was bought. Rows of earlier releases name none: theirs is named as the kind.
+        notes: of the plan, once it was made.
+    """
 
     role: Role
     method: str
@@ -36,6 +41,8 @@ class PurchaseDetail:
     retention_days: int | None
     monthly_fee_minor: int
     agreement_version: int
+    package: str
+    version: int
     notes: tuple[Note, ...] | None = None
 
     def stored(self) -> dict[str, Any]:
@@ -48,6 +55,8 @@ class PurchaseDetail:
             "retention_days": self.retention_days,
             "monthly_fee_minor": self.monthly_fee_minor,
             "agreement_version": self.agreement_version,
+            "package": self.package,
+            "package_version": self.version,
         }
         notes = {} if self.notes is None else {"notes": [[note.code, note.text] for note in self.notes]}
         return stored | notes
@@ -89,6 +98,8 @@ def purchase_of(row: PaymentRow) -> PurchaseDetail:
         detail["retention_days"],
         detail["monthly_fee_minor"],
         detail["agreement_version"],
+        detail.get("package", detail["plan"]),
+        detail.get("package_version", 1),
         None if notes is None else tuple(Note(code, text) for code, text in notes),
     )
 

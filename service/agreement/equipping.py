@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from retention.plans import PlanKind
 from service.agreement.desk import Actor, Desk
 from service.agreement.devices import add_in
 from service.agreement.purchases import grant_in
@@ -17,7 +16,7 @@ from storage.rows.devices import DeviceFacts
 class Grant:
     """A plan to start, see `purchases.grant`."""
 
-    kind: PlanKind
+    package: str
     retention_days: int | None = None
     starts_on: date | None = None
 
@@ -40,7 +39,7 @@ def equip(
                     books,
                     actor,
                     facts.device,
-                    grant.kind,
+                    grant.package,
                     retention_days=grant.retention_days,
                     starts_on=grant.starts_on,
                 )

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 
+from retention import packages as package_rules
 from retention.money import Money
-from retention.plans import Plan, PlanKind
+from retention.packages import Package
+from retention.plans import Plan
 from retention.subscriptions import Change, Note, Subscription
 from retention.subscriptions import buy as buy_rule
-from retention.terms import PriceList, Terms
+from retention.terms import Terms
+from service.agreement import packages
 from service.agreement.charging import Purpose
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
 from service.agreement.details import PURCHASE, PurchaseDetail, actor_of, purchase_of, purpose_of
@@ -24,7 +27,7 @@ from service.agreement.payments import PaymentExpired
 from storage.catalog.books import Books
 from storage.errors import NotFound
 from storage.rows.accounts import OPERATOR_ACCOUNT, AcceptanceRow, PaymentKind, PaymentRow, PaymentState
-from storage.rows.devices import DeviceFacts
+from storage.rows.devices import DeviceFacts, PlanRow
 
 _MS_PER_H = 3_600_000
 
@@ -39,22 +42,13 @@ class Started:
     notes: tuple[Note, ...] = ()
 
 
-def prices(desk: Desk) -> PriceList:
-    """Today's fees."""
-    settings = desk.settings
-    return PriceList(
-        Money(settings.monthly_fee_minor, settings.currency),
-        Money(settings.annual_fee_minor, settings.currency),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What was asked for, checked for its form. `reference` is the payment's, and the purchase's."""
+    """What was asked for, checked for form. `package` is a name; `reference` is the payment's, and the purchase's."""
 
     actor: Actor
     device: int
-    kind: PlanKind
+    package: str
     retention_days: int | None
     method: str
     reference: str
@@ -68,7 +62,8 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
         _require_same(books, order, there)
         return
     facts = ready(books, order.actor, order.device)
-    terms = prices(desk).terms(order.kind)
+    package = packages.on_sale(desk, books, order.package)
+    terms = package.terms(order.amount.currency if order.amount else desk.settings.currency)
     if facts.account == OPERATOR_ACCOUNT:
         raise Unprocessable(
             "the operators' own account is not charged; use `clipkeep plan start`",
@@ -76,8 +71,8 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
             code="operator_account",
         )
     _require_price(order.amount, terms.fee)
-    require_offered(desk, order.actor, order.retention_days)
-    change = buying(desk, books, facts, order.kind, terms, order.retention_days)
+    require_offered(package, order.actor, order.retention_days)
+    change = buying(desk, books, facts, package, terms, order.retention_days)
     row = books.add_payment(
         PaymentRow(
             payment_id=0,
@@ -89,15 +84,17 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
             currency=terms.currency,
             minor=terms.fee.minor,
             state=PaymentState.PENDING,
-            why=f"{order.kind} plan, device {order.device}",
+            why=f"{package.name} plan, device {order.device}",
             at_ms=desk.now_ms(),
             detail=PurchaseDetail(
                 order.actor.role,
                 order.method,
-                order.kind,
+                package.plan_kind,
                 order.retention_days,
                 terms.monthly_fee.minor,
                 agreement_version(books),
+                package.name,
+                package.version,
             ).stored(),
         )
     )
@@ -117,7 +114,8 @@ def _decide(desk: Desk, books: Books, row: PaymentRow) -> tuple[DeviceFacts, Cha
     require_open(books.account(facts.account))
     asked = purchase_of(row)
     terms = Terms(Money(row.minor, row.currency), Money(asked.monthly_fee_minor, row.currency))
-    change = buying(desk, books, facts, asked.plan, terms, asked.retention_days)
+    package = package_rules.of_version(packages.all_of(books), asked.package, asked.version)
+    change = buying(desk, books, facts, package, terms, asked.retention_days)
     if _over(desk, books, row):
         raise Conflict("it was not paid in time; buy it again", code=PaymentExpired.code)
     return facts, change
@@ -150,7 +148,7 @@ def _voided(desk: Desk, books: Books, row: PaymentRow) -> None:
 
 
 def _record(desk: Desk, books: Books, row: PaymentRow, what: str) -> None:
-    facts = {"minor": row.minor, "currency": row.currency, "plan": str(purchase_of(row).plan)}
+    facts = {"minor": row.minor, "currency": row.currency, "plan": purchase_of(row).package}
     desk.record(books, actor_of(row), row.account, what, device=row.device, facts=facts)
 
 
@@ -228,27 +226,47 @@ def buying(
     desk: Desk,
     books: Books,
     facts: DeviceFacts,
-    kind: PlanKind,
+    package: Package,
     terms: Terms,
     retention_days: int | None,
 ) -> Change:
     """What buying does to the device's plans, by the rules and today's calendar."""
-    return buy_rule(
-        held(books, facts),
-        kind,
-        terms,
-        today=desk.date(),
-        retention_days=retention_days,
-        default_retention_days=desk.default_retention_days,
-    )
+    require_room(desk, books, facts, package)
+    return buy_rule(held(books, facts), package.offer(retention_days), terms, today=desk.date())
 
 
-def require_offered(desk: Desk, actor: Actor, retention_days: int | None) -> None:
-    """The fee is for the plan's own days of storage."""
-    days = desk.default_retention_days
+def require_room(desk: Desk, books: Books, facts: DeviceFacts, package: Package) -> None:
+    """Raises Conflict `package_devices`: as many other devices of the account have a plan of it as it is for."""
+    today = desk.today()
+    if not package.max_devices:
+        return
+    others = [
+        other.device
+        for other in books.devices_of(facts.account)
+        if other.device != facts.device
+        and other.terminated_ms is None
+        and any(_goes_on(plan, package.name, today) for plan in other.plans)
+    ]
+    if len(others) >= package.max_devices:
+        named = ", ".join(str(device) for device in others[:10])
+        raise Conflict(
+            f"{package.name} is for {package.max_devices} devices of an account, and devices {named} have it; choose"
+            " another package for this one",
+            subject=f"device {facts.device}",
+            code="package_devices",
+        )
+
+
+def _goes_on(plan: PlanRow, package: str, today: int) -> bool:
+    return plan.package == package and (plan.ends_on is None or plan.ends_on >= max(today, plan.starts_on))
+
+
+def require_offered(package: Package, actor: Actor, retention_days: int | None) -> None:
+    """The fee is for the package's own days of storage."""
+    days = package.retention_days
     if retention_days not in (None, days) and not actor.may_see_all:
         raise Forbidden(
-            f"a plan comes with {days} days of storage; only operators may give another number of days",
+            f"{package.name} comes with {days} days of storage; only operators may give another number of days",
             code="operators_only",
         )
 
@@ -267,8 +285,8 @@ def _require_same(books: Books, order: Order, there: PaymentRow) -> None:
     had = None
     if purpose_of(there) == PURCHASE:
         ordered = purchase_of(there)
-        had = (there.account, there.device, ordered.plan, ordered.retention_days)
-    if had != (facts.account, order.device, order.kind, order.retention_days):
+        had = (there.account, there.device, ordered.package, ordered.retention_days)
+    if had != (facts.account, order.device, order.package, order.retention_days):
         raise Conflict(
             "another payment has this reference; choose a new one for each purchase",
             subject=order.reference,

@@ -8,10 +8,12 @@ from typing import Any
 
 from retention.history import account_facts
 from retention.money import Money
+from retention.packages import newest, trial_on_sale
 from retention.plans import PlanKind, denied_from_ms
 from retention.subscriptions import Note
 from retention.subscriptions import grant as grant_rule
 from retention.subscriptions import start_trial as trial_rule
+from service.agreement import packages
 from service.agreement.charging import MAX_CHARGE_REFERENCE_CHARS, pay
 from service.agreement.desk import Actor, Desk, Told, device_of, unheard
 from service.agreement.details import purchase_of
@@ -27,16 +29,16 @@ from service.agreement.ordering import (
     new_of,
     not_terminated,
     open_order,
-    prices,
     ready,
     require_offered,
+    require_room,
     stored_plan,
 )
 from service.agreement.payments import checked_method, checked_reference
 from storage.catalog.books import Books
 from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow
 
-__all__ = ["Quote", "Started", "buy", "grant", "prices", "quote", "start_trial"]
+__all__ = ["Quote", "Started", "buy", "grant", "quote", "start_trial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Quote:
     """What a purchase now would come to.
 
     Args:
+        package, version: that it would be of.
         ends_on: the last paid day.
         denied_from_ms: 00:00 UTC after it: the instant at which access ends unless the plan renews.
         agreement_version: that a purchase accepts; 0 when none is published.
@@ -51,6 +54,8 @@ class Quote:
 
     device: int
     plan: PlanKind
+    package: str
+    version: int
     fee: Money
     starts_on: date
     ends_on: date
@@ -62,23 +67,35 @@ class Quote:
 
 
 def quote(
-    desk: Desk, actor: Actor, device: int, kind: PlanKind, *, retention_days: int | None = None
+    desk: Desk,
+    actor: Actor,
+    device: int,
+    package: str,
+    *,
+    retention_days: int | None = None,
+    currency: str | None = None,
 ) -> Quote:
-    """What would happen if this plan were bought now. Nothing is changed.
+    """What would happen if a plan of this package were bought now. Nothing is changed.
+
+    Args:
+        currency: None takes the one that config.toml names.
 
     Raises:
         NotFound, Forbidden, Conflict, Unprocessable: as `buy` would.
     """
     with desk.reading() as books:
         facts = ready(books, actor, device)
-        require_offered(desk, actor, retention_days)
-        terms = prices(desk).terms(kind)
-        change = buying(desk, books, facts, kind, terms, retention_days)
+        found = packages.on_sale(desk, books, package)
+        require_offered(found, actor, retention_days)
+        terms = found.terms(currency or desk.settings.currency)
+        change = buying(desk, books, facts, found, terms, retention_days)
         new = new_of(change)
         last = last_day(new.plan)
         return Quote(
             device,
-            kind,
+            found.plan_kind,
+            found.name,
+            found.version,
             terms.fee,
             new.plan.starts_on,
             last,
@@ -97,14 +114,17 @@ def start_trial(desk: Desk, actor: Actor, device: int, *, told: Told[Started] = 
         told: called in that transaction with what was done.
 
     Raises:
-        NotFound, Forbidden; Conflict: `trial_used`, `terminated`, `account_closing`; Unprocessable: `plan_overlaps`.
+        NotFound, Forbidden; Conflict: `trial_used`, `terminated`, `account_closing`; Unprocessable: `plan_overlaps`,
+            `not_for_sale`.
     """
 
     def start(books: Books) -> Started:
         facts = ready(books, actor, device)
         account = books.account(facts.account)
         used = account.trial_ms is not None
-        change = trial_rule(held(books, facts), today=desk.date(), account_trial_used=used)
+        trial = trial_on_sale(packages.all_of(books), desk.date())
+        require_room(desk, books, facts, trial)
+        change = trial_rule(held(books, facts), trial.offer(), today=desk.date(), account_trial_used=used)
         image = _use_trial(desk, books, account)
         stored, plan_id = keep(desk, books, actor, facts, change.after, what="trial_started", more=image)
         started = Started(device, stored_plan(books, stored, plan_id), None, change.notes)
@@ -118,14 +138,15 @@ def grant(
     desk: Desk,
     actor: Actor,
     device: int,
-    kind: PlanKind,
+    package: str,
     *,
     retention_days: int | None = None,
     starts_on: date | None = None,
     told: Told[Started] = unheard,
 ) -> Started:
     """A plan without a fee, from an operator; a past date imports one that runs already. A trial on an owner's device
-    is the account's one trial; the operators' own account has as many as it has devices.
+    is the account's one trial; the operators' own account has as many as it has devices. The package may be one that
+    is not sold, and its limit of devices is the operator's to go past.
 
     Raises:
         Forbidden: `operators_only`.
@@ -135,7 +156,7 @@ def grant(
 
     def start(books: Books) -> Started:
         started = grant_in(
-            desk, books, actor, device, kind, retention_days=retention_days, starts_on=starts_on
+            desk, books, actor, device, package, retention_days=retention_days, starts_on=starts_on
         )
         told(books, started)
         return started
@@ -148,7 +169,7 @@ def grant_in(
     books: Books,
     actor: Actor,
     device: int,
-    kind: PlanKind,
+    package: str,
     *,
     retention_days: int | None,
     starts_on: date | None,
@@ -157,21 +178,15 @@ def grant_in(
     actor.require_operator()
     facts = not_terminated(device_of(books, actor, device))
     account = books.account(facts.account)
-    trial = kind is PlanKind.TRIAL and account.account != OPERATOR_ACCOUNT
+    offer = newest(packages.all_of(books), package).offer(retention_days)
+    trial = offer.kind is PlanKind.TRIAL and account.account != OPERATOR_ACCOUNT
     if trial and account.trial_ms is not None:
         raise Conflict(
             "the account of this device had its one trial; start another plan",
             subject=f"account {account.account}",
             code="trial_used",
         )
-    change = grant_rule(
-        held(books, facts),
-        kind,
-        today=desk.date(),
-        starts_on=starts_on,
-        retention_days=retention_days,
-        default_retention_days=desk.default_retention_days,
-    )
+    change = grant_rule(held(books, facts), offer, today=desk.date(), starts_on=starts_on)
     image = _use_trial(desk, books, account) if trial else None
     stored, plan_id = keep(desk, books, actor, facts, change.after, what="plan_granted", more=image)
     return Started(device, stored_plan(books, stored, plan_id), None, change.notes)
@@ -181,15 +196,15 @@ def buy(
     desk: Desk,
     actor: Actor,
     device: int,
-    kind: PlanKind,
+    package: str,
     *,
     method: str,
     reference: str,
     retention_days: int | None = None,
     amount: Money | None = None,
 ) -> Started:
-    """Buy a plan: charge its fee, and start it on payment (7.2). The steps are those of `charging`; when this is
-    killed, `settling.settle_pending` ends with the plan or with a refund, and so does the same call again.
+    """Buy a plan of a package: charge its fee, and start it on payment (7.2). The steps are those of `charging`; when
+    this is killed, `settling.settle_pending` ends with the plan or with a refund, and so does the same call again.
 
     Args:
         method: the payment gateway's name for what is charged.
@@ -197,11 +212,11 @@ def buy(
         amount: refused unless it is the price; None takes today's.
 
     Raises:
-        NotFound, Forbidden: the device or the account; `operators_only`: another storage time than the plan's.
+        NotFound, Forbidden: the device or the account; `operators_only`: another storage time than the package's.
         PaymentDeclined: nothing was charged.
         PaymentUnavailable: not known yet; the same call again, or `settling`, ends it.
-        Conflict: `terminated`, `account_closing`, `reference_taken`; or what came up while the gateway worked, and then
-            the charge is given back.
+        Conflict: `terminated`, `account_closing`, `reference_taken`, `package_devices`; or what came up
+            while the gateway worked, and then the charge is given back.
         Unprocessable: `not_for_sale`, `wrong_currency`, `wrong_amount`, `operator_account`, `bad_retention_days`, …
     """
     if len(checked_reference(reference)) > MAX_CHARGE_REFERENCE_CHARS:
@@ -209,7 +224,7 @@ def buy(
             f"the reference of a purchase has at most {MAX_CHARGE_REFERENCE_CHARS} characters",
             code="bad_reference",
         )
-    order = Order(actor, device, kind, retention_days, checked_method(method), reference, amount)
+    order = Order(actor, device, package, retention_days, checked_method(method), reference, amount)
     desk.change(lambda books: open_order(desk, books, order))
     paid = pay(desk, reference, PURCHASES)
     with desk.reading() as books:

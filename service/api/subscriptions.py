@@ -8,19 +8,19 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from retention.money import Money as Amount
-from retention.plans import PlanKind
-from service.agreement import cancelling, devices, purchases
+from service.agreement import cancelling, devices, packages, purchases
 from service.agreement.errors import Unprocessable
 from service.api.door import Caller, Device, Operator
 from service.api.idempotent import OnceOnly
-from service.api.models.base import MAX_ROW, AskedMoney
+from service.api.models.base import MAX_ROW, AskedMoney, Money
 from service.api.models.subscriptions import (
     CancellationAsked,
     CancellationQuote,
     CancelledView,
     Credit,
     Grant,
-    PaidKind,
+    PackageName,
+    PackageView,
     Payment,
     Prices,
     Purchase,
@@ -53,6 +53,7 @@ class Subscriptions:
         device, one = "/v1/devices/{n}", "/v1/subscriptions/{subscription}"
         reads, writes = (401, 403, 404, 422), (401, 403, 404, 409, 422)
         started: Answers = {201: {"model": Started}}
+        add(router, "GET", "/v1/packages", self.packages)
         add(router, "GET", "/v1/prices", self.prices)
         add(router, "GET", f"{device}/subscriptions", self.listed, refuses=(401, 403, 404))
         add(router, "GET", f"{device}/quote", self.quote, refuses=(*reads, 409))
@@ -68,10 +69,20 @@ class Subscriptions:
         add(router, "POST", f"{one}/credits", self.credit, refuses=writes, types=credited, status=201)
         return router
 
+    async def packages(self) -> list[PackageView]:
+        """What is sold today, for anybody to read. A subscription keeps the fees of the day of its purchase."""
+        return [PackageView.of(found) for found in await self._run(packages.listed, self._desk)]
+
     async def prices(self) -> Prices:
-        """Today's fees. A subscription keeps those of the day of its purchase."""
-        found = purchases.prices(self._desk)
-        return Prices(monthly=money(found.monthly), annual=money(found.annual))
+        """Today's fees of two packages, in the service's own currency."""
+        sold = {found.name: found.prices for found in await self._run(packages.listed, self._desk)}
+        currency = self._desk.settings.currency
+
+        def fee(name: str) -> Money | None:
+            terms = sold.get(name, {}).get(currency)
+            return None if terms is None else money(terms.fee)
+
+        return Prices(monthly=fee(packages.MONTHLY), annual=fee(packages.ANNUAL))
 
     async def listed(self, n: Device, actor: Caller) -> list[SubscriptionView]:
         """All plans of a device: those that run, are to come, and are over."""
@@ -82,18 +93,21 @@ class Subscriptions:
         self,
         n: Device,
         actor: Caller,
-        plan: Annotated[PaidKind, Query()],
+        plan: Annotated[PackageName, Query()],
         retention_days: Annotated[RetentionDays | None, DIGITS, Query()] = None,
+        currency: Annotated[
+            str | None, Query(pattern="^[A-Z]{3}$", description="ISO 4217; default: the service's own")
+        ] = None,
     ) -> PurchaseQuote:
         """What a purchase now would come to: the fee, its first and last day and the instant at which access ends.
         Days are UTC. Nothing is changed."""
-        kind = PlanKind(plan)
-        return PurchaseQuote.of(
-            await self._run(purchases.quote, self._desk, actor, n, kind, retention_days=retention_days)
+        found = await self._run(
+            purchases.quote, self._desk, actor, n, plan, retention_days=retention_days, currency=currency
         )
+        return PurchaseQuote.of(found)
 
     async def trial(self, n: Device, actor: Caller, once: OnceOnly) -> Response:
-        """The account's one trial, on this device, from today on (7.1): 14 days, with 7 days of storage."""
+        """The account's one trial, on this device, from today on (7.1)."""
         return await once.answer(
             actor,
             lambda tell: _started(
@@ -112,7 +126,7 @@ class Subscriptions:
                     self._desk,
                     actor,
                     n,
-                    PlanKind(asked.plan),
+                    asked.plan,
                     method=asked.method,
                     reference=once.reference(actor, "purchase"),
                     retention_days=asked.retention_days,
@@ -130,7 +144,7 @@ class Subscriptions:
                     self._desk,
                     operator,
                     n,
-                    PlanKind(asked.plan),
+                    asked.plan,
                     retention_days=asked.retention_days,
                     starts_on=_date(asked.starts_on),
                     told=lambda books, done: tell(books, _started(done)),

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from retention.entitlements import row_of
-from retention.plans import Plan, PlanKind
+from retention.packages import newest
+from retention.plans import Plan
 from retention.subscriptions import begin
 from retention.tokens import mint_device_token
 from service import terminal
 from service.agreement import devices as desk_devices
+from service.agreement import packages
 from service.agreement.desk import OPERATOR
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
 from service.agreement.equipping import Grant, equip
@@ -37,7 +39,9 @@ recordings_app = typer.Typer(help="Recordings: delete a range.", no_args_is_help
 @device_app.command("add")
 def device_add(
     count: Annotated[int, typer.Option("--count", help="How many devices.", min=1, max=MAX_ADDED)] = 1,
-    plan: Annotated[PlanKind | None, typer.Option("--plan", help="Start this plan for them at once.")] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="Start a plan of this package for them at once.")
+    ] = None,
     retention_days: Retention = None,
     starts_on: StartsOn = None,
     account: Annotated[
@@ -241,17 +245,17 @@ def viewer_token(
 def _begin(
     opened: Opened,
     plans: Sequence[Plan],
-    kind: PlanKind,
+    package: str,
     retention_days: int | None,
     starts_on: str | None,
 ) -> Plan:
+    with opened.catalog.books() as books:
+        offer = newest(packages.all_of(books), package).offer(retention_days)
     return begin(
         plans,
-        kind,
+        offer,
         today=to_date(opened.entitlements.today()),
         starts_on=None if starts_on is None else parse_date(starts_on, field="--starts-on"),
-        retention_days=retention_days,
-        default_retention_days=opened.config.retention.default_days,
     )
 
 

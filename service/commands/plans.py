@@ -8,22 +8,28 @@ from typing import Annotated, Any
 import typer
 
 from retention.money import Money
-from retention.plans import PlanKind, denied_from_ms
+from retention.plans import denied_from_ms
 from retention.subscriptions import Subscription
 from service import terminal
-from service.agreement import cancelling, devices, purchases
+from service.agreement import cancelling, devices, packages, purchases
 from service.agreement.cancelling import Cancelled
 from service.agreement.desk import OPERATOR
+from service.commands.packages import PACKAGE_HEADS, package_row
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Device, Json
 from storage.days import parse_date
 
 MAX_NUMBER = (1 << 63) - 1
 
-Kind = Annotated[PlanKind, typer.Option("--plan", help="trial: 14 days, 7 days of storage; monthly; annual.")]
+Package = Annotated[
+    str,
+    typer.Option("--plan", help="A package: trial, monthly, annual, or another of `clipkeep package list`."),
+]
 Retention = Annotated[
     int | None,
-    typer.Option("--retention-days", help="Days of storage; default from config.toml; 7 for a trial."),
+    typer.Option(
+        "--retention-days", help="Days of storage; default: those of the package. A trial has its own."
+    ),
 ]
 StartsOn = Annotated[
     str | None,
@@ -36,7 +42,7 @@ plan_app = typer.Typer(help="Plans: start, cancel, list; what they cost.", no_ar
 @plan_app.command("start")
 def plan_start(
     device: Device,
-    plan: Kind,
+    plan: Package,
     retention_days: Retention = None,
     starts_on: StartsOn = None,
     data: Data = DEFAULT_DATA,
@@ -45,8 +51,8 @@ def plan_start(
     """Start a plan for a device, without a charge: from that day on it may record, and what it records may be watched.
 
     While another plan of the device runs, the new one starts the day after it ends; a trial is cut short by it, and
-    what that recorded keeps its 7 days. An owner's device has its account's one trial (agreement 7.1). Owners pay for
-    plans over HTTP; what is started here is a gift of the house, and nothing is ever refunded of it.
+    what that recorded keeps its days of storage. An owner's device has its account's one trial (agreement 7.1).
+    Owners pay for plans over HTTP; what is started here is a gift of the house, and nothing is ever refunded of it.
     """
     with open_folder(data) as opened:
         opened.settle_numbers()
@@ -77,7 +83,7 @@ def plan_cancel(
     """Cancel a plan of the device: it goes on through the last day of what is paid for, and then lapses.
 
     Of a plan that runs and one that is to follow it, the one that follows is cancelled first, unless --plan says
-    which. A plan that has not begun is refunded in full. Of an annual plan that runs, what is left of its fee after a
+    which. A plan that has not begun is refunded in full. Of one paid in full that runs, what is left of its fee after a
     monthly fee for each month begun is refunded, and it ends with that month; a monthly plan gives nothing back
     (agreement 8.2). `clipkeep refund quote` tells beforehand. Plans behind it move up.
     """
@@ -125,26 +131,23 @@ def plan_list(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> 
 
 @plan_app.command("prices")
 def plan_prices(data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Show today's fees, as `[agreement]` in config.toml has them.
+    """Show today's fees of the packages `monthly` and `annual`. `clipkeep package list` shows all that is sold.
 
     A plan keeps the fees of the day on which it was bought; new ones are for new purchases.
     """
     with open_folder(data) as opened:
-        fees = purchases.prices(opened.desk)
-        days = opened.desk.default_retention_days
-    document = {
-        "monthly": shown_money(fees.monthly),
-        "annual": shown_money(fees.annual),
-        "retention_days": days,
+        sold = {package.name: package for package in packages.listed(opened.desk)}
+        currency = opened.config.agreement.currency
+    fees = {
+        name: shown_money(sold[name].prices[currency].fee)
+        for name in (packages.MONTHLY, packages.ANNUAL)
+        if name in sold and currency in sold[name].prices
     }
-    rows = [["trial", "free", "14 days, once per account", 7]]
-    rows += [
-        ["monthly", fees.monthly, "a month, renews itself", days],
-        ["annual", fees.annual, "12 months", days],
-    ]
-    terminal.report(
-        document, json, lambda: terminal.table("prices", ["plan", "fee", "lasts", "storage days"], rows)
-    )
+    monthly = sold.get(packages.MONTHLY)
+    days = None if monthly is None else monthly.retention_days
+    document = {"monthly": None, "annual": None, **fees, "retention_days": days}
+    rows = [package_row(package) for package in sold.values()]
+    terminal.report(document, json, lambda: terminal.table("prices", PACKAGE_HEADS, rows))
 
 
 # --- for people and programs ------------------------------------------------------------------------------------------
@@ -172,6 +175,8 @@ def shown_plan(device: int, sub: Subscription) -> dict[str, Any]:
         "device": device,
         "plan_id": sub.plan_id,
         "plan": str(plan.kind),
+        "package": plan.package,
+        "package_version": plan.version,
         "starts_on": plan.starts_on.isoformat(),
         "ends_on": shown_day(plan.ends_on),
         "denied_from": None if ends is None else shown_instant(denied_from_ms(ends)),

@@ -19,6 +19,7 @@ from retention.destruction import last_month_destroyed, replay_destructions
 from retention.filelock import holding
 from retention.reopening import adopt_key_months
 from service import terminal
+from service.agreement import packages
 from service.config_text import load_config
 from service.folder import DataFolder, Opened, open_folder
 from service.logs import configure_logs
@@ -65,6 +66,8 @@ def serve(
             opened.entitlements.recover()
             _repeat_destructions(opened)
             adopt_key_months(opened.catalog, opened.vault)
+            for detail in packages.unlike_config(opened.desk, config.retention):
+                _log.warning("not_sold", detail=detail)
         for whose, promise in require_promises(config.home).items():
             _log.info("promise", of=whose, survives=promise.survives.word, detail=promise.said)
         with (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retention.plans import TRIAL_RETENTION_DAYS
 from service import terminal
+from service.agreement import packages
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import StoreDenied, StoreLacks
@@ -46,9 +46,9 @@ def store_setup(
 ) -> None:
     """Show, or write, the bucket's expiry rules: a backstop for when no sweep runs.
 
-    One rule per retention class, later than the sweep by [retention] lifecycle_slack_days, and one that aborts
-    incomplete multipart uploads. Rules of others stay as they are. Run it again when you sell a new retention; a second
-    run changes nothing.
+    One rule per retention class of what is sold or stored, later than the sweep by [retention] lifecycle_slack_days,
+    and one that aborts incomplete multipart uploads. Rules of others stay as they are. Run it again after `package
+    add`; a second run changes nothing.
     """
     with open_folder(data, store_url=store) as opened:
         document = _setup(opened, opened.store, apply=apply, old_versions=expire_old_versions)
@@ -65,7 +65,8 @@ def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: boo
 
     assert isinstance(store, S3Store), "that is what an s3: URL opens"
     retention = opened.config.retention
-    classes = {TRIAL_RETENTION_DAYS, retention.default_days, *opened.catalog.retention_classes()}
+    on_sale = {package.retention_days for package in packages.listed(opened.desk)}
+    classes = on_sale | set(opened.catalog.retention_classes())
     prefix = store.key_prefix
     warnings = [IGNORES] if apply and ignores_checksums(store) else []
     try:

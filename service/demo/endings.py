@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from retention.plans import TRIAL_DAYS, TRIAL_RETENTION_DAYS
+from service.agreement.packages import TRIAL_DAYS, TRIAL_RETENTION_DAYS
 from service.config import RetentionSettings
 from service.demo.processes import DAY_MS, HOUR_MS
 from service.demo.stage import Camera, Stage

@@ -30,6 +30,7 @@ from storage.rows.accounts import (
     SubscriptionRow,
 )
 from storage.rows.devices import DeviceFacts
+from storage.rows.packages import PackageRow
 
 T = TypeVar("T")
 
@@ -165,6 +166,19 @@ class Books(ABC):
     def drop_stale(self, *, before_ms: int) -> int:
         """Forget sessions and codes that ended, attempts last counted and idempotency answers given before that
         time; attempts that are locked at it stay. Returns how many rows."""
+
+    # --- what is sold -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_package(self, row: PackageRow) -> None:
+        """A version of a package. Raises CallerError `exists`."""
+
+    @abstractmethod
+    def put_package(self, row: PackageRow) -> None: ...
+
+    @abstractmethod
+    def packages(self, *, limit: int = 1000) -> list[PackageRow]:
+        """All versions of all packages, also those that are not sold any more, in order of name and version."""
 
     # --- subscriptions and money ------------------------------------------------------------------------------
 

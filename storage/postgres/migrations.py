@@ -122,11 +122,33 @@ def _texts_sealed(given: Given) -> None:
     connection.run("ALTER TABLE answers ALTER key TYPE TEXT USING key || ''")  # the dead rows' file goes
 
 
+_PACKAGES = """
+CREATE TABLE packages (
+    package TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    kind TEXT NOT NULL,
+    months BIGINT NOT NULL,
+    days BIGINT NOT NULL,
+    retention_days BIGINT NOT NULL,
+    max_devices BIGINT NOT NULL,
+    sold_from BIGINT NOT NULL,
+    sold_until BIGINT,
+    made_ms BIGINT NOT NULL,
+    prices TEXT NOT NULL,
+    PRIMARY KEY (package, version)
+);
+ALTER TABLE plans ADD COLUMN package TEXT NOT NULL DEFAULT '',
+    ADD COLUMN package_version BIGINT NOT NULL DEFAULT 0;
+"""
+_PLANS_OF_PACKAGES = "UPDATE plans SET package = kind, package_version = 1 WHERE package = '';"
+"""Last, for until then the earlier release makes plans that name none."""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
         "0006": Step("0007", alone=_keys_to_the_vault),
         "0007": Step("0008", alone=_texts_sealed),
+        "0008": Step("0009", before=_PACKAGES, after=_PLANS_OF_PACKAGES),
     }
 )
 """By the revision that each starts from."""

@@ -18,7 +18,8 @@ class EraseState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """A plan as stored. Days are day numbers; `ends_on` is the last entitled day, None while it renews itself."""
+    """A plan as stored. Days are day numbers; `ends_on` is the last entitled day, None while it renews itself.
+    `package` and `package_version` say what it was started from; "" and 0: of none."""
 
     plan_id: int  # 0 for a row that is not stored yet
     kind: str
@@ -26,6 +27,8 @@ class PlanRow:
     ends_on: int | None
     retention_days: int
     cancelled_on: int | None = None
+    package: str = ""
+    package_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

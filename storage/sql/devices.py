@@ -225,7 +225,8 @@ def facts_where(connection: Connection, where: str, values: tuple[object, ...]) 
         )
     plans: dict[int, list[PlanRow]] = {}
     for device, *columns in connection.execute(
-        "SELECT device, plan_id, kind, starts_on, ends_on, retention_days, cancelled_on FROM plans"
+        "SELECT device, plan_id, kind, starts_on, ends_on, retention_days, cancelled_on, package,"
+        " package_version FROM plans"
         f" WHERE {connection.among('device', '?')} ORDER BY plan_id",
         (json.dumps(list(found)),),
     ):
@@ -262,14 +263,16 @@ def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: i
             raise CallerError(f"plan {plan.plan_id} is not of this device", subject=f"device {new.device}")
         if known.pop(plan.plan_id) != plan:
             connection.execute(
-                "UPDATE plans SET kind = ?, starts_on = ?, ends_on = ?, retention_days = ?, cancelled_on = ?"
-                " WHERE plan_id = ?",
+                "UPDATE plans SET kind = ?, starts_on = ?, ends_on = ?, retention_days = ?, cancelled_on = ?,"
+                " package = ?, package_version = ? WHERE plan_id = ?",
                 (
                     plan.kind,
                     plan.starts_on,
                     plan.ends_on,
                     plan.retention_days,
                     plan.cancelled_on,
+                    plan.package,
+                    plan.package_version,
                     plan.plan_id,
                 ),
             )
@@ -282,11 +285,11 @@ def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: i
 
 
 _INSERT_PLAN = (
-    "INSERT INTO plans (device, kind, starts_on, ends_on, retention_days, cancelled_on, created_ms)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO plans (device, kind, starts_on, ends_on, retention_days, cancelled_on, package, package_version,"
+    " created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
 def _plan_values(device: int, plan: PlanRow, now_ms: int) -> tuple[object, ...]:
     days = (plan.starts_on, plan.ends_on, plan.retention_days, plan.cancelled_on)
-    return (device, plan.kind, *days, now_ms)
+    return (device, plan.kind, *days, plan.package, plan.package_version, now_ms)

@@ -40,6 +40,21 @@ CREATE TABLE attempts (
     locked_until_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE packages (
+    package TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    months INTEGER NOT NULL,
+    days INTEGER NOT NULL,
+    retention_days INTEGER NOT NULL,
+    max_devices INTEGER NOT NULL,
+    sold_from INTEGER NOT NULL,
+    sold_until INTEGER,
+    made_ms INTEGER NOT NULL,
+    prices TEXT NOT NULL,  -- JSON
+    PRIMARY KEY (package, version)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE subscriptions (
     plan_id INTEGER PRIMARY KEY REFERENCES plans,
     account INTEGER NOT NULL REFERENCES accounts,

@@ -13,10 +13,10 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 9
-REVISION = "0008"
+SCHEMA_VERSION = 10
+REVISION = "0009"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
-OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005", 7: "0006", 8: "0007"}
+OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005", 7: "0006", 8: "0007", 9: "0008"}
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
 """Added to the version of a file whose rows were copied elsewhere: `storage.sqlite.sealing_off`."""
@@ -82,7 +82,9 @@ CREATE TABLE plans (
     ends_on INTEGER,
     retention_days INTEGER NOT NULL,
     cancelled_on INTEGER,
-    created_ms INTEGER NOT NULL
+    created_ms INTEGER NOT NULL,
+    package TEXT NOT NULL DEFAULT '',
+    package_version INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX plans_of_device ON plans (device);
 CREATE INDEX plans_ending ON plans (ends_on) WHERE kind = 'monthly';

@@ -12,12 +12,12 @@ from retention import cancelling, renewals, subscriptions
 from retention.cancelling import CancelKind, Cancellation
 from retention.history import plan_facts
 from retention.money import Money
-from retention.plans import PlanKind, add_months
+from retention.plans import Offer, Plan, PlanKind, add_months, start_plan
 from retention.subscriptions import Change, Subscription
-from retention.terms import PriceList, Terms
+from retention.terms import Terms
 from storage.rows.accounts import EventRow
 
-TRIAL, MONTHLY, ANNUAL = PlanKind.TRIAL, PlanKind.MONTHLY, PlanKind.ANNUAL
+TRIAL, MONTHLY, ANNUAL, FULL = PlanKind.TRIAL, PlanKind.MONTHLY, PlanKind.ANNUAL, PlanKind.FULL
 DAY = timedelta(days=1)
 AHEAD_DAYS = 3
 
@@ -26,7 +26,27 @@ def usd(minor: int) -> Money:
     return Money(minor, "USD")
 
 
-PRICES = PriceList(usd(599), usd(5999))
+def offer(kind: PlanKind, retention_days: int | None = None) -> Offer:
+    """As the packages of a new data folder offer it."""
+    months, days = {TRIAL: (0, 14), ANNUAL: (12, 0), FULL: (6, 0)}.get(kind, (0, 0))
+    kept = retention_days if retention_days is not None else 7 if kind is TRIAL else 30
+    return Offer(kind, kept, months, days)
+
+
+def started(kind: PlanKind, starts_on: date, retention_days: int | None = None) -> Plan:
+    return start_plan(offer(kind, retention_days), starts_on)
+
+
+@dataclass(frozen=True)
+class Prices:
+    monthly: Money
+    annual: Money
+
+    def terms(self, kind: PlanKind) -> Terms:
+        return Terms(self.annual if kind.is_paid_in_full else self.monthly, self.monthly)
+
+
+PRICES = Prices(usd(599), usd(5999))
 FREE = usd(0)
 
 
@@ -39,7 +59,7 @@ class Life:
     """
 
     today: date
-    prices: PriceList = PRICES
+    prices: Prices = PRICES
     subs: tuple[Subscription, ...] = ()
     paid: dict[int, Money] = field(default_factory=lambda: defaultdict(lambda: FREE))
     credits: dict[int, Money] = field(default_factory=lambda: defaultdict(lambda: FREE))
@@ -64,35 +84,23 @@ class Life:
     # --- acts -------------------------------------------------------------------------------------------------
 
     def trial(self) -> Change:
-        change = subscriptions.start_trial(self.subs, today=self.today, account_trial_used=self.trial_used)
+        change = subscriptions.start_trial(
+            self.subs, offer(TRIAL), today=self.today, account_trial_used=self.trial_used
+        )
         self.trial_used = True
         return self.apply(change, "trial")
 
     def buy(self, kind: PlanKind, terms: Terms | None = None, retention_days: int | None = None) -> int:
         """Returns the plan's number."""
         terms = terms or self.prices.terms(kind)
-        change = subscriptions.buy(
-            self.subs,
-            kind,
-            terms,
-            today=self.today,
-            retention_days=retention_days,
-            default_retention_days=30,
-        )
+        change = subscriptions.buy(self.subs, offer(kind, retention_days), terms, today=self.today)
         plan_id = self.apply(change, "bought").after[-1].plan_id
         self.paid[plan_id] += terms.fee
-        self.months[plan_id] += 12 if kind is ANNUAL else 1
+        self.months[plan_id] += {ANNUAL: 12, FULL: 6}.get(kind, 1)
         return plan_id
 
     def grant(self, kind: PlanKind, starts_on: date | None = None) -> int:
-        change = subscriptions.grant(
-            self.subs,
-            kind,
-            today=self.today,
-            starts_on=starts_on,
-            retention_days=None,
-            default_retention_days=30,
-        )
+        change = subscriptions.grant(self.subs, offer(kind), today=self.today, starts_on=starts_on)
         return self.apply(change, "granted").after[-1].plan_id
 
     def cancel(self, plan_id: int) -> Cancellation:
@@ -108,7 +116,7 @@ class Life:
         match cancellation.kind:
             case CancelKind.BEFORE_START:
                 self.months[plan_id] = 0
-            case CancelKind.ANNUAL if cancellation.refund:
+            case CancelKind.ANNUAL | CancelKind.FULL if cancellation.refund:
                 # By the calendar alone: how many months have begun.
                 start = self.sub(plan_id).plan.starts_on
                 self.months[plan_id] = sum(add_months(start, n) <= self.today for n in range(12))

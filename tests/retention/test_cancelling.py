@@ -11,9 +11,9 @@ from retention.cancelling import CancelKind, Outcome
 from retention.money import Money
 from retention.plans import Plan, denied_from_ms
 from retention.subscriptions import Subscription
-from retention.terms import PriceList, Terms
+from retention.terms import Terms
 from storage.errors import CallerError, NotFound
-from tests.retention.life import ANNUAL, DAY, FREE, MONTHLY, PRICES, TRIAL, Life, usd
+from tests.retention.life import ANNUAL, DAY, FREE, MONTHLY, PRICES, TRIAL, Life, Prices, usd
 
 
 def refusal(life: Life, plan_id: int) -> str:
@@ -85,7 +85,7 @@ def test_an_annual_plan_from_29_february() -> None:
 
 
 def test_in_the_last_month_what_is_left_is_refunded_and_the_end_stays() -> None:
-    life = Life(date(2025, 1, 1), PriceList(usd(100), usd(5999)))
+    life = Life(date(2025, 1, 1), Prices(usd(100), usd(5999)))
     plan = life.buy(ANNUAL)
     life.go(date(2025, 12, 31))
     done = life.cancel(plan)
@@ -95,7 +95,7 @@ def test_in_the_last_month_what_is_left_is_refunded_and_the_end_stays() -> None:
 def test_the_fees_are_those_of_the_day_of_purchase() -> None:
     life = Life(date(2025, 1, 1))
     plan = life.buy(ANNUAL)
-    life.prices = PriceList(usd(999), usd(9999))
+    life.prices = Prices(usd(999), usd(9999))
     life.go(date(2025, 2, 1))
     assert life.cancel(plan).refund == usd(5999 - 2 * 599)
 

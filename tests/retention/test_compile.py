@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retention.compile import PAST_DAYS, compile_row
-from retention.plans import Plan, PlanKind, cancel, start_plan, windows
+from retention.plans import Plan, PlanKind, cancel, windows
 from retention.row import PRESENT, RING_DAYS, SUSPENDED, Row, pack, unpack
 from storage.days import to_date, to_day
+from tests.retention.life import started
 
 DAY = timedelta(days=1)
 START = date(2024, 1, 1)
@@ -22,7 +23,7 @@ TRIAL, MONTHLY, ANNUAL = PlanKind.TRIAL, PlanKind.MONTHLY, PlanKind.ANNUAL
 def any_plan(draw: st.DrawFn) -> Plan:
     kind = draw(st.sampled_from(PlanKind))
     retention_days = None if kind is TRIAL else draw(st.integers(1, 255))
-    plan = start_plan(kind, START + draw(st.integers(0, 1500)) * DAY, retention_days, 30)
+    plan = started(kind, START + draw(st.integers(0, 1500)) * DAY, retention_days)
     if kind is MONTHLY and draw(st.booleans()):
         return cancel(plan, plan.starts_on + draw(st.integers(-20, 400)) * DAY)
     return plan
@@ -56,7 +57,7 @@ def test_every_capture_day_still_kept_and_128_days_ahead_are_in_reach(plans: lis
 def test_the_reach_named_in_the_docstring() -> None:
     ahead = {}
     for retention_days in (1, 30, 255):
-        row = compiled([start_plan(MONTHLY, START, retention_days, 30)])
+        row = compiled([started(MONTHLY, START, retention_days)])
         ahead[retention_days] = row.first_day + RING_DAYS - TODAY
         assert row.allows(TODAY + ahead[retention_days] - 1)
         assert not row.allows(TODAY + ahead[retention_days])
@@ -70,14 +71,14 @@ def test_flags_generation_and_epoch_go_in_as_they_are() -> None:
 
 
 def test_the_window_does_not_begin_before_the_epoch() -> None:
-    row = compiled([start_plan(MONTHLY, date(1970, 1, 1), 30, 30)], today=3)
+    row = compiled([started(MONTHLY, date(1970, 1, 1), 30)], today=3)
     assert row.first_day == 0
     assert row.allows(0)
 
 
 def test_the_class_is_that_of_the_plan_running_today() -> None:
-    trial = start_plan(TRIAL, date(2025, 6, 1), None, 30)
-    annual = start_plan(ANNUAL, date(2025, 6, 15), 60, 30)
+    trial = started(TRIAL, date(2025, 6, 1))
+    annual = started(ANNUAL, date(2025, 6, 15), 60)
     plans = [annual, trial]
     assert compiled(plans, to_day(date(2025, 5, 31))).class_days == 7  # the next to start
     assert compiled(plans, to_day(date(2025, 6, 14))).class_days == 7
@@ -87,14 +88,14 @@ def test_the_class_is_that_of_the_plan_running_today() -> None:
 
 
 def test_of_two_plans_running_at_once_the_longer_retention_counts() -> None:
-    trial = start_plan(TRIAL, date(2025, 6, 1), None, 30)
+    trial = started(TRIAL, date(2025, 6, 1))
     for retention_days, class_days in ((3, 7), (30, 30)):
-        paid = start_plan(MONTHLY, date(2025, 6, 4), retention_days, 30)
+        paid = started(MONTHLY, date(2025, 6, 4), retention_days)
         assert compiled([trial, paid], to_day(date(2025, 6, 5))).class_days == class_days
 
 
 def test_a_plan_cancelled_before_it_began_leaves_no_trace_in_the_row() -> None:
-    never = cancel(start_plan(MONTHLY, date(2025, 7, 1), 255, 30), date(2025, 6, 1))
+    never = cancel(started(MONTHLY, date(2025, 7, 1), 255), date(2025, 6, 1))
     assert compiled([never]) == compiled([])
 
 
@@ -108,7 +109,7 @@ def test_a_roll_keeps_what_both_rows_can_tell(plans: list[Plan]) -> None:
 
 def test_a_plan_without_end_is_denied_where_nobody_rolled() -> None:
     """Invariant 2: a row fails closed."""
-    row = compiled([start_plan(MONTHLY, START, 30, 30)])
+    row = compiled([started(MONTHLY, START, 30)])
     last_day = row.first_day + RING_DAYS - 1
     assert row.allows(last_day)
     assert not row.allows(last_day + 1)

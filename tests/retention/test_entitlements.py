@@ -28,12 +28,13 @@ from retention.entitlements import (
     plan_of,
     row_of,
 )
-from retention.plans import Plan, PlanKind, cancel, start_plan, windows
+from retention.plans import Plan, PlanKind, cancel, windows
 from retention.row import RING_DAYS
 from storage.clock import machine_boot_id
 from storage.days import MS_PER_DAY, to_date
 from storage.errors import CallerError, CatalogUnavailable, ClipkeepError, NotFound
 from storage.rows.devices import DeviceFacts, EraseState, PlanRow
+from tests.retention.life import started
 from tests.retention.world import NOON, ROWS, TODAY, World, fast_folder, monthly
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,7 @@ def test_entitled_from(plans: list[PlanRow], day: int, expected: bool) -> None:
 def any_plan(draw: st.DrawFn) -> Plan:
     kind = draw(st.sampled_from(PlanKind))
     days = None if kind is PlanKind.TRIAL else draw(st.integers(1, 255))
-    plan = start_plan(kind, to_date(TODAY + draw(st.integers(-600, 300))), days, 30)
+    plan = started(kind, to_date(TODAY + draw(st.integers(-600, 300))), days)
     if kind is PlanKind.MONTHLY and draw(st.booleans()):
         on = max(1, TODAY + draw(st.integers(-600, 300)))
         return cancel(plan, to_date(on))
@@ -505,7 +506,8 @@ def test_after_any_history_the_row_is_the_windows(history: list[tuple[str, int]]
                 world.change(device, suspend if number % 2 else resume)
             elif what == "plan":
                 kind = list(PlanKind)[number % 3]
-                begun = start_plan(kind, to_date(TODAY + number - 200), None, 1 + number % 255)
+                days = 7 if kind is PlanKind.TRIAL else 1 + number % 255
+                begun = started(kind, to_date(TODAY + number - 200), days)
                 world.renew(device, row_of(begun))
             else:
                 world.change(device, lambda f, on=on: cancelled(f, on))  # type: ignore[misc]

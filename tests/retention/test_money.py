@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retention.money import MAX_MINOR, Money, required
-from retention.plans import PlanKind
-from retention.terms import PriceList, Terms
+from retention.terms import Terms
 from storage.errors import CallerError
 
 AMOUNTS = st.integers(-(10**12), 10**12)
@@ -46,7 +45,6 @@ def test_it_counts_as_whole_numbers_do(a: int, b: int, times: int) -> None:
         lambda a, b: a >= b,
         max,
         lambda a, b: Terms(a, b),
-        lambda a, b: PriceList(a, b),
     ],
 )
 def test_two_currencies_are_never_mixed(mixed: Any) -> None:
@@ -97,10 +95,3 @@ def test_what_is_paid_is_never_less_than_nothing() -> None:
     assert refusal(lambda: required(usd(-1), "the fee")) == "bad_amount"
     assert refusal(lambda: Terms(usd(-1), usd(1))) == "bad_amount"
     assert refusal(lambda: Terms(usd(1), usd(-1))) == "bad_amount"
-
-
-def test_a_price_list_says_what_is_agreed_at_purchase() -> None:
-    prices = PriceList(usd(599), usd(5999))
-    assert prices.terms(PlanKind.MONTHLY) == Terms(usd(599), usd(599))
-    assert prices.terms(PlanKind.ANNUAL) == Terms(usd(5999), usd(599))
-    assert refusal(lambda: prices.terms(PlanKind.TRIAL)) == "not_for_sale"

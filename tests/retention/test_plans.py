@@ -19,12 +19,12 @@ from retention.plans import (
     moved,
     period,
     plus_days,
-    start_plan,
     whole_months,
     windows,
 )
 from storage.days import to_date, to_day
 from storage.errors import CallerError
+from tests.retention.life import started
 
 DAY = timedelta(days=1)
 DATES = st.dates(date(1970, 1, 1), date(2200, 1, 1))
@@ -86,12 +86,8 @@ def test_a_month_the_calendar_does_not_have_is_refused(start: date, months: int)
 
 
 def test_a_trial_is_fourteen_days_with_seven_days_of_storage() -> None:
-    plan = start_plan(TRIAL, date(2025, 2, 20), None, 30)
+    plan = started(TRIAL, date(2025, 2, 20))
     assert plan == Plan(TRIAL, date(2025, 2, 20), 7, date(2025, 3, 5))
-    assert start_plan(TRIAL, date(2025, 2, 20), 7, 30) == plan
-    with pytest.raises(CallerError) as caught:
-        start_plan(TRIAL, date(2025, 2, 20), 8, 30)
-    assert code(caught) == "trial_retention_fixed"
 
 
 @pytest.mark.parametrize(
@@ -105,11 +101,11 @@ def test_a_trial_is_fourteen_days_with_seven_days_of_storage() -> None:
     ],
 )
 def test_an_annual_plan_is_twelve_months_less_a_day(starts_on: date, ends_on: date) -> None:
-    assert start_plan(ANNUAL, starts_on, None, 30) == Plan(ANNUAL, starts_on, 30, ends_on)
+    assert started(ANNUAL, starts_on) == Plan(ANNUAL, starts_on, 30, ends_on)
 
 
-def test_a_monthly_plan_has_no_end_and_its_own_retention_goes_before_the_default() -> None:
-    plan = start_plan(MONTHLY, date(2025, 1, 31), 255, 30)
+def test_a_monthly_plan_has_no_end_and_the_retention_that_was_offered() -> None:
+    plan = started(MONTHLY, date(2025, 1, 31), 255)
     assert plan == Plan(MONTHLY, date(2025, 1, 31), 255, None)
     assert plan.runs(date(9999, 12, 31))
     assert not plan.runs(date(2025, 1, 30))
@@ -117,16 +113,16 @@ def test_a_monthly_plan_has_no_end_and_its_own_retention_goes_before_the_default
 
 @pytest.mark.parametrize("retention_days", [-1, 0, 256, 10**9])
 def test_a_retention_that_is_no_class_is_refused(retention_days: int) -> None:
-    for kind, given_days, default_days in ((MONTHLY, retention_days, 30), (ANNUAL, None, retention_days)):
+    for kind in PlanKind:
         with pytest.raises(CallerError) as caught:
-            start_plan(kind, date(2025, 1, 1), given_days, default_days)
+            started(kind, date(2025, 1, 1), retention_days)
         assert code(caught) == "bad_retention_days"
 
 
 @pytest.mark.parametrize("kind", [TRIAL, ANNUAL])
 def test_a_plan_that_would_end_after_the_calendar_is_refused(kind: PlanKind) -> None:
     with pytest.raises(CallerError) as caught:
-        start_plan(kind, date(9999, 12, 25), None, 30)
+        started(kind, date(9999, 12, 25))
     assert code(caught) == "date_out_of_range"
 
 
@@ -152,7 +148,7 @@ def test_dates_that_make_no_plan_are_refused(
 
 
 def test_the_periods_of_a_plan_that_starts_on_the_31st() -> None:
-    plan = start_plan(MONTHLY, date(2025, 1, 31), None, 30)
+    plan = started(MONTHLY, date(2025, 1, 31))
     assert period(plan, date(2025, 1, 31)) == (date(2025, 1, 31), date(2025, 2, 27))
     assert period(plan, date(2025, 2, 27)) == (date(2025, 1, 31), date(2025, 2, 27))
     assert period(plan, date(2025, 2, 28)) == (date(2025, 2, 28), date(2025, 3, 30))
@@ -161,7 +157,7 @@ def test_the_periods_of_a_plan_that_starts_on_the_31st() -> None:
 
 @given(PAID, DATES, st.integers(0, 3000))
 def test_periods_leave_no_gap_and_no_overlap(kind: PlanKind, starts_on: date, later: int) -> None:
-    plan = start_plan(kind, starts_on, None, 30)
+    plan = started(kind, starts_on)
     on = starts_on + later * DAY
     if not plan.runs(on):
         with pytest.raises(CallerError) as caught:
@@ -178,7 +174,7 @@ def test_periods_leave_no_gap_and_no_overlap(kind: PlanKind, starts_on: date, la
 
 @given(DATES)
 def test_an_annual_plan_has_twelve_periods(starts_on: date) -> None:
-    plan = start_plan(ANNUAL, starts_on, None, 30)
+    plan = started(ANNUAL, starts_on)
     periods = [period(plan, add_months(starts_on, n)) for n in range(12)]
     assert periods[0][0] == starts_on
     assert periods[-1][1] == plan.ends_on
@@ -186,7 +182,7 @@ def test_an_annual_plan_has_twelve_periods(starts_on: date) -> None:
 
 
 def test_a_trial_is_one_period() -> None:
-    plan = start_plan(TRIAL, date(2025, 2, 20), None, 30)
+    plan = started(TRIAL, date(2025, 2, 20))
     assert period(plan, date(2025, 3, 1)) == (date(2025, 2, 20), date(2025, 3, 5))
 
 
@@ -196,7 +192,7 @@ def test_a_trial_is_one_period() -> None:
 @given(DATES, st.integers(0, 3000))
 def test_a_cancelled_monthly_plan_ends_with_the_period_paid_for(starts_on: date, later: int) -> None:
     """Invariant 2, agreement 8.1: entitled through the last day of the period, not a day longer."""
-    plan = start_plan(MONTHLY, starts_on, None, 30)
+    plan = started(MONTHLY, starts_on)
     on = starts_on + later * DAY
     cancelled = cancel(plan, on)
     assert cancelled.ends_on == period(plan, on)[1]
@@ -206,7 +202,7 @@ def test_a_cancelled_monthly_plan_ends_with_the_period_paid_for(starts_on: date,
 
 
 def test_a_monthly_plan_cancelled_before_it_starts_never_begins() -> None:
-    plan = cancel(start_plan(MONTHLY, date(2025, 3, 1), None, 30), date(2025, 2, 27))
+    plan = cancel(started(MONTHLY, date(2025, 3, 1)), date(2025, 2, 27))
     assert plan.ends_on == date(2025, 2, 28)
     assert not plan.runs(date(2025, 3, 1))
     assert not plan.runs(date(2025, 2, 28))
@@ -220,16 +216,16 @@ def test_a_monthly_plan_whose_renewal_was_unpaid_keeps_its_earlier_end_when_canc
 
 @given(DATES, st.integers(0, 364))
 def test_a_cancelled_annual_plan_runs_to_its_end(starts_on: date, later: int) -> None:
-    plan = start_plan(ANNUAL, starts_on, None, 30)
+    plan = started(ANNUAL, starts_on)
     on = starts_on + later * DAY
     assert cancel(plan, on) == Plan(ANNUAL, starts_on, 30, plan.ends_on, on)
 
 
 def test_what_cannot_be_cancelled_says_why() -> None:
-    monthly = start_plan(MONTHLY, date(2025, 1, 1), None, 30)
-    annual = start_plan(ANNUAL, date(2025, 1, 1), None, 30)
+    monthly = started(MONTHLY, date(2025, 1, 1))
+    annual = started(ANNUAL, date(2025, 1, 1))
     cases = [
-        (start_plan(TRIAL, date(2025, 1, 1), None, 30), date(2025, 1, 2), "trial_cannot_be_cancelled"),
+        (started(TRIAL, date(2025, 1, 1)), date(2025, 1, 2), "trial_cannot_be_cancelled"),
         (cancel(monthly, date(2025, 1, 2)), date(2025, 1, 3), "plan_already_cancelled"),
         (cancel(annual, date(2025, 1, 2)), date(2025, 1, 3), "plan_already_cancelled"),
         (annual, date(2026, 1, 1), "plan_ended"),
@@ -245,9 +241,7 @@ def test_what_cannot_be_cancelled_says_why() -> None:
 
 @st.composite
 def any_plan(draw: st.DrawFn) -> Plan:
-    plan = start_plan(
-        draw(st.sampled_from(PlanKind)), date(2024, 1, 1) + draw(st.integers(0, 1500)) * DAY, None, 30
-    )
+    plan = started(draw(st.sampled_from(PlanKind)), date(2024, 1, 1) + draw(st.integers(0, 1500)) * DAY)
     if plan.kind is MONTHLY and draw(st.booleans()):
         return cancel(plan, plan.starts_on + draw(st.integers(-20, 400)) * DAY)
     return plan
@@ -266,11 +260,11 @@ def test_windows_are_the_days_of_the_plans_merged_and_in_order(plans: list[Plan]
 
 
 def test_a_plan_that_follows_without_a_gap_makes_one_window() -> None:
-    trial = start_plan(TRIAL, date(2025, 1, 1), None, 30)
-    assert windows([start_plan(ANNUAL, date(2025, 1, 15), None, 30), trial]) == [
+    trial = started(TRIAL, date(2025, 1, 1))
+    assert windows([started(ANNUAL, date(2025, 1, 15)), trial]) == [
         (to_day(date(2025, 1, 1)), to_day(date(2026, 1, 14)))
     ]
-    assert windows([start_plan(MONTHLY, date(2025, 1, 16), None, 30), trial]) == [
+    assert windows([started(MONTHLY, date(2025, 1, 16)), trial]) == [
         (to_day(date(2025, 1, 1)), to_day(date(2025, 1, 14))),
         (to_day(date(2025, 1, 16)), None),
     ]
@@ -281,9 +275,9 @@ def test_a_plan_that_follows_without_a_gap_makes_one_window() -> None:
 
 def test_a_month_counts_from_its_first_day_on() -> None:
     """Agreement 8.2.1."""
-    plan = start_plan(ANNUAL, date(2025, 1, 31), None, 30)
-    started = {on: months_started(plan, on) for on in (date(2025, 1, 30), date(2025, 1, 31))}
-    assert started == {date(2025, 1, 30): 0, date(2025, 1, 31): 1}
+    plan = started(ANNUAL, date(2025, 1, 31))
+    begun = {on: months_started(plan, on) for on in (date(2025, 1, 30), date(2025, 1, 31))}
+    assert begun == {date(2025, 1, 30): 0, date(2025, 1, 31): 1}
     assert months_started(plan, date(2025, 2, 27)) == 1
     assert months_started(plan, date(2025, 2, 28)) == 2  # clamped to the month's end
     assert months_started(plan, date(2025, 3, 30)) == 2
@@ -294,7 +288,7 @@ def test_a_month_counts_from_its_first_day_on() -> None:
 
 @given(DATES, st.integers(-500, 4000))
 def test_months_started_is_the_number_of_first_days_reached(starts_on: date, later: int) -> None:
-    plan = start_plan(MONTHLY, starts_on, None, 30)
+    plan = started(MONTHLY, starts_on)
     on = starts_on + later * DAY
     assert months_started(plan, on) == sum(add_months(starts_on, n) <= on for n in range(150))
 
@@ -309,14 +303,14 @@ def test_a_plan_that_moves_keeps_its_months(starts_on: date, months: int, to: da
 
 
 def test_a_trial_that_moves_keeps_its_days() -> None:
-    trial = start_plan(TRIAL, date(2025, 2, 1), None, 30)
+    trial = started(TRIAL, date(2025, 2, 1))
     assert whole_months(trial) is None
     assert moved(trial, date(2024, 2, 20)).ends_on == date(2024, 3, 4)
 
 
 def test_a_plan_without_an_end_moves_without_one() -> None:
-    plan = start_plan(MONTHLY, date(2025, 2, 1), None, 30)
-    assert moved(plan, date(2025, 1, 1)) == start_plan(MONTHLY, date(2025, 1, 1), None, 30)
+    plan = started(MONTHLY, date(2025, 2, 1))
+    assert moved(plan, date(2025, 1, 1)) == started(MONTHLY, date(2025, 1, 1))
     assert whole_months(plan) is None
 
 

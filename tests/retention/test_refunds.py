@@ -21,7 +21,7 @@ def usd(minor: int) -> Money:
 
 def annual(fee: int, monthly: int, started: int, paid: int, credits: int = 0) -> int:
     terms = Terms(usd(fee), usd(monthly))
-    return refunds.of_annual(terms, months_started=started, paid=usd(paid), credits=usd(credits)).minor
+    return refunds.of_paid_in_full(terms, months_started=started, paid=usd(paid), credits=usd(credits)).minor
 
 
 @pytest.mark.parametrize(("started", "refund"), [(1, 5400), (2, 4801), (5, 3004), (10, 9), (11, 0), (12, 0)])
@@ -89,7 +89,7 @@ def test_amounts_that_can_not_be_are_refused() -> None:
         (usd(5999), usd(-1), "bad_amount"),
     ):
         with pytest.raises(CallerError) as caught:
-            refunds.of_annual(terms, months_started=1, paid=paid, credits=credits)
+            refunds.of_paid_in_full(terms, months_started=1, paid=paid, credits=credits)
         assert caught.value.code == code
     for amount, code in ((euros, "wrong_currency"), (usd(-1), "bad_amount")):
         with pytest.raises(CallerError) as caught:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retention.plans import Plan, PlanKind, cancel, start_plan
+from retention.plans import Plan, PlanKind, cancel
 from retention.subscriptions import Subscription, begin, buy, end_all, start_trial
 from storage.errors import CallerError
-from tests.retention.life import PRICES, Life
+from tests.retention.life import PRICES, Life, offer, started
 
 TRIAL, MONTHLY, ANNUAL = PlanKind.TRIAL, PlanKind.MONTHLY, PlanKind.ANNUAL
 TODAY = date(2025, 6, 15)
@@ -23,18 +23,11 @@ DAY = timedelta(days=1)
 def begun(
     plans: list[Plan], kind: PlanKind, starts_on: date | None = None, retention_days: int | None = None
 ) -> Plan:
-    return begin(
-        plans,
-        kind,
-        today=TODAY,
-        starts_on=starts_on,
-        retention_days=retention_days,
-        default_retention_days=30,
-    )
+    return begin(plans, offer(kind, retention_days), today=TODAY, starts_on=starts_on)
 
 
 def plan(kind: PlanKind, starts_on: date, ends_on: date | None = None) -> Plan:
-    made = start_plan(kind, starts_on, None, 30)
+    made = started(kind, starts_on)
     return made if ends_on is None else Plan(kind, starts_on, made.retention_days, ends_on)
 
 
@@ -129,10 +122,9 @@ def test_a_trial_runs_beside_nothing() -> None:
 
 
 def test_bad_retention_is_refused() -> None:
-    for kind, days, code in ((TRIAL, 30, "trial_retention_fixed"), (MONTHLY, 256, "bad_retention_days")):
-        with pytest.raises(CallerError) as caught:
-            begun([], kind, retention_days=days)
-        assert caught.value.code == code
+    with pytest.raises(CallerError) as caught:
+        begun([], MONTHLY, retention_days=256)
+    assert caught.value.code == "bad_retention_days"
 
 
 @given(st.lists(st.tuples(st.sampled_from(PlanKind), st.integers(-500, 500), st.booleans()), max_size=8))
@@ -164,10 +156,12 @@ def code_of(call: Callable[[], object]) -> str:
 
 def test_an_account_has_one_trial_ever_whatever_became_of_it() -> None:
     """Agreement 7.1."""
-    change = start_trial((), today=TODAY, account_trial_used=False)
+    change = start_trial((), offer(TRIAL), today=TODAY, account_trial_used=False)
     assert change.new is not None
     assert change.new == Subscription(0, Plan(TRIAL, TODAY, 7, TODAY + 13 * DAY))
-    assert code_of(lambda: start_trial((), today=TODAY, account_trial_used=True)) == "trial_used"
+    assert (
+        code_of(lambda: start_trial((), offer(TRIAL), today=TODAY, account_trial_used=True)) == "trial_used"
+    )
 
 
 def test_a_trial_begins_beside_no_other_plan() -> None:
@@ -208,14 +202,7 @@ def test_the_purchase_says_that_what_the_trial_recorded_keeps_its_7_days() -> No
         (3, f"The trial's last day is {TODAY + 2 * DAY}"),
         (0, "takes the place of the trial"),
     ):
-        change = buy(
-            life.subs,
-            ANNUAL,
-            PRICES.terms(ANNUAL),
-            today=TODAY + later * DAY,
-            retention_days=90,
-            default_retention_days=30,
-        )
+        change = buy(life.subs, offer(ANNUAL, 90), PRICES.terms(ANNUAL), today=TODAY + later * DAY)
         [note] = change.notes
         assert note.code == "trial_cut"
         assert text in note.text
@@ -250,9 +237,7 @@ def test_a_plan_bought_while_another_runs_starts_the_day_after_it_ends() -> None
     """7.2.1."""
     life = Life(TODAY)
     life.buy(ANNUAL)
-    change = buy(
-        life.subs, ANNUAL, PRICES.terms(ANNUAL), today=TODAY, retention_days=None, default_retention_days=30
-    )
+    change = buy(life.subs, offer(ANNUAL), PRICES.terms(ANNUAL), today=TODAY)
     assert change.new is not None
     assert change.new.plan.starts_on == date(2026, 6, 15)
     assert change.changed == ()
@@ -276,11 +261,9 @@ def test_bought_while_a_monthly_plan_renews_the_renewal_stops_and_the_new_one_fo
         note.code
         for note in buy(
             [replace(life.sub(monthly), renews=True)],
-            kind,
+            offer(kind),
             PRICES.terms(kind),
             today=date(2025, 2, 10),
-            retention_days=None,
-            default_retention_days=30,
         ).notes
     ]
 
@@ -354,9 +337,7 @@ def test_a_trial_to_come_gives_way_once_and_does_not_come_back() -> None:
     annual = life.grant(ANNUAL, TODAY + 10 * DAY)
     assert not life.sub(trial).plan.has_days
     life.cancel(annual)
-    change = buy(
-        life.subs, MONTHLY, PRICES.terms(MONTHLY), today=TODAY, retention_days=None, default_retention_days=30
-    )
+    change = buy(life.subs, offer(MONTHLY), PRICES.terms(MONTHLY), today=TODAY)
     assert (change.changed, change.notes) == ((), ())
     assert change.new is not None
     assert change.new.plan.starts_on == TODAY  # nor is the annual plan without a day in the way

@@ -20,11 +20,11 @@ def test_the_catalog_of_an_earlier_release(run: Run, data: Path) -> None:
     assert done.error == "catalog_outdated"
     assert "clipkeep catalog migrate" in done.document["detail"]
     done = run("catalog", "migrate", "--data", data)
-    assert "from 0001 to 0007" in done.out
+    assert "from 0001 to 0009" in done.out
     [backup] = data.glob("catalog.db.before-*")
     assert str(backup) in done.out
     assert "up to date" in run("catalog", "migrate", "--data", data).out
     document = run("catalog", "migrate", "--data", data, "--json").document
-    assert document == {"catalog": str(path), "before": "0007", "after": "0007", "backup": None}
+    assert document == {"catalog": str(path), "before": "0009", "after": "0009", "backup": None}
     assert run("device", "add", "--data", data, "--plan", "annual").code == 0
     assert list(data.glob("catalog.db.before-*")) == [backup]

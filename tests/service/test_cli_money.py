@@ -105,7 +105,7 @@ def test_what_an_owner_has(run: Run, go: Go, made: Path, ada: Actor) -> None:
 
 def test_prices(run: Run, go: Go, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPKEEP_AGREEMENT_CURRENCY", "JPY")
-    monkeypatch.setenv("CLIPKEEP_AGREEMENT_ANNUAL_FEE_MINOR", "7000")
+    go("package", "price", "annual", "--price", "JPY=7000:800")
     assert go("plan", "prices")["annual"] == {"minor": 7000, "currency": "JPY"}
     assert "7000 JPY" in table(run, made, "plan", "prices").out
 

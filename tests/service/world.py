@@ -21,10 +21,10 @@ from retention.entitlements import Entitlements
 from retention.erasure import mark_terminated
 from retention.tokens import mint_viewer_token
 from retention.witness import ClockWitness
-from service.agreement import versions
+from service.agreement import packages, versions
 from service.agreement.desk import Desk
 from service.agreement.payments import RecordingGateway
-from service.config import AgreementSettings, NoticeSettings
+from service.config import AgreementSettings, NoticeSettings, RetentionSettings
 from service.playback import (
     MAX_TIME_MS,
     Page,
@@ -127,13 +127,15 @@ class World:
             clock=self.clock,
             settings=AgreementSettings(**settings),
             notices=NoticeSettings(),
-            default_retention_days=RETENTION_DAYS,
             gateway=RecordingGateway(self.folder / "payments"),
             address_secret=bytes(32),
             random_bytes=secrets.token_bytes,
             hashing=CHEAPEST,
         )
         versions.ensure(self.catalog, now_ms=self.clock.ms)
+        packages.ensure(
+            self.catalog, made.settings, RetentionSettings(default_days=RETENTION_DAYS), now_ms=self.clock.ms
+        )
         return made
 
     def add_device(self, days: int = 30) -> int:

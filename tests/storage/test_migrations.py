@@ -230,6 +230,7 @@ def filled(old: Path, tmp_path: Path) -> Iterator[tuple[Path, SqliteCatalog]]:
         fill(catalog)
         for (day,) in raw(model, "SELECT expires_on FROM days"):  # which the release of then did not know
             raw(model, f"UPDATE chunks_{day} SET facts = x''")
+        raw(model, "UPDATE plans SET package = kind, package_version = 1")  # what revision 0009 makes of them
         as_old(model, old)
         yield old, catalog
 
@@ -321,6 +322,7 @@ def as_revision_0006(path: Path) -> list[bytes]:
     raw(path, "CREATE TABLE account_keys (account INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT")
     for (account,) in raw(path, "SELECT account FROM accounts UNION SELECT 0 ORDER BY 1"):
         raw(path, f"INSERT INTO account_keys VALUES ({account}, x'{keys.get(account, bytes(32)).hex()}')")
+    without_packages(path)
     raw(path, "UPDATE alembic_version SET version_num = '0006'")
     raw(path, "PRAGMA user_version=7")
     return list(keys.values())
@@ -374,6 +376,13 @@ def test_what_people_wrote_is_sealed_hashed_or_cut_and_no_copy_is_left(tmp_path:
         assert list(catalog.broken_rows()) == []
 
 
+def without_packages(path: Path) -> None:
+    """As before revision 0009."""
+    raw(path, "DROP TABLE packages")
+    for column in ("package", "package_version"):
+        raw(path, f"ALTER TABLE plans DROP COLUMN {column}")
+
+
 def as_revision_0007(path: Path, reasons: dict[int, str], *, key: str) -> None:
     """Make the catalog one of the release that kept these texts as they were written."""
     raw(path, "ALTER TABLE deletions RENAME TO sealed")
@@ -394,6 +403,7 @@ def as_revision_0007(path: Path, reasons: dict[int, str], *, key: str) -> None:
     raw(path, f"UPDATE answers SET key = '{key}'")
     for what in ("operator: suspended: Ann is away", "new token: Ann is back", "Ann is gone"):
         raw(path, f"INSERT INTO changes (device, what, at_ms) VALUES (1, '{what}', 0)")
+    without_packages(path)
     raw(path, "UPDATE alembic_version SET version_num = '0007'")
     raw(path, "PRAGMA user_version=8")
     raw(path, "PRAGMA wal_checkpoint(TRUNCATE)")

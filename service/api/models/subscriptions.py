@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from retention.cancelling import CancelKind, Outcome, Outcomes
 from retention.money import Money as Amount
+from retention.packages import Package
 from retention.plans import denied_from_ms
 from retention.subscriptions import Note, Subscription
 from service.agreement.cancelling import Cancelled
@@ -18,8 +19,16 @@ from service.api.models.accounts import Why
 from service.api.models.base import Asked, AskedMoney, Day, Money, Ms, fields_of
 from storage.rows.accounts import PaymentRow
 
-Kind = Literal["trial", "monthly", "annual"]
-PaidKind = Literal["monthly", "annual"]
+Kind = Literal["trial", "monthly", "annual", "full"]
+"""`annual` is paid in full for 12 months, `full` for another number."""
+PackageName = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+        description="a package, by its name: GET /v1/packages shows what is sold",
+        examples=["monthly", "annual"],
+    ),
+]
 RetentionDays = Annotated[int, Field(ge=1, le=255, description="days for which recordings are kept")]
 Method = Annotated[
     str,
@@ -37,11 +46,11 @@ DeniedFrom = Annotated[
 class Purchase(Asked):
     """A plan to be paid for."""
 
-    plan: PaidKind
+    plan: PackageName
     method: Method
     retention_days: Annotated[
         RetentionDays | None,
-        Field(description="another number of days than the plan comes with: operators only"),
+        Field(description="another number of days than the package comes with: operators only"),
     ] = None
     amount: Annotated[AskedMoney | None, Field(description="refused unless it is the price")] = None
 
@@ -49,7 +58,7 @@ class Purchase(Asked):
 class Grant(Asked):
     """A plan without a fee. A past date imports one that runs already."""
 
-    plan: Kind
+    plan: PackageName
     retention_days: RetentionDays | None = None
     starts_on: Annotated[
         str | None, Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="UTC date; default today")
@@ -79,10 +88,52 @@ class Remark(BaseModel):
 
 
 class Prices(BaseModel):
-    """Of plans bought now. What was bought keeps its fees."""
+    """Of the packages `monthly` and `annual`, null while they are not sold. `GET /v1/packages` has all."""
 
-    monthly: Money
-    annual: Money
+    monthly: Money | None
+    annual: Money | None
+
+
+class PackagePrice(BaseModel):
+    """In one currency."""
+
+    fee: Money
+    monthly_fee: Annotated[Money, Field(description="what a refund counts for each month begun (8.2.1)")]
+
+
+class PackageView(BaseModel):
+    """A package that is sold today. What was bought keeps its fees."""
+
+    package: PackageName
+    version: int
+    kind: Annotated[Literal["trial", "monthly", "full"], Field(description="full: paid in full for `months`")]
+    months: int | None
+    trial_days: int | None
+    retention_days: Annotated[int, Field(description="days for which recordings are kept")]
+    max_devices: Annotated[
+        int | None, Field(description="of one account that may have it at a time; null: any number")
+    ]
+    prices: Annotated[list[PackagePrice], Field(description="one for each currency; none of a trial")]
+    sold_until: Annotated[
+        str | None, Field(description="UTC date, the last day of sale; null: no end is set")
+    ]
+
+    @classmethod
+    def of(cls, found: Package) -> Self:
+        return cls(
+            package=found.name,
+            version=found.version,
+            kind=found.kind.value,
+            months=found.months or None,
+            trial_days=found.days or None,
+            retention_days=found.retention_days,
+            max_devices=found.max_devices or None,
+            prices=[
+                PackagePrice(fee=money(terms.fee), monthly_fee=money(terms.monthly_fee))
+                for _, terms in sorted(found.prices.items())
+            ],
+            sold_until=iso(found.sold_until),
+        )
 
 
 class SubscriptionView(BaseModel):
@@ -91,6 +142,8 @@ class SubscriptionView(BaseModel):
     subscription: int
     device: int
     plan: Kind
+    package: Annotated[str, Field(description="that it was started from; empty: of none")]
+    package_version: int
     starts_on: Day
     last_day: Annotated[str | None, Field(description="UTC date, null while it goes on without an end")]
     denied_from_ms: DeniedFrom
@@ -98,7 +151,9 @@ class SubscriptionView(BaseModel):
     cancelled_on: Annotated[str | None, Field(description="UTC date")]
     retention_days: int
     fee: Money | None
-    monthly_fee: Annotated[Money | None, Field(description="with which an annual refund is counted")]
+    monthly_fee: Annotated[
+        Money | None, Field(description="with which a refund of a plan paid in full is counted")
+    ]
 
     @classmethod
     def of(cls, device: int, sub: Subscription) -> Self:
@@ -107,6 +162,8 @@ class SubscriptionView(BaseModel):
             subscription=sub.plan_id,
             device=device,
             plan=plan.kind.value,
+            package=plan.package,
+            package_version=plan.version,
             starts_on=plan.starts_on.isoformat(),
             last_day=iso(plan.ends_on),
             denied_from_ms=None if plan.ends_on is None else denied_from_ms(plan.ends_on),
@@ -131,6 +188,8 @@ class PurchaseQuote(BaseModel):
 
     device: int
     plan: Kind
+    package: str
+    package_version: int
     fee: Money
     starts_on: Day
     last_day: Annotated[str, Field(description="UTC date, the last that the fee pays for")]
@@ -146,6 +205,8 @@ class PurchaseQuote(BaseModel):
     def of(cls, quote: Quote) -> Self:
         return cls(
             plan=quote.plan.value,
+            package=quote.package,
+            package_version=quote.version,
             fee=money(quote.fee),
             starts_on=quote.starts_on.isoformat(),
             last_day=quote.ends_on.isoformat(),

@@ -16,6 +16,8 @@ from storage.rows.accounts import AccountRow, PaymentKind, PaymentRow, PaymentSt
 from storage.rows.devices import DeviceFacts
 from tests.service.agreement.money_world import MoneyWorld
 
+IN_FULL = {"annual": 12, "half-year": 6}
+"""Months of the packages that tests pay in full."""
 _DAY = timedelta(days=1)
 
 
@@ -132,7 +134,7 @@ def _worth(sub: Subscription, credits_minor: int) -> int:
     assert add_months(plan.starts_on, months) == plan.ends_on + _DAY, "whole months were paid"
     if plan.kind is PlanKind.MONTHLY:
         return months * terms.fee.minor
-    if months == 12:
+    if months == IN_FULL[plan.package]:
         return terms.fee.minor
     return months and months * terms.monthly_fee.minor + credits_minor
 

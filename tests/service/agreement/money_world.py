@@ -12,16 +12,15 @@ from typing import Any, Self, TypeVar
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.money import Money
-from retention.plans import PlanKind
 from retention.subscriptions import Subscription
-from service.agreement import cancelling, devices, purchases, renewing
+from service.agreement import cancelling, devices, packages, purchases, renewing
 from service.agreement.cancelling import Cancelled
 from service.agreement.desk import OPERATOR, Actor, Desk
 from service.agreement.holdings import held
 from service.agreement.payments import PaymentUnavailable, Receipt, RecordingGateway
 from service.agreement.purchases import Started
 from service.agreement.renewing import RenewReport
-from service.config import AgreementSettings, NoticeSettings
+from service.config import AgreementSettings, NoticeSettings, RetentionSettings
 from storage.catalog import Catalog
 from storage.catalog.books import Books
 from storage.days import MS_PER_DAY, to_date, to_day
@@ -112,6 +111,9 @@ class MoneyWorld:
         self.gateway = gateway(folder / "payments")
         self.settings = replace(SETTINGS, **settings)
         self.desk = self.desk_of(self.catalog, self.bitmap)
+        packages.ensure(
+            self.catalog, self.settings, RetentionSettings(default_days=RETENTION_DAYS), now_ms=self.clock.ms
+        )
         if new:
             self.desk.entitlements.recover()
 
@@ -123,7 +125,6 @@ class MoneyWorld:
             clock=self.clock,
             settings=self.settings,
             notices=NoticeSettings(),
-            default_retention_days=RETENTION_DAYS,
             gateway=self.gateway,
             address_secret=bytes(32),
             random_bytes=bytes,
@@ -191,7 +192,7 @@ class MoneyWorld:
 
     def buy(self, owner: Actor, device: int, kind: str, reference: str, **more: Any) -> Started:
         more = {"method": METHOD, **more}
-        return purchases.buy(self.desk, owner, device, PlanKind(kind), reference=reference, **more)
+        return purchases.buy(self.desk, owner, device, kind, reference=reference, **more)
 
     def cancel(self, owner: Actor, plan_id: int) -> Cancelled:
         return cancelling.cancel(self.desk, owner, plan_id)

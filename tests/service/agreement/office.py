@@ -14,11 +14,11 @@ import pytest
 from argon2.profiles import CHEAPEST
 
 from retention.history import replay, standing_of
-from service.agreement import closing, registration, sessions, versions
+from service.agreement import closing, packages, registration, sessions, versions
 from service.agreement.desk import OPERATOR, Actor, Desk
 from service.agreement.notices import DeliveryReport, deliver_due
 from service.agreement.senders import FileSender, Sender
-from service.config import AgreementSettings, NoticeSettings
+from service.config import AgreementSettings, NoticeSettings, RetentionSettings
 from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 from storage.errors import CallerError
@@ -51,6 +51,9 @@ class Office(World):
     ) -> None:
         super().__init__(folder, clock_ms=clock_ms, local=local)
         versions.ensure(self.catalog, now_ms=clock_ms)
+        packages.ensure(
+            self.catalog, AgreementSettings(**(settings or {})), RetentionSettings(), now_ms=clock_ms
+        )
         self.desk = Desk(
             catalog=self.catalog,
             entitlements=self.entitlements,
@@ -58,7 +61,6 @@ class Office(World):
             clock=self.clock,
             settings=AgreementSettings(**(settings or {})),
             notices=NoticeSettings(**(notices or {})),
-            default_retention_days=30,
             gateway=None,  # type: ignore[arg-type]  # no use case of people moves money
             address_secret=SECRET,
             random_bytes=secrets.token_bytes,

@@ -9,7 +9,8 @@ import pytest
 
 from retention.money import Money
 from retention.plans import PlanKind
-from service.agreement import purchases
+from retention.terms import Terms
+from service.agreement import packages, purchases
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.payments import PaymentDeclined, PaymentUnavailable
 from service.agreement.settling import settle_pending
@@ -156,8 +157,8 @@ def test_the_fees_are_those_of_the_day_of_purchase(money: MoneyWorld, ada: Actor
     with pytest.raises(PaymentUnavailable):
         money.buy(ada, device, "annual", "r1")
     money.gateway.away = ""
-    money.settings = type(money.settings)(monthly_fee_minor=1, annual_fee_minor=2)
-    money.desk = money.desk_of(money.catalog, money.bitmap)
+    cheap = {"USD": Terms(Money(2, "USD"), Money(1, "USD"))}
+    assert packages.reprice(money.desk, OPERATOR, "annual", cheap).version == 2
     assert money.buy(ada, device, "annual", "r1").fee == ANNUAL
     assert money.row(1).monthly_fee_minor == 599
     assert money.buy(ada, device, "annual", "r2").fee == Money(2, "USD")

@@ -21,6 +21,7 @@ OPEN_TO_ALL = {
     ("get", "/metrics"),
     ("get", "/v1/agreement"),
     ("get", "/v1/agreement/{version}"),
+    ("get", "/v1/packages"),
     ("get", "/v1/prices"),
     ("post", "/v1/accounts"),
     ("post", "/v1/accounts/{account}/activation"),
