@@ -36,7 +36,8 @@ def require_promises(home: HomeSettings) -> Mapping[str, Promise]:
         if promise.survives < least:
             raise CallerError(
                 f'the server of the {whose} does not promise what [home] survives = "{least.word}" asks for:'
-                f' {promise.said}. Or, knowing that, set [home] survives = "{promise.survives.word}"',
+                f' {promise.said}. Or, knowing that, set [home] survives = "{promise.survives.word}" (at'
+                f" `init`: CLIPKEEP_HOME_SURVIVES={promise.survives.word})",
                 subject=whose,
                 code="unsafe_server",
             )
