@@ -57,6 +57,16 @@ def store_setup(
         terminal.say(f"warning: {warning}")
 
 
+def classes_in_use(opened: Opened) -> set[int]:
+    """The retention classes that need a rule: of what is sold, also from a later day on, and of what is stored."""
+    today = opened.desk.date()
+    return set(opened.catalog.retention_classes()) | {
+        package.retention_days
+        for package in packages.listed(opened.desk, every=True)
+        if package.sold_until is None or package.sold_until >= max(today, package.sold_from)
+    }
+
+
 def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: bool) -> dict[str, Any]:
     if not opened.store_url.startswith("s3:"):
         return {"store": opened.store_url, "supported": False, "applied": False, "warnings": []}
@@ -65,8 +75,6 @@ def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: boo
 
     assert isinstance(store, S3Store), "that is what an s3: URL opens"
     retention = opened.config.retention
-    on_sale = {package.retention_days for package in packages.listed(opened.desk)}
-    classes = on_sale | set(opened.catalog.retention_classes())
     prefix = store.key_prefix
     warnings = [IGNORES] if apply and ignores_checksums(store) else []
     try:
@@ -75,7 +83,7 @@ def _setup(opened: Opened, store: ObjectStore, *, apply: bool, old_versions: boo
         return {"store": opened.store_url, "supported": False, "applied": False, "warnings": warnings}
     wanted = wanted_rules(
         prefix,
-        classes,
+        classes_in_use(opened),
         slack_days=retention.lifecycle_slack_days,
         noncurrent=old_versions or _has_old_versions_rule(found, prefix),
     )

@@ -15,6 +15,7 @@ from retention.plans import PlanKind, add_months
 from service.agreement import devices, purchases
 from service.agreement.desk import Actor, Desk
 from service.agreement.renewing import RenewReport
+from service.commands.store import classes_in_use
 from service.folder import open_folder
 from service.metrics import render
 from storage.rows.accounts import AccountRow, AccountState
@@ -101,6 +102,20 @@ def test_what_an_owner_has(run: Run, go: Go, made: Path, ada: Actor) -> None:
     out = table(run, made, "plan", "list", "--device", DEVICE).out
     assert "59.99 USD" in out
     assert in_a_month().isoformat() in out
+
+
+def test_store_setup_follows_what_is_sold(go: Go, made: Path) -> None:
+    def classes() -> set[int]:
+        with open_folder(made) as opened:
+            return classes_in_use(opened)
+
+    before = classes()
+    assert {7, 30} <= before
+    add = ("package", "add", "archive", "--kind", "monthly", "--retention-days", 200, "--price", "USD=999")
+    go(*add, "--from", (today() + timedelta(days=9)).isoformat())
+    assert classes() == before | {200}, "rules are there before the first day of sale"
+    go("package", "end", "archive")
+    assert classes() == before
 
 
 def test_prices(run: Run, go: Go, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
