@@ -15,6 +15,7 @@ from service.config import Config
 from storage.catalog.reports import MAX_SWEEP_REPORTS
 from storage.days import MS_PER_DAY
 from storage.s3 import S3Store
+from storage.sqlite.schema import REVISION, SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -49,6 +50,12 @@ def test_readme_has_the_figure_of_idle_connections() -> None:
     (claimed,) = one(r"2,000 idle\nkeep-alive connections cost (\d+) MB", "README.md")
     (measured,) = one(r"\| 2,000 idle connections \| \+([\d.]+) MB", "docs/benchmarks.md")
     assert abs(float(claimed) - float(measured)) <= 0.5
+
+
+def test_formats_names_the_schema_of_this_release() -> None:
+    (version,) = one(r"`user_version` (\d+); `alembic", "docs/formats.md")
+    (revision,) = one(r"the same schema's revision, (\d+)\.", "docs/formats.md")
+    assert (int(version), revision) == (SCHEMA_VERSION, REVISION)
 
 
 # --- memory -------------------------------------------------------------------------------------------------------

