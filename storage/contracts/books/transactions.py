@@ -14,6 +14,7 @@ from storage.catalog import Catalog
 from storage.catalog.books import Books
 from storage.contracts.blocks import writing_books
 from storage.contracts.books.given import OnBooks, answer, charge, code_of, event, notice, owner, with_plan
+from storage.contracts.books.packages import FULL
 from storage.contracts.given import DAY, NOW, Opener
 from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.rows.accounts import (
@@ -147,6 +148,8 @@ class TransactionsContract(OnBooks):
             "lift_block": lambda b: b.lift_block(1, now_ms=NOW),
             "publish_agreement": lambda b: b.publish_agreement("x", now_ms=NOW),
             "accept_agreement": lambda b: b.accept_agreement(AcceptanceRow(1, 1, "deemed", 0)),
+            "add_package": lambda b: b.add_package(FULL),
+            "put_package": lambda b: b.put_package(FULL),
             "add_notice": lambda b: b.add_notice(notice(1)),
             "put_notice": lambda b: b.put_notice(notice(1, notice_id=1)),
             "put_answer": lambda b: b.put_answer(answer(1, "k")),
