@@ -6,7 +6,7 @@ import re
 
 from storage.account_keys import AccountKeys
 from storage.catalog.devices import ChangesCatalog
-from storage.errors import CallerError, Unprocessable
+from storage.errors import Unprocessable
 from storage.rows.recordings import Unindexed
 from storage.sql.chunktables import chunk_table
 from storage.sql.commits import mark_dead
@@ -60,7 +60,7 @@ class Deletions(Devices, ChangesCatalog):
         """The first transaction of a deletion: its id, what was removed, and whether that was all."""
         account = facts_of(connection, device).account  # raises NotFound
         if not ROLE.fullmatch(who):
-            raise CallerError(
+            raise Unprocessable(
                 "who deletes is a role, and no name", subject=f"device {device}", code="not_a_role"
             )
         sealed = sealed_for(connection, self.keys, account, "deletions.reason", reason)

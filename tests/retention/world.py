@@ -247,8 +247,8 @@ class World:
         with self.catalog.db.hold() as connection:  # type: ignore[attr-defined]
             connection.execute(
                 "INSERT INTO deletions (device, from_ms, to_ms, reason, who, chunks, at_ms)"
-                " VALUES (?, ?, ?, 'test', 'test', 0, ?)",
-                (device, from_ms, to_ms, self.clock.ms),
+                " VALUES (?, ?, ?, ?, 'test', 0, ?)",
+                (device, from_ms, to_ms, b"", self.clock.ms),
             )
             connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
 

@@ -438,7 +438,7 @@ def test_nothing_about_the_person_is_left_in_the_files(office: Office) -> None:
         0,
         NOON,
         reason=marks[1],
-        who=marks[0],
+        who="owner",
         now_ms=office.clock.ms,
         delete_after_ms=office.clock.ms,
     )
@@ -452,9 +452,8 @@ def test_nothing_about_the_person_is_left_in_the_files(office: Office) -> None:
     while office.deliver().delivered:
         pass
     closing.close_by_operator(office.desk, OPERATOR, account, marks[1])
-    # Those are sealed with the account's key. What was written about its device's recordings is not: the search finds
-    # what is there.
-    assert found(office, [*marks, EMAIL, MOBILE]) == {marks[0], marks[1]}
+    # All of it is sealed with the account's key already. The agreement is not: the search finds what is there.
+    assert found(office, [*marks, EMAIL, MOBILE, "Version two"]) == {"Version two"}
     office.deliver()
     assert office.row(account).state is AccountState.CANCELLED
     assert found(office, [*marks, EMAIL, MOBILE]) == set()
