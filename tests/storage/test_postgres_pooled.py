@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from storage.contracts.given import NOON, STORED, WEEK, Opener, Upload, add_devi
 from storage.postgres import PostgresCatalog
 from tests.servers.pgbouncer import PgBouncer, pgbouncer, pgbouncer_program
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.storage.with_vault import adopt_postgres
 
 _numbers = iter(range(1_000_000))
 
@@ -64,8 +66,8 @@ class TestPooledCatalog(CatalogContract):
 
 class TestPooledBooks(BooksContract):
     @pytest.fixture
-    def opener(self, pooled_url: str) -> Opener:
-        return partial(PostgresCatalog.open, pooled_url)
+    def opener(self, pooled_url: str, tmp_path: Path) -> Opener:
+        return adopt_postgres(pooled_url, tmp_path / "keys")
 
 
 def test_which_server_and_pooler_it_was(server: PostgresServer, pooler: PgBouncer | None) -> None:
