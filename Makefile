@@ -52,7 +52,7 @@ $(PLAYERS): tests/players/package.json tests/players/package-lock.json
 	   || echo "hls.js was not installed: the tests of players are skipped" >&2; fi
 	@mkdir -p $(dir $@) && touch $@
 
-test: $(NATIVE) $(PLAYERS) ## set-up and all tests, 11 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+test: $(NATIVE) $(PLAYERS) ## set-up and all tests, 20 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
 	   echo "once more, with the hot path as Python"; \
@@ -63,7 +63,7 @@ test-postgres: $(NATIVE) ## the suites whose worlds have a catalog, with theirs 
 	@CLIPKEEP_TEST_CATALOG=postgresql $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS) $(POSTGRES_TESTS)
 
 soak: $(NATIVE) ## what takes hours: kills, frozen servers, connections that break, the whole suite on PostgreSQL (ARGS="-s tests/soak/test_kills.py": one of them)
-	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests/soak)
+	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests/soak tests/e2e)
 	@if [ -z "$(ARGS)" ]; then nice $(MAKE) --no-print-directory test-postgres; fi
 
 test-fast: $(NATIVE) ## all tests but those with real processes

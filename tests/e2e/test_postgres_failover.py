@@ -16,7 +16,7 @@ from tests.e2e.service import Service, until
 from tests.ingest.world import video
 from tests.servers.postgres import PostgresServer, system_binaries, wheel_binaries
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 SYNCED = {"shared_buffers": "32MB"}
 

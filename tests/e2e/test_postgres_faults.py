@@ -15,7 +15,7 @@ from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_
 from tests.e2e.service import COMMAND_S, Device, Reply, Service, resident_bytes, until
 from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
 ANSWER_S = 35.0
 """An answer that a frozen catalog was asked for is waited for 20 s, and a connection 10 s."""
