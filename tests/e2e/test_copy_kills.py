@@ -14,7 +14,11 @@ from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept
 from tests.e2e.service import CLIPKEEP, COMMAND_S, Service, until
 from tests.servers.catalogs import empty_database, on_postgres
 
-pytestmark = [pytest.mark.e2e, pytest.mark.skipif(on_postgres(), reason="it begins with a file by itself")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.soak,
+    pytest.mark.skipif(on_postgres(), reason="it begins with a file by itself"),
+]
 
 KILLS = 6
 CHUNKS = 1500
