@@ -58,6 +58,17 @@ def test_formats_names_the_schema_of_this_release() -> None:
     assert (int(version), revision) == (SCHEMA_VERSION, REVISION)
 
 
+def test_formats_names_every_table_of_the_catalog() -> None:
+    made = {
+        name
+        for path in ("sqlite/schema.py", "sqlite/books_schema.py", "postgres/schema.py", "postgres/copying.py")
+        for name in re.findall(r"CREATE TABLE (\w+) \(", text(f"storage/{path}"))
+    }
+    assert len(made) > 30
+    said = text("docs/formats.md").partition("## Catalog (")[2].partition("## High-water mark")[0]
+    assert {name for name in made if f"`{name}`" not in said} == set()
+
+
 # --- memory -------------------------------------------------------------------------------------------------------
 
 

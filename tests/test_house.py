@@ -163,6 +163,14 @@ def test_each_part_of_the_catalog_has_a_suite_that_calls_all_of_it(part: str) ->
     assert parts_of_the_catalog()[part] - called == set()
 
 
+def test_design_names_every_interface_of_the_catalog() -> None:
+    tree = ast.parse((ROOT / "storage/catalog/__init__.py").read_text())
+    [whole] = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    parts = {ast.unparse(base) for base in whole.bases} - {"Protocol"}
+    rows = re.findall(r"^\| (`\w+Catalog`.*?) \|", (ROOT / "docs/design.md").read_text(), re.MULTILINE)
+    assert parts - set(re.findall(r"\w+Catalog", " ".join(rows))) == set()
+
+
 ENGINES = re.compile(r"storage\.((sqlite|postgres|sql|keys)\b|_key_)")
 DRIVERS = {"alembic", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 KNOWS_ENGINES = {"storage/open_catalog.py", "storage/open_vault.py", "storage/copy_catalog.py"}

@@ -13,9 +13,10 @@ They are pytest classes (`pip install clipkeep[contracts]`). Subclass one in a t
 | --- | --- | --- |
 | `storage.objects.ObjectStore` | `store.StoreContract` | `store`, `around`, `outage` |
 | `storage.vault.Vault` | `vault.VaultContract` | `opener`, `master_key` |
-| `storage.catalog.Catalog` | `catalog.CatalogContract`, all of the next ones | `opener` |
-| each interface in `storage.catalog` | `ingest.IngestContract`, `reading.ReadingContract`, … | `opener` |
+| `storage.catalog.Catalog` | `catalog.CatalogContract` and the last two | as they say |
+| its interfaces but for the last two | `ingest.IngestContract`, …: `CatalogContract` is all of these | `opener` |
 | the account books | `books.BooksContract`, or one of its parts by subject | `opener`: with a vault |
+| the account keys | `account_keys.AccountKeysContract` | `opener`, and `vault`: the one that it opens catalogs with |
 
 A catalog's `opener` is called without arguments and opens one and the same catalog, empty at first. It is called in
 other processes too, which the suite kills: it can be pickled. A part is put to a whole `Catalog`: a test of commits

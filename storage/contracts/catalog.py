@@ -1,4 +1,4 @@
-"""All of the catalog's conformance suites in one class."""
+"""The catalog's conformance suites in one class, but for those that take a vault."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ class CatalogContract(
     CheckContract,
     ContinuityContract,
 ):
-    """What `storage.catalog.Catalog` promises, but for its books: `storage.contracts.books`."""
+    """What `storage.catalog.Catalog` promises, but for what takes a vault: `books`, `account_keys`."""
