@@ -13,11 +13,10 @@ nothing here is ever flushed to disk but the header at creation.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +24,8 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from retention.blocks import MAP_BYTES, MIN_BLOCK_BYTES, Blocks
+from retention.bitmap_file import LOCK_WAIT_S, create_file, lock_of, open_file, unavailable
+from retention.blocks import MAP_BYTES, MIN_BLOCK_BYTES, Blocks, written_ranges
 from retention.filelock import holding
 from retention.header import (
     BLOCKS,
@@ -36,11 +36,7 @@ from retention.header import (
     MAX_ROWS,
     SEGMENT_HIGH_WATER,
     UNFINISHED,
-    checked_capacity,
-    constants_of,
     file_bytes,
-    has_blocks,
-    new_header,
 )
 from retention.row import (
     ERASED,
@@ -60,8 +56,7 @@ from retention.row import (
     unpack,
     window_ends_before,
 )
-from storage.disk import DISK_FULL, is_full, make_room
-from storage.errors import CallerError, ClipkeepError, NotFound, WorldError
+from storage.errors import CallerError, WorldError
 from storage.open_files import identity, what_to_do
 
 __all__ = [
@@ -84,8 +79,6 @@ ALL_DEVICES = (1 << 32) - 1
 READ_TRIES = 64
 """A row is odd for 0.2 µs and a try takes 0.1: ample for a writer that runs, and little is lost (5 µs) on a
 row whose writer was killed."""
-LOCK_WAIT_S = 10.0
-"""Writers hold the lock for milliseconds; only a roll or a rebuild of millions of rows takes longer."""
 WRITE_ROWS = 256
 """Rows that are odd together in `write_rows`: few enough for a reader to try again in vain only seldom."""
 SCAN_ROWS = 16384
@@ -111,26 +104,7 @@ class EntitlementBitmap:
             CallerError: `bad_capacity` outside 2..2^32, or `bitmap_exists`.
             WorldError: `data_disk_full` or `bitmap_unavailable`, the file system refused; nothing is left behind.
         """
-        header = new_header(capacity_rows)
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise CallerError("there is a bitmap already", subject=str(path), code="bitmap_exists") from error
-        except OSError as error:
-            raise _unavailable(path, error) from error
-        try:
-            size_bytes = file_bytes(capacity_rows)
-            os.ftruncate(fd, size_bytes)
-            blocks = memoryview(bytearray(MAP_BYTES))
-            Blocks(fd, size_bytes, blocks).allocate(0)
-            os.pwrite(fd, header[: BLOCKS.start] + blocks, 0)
-            os.fsync(fd)
-            _fsync_folder(path.parent)
-        except OSError as error:
-            path.unlink()
-            raise _unavailable(path, error) from error
-        finally:
-            os.close(fd)
+        create_file(path, capacity_rows)
 
     @classmethod
     def open(cls, path: Path, *, writable: bool = False) -> EntitlementBitmap:
@@ -141,25 +115,12 @@ class EntitlementBitmap:
             BitmapCorrupt: cut, flipped, or of another layout; names the field.
             WorldError: `bitmap_unavailable`, the file system refused.
         """
+        fd, capacity_rows, has_blocks = open_file(path, writable=writable)
         try:
-            fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
-        except FileNotFoundError as error:
-            detail = "no entitlement bitmap here; `clipkeep init` makes one"
-            raise NotFound(detail, subject=str(path), code="bitmap_missing") from error
-        except OSError as error:
-            raise _unavailable(path, error) from error
-        try:
-            header = os.pread(fd, HEADER_BYTES, 0)
-            capacity_rows = checked_capacity(path, header, os.fstat(fd).st_size)
-            if writable and not has_blocks(header):
-                header = _add_blocks(path, fd, capacity_rows)
-            return cls(path, fd, capacity_rows, writable, has_blocks(header))
+            return cls(path, fd, capacity_rows, writable, has_blocks)
         except OSError as error:
             os.close(fd)
-            raise _unavailable(path, error) from error
-        except ClipkeepError:
-            os.close(fd)
-            raise
+            raise unavailable(path, error) from error
 
     def __init__(self, path: Path, fd: int, capacity_rows: int, writable: bool, has_blocks: bool) -> None:
         """Private: see `create` and `open`. Takes over `fd`, whose header has been checked."""
@@ -344,7 +305,7 @@ class EntitlementBitmap:
         if not self._writable:
             detail = "the bitmap is open for reading only"
             raise CallerError(detail, subject=str(self._path), code="bitmap_read_only")
-        with holding(_lock_of(self._path), wait_s, name="bitmap"):
+        with holding(lock_of(self._path), wait_s, name="bitmap"):
             self._holder = threading.get_ident()
             self._unsettled = self.unfinished
             try:
@@ -365,18 +326,9 @@ class EntitlementBitmap:
             CallerError: `bitmap_not_locked`; `device_out_of_range`; `bad_row`.
             WorldError: `data_disk_full` or `bitmap_unavailable`. The row is unchanged.
         """
-        self._check_locked()
-        # The last 32-bit number means ALL_DEVICES.
-        if not 0 < device < min(self.capacity_rows, ALL_DEVICES):
-            detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
-            raise CallerError(detail, subject=f"device {device}", code="device_out_of_range")
         body = pack(row)[SEQ_BYTES:]
         start = HEADER_BYTES + device * ROW_BYTES
-        try:
-            self._blocks.allocate(start)
-        except OSError as error:
-            raise _unavailable(self._path, error) from error
-        self._words[UNFINISHED] = device if self.unfinished in (0, device) else ALL_DEVICES
+        self._begin_writing(device, device, [start])
         at = start // SEQ_BYTES
         seq = self._seqs[at]
         # These go through the mapping: no system call lets go of the interpreter's lock while seq is odd,
@@ -399,17 +351,8 @@ class EntitlementBitmap:
         self._check_locked()
         if not len(devices):
             return
-        if not 0 < devices.min() <= devices.max() < min(self.capacity_rows, ALL_DEVICES):
-            detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
-            raise CallerError(detail, code="device_out_of_range")
-        starts = HEADER_BYTES + devices.astype(np.int64) * ROW_BYTES
-        try:
-            for start in np.unique(starts // MIN_BLOCK_BYTES) * MIN_BLOCK_BYTES:
-                self._blocks.allocate(int(start))
-        except OSError as error:
-            raise _unavailable(self._path, error) from error
-        only = int(devices[0]) if len(devices) == 1 else ALL_DEVICES
-        self._words[UNFINISHED] = only if self.unfinished in (0, only) else ALL_DEVICES
+        blocks = np.unique((HEADER_BYTES + devices.astype(np.int64) * ROW_BYTES) // MIN_BLOCK_BYTES)
+        self._begin_writing(int(devices.min()), int(devices.max()), (blocks * MIN_BLOCK_BYTES).tolist())
         for first in range(0, len(devices), WRITE_ROWS):
             numbers, new = devices[first : first + WRITE_ROWS], rows[first : first + WRITE_ROWS].copy()
             seqs = self._rows["seq"]
@@ -418,6 +361,23 @@ class EntitlementBitmap:
             new["seq"] = odd
             self._rows[numbers] = new
             seqs[numbers] = odd + np.uint16(1)  # it comes round
+
+    def _begin_writing(self, lowest: int, highest: int, offsets: Iterable[int]) -> None:
+        """Before rows are touched: give the blocks of these offsets their place, and mark the devices unfinished.
+        Raises as `write`; then nothing was marked."""
+        self._check_locked()
+        # The last 32-bit number means ALL_DEVICES.
+        if not 0 < lowest <= highest < min(self.capacity_rows, ALL_DEVICES):
+            detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
+            wrong = lowest if lowest <= 0 else highest
+            raise CallerError(detail, subject=f"device {wrong}", code="device_out_of_range")
+        try:
+            for offset in offsets:
+                self._blocks.allocate(offset)
+        except OSError as error:
+            raise unavailable(self._path, error) from error
+        mark = lowest if lowest == highest else ALL_DEVICES
+        self._words[UNFINISHED] = mark if self.unfinished in (0, mark) else ALL_DEVICES
 
     def settle(self) -> None:
         """Take away the mark that this holder found in `unfinished`, the rows being written anew."""
@@ -486,60 +446,6 @@ class EntitlementBitmap:
         """Yield ranges of rows that cover all but the file's holes: a bitmap made for ten million devices
         that has three of them is not read, nor its holes brought into the page cache."""
         for start, stop in self._blocks.spans():
-            for data, hole in _data(self._fd, max(start, HEADER_BYTES), stop):
+            for data, hole in written_ranges(self._fd, max(start, HEADER_BYTES), stop):
                 first = max(1, (data - HEADER_BYTES) // ROW_BYTES)
                 yield first, (hole - HEADER_BYTES + ROW_BYTES - 1) // ROW_BYTES
-
-
-def _data(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges between `start` and `stop`, in bytes of a file, that are not holes."""
-    at = start
-    while at < stop:
-        try:
-            data = os.lseek(fd, at, os.SEEK_DATA)
-            at = os.lseek(fd, data, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but hole up to the end
-                return
-            data, at = at, stop  # a file system that does not tell
-        if data < stop:
-            yield data, min(at, stop)
-
-
-def _add_blocks(path: Path, fd: int, capacity_rows: int) -> bytes:
-    """Give a file of an older layout its map of blocks, and all that is written in it its place. Returns its header."""
-    with holding(_lock_of(path), LOCK_WAIT_S, name="bitmap"):
-        header = os.pread(fd, HEADER_BYTES, 0)
-        if not has_blocks(header):  # nobody was faster
-            size_bytes = file_bytes(capacity_rows)
-            found = memoryview(bytearray(MAP_BYTES))
-            blocks = Blocks(fd, size_bytes, found)
-            for start, stop in _data(fd, 0, size_bytes):
-                for offset in range(start, stop, MIN_BLOCK_BYTES):
-                    blocks.allocate(offset)
-                blocks.allocate(stop - 1)
-            os.pwrite(fd, found, BLOCKS.start)
-            os.fsync(fd)
-            os.pwrite(fd, constants_of(capacity_rows), 0)  # last: from here on the map is believed
-            os.fsync(fd)
-            header = os.pread(fd, HEADER_BYTES, 0)
-        return header
-
-
-def _lock_of(path: Path) -> Path:
-    return path.with_name(path.name + ".lock")
-
-
-def _unavailable(path: Path, error: OSError) -> WorldError:
-    if is_full(error):
-        return WorldError(make_room(path), subject=str(path), code=DISK_FULL)
-    detail = f"the file system refused: {error.strerror}; correct its permissions"
-    return WorldError(detail, subject=str(path), code="bitmap_unavailable")
-
-
-def _fsync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -11,6 +11,10 @@ written, and a map in the header says which ones. Who reads a row looks there fi
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+
 from storage.disk import allocate
 
 MAP_BYTES = 2048
@@ -66,3 +70,18 @@ class Blocks:
 
     def _span(self, block: int) -> tuple[int, int]:
         return block << self._shift, min((block + 1) << self._shift, self._size_bytes)
+
+
+def written_ranges(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges between `start` and `stop`, in bytes of a file, that are not holes."""
+    at = start
+    while at < stop:
+        try:
+            data = os.lseek(fd, at, os.SEEK_DATA)
+            at = os.lseek(fd, data, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but hole up to the end
+                return
+            data, at = at, stop  # a file system that does not tell
+        if data < stop:
+            yield data, min(at, stop)

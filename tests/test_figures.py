@@ -61,7 +61,12 @@ def test_formats_names_the_schema_of_this_release() -> None:
 def test_formats_names_every_table_of_the_catalog() -> None:
     made = {
         name
-        for path in ("sqlite/schema.py", "sqlite/books_schema.py", "postgres/schema.py", "postgres/copying.py")
+        for path in (
+            "sqlite/schema.py",
+            "sqlite/books_schema.py",
+            "postgres/schema.py",
+            "postgres/copying.py",
+        )
         for name in re.findall(r"CREATE TABLE (\w+) \(", text(f"storage/{path}"))
     }
     assert len(made) > 30
