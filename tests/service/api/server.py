@@ -67,7 +67,7 @@ class Server:
 
     def __enter__(self) -> Server:
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60), "the server does not start"
         return self
 
     def __exit__(self, *_: object) -> None:
