@@ -117,7 +117,7 @@ def _section(
             raise _bad(path, f"{name}.{key}", f"no such key; there are {', '.join(known)}")
         values[key] = _checked(value, known[key], path, f"{name}.{key}")
     for key, spec in known.items():
-        variable = f"CLIPKEEP_{name}_{key}".upper()
+        variable = _variable(f"{name}.{key}")
         if variable in environ:
             value = _from_text(environ[variable], spec, variable)
             values[key] = _checked(value, spec, Path(variable), f"{name}.{key}")
@@ -125,9 +125,10 @@ def _section(
 
 
 RETIRED = {"agreement.code_attempts", "api.live_reach_ms", "api.live_step_ms"}
-"""Keys of earlier releases that mean nothing any more: a file that sets one still is read."""
+"""Keys of earlier releases that mean nothing any more: a file or a variable that sets one is passed over."""
 REPLACED = {"agreement.trust_forwarded_for": "[http] trusted_proxies: name the addresses of your proxy there"}
-"""Keys of earlier releases that another one took the place of: a file that sets one to more than nothing is refused."""
+"""Keys of earlier releases that another one took the place of. Whoever sets one is told so, but for `false`, which means
+what it did."""
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 
@@ -153,19 +154,28 @@ _BY_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT.*)|PORT(_.*)?")
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    passed_over = {_variable(key) for key in RETIRED}
+    replaced = {_variable(key): by for key, by in REPLACED.items()}
     for section in fields(Config):
         prefix = f"CLIPKEEP_{section.name.upper()}_"
-        known = {prefix + spec.name.upper() for spec in fields(section.default_factory)}  # type: ignore[arg-type]
-        known |= {f"CLIPKEEP_{key.replace('.', '_')}".upper() for key in RETIRED}
+        known = {_variable(f"{section.name}.{spec.name}") for spec in fields(section.default_factory)}  # type: ignore[arg-type]
         for variable in environ:
-            if not variable.startswith(prefix) or variable in known:
+            if not variable.startswith(prefix) or variable in known | passed_over:
                 continue
-            if not _BY_KUBERNETES.fullmatch(variable.removeprefix(prefix)):
-                raise CallerError(
-                    f"no such setting; there are {', '.join(sorted(known))}",
-                    subject=variable,
-                    code="bad_config",
-                )
+            if variable in replaced:
+                if environ[variable] != "false":
+                    raise _wrong_variable(variable, f"is now {replaced[variable]}")
+            elif not _BY_KUBERNETES.fullmatch(variable.removeprefix(prefix)):
+                raise _wrong_variable(variable, f"no such setting; there are {', '.join(sorted(known))}")
+
+
+def _variable(key: str) -> str:
+    """That overrides `table.key`."""
+    return f"CLIPKEEP_{key.replace('.', '_')}".upper()
+
+
+def _wrong_variable(variable: str, detail: str) -> CallerError:
+    return CallerError(detail, subject=variable, code="bad_config")
 
 
 def _from_text(text: str, spec: Any, variable: str) -> Any:
@@ -174,9 +184,7 @@ def _from_text(text: str, spec: Any, variable: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
-        raise CallerError(
-            f"{text[:100]!r} is no value of this kind", subject=variable, code="bad_config"
-        ) from error
+        raise _wrong_variable(variable, f"{text[:100]!r} is no value of this kind") from error
 
 
 def _checked(value: Any, spec: Any, path: Path, name: str) -> Any:

@@ -144,7 +144,16 @@ def test_keys_that_mean_nothing_any_more_are_passed_over(tmp_path: Path) -> None
     """So that a folder of an earlier release still starts."""
     text = "[api]\nlive_reach_ms = 600000\nlive_step_ms = 60000\n[agreement]\ncode_attempts = 5\n"
     text += "trust_forwarded_for = false"
-    assert loaded(tmp_path, text, CLIPKEEP_API_LIVE_STEP_MS="60000") == Config()
+    variables = {"CLIPKEEP_API_LIVE_STEP_MS": "60000", "CLIPKEEP_AGREEMENT_TRUST_FORWARDED_FOR": "false"}
+    assert loaded(tmp_path, text, **variables) == Config()
+
+
+def test_a_variable_of_an_earlier_release_names_what_took_its_place(tmp_path: Path) -> None:
+    error = refused(tmp_path, "", CLIPKEEP_AGREEMENT_TRUST_FORWARDED_FOR="true")
+    assert (error.subject, error.code) == ("CLIPKEEP_AGREEMENT_TRUST_FORWARDED_FOR", "bad_config")
+    assert "[http] trusted_proxies" in error.detail
+    others = refused(tmp_path, "", CLIPKEEP_API_LIVE_STEPS="1").detail
+    assert "CLIPKEEP_API_LIVE_STEP_MS" not in others  # what means nothing any more is not offered
 
 
 @pytest.mark.parametrize(
