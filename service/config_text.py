@@ -127,8 +127,8 @@ def _section(
 RETIRED = {"agreement.code_attempts", "api.live_reach_ms", "api.live_step_ms"}
 """Keys of earlier releases that mean nothing any more: a file or a variable that sets one is passed over."""
 REPLACED = {"agreement.trust_forwarded_for": "[http] trusted_proxies: name the addresses of your proxy there"}
-"""Keys of earlier releases that another one took the place of. Whoever sets one is told so, but for `false`, which means
-what it did."""
+"""Keys of earlier releases that another one took the place of. Whoever sets one is told so, but for `false`, which
+means what it did."""
 
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 

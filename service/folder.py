@@ -38,6 +38,8 @@ from storage.open_vault import create_vault, is_server, open_vault, place_of, re
 from storage.promise import Survives
 from storage.vault import Vault
 
+STORE_VARIABLE = "CLIPKEEP_STORE_URL"
+"""`[store] url`, as the environment has it."""
 CATALOG_VARIABLE = "CLIPKEEP_HOME_CATALOG"
 """`[home] catalog`, as the environment has it."""
 VAULT_VARIABLE = "CLIPKEEP_HOME_VAULT"
@@ -190,22 +192,10 @@ def create_folder(
     folder = DataFolder(root)
     _require_new(folder)
     require_local(root, file_system(root.absolute()))
-    address = catalog_address or environ.get(CATALOG_VARIABLE) or HomeSettings().catalog
-    is_file(address)  # refuses an address of no engine before anything is made
-    vault_address = vault_address or environ.get(VAULT_VARIABLE) or HomeSettings().vault
-    vault_place = place_of(vault_address, folder.keys)
-    config = Config(
-        home=HomeSettings(
-            catalog=address,
-            vault=vault_address,
-            survives=environ.get(SURVIVES_VARIABLE) or HomeSettings().survives,
-        ),
-        store=StoreSettings(url=store_url or ""),
-        clock=ClockSettings(test=test_clock),
-    )
-    if config.home.survives not in (words := [kind.word for kind in Survives]):
-        raise CallerError(f"is one of {', '.join(words)}", subject=SURVIVES_VARIABLE, code="bad_config")
-    require_promises(config.home)
+    home = _new_home(environ, catalog_address, vault_address)
+    vault_place = place_of(home.vault, folder.keys)
+    require_promises(home)
+    config = Config(home=home, store=StoreSettings(url=store_url or ""), clock=ClockSettings(test=test_clock))
     with ExitStack() as undo:
         try:
             _make_private(root)
@@ -219,10 +209,10 @@ def create_folder(
             undo.callback(folder.clock_offset.unlink, missing_ok=True)
             with (
                 open_vault(vault_place, folder.master_key) as vault,
-                closing(create_catalog(address, folder.catalog, vault)) as catalog,
+                closing(create_catalog(home.catalog, folder.catalog, vault)) as catalog,
                 opened_clock(folder, config) as clock,
             ):
-                undo.callback(remove_catalog, address, folder.catalog)
+                undo.callback(remove_catalog, home.catalog, folder.catalog)
                 catalog.settle_home(home_of(vault.token_secret))
                 versions.ensure(catalog, now_ms=clock.now_ms())
                 catalog.note_clock(clock.mark())
@@ -236,6 +226,26 @@ def create_folder(
             raise _refused(root, error) from error
         undo.pop_all()
     return config
+
+
+def _new_home(
+    environ: Mapping[str, str], catalog_address: str | None, vault_address: str | None
+) -> HomeSettings:
+    """What config.toml is to say, which there is none of yet: what was asked for, else what the environment says.
+
+    Raises:
+        CallerError: `bad_catalog_url`; `bad_config`, a word of the environment that means nothing.
+    """
+    usual = HomeSettings()
+    home = HomeSettings(
+        catalog=catalog_address or environ.get(CATALOG_VARIABLE) or usual.catalog,
+        vault=vault_address or environ.get(VAULT_VARIABLE) or usual.vault,
+        survives=environ.get(SURVIVES_VARIABLE) or usual.survives,
+    )
+    is_file(home.catalog)  # refuses an address of no engine
+    if home.survives not in (words := [kind.word for kind in Survives]):
+        raise CallerError(f"is one of {', '.join(words)}", subject=SURVIVES_VARIABLE, code="bad_config")
+    return home
 
 
 def private(path: str | Path, flags: int) -> int:

@@ -11,7 +11,7 @@ import typer
 
 from service import terminal
 from service.config_text import config_document, load_config, render_config
-from service.folder import DataFolder, OffsetClock, create_folder, open_folder
+from service.folder import STORE_VARIABLE, DataFolder, OffsetClock, create_folder, open_folder
 from service.mounted import file_system, warning
 from service.terminal import DEFAULT_DATA, Data, Json, Store
 from storage.errors import CallerError, ClipkeepError
@@ -19,42 +19,45 @@ from storage.open_store import open_store
 from storage.trial import try_store
 from storage.urls import without_password
 
+Catalog = Annotated[
+    str | None,
+    typer.Option(
+        "--catalog",
+        help="Where the catalog is: sqlite (a file in the data folder, the default) or"
+        " postgresql://user@host:port/database, an empty database that is there already. The password is better in"
+        " PGPASSWORD, or in a service file (postgresql:///?service=name), than in the address.",
+    ),
+]
+Vault = Annotated[
+    str | None,
+    typer.Option(
+        "--vault",
+        help="Where keys are kept: folder (keys/ in the data folder, the default) or"
+        " postgresql://user@host:port/database, an empty database that is never the catalog's. The password as for"
+        " --catalog; a service file gives each its own.",
+    ),
+]
+TestClock = Annotated[
+    bool,
+    typer.Option("--test-clock", help="Allow `clipkeep clock` to move the time. For demos and tests only."),
+]
+CheckStore = Annotated[
+    bool,
+    typer.Option(
+        "--check-store",
+        help="Try the store first: put, read, list and delete one object, and offer one with a wrong checksum."
+        " Nothing is made when one of it fails.",
+    ),
+]
+
 
 def init(
     data: Data = DEFAULT_DATA,
     store: Store = None,
-    catalog: Annotated[
-        str | None,
-        typer.Option(
-            "--catalog",
-            help="Where the catalog is: sqlite (a file in the data folder, the default) or"
-            " postgresql://user@host:port/database, an empty database that is there already. The password is better in"
-            " PGPASSWORD, or in a service file (postgresql:///?service=name), than in the address.",
-        ),
-    ] = None,
-    vault: Annotated[
-        str | None,
-        typer.Option(
-            "--vault",
-            help="Where keys are kept: folder (keys/ in the data folder, the default) or"
-            " postgresql://user@host:port/database, an empty database that is never the catalog's. The password as for"
-            " --catalog; a service file gives each its own.",
-        ),
-    ] = None,
-    test_clock: Annotated[
-        bool,
-        typer.Option(
-            "--test-clock", help="Allow `clipkeep clock` to move the time. For demos and tests only."
-        ),
-    ] = False,
-    check_store: Annotated[
-        bool,
-        typer.Option(
-            "--check-store",
-            help="Try the store first: put, read, list and delete one object, and offer one with a wrong checksum."
-            " Nothing is made when one of it fails.",
-        ),
-    ] = False,
+    catalog: Catalog = None,
+    vault: Vault = None,
+    test_clock: TestClock = False,
+    check_store: CheckStore = False,
     json: Json = False,
 ) -> None:
     """Make a data folder: config.toml, keys/, catalog.db, entitlements.bitmap, objects/.
@@ -63,7 +66,11 @@ def init(
     postgresql://… keys/ holds master.key alone, which wraps all that is in that database.
 
     Back up keys/ apart from the rest: without it no recording can be read, with it and the objects all can.
+
+    CLIPKEEP_STORE_URL, CLIPKEEP_HOME_CATALOG and CLIPKEEP_HOME_VAULT are kept in config.toml, where no option says
+    otherwise.
     """
+    store = store or os.environ.get(STORE_VARIABLE)
     if check_store and store:
         _require_good_store(store)
     made = create_folder(

@@ -336,6 +336,20 @@ def test_no_error_repeats_credentials(
     assert "***@host" in done.err
 
 
+def test_init_makes_and_tries_the_store_that_the_environment_names(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`serve` reads it there too: a folder that says another one would be served from two stores."""
+    monkeypatch.setenv("CLIPKEEP_STORE_URL", "s3://ada:Hunter2@host:9000")
+    assert run("init", "--check-store", "--data", tmp_path / "a", "--json").error == "bad_store_url"
+    assert not (tmp_path / "a").exists()
+    url = (tmp_path / "elsewhere").as_uri()
+    monkeypatch.setenv("CLIPKEEP_STORE_URL", url)
+    assert run("init", "--data", tmp_path / "b", "--json").document["store"] == url
+    monkeypatch.delenv("CLIPKEEP_STORE_URL")
+    assert run("config", "--data", tmp_path / "b", "--json").document["store"]["url"] == url
+
+
 def test_init_refuses_what_is_there_and_leaves_it(run: Run, made: Path) -> None:
     def files() -> dict[Path, bytes]:
         found = {path for path in made.rglob("*") if path.is_file()}
