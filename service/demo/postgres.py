@@ -14,18 +14,15 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from service.demo.ports import free_ports
-from service.demo.watchdog import Watchdog
+from service.demo.server_process import ServerProcess
 
 UNPRIVILEGED = "nobody"
-START_S = 60.0
-"""Longest wait for a start: a machine that runs the whole suite takes its time."""
 
 
 def wheel_binaries() -> Path | None:
@@ -71,8 +68,8 @@ class PostgresServer:
         [self.port] = free_ports(1)
         self._settings = {"fsync": "off", "shared_buffers": "64MB"} if settings is None else dict(settings)
         self._as = UNPRIVILEGED if os.geteuid() == 0 else None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watchdog: Watchdog | None = None
+        self.process: ServerProcess | None = None
+        """None: it does not run."""
         self._binaries = self._reachable(binaries)
         self._own(self.folder)
         if copy_of is None:
@@ -99,21 +96,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, and wait until it takes connections."""
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self.data],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                **self._identity(),
-            )
-        self._watchdog = Watchdog(self._process.pid, str(self.folder))
-        deadline = time.monotonic() + START_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
-            time.sleep(0.02)
+        command: list[str | Path] = [self._binaries / "postgres", "-D", self.data]
+        self.process = ServerProcess("PostgreSQL", self.folder, command, **self._identity())
+        self.process.wait_until(self._answers)
 
     def stop(self) -> None:
         """End it as an operator would: running transactions are rolled back."""
@@ -136,7 +121,7 @@ class PostgresServer:
 
     def close(self) -> None:
         """End it and remove all that it has stored."""
-        if self._process is not None:
+        if self.process is not None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -223,27 +208,13 @@ class PostgresServer:
         return False
 
     def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None, "started"
-        for pid in [self._process.pid, *_children(self._process.pid)]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        assert self.process is not None, "started"
+        self.process.send(number)
 
     def _end(self, number: signal.Signals) -> None:
-        assert self._process is not None, "started"
-        if self._watchdog is not None:
-            self._watchdog.call_off()
-        if number is signal.SIGKILL:
-            self._signal(number)
-        else:
-            self._process.send_signal(number)
-        self._process.wait(START_S)
-        self._process = None
-
-
-def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
+        assert self.process is not None, "started"
+        self.process.end(number)
+        self.process = None
 
 
 @contextmanager

@@ -6,18 +6,15 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from service.demo.watchdog import Watchdog
+from service.demo.ports import free_ports
+from service.demo.server_process import ServerProcess
 from tests.servers.postgres import PostgresServer
-
-START_S = 20.0
 
 
 def pgbouncer_program() -> Path | None:
@@ -50,8 +47,7 @@ def pgbouncer(program: Path, server: PostgresServer, users: dict[str, str]) -> I
     """
     with tempfile.TemporaryDirectory(prefix="clipkeep-pgbouncer-") as made:
         folder = Path(made)
-        with closing(socket.create_server(("127.0.0.1", 0))) as free:
-            port = int(free.getsockname()[1])
+        [port] = free_ports(1)
         (folder / "users").write_text("".join(f'"{user}" "{password}"\n' for user, password in users.items()))
         (folder / "ini").write_text(
             "\n".join(
@@ -62,40 +58,28 @@ def pgbouncer(program: Path, server: PostgresServer, users: dict[str, str]) -> I
                     *("listen_addr = 127.0.0.1", f"listen_port = {port}", "unix_socket_dir ="),
                     *("pool_mode = transaction", "default_pool_size = 6", "reserve_pool_size = 0"),
                     *("auth_type = scram-sha-256", f"auth_file = {folder}/users"),
-                    *("max_client_conn = 200", "server_idle_timeout = 5", f"logfile = {folder}/log"),
+                    *("max_client_conn = 200", "server_idle_timeout = 5"),
                     "ignore_startup_parameters = extra_float_digits",
                 ]
             )
         )
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, "nobody")
-        with (folder / "said").open("wb") as said:
-            process = subprocess.Popen(
-                [program, *(("-u", "nobody") if _is_root() else ()), folder / "ini"],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-            )
-        watchdog = Watchdog(process.pid, str(folder))
+        user = ("-u", "nobody") if _is_root() else ()
+        process = ServerProcess("PgBouncer", folder, [program, *user, folder / "ini"])
         try:
-            _wait(process, port, folder)
+            process.wait_until(lambda: _listens(port))
             yield PgBouncer(folder, port)
         finally:
-            watchdog.call_off()
-            process.send_signal(signal.SIGKILL)
-            process.wait(START_S)
+            process.end(signal.SIGKILL)
 
 
 def _is_root() -> bool:
     return os.geteuid() == 0
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while True:
-        with suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"PgBouncer did not start:\n{(folder / 'said').read_text()[-2000:]}")
-        time.sleep(0.02)
+def _listens(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False

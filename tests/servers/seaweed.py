@@ -12,10 +12,8 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,11 +24,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from service.demo.ports import free_ports
-from service.demo.watchdog import Watchdog
+from service.demo.server_process import ServerProcess
 
-START_S = 60.0
-"""Longest wait for a start: a machine that runs the whole suite takes its time."""
-END_S = 30.0
 _PORTS = ("master", "volume", "filer", "s3", "admin")
 _PROBE = "clipkeep-probe"
 """A bucket of the server's own: it is ready when an object could be put there."""
@@ -59,8 +54,8 @@ class SeaweedServer:
         self._volumes = volumes
         ports = free_ports(2 * len(_PORTS))
         self._ports = {name: (ports[2 * n], ports[2 * n + 1]) for n, name in enumerate(_PORTS)}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watchdog: Watchdog | None = None
+        self.process: ServerProcess | None = None
+        """None: it does not run."""
         self._configure()
 
     @property
@@ -86,26 +81,18 @@ class SeaweedServer:
 
     @property
     def running(self) -> bool:
-        return self._process is not None
+        return self.process is not None
 
     def start(self) -> None:
         """Start the server, and wait until it can be written to."""
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._program, "mini", *self._options()],
-                cwd=self.folder,  # where it looks for master.toml
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._watchdog = Watchdog(self._process.pid, str(self.folder))
-        deadline = time.monotonic() + START_S
-        while not self._is_writable():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"SeaweedFS did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
-            time.sleep(0.05)
+        self.process = ServerProcess(
+            "SeaweedFS",
+            self.folder,
+            [self._program, "mini", *self._options()],
+            cwd=self.folder,  # where it looks for master.toml
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+        )
+        self.process.wait_until(self._is_writable)
 
     def stop(self) -> None:
         """End it as an operator would."""
@@ -196,16 +183,13 @@ class SeaweedServer:
         return True
 
     def _send(self, number: signal.Signals) -> None:
-        assert self._process is not None, "started"
-        self._process.send_signal(number)
+        assert self.process is not None, "started"
+        self.process.send(number)
 
     def _end(self, number: signal.Signals) -> None:
-        assert self._process is not None, "started"
-        if self._watchdog is not None:
-            self._watchdog.call_off()
-        self._process.send_signal(number)
-        self._process.wait(END_S)
-        self._process = None
+        assert self.process is not None, "started"
+        self.process.end(number)
+        self.process = None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from service.demo.server_process import ServerProcess
 from service.spawning import python_module
 from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
 from tests.servers.seaweed import seaweed_program, seaweed_server
@@ -51,15 +52,15 @@ def _start(server: str) -> None:
         binaries = wheel_binaries() or system_binaries()
         assert binaries is not None
         with postgres_server(binaries) as postgres:
-            _tell_and_wait(postgres._process, postgres.folder)
+            _tell_and_wait(postgres.process, postgres.folder)
     else:
         program = seaweed_program()
         assert program is not None
         with seaweed_server(program) as seaweed:
-            _tell_and_wait(seaweed._process, seaweed.folder)
+            _tell_and_wait(seaweed.process, seaweed.folder)
 
 
-def _tell_and_wait(process: subprocess.Popen[bytes] | None, folder: Path) -> None:
+def _tell_and_wait(process: ServerProcess | None, folder: Path) -> None:
     assert process is not None
     sys.stdout.write(f"{process.pid} {folder}\n")
     sys.stdout.flush()
