@@ -113,13 +113,15 @@ def test_a_deadlock_is_tried_again(catalog: PostgresCatalog, excludes: Excludes,
 
     def work(connection: Connection) -> None:
         tries.append(1)
+        if len(tries) > 1:  # else it may take the row before the other side, which waits for it, wakes up
+            assert other_is_done.wait(30)
         connection.execute("UPDATE devices SET used_on = used_on + 1 WHERE device = ?", (numbers[0],))
         first.set()
         if len(tries) == 1:
             other_waits.wait(30)
         connection.execute("UPDATE devices SET used_on = used_on + 1 WHERE device = ?", (numbers[1],))
 
-    other_waits = threading.Event()
+    other_waits, other_is_done = threading.Event(), threading.Event()
     with ThreadPoolExecutor(1) as thread, psycopg.connect(url) as other:
         other.execute("SET deadlock_timeout = '60 s'")  # so that the other side is the one to be undone
         written = thread.submit(catalog.db.write, work, excludes)
@@ -128,6 +130,7 @@ def test_a_deadlock_is_tried_again(catalog: PostgresCatalog, excludes: Excludes,
         other_waits.set()
         other.execute("UPDATE devices SET used_on = used_on + 100 WHERE device = %s", (numbers[0],))
         other.commit()
+        other_is_done.set()
         written.result()
     assert len(tries) == 2
     with catalog.db.read() as connection:
