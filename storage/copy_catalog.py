@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from storage.errors import CallerError
-from storage.open_catalog import is_file
+from storage.open_catalog import SQLITE, is_file
 
 Progress = Callable[[str, int, int], None]
 """What is done, how many, of how many."""
@@ -79,7 +79,7 @@ def take_back(file: Path, *, to: str, home: int, before: Callable[[], None], pro
     from storage.postgres.database import PostgresDatabase
     from storage.sqlite.sealing_off import held_alone, is_sealed, unseal
 
-    _require_places("sqlite", to)
+    _require_places(SQLITE, to)
     with held_alone(file) as source:
         if not is_sealed(source):
             raise CallerError(

@@ -27,7 +27,7 @@ from storage.postgres.packed_rows import (
     places,
     tables_of_day,
 )
-from storage.sql.connection import Move, Refers, Rows, Taken, Values
+from storage.sql.connection import Connection, Move, Refers, Rows, Taken, Values
 from storage.sql.newrows import NewRows
 
 T = TypeVar("T")
@@ -212,10 +212,9 @@ class PostgresConnection:
         return int(row[0])
 
     def start_above(self, table: str, last: int) -> None:
-        self.gave_numbers(table, last)
-
-    def gave_numbers(self, table: str, last: int) -> None:
         self.execute("UPDATE numbers SET last = ? WHERE name = ? AND last < ?", (last, table, last))
+
+    gave_numbers = start_above
 
     def change_numbers(self, count: int) -> Sequence[int]:
         """A counter in a row, held until the transaction ends: a sequence would let a later number be seen first."""
@@ -250,7 +249,7 @@ class PostgresConnection:
         # A day that was closed and opened again: its old rows go, as they would have without a reader in the way.
         if self.execute("DELETE FROM unlisted WHERE name = ?", (f"chunks_{int(day)}",)).rowcount:
             self.run(drop_tables_of_day(day))
-        if self.execute("SELECT to_regclass(?)", (f"chunks_{int(day)}",)).fetchone()[0] is None:
+        if not has_table(self, f"chunks_{int(day)}"):
             self.run(tables_of_day(day))
 
     def drop_chunk_table(self, table: str) -> None:
@@ -283,6 +282,11 @@ class PostgresConnection:
         statement = MOVE.format(table=_packed(table))
         columns = [list(column) for column in zip(*moves, strict=True)]
         return [row[0] for row in self._raw.execute(cast(Any, statement), [new_id, *columns, old_id])]
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    """Whether there is a table or view of this name where the connection looks for one."""
+    return connection.execute("SELECT to_regclass(?)", (name,)).fetchone()[0] is not None
 
 
 def _packed(table: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from storage.account_keys import AccountKeys
 from storage.errors import CallerError, CatalogCorrupt
-from storage.postgres.connection import PostgresConnection
-from storage.postgres.database import PostgresDatabase
+from storage.postgres.connection import PostgresConnection, has_table
+from storage.postgres.database import APPLICATION, PostgresDatabase
 from storage.postgres.schema import COUNTED, create_schema, require_empty
 from storage.sqlite.schema import REVISION
 
@@ -93,7 +93,7 @@ def is_begun(database: PostgresDatabase, home: int) -> bool:
         CallerError: `exists`, it is another home's.
     """
     with database.read() as connection:
-        if connection.execute("SELECT to_regclass('copying')").fetchone()[0] is None:
+        if not has_table(connection, "copying"):
             return False
         row = connection.execute("SELECT rows FROM copying WHERE name = ''").fetchone()
     if row is None or row[0] != home:
@@ -114,7 +114,7 @@ def require_nothing(database: PostgresDatabase) -> None:
 def is_whole(database: PostgresDatabase) -> bool:
     """Whether there is a catalog: one that was made here, or whose copy was finished."""
     with database.read() as connection:
-        if connection.execute("SELECT to_regclass('alembic_version')").fetchone()[0] is None:
+        if not has_table(connection, "alembic_version"):
             return False
         return bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0])
 
@@ -179,7 +179,7 @@ def differences(source: sqlite3.Connection, database: PostgresDatabase, progress
         assert isinstance(connection, PostgresConnection)
         connection.take_its_time()
         for table in tables:
-            if connection.execute("SELECT to_regclass(?)", (table.name,)).fetchone()[0] is None:
+            if not has_table(connection, table.name):
                 found.append(f"{table.name} is missing")
                 continue
             here = summed(counting(source.execute(f"SELECT {table.selected} FROM {table.name}"), 1))
@@ -217,7 +217,7 @@ def others_at_work(database: PostgresDatabase) -> int:
         return int(
             connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name LIKE 'clipkeep%' AND pid <> pg_backend_pid()"
+                f" AND application_name LIKE '{APPLICATION}%' AND pid <> pg_backend_pid()"
             ).fetchone()[0]
         )
 

@@ -163,28 +163,34 @@ class PostgresDatabase(Database):
     def write(self, work: Callable[[Connection], R], excludes: Excludes = Excludes.WRITERS) -> R:
         slot = self._take_slot()
         slot.number += 1
-        pause_s = FIRST_PAUSE_S
-        began_s = time.monotonic()
         committing: list[R] = []
         """What `work` returned in a try whose COMMIT was not answered."""
+        try:
+            done = self._until_kept(lambda: self._try_write(work, excludes, slot, committing))
+        except (psycopg.OperationalError, *TAKEN_BACK) as error:
+            # The slot goes with it: a backend may still be at work in it.
+            raise self._translated(error) from error
+        except BaseException as error:
+            self._free(slot)
+            if isinstance(error, psycopg.Error):
+                raise self._translated(error) from error
+            raise
+        if slot.number == 1:  # a new one is rare: the time to remove those of processes that are gone
+            self._clean_slots()
+        self._free(slot)
+        return done
+
+    def _until_kept(self, once: Callable[[], R]) -> R:
+        """Call it again when the server took back what it did, or may have: `TRIES` times, and for `PATIENCE_S`.
+        Raises psycopg's errors."""
+        pause_s = FIRST_PAUSE_S
+        began_s = time.monotonic()
         for left in reversed(range(TRIES)):
             try:
-                done = self._try_write(work, excludes, slot, committing)
+                return once()
             except (psycopg.OperationalError, *TAKEN_BACK) as error:
                 if left == 0 or isinstance(error, GIVEN_UP) or time.monotonic() - began_s > PATIENCE_S:
-                    # The slot goes with it: a backend may still be at work in it.
-                    raise self._translated(error) from error
-            except psycopg.Error as error:
-                self._free(slot)
-                raise self._translated(error) from error
-            except BaseException:
-                self._free(slot)
-                raise
-            else:
-                if slot.number == 1:  # a new one is rare: the time to remove those of processes that are gone
-                    self._clean_slots()
-                self._free(slot)
-                return done
+                    raise
             time.sleep(pause_s)
             pause_s *= 2
         raise AssertionError("the last try returns or raises")

@@ -28,15 +28,20 @@ from storage.errors import CallerError, CatalogCorrupt, WorldError
 from storage.postgres.connection import PostgresConnection
 from storage.postgres.database import APPLICATION, PostgresDatabase
 from storage.postgres.privileges import grant_again
-from storage.postgres.schema import COUNTED, FORGET_HISTORY, NEXT_NUMBER, prepared_revision, revision_of
+from storage.postgres.schema import (
+    COUNTED,
+    FORGET_HISTORY,
+    NEXT_NUMBER,
+    PREPARED,
+    prepared_revision,
+    revision_of,
+)
 from storage.sql.connection import Connection
 from storage.sql.meta import put_number
 from storage.sql.moving_keys import moved_to_vault
 from storage.sql.moving_texts import ROLES, hashed_keys, sealed_reasons
 from storage.sqlite.schema import REVISION
 from storage.vault import Vault
-
-PREPARED = "prepared_revision"
 
 
 class Half(Enum):

@@ -6,14 +6,14 @@ import re
 
 from storage.account_keys import AccountKeys
 from storage.errors import CallerError, CatalogCorrupt
-from storage.postgres.connection import PostgresConnection
+from storage.postgres.connection import PostgresConnection, has_table
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.packed_rows import drop_tables_of_day
 from storage.sql.beginning import begin_accounts, first_keys
 from storage.sql.connection import Connection
 from storage.sql.meta import number
 from storage.sqlite.books_schema import BOOKS_TABLES
-from storage.sqlite.schema import _TABLES, REVISION
+from storage.sqlite.schema import REVISION, TABLES
 from storage.sqlite.statements import statements
 
 COUNTED = {
@@ -99,9 +99,9 @@ def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
     key_ids = first_keys(keys)
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
-        if connection.execute("SELECT to_regclass('meta')").fetchone()[0] is not None:
+        if has_table(connection, "meta"):
             raise CallerError("a catalog is already here", subject=database.subject, code="exists")
-        if connection.execute("SELECT to_regclass('vault_state')").fetchone()[0] is not None:
+        if has_table(connection, "vault_state"):
             raise CallerError(
                 "this database has a vault in it. Make another one for the catalog, with a user and backups of its own:"
                 " whoever has a copy of the one must not have the other",
@@ -110,7 +110,7 @@ def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
             )
         require_empty(connection, database.subject)
         connection.run(_COUNTER)
-        for statement in statements(_TABLES + BOOKS_TABLES):
+        for statement in statements(TABLES + BOOKS_TABLES):
             if (translated := postgres_statement(statement)) is not None:
                 connection.run(translated)
         connection.run(_OWN_TABLES)
@@ -137,7 +137,7 @@ def require_empty(connection: Connection, subject: str) -> None:
 
 def drop_schema(database: PostgresDatabase) -> None:
     """Undo `create_schema`."""
-    text = _COUNTER + _TABLES + BOOKS_TABLES + _OWN_TABLES
+    text = _COUNTER + TABLES + BOOKS_TABLES + _OWN_TABLES
     made = [*re.findall(r"CREATE TABLE (\w+)", text), "copying"]
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
@@ -148,13 +148,17 @@ def drop_schema(database: PostgresDatabase) -> None:
         connection.execute(f"DROP FUNCTION IF EXISTS {', '.join(functions)} CASCADE")
 
 
+PREPARED = "prepared_revision"
+"""Name in `meta` of the revision whose first half has been done."""
+
+
 def revision_of(connection: Connection, subject: str) -> str:
     """The revision of the catalog that is here.
 
     Raises:
         CallerError: `no_catalog`.
     """
-    if connection.execute("SELECT to_regclass('alembic_version')").fetchone()[0] is None:
+    if not has_table(connection, "alembic_version"):
         raise CallerError(
             "no catalog is in this database; `clipkeep init --catalog` makes one in an empty database. If there was"
             " one, look at the address and the user's search_path",
@@ -173,7 +177,7 @@ def revision_of(connection: Connection, subject: str) -> str:
 
 def prepared_revision(connection: Connection) -> str:
     """The revision whose first half has been done; see `storage.postgres.migrations`. Empty when none is noted."""
-    found = number(connection, "prepared_revision")
+    found = number(connection, PREPARED)
     return "" if found is None else f"{found:04d}"
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -38,18 +37,13 @@ from storage.errors import (
     NotFound,
     WorldError,
 )
-from storage.postgres.connection import PostgresConnection
+from storage.postgres.connection import PostgresConnection, has_table
 from storage.postgres.database import (
     BEGIN_READ,
     BEGIN_WRITE,
-    FIRST_PAUSE_S,
-    GIVEN_UP,
     INGEST_TIMEOUT_MS,
     LOCK_TIMEOUT_MS,
-    PATIENCE_S,
     STATEMENT_TIMEOUT_MS,
-    TAKEN_BACK,
-    TRIES,
     PostgresDatabase,
 )
 from storage.sql.connection import Connection
@@ -108,20 +102,12 @@ class VaultDatabase(PostgresDatabase):
         return self._under(exclusive(KEYS_LOCK), work, STATEMENT_TIMEOUT_MS)
 
     def _under(self, lock: str, work: Callable[[Connection], R], timeout_ms: int) -> R:
-        pause_s = FIRST_PAUSE_S
-        began_s = time.monotonic()
-        for left in reversed(range(TRIES)):
-            try:
-                with self._block(BEGIN_WRITE, lock, timeout_ms=timeout_ms) as connection:
-                    return work(connection)
-            except (psycopg.OperationalError, *TAKEN_BACK) as error:
-                if left == 0 or isinstance(error, GIVEN_UP) or time.monotonic() - began_s > PATIENCE_S:
-                    raise self._translated(error) from error
-            except psycopg.Error as error:
-                raise self._translated(error) from error
-            time.sleep(pause_s)
-            pause_s *= 2
-        raise AssertionError("the last try returns or raises")
+        def once() -> R:
+            with self._block(BEGIN_WRITE, lock, timeout_ms=timeout_ms) as connection:
+                return work(connection)
+
+        with self._translating():
+            return self._until_kept(once)
 
     def _translated(self, error: psycopg.Error) -> ClipkeepError:
         found = super()._translated(error)
@@ -146,13 +132,13 @@ def require_no_vault(database: VaultDatabase) -> None:
 
 
 def _require_no_vault(database: VaultDatabase, connection: Connection) -> None:
-    if _has(connection, "vault_state"):
+    if has_table(connection, "vault_state"):
         raise CallerError(
             "there is a vault here already; nothing was changed",
             subject=database.subject,
             code="key_store_exists",
         )
-    if _has(connection, "alembic_version"):
+    if has_table(connection, "alembic_version"):
         raise CallerError(
             "this database has a catalog in it. Make another one for the vault, with a user and backups of its own:"
             " whoever has a copy of the one must not have the other",
@@ -176,7 +162,7 @@ def drop_tables(database: VaultDatabase) -> None:
     """Undo `create_tables`."""
     with database.hold() as connection:
         names = re.findall(r"CREATE TABLE (\w+)", _TABLES)
-        if _has(connection, "vault_months"):
+        if has_table(connection, "vault_months"):
             names += [month_table(month) for month in months_of(connection)]
         connection.execute(f"DROP TABLE IF EXISTS {', '.join(names)}")
 
@@ -189,7 +175,7 @@ def require_tables(database: VaultDatabase) -> None:
         CorruptError: it is of another format.
     """
     with database.read() as connection:
-        if not _has(connection, "vault_state"):
+        if not has_table(connection, "vault_state"):
             raise NotFound(
                 "there is no vault in this database; `clipkeep init --vault` makes one",
                 subject=database.subject,
@@ -198,11 +184,6 @@ def require_tables(database: VaultDatabase) -> None:
         [found] = connection.execute("SELECT format FROM vault_state").fetchone()
     if found != FORMAT:
         raise corrupt(database.subject, f"field format is {found}, this release reads {FORMAT}")
-
-
-def _has(connection: Connection, table: str) -> bool:
-    assert re.fullmatch(r"\w+", table)
-    return connection.execute(f"SELECT to_regclass('{table}')").fetchone()[0] is not None
 
 
 def state(connection: Connection) -> tuple[int, int]:

@@ -75,9 +75,6 @@ class SqliteConnection(sqlite3.Connection):
     def records(self, sql: str, values: Values, dtype: np.dtype[np.void], /) -> np.ndarray:
         return np.array(self.execute(sql, values).fetchall(), dtype)
 
-    def numbers(self, value: str) -> str:
-        return f"(SELECT value FROM json_each({value}))"
-
     def last_number(self, table: str) -> int:
         row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
         return 0 if row is None else int(row[0])
@@ -400,8 +397,8 @@ class SqliteDatabase(Database):
     def discard(self) -> None:
         """Close, and remove the files of a catalog whose making failed."""
         self.close()
-        for suffix in ("", "-wal", "-shm"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        for path in self._paths:
+            path.unlink(missing_ok=True)
 
 
 def _remedy(name: str) -> str:

@@ -21,7 +21,7 @@ OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005", 7: "0006", 8:
 SEALED = 1_000_000
 """Added to the version of a file whose rows were copied elsewhere: `storage.sqlite.sealing_off`."""
 
-_TABLES = """
+TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 INSERT INTO meta VALUES ('closed_through', 0);
 
@@ -184,7 +184,7 @@ def create_schema(database: SqliteDatabase, keys: AccountKeys) -> None:
     """Make all tables in a new file, in one transaction."""
     key_ids = first_keys(keys)
     with database.hold() as connection:
-        for statement in statements(_TABLES + BOOKS_TABLES):
+        for statement in statements(TABLES + BOOKS_TABLES):
             connection.execute(statement)
         begin_accounts(connection, keys, key_ids)
         connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from storage.errors import CatalogUnavailable
-from storage.postgres import PostgresCatalog, database, vault_database
+from storage.postgres import PostgresCatalog, database
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.vault_database import VaultDatabase
 from storage.sql.connection import Connection, Excludes
@@ -28,7 +28,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "ANSWER_MARGIN_S", ANSWER_S - database.INGEST_TIMEOUT_MS / 1000)
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", database.INGEST_TIMEOUT_MS)
     monkeypatch.setattr(database, "PATIENCE_S", ANSWER_S)
-    monkeypatch.setattr(vault_database, "PATIENCE_S", ANSWER_S)
     monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", 2)
 
 
