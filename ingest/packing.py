@@ -192,19 +192,25 @@ class Packer:
         segment = self._segment_for(chunk, now_s, has_waited)
         if segment is None:
             return False
-        segment.writer.append(
-            cipher,
-            self._nonce(),
-            body,
-            device=chunk.device,
-            capture_ms=chunk.capture_ms,
-            epoch=chunk.epoch,
-            duration_ms=chunk.duration_ms,
-            crc32=chunk.crc32,
-            crc64=chunk.crc64,
-            media=chunk.media,
-            facts=chunk.facts,
-        )
+        try:
+            segment.writer.append(
+                cipher,
+                self._nonce(),
+                body,
+                device=chunk.device,
+                capture_ms=chunk.capture_ms,
+                epoch=chunk.epoch,
+                duration_ms=chunk.duration_ms,
+                crc32=chunk.crc32,
+                crc64=chunk.crc64,
+                media=chunk.media,
+                facts=chunk.facts,
+            )
+        except Exception:
+            if not segment.chunks:  # it was opened for this chunk: none without chunks is left open
+                del self._open[segment.class_days, segment.expires_on]
+                self.recycle(segment)
+            raise
         segment.chunks.append(chunk)
         enough_bytes = self.target_bytes if len(segment.chunks) >= FEW_CHUNKS else self._stretched_bytes
         if segment.writer.used_bytes >= enough_bytes:
@@ -252,10 +258,7 @@ class Packer:
     def seal(self, segment: OpenSegment) -> None:
         """Close a segment to further chunks and send it on its way."""
         del self._open[segment.class_days, segment.expires_on]
-        if segment.chunks:
-            self._sealed(segment)
-        else:  # its first chunk could not be encrypted into it
-            self.recycle(segment)
+        self._sealed(segment)
 
     def seal_place(self, class_days: int, expires_on: int) -> None:
         """Seal what is open for this class and day, if anything."""
