@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from mmap import MADV_DONTNEED, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
+from mmap import MADV_DONTNEED, MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
 
 KEPT_BYTES = 512 * 1024 * 1024
 """The default of `ingest.budget_bytes`."""
 SMALLEST_BYTES = 64 * 1024
-
-_NO_HUGE_PAGES = 15
-"""`MADV_NOHUGEPAGE` of Linux (madvise(2)). Where the system gives huge pages unasked, a first byte takes 2 MiB."""
 
 
 class Buffer:
@@ -80,8 +77,10 @@ class BufferPool:
         else:
             self._let_go(self._lent_bytes + length + self._free_bytes - self._kept_bytes)
             buffer = Buffer(length)
-            with suppress(OSError):  # a system without huge pages
-                buffer.memory.madvise(_NO_HUGE_PAGES)
+            with suppress(
+                OSError
+            ):  # where there are huge pages, a first byte could take 2 MiB; not all kernels have them
+                buffer.memory.madvise(MADV_NOHUGEPAGE)
         self._lent_bytes += length
         return buffer
 
