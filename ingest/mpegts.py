@@ -7,20 +7,20 @@ and its encryption. So the packets are never copied nor walked in Python: one st
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-PACKET_BYTES = 188
+PACKET_BYTES: Final = 188
 """ISO/IEC 13818-1 §2.4.3.2. The 192- and 204-byte variants (discs, broadcast) are not accepted."""
 
-SYNC_BYTE = 0x47
+SYNC_BYTE: Final = 0x47
 
-TICKS_PER_MS = 90
+TICKS_PER_MS: Final = 90
 """PTS counts a 90 kHz clock (§2.4.3.7)."""
 
-JUMP_TICKS = 10_000 * TICKS_PER_MS
+JUMP_TICKS: Final = 10_000 * TICKS_PER_MS
 """A step between neighbouring frames above this (10 s), and above four times the usual step, is a clock
 that was set, not time that passed. A guess: far above any camera's frame spacing (a time lapse's usual
 step is large itself), far below what a restarted clock jumps by."""

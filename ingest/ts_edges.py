@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Final
 
 from ingest import mpegts
+from ingest.mpegts import PACKET_BYTES, SYNC_BYTE
 from ingest.pictures import H264, H265, Picture, described, first_picture
 from ingest.ts_tables import NO_PID, Program, map_pid, program
 from storage.media_facts import (
@@ -24,7 +25,6 @@ from storage.media_facts import (
     ticks_between,
 )
 
-PACKET_BYTES: Final = 188
 WINDOW_BYTES: Final = 64 * PACKET_BYTES
 """Looked at in one piece: bytes of a copy, which are read three times as fast as those of a view."""
 REACH_BYTES: Final = 16 * WINDOW_BYTES
@@ -38,8 +38,8 @@ PICTURE_PACKETS: Final = 24
 """Of the first picture that are searched for parameter sets and slices: 4 KiB. An encoder's message before the slice
 is a kilobyte or two."""
 
-_SYNC: Final = 0x47
-_PRIVATE: Final = 0xBD  # stream id, §2.4.3.7
+PRIVATE_STREAM: Final = 0xBD
+"""Stream id, §2.4.3.7."""
 
 
 class Edge:
@@ -101,7 +101,7 @@ class Reader:
         at = 0
         size = len(window)
         while at < size:
-            if window[at + 1] & 0xC0 == 0x40 and window[at] == _SYNC:  # sound, and a unit starts in it
+            if window[at + 1] & 0xC0 == 0x40 and window[at] == SYNC_BYTE:  # sound, and a unit starts in it
                 pid = (window[at + 1] & 0x1F) << 8 | window[at + 2]
                 offset = payload_at(window, at)
                 if pid == 0:
@@ -122,7 +122,7 @@ class Reader:
             return False
         stream = window[offset + 3]
         edge = self.video if stream & 0xF0 == 0xE0 else self.audio
-        if edge.pid == NO_PID or (edge is self.audio and stream != _PRIVATE and edge.private):
+        if edge.pid == NO_PID or (edge is self.audio and stream != PRIVATE_STREAM and edge.private):
             edge = self.begin(edge, pid, stream)
             if edge is self.video:
                 self.key_packet = bool(window[at + 3] & 0x20 and window[at + 4] and window[at + 5] & 0x40)
@@ -141,7 +141,7 @@ class Reader:
         if edge.pid != NO_PID:
             edge = self.audio = Edge()
         edge.pid = pid
-        edge.private = stream == _PRIVATE
+        edge.private = stream == PRIVATE_STREAM
         return edge
 
     def front_done(self) -> bool:
@@ -164,7 +164,7 @@ class Reader:
             window = self.window(start, end)
             at = len(window) - PACKET_BYTES
             while at >= 0:
-                if window[at + 1] & 0xC0 == 0x40 and window[at] == _SYNC:
+                if window[at + 1] & 0xC0 == 0x40 and window[at] == SYNC_BYTE:
                     pid = (window[at + 1] & 0x1F) << 8 | window[at + 2]
                     if pid == video.pid or pid == audio.pid:
                         self.back_unit(video if pid == video.pid else audio, window, at, start)
@@ -195,7 +195,7 @@ class Reader:
             window = self.window(place, end)
             at = 0
             while at < len(window) and packets:
-                if window[at] == _SYNC and (window[at + 1] & 0x1F) << 8 | window[at + 2] == pid:
+                if window[at] == SYNC_BYTE and (window[at + 1] & 0x1F) << 8 | window[at + 2] == pid:
                     found += window[payload_at(window, at) : at + PACKET_BYTES]
                     packets -= 1
                 at += PACKET_BYTES
@@ -264,9 +264,13 @@ def _ascends(times: list[int]) -> bool:
 
 
 def _usual_step(times: list[int]) -> int:
-    """Median distance of neighbours in time; 0 when all are equal."""
+    """`median_step` of presentation times in any order."""
     origin = times[0]
-    ordered = sorted([ticks_between(origin, t) for t in times])
+    return median_step(sorted([ticks_between(origin, t) for t in times]))
+
+
+def median_step(ordered: list[int]) -> int:
+    """Median distance of neighbours in time, ticks, given in ascending order; 0 when all are equal."""
     steps = sorted([b - a for a, b in pairwise(ordered) if b > a])
     return steps[len(steps) // 2] if steps else 0
 
@@ -385,7 +389,7 @@ def pts_at(window: bytes, at: int, end: int) -> int:
     """The time in the header of a PES packet (§2.4.3.6) that starts at `at`; −1 when there is none before `end`."""
     if at + 14 > end or window[at] or window[at + 1] or window[at + 2] != 1 or not window[at + 7] & 0x80:
         return -1
-    if (window[at + 3] < 0xC0 and window[at + 3] != _PRIVATE) or window[at + 3] > 0xEF:
+    if (window[at + 3] < 0xC0 and window[at + 3] != PRIVATE_STREAM) or window[at + 3] > 0xEF:
         return -1
     return (
         (window[at + 9] & 0x0E) << 29

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
-from itertools import pairwise
 from typing import Final
 
+from ingest.mpegts import JUMP_TICKS, PACKET_BYTES, SYNC_BYTE
 from ingest.pictures import MAX_REMEMBERED_BYTES, described, first_picture
 from ingest.ts_edges import (
     ORDERED_FRAMES,
+    PRIVATE_STREAM,
+    REACH_BYTES,
     REORDERED_FRAMES,
+    WINDOW_BYTES,
     Reader,
+    median_step,
     payload_at,
     pts_at,
     with_sound,
@@ -25,15 +29,8 @@ from ingest.ts_edges import (
 from ingest.ts_tables import NO_PID, Program
 from storage.media_facts import CLOCK_TICKS, Codec, KeyFrame, packed_facts
 
-PACKET: Final = 188
-WINDOW_BYTES: Final = 21 * PACKET
-"""Looked at in one piece, first: below 4 KiB a copy costs least."""
-LARGE_BYTES: Final = 64 * PACKET
-"""Looked at in one piece after that."""
-REACH_BYTES: Final = 16 * LARGE_BYTES
-"""How far from either end is looked; beyond it `ts_edges` is asked."""
-JUMP_TICKS: Final = 10_000 * 90
-"""As `mpegts.JUMP_TICKS`: a longer chunk may have a clock that was set inside it, and all of its packets are asked."""
+FIRST_BYTES: Final = 21 * PACKET_BYTES
+"""Looked at in one piece at either end, before windows of `ts_edges`: below 4 KiB a copy costs least."""
 REMEMBERED: Final = 1024
 """Beginnings of chunks, and of pictures, that are remembered: each at most 564 bytes and what they say, 1.2 KB.
 Tables of one camera come with up to 16 counters."""
@@ -41,14 +38,12 @@ KEY_BYTES: Final = 40
 """By which they are looked up: of a program map as far as its streams, of a picture as far as its size. What is found
 is then compared as a whole."""
 
-_SYNC: Final = 0x47
 _DESCRIPTION_PID: Final = (
     0x11  # service description, which ffmpeg puts before the tables (ETSI EN 300 468 §5.1.3)
 )
-_PRIVATE: Final = 0xBD
 _CLOCK: Final = CLOCK_TICKS
 _HALF: Final = CLOCK_TICKS >> 1
-_WINDOW: Final = struct.Struct(f"{WINDOW_BYTES}s")
+_WINDOW: Final = struct.Struct(f"{FIRST_BYTES}s")
 _AAC: Final = Codec.AAC
 _NONE: Final = Codec.NONE
 _OTHER: Final = Codec.OTHER
@@ -184,7 +179,9 @@ class _Chunk:
         while True:
             size = len(window)
             while at < size:
-                if window[at + 1] & 0xC0 == 0x40 and window[at] == _SYNC:  # sound, and a unit starts in it
+                if (
+                    window[at + 1] & 0xC0 == 0x40 and window[at] == SYNC_BYTE
+                ):  # sound, and a unit starts in it
                     pid = (window[at + 1] & 0x1F) << 8 | window[at + 2]
                     if pid and pid != self.map_pid:
                         if not self.front_unit(window, at, pid, base):
@@ -195,30 +192,30 @@ class _Chunk:
                             and (not video.reordered or video.frames == REORDERED_FRAMES)
                         ):
                             return video.reordered or video.ascends
-                at += PACKET
+                at += PACKET_BYTES
             base += size
             if base >= self.end:
                 return bool(video.frames) and (video.reordered or video.ascends)
             if base >= REACH_BYTES:
                 return False
-            window, at = bytes(self.data[base : min(base + LARGE_BYTES, self.end)]), 0
+            window, at = bytes(self.data[base : min(base + WINDOW_BYTES, self.end)]), 0
 
     def front_unit(self, window: bytes, at: int, pid: int, base: int) -> bool:
         """A unit that starts in the packet at `at`: a frame, perhaps."""
-        offset, end = payload_at(window, at), at + PACKET
+        offset, end = payload_at(window, at), at + PACKET_BYTES
         pts = pts_at(window, offset, end)
         if pts < 0:
             return True
         kind = window[offset + 3]
         track = self.video if kind & 0xF0 == 0xE0 else self.audio
         if (
-            track is self.audio and self.private and kind != _PRIVATE
+            track is self.audio and self.private and kind != PRIVATE_STREAM
         ):  # sound of an ordinary kind goes before it
             return False
         if track.pid == NO_PID:
             track.pid, track.origin = pid, pts
             if track is self.audio:
-                self.private = kind == _PRIVATE
+                self.private = kind == PRIVATE_STREAM
                 self.sound = window[offset:end]
             else:
                 self.place = base + at
@@ -229,7 +226,9 @@ class _Chunk:
         track.reordered = track.reordered or bool(window[offset + 7] & 0x40)
         if track.frames < REORDERED_FRAMES:
             after = track.after(pts)
-            if not -JUMP_TICKS <= after <= JUMP_TICKS:
+            if (
+                not -JUMP_TICKS <= after <= JUMP_TICKS
+            ):  # a clock that was set, perhaps: all packets are to be asked
                 return False
             track.ascends = track.ascends and after >= track.last
             track.earliest = min(track.earliest, after)
@@ -245,11 +244,11 @@ class _Chunk:
         pictures: list[int] = []
         audio.last = audio.earliest
         while True:
-            at = len(window) - PACKET
+            at = len(window) - PACKET_BYTES
             while at >= 0:
-                if window[at + 1] & 0xC0 == 0x40 and window[at] == _SYNC:
+                if window[at + 1] & 0xC0 == 0x40 and window[at] == SYNC_BYTE:
                     pid = (window[at + 1] & 0x1F) << 8 | window[at + 2]
-                    pts = pts_at(window, payload_at(window, at), at + PACKET)
+                    pts = pts_at(window, payload_at(window, at), at + PACKET_BYTES)
                     if pts >= 0 and pid == video.pid:
                         pictures.append(video.after(pts))
                     elif pts >= 0 and pid == audio.pid:
@@ -260,12 +259,12 @@ class _Chunk:
                         sounds += 1
                     if len(pictures) >= wanted and sounds:
                         return self.steps(pictures)
-                at -= PACKET
+                at -= PACKET_BYTES
             if base <= 0:  # fewer than wanted, as of a camera of one frame a second
                 return bool(sounds) and self.steps(pictures)
             if self.end - base >= REACH_BYTES:
                 return False
-            start = max(base - LARGE_BYTES, 0)
+            start = max(base - WINDOW_BYTES, 0)
             window, base = bytes(self.data[start:base]), start
 
     def steps(self, pictures: list[int]) -> bool:
@@ -275,9 +274,8 @@ class _Chunk:
             return False
         if not video.reordered and pictures[::-1] != ordered:
             return False
-        steps = sorted([b - a for a, b in pairwise(ordered) if b > a])
         video.last = ordered[-1]
-        self.step = steps[len(steps) // 2] if steps else 0
+        self.step = median_step(ordered)
         return self.step > 0
 
     def facts(self) -> bytes:
@@ -325,22 +323,24 @@ def read(data: bytes | bytearray | memoryview) -> Quick | None:
             left when this returns.
     """
     size = len(data)
-    if size < WINDOW_BYTES:
+    if size < FIRST_BYTES:
         return None
-    end = size - size % PACKET
+    end = size - size % PACKET_BYTES
     front: bytes = _WINDOW.unpack_from(data, 0)[0]
-    back: bytes = _WINDOW.unpack_from(data, end - WINDOW_BYTES)[0]
-    if not _in_sync(front, 0) or not _in_sync(back, 16 * PACKET):  # as `media` and `mpegts.aligned` want it
+    back: bytes = _WINDOW.unpack_from(data, end - FIRST_BYTES)[0]
+    if not _in_sync(front, 0) or not _in_sync(
+        back, 16 * PACKET_BYTES
+    ):  # as `media` and `mpegts.aligned` want it
         return None
-    last = 2 * PACKET if front[2] == _DESCRIPTION_PID else PACKET
+    last = 2 * PACKET_BYTES if front[2] == _DESCRIPTION_PID else PACKET_BYTES
     tables = _tables(front[last : last + KEY_BYTES])
     if not tables.packets or not front.startswith(tables.packets):
-        tables.look(front[: last + PACKET])
+        tables.look(front[: last + PACKET_BYTES])
     program = tables.program
     if program is None:
         return None
     chunk = _Chunk(data, end, tables.map_pid, program)
-    if not chunk.front(front, last + PACKET) or not chunk.back(back):
+    if not chunk.front(front, last + PACKET_BYTES) or not chunk.back(back):
         return None
     return Quick(chunk.video.span + chunk.step, chunk.facts())
 
@@ -348,11 +348,11 @@ def read(data: bytes | bytearray | memoryview) -> Quick | None:
 def _in_sync(window: bytes, at: int) -> bool:
     """Whether five packets begin with the sync byte."""
     return (
-        window[at] == _SYNC
-        and window[at + PACKET] == _SYNC
-        and window[at + 2 * PACKET] == _SYNC
-        and window[at + 3 * PACKET] == _SYNC
-        and window[at + 4 * PACKET] == _SYNC
+        window[at] == SYNC_BYTE
+        and window[at + PACKET_BYTES] == SYNC_BYTE
+        and window[at + 2 * PACKET_BYTES] == SYNC_BYTE
+        and window[at + 3 * PACKET_BYTES] == SYNC_BYTE
+        and window[at + 4 * PACKET_BYTES] == SYNC_BYTE
     )
 
 
