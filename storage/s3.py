@@ -1,4 +1,4 @@
-"""Objects in a bucket of S3 or of anything that speaks it. The only file that knows boto3.
+"""Objects in a bucket of S3 or of anything that speaks it.
 
 Permissions: `s3:PutObject`, `s3:GetObject`, `s3:DeleteObject` on `bucket/prefix/*` and `s3:ListBucket` on the
 bucket. Without `s3:ListBucket`, S3 answers 403 instead of 404 for an object that does not exist, and a
@@ -6,22 +6,11 @@ missing object then reads as `StoreDenied`.
 
 How the bytes go out. A segment is sent from the bytearray it was packed in, without a copy and without a
 hash pass over it. An ordinary put does not go through botocore: `storage._s3_put` sends what botocore would send, on
-botocore's connections. The first one, and whatever is not ordinary, is botocore's, of which all this takes five things
-(read in its source, kept by tests/storage/test_s3.py):
-- the caller's CRC-32 goes as `ChecksumCRC32`, so that botocore computes none (and S3 verifies ours);
-- `payload_signing_enabled: False`, else the signer reads the whole body for SHA-256;
-- a bytearray: `memoryview` is refused, and a file object is read in slices and gets `Expect: 100-continue`,
-  which waits up to a second for an answer before the body. A bytearray gets no `Expect`, so that there is no
-  handler to remove;
-- the signer in Python: where awscrt is installed botocore signs with that, which copies the body into a
-  stream that nobody reads (2.8 instead of 2.1 ms of CPU for 8 MiB, and the memory);
-- a send timeout of its own, see `storage.s3_wire`.
+botocore's connections. The first one, and whatever is not ordinary, is botocore's (`storage.s3_client`).
 
 Considerations:
 - The bucket must not be versioned (or must expire noncurrent versions at once): on a versioned bucket a
   delete only hides the bytes. They are encrypted, so erasure holds; the space is not freed.
-- `DeleteObjects` carries `Content-MD5` beside the CRC-32 that boto3 sends since 1.36, because MinIO until
-  2025, CubeFS and others insist on it. S3 takes both. The body is at most 600 KB: a millisecond.
 - An endpoint of one's own is addressed by path: `bucket.host` needs DNS and certificates few have.
 - A put that failed may still take effect later: a server can finish what its client gave up on.
 """
@@ -37,45 +26,25 @@ from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import boto3
 import structlog
-from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
-from botocore.awsrequest import (
-    AWSHTTPConnection,
-    AWSHTTPConnectionPool,
-    AWSHTTPSConnection,
-    AWSHTTPSConnectionPool,
-)
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    ParamValidationError,
-    PartialCredentialsError,
-    TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-)
-from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import ClientError
 
 from storage._arguments import checked_batch, checked_range
 from storage._s3_put import CRC32, DIRECT_S, MD5, DirectPuts, Keys
 from storage.errors import (
     CallerError,
-    ClipkeepError,
     CorruptError,
     ObjectMissing,
     StoreDenied,
-    StoreFull,
     StoreLacks,
     StoreUnavailable,
     WorldError,
 )
 from storage.objects import MAX_KEY_CHARS, ObjectInfo, ObjectStore, checked_key
-from storage.s3_answers import DIGEST, PutAnswer, not_confirmed, refuses_checksum, require_root
-from storage.s3_wire import LastSent, PatientConnection, RememberingPool
+from storage.s3_answers import PutAnswer, not_confirmed
+from storage.s3_client import make_client
+from storage.s3_errors import refuses_checksum, translated
+from storage.s3_wire import LastSent
 
 MAX_S3_KEY_BYTES = 1024
 ADDRESSES = 8
@@ -89,47 +58,7 @@ PACINGS = ("auto", "system")
 CHECKSUMS = ("auto", "crc32", "md5", "none")
 SINGLE_DELETES_PER_S = 100.0
 """To a store without DeleteObjects: what one thread with 10 ms an answer makes anyway, and a thousand take 10 s."""
-_PLAIN_SIGNER = "clipkeep-s3v4"
-_THROTTLED = frozenset(
-    {
-        "SlowDown",
-        "SlowDownRead",
-        "SlowDownWrite",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-        "TooManyRequests",
-        "TooManyRequestsException",
-        "BandwidthLimitExceeded",
-    }
-)
-# S3 itself never fills up; these are MinIO's, Ceph's (a 403) and RustFS's words for it.
-_FULL = frozenset(
-    {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "XRustfsQuotaExceeded"}
-)
-_LACKING = frozenset({"NotImplemented", "MethodNotAllowed"})
-_TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "IncompleteBody", "OperationAborted"})
-_NO_CREDENTIALS = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    TokenRetrievalError,
-    UnauthorizedSSOTokenError,
-)
 _log = structlog.get_logger("store")
-
-_WHAT_TO_DO = {
-    "InvalidArgument": "the store does not take this; it may lack what was asked for",
-    "InvalidRequest": "the store does not take this; it may lack what was asked for",
-    "MalformedXML": "the store does not take this; it may lack what was asked for",
-    "NoSuchBucket": "create the bucket or correct its name",
-    "InvalidAccessKeyId": "the access key is unknown to this store: correct AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "the secret does not belong to the access key: correct AWS_SECRET_ACCESS_KEY",
-    "ExpiredToken": "the session's credentials have expired: renew them",
-    "RequestTimeTooSkewed": "this machine's clock differs from the store's: synchronise it",
-    "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION to it",
-    "AuthorizationHeaderMalformed": "the region is wrong: set AWS_DEFAULT_REGION to the bucket's",
-}
 
 
 class S3Store(ObjectStore):
@@ -191,27 +120,16 @@ class S3Store(ObjectStore):
         last = self._last = LastSent()
         self._direct = DirectPuts(last, min(DIRECT_S, read_timeout_s))
         if client is None:
-            config = Config(
-                connect_timeout=connect_timeout_s,
-                read_timeout=read_timeout_s,
-                max_pool_connections=max_connections,
-                retries={"mode": "standard", "total_max_attempts": attempts},
-                # Our own CRC-32 where it matters, no pass over the body elsewhere.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                tcp_keepalive=True,
-                # Each of these saves a tenth of a call: our arguments are well formed, and the name is not made
-                # anew from thirty components, twice a call.
-                parameter_validation=False,
-                user_agent="clipkeep",
-                s3={
-                    "payload_signing_enabled": False,
-                    "addressing_style": "path" if endpoint_url else "auto",
-                },
+            client = make_client(
+                endpoint_url,
+                region,
+                last,
+                max_connections=max_connections,
+                connect_timeout_s=connect_timeout_s,
+                read_timeout_s=read_timeout_s,
+                attempts=attempts,
+                unpaced_when_near=pacing == "auto",
             )
-            client = _client(endpoint_url, region, config)
-            client.meta.events.register("before-call.s3.DeleteObjects", self._without_checksum)
-            _prepare_connections(client, last, read_timeout_s, unpaced_when_near=pacing == "auto")
         self._client = client
 
     @property
@@ -235,10 +153,10 @@ class S3Store(ObjectStore):
         bytes.
 
         Raises:
-            StoreUnavailable: also `not_confirmed`, an answer that says yes and is not believed.
+            StoreUnconfirmed: an answer that says yes and is not believed.
         """
         checksum = base64.b64encode(crc32.to_bytes(4, "big")).decode("ascii")
-        with _translated(checked_key(key)):
+        with translated(checked_key(key)):
             if self._puts_as == "crc32":
                 try:
                     answer = self._put(key, body, CRC32, checksum)
@@ -340,7 +258,7 @@ class S3Store(ObjectStore):
 
     def _get(self, key: str, start: int, length: int) -> bytes | None:
         """Ask for a range once. None when the answer is another one: whose fault that is, the object's size tells."""
-        with self._missing_only_if_sure(), _translated(key, of_object=True):
+        with self._missing_only_if_sure(), translated(key, of_object=True):
             answer = self._client.get_object(
                 Bucket=self._bucket, Key=self._prefix + key, Range=f"bytes={start}-{start + length - 1}"
             )
@@ -371,7 +289,7 @@ class S3Store(ObjectStore):
 
     def _delete_at_once(self, distinct: Sequence[str]) -> dict[str, str | None]:
         objects = [{"Key": self._prefix + key} for key in distinct]
-        with _translated(f"{len(distinct)} keys from {distinct[0]}"):
+        with translated(f"{len(distinct)} keys from {distinct[0]}"):
             try:
                 answer = self._delete_objects(objects, bare=self._puts_as != "crc32")
             except ClientError as error:
@@ -405,7 +323,7 @@ class S3Store(ObjectStore):
         if number:
             self._sleep(1 / SINGLE_DELETES_PER_S)
         try:
-            with _translated(key, of_object=True):
+            with translated(key, of_object=True):
                 answer = self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key)
         except ObjectMissing:
             return None
@@ -417,7 +335,7 @@ class S3Store(ObjectStore):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """As promised by `ObjectStore.list`, in pages of 1000."""
-        with _translated(prefix):
+        with translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
@@ -434,7 +352,7 @@ class S3Store(ObjectStore):
         return ObjectInfo(key, answer["ContentLength"], answer["LastModified"].timestamp())
 
     def _head(self, key: str) -> dict[str, Any]:
-        with self._missing_only_if_sure(), _translated(key, of_object=True):
+        with self._missing_only_if_sure(), translated(key, of_object=True):
             answer: dict[str, Any] = self._client.head_object(Bucket=self._bucket, Key=self._prefix + key)
         if missing := {"ContentLength", "ETag", "LastModified"} - answer.keys():
             raise not_confirmed(key, f"the store told of an object without its {', '.join(sorted(missing))}")
@@ -444,10 +362,10 @@ class S3Store(ObjectStore):
         """The `Date` of HeadBucket's answer (whole seconds), or of a listing of one key where a policy
         refuses HeadBucket."""
         try:
-            with _translated(self._bucket):
+            with translated(self._bucket):
                 answer = self._client.head_bucket(Bucket=self._bucket)
         except StoreDenied:  # also where the bucket is missing: unlike a HEAD, this answer says so
-            with _translated(self._bucket):
+            with translated(self._bucket):
                 answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         return _date_s(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
 
@@ -459,7 +377,7 @@ class S3Store(ObjectStore):
         """
         wrong = {"crc32": {"ChecksumCRC32": "AAAAAA=="}, "md5": {"ContentMD5": "1B2M2Y8AsgTpgAmY7PhCfg=="}}
         try:
-            with _translated(checked_key(key)):
+            with translated(checked_key(key)):
                 self._client.put_object(
                     Bucket=self._bucket,
                     Key=self._prefix + key,
@@ -489,21 +407,21 @@ class S3Store(ObjectStore):
         putting, nobody else should change them."""
         named = {"Bucket": self._bucket}
         if not rules:
-            with _translated(self._bucket):
+            with translated(self._bucket):
                 self._client.delete_bucket_lifecycle(**named)
             return
         setting = "TransitionDefaultMinimumObjectSize"  # beside the rules, and not ours
         named |= {name: value for name, value in self._lifecycle().items() if name == setting}
-        with _translated(self._bucket):
+        with translated(self._bucket):
             self._client.put_bucket_lifecycle_configuration(**named, LifecycleConfiguration={"Rules": rules})
 
     def keeps_old_versions(self) -> bool:
         """Whether the bucket is, or was, versioned: then a delete only hides the bytes."""
-        with _translated(self._bucket):
+        with translated(self._bucket):
             return bool(self._client.get_bucket_versioning(Bucket=self._bucket).get("Status"))
 
     def _lifecycle(self) -> dict[str, Any]:
-        with _translated(self._bucket):
+        with translated(self._bucket):
             try:
                 answer: dict[str, Any] = self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket)
             except ClientError as error:
@@ -515,12 +433,6 @@ class S3Store(ObjectStore):
     def close(self) -> None:
         self._direct.close()
         self._client.close()
-
-    def _without_checksum(self, params: dict[str, Any], **_: Any) -> None:
-        """A handler of botocore's `before-call` event, where the checksum is chosen and not yet computed."""
-        if self._last.bare:
-            params["context"].pop("checksum", None)
-            params["headers"].pop("x-amz-sdk-checksum-algorithm", None)
 
     def _keys(self) -> Keys | None:
         """The client's credentials as they are now, refreshed if need be. What that raises, its calls raise too."""
@@ -546,93 +458,8 @@ class S3Store(ObjectStore):
         return b""
 
 
-def _client(endpoint_url: str | None, region: str | None, config: Config) -> Any:
-    # A session of its own: sessions are not thread-safe, and the default one is everybody's.
-    session = boto3.session.Session()
-    if endpoint_url and region is None and session.region_name is None:
-        region = "us-east-1"  # what servers of one's own sign with unless told otherwise
-    try:
-        client = session.client("s3", region_name=region, endpoint_url=endpoint_url, config=config)
-    except (BotoCoreError, ValueError) as error:
-        raise CallerError(f"S3 can't be used like this: {error}", subject=endpoint_url or "") from error
-    # An entry of our own in botocore's table of signers, so that no other client is affected.
-    AUTH_TYPE_MAPS[_PLAIN_SIGNER] = S3SigV4Auth
-    client.meta.events.register("choose-signer.s3", _sign_without_copy)
-    client.meta.events.register("before-call.s3.DeleteObjects", _add_content_md5)
-    client.meta.events.register("before-parse.s3", require_root)
-    return client
-
-
-def _prepare_connections(client: Any, last: LastSent, send_timeout_s: float, unpaced_when_near: bool) -> None:
-    # botocore's public configuration has none of this. Should these names move, this line fails at once.
-    pools = client._endpoint.http_session._pool_classes_by_scheme
-    settings = {"send_timeout_s": send_timeout_s, "unpaced_when_near": unpaced_when_near, "last": last}
-    for scheme, pool, connection in (
-        ("http", AWSHTTPConnectionPool, AWSHTTPConnection),
-        ("https", AWSHTTPSConnectionPool, AWSHTTPSConnection),
-    ):
-        patient = type("Patient", (PatientConnection, connection), settings)
-        pools[scheme] = type("PatientPool", (RememberingPool, pool), {"ConnectionCls": patient, "last": last})
-
-
-def _sign_without_copy(signature_version: object, **_: Any) -> str | None:
-    """Other versions (unsigned, S3 Express, multi-region) stay as they are."""
-    return _PLAIN_SIGNER if signature_version in ("s3v4", "v4") else None
-
-
-def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
-    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
-    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode("ascii")
-
-
 def _date_s(date: str) -> float | None:
     try:
         return parsedate_to_datetime(date).timestamp()
     except ValueError:
         return None
-
-
-@contextmanager
-def _translated(subject: str, *, of_object: bool = False) -> Iterator[None]:
-    """Run calls of the client; what they raise leaves as one of ours. `of_object`: a 404 is a missing object."""
-    try:
-        yield
-    except ClientError as error:
-        raise _from_answer(error, subject, of_object) from error
-    except _NO_CREDENTIALS as error:
-        raise StoreDenied(
-            f"no usable credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
-            subject=subject,
-        ) from error
-    except ParamValidationError as error:
-        raise CallerError(f"S3 can't be asked this: {error}", subject=subject) from error
-    except (BotoCoreError, ResponseParserError, HTTPError, OSError) as error:  # the last two: reading a body
-        raise StoreUnavailable(f"the store did not answer: {error}", subject=subject) from error
-
-
-def _from_answer(error: ClientError, subject: str, of_object: bool) -> ClipkeepError:
-    """Whose fault an error answer is. Some servers know few codes, so the status decides what a code does not."""
-    answer = error.response
-    code = str(answer.get("Error", {}).get("Code", ""))
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"{code or status}: {answer.get('Error', {}).get('Message') or 'no message'}"
-    if code in _FULL or status == 507:
-        return StoreFull(f"no space left ({said}): free some or raise the quota", subject=subject)
-    if code in _THROTTLED or status == 429:
-        return StoreUnavailable(
-            f"the store asks for fewer requests ({said})", subject=subject, code="slow_down"
-        )
-    if code in _LACKING or status in (405, 501):
-        return StoreLacks(f"the store does not have what it was asked for ({said})", subject=subject)
-    if code in _TRANSIENT or status >= 500 or status in (0, 408, 409):
-        return StoreUnavailable(f"the store failed ({said})", subject=subject)
-    if code in DIGEST:
-        return CorruptError(f"the store received other bytes ({said})", subject=subject, code="bad_digest")
-    if code == "InvalidRange" or status == 416:
-        return CorruptError(
-            f"the object ends before the range ({said})", subject=subject, code="short_object"
-        )
-    if of_object and (code == "NoSuchKey" or (status == 404 and code != "NoSuchBucket")):
-        return ObjectMissing("no such object", subject=subject)
-    what_to_do = _WHAT_TO_DO.get(code, "check the credentials, the bucket and its policy")
-    return StoreDenied(f"the store refused ({said}): {what_to_do}", subject=subject)

@@ -27,8 +27,6 @@ _ROOTS = {
         b"GetBucketVersioningResponse",
     ),  # the second is moto's
 }
-DIGEST = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
-"""What stores say when the body is not what its checksum says."""
 _ROOT = re.compile(rb"\s*(?:<\?xml[^>]*\?>)?(?:\s|<!--.*?-->)*<(?:\w+:)?(\w+)", re.DOTALL)
 
 
@@ -78,16 +76,3 @@ class PutAnswer:
         if size_bytes and self.etag.strip('"') == EMPTY_MD5:
             return "the store answered 200 with the ETag of an empty body"
         return ""
-
-
-def refuses_checksum(answer: Mapping[str, Any]) -> bool:
-    """Whether an error answer to a put may mean that the store knows no `x-amz-checksum-*`. Backblaze B2 says
-    `InvalidArgument`, others that it is not implemented. One that found another checksum knows them."""
-    error = answer.get("Error", {})
-    if error.get("Code") in DIGEST:
-        return False
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status in (400, 501) and (
-        error.get("Code") in ("InvalidArgument", "InvalidRequest", "NotImplemented")
-        or "checksum" in str(error.get("Message", "")).lower()
-    )

@@ -20,8 +20,8 @@ MAY_IMPORT = {
 MOUNTS_BENCH = "service/cli.py"
 """The command line mounts the bench, and is the only file of service that knows of it."""
 ONE_FILE = {
-    "boto3": {"storage/s3.py"},
-    "botocore": {"storage/s3.py"},
+    "boto3": {"storage/s3_client.py"},
+    "botocore": {"storage/s3.py", "storage/s3_client.py", "storage/s3_errors.py"},
     "httptools": {"ingest/any_head.py", "service/http/llhttp.py", "bench/nullstore.py"},
     "sqlalchemy": {"storage/sqlite/migrations/run.py"},
     "alembic": {
