@@ -1,8 +1,8 @@
 """The byte budget of a process: what bounds its memory (invariant 15).
 
-A byte is charged with its receive and given back when its chunk has been answered. Past the budget
-clients wait; when they have waited long enough, the slowest is let go. What the pool of buffers keeps besides fits
-into what is left of the budget: a charge has it give back what is too much.
+A byte is charged with its receive and given back when its chunk has been answered, `REQUEST_BYTES` of each chunk when
+that answer has been sent. Past the budget clients wait; when they have waited long enough, the slowest is let go. What
+the pool of buffers keeps besides fits into what is left of the budget: a charge has it give back what is too much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STEP_BYTES = 64 * 1024
 """The budget is charged in these steps: one charge per receive, not per byte."""
 
 REQUEST_BYTES = 1024
-"""Charged for a chunk besides its bytes, from its head to its answer: what it takes to remember it."""
+"""Charged for a chunk besides its bytes, from its head until its answer has been sent: what it takes to remember it."""
 SHARE_SLACK_BYTES = 2 * STEP_BYTES
 """What a connection may have beyond its share: one receive of what surrounds a largest chunk, such as the end of a
 chunked body. Without it, a share of exactly one chunk could never see that chunk's end."""

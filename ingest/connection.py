@@ -8,7 +8,7 @@ task; until it is done the socket is not read. So reading goes on to the next re
 stored (stock ffmpeg never waits for an answer), up to a bound. Answers go out through `outbox`.
 
 A request is parsed when it can be answered, not before, and what is kept of a connection is charged to the budget:
-what was received and not parsed, its body, and `REQUEST_BYTES` for each chunk that waits for its answer.
+what was received and not parsed, its body, and `REQUEST_BYTES` for each chunk whose answer has not been sent.
 """
 
 from __future__ import annotations

@@ -181,7 +181,8 @@ class Receiver:
         return self.uploads.gather(wait.chunk, partial(self.pack_gathered, wait), now_s)
 
     def packed(self, slot: Slot, chunk: Chunk) -> None:
-        """A chunk is in a segment, and its body's memory free. One that may yet move on is read out of it again."""
+        """A chunk is in a segment, and its body's memory is free. One that may yet move on still counts as held: its
+        plaintext takes memory again then."""
         if slot.data is None and not chunk.moves_left:
             slot.packed_bytes = chunk.length
             self.budget.packed_bytes += chunk.length

@@ -433,7 +433,7 @@ AMBIGUOUS = {
     **MALFORMED_HEADS,
     "two durations": START + b"Clip-Duration-Ms: 1\r\nClip-Duration-Ms: 2\r\n\r\n",
 }
-"""On both ports, and what only this one acts upon."""
+"""What both ports refuse, and what only this one looks at."""
 BAD_CHUNKS = {
     "no hexadecimal": b"zz\r\n\r\n",
     "0x": b"0x5\r\nabcde\r\n0\r\n\r\n",
