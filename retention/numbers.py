@@ -82,9 +82,9 @@ def settle(
         Whether it starts above what may be out.
 
     Raises:
-        WorldError: the store did not answer; nothing was changed.
+        WorldError: the store did not answer; nothing was changed. `bitmap_busy`.
     """
-    new_here = bitmap.last_change == 0 and catalog.newest_change() > 0
+    new_here = _is_new_here(catalog, bitmap)
     if not (ask_store or new_here or _low(catalog, more or {})):
         return False
     with holding(lock, LOCK_WAIT_S, name="numbers"):
@@ -97,6 +97,13 @@ def settle(
         if restored or _low(catalog, more or {}):
             _reserve(catalog, store, stored, more or {})
         return restored
+
+
+def _is_new_here(catalog: ContinuityCatalog, bitmap: EntitlementBitmap) -> bool:
+    if bitmap.last_change or not catalog.newest_change():
+        return False
+    with bitmap.locked():  # whoever makes the first change holds this until the bitmap has it too
+        return bitmap.last_change == 0
 
 
 def _low(catalog: ContinuityCatalog, more: Mapping[str, int]) -> bool:

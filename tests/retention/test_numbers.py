@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def restored(folder: Path) -> None:
     copy_catalog(folder / "then", folder)
     (folder / "entitlements.bitmap").unlink()
     EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS * 100)
+
+
+def test_the_first_change_of_all_is_no_restored_catalog(folder: Path) -> None:
+    """The catalog has it a moment before the bitmap; who looks in between waits."""
+    with World(folder, local=True) as world, ThreadPoolExecutor(1) as pool:
+        assert not settled(world)
+        with world.bitmap.locked():
+            [facts] = world.catalog.add_devices(1, account=1, plans=[], now_ms=NOON)
+            looking = pool.submit(settled, world)
+            with pytest.raises(TimeoutError):
+                looking.result(0.2)
+            world.bitmap.set_last_change(facts.device)
+        assert not looking.result()
 
 
 def test_a_new_device_never_gets_a_lost_ones_number_or_token(folder: Path) -> None:

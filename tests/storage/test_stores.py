@@ -130,14 +130,15 @@ class TestS3Store(StoreContract):
 
     @pytest.fixture
     def store(self, s3: S3Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
-        # moto reads an object's file after another thread has overwritten it, and answers 500.
-        lock, put_object = threading.Lock(), S3Response.put_object
+        # moto reads an object's file after another thread has overwritten and closed it, and answers 500: also to a
+        # HEAD, and to the put itself, whose answer is made of that file.
+        lock, answer = threading.Lock(), S3Response._key_response
 
-        def one_at_a_time(response: S3Response) -> Any:
+        def one_at_a_time(response: S3Response, request: Any, full_url: str) -> Any:
             with lock:
-                return put_object(response)
+                return answer(response, request, full_url)
 
-        monkeypatch.setattr(S3Response, "put_object", one_at_a_time)
+        monkeypatch.setattr(S3Response, "_key_response", one_at_a_time)
         self.backend.create_bucket(BUCKET, "us-east-1")
         yield s3
         self.backend.reset()
