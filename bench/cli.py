@@ -7,6 +7,7 @@ import typer
 from bench.commands import (
     against,
     catalog,
+    catalogcopy,
     freshhost,
     latency,
     limits,
@@ -27,7 +28,7 @@ for command in (
     *(uploads.ingest, uploads.compare),
     *(latency.latency, latency.slow_clients),
     *(memory.idle, memory.entitlement, catalog.catalog, limits.limits, sweep.sweep),
-    freshhost.fresh_host,
+    *(freshhost.fresh_host, catalogcopy.catalog_copy),
     *(playback.playback, against.against, report.report, peers.peers),
 ):
     app.command()(command)

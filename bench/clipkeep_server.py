@@ -107,7 +107,7 @@ class ClipkeepServer:
         ]
         with Child(
             self.name,
-            [_command(), *argv],
+            [clipkeep_command(), *argv],
             cpus=setup.cpus,
             folder=setup.folder,
             environment=setup.environment(),
@@ -135,7 +135,12 @@ def _program() -> str | None:
     return shutil.which("clipkeep", path=str(Path(sys.executable).parent)) or shutil.which("clipkeep")
 
 
-def _command() -> str:
+def clipkeep_command() -> str:
+    """The path of the command under test.
+
+    Raises:
+        BenchError: it is not installed.
+    """
     program = _program()
     if program is None:
         raise BenchError("the command is not installed: pip install clipkeep", subject="clipkeep")
@@ -191,7 +196,7 @@ def _run(setup: Setup, arguments: Sequence[str]) -> str:
     try:
         with pinned(setup.cpus):
             done = subprocess.run(
-                [_command(), *arguments],
+                [clipkeep_command(), *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

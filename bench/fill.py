@@ -24,7 +24,7 @@ ANSWER_TIMEOUT_S = 60.0
 
 def fill(
     target: Target,
-    device: Device,
+    devices: tuple[Device, ...],
     *,
     size_bytes: int,
     count: int,
@@ -32,7 +32,8 @@ def fill(
     step_ms: int,
     progress: Callable[[int], None] = lambda sent: None,
 ) -> int:
-    """Upload `count` chunks of one device, `step_ms` apart from `start_ms` on, and wait for every 201.
+    """Upload `count` chunks of devices in turn, each device's `step_ms` apart from `start_ms` on, and wait for every
+    201.
 
     Returns:
         Bytes of one chunk as sent: `size_bytes`, rounded down to whole packets.
@@ -41,7 +42,7 @@ def fill(
         BenchError: a chunk was refused, or a connection broke.
     """
     body = transport_stream(size_bytes)
-    heads = Heads(Target(target.host, target.port, (device,)), len(body), start_ms, step_ms)
+    heads = Heads(Target(target.host, target.port, devices), len(body), start_ms, step_ms)
     turn = max(1, min(MAX_PIPELINED, PIPELINED_BYTES // len(body)))
     left = count
     try:

