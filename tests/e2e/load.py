@@ -17,6 +17,7 @@ from http.client import HTTPConnection
 from types import TracebackType
 from typing import Self
 
+from storage.days import MS_PER_DAY
 from tests.e2e.service import SOON_S, Device, Service
 
 PACKET_BYTES = 188
@@ -48,6 +49,12 @@ class Acknowledged:
     """The refusals among them by code."""
     slowest_s: float = 0.0
     """The longest that anybody waited for an answer after the whole of a batch was sent."""
+
+
+def earlier_today_ms(by_ms: int) -> int:
+    """So long ago, but not before midnight UTC: a plan that began today entitles to nothing before it."""
+    now_ms = int(time.time() * 1000)
+    return max(now_ms - by_ms, now_ms - now_ms % MS_PER_DAY)
 
 
 class Uploader:
@@ -93,7 +100,7 @@ class Uploader:
         self._pause_s = pause_s
         self._retry_s = retry_s
         self._patience_s = patience_s
-        self._next_ms = first_ms or int(time.time() * 1000) - 3_600_000
+        self._next_ms = first_ms or earlier_today_ms(3_600_000)
         self._owed: list[tuple[int, int]] = []
         """(capture_ms, packets) not acknowledged yet."""
         self._random = random.Random(device.number)
