@@ -72,6 +72,7 @@ class Checking(Leases, CheckCatalog):
         with self.db.read() as connection:
             if day not in chunk_days(connection):
                 return
+            connection.take_its_time()  # whoever takes the rows reads objects in between
             rows = connection.execute(
                 f"SELECT {CHUNK_COLUMNS} FROM {chunk_table(day)} c JOIN segments s USING (segment_id)"
                 " ORDER BY c.segment_id, c.ordinal"

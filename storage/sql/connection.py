@@ -108,6 +108,10 @@ class Connection(Protocol):
         """From here to the end of the transaction, keep out others that called this with one of these devices, and
         perhaps with another one. To be called once in a transaction."""
 
+    def take_its_time(self) -> None:
+        """To the end of this transaction nothing is given up for being slow, nor for a pause between two statements:
+        for what reads or writes whole tables."""
+
     def overwrite_freed(self) -> None:
         """From here to the end of the transaction, overwrite what deleted rows leave in the files, where the engine
         can."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from storage.contracts.given import DAY, NOON, STORED, WEEK, Upload, add_device, commit
 from storage.errors import CatalogUnavailable
 from storage.postgres import PostgresCatalog, database
 from storage.postgres.database import PostgresDatabase
@@ -90,6 +91,19 @@ def test_a_server_that_freezes_inside_a_write(own: PostgresServer, url: str) -> 
         assert connection.execute("SELECT last FROM numbers WHERE name = 'devices'").fetchone() == (0,)
     db.write(lambda c: c.execute("UPDATE numbers SET last = 7 WHERE name = 'devices'"))
     db.close()
+
+
+def test_who_reads_objects_between_two_rows_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `check --deep` does: the server ended its transaction after half a minute of that."""
+    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_MS", 200)
+    catalog = PostgresCatalog.open(url)
+    device = add_device(catalog, WEEK)
+    assert commit(catalog, Upload(device, NOON), Upload(device, NOON + 1)) == [STORED, STORED]
+    rows = catalog.day_rows(DAY + WEEK + 1)
+    first = next(rows)
+    time.sleep(1.0)
+    assert [row.capture_ms for row in (first, *rows)] == [NOON, NOON + 1]
+    catalog.close()
 
 
 @pytest.mark.usefixtures("soon")
