@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def measure_catalog_copy(settings: CatalogCopySettings) -> Generator[CatalogCopy
             workers=1,
             cpus=(),
             store_url=objects.as_uri(),
+            starts_on=(datetime.now(UTC) - timedelta(days=1)).date().isoformat(),
         )
         server = ClipkeepServer()
         with server.home(setup) as home:

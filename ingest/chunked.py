@@ -17,7 +17,10 @@ MAX_SIZE_LINE_BYTES = 1024
 """Of a chunk's size and its extensions, which nobody sends: what is longer is refused."""
 _WINDOW = 64
 """Where the end of a line is looked for first: a size line has ten bytes at most, but for extensions."""
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_SIZE_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[\t\x20\x21\x23-\x5b\x5d-\x7e]*"))?)*'
+)
 
 _SIZE: Final = 0  # a chunk's size line is next
 _DATA: Final = 1  # bytes of a chunk
@@ -117,7 +120,9 @@ class ChunkedBody:
     def _on_size(self, line: bytes) -> Malformed | None:
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
-            return Malformed(400, "chunked: a chunk's size is not a hexadecimal number")
+            return Malformed(
+                400, "chunked: a chunk's size is not a hexadecimal number, or what follows it is no extension"
+            )
         self._left_bytes = int(match[1], 16)
         self._state = _DATA if self._left_bytes else _TRAILER
         return None

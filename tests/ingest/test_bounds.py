@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.e2e.load import earlier_today_ms
 from tests.e2e.service import Device, Service, until
 from tests.ingest.world import video
 
@@ -89,7 +90,7 @@ class World:
     device: Device
     worker: int
     base_bytes: int
-    times: Iterator[int] = field(default_factory=lambda: count(int(time.time() * 1000) - 3_600_000))
+    times: Iterator[int] = field(default_factory=lambda: count(earlier_today_ms(3_600_000)))
 
     def memory(self, what: str = "VmRSS") -> int:
         for line in Path(f"/proc/{self.worker}/status").read_text().splitlines():
