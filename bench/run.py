@@ -20,7 +20,7 @@ from bench.stage import LoadSettings, Stage, stage
 KIB = 1024
 STEP_OVERHEAD_S = 4.0
 """Starting a server, connecting, and ending it: a guess for the forecast."""
-SLACK = 2.0
+SLACK = 4.0
 """How much longer than forecast a whole bench may take before it stops with what it has."""
 
 
