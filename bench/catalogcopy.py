@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import subprocess
 import tempfile
 import time
 from collections.abc import Generator
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.catalog_engines import started_postgres
-from bench.children import LOG_TAIL_CHARS
-from bench.clipkeep_server import SHARED_BUFFERS, ClipkeepServer, clipkeep_command
-from bench.errors import BenchError
+from bench.clipkeep_server import SHARED_BUFFERS, ClipkeepServer, run_command
 from bench.fill import fill
 from bench.procfs import children_cpu_s, machine_busy_s
 from bench.run import check_bounds
@@ -99,13 +96,13 @@ def measure_catalog_copy(settings: CatalogCopySettings) -> Generator[CatalogCopy
             with server.serving(setup, home.data) as running:
                 _upload(running.target, settings)
             with started_postgres(SHARED_BUFFERS) as (url, postmaster):
-                yield _copy(home.data, url, postmaster)
+                yield _copy(setup, home.data, url, postmaster)
 
 
 def _upload(target: Target, settings: CatalogCopySettings) -> None:
     """All of the last day, so that none has lapsed."""
     each = -(-settings.chunks // settings.devices)
-    step_ms = min(STEP_MS, MS_PER_DAY // 2 // each)
+    step_ms = max(1, min(STEP_MS, MS_PER_DAY // 2 // each))
     start_ms = int(time.time() * 1000) - each * step_ms
     fill(
         target,
@@ -113,32 +110,18 @@ def _upload(target: Target, settings: CatalogCopySettings) -> None:
         size_bytes=CHUNK_BYTES,
         count=settings.chunks,
         start_ms=start_ms,
-        step_ms=max(1, step_ms),
+        step_ms=step_ms,
     )
 
 
-def _copy(data: Path, url: str, postmaster: int) -> CatalogCopyResult:
+def _copy(setup: Setup, data: Path, url: str, postmaster: int) -> CatalogCopyResult:
     file_bytes = sum(path.stat().st_size for path in data.glob("catalog.db*"))
     database_s, machine_s, own_s = children_cpu_s(postmaster), machine_busy_s(), _children_s()
     began_s = time.monotonic()
-    try:
-        done = subprocess.run(
-            [clipkeep_command(), "catalog", "copy", "--data", str(data), "--to", url, "--json"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COPY_WITHIN_S,
-            check=True,
-        )
-    except subprocess.CalledProcessError as error:
-        raise BenchError(
-            f"`clipkeep catalog copy` failed:\n{error.stderr[-LOG_TAIL_CHARS:]}", subject="clipkeep"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise BenchError("`clipkeep catalog copy` did not end in time", subject="clipkeep") from error
+    copy = ["catalog", "copy", "--data", str(data), "--to", url, "--json"]
+    said = json.loads(run_command(setup, copy, within_s=COPY_WITHIN_S))
     copied_s = time.monotonic() - began_s
     database_s, own_s = children_cpu_s(postmaster) - database_s, _children_s() - own_s
-    said = json.loads(done.stdout)
     return CatalogCopyResult(
         rows=int(said["rows"]),
         recordings_read=int(said["recordings_read"]),

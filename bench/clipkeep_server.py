@@ -107,7 +107,7 @@ class ClipkeepServer:
         ]
         with Child(
             self.name,
-            [clipkeep_command(), *argv],
+            [_command(), *argv],
             cpus=setup.cpus,
             folder=setup.folder,
             environment=setup.environment(),
@@ -135,12 +135,7 @@ def _program() -> str | None:
     return shutil.which("clipkeep", path=str(Path(sys.executable).parent)) or shutil.which("clipkeep")
 
 
-def clipkeep_command() -> str:
-    """The path of the command under test.
-
-    Raises:
-        BenchError: it is not installed.
-    """
+def _command() -> str:
     program = _program()
     if program is None:
         raise BenchError("the command is not installed: pip install clipkeep", subject="clipkeep")
@@ -150,9 +145,9 @@ def clipkeep_command() -> str:
 def _prepare(setup: Setup, home: Home) -> None:
     data = home.data
     store_url = setup.store_url or f"s3://{BUCKET}/x"
-    _run(setup, ["init", "--data", str(data), "--store", store_url, "--catalog", home.catalog])
+    run_command(setup, ["init", "--data", str(data), "--store", store_url, "--catalog", home.catalog])
     starts = ["--starts-on", setup.starts_on] if setup.starts_on else []
-    added = _run(
+    added = run_command(
         setup,
         [
             *("device", "add", "--data", str(data), "--count", str(setup.devices)),
@@ -186,22 +181,26 @@ def read_devices(text: str) -> list[Device]:
 
 def viewer_token(setup: Setup, data: Path, device: int) -> str:
     """Return a token with which this bench may read a device's recordings."""
-    made = _run(setup, ["viewer-token", "--data", str(data), "--device", str(device), "--json"])
+    made = run_command(setup, ["viewer-token", "--data", str(data), "--device", str(device), "--json"])
     return str(json.loads(made)["token"])
 
 
-def _run(setup: Setup, arguments: Sequence[str]) -> str:
-    """Run one command to its end and return its stdout."""
+def run_command(setup: Setup, arguments: Sequence[str], *, within_s: float = COMMAND_TIMEOUT_S) -> str:
+    """Run one command to its end and return its stdout.
+
+    Raises:
+        BenchError: it failed, or did not end in time.
+    """
     environment = {**os.environ, **setup.environment()}
     try:
         with pinned(setup.cpus):
             done = subprocess.run(
-                [clipkeep_command(), *arguments],
+                [_command(), *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=max(COMMAND_TIMEOUT_S, START_TIMEOUT_S),
+                timeout=within_s,
                 check=True,
             )
     except subprocess.CalledProcessError as error:

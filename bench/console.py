@@ -170,6 +170,26 @@ def collected(
     return results, COMPLETE if len(results) == len(steps) else OUT_OF_TIME
 
 
+def measured_on_all_cores(
+    bench: str,
+    running: Generator[T, None, None],
+    settings: Mapping[str, Any],
+    steps: Sequence[str],
+    as_json: Callable[[T], Mapping[str, Any]],
+    *,
+    output: Path | None,
+    print_json: bool,
+) -> tuple[list[T], str]:
+    """Run a bench that pins nobody, and hand its document out. Returns as `collected`."""
+    cores = Cores((), ())
+    facts = run_facts(cores)
+    results, ended = collected(running, cores, steps)
+    hand_out(
+        document_of(bench, ended, facts, settings, [as_json(one) for one in results]), output, print_json
+    )
+    return results, ended
+
+
 def hand_out(document: Mapping[str, Any], output: Path | None, as_json: bool) -> None:
     """Write the document where it was asked for.
 

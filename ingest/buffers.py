@@ -77,9 +77,8 @@ class BufferPool:
         else:
             self._let_go(self._lent_bytes + length + self._free_bytes - self._kept_bytes)
             buffer = Buffer(length)
-            with suppress(
-                OSError
-            ):  # where there are huge pages, a first byte could take 2 MiB; not all kernels have them
+            # Where the system gives huge pages unasked, a first byte takes 2 MiB. Not all kernels have them.
+            with suppress(OSError):
                 buffer.memory.madvise(MADV_NOHUGEPAGE)
         self._lent_bytes += length
         return buffer

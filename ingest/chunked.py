@@ -18,6 +18,7 @@ MAX_SIZE_LINE_BYTES = 1024
 _WINDOW = 64
 """Where the end of a line is looked for first: a size line has ten bytes at most, but for extensions."""
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+# No laxer than other readers on the way, which may refuse white space here: they would see another body.
 _SIZE_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:;" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb'|"[\t\x20\x21\x23-\x5b\x5d-\x7e]*"))?)*'
 )

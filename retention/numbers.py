@@ -82,7 +82,7 @@ def settle(
         Whether it starts above what may be out.
 
     Raises:
-        WorldError: the store did not answer; nothing was changed. `bitmap_busy`.
+        WorldError: the store did not answer, or `bitmap_busy`: a change takes long. Nothing was changed.
     """
     new_here = _is_new_here(catalog, bitmap)
     if not (ask_store or new_here or _low(catalog, more or {})):

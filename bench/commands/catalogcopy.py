@@ -13,14 +13,10 @@ from bench.catalogcopy import CatalogCopyResult, CatalogCopySettings, measure_ca
 from bench.console import (
     JsonOption,
     OutputOption,
-    collected,
-    document_of,
     errors_told,
     exit_as,
-    hand_out,
-    run_facts,
+    measured_on_all_cores,
 )
-from bench.machine import Cores
 from bench.results import MB
 
 
@@ -44,11 +40,15 @@ def catalog_copy(
     """
     with errors_told():
         settings = CatalogCopySettings(chunks, devices).checked()
-        cores = Cores((), ())
-        facts = run_facts(cores)
-        results, ended = collected(measure_catalog_copy(settings), cores, settings.steps())
-        measured = [one.as_json() for one in results]
-        hand_out(document_of("catalog-copy", ended, facts, asdict(settings), measured), output, as_json)
+        results, ended = measured_on_all_cores(
+            "catalog-copy",
+            measure_catalog_copy(settings),
+            asdict(settings),
+            settings.steps(),
+            CatalogCopyResult.as_json,
+            output=output,
+            print_json=as_json,
+        )
     if not as_json:
         for one in results:
             Console().print(_table(one))

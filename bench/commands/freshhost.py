@@ -14,16 +14,12 @@ from bench.catalog_engines import ENGINES
 from bench.console import (
     JsonOption,
     OutputOption,
-    collected,
-    document_of,
     errors_told,
     exit_as,
-    hand_out,
-    run_facts,
+    measured_on_all_cores,
 )
 from bench.errors import BenchError
 from bench.freshhost import FreshHostResult, FreshHostSettings, measure_fresh_host
-from bench.machine import Cores
 from bench.results import MB
 
 
@@ -54,11 +50,15 @@ def fresh_host(
             if name not in ENGINES:
                 raise BenchError(f"is no engine; there are {' and '.join(ENGINES)}", subject=name)
         settings = FreshHostSettings(devices, workers, tuple(engine or ENGINES)).checked()
-        cores = Cores((), ())
-        facts = run_facts(cores)
-        results, ended = collected(measure_fresh_host(settings), cores, settings.steps())
-        measured = [one.as_json() for one in results]
-        hand_out(document_of("fresh-host", ended, facts, asdict(settings), measured), output, as_json)
+        results, ended = measured_on_all_cores(
+            "fresh-host",
+            measure_fresh_host(settings),
+            asdict(settings),
+            settings.steps(),
+            FreshHostResult.as_json,
+            output=output,
+            print_json=as_json,
+        )
     if not as_json and results:
         Console().print(_table(results))
     exit_as(ended)

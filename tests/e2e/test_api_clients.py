@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.e2e.load import PACKET_BYTES, chunk_body
+from tests.e2e.load import PACKET_BYTES, chunk_body, earlier_today_ms
 from tests.e2e.service import Device, Service, until
 
 pytestmark = pytest.mark.e2e
@@ -24,8 +24,8 @@ LARGE_PACKETS, MEDIUM_PACKETS, SMALL_PACKETS = 85_000, 20_000, 1000
 def kept(service: Service, count: int, packets: int) -> tuple[Device, list[int]]:
     """A device that shares with no other, with so many chunks."""
     (device,) = service.add_devices(1)
-    now_ms = int(time.time() * 1000) - 60_000
-    times = [now_ms - i * 1000 for i in range(count)]
+    first_ms = earlier_today_ms(60_000 + count * 1000)
+    times = [first_ms + i * 1000 for i in reversed(range(count))]
     for capture_ms in times:
         body = b"".join(
             chunk_body(device.number, capture_ms + i, min(1000, packets - i)) for i in range(0, packets, 1000)

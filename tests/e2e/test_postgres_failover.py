@@ -4,7 +4,6 @@ service heals by itself. And a catalog that is restored to a point in time delet
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.e2e.load import earlier_today_ms
 from tests.e2e.service import Service, until
 from tests.ingest.world import video
 from tests.servers.postgres import PostgresServer, any_binaries
@@ -55,7 +55,7 @@ def test_what_was_acknowledged_survives_the_loss_of_the_primary(
         service.start()
         assert json.loads(service.get("/readyz").body)["survives"] == {"catalog": "primary_loss"}
 
-        first_ms = time.time_ns() // 1_000_000 - 600_000
+        first_ms = earlier_today_ms(600_000)
         acknowledged: list[int] = []
 
         def upload(count: int) -> None:
