@@ -45,6 +45,26 @@ def pinned(cpus: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+@contextlib.contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the end of the block. An interrupt that comes while a child is forked would be lost:
+    Python runs hooks around a fork, and prints and forgets what is raised in them. For the main thread.
+    """
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {
+        number: signal.signal(number, lambda heard_number, _: heard.append(heard_number))
+        for number in numbers
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for heard_number in heard:
+        signal.raise_signal(heard_number)
+
+
 class Child:
     """One process, and all that it starts.
 
@@ -70,16 +90,20 @@ class Child:
         self.name = name
         self._log = folder / f"{name}.log"
         self._lines = b""
-        with self._log.open("ab") as log, pinned(cpus):
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,  # its end tells a child that the harness is gone, however it went
-                stdout=subprocess.PIPE if speaks else log,
-                stderr=log,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-                preexec_fn=default_sigint,  # `interrupt` is to be heard
-            )
+        try:
+            with interrupts_deferred(), self._log.open("ab") as log, pinned(cpus):
+                self._process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.PIPE,  # its end tells a child that the harness is gone, however it went
+                    stdout=subprocess.PIPE if speaks else log,
+                    stderr=log,
+                    env={**os.environ, **(environment or {})},
+                    start_new_session=True,
+                    preexec_fn=default_sigint,  # `interrupt` is to be heard
+                )
+        except KeyboardInterrupt:
+            self.end()
+            raise
 
     @property
     def session(self) -> int:

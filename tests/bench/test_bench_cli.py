@@ -364,6 +364,35 @@ def test_an_interrupt_gives_what_was_measured_and_leaves_no_process(number: sign
     assert not any(session_stats(child) for child in children)
 
 
+INTERRUPTED_WHILE_FORKING = """
+import os, signal, sys
+from pathlib import Path
+from bench.children import Child
+from bench.procfs import session_stats
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.Signals[sys.argv[1]]))
+try:
+    Child("sleeper", ["sleep", "60"], folder=Path(sys.argv[2]))
+except KeyboardInterrupt:
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text()
+    print("interrupted", children)
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_an_interrupt_while_a_child_is_forked_is_heard(number: str, tmp_path: Path) -> None:
+    """Python forgets what is raised in the hooks of a fork."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_FORKING, number, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.strip() == "interrupted", done.stderr
+
+
 def _children(parent: int) -> list[int]:
     listed = Path(f"/proc/{parent}/task/{parent}/children").read_text()
     return [int(pid) for pid in listed.split()]
