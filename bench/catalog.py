@@ -19,6 +19,7 @@ import numpy as np
 
 from bench.catalog_engines import Engine, engine_of
 from bench.committers import CLASS_DAYS, DAY_MS, Committed, Segments, committing
+from bench.procfs import spent_s
 from bench.run import check_bounds
 
 SEGMENT_ROWS = 190
@@ -228,7 +229,7 @@ class _Bench:
             rows=self._rows,
             commits=commits,
             cpu_us=statistics.median(cpu_us),
-            server_cpu_us=None if after is None or before is None else (after - before) / commits * 1e6,
+            server_cpu_us=None if after is None or before is None else spent_s(before, after) / commits * 1e6,
             elapsed_us=statistics.median(elapsed_us),
             elapsed_p99_us=float(np.quantile(elapsed_us, 0.99)),
             kept_bytes=self._engine.size_bytes(self._segments.expires_on) / self._rows,

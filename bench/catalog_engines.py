@@ -59,8 +59,8 @@ class Engine(ABC):
         """CPU of the server's processes so far; None: there is none on this machine."""
         return None
 
-    def serving_cpu_s(self) -> float | None:
-        """CPU so far of those that serve connections: what a commit causes at once. Checkpoints and vacuum go by time,
+    def serving_cpu_s(self) -> dict[int, float] | None:
+        """CPU so far, by process, of those that serve connections: what a commit causes at once. Checkpoints and vacuum go by time,
         and what they do is of earlier commits."""
         return None
 
@@ -103,7 +103,7 @@ class _Postgres(Engine):
     def server_cpu_s(self) -> float | None:
         return None if self._postmaster is None else children_cpu_s(self._postmaster)
 
-    def serving_cpu_s(self) -> float | None:
+    def serving_cpu_s(self) -> dict[int, float] | None:
         return None if self._postmaster is None else serving_cpu_s(self._postmaster, b"127.0.0.1(")
 
     def describe(self) -> dict[str, Any]:

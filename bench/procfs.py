@@ -12,8 +12,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PARENT, _SESSION, _TIMES = 1, 3, slice(11, 15)
-"""Positions in /proc/PID/stat after the command's name: parent, session; utime, stime, cutime, cstime."""
+_PARENT, _SESSION, _TIMES, _REAPED = 1, 3, slice(11, 15), slice(13, 15)
+"""Positions in /proc/PID/stat after the command's name: parent, session; utime, stime, cutime, cstime; the latter two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +55,48 @@ def session_cpu_s(session: int) -> float:
     return sum(sum(map(int, fields[_TIMES])) for fields in session_stats(session).values()) / _TICKS_PER_S
 
 
-def serving_cpu_s(parent: int, word: bytes) -> float:
-    """Return CPU seconds used so far by the living children of a process whose command line has a word."""
-    total = 0
+def serving_cpu_s(parent: int, word: bytes) -> dict[int, float]:
+    """Return CPU seconds used so far by each living child of a process whose command line has a word."""
+    found: dict[int, float] = {}
     for entry in os.listdir(PROC):
         if entry.isdigit():
             try:
                 fields = stat_fields((PROC / entry / "stat").read_text())
                 if int(fields[_PARENT]) == parent and word in (PROC / entry / "cmdline").read_bytes():
-                    total += sum(map(int, fields[_TIMES]))
+                    found[int(entry)] = sum(map(int, fields[_TIMES])) / _TICKS_PER_S
             except (OSError, ValueError):
                 continue  # it ended while we looked
-    return total / _TICKS_PER_S
+    return found
+
+
+def spent_s(before: dict[int, float], after: dict[int, float]) -> float:
+    """Return CPU seconds between two looks, of those that lived at the second one."""
+    return sum(used_s - before.get(pid, 0.0) for pid, used_s in after.items())
 
 
 def children_cpu_s(parent: int) -> float:
     """Return CPU seconds used so far by a process and its children, those that it has reaped included. (A server of
     PostgreSQL gives each of its processes a session of its own.)"""
-    total = 0
-    for entry in os.listdir(PROC):
-        if entry.isdigit():
-            try:
-                fields = stat_fields((PROC / entry / "stat").read_text())
-            except (OSError, ValueError):
-                continue  # it ended while we looked: it is in its parent's sum from now on
-            if int(entry) == parent or int(fields[_PARENT]) == parent:
-                total += sum(map(int, fields[_TIMES]))
-    return total / _TICKS_PER_S
+    while True:
+        reaped = _reaped(parent)
+        total = 0
+        for entry in os.listdir(PROC):
+            if entry.isdigit():
+                try:
+                    fields = stat_fields((PROC / entry / "stat").read_text())
+                except (OSError, ValueError):
+                    continue  # it ended while we looked
+                if int(entry) == parent or int(fields[_PARENT]) == parent:
+                    total += sum(map(int, fields[_TIMES]))
+        if _reaped(parent) == reaped:  # else a child may be in none of the sums, or in two
+            return total / _TICKS_PER_S
+
+
+def _reaped(parent: int) -> list[str]:
+    try:
+        return stat_fields((PROC / str(parent) / "stat").read_text())[_REAPED]
+    except OSError:
+        return []
 
 
 def session_memory(session: int) -> Memory:
