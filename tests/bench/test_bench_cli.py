@@ -25,7 +25,8 @@ from bench.servers import choose, peers_folder
 from bench.stage import stage
 from service.demo.postgres import system_binaries, wheel_binaries
 
-TINY = ["--sizes", "64KiB,4KiB", "--connections", "200", "--runs", "1", "--seconds", "0.3", "--warmup", "0.1"]
+TINY = ["--sizes", "64KiB,4KiB", "--connections", "200", "--runs", "1", "--seconds", "1.5", "--warmup", "0.1"]
+"""On a busy machine a chunk may take a second, and each measurement has to see one."""
 
 
 def run(*arguments: str) -> Result:
@@ -64,7 +65,7 @@ def test_ingest_as_json_and_into_a_file(server: str, tmp_path: Path) -> None:
 def test_ingest_as_a_table_says_its_time_in_advance() -> None:
     result = run("ingest", *TINY, "--sizes", "4KiB", "--only", "starlette", "--latency-ms", "20")
     assert result.exit_code == 0, result.output
-    assert "1 steps, about 4 s, at most 18 s" in result.stderr
+    assert "1 steps, about 6 s, at most 22 s" in result.stderr
     assert "starlette" in result.stdout
     assert "CPU-s/GB" in result.stdout
 
