@@ -60,8 +60,8 @@ class Engine(ABC):
         return None
 
     def serving_cpu_s(self) -> dict[int, float] | None:
-        """CPU so far, by process, of those that serve connections: what a commit causes at once. Checkpoints and vacuum go by time,
-        and what they do is of earlier commits."""
+        """CPU so far, by process, of those that serve connections: what a commit causes at once. Checkpoints and vacuum
+        go by time, and what they do is of earlier commits."""
         return None
 
     def describe(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 PROC = Path("/proc")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PARENT, _SESSION, _TIMES, _REAPED = 1, 3, slice(11, 15), slice(13, 15)
-"""Positions in /proc/PID/stat after the command's name: parent, session; utime, stime, cutime, cstime; the latter two."""
+"""Positions in /proc/PID/stat after the command's name: parent; session; utime, stime, cutime, cstime; the last two."""
 
 
 @dataclass(frozen=True, slots=True)
