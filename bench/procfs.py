@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+LOOKS = 20
+"""At the children of a process, until none is reaped meanwhile."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PARENT, _SESSION, _TIMES, _REAPED = 1, 3, slice(11, 15), slice(13, 15)
 """Positions in /proc/PID/stat after the command's name: parent; session; utime, stime, cutime, cstime; the last two."""
@@ -77,9 +79,9 @@ def spent_s(before: dict[int, float], after: dict[int, float]) -> float:
 def children_cpu_s(parent: int) -> float:
     """Return CPU seconds used so far by a process and its children, those that it has reaped included. (A server of
     PostgreSQL gives each of its processes a session of its own.)"""
-    while True:
-        reaped = _reaped(parent)
-        total = 0
+    total = 0
+    for _ in range(LOOKS):
+        reaped, total = _reaped(parent), 0
         for entry in os.listdir(PROC):
             if entry.isdigit():
                 try:
@@ -88,8 +90,9 @@ def children_cpu_s(parent: int) -> float:
                     continue  # it ended while we looked
                 if int(entry) == parent or int(fields[_PARENT]) == parent:
                     total += sum(map(int, fields[_TIMES]))
-        if _reaped(parent) == reaped:  # else a child may be in none of the sums, or in two
-            return total / _TICKS_PER_S
+        if _reaped(parent) == reaped:
+            break  # else a child may be in none of the sums, or in two
+    return total / _TICKS_PER_S
 
 
 def _reaped(parent: int) -> list[str]:

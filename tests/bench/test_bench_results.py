@@ -14,7 +14,7 @@ from bench.console import parse_counts, parse_sizes
 from bench.errors import BenchError
 from bench.machine import Cores, share_out
 from bench.peers.starlette_peer import MAX_THREADS, THREADS, pool_threads
-from bench.procfs import stat_fields
+from bench.procfs import spent_s, stat_fields
 from bench.results import GB, Measurement, catalog_ratios, ratios, summarise, uploads_document
 from bench.run import IngestSettings, forecast_s, plan
 from bench.servers import Server, all_servers, choose, split_available
@@ -265,3 +265,8 @@ def test_what_a_gigabyte_costs_with_a_catalogs_server_is_told_within_each_run() 
     assert "1.02 times without" in line
     assert "1.40 times with it" in line
     assert catalog_ratios(measured[:1], "clipkeep-postgres", "clipkeep") == []
+
+
+def test_cpu_of_processes_that_ended_between_two_looks_is_not_taken_off() -> None:
+    """Sums over those that lived at each look gave less than nothing."""
+    assert spent_s({7: 5.0, 8: 3.0}, {8: 3.5, 9: 0.25}) == 0.75

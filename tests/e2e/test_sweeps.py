@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import time
@@ -24,6 +23,8 @@ pytestmark = pytest.mark.e2e
 
 OBJECTS = 40
 PER_S = 5
+INTO_PAUSE_S = 0.4
+"""After a progress line comes the next batch at once, and then the rest of a second in which the sweep only waits."""
 
 
 @pytest.fixture
@@ -62,10 +63,12 @@ def run(root: Path, *words: str) -> dict[str, Any]:
 
 
 def slowly(root: Path) -> subprocess.Popen[str]:
-    """A sweep that takes seconds, and has begun to delete."""
+    """A sweep that takes seconds, has begun to delete, and waits between two batches: in no call of the store, whose
+    outcome it would not know, and in no transaction, for whose end others would wait."""
     process = start(root, "sweep", "--max-deletes-per-s", str(PER_S))
     assert process.stderr is not None
     assert '"delete"' in process.stderr.readline()
+    time.sleep(INTO_PAUSE_S)
     return process
 
 
@@ -84,9 +87,7 @@ def test_a_sweep_that_is_stopped_gives_its_lease_back(folder: Path, number: sign
     assert 0 < left < OBJECTS
     [failed] = run(folder, "sweeps")["failed"]
     assert failed["code"] == "interrupted"
-    told = re.search(r"(\d+) objects deleted", failed["detail"])
-    assert told is not None
-    assert 0 <= OBJECTS - left - int(told[1]) <= PER_S, "all but the batch that was under way are told"
+    assert f"{OBJECTS - left} objects deleted" in failed["detail"]
     assert run(folder, "sweep")["deleted_objects"] == left
     assert objects(folder) == 0
 
@@ -109,16 +110,9 @@ def test_two_at_once_do_the_work_of_one(folder: Path) -> None:
     """Invariant 8. And the operator's rate holds: so many deletes take their time."""
     began_s = time.monotonic()
     first = slowly(folder)
-    for _ in range(5):
-        first.send_signal(signal.SIGSTOP)
-        left = objects(folder)
-        status, out, _ = ended(start(folder, "sweep"))
-        if json.loads(out)["error"] != "catalog_unavailable":
-            break
-        first.send_signal(
-            signal.SIGCONT
-        )  # it was stopped in a transaction, for whose end others wait in vain
-        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
+    left = objects(folder)
+    status, out, _ = ended(start(folder, "sweep"))
     assert (status, json.loads(out)["error"]) == (1, "busy")
     assert objects(folder) == left
     first.send_signal(signal.SIGCONT)
