@@ -199,6 +199,9 @@ def _account_metrics(catalog: BooksCatalog, now_ms: int) -> Iterator[Metric]:
         "Refunds that the gateway refused and nobody has paid by other means",
         backlog.failed_refunds,
     )
+    yield _gauge(
+        "clipkeep_open_disputes", "Charges that whoever paid asks back from the bank", backlog.open_disputes
+    )
 
 
 def _gauge(name: str, doc: str, value: float) -> GaugeMetricFamily:

@@ -23,6 +23,7 @@ from storage.rows.accounts import (
     BlockRow,
     CodeRow,
     EventRow,
+    MethodRow,
     NoticeRow,
     NoticeState,
     PaymentRow,
@@ -230,6 +231,20 @@ class Books(ABC):
     @abstractmethod
     def failed_refunds(self, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
         """Refunds that the gateway refused, with an id above `after`."""
+
+    @abstractmethod
+    def add_method(self, row: MethodRow) -> None:
+        """Raises CallerError `reference_taken` when there is one under this reference, whoever's."""
+
+    @abstractmethod
+    def put_method(self, row: MethodRow) -> None: ...
+
+    @abstractmethod
+    def method(self, reference: str) -> MethodRow | None: ...
+
+    @abstractmethod
+    def methods_of(self, account: int, *, limit: int = 100) -> list[MethodRow]:
+        """Removed ones included, the newest first."""
 
     # --- history, blocks, agreement ---------------------------------------------------------------------------
 

@@ -148,12 +148,28 @@ ALTER TABLE plans ADD COLUMN package TEXT NOT NULL DEFAULT '',
 _PLANS_OF_PACKAGES = "UPDATE plans SET package = kind, package_version = 1 WHERE package = '';"
 """Last, for until then the earlier release makes plans that name none."""
 
+_METHODS = """
+CREATE INDEX payments_disputed ON payments (payment_id) WHERE kind = 'dispute' AND state = 'open';
+CREATE TABLE methods (
+    reference TEXT PRIMARY KEY,
+    account BIGINT NOT NULL REFERENCES accounts,
+    state TEXT NOT NULL,
+    made_ms BIGINT NOT NULL,
+    method BYTEA NOT NULL,
+    label BYTEA NOT NULL,
+    url BYTEA NOT NULL,
+    until_ms BIGINT
+);
+CREATE INDEX methods_of_account ON methods (account);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
         "0006": Step("0007", alone=_keys_to_the_vault),
         "0007": Step("0008", alone=_texts_sealed),
         "0008": Step("0009", before=_PACKAGES, after=_PLANS_OF_PACKAGES),
+        "0009": Step("0010", before=_METHODS),
     }
 )
 """By the revision that each starts from."""

@@ -33,15 +33,31 @@ class PaymentKind(StrEnum):
     CHARGE = "charge"
     REFUND = "refund"
     CREDIT = "credit"  # given by an operator for a subscription; lowers a later refund (8.2.1)
+    DISPUTE = "dispute"  # whoever paid asks for it back from the bank; LOST: the bank has taken it back
 
 
 class PaymentState(StrEnum):
+    """What may follow what, for each kind: `retention.payments`."""
+
     PENDING = "pending"  # the gateway may or may not have acted: asked again under the same reference
     DONE = "done"
     FAILED = "failed"  # the gateway said no
     PAID_OTHERWISE = (
         "paid_otherwise"  # a refund that the gateway refused, and that an operator has paid by other means
     )
+    VOID = "void"  # a refund that is owed no more: the bank has given the owner that money
+    OPEN = "open"  # a dispute that is not decided
+    LOST = "lost"  # a dispute: the money was taken back
+    WON = "won"  # a dispute: the money stays, or has come back
+
+
+class MethodState(StrEnum):
+    """How far a payment method has come. What may follow what: `retention.payments`."""
+
+    PENDING = "pending"  # its owner is to enter it on the gateway's page
+    USABLE = "usable"
+    FAILED = "failed"  # the gateway refused it, or its owner did not enter it in time
+    REMOVED = "removed"
 
 
 class NoticeState(StrEnum):
@@ -164,6 +180,28 @@ class PaymentRow:
 
 
 @dataclass(frozen=True, slots=True)
+class MethodRow:
+    """What an account pays with, as the gateway keeps it: never a card's number.
+
+    Args:
+        reference: unique; of its set-up, here and at the gateway.
+        method: the gateway's name for it; "" until it is usable.
+        label: what its owner knows it by, such as "Visa 4242".
+        url: where its owner enters it, while that is to be done; "" else.
+        until_ms: Unix ms until which `url` holds.
+    """
+
+    reference: str
+    account: int
+    state: MethodState
+    made_ms: int
+    method: str = ""
+    label: str = ""
+    url: str = ""
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BlockRow:
     block_id: int  # 0 for a row that is not stored yet
     account: int
@@ -249,6 +287,7 @@ class Backlog:
         oldest_pending_ms: since when the oldest pending payment waits; None without one.
         unanswered_payments: pending ones that the gateway was asked for, and has not answered.
         failed_refunds: that the gateway refused, and nobody has paid by other means.
+        open_disputes: that are not decided.
     """
 
     queued_notices: int
@@ -261,6 +300,7 @@ class Backlog:
     oldest_pending_ms: int | None
     unanswered_payments: int
     failed_refunds: int
+    open_disputes: int
 
 
 CODE_PURPOSES = ("activate", "email", "mobile", "password")

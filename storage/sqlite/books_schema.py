@@ -95,6 +95,19 @@ CREATE INDEX payments_of_account ON payments (account);
 CREATE INDEX payments_of_plan ON payments (plan_id);
 CREATE INDEX payments_pending ON payments (next_ms, payment_id) WHERE state = 'pending';
 CREATE INDEX payments_refused ON payments (payment_id) WHERE kind = 'refund' AND state = 'failed';
+CREATE INDEX payments_disputed ON payments (payment_id) WHERE kind = 'dispute' AND state = 'open';
+
+CREATE TABLE methods (
+    reference TEXT PRIMARY KEY,
+    account INTEGER NOT NULL REFERENCES accounts,
+    state TEXT NOT NULL,
+    made_ms INTEGER NOT NULL,
+    method BLOB NOT NULL,
+    label BLOB NOT NULL,
+    url BLOB NOT NULL,
+    until_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX methods_of_account ON methods (account);
 
 CREATE TABLE blocks (
     block_id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -13,10 +13,20 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 10
-REVISION = "0009"
+SCHEMA_VERSION = 11
+REVISION = "0010"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
-OUTDATED = {2: "0001", 3: "0002", 4: "0003", 5: "0004", 6: "0005", 7: "0006", 8: "0007", 9: "0008"}
+OUTDATED = {
+    2: "0001",
+    3: "0002",
+    4: "0003",
+    5: "0004",
+    6: "0005",
+    7: "0006",
+    8: "0007",
+    9: "0008",
+    10: "0009",
+}
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
 """Added to the version of a file whose rows were copied elsewhere: `storage.sqlite.sealing_off`."""

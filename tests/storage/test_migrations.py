@@ -377,7 +377,9 @@ def test_what_people_wrote_is_sealed_hashed_or_cut_and_no_copy_is_left(tmp_path:
 
 
 def without_packages(path: Path) -> None:
-    """As before revision 0009."""
+    """As before revisions 0009 and 0010."""
+    raw(path, "DROP TABLE methods")
+    raw(path, "DROP INDEX payments_disputed")
     raw(path, "DROP TABLE packages")
     for column in ("package", "package_version"):
         raw(path, f"ALTER TABLE plans DROP COLUMN {column}")

@@ -31,6 +31,8 @@ from storage.rows.accounts import (
     BlockKind,
     BlockRow,
     CodeRow,
+    MethodRow,
+    MethodState,
     SessionRow,
     SubscriptionRow,
 )
@@ -52,6 +54,7 @@ class EndingContract(OnBooks):
                 SubscriptionRow(plan_id, account, device, "USD", 599, 599, True, "card", 1, NOW)
             )
             books.add_payment(charge(account, device, f"r{account}", plan_id=plan_id))
+            books.add_method(MethodRow(f"m{account}", account, MethodState.USABLE, NOW, "card", "Ann's card"))
             books.add_event(event(account, why="ann@example.com"))
             books.add_block(BlockRow(0, account, BlockKind.DISPUTE, "ann@example.com", "operator", NOW))
             books.add_notice(notice(account))
@@ -68,6 +71,8 @@ class EndingContract(OnBooks):
             books.subscriptions_of(account),
             books.payments_of(account),
             books.payment(f"r{account}"),
+            books.methods_of(account),
+            books.method(f"m{account}"),
             books.events_of(account),
             books.blocks_of(account),
             books.notices(account=account),

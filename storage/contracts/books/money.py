@@ -12,7 +12,15 @@ from storage.catalog.books import Books
 from storage.contracts.books.given import DETAIL, OnBooks, charge, code_of, with_plan
 from storage.contracts.given import DAY, NOON, NOW, Upload, commit
 from storage.errors import NotFound
-from storage.rows.accounts import AcceptanceRow, AccountState, PaymentKind, PaymentState, SubscriptionRow
+from storage.rows.accounts import (
+    AcceptanceRow,
+    AccountState,
+    MethodRow,
+    MethodState,
+    PaymentKind,
+    PaymentState,
+    SubscriptionRow,
+)
 
 
 class MoneyContract(OnBooks):
@@ -166,6 +174,15 @@ class MoneyContract(OnBooks):
             assert books.failed_refunds(limit=1) == [rows[0]]
             assert books.backlog(on=DAY).failed_refunds == 2
 
+    def test_disputes_that_are_open_are_counted(
+        self, catalog: Catalog, write: Any, ann: int, device: int
+    ) -> None:
+        states = (PaymentState.OPEN, PaymentState.LOST, PaymentState.WON, PaymentState.OPEN)
+        with write() as books:
+            for number, state in enumerate(states):
+                books.add_payment(charge(ann, device, f"d{number}", kind=PaymentKind.DISPUTE, state=state))
+            assert books.backlog(on=DAY).open_disputes == 2
+
     def test_who_used_the_service_under_an_agreement_and_has_not_accepted_it(
         self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
     ) -> None:
@@ -196,3 +213,23 @@ class MoneyContract(OnBooks):
         with write() as books:
             books.put_account(replace(books.account(ann), state=AccountState.CANCELLED))
         assert unaccepted(newer) == []
+
+    def test_methods(self, catalog: Catalog, write: Any, ann: int, bob: int) -> None:
+        first = MethodRow("m-1", ann, MethodState.PENDING, NOW, url="https://pay.example/1", until_ms=NOW + 9)
+        second = MethodRow("m-2", ann, MethodState.USABLE, NOW + 1, "card-2", "Visa 4242")
+        usable = replace(
+            first, state=MethodState.USABLE, method="card-1", label="naïve €", url="", until_ms=None
+        )
+        with write() as books:
+            books.add_method(first)
+            books.add_method(second)
+            assert code_of(lambda: books.add_method(replace(first, account=bob))) == "reference_taken"
+            assert books.method("m-1") == first
+            books.put_method(usable)
+            with pytest.raises(NotFound):
+                books.put_method(replace(first, reference="m-3"))
+        with catalog.books() as books:
+            assert books.methods_of(ann) == [second, usable], "the newest first"
+            assert books.methods_of(ann, limit=1) == [second]
+            assert books.methods_of(bob) == []
+            assert books.method("m-3") is None

@@ -26,6 +26,8 @@ from storage.rows.accounts import (
     BlockKind,
     BlockRow,
     CodeRow,
+    MethodRow,
+    MethodState,
     SessionRow,
     SubscriptionRow,
 )
@@ -143,6 +145,8 @@ class TransactionsContract(OnBooks):
             ),
             "add_payment": lambda b: b.add_payment(charge(1, 1, "r")),
             "put_payment": lambda b: b.put_payment(charge(1, 1, "r")),
+            "add_method": lambda b: b.add_method(MethodRow("m", 1, MethodState.PENDING, 0)),
+            "put_method": lambda b: b.put_method(MethodRow("m", 1, MethodState.PENDING, 0)),
             "add_event": lambda b: b.add_event(event(1)),
             "add_block": lambda b: b.add_block(BlockRow(0, 1, BlockKind.OTHER, "", "", 0)),
             "lift_block": lambda b: b.lift_block(1, now_ms=NOW),

@@ -19,7 +19,8 @@ SELECT
     (SELECT count(*) FROM payments WHERE state = 'pending') AS pending_payments,
     (SELECT min(at_ms) FROM payments WHERE state = 'pending') AS oldest_pending_ms,
     (SELECT count(*) FROM payments WHERE state = 'pending' AND attempts > 0) AS unanswered_payments,
-    (SELECT count(*) FROM payments WHERE kind = 'refund' AND state = 'failed') AS failed_refunds
+    (SELECT count(*) FROM payments WHERE kind = 'refund' AND state = 'failed') AS failed_refunds,
+    (SELECT count(*) FROM payments WHERE kind = 'dispute' AND state = 'open') AS open_disputes
 """
 """The order of the CROSS JOIN is kept by SQLite: from the few plans that ended lately to their subscriptions."""
 

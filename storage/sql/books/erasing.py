@@ -14,6 +14,7 @@ OF_ACCOUNT = (
     "sessions",
     "codes",
     "payments",
+    "methods",
     "subscriptions",
     "blocks",
     "notices",

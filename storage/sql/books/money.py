@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
+from storage.rows.accounts import (
+    MethodRow,
+    MethodState,
+    PaymentKind,
+    PaymentRow,
+    PaymentState,
+    SubscriptionRow,
+)
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 from storage.sql.numbers import require_room
@@ -25,6 +32,15 @@ PAYMENTS = Table(
     "payment",
     decode={"kind": PaymentKind, "state": PaymentState, "detail": json.loads},
     private=("why", "gateway_id", "detail"),
+    taken="reference_taken",
+)
+METHODS = Table(
+    "methods",
+    MethodRow,
+    ("reference",),
+    "payment method",
+    decode={"state": MethodState},
+    private=("method", "label", "url"),
     taken="reference_taken",
 )
 
@@ -87,3 +103,16 @@ class Money(OnBooks):
     def failed_refunds(self, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
         where = "kind = 'refund' AND state = 'failed' AND payment_id > ? ORDER BY payment_id LIMIT ?"
         return PAYMENTS.select(self._reader, self._keys, where, (after, limit))
+
+    def add_method(self, row: MethodRow) -> None:
+        METHODS.add(self._writer, self._keys, row)
+
+    def put_method(self, row: MethodRow) -> None:
+        METHODS.put(self._writer, self._keys, row)
+
+    def method(self, reference: str) -> MethodRow | None:
+        return METHODS.one(self._reader, self._keys, reference)
+
+    def methods_of(self, account: int, *, limit: int = 100) -> list[MethodRow]:
+        where = "account = ? ORDER BY made_ms DESC, reference LIMIT ?"
+        return METHODS.select(self._reader, self._keys, where, (account, limit))
