@@ -7,7 +7,7 @@ sent: the one that is further on wins, and one that leads nowhere from there cha
     refund    PENDING → DONE | FAILED | VOID;  FAILED → PENDING (asked for again) | PAID_OTHERWISE
     credit    DONE
     dispute   OPEN → LOST | WON;  LOST → WON (the bank gave it back)
-    method    PENDING → USABLE | FAILED → REMOVED
+    method    PENDING → USABLE | FAILED; then it is removed
 """
 
 from __future__ import annotations
@@ -35,11 +35,7 @@ PAYMENT_STEPS: Mapping[PaymentKind, Mapping[PaymentState, frozenset[PaymentState
 """By kind and state: the states that may be next. A state that is no key is an end."""
 
 METHOD_STEPS: Mapping[MethodState, frozenset[MethodState]] = MappingProxyType(
-    {
-        MethodState.PENDING: frozenset({MethodState.USABLE, MethodState.FAILED, MethodState.REMOVED}),
-        MethodState.USABLE: frozenset({MethodState.REMOVED}),
-        MethodState.FAILED: frozenset({MethodState.REMOVED}),
-    }
+    {MethodState.PENDING: frozenset({MethodState.USABLE, MethodState.FAILED})}
 )
 
 

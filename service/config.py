@@ -43,7 +43,7 @@ def _hidden(text: str) -> str:
 
 
 def _masked_hook(text: str) -> str:
-    return text if text == "files" else masked_url(text)
+    return text if text in ("", "files") else masked_url(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +381,44 @@ class AgreementSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentSettings:
+    gateway: str = limit(
+        "record",
+        "record: payments are only written down, in payments/; http: `url` is asked (docs/payments.md)",
+    )
+    url: str = limit("", "of the payment gateway: https://host/path", masked=_masked_hook)
+    keys: str = limit(
+        "",
+        "that both sides sign with: one, or two with a space between them while it is changed. Better in the"
+        " environment (CLIPKEEP_PAYMENTS_KEYS) or in key_file",
+        masked=_hidden,
+    )
+    key_file: str = limit(
+        "", "a file with the keys instead, a line each; read again when it changes, so nothing is restarted"
+    )
+    ca_file: str = limit("", "of who signed the gateway's certificate; empty: those that the system trusts")
+    return_url: str = limit("", "where the gateway sends a customer back to; empty: it decides")
+    connect_s: float = limit(5.0, "to have a connection to the gateway, TLS included", least=0.1, most=100)
+    answer_s: float = limit(
+        15.0,
+        "for a request to it in all; [agreement] payment_wait_s is for whatever gateway",
+        least=0.1,
+        most=100,
+    )
+    max_answer_bytes: int = limit(64 * 1024, "of one answer", least=1024, most=16 * MIB)
+    report_window_s: int = limit(
+        300,
+        "by which the time of a report may differ from ours; an older one is refused",
+        least=1,
+        most=DAY_S,
+    )
+    max_report_bytes: int = limit(
+        16 * 1024, "of one report; more is refused before it is read", least=1024, most=64 * 1024
+    )
+    max_methods: int = limit(10, "payment methods of an account", least=1, most=100)
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeSettings:
     mail: str = limit(
         "files",
@@ -420,5 +458,6 @@ class Config:
     api: ApiSettings = field(default_factory=ApiSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     agreement: AgreementSettings = field(default_factory=AgreementSettings)
+    payments: PaymentSettings = field(default_factory=PaymentSettings)
     notices: NoticeSettings = field(default_factory=NoticeSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)

@@ -71,7 +71,14 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise _bad(path, "http.forwarded_header", f"is one of {', '.join(HEADERS)}")
     if config.home.survives not in (words := [kind.word for kind in Survives]):
         raise _bad(path, "home.survives", f"is one of {', '.join(words)}")
+    if config.payments.gateway not in GATEWAYS:
+        raise _bad(path, "payments.gateway", f"is one of {', '.join(GATEWAYS)}")
+    if config.payments.keys and config.payments.key_file:
+        raise _bad(path, "payments.key_file", "is empty when keys is set: there is one place for them")
     return config
+
+
+GATEWAYS = ("record", "http")
 
 
 def _require_private(path: Path, document: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ from retention.entitlements import Entitlements
 from retention.witness import SETTLED_MS, ClockWitness
 from service.agreement import packages, versions
 from service.agreement.desk import Desk
+from service.agreement.gateway.opening import open_gateway
 from service.agreement.patience import PatientGateway
-from service.agreement.payments import RecordingGateway
 from service.config import ClockSettings, Config, HomeSettings, StoreSettings
 from service.config_text import load_config, render_config
 from service.mounted import file_system, require_local
@@ -361,7 +361,8 @@ class Opened:
 
     @property
     def desk(self) -> Desk:
-        """The agreement's use cases, on this folder."""
+        """The agreement's use cases, on this folder. Raises as `open_gateway`."""
+        gateway = open_gateway(self.config.payments, self.folder.root, self.folder.payments)
         return Desk(
             catalog=self.catalog,
             entitlements=self.entitlements,
@@ -369,9 +370,8 @@ class Opened:
             clock=self.clock,
             settings=self.config.agreement,
             notices=self.config.notices,
-            gateway=PatientGateway(
-                RecordingGateway(self.folder.payments), wait_s=self.config.agreement.payment_wait_s
-            ),
+            payments=self.config.payments,
+            gateway=PatientGateway(gateway, wait_s=self.config.agreement.payment_wait_s),
             address_secret=address_secret(self.vault.token_secret),
             random_bytes=secrets.token_bytes,
         )

@@ -36,6 +36,7 @@ ONE_FILE = {
         "storage/sqlite/migrations/versions/revision_0007.py",
         "storage/sqlite/migrations/versions/revision_0008.py",
         "storage/sqlite/migrations/versions/revision_0009.py",
+        "storage/sqlite/migrations/versions/revision_0010.py",
     },
 }
 

@@ -23,18 +23,30 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from retention.money import Money
+from retention.payments import may_follow
 from service.agreement.desk import SYSTEM, Desk
 from service.agreement.details import (
+    RENEWAL,
     Refusal,
     charge_reference,
     method_of,
+    page_of,
+    purpose_of,
     refund_detail,
     refusal_of,
     refused,
+    with_page,
 )
 from service.agreement.errors import Conflict
 from service.agreement.outbox import queue
-from service.agreement.payments import PaymentDeclined, PaymentExpired, PaymentUnavailable, Receipt
+from service.agreement.payments import (
+    CustomerNeeded,
+    PaymentDeclined,
+    PaymentExpired,
+    PaymentUnavailable,
+    Receipt,
+)
+from service.agreement.texts import moment
 from storage.catalog.books import Books
 from storage.errors import CallerError
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
@@ -82,7 +94,7 @@ def pay(desk: Desk, reference: str, purpose: Purpose) -> PaymentRow:
         row = books.payment(reference)
         assert row is not None, "a charge is in the books before it is made"
         pending = row.state is PaymentState.PENDING
-        over = pending and purpose.over(desk, books, row)
+        over = pending and (purpose.over(desk, books, row) or page_is_over(desk, row))
     if pending:
         row = _ask(desk, row, purpose, over=over)
     return _answer(desk, row)
@@ -94,7 +106,13 @@ def _ask(desk: Desk, row: PaymentRow, purpose: Purpose, *, over: bool) -> Paymen
         if over:
             receipt = desk.gateway.void(reference, money)
         else:
-            receipt = desk.gateway.charge(reference, money, method_of(row), row.why)
+            # An answer that was lost is asked for, not guessed.
+            receipt = desk.gateway.look_up(reference, "charge", money) if row.attempts else None
+            receipt = receipt or desk.gateway.charge(reference, money, method_of(row), row.why)
+    except CustomerNeeded as error:
+        url, until_ms = error.url, error.until_ms
+        desk.write(lambda books: note_page(desk, books, reference, url, until_ms))
+        raise
     except PaymentUnavailable:
         _note_unanswered(desk, reference)
         raise
@@ -107,6 +125,35 @@ def _ask(desk: Desk, row: PaymentRow, purpose: Purpose, *, over: bool) -> Paymen
         )
         return desk.write(lambda books: _fail(desk, books, reference, refusal, purpose.voided))
     return _settle(desk, receipt, purpose)
+
+
+def note_page(desk: Desk, books: Books, reference: str, url: str, until_ms: int) -> None:
+    """Keep where whoever pays has to go, while the charge is PENDING; ask the gateway again later."""
+    row = books.payment(reference)
+    if row is not None and may_follow(row, PaymentState.DONE):
+        again_ms = min(desk.now_ms() + pause_ms(desk, row), max(desk.now_ms(), until_ms) + 1)
+        waits = replace(with_page(row, url, until_ms), attempts=row.attempts + 1, next_ms=again_ms)
+        books.put_payment(waits)
+        if page_of(row) is None and purpose_of(row) == RENEWAL:
+            _tell_to_confirm(desk, books, row, url, until_ms)
+
+
+def _tell_to_confirm(desk: Desk, books: Books, row: PaymentRow, url: str, until_ms: int) -> None:
+    """Nobody was there when it was asked for."""
+    queue(
+        desk,
+        books,
+        books.account(row.account),
+        "payment_page",
+        f"Device {row.device}: confirm the payment of {money_of(row)}",
+        f"{row.why}: {money_of(row)} is charged when you have confirmed it, by {moment(until_ms)}: {url}",
+    )
+
+
+def page_is_over(desk: Desk, row: PaymentRow) -> bool:
+    """Whether whoever pays was to do something on a page that is gone by now."""
+    page = page_of(row)
+    return page is not None and desk.now_ms() > page.until_ms
 
 
 def _note_unanswered(desk: Desk, reference: str) -> None:
@@ -139,8 +186,10 @@ def give_back(desk: Desk, reference: str) -> PaymentState | None:
         row = books.payment(reference)
     if row is None or row.state is not PaymentState.PENDING:
         return None if row is None else row.state
+    of, money = charge_reference(row), money_of(row)
     try:
-        receipt = desk.gateway.refund(reference, charge_reference(row), money_of(row))
+        receipt = desk.gateway.look_up(reference, "refund", money, of) if row.attempts else None
+        receipt = receipt or desk.gateway.refund(reference, of, money)
     except PaymentUnavailable:
         _note_unanswered(desk, reference)
         return PaymentState.PENDING
@@ -232,7 +281,7 @@ def _settle(desk: Desk, receipt: Receipt, purpose: Purpose) -> PaymentRow:
 
 def _finish(desk: Desk, books: Books, receipt: Receipt, purpose: Purpose) -> PaymentRow | None:
     row = books.payment(receipt.reference)
-    if row is None or row.state is not PaymentState.PENDING:
+    if row is None or not may_follow(row, PaymentState.DONE):
         return row
     charged = replace(row, state=PaymentState.DONE, settled_ms=desk.now_ms(), gateway_id=receipt.gateway_id)
     try:

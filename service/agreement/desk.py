@@ -13,7 +13,7 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from retention.entitlements import Entitlements
 from service.agreement.errors import Conflict, Forbidden
-from service.config import AgreementSettings, NoticeSettings
+from service.config import AgreementSettings, NoticeSettings, PaymentSettings
 from storage.catalog.books import Books, BooksCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
@@ -84,6 +84,7 @@ class Desk:
     address_secret: bytes = field(repr=False)
     random_bytes: Callable[[int], bytes]
     hashing: Parameters = field(default_factory=lambda: RFC_9106_LOW_MEMORY)
+    payments: PaymentSettings = field(default_factory=PaymentSettings)
 
     def now_ms(self) -> int:
         return self.clock.now_ms()

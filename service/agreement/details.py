@@ -136,6 +136,23 @@ def charge_reference(row: PaymentRow) -> str:
     return str(row.detail.get("of", ""))
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Of the gateway's: where whoever pays has to do something first, and until when (Unix ms) it is there."""
+
+    url: str
+    until_ms: int
+
+
+def page_of(row: PaymentRow) -> Page | None:
+    page = row.detail.get("page")
+    return None if page is None else Page(page["url"], page["until_ms"])
+
+
+def with_page(row: PaymentRow, url: str, until_ms: int) -> PaymentRow:
+    return replace(row, detail={**row.detail, "page": {"url": url, "until_ms": until_ms}})
+
+
 def refusal_of(row: PaymentRow) -> Refusal | None:
     refused = row.detail.get("refused")
     return None if refused is None else Refusal(refused["code"], refused["detail"])

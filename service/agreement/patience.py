@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from retention.money import Money
-from service.agreement.payments import PaymentGateway, PaymentUnavailable, Receipt
+from service.agreement.payments import Method, PaymentGateway, PaymentUnavailable, Receipt
 
 T = TypeVar("T")
 
@@ -33,6 +33,10 @@ class PatientGateway:
         self._wait_s = wait_s
         self._room = threading.Semaphore(max_calls)
 
+    @property
+    def keeps_methods(self) -> bool:
+        return self._gateway.keeps_methods
+
     def charge(self, reference: str, money: Money, method: str, why: str) -> Receipt:
         return self._ask(lambda: self._gateway.charge(reference, money, method, why))
 
@@ -41,6 +45,18 @@ class PatientGateway:
 
     def void(self, reference: str, money: Money) -> Receipt | None:
         return self._ask(lambda: self._gateway.void(reference, money))
+
+    def look_up(self, reference: str, kind: str, money: Money, of_reference: str = "") -> Receipt | None:
+        return self._ask(lambda: self._gateway.look_up(reference, kind, money, of_reference))
+
+    def set_up_method(self, reference: str) -> Method:
+        return self._ask(lambda: self._gateway.set_up_method(reference))
+
+    def look_up_method(self, reference: str) -> Method | None:
+        return self._ask(lambda: self._gateway.look_up_method(reference))
+
+    def remove_method(self, reference: str, method: str) -> None:
+        self._ask(lambda: self._gateway.remove_method(reference, method))
 
     def _ask(self, call: Callable[[], T]) -> T:
         if not self._room.acquire(blocking=False):

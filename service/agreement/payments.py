@@ -50,6 +50,33 @@ class PaymentUnavailable(WorldError):
     code = "payment_unavailable"
 
 
+class PaymentPending(PaymentUnavailable):
+    """The gateway has heard it, and does not know yet: it is asked again, or reports."""
+
+    code = "payment_pending"
+
+
+class CustomerNeeded(PaymentRefused):
+    """Whoever pays has to do something on a page of the gateway's first: confirm it to the bank, enter a card. Nothing
+    is charged before; under the same reference it is asked again what has become of it.
+
+    Args:
+        url: the page.
+        until_ms: Unix ms until which it is there.
+    """
+
+    code = "needs_customer"
+
+    def __init__(self, url: str, until_ms: int, *, subject: str = "") -> None:
+        super().__init__(
+            "the payment has to be confirmed by whoever pays: open the url, then send this again, or wait: the plan"
+            " starts when it is paid",
+            subject=subject,
+        )
+        self.url = url
+        self.until_ms = until_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """That money moved.
@@ -66,6 +93,19 @@ class Receipt:
     of_reference: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A payment method that a gateway keeps.
+
+    Args:
+        name: the gateway's, which charges name.
+        label: what its owner knows it by, such as "Visa 4242".
+    """
+
+    name: str
+    label: str
+
+
 class PaymentGateway(Protocol):
     """What the desk needs of a gateway. All calls block, may come from several threads and processes at once, and
     are idempotent: the same reference has the same answer for ever, a receipt or a refusal, and moves money at most
@@ -74,7 +114,13 @@ class PaymentGateway(Protocol):
     Raises:
         PaymentDeclined: no money moved or will move under this reference.
         PaymentUnavailable: not known whether it did; the same call may be made again.
+        CustomerNeeded: nothing is charged, or set up, before whoever pays has been on a page.
     """
+
+    @property
+    def keeps_methods(self) -> bool:
+        """Whether a charge may name only a method that the account has set up; else any that it is given."""
+        ...
 
     def charge(self, reference: str, money: Money, method: str, why: str) -> Receipt: ...
 
@@ -89,6 +135,30 @@ class PaymentGateway(Protocol):
             The receipt when it was charged already, and then nothing is changed; None when it never was and never will
             be: `charge` declines from now on.
         """
+        ...
+
+    def look_up(self, reference: str, kind: str, money: Money, of_reference: str = "") -> Receipt | None:
+        """What became of a charge or a refund whose answer was lost. Nothing is changed.
+
+        Returns:
+            None when the gateway has never heard of it: then it may be asked for.
+        """
+        ...
+
+    def set_up_method(self, reference: str) -> Method:
+        """Keep a new payment method.
+
+        Raises:
+            PaymentDeclined: it is none, and under this reference never will be.
+        """
+        ...
+
+    def look_up_method(self, reference: str) -> Method | None:
+        """What became of its set-up; None when the gateway has never heard of it. Raises as `set_up_method`."""
+        ...
+
+    def remove_method(self, reference: str, method: str) -> None:
+        """Keep it no longer: nothing is charged to it any more."""
         ...
 
 
@@ -142,6 +212,8 @@ class RecordingGateway:
         PaymentUnavailable: the file system refused, or a file is no record.
     """
 
+    keeps_methods = False
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
@@ -173,6 +245,22 @@ class RecordingGateway:
             return self._once(_Record(reference, "charge", money.minor, money.currency, DECLINED, "void"))
         except PaymentDeclined:
             return None
+
+    def look_up(self, reference: str, kind: str, money: Money, of_reference: str = "") -> Receipt | None:
+        record = self._read(reference)
+        if record is None:
+            return None
+        return self._once(_Record(reference, kind, money.minor, money.currency, "done", "", of_reference))
+
+    def set_up_method(self, reference: str) -> Method:
+        """Nothing is kept: any name is charged."""
+        return Method(reference, "not charged: payments are only written down")
+
+    def look_up_method(self, reference: str) -> Method | None:
+        return self.set_up_method(reference)
+
+    def remove_method(self, reference: str, method: str) -> None:
+        pass
 
     def receipts(self) -> Iterator[Receipt]:
         """Yield what was charged and refunded, in order of reference."""

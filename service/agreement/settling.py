@@ -12,7 +12,7 @@ from service.agreement.desk import Desk
 from service.agreement.details import PURCHASE, RENEWAL, purpose_of
 from service.agreement.monthly import RENEWALS
 from service.agreement.ordering import PURCHASES
-from service.agreement.payments import PaymentDeclined, PaymentExpired, PaymentUnavailable
+from service.agreement.payments import CustomerNeeded, PaymentDeclined, PaymentExpired, PaymentUnavailable
 from storage.errors import CallerError
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
@@ -84,7 +84,7 @@ def settle(desk: Desk, reference: str) -> str:
         return "expired"
     except PaymentDeclined:
         return "declined"
-    except PaymentUnavailable:
+    except (PaymentUnavailable, CustomerNeeded):
         return "waiting"
     except CallerError:
         return "given_back"

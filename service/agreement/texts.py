@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import UTC, datetime
 
 from service.agreement.errors import Unprocessable
 
@@ -37,6 +38,11 @@ def one_line(text: str, what: str, most: int = MAX_REASON_CHARS, *, least: int =
 def paragraphs(text: str, what: str, most: int = MAX_BODY_CHARS) -> str:
     """As `one_line`, with line breaks and tabs."""
     return _checked(text.replace("\r\n", "\n"), what, most, least=1, also="\n\t" + _BREAKS_LINES)
+
+
+def moment(ms: int) -> str:
+    """A moment (Unix ms) as people read it."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _checked(text: str, what: str, most: int, *, least: int, also: str) -> str:

@@ -240,11 +240,14 @@ class Books(ABC):
     def put_method(self, row: MethodRow) -> None: ...
 
     @abstractmethod
+    def drop_method(self, reference: str) -> None: ...
+
+    @abstractmethod
     def method(self, reference: str) -> MethodRow | None: ...
 
     @abstractmethod
     def methods_of(self, account: int, *, limit: int = 100) -> list[MethodRow]:
-        """Removed ones included, the newest first."""
+        """The newest first."""
 
     # --- history, blocks, agreement ---------------------------------------------------------------------------
 

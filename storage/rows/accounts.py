@@ -52,12 +52,11 @@ class PaymentState(StrEnum):
 
 
 class MethodState(StrEnum):
-    """How far a payment method has come. What may follow what: `retention.payments`."""
+    """How far a payment method has come; one that is removed has no row. What may follow what: `retention.payments`."""
 
     PENDING = "pending"  # its owner is to enter it on the gateway's page
     USABLE = "usable"
     FAILED = "failed"  # the gateway refused it, or its owner did not enter it in time
-    REMOVED = "removed"
 
 
 class NoticeState(StrEnum):

@@ -58,8 +58,7 @@ def test_reports_of_a_dispute_come_to_the_same_in_any_order() -> None:
                 assert dispute.state is max(sent, key=told.index)
 
 
-def test_a_method_ends_removed() -> None:
-    assert set(METHOD_STEPS) == set(MethodState) - {MethodState.REMOVED}
-    assert all(MethodState.REMOVED in ends for ends in METHOD_STEPS.values())
+def test_a_method_becomes_usable_or_fails() -> None:
+    assert set(METHOD_STEPS) == {MethodState.PENDING}
     assert method_may_follow(MethodState.PENDING, MethodState.USABLE)
     assert not method_may_follow(MethodState.FAILED, MethodState.USABLE), "a new one is set up"

@@ -47,6 +47,7 @@ TEXTS = {
     "trusted_proxies": "10.0.0.0/8",
     "forwarded_header": "forwarded",
     "survives": "server_crash",
+    "gateway": "http",
 }
 """What a key may be set to that takes no text of any kind."""
 
@@ -131,6 +132,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ('[http]\ntrusted_proxies = "proxy.internal"', "http.trusted_proxies"),
         ('[http]\nforwarded_header = "x-real-ip"', "http.forwarded_header"),
         ('[home]\nsurvives = "all"', "home.survives"),
+        ('[payments]\ngateway = "paypal"', "payments.gateway"),
+        ('[payments]\nkeys = "a"\nkey_file = "b"', "payments.key_file"),
         ("[agreement]\ntrust_forwarded_for = true", "[http] trusted_proxies"),
     ],
 )

@@ -233,3 +233,8 @@ class MoneyContract(OnBooks):
             assert books.methods_of(ann, limit=1) == [second]
             assert books.methods_of(bob) == []
             assert books.method("m-3") is None
+        with write() as books:
+            books.drop_method("m-2")
+            books.drop_method("m-2")
+        with catalog.books() as books:
+            assert books.methods_of(ann) == [usable]

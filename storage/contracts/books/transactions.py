@@ -146,6 +146,7 @@ class TransactionsContract(OnBooks):
             "add_payment": lambda b: b.add_payment(charge(1, 1, "r")),
             "put_payment": lambda b: b.put_payment(charge(1, 1, "r")),
             "add_method": lambda b: b.add_method(MethodRow("m", 1, MethodState.PENDING, 0)),
+            "drop_method": lambda b: b.drop_method("m"),
             "put_method": lambda b: b.put_method(MethodRow("m", 1, MethodState.PENDING, 0)),
             "add_event": lambda b: b.add_event(event(1)),
             "add_block": lambda b: b.add_block(BlockRow(0, 1, BlockKind.OTHER, "", "", 0)),

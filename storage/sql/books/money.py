@@ -110,6 +110,9 @@ class Money(OnBooks):
     def put_method(self, row: MethodRow) -> None:
         METHODS.put(self._writer, self._keys, row)
 
+    def drop_method(self, reference: str) -> None:
+        self._writer.execute("DELETE FROM methods WHERE reference = ?", (reference,))
+
     def method(self, reference: str) -> MethodRow | None:
         return METHODS.one(self._reader, self._keys, reference)
 

@@ -71,6 +71,9 @@ class MetGateway(RecordingGateway):
     def void(self, reference: str, money: Money) -> Receipt | None:
         return self._met(lambda: RecordingGateway.void(self, reference, money))
 
+    def look_up(self, reference: str, kind: str, money: Money, of_reference: str = "") -> Receipt | None:
+        return self._met(lambda: RecordingGateway.look_up(self, reference, kind, money, of_reference))
+
     def _met(self, act: Callable[[], T]) -> T:
         self.calls += 1
         before, self.before = self.before, None
