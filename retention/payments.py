@@ -4,8 +4,10 @@ Each table is a way without a return, so reports of a gateway may come twice, la
 sent: the one that is further on wins, and one that leads nowhere from there changes nothing.
 
     charge    PENDING → DONE | FAILED
-    refund    PENDING → DONE | FAILED | VOID;  FAILED → PENDING (asked for again) | PAID_OTHERWISE
-    credit    DONE
+    refund    PENDING → DONE | FAILED | VOID;  FAILED → PENDING (asked for again) | PAID_OTHERWISE | VOID;
+              PAID_OTHERWISE → TAKEN_BACK (the note was wrong). Money that left does not come back
+    credit    DONE → TAKEN_BACK
+    counter   DONE
     dispute   OPEN → LOST | WON;  LOST → WON (the bank gave it back)
     method    PENDING → USABLE | FAILED; then it is removed
 """
@@ -23,9 +25,13 @@ PAYMENT_STEPS: Mapping[PaymentKind, Mapping[PaymentState, frozenset[PaymentState
         PaymentKind.CHARGE: {PaymentState.PENDING: frozenset({PaymentState.DONE, PaymentState.FAILED})},
         PaymentKind.REFUND: {
             PaymentState.PENDING: frozenset({PaymentState.DONE, PaymentState.FAILED, PaymentState.VOID}),
-            PaymentState.FAILED: frozenset({PaymentState.PENDING, PaymentState.PAID_OTHERWISE}),
+            PaymentState.FAILED: frozenset(
+                {PaymentState.PENDING, PaymentState.PAID_OTHERWISE, PaymentState.VOID}
+            ),
+            PaymentState.PAID_OTHERWISE: frozenset({PaymentState.TAKEN_BACK}),
         },
-        PaymentKind.CREDIT: {},
+        PaymentKind.CREDIT: {PaymentState.DONE: frozenset({PaymentState.TAKEN_BACK})},
+        PaymentKind.COUNTER: {},
         PaymentKind.DISPUTE: {
             PaymentState.OPEN: frozenset({PaymentState.LOST, PaymentState.WON}),
             PaymentState.LOST: frozenset({PaymentState.WON}),

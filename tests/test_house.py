@@ -27,16 +27,10 @@ ONE_FILE = {
     "alembic": {
         "storage/sqlite/migrations/env.py",
         "storage/sqlite/migrations/run.py",
-        "storage/sqlite/migrations/versions/revision_0001.py",
-        "storage/sqlite/migrations/versions/revision_0002.py",
-        "storage/sqlite/migrations/versions/revision_0003.py",
-        "storage/sqlite/migrations/versions/revision_0004.py",
-        "storage/sqlite/migrations/versions/revision_0005.py",
-        "storage/sqlite/migrations/versions/revision_0006.py",
-        "storage/sqlite/migrations/versions/revision_0007.py",
-        "storage/sqlite/migrations/versions/revision_0008.py",
-        "storage/sqlite/migrations/versions/revision_0009.py",
-        "storage/sqlite/migrations/versions/revision_0010.py",
+        *(
+            str(path.relative_to(ROOT))
+            for path in (ROOT / "storage/sqlite/migrations/versions").glob("revision_*.py")
+        ),
     },
 }
 

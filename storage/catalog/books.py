@@ -21,12 +21,15 @@ from storage.rows.accounts import (
     AttemptsRow,
     Backlog,
     BlockRow,
+    ClosedPayment,
     CodeRow,
     EventRow,
     MethodRow,
     NoticeRow,
     NoticeState,
+    PaymentKind,
     PaymentRow,
+    PaymentState,
     SessionRow,
     SubscriptionRow,
 )
@@ -229,8 +232,44 @@ class Books(ABC):
         longest ago; new ones before all."""
 
     @abstractmethod
-    def failed_refunds(self, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
-        """Refunds that the gateway refused, with an id above `after`."""
+    def open_charges(self, *, account: int | None = None, device: int | None = None) -> list[PaymentRow]:
+        """Charges that are PENDING, of an account or of a device."""
+
+    @abstractmethod
+    def failed_refunds(
+        self, *, account: int | None = None, after: int = 0, limit: int = 100
+    ) -> list[PaymentRow]:
+        """Refunds that the gateway refused, with an id above `after`; of one account, or of all."""
+
+    @abstractmethod
+    def payments(
+        self,
+        *,
+        kind: PaymentKind | None = None,
+        state: PaymentState | None = None,
+        before_ms: int | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[PaymentRow]:
+        """Payments of all accounts. `before_ms`: made before that time."""
+
+    @abstractmethod
+    def payments_between(
+        self, *, from_ms: int, until_ms: int, after: int = 0, limit: int = 1000
+    ) -> list[PaymentRow]:
+        """Payments of all accounts by the time at which they were made, then by number: from `from_ms` on and before
+        `until_ms`; of those made at `from_ms` the ones with an id above `after`."""
+
+    @abstractmethod
+    def closed_payments(
+        self, *, first: int, last: int, after: int = 0, limit: int = 1000
+    ) -> list[ClosedPayment]:
+        """What stays of payments of erased accounts, made on the days `first..last`, by day and number: of those made
+        on the day `first` the ones with an id above `after`."""
+
+    @abstractmethod
+    def is_of_closed(self, reference: str) -> bool:
+        """Whether a payment under this reference was an erased account's, and moved money."""
 
     @abstractmethod
     def add_method(self, row: MethodRow) -> None:
@@ -355,7 +394,8 @@ class Books(ABC):
         """Clear the account (agreement 6.5.3, 6.5.4): its row but for number, kind, state and `cancelled_on`; sessions,
         codes, subscriptions, plans of its devices, payments, blocks, events, notices, acceptances, idempotency
         answers; what people wrote in the change log and about deleted ranges of its devices. Devices' numbers and
-        erasure records stay; counted attempts are forgotten by `drop_stale`.
+        erasure records stay; counted attempts are forgotten by `drop_stale`. Of a payment that moved money stays a
+        `ClosedPayment`, and a keyed hash of its reference.
 
         Texts about people can be read by nobody when the books are closed, for the vault has destroyed their key; where
         it could not be reached, or somebody was reading meanwhile, when `overwrite_erased` returns True. An account

@@ -163,6 +163,21 @@ CREATE TABLE methods (
 CREATE INDEX methods_of_account ON methods (account);
 """
 
+_CLOSED_PAYMENTS = """
+CREATE INDEX payments_open ON payments (device) WHERE state = 'pending' AND kind = 'charge';
+CREATE INDEX payments_by_time ON payments (at_ms, payment_id);
+CREATE TABLE closed_payments (
+    payment_id BIGINT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    minor BIGINT NOT NULL,
+    day BIGINT NOT NULL,
+    reference_hash BYTEA NOT NULL UNIQUE
+);
+CREATE INDEX closed_payments_by_day ON closed_payments (day, payment_id);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
@@ -170,6 +185,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0007": Step("0008", alone=_texts_sealed),
         "0008": Step("0009", before=_PACKAGES, after=_PLANS_OF_PACKAGES),
         "0009": Step("0010", before=_METHODS),
+        "0010": Step("0011", before=_CLOSED_PAYMENTS),
     }
 )
 """By the revision that each starts from."""

@@ -34,6 +34,7 @@ class PaymentKind(StrEnum):
     REFUND = "refund"
     CREDIT = "credit"  # given by an operator for a subscription; lowers a later refund (8.2.1)
     DISPUTE = "dispute"  # whoever paid asks for it back from the bank; LOST: the bank has taken it back
+    COUNTER = "counter"  # takes back a credit, or the note that a refund was paid by other means
 
 
 class PaymentState(StrEnum):
@@ -42,13 +43,12 @@ class PaymentState(StrEnum):
     PENDING = "pending"  # the gateway may or may not have acted: asked again under the same reference
     DONE = "done"
     FAILED = "failed"  # the gateway said no
-    PAID_OTHERWISE = (
-        "paid_otherwise"  # a refund that the gateway refused, and that an operator has paid by other means
-    )
-    VOID = "void"  # a refund that is owed no more: the bank has given the owner that money
+    PAID_OTHERWISE = "paid_otherwise"  # a refund that an operator has paid by other means, and noted
+    VOID = "void"  # a refund that is owed no more: the bank gave that money, or it was offered by hand and refused
     OPEN = "open"  # a dispute that is not decided
     LOST = "lost"  # a dispute: the money was taken back
     WON = "won"  # a dispute: the money stays, or has come back
+    TAKEN_BACK = "taken_back"  # a credit or a note, by a counter-entry of its own
 
 
 class MethodState(StrEnum):
@@ -198,6 +198,18 @@ class MethodRow:
     label: str = ""
     url: str = ""
     until_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedPayment:
+    """What stays of a payment when its account is erased (agreement 6.5.4): that money moved, and nothing of whose."""
+
+    payment_id: int  # as it was
+    kind: PaymentKind
+    state: PaymentState
+    currency: str
+    minor: int
+    day: int  # UTC, on which it was made
 
 
 @dataclass(frozen=True, slots=True)

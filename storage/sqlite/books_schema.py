@@ -96,6 +96,8 @@ CREATE INDEX payments_of_plan ON payments (plan_id);
 CREATE INDEX payments_pending ON payments (next_ms, payment_id) WHERE state = 'pending';
 CREATE INDEX payments_refused ON payments (payment_id) WHERE kind = 'refund' AND state = 'failed';
 CREATE INDEX payments_disputed ON payments (payment_id) WHERE kind = 'dispute' AND state = 'open';
+CREATE INDEX payments_open ON payments (device) WHERE state = 'pending' AND kind = 'charge';
+CREATE INDEX payments_by_time ON payments (at_ms, payment_id);
 
 CREATE TABLE methods (
     reference TEXT PRIMARY KEY,
@@ -108,6 +110,18 @@ CREATE TABLE methods (
     until_ms INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX methods_of_account ON methods (account);
+
+-- What stays of payments that moved money when their account is erased: nothing of whose they were.
+CREATE TABLE closed_payments (
+    payment_id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    minor INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    reference_hash BLOB NOT NULL UNIQUE  -- keyed: a gateway's record is told by it
+) STRICT;
+CREATE INDEX closed_payments_by_day ON closed_payments (day, payment_id);
 
 CREATE TABLE blocks (
     block_id INTEGER PRIMARY KEY AUTOINCREMENT,

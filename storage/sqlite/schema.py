@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 11
-REVISION = "0010"
+SCHEMA_VERSION = 12
+REVISION = "0011"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -26,6 +26,7 @@ OUTDATED = {
     8: "0007",
     9: "0008",
     10: "0009",
+    11: "0010",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000

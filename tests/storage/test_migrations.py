@@ -377,7 +377,10 @@ def test_what_people_wrote_is_sealed_hashed_or_cut_and_no_copy_is_left(tmp_path:
 
 
 def without_packages(path: Path) -> None:
-    """As before revisions 0009 and 0010."""
+    """As before revisions 0009, 0010 and 0011."""
+    raw(path, "DROP TABLE closed_payments")
+    for index in ("payments_open", "payments_by_time"):
+        raw(path, f"DROP INDEX {index}")
     raw(path, "DROP TABLE methods")
     raw(path, "DROP INDEX payments_disputed")
     raw(path, "DROP TABLE packages")

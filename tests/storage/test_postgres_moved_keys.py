@@ -74,6 +74,8 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
         for (account,) in connection.execute("SELECT account FROM accounts UNION SELECT 0").fetchall():
             key = keys.get(account, bytes(32))
             connection.execute("INSERT INTO account_keys VALUES (%s, %s)", (account, key))
+        connection.execute("DROP TABLE closed_payments, methods")
+        connection.execute("DROP INDEX payments_open, payments_by_time, payments_disputed")
         connection.execute("DROP TABLE packages")
         connection.execute("ALTER TABLE plans DROP COLUMN package, DROP COLUMN package_version")
         connection.execute("UPDATE alembic_version SET version_num = '0006'")

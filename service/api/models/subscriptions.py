@@ -17,7 +17,7 @@ from service.agreement.purchases import Quote
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.models.accounts import Why
 from service.api.models.base import Asked, AskedMoney, Day, Money, Ms, fields_of
-from storage.rows.accounts import PaymentRow
+from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
 Kind = Literal["trial", "monthly", "annual", "full"]
 """`annual` is paid in full for 12 months, `full` for another number."""
@@ -259,11 +259,16 @@ class CancellationQuote(BaseModel):
 class Payment(BaseModel):
     payment: int
     reference: str
-    kind: Literal["charge", "refund", "credit"]
+    kind: Annotated[
+        PaymentKind, Field(description="counter: it takes back a credit, or the note of a refund")
+    ]
     amount: Money
     state: Annotated[
-        Literal["pending", "done", "failed", "paid_otherwise"],
-        Field(description="paid_otherwise: a refund that the gateway refused, paid by other means"),
+        PaymentState,
+        Field(
+            description="paid_otherwise: a refund that an operator paid by other means; taken_back: a credit or such a"
+            " refund, by a counter-entry; void: a refund that is owed no more"
+        ),
     ]
     why: str
     device: int

@@ -23,6 +23,7 @@ from storage.contracts.books.given import (
     with_plan,
 )
 from storage.contracts.given import DAY, NOON, NOW, Upload, commit, lease
+from storage.days import MS_PER_DAY, day_of_ms
 from storage.errors import NotFound
 from storage.rows.accounts import (
     AcceptanceRow,
@@ -30,9 +31,12 @@ from storage.rows.accounts import (
     AccountState,
     BlockKind,
     BlockRow,
+    ClosedPayment,
     CodeRow,
     MethodRow,
     MethodState,
+    PaymentKind,
+    PaymentState,
     SessionRow,
     SubscriptionRow,
 )
@@ -117,6 +121,44 @@ class EndingContract(OnBooks):
         [record] = catalog.erasures(device=device)
         assert (record.why, record.who) == ("account cancelled", "owner")
         assert list(catalog.broken_rows()) == []
+
+    def test_of_an_erased_account_stays_what_moved_and_nothing_of_whose(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        """Agreement 6.5.4."""
+        done, paid = PaymentState.DONE, PaymentState.PAID_OTHERWISE
+        tomorrow = NOW + MS_PER_DAY
+        with write() as books:
+            other = books.add_device(bob).device
+            moved = books.add_payment(charge(ann, device, "a", state=done, at_ms=tomorrow))
+            refund = books.add_payment(charge(ann, device, "b", kind=PaymentKind.REFUND, state=paid))
+            for number, (kind, state) in enumerate(
+                (
+                    (PaymentKind.CHARGE, PaymentState.FAILED),
+                    (PaymentKind.CHARGE, PaymentState.PENDING),
+                    (PaymentKind.REFUND, PaymentState.TAKEN_BACK),
+                    (PaymentKind.COUNTER, done),
+                    (PaymentKind.CREDIT, done),
+                )
+            ):
+                books.add_payment(charge(ann, device, f"none-{number}", kind=kind, state=state))
+            books.add_payment(charge(bob, other, "c", state=done))
+        with write() as books:
+            assert books.closed_payments(first=0, last=DAY + 9) == []
+            assert not books.is_of_closed("a")
+            self.end(books, ann)
+        expected = [
+            ClosedPayment(row.payment_id, row.kind, row.state, row.currency, row.minor, day_of_ms(row.at_ms))
+            for row in (refund, moved)
+        ]
+        with catalog.books() as books:
+            assert books.closed_payments(first=0, last=DAY + 9) == expected, "by day"
+            assert books.closed_payments(first=0, last=DAY) == expected[:1]
+            today = {"first": DAY, "last": DAY + 9}
+            assert books.closed_payments(after=refund.payment_id, **today) == expected[1:]
+            assert books.closed_payments(limit=1, **today) == expected[:1]
+            assert [books.is_of_closed(name) for name in "abc"] == [True, True, False]
+            assert not books.is_of_closed("none-0")
 
     def test_devices_that_ended_before_are_told_too(
         self, catalog: Catalog, write: Any, told: Told, ann: int, device: int

@@ -156,6 +156,43 @@ class MoneyContract(OnBooks):
             assert books.pending_payments(before_ms=NOW, now_ms=NOW + 5) == [rows[1], others, later]
             assert books.failed_refunds() == []
 
+    def test_charges_that_are_open(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        with write() as books:
+            other = books.add_device(bob).device
+            first = books.add_payment(charge(ann, device, "a"))
+            books.add_payment(charge(ann, device, "b", state=PaymentState.DONE))
+            books.add_payment(charge(ann, device, "c", kind=PaymentKind.REFUND))
+            hers = books.add_payment(charge(bob, other, "d"))
+            last = books.add_payment(charge(ann, device, "e"))
+        with catalog.books() as books:
+            assert books.open_charges(account=ann) == books.open_charges(device=device) == [first, last]
+            assert books.open_charges(device=other) == [hers]
+            assert books.open_charges() == [first, hers, last]
+            assert books.open_charges(account=ann, device=other) == []
+
+    def test_payments_of_all_accounts(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        with write() as books:
+            a = books.add_payment(charge(ann, device, "a", at_ms=NOW + 1))
+            b = books.add_payment(charge(bob, device, "b", at_ms=NOW, state=PaymentState.FAILED))
+            c = books.add_payment(charge(ann, device, "c", at_ms=NOW, kind=PaymentKind.REFUND))
+            d = books.add_payment(charge(bob, device, "d", at_ms=NOW + 2))
+        with catalog.books() as books:
+            assert books.payments() == [a, b, c, d]
+            assert books.payments(after=a.payment_id, limit=2) == [b, c]
+            assert books.payments(state=PaymentState.PENDING) == [a, c, d]
+            assert books.payments(kind=PaymentKind.REFUND, state=PaymentState.PENDING) == [c]
+            assert books.payments(before_ms=NOW + 1) == [b, c]
+            assert books.payments_between(from_ms=NOW, until_ms=NOW + 2) == [b, c, a]
+            assert books.payments_between(from_ms=NOW, after=b.payment_id, until_ms=NOW + 3, limit=2) == [
+                c,
+                a,
+            ]
+            assert books.payments_between(from_ms=NOW + 2, after=d.payment_id, until_ms=NOW + 3) == []
+
     def test_refused_refunds(self, catalog: Catalog, write: Any, ann: int, device: int, plan_id: int) -> None:
         with write() as books:
             states = (
@@ -172,6 +209,8 @@ class MoneyContract(OnBooks):
             assert books.failed_refunds() == [rows[0], rows[2]]
             assert books.failed_refunds(after=rows[0].payment_id) == [rows[2]]
             assert books.failed_refunds(limit=1) == [rows[0]]
+            assert books.failed_refunds(account=ann, after=rows[0].payment_id) == [rows[2]]
+            assert books.failed_refunds(account=1) == []
             assert books.backlog(on=DAY).failed_refunds == 2
 
     def test_disputes_that_are_open_are_counted(

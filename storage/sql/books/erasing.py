@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from storage.days import day_of_ms
 from storage.errors import Unprocessable
 from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState
 from storage.rows.devices import EraseState
 from storage.sql.books.accounts import ACCOUNTS, Accounts
+from storage.sql.books.money import reference_hash
 from storage.sql.sealing import end_key, key_id_of
 
 HISTORY = ("events", "acceptances")
@@ -22,6 +24,10 @@ OF_ACCOUNT = (
     *HISTORY,
 )
 """Tables with rows of an account; payments and subscriptions refer to plans, which go last."""
+MONEY = "'charge', 'refund', 'dispute'"
+"""Kinds of payments that are money. Credits are none, and a counter-entry goes with what it takes back."""
+MOVED = "'done', 'paid_otherwise', 'lost'"
+"""States in which it has moved for good."""
 LEFT_IN_LOG = "erased_left_in_log"
 """In `meta` while the write-ahead log may hold what was erased."""
 
@@ -53,6 +59,7 @@ class Erasing(Accounts):
             connection, self._keys, empty, **self._buckets(empty)
         )  # first: events go only with a cancelled one
         connection.forget_history(account)
+        self._keep_what_moved(account)
         for table in (table for table in OF_ACCOUNT if table not in HISTORY):
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
         devices = "device IN (SELECT device FROM devices WHERE account = ?)"
@@ -61,6 +68,20 @@ class Erasing(Accounts):
         end_key(connection, account)
         connection.execute("INSERT INTO meta VALUES (?, 1) ON CONFLICT DO NOTHING", (LEFT_IN_LOG,))
         self._tell(before, "account cancelled")  # those that ended before have no other change of today
+
+    def _keep_what_moved(self, account: int) -> None:
+        """Of each payment that moved money number, kind, amount and day, and by what it is known again (6.5.4)."""
+        connection = self._writer
+        rows = connection.execute(
+            "SELECT payment_id, kind, state, currency, minor, at_ms, reference FROM payments WHERE account = ?"
+            f" AND kind IN ({MONEY}) AND state IN ({MOVED})",
+            (account,),
+        ).fetchall()
+        connection.executemany(
+            "INSERT INTO closed_payments (payment_id, kind, state, currency, minor, day, reference_hash)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(*row[:5], day_of_ms(row[5]), reference_hash(connection, self._keys, row[6])) for row in rows],
+        )
 
     def reserve_address(self, address_hash: bytes, *, until_day: int) -> None:
         self._writer.execute(

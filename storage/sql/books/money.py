@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+from storage.account_keys import AccountKeys
 from storage.rows.accounts import (
+    ClosedPayment,
     MethodRow,
     MethodState,
     PaymentKind,
@@ -15,7 +17,9 @@ from storage.rows.accounts import (
 )
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
+from storage.sql.connection import Connection
 from storage.sql.numbers import require_room
+from storage.sql.sealing import keyed_hash
 
 SUBSCRIPTIONS = Table(
     "subscriptions",
@@ -100,9 +104,77 @@ class Money(OnBooks):
             (now_ms, before_ms, limit),
         )
 
-    def failed_refunds(self, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
-        where = "kind = 'refund' AND state = 'failed' AND payment_id > ? ORDER BY payment_id LIMIT ?"
-        return PAYMENTS.select(self._reader, self._keys, where, (after, limit))
+    def open_charges(self, *, account: int | None = None, device: int | None = None) -> list[PaymentRow]:
+        where, values = ["state = 'pending'", "kind = 'charge'"], []
+        for column, value in (("account", account), ("device", device)):
+            if value is not None:
+                where.append(f"{column} = ?")
+                values.append(value)
+        return PAYMENTS.select(
+            self._reader, self._keys, f"{' AND '.join(where)} ORDER BY payment_id", tuple(values)
+        )
+
+    def failed_refunds(
+        self, *, account: int | None = None, after: int = 0, limit: int = 100
+    ) -> list[PaymentRow]:
+        of_account = "" if account is None else "account = ? AND "
+        where = (
+            f"{of_account}kind = 'refund' AND state = 'failed' AND payment_id > ? ORDER BY payment_id LIMIT ?"
+        )
+        values = (after, limit) if account is None else (account, after, limit)
+        return PAYMENTS.select(self._reader, self._keys, where, values)
+
+    def payments(
+        self,
+        *,
+        kind: PaymentKind | None = None,
+        state: PaymentState | None = None,
+        before_ms: int | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[PaymentRow]:
+        # Kind and state are written out as the partial indexes have them: with a parameter SQLite would not use those.
+        where, values = ["payment_id > ?"], [after]
+        if kind is not None:
+            where.append(f"kind = '{PaymentKind(kind).value}'")
+        if state is not None:
+            where.append(f"state = '{PaymentState(state).value}'")
+        if before_ms is not None:
+            where.append("at_ms < ?")
+            values.append(before_ms)
+        return PAYMENTS.select(
+            self._reader,
+            self._keys,
+            f"{' AND '.join(where)} ORDER BY payment_id LIMIT ?",
+            (*values, limit),
+        )
+
+    def payments_between(
+        self, *, from_ms: int, until_ms: int, after: int = 0, limit: int = 1000
+    ) -> list[PaymentRow]:
+        where = "(at_ms, payment_id) > (?, ?) AND at_ms < ? ORDER BY at_ms, payment_id LIMIT ?"
+        return PAYMENTS.select(self._reader, self._keys, where, (from_ms, after, until_ms, limit))
+
+    def closed_payments(
+        self, *, first: int, last: int, after: int = 0, limit: int = 1000
+    ) -> list[ClosedPayment]:
+        rows = self._reader.execute(
+            "SELECT payment_id, kind, state, currency, minor, day FROM closed_payments"
+            " WHERE (day, payment_id) > (?, ?) AND day <= ? ORDER BY day, payment_id LIMIT ?",
+            (first, after, last, limit),
+        )
+        return [
+            ClosedPayment(number, PaymentKind(kind), PaymentState(state), *more)
+            for number, kind, state, *more in rows.fetchall()
+        ]
+
+    def is_of_closed(self, reference: str) -> bool:
+        connection = self._reader
+        row = connection.execute(
+            "SELECT 1 FROM closed_payments WHERE reference_hash = ?",
+            (reference_hash(connection, self._keys, reference),),
+        )
+        return row.fetchone() is not None
 
     def add_method(self, row: MethodRow) -> None:
         METHODS.add(self._writer, self._keys, row)
@@ -119,3 +191,8 @@ class Money(OnBooks):
     def methods_of(self, account: int, *, limit: int = 100) -> list[MethodRow]:
         where = "account = ? ORDER BY made_ms DESC, reference LIMIT ?"
         return METHODS.select(self._reader, self._keys, where, (account, limit))
+
+
+def reference_hash(connection: Connection, keys: AccountKeys, reference: str) -> bytes:
+    """By which a payment of an erased account is known again when somebody has its reference; leads to nobody."""
+    return keyed_hash(connection, keys, "payment", reference, 16)
