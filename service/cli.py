@@ -17,6 +17,7 @@ from service.commands import (
     accounts,
     agreement,
     copying,
+    corrections,
     demo,
     devices,
     dormancy,
@@ -90,6 +91,7 @@ plans.register(app)
 money.register(app)
 accounts.register(app)
 dormancy.register(app)
+corrections.register(app)
 notices.register(app)
 agreement.register(app)
 operators.register(app)

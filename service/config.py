@@ -339,6 +339,19 @@ class AgreementSettings:
     dormant_days: int = limit(
         365, "without use, after which an account is dormant (6.1.2)", least=1, most=36_500
     )
+    correction_days: int = limit(
+        14, "that an owner has to correct untrue data once asked (6.1.1)", least=1, most=3650
+    )
+    correction_remind_days: int = limit(
+        7,
+        "before the last of them, when the owner is reminded; so long an owner was told at least before a suspension."
+        " 0: no reminder",
+        least=0,
+        most=3650,
+    )
+    correction_cancel_days: int = limit(
+        30, "from a suspension for that to the order of the cancellation", least=1, most=3650
+    )
     trial_notice_days: int = limit(
         3,
         "before a trial's last day, from which its owner is told that it ends; 0: on that day",

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from retention.witness import ClockWitness
-from service.agreement import closing, notices, settling, trials, versions
+from service.agreement import closing, corrections, notices, settling, trials, versions
 from service.agreement.desk import Desk
 from service.agreement.senders import Senders
 from service.agreement.tidying import tidy
@@ -52,6 +52,7 @@ def chores(desk: Desk, senders: Senders, uses: Uses, witness: ClockWitness, *, e
         Chore("payments", every_s, lambda: dict(settling.settle_pending(desk))),
         Chore("stale", every_s, lambda: {"rows": tidy_by_clock(desk, witness)}),
         Chore("erased", every_s, lambda: {"left": not desk.catalog.overwrite_erased()}),
+        Chore("corrections", every_s, lambda: corrections_by_clock(desk, witness)),
         Chore("trials", every_s, lambda: {"told": trials.tell_ending(desk)}),
         Chore("used", every_s, uses.note),
         Chore("accepted", every_s, Accepting(desk)),
@@ -62,6 +63,15 @@ def tidy_by_clock(desk: Desk, witness: ClockWitness) -> int:
     """Drop what is stale by a clock that may be believed, and note that it was: sweeps are judged by that."""
     witness.note()
     return tidy(desk)
+
+
+def corrections_by_clock(desk: Desk, witness: ClockWitness) -> dict[str, int]:
+    """Remind, suspend and cancel whoever did not correct untrue data, by a clock that may be believed."""
+    with desk.reading() as books:
+        if not books.corrections_due(on=desk.today(), limit=1):
+            return {}
+    witness.require()
+    return corrections.step_due(desk)
 
 
 class Uses:

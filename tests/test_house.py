@@ -149,6 +149,8 @@ def parts_of_the_catalog() -> dict[str, set[str]]:
 def test_each_part_of_the_catalog_has_a_suite_that_calls_all_of_it(part: str) -> None:
     suite = ROOT / "storage/contracts" / part
     files = suite.glob("*.py") if suite.is_dir() else [suite.with_suffix(".py")]
+    if part == "people":  # a part of the books' interface
+        files = [ROOT / "storage/contracts/books/people.py"]
     called = {
         node.attr
         for path in files

@@ -171,11 +171,13 @@ def close_by_operator(desk: Desk, actor: Actor, account: int, reason: str) -> Ac
     actor.require_operator()
     reason = one_line(reason, "the reason")
 
-    def work(books: Books) -> AccountRow:
-        row = order_closing(account_of(books, actor, account), now_ms=desk.now_ms(), reason=reason)
-        return _approved(desk, books, actor, row, reason)
+    return desk.write(lambda books: order_in(desk, books, actor, account, reason))
 
-    return desk.write(work)
+
+def order_in(desk: Desk, books: Books, actor: Actor, account: int, reason: str) -> AccountRow:
+    """`close_by_operator`, inside a transaction."""
+    row = order_closing(account_of(books, actor, account), now_ms=desk.now_ms(), reason=reason)
+    return _approved(desk, books, actor, row, reason)
 
 
 def add_block(desk: Desk, actor: Actor, account: int, kind: BlockKind, detail: str) -> BlockRow:

@@ -20,7 +20,7 @@ from service.agreement.texts import MAX_SUBJECT_CHARS, one_line, paragraphs
 from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 from storage.errors import NotFound
-from storage.rows.accounts import CODE_PURPOSES, AccountState, NoticeRow, NoticeState
+from storage.rows.accounts import CODE_PURPOSES, AccountState, NoticeLane, NoticeRow, NoticeState
 
 __all__ = ["addresses_of", "announce", "confirm", "deliver_due", "listed", "queue", "queue_to"]
 
@@ -49,19 +49,19 @@ class Announcement:
 
 def deliver_due(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryReport:
     """Send what is due, at most `limit` notices, and let cancellations take effect whose notices are delivered."""
-    report = _deliver(desk, senders, limit, codes=False)
+    report = _deliver(desk, senders, limit, NoticeLane.ALL)
     return replace(report, closed_accounts=len(closing.settle(desk)))
 
 
 def deliver_codes(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryReport:
     """Send what is due of one-time codes only: they wait behind no announcement. Cheap when there is nothing."""
-    return _deliver(desk, senders, limit, codes=True)
+    return _deliver(desk, senders, limit, NoticeLane.CODES)
 
 
-def _deliver(desk: Desk, senders: Senders, limit: int, *, codes: bool) -> DeliveryReport:
+def _deliver(desk: Desk, senders: Senders, limit: int, lane: NoticeLane) -> DeliveryReport:
     outcomes: Counter[NoticeState] = Counter()
     with desk.reading() as books:
-        due = books.due_notices(now_ms=desk.now_ms(), limit=min(limit, MAX_BATCH), codes=codes)
+        due = books.due_notices(now_ms=desk.now_ms(), limit=min(limit, MAX_BATCH), lane=lane)
     for notice in due:
         claimed = _claim(desk, notice.notice_id)
         if claimed is not None:

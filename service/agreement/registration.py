@@ -7,6 +7,7 @@ from dataclasses import replace
 from retention.accounts import activate as activated
 from retention.addresses import normalise_email, normalise_mobile
 from retention.history import account_facts
+from service.agreement import corrections
 from service.agreement.codes import use_code, was_just_sent
 from service.agreement.desk import OPERATOR, Actor, Desk, account_of, require_not_closing, require_open
 from service.agreement.errors import Conflict, Forbidden, TooMany, Unprocessable
@@ -171,13 +172,14 @@ def update(
             row = replace(row, name=name)
             books.put_account(row)
             desk.record(books, actor, account, "updated", facts={"changed": "name"})
+            row = corrections.changed(desk, books, actor, row, "name")
         for kind in removed:
             row = _remove(desk, books, actor, row, kind)
         for kind, address in asked:
             ask_proof(desk, books, account, kind, address, _purpose(row, kind))
         return row
 
-    return desk.write(work)
+    return desk.change(work)
 
 
 def confirm_address(
@@ -216,9 +218,9 @@ def confirm_address(
         desk.record(books, actor, account, "updated", facts={"changed": kind})
         if before is not None:
             _tell_old(desk, books, account, kind, before)
-        return row
+        return corrections.changed(desk, books, actor, row, kind)
 
-    return desk.write(work)
+    return desk.change(work)
 
 
 def _normal(email: str | None, mobile: str | None, least: int = 1) -> tuple[str | None, str | None]:
@@ -302,7 +304,7 @@ def _remove(desk: Desk, books: Books, actor: Actor, row: AccountRow, kind: str) 
     books.put_account(row)
     desk.record(books, actor, row.account, "updated", facts={"changed": kind, "removed": True})
     _tell_old(desk, books, row.account, kind, before)
-    return row
+    return corrections.changed(desk, books, actor, row, kind)
 
 
 def _tell_old(desk: Desk, books: Books, account: int, kind: str, address: str) -> None:

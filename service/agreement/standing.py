@@ -12,6 +12,7 @@ from retention.accounts import dormant_before_day
 from retention.accounts import resume as resumed
 from retention.accounts import suspend as suspended
 from retention.history import account_facts
+from service.agreement import corrections
 from service.agreement.desk import Actor, Desk, account_of
 from service.agreement.outbox import queue
 from service.agreement.texts import one_line
@@ -52,6 +53,7 @@ def resume(desk: Desk, actor: Actor, account: int, why: str) -> AccountRow:
         row = replace(resumed(account_of(books, actor, account)), used_on=desk.today())
         books.put_account(row)
         desk.record(books, actor, account, "resumed", why=why, facts=account_facts(row))
+        corrections.resumed_by_hand(desk, books, actor, account, why)
         queue(desk, books, row, "resumed", "Your account can be used again", f"Account {account}: {why}")
         return row
 

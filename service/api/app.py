@@ -14,6 +14,7 @@ from service.api.agreement import Agreement
 from service.api.bodies import StrictBodies
 from service.api.calls import ByClient, Calls
 from service.api.closing import Closings
+from service.api.corrections import Corrections
 from service.api.cors import allow_origins
 from service.api.devices import Devices
 from service.api.document import describe
@@ -46,6 +47,7 @@ PARTS = (
     Devices,
     Subscriptions,
     Closings,
+    Corrections,
     Operators,
     Recordings,
     Health,

@@ -7,11 +7,12 @@ committed together or not at all. What their rows hold, and in which units: `sto
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
+from storage.catalog.people import PeopleBooks
 from storage.rows.accounts import (
     AcceptanceRow,
     AccountRow,
@@ -25,6 +26,7 @@ from storage.rows.accounts import (
     CodeRow,
     EventRow,
     MethodRow,
+    NoticeLane,
     NoticeRow,
     NoticeState,
     PaymentKind,
@@ -39,7 +41,7 @@ from storage.rows.packages import PackageRow
 T = TypeVar("T")
 
 
-class Books(ABC):
+class Books(PeopleBooks):
     """The books inside one transaction of the catalog, from `Catalog.books`. Not to be kept after it ended.
 
     `put_*` replaces the row of the same key and raises NotFound when there is none; `add_*` stores a new row and
@@ -352,8 +354,10 @@ class Books(ABC):
         """Raises NotFound."""
 
     @abstractmethod
-    def due_notices(self, *, now_ms: int, limit: int = 100, codes: bool = False) -> list[NoticeRow]:
-        """Queued ones whose time has come, the longest due first. `codes`: only those of `CODE_PURPOSES`."""
+    def due_notices(
+        self, *, now_ms: int, limit: int = 100, lane: NoticeLane = NoticeLane.ALL
+    ) -> list[NoticeRow]:
+        """Queued ones of that lane whose time has come, the longest due first."""
 
     @abstractmethod
     def notices(

@@ -73,10 +73,15 @@ class Step:
     alone: Callable[[Given], None] | None = None
 
 
+_LATER = ("corrections", "data_exports")
+_COUNTED_THEN = {table: column for table, column in COUNTED.items() if table not in _LATER}
+"""What 0006 counts: without the tables that later steps add."""
+
+
 def _counted_by_row() -> str:
     """Numbers without gaps: a row of `numbers` instead of a sequence."""
     lines = [NEXT_NUMBER, "ALTER TABLE devices ALTER device DROP IDENTITY;"]
-    for table, column in COUNTED.items():
+    for table, column in _COUNTED_THEN.items():
         lines += [
             f"INSERT INTO numbers SELECT '{table}', greatest(coalesce(max({column}), 0),"
             f" coalesce(pg_sequence_last_value(pg_get_serial_sequence('{table}', '{column}')), 0)) FROM {table}"
@@ -162,6 +167,70 @@ CREATE TABLE methods (
 );
 CREATE INDEX methods_of_account ON methods (account);
 """
+_PEOPLE = """
+INSERT INTO numbers VALUES ('corrections', 0), ('data_exports', 0);
+CREATE TABLE corrections (
+    correction_id BIGINT PRIMARY KEY DEFAULT next_number('corrections'),
+    account BIGINT NOT NULL REFERENCES accounts,
+    state TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    detail BYTEA NOT NULL,
+    asked_ms BIGINT NOT NULL,
+    due_on BIGINT NOT NULL,
+    next_on BIGINT,
+    suspended_ms BIGINT,
+    ended_ms BIGINT
+);
+CREATE INDEX corrections_of_account ON corrections (account);
+CREATE INDEX corrections_due ON corrections (next_on) WHERE next_on IS NOT NULL;
+CREATE TABLE policies (
+    version BIGINT PRIMARY KEY, published_ms BIGINT NOT NULL, sha256 TEXT NOT NULL, text TEXT NOT NULL
+);
+CREATE TABLE announcements (
+    reference TEXT PRIMARY KEY,
+    subject TEXT NOT NULL,
+    body TEXT NOT NULL,
+    from_ms BIGINT NOT NULL,
+    until_ms BIGINT NOT NULL,
+    made_ms BIGINT NOT NULL
+);
+CREATE INDEX announcements_by_end ON announcements (until_ms);
+CREATE TABLE consents (
+    account BIGINT NOT NULL REFERENCES accounts,
+    subject TEXT NOT NULL,
+    given BIGINT NOT NULL,
+    how TEXT NOT NULL,
+    at_ms BIGINT NOT NULL,
+    PRIMARY KEY (account, subject)
+);
+CREATE INDEX consents_given ON consents (subject, account) WHERE given = 1;
+CREATE TABLE serials (
+    device BIGINT PRIMARY KEY REFERENCES devices,
+    account BIGINT NOT NULL REFERENCES accounts,
+    serial BYTEA NOT NULL,
+    serial_hash BYTEA UNIQUE
+);
+CREATE INDEX serials_of_account ON serials (account);
+CREATE TABLE serial_trials (serial_hash BYTEA PRIMARY KEY, began_on BIGINT NOT NULL);
+CREATE TABLE data_exports (
+    export_id BIGINT PRIMARY KEY DEFAULT next_number('data_exports'),
+    account BIGINT NOT NULL REFERENCES accounts,
+    state TEXT NOT NULL,
+    asked_ms BIGINT NOT NULL,
+    expires_ms BIGINT NOT NULL,
+    claimed_ms BIGINT NOT NULL,
+    ready_ms BIGINT,
+    parts BIGINT NOT NULL,
+    length BIGINT NOT NULL,
+    secret BYTEA NOT NULL,
+    error TEXT NOT NULL
+);
+CREATE INDEX data_exports_of_account ON data_exports (account);
+CREATE INDEX data_exports_waiting ON data_exports (export_id) WHERE state = 'queued';
+ALTER TABLE notices ADD COLUMN bulk BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX notices_own ON notices (next_ms) WHERE state = 'queued' AND bulk = 0;
+CREATE INDEX notices_bulk ON notices (next_ms) WHERE state = 'queued' AND bulk = 1;
+"""
 
 _CLOSED_PAYMENTS = """
 CREATE INDEX payments_open ON payments (device) WHERE state = 'pending' AND kind = 'charge';
@@ -186,6 +255,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0008": Step("0009", before=_PACKAGES, after=_PLANS_OF_PACKAGES),
         "0009": Step("0010", before=_METHODS),
         "0010": Step("0011", before=_CLOSED_PAYMENTS),
+        "0011": Step("0012", before=_PEOPLE),
     }
 )
 """By the revision that each starts from."""

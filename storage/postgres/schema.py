@@ -22,6 +22,8 @@ COUNTED = {
     "notices": "notice_id",
     "blocks": "block_id",
     "events": "event_id",
+    "corrections": "correction_id",
+    "data_exports": "export_id",
     "changes": "number",
     "deletions": "deletion_id",
     "sweeps": "sweep_id",

@@ -65,6 +65,15 @@ class NoticeState(StrEnum):
     FAILED = "failed"  # for good: an operator must act
 
 
+class NoticeLane(StrEnum):
+    """Which queued notices are asked for: none of a lane waits behind another lane's."""
+
+    ALL = "all"
+    CODES = "codes"  # of `CODE_PURPOSES`: somebody sits and waits
+    OWN = "own"  # about one account; codes too
+    BULK = "bulk"  # the same to many accounts
+
+
 class BlockKind(StrEnum):
     """Why an account may not be cancelled for now (agreement 6.2.2, 6.2.3, 6.3)."""
 
@@ -245,9 +254,9 @@ class NoticeRow:
 
     notice_id: int  # 0 for a row that is not stored yet
     account: int
-    channel: str  # "email" or "mobile"
+    channel: str  # "email", "mobile" or "push"
     address: str
-    purpose: str  # "activate", "closing", "receipt", "announcement", …
+    purpose: str  # "activate", "closing", "receipt", "announcement:REFERENCE", …
     subject: str
     body: str
     created_ms: int
@@ -256,6 +265,7 @@ class NoticeRow:
     next_ms: int = 0
     settled_ms: int | None = None  # delivered, or given up
     error: str = ""
+    bulk: int = 0  # 1: the same went to many accounts, and waits for what is about one
 
 
 @dataclass(frozen=True, slots=True)

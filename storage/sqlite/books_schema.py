@@ -166,13 +166,16 @@ CREATE TABLE notices (
     attempts INTEGER NOT NULL,
     next_ms INTEGER NOT NULL,
     settled_ms INTEGER,
-    error BLOB NOT NULL
+    error BLOB NOT NULL,
+    bulk INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX notices_of_account ON notices (account);
 CREATE INDEX notices_queued ON notices (next_ms) WHERE state = 'queued';
 CREATE INDEX notices_codes ON notices (next_ms)
     WHERE state = 'queued' AND purpose IN ('activate', 'email', 'mobile', 'password');
 CREATE INDEX notices_failed ON notices (notice_id) WHERE state = 'failed';
+CREATE INDEX notices_own ON notices (next_ms) WHERE state = 'queued' AND bulk = 0;
+CREATE INDEX notices_bulk ON notices (next_ms) WHERE state = 'queued' AND bulk = 1;
 
 CREATE TABLE agreements (
     version INTEGER PRIMARY KEY, published_ms INTEGER NOT NULL, sha256 TEXT NOT NULL, text TEXT NOT NULL
@@ -199,4 +202,70 @@ CREATE INDEX answers_by_time ON answers (at_ms);
 
 -- Keyed hashes of addresses that may not be used again yet.
 CREATE TABLE reserved_addresses (address_hash BLOB PRIMARY KEY, until_day INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+-- Requests to correct untrue data (agreement 6.1.1).
+CREATE TABLE corrections (
+    correction_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL REFERENCES accounts,
+    state TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    detail BLOB NOT NULL,
+    asked_ms INTEGER NOT NULL,
+    due_on INTEGER NOT NULL,
+    next_on INTEGER,
+    suspended_ms INTEGER,
+    ended_ms INTEGER
+) STRICT;
+CREATE INDEX corrections_of_account ON corrections (account);
+CREATE INDEX corrections_due ON corrections (next_on) WHERE next_on IS NOT NULL;
+
+CREATE TABLE policies (
+    version INTEGER PRIMARY KEY, published_ms INTEGER NOT NULL, sha256 TEXT NOT NULL, text TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE announcements (
+    reference TEXT PRIMARY KEY,
+    subject TEXT NOT NULL,
+    body TEXT NOT NULL,
+    from_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL,
+    made_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX announcements_by_end ON announcements (until_ms);
+
+CREATE TABLE consents (
+    account INTEGER NOT NULL REFERENCES accounts,
+    subject TEXT NOT NULL,
+    given INTEGER NOT NULL,
+    how TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (account, subject)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX consents_given ON consents (subject, account) WHERE given = 1;
+
+CREATE TABLE serials (
+    device INTEGER PRIMARY KEY REFERENCES devices,
+    account INTEGER NOT NULL REFERENCES accounts,
+    serial BLOB NOT NULL,
+    serial_hash BLOB UNIQUE  -- NULL: another device may have it
+) STRICT;
+CREATE INDEX serials_of_account ON serials (account);
+-- Keyed hashes of serials that had their trial; they stay when accounts end.
+CREATE TABLE serial_trials (serial_hash BLOB PRIMARY KEY, began_on INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE data_exports (
+    export_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL REFERENCES accounts,
+    state TEXT NOT NULL,
+    asked_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    claimed_ms INTEGER NOT NULL,
+    ready_ms INTEGER,
+    parts INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    secret BLOB NOT NULL,
+    error TEXT NOT NULL
+) STRICT;
+CREATE INDEX data_exports_of_account ON data_exports (account);
+CREATE INDEX data_exports_waiting ON data_exports (export_id) WHERE state = 'queued';
 """

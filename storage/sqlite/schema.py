@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 12
-REVISION = "0011"
+SCHEMA_VERSION = 13
+REVISION = "0012"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -27,6 +27,7 @@ OUTDATED = {
     9: "0008",
     10: "0009",
     11: "0010",
+    12: "0011",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000

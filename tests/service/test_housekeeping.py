@@ -81,6 +81,7 @@ def test_all_that_is_to_be_done_is_done(world: World) -> None:
         "payments": {},
         "stale": {"rows": 2},
         "erased": {"left": False},
+        "corrections": {},
         "trials": {"told": 0},
         "used": None,
         "accepted": {"accepted": 0},

@@ -322,6 +322,7 @@ def as_revision_0006(path: Path) -> list[bytes]:
     raw(path, "CREATE TABLE account_keys (account INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT")
     for (account,) in raw(path, "SELECT account FROM accounts UNION SELECT 0 ORDER BY 1"):
         raw(path, f"INSERT INTO account_keys VALUES ({account}, x'{keys.get(account, bytes(32)).hex()}')")
+    without_people(path)
     without_packages(path)
     raw(path, "UPDATE alembic_version SET version_num = '0006'")
     raw(path, "PRAGMA user_version=7")
@@ -376,6 +377,24 @@ def test_what_people_wrote_is_sealed_hashed_or_cut_and_no_copy_is_left(tmp_path:
         assert list(catalog.broken_rows()) == []
 
 
+def without_people(path: Path) -> None:
+    """Take away what 0012 adds."""
+    added = (
+        "corrections",
+        "policies",
+        "announcements",
+        "consents",
+        "serials",
+        "serial_trials",
+        "data_exports",
+    )
+    for table in added:
+        raw(path, f"DROP TABLE {table}")
+    for index in ("notices_own", "notices_bulk"):
+        raw(path, f"DROP INDEX {index}")
+    raw(path, "ALTER TABLE notices DROP COLUMN bulk")
+
+
 def without_packages(path: Path) -> None:
     """As before revisions 0009, 0010 and 0011."""
     raw(path, "DROP TABLE closed_payments")
@@ -408,6 +427,7 @@ def as_revision_0007(path: Path, reasons: dict[int, str], *, key: str) -> None:
     raw(path, f"UPDATE answers SET key = '{key}'")
     for what in ("operator: suspended: Ann is away", "new token: Ann is back", "Ann is gone"):
         raw(path, f"INSERT INTO changes (device, what, at_ms) VALUES (1, '{what}', 0)")
+    without_people(path)
     without_packages(path)
     raw(path, "UPDATE alembic_version SET version_num = '0007'")
     raw(path, "PRAGMA user_version=8")

@@ -74,6 +74,11 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
         for (account,) in connection.execute("SELECT account FROM accounts UNION SELECT 0").fetchall():
             key = keys.get(account, bytes(32))
             connection.execute("INSERT INTO account_keys VALUES (%s, %s)", (account, key))
+        connection.execute(
+            "DROP TABLE corrections, policies, announcements, consents, serials, serial_trials, data_exports"
+        )
+        connection.execute("DELETE FROM numbers WHERE name IN ('corrections', 'data_exports')")
+        connection.execute("ALTER TABLE notices DROP COLUMN bulk")  # its indexes go with it
         connection.execute("DROP TABLE closed_payments, methods")
         connection.execute("DROP INDEX payments_open, payments_by_time, payments_disputed")
         connection.execute("DROP TABLE packages")

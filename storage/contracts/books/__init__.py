@@ -9,6 +9,7 @@ from storage.contracts.books.history import HistoryContract
 from storage.contracts.books.money import MoneyContract
 from storage.contracts.books.notices import NoticesContract
 from storage.contracts.books.packages import PackagesContract
+from storage.contracts.books.people import PeopleContract
 from storage.contracts.books.sessions import SessionsContract
 from storage.contracts.books.transactions import TransactionsContract
 
@@ -22,6 +23,7 @@ class BooksContract(
     MoneyContract,
     HistoryContract,
     NoticesContract,
+    PeopleContract,
     EndingContract,
 ):
     """See the module docstring."""

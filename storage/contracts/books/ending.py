@@ -22,6 +22,7 @@ from storage.contracts.books.given import (
     to_erasing,
     with_plan,
 )
+from storage.contracts.books.people import correction, export
 from storage.contracts.given import DAY, NOON, NOW, Upload, commit, lease
 from storage.days import MS_PER_DAY, day_of_ms
 from storage.errors import NotFound
@@ -41,6 +42,7 @@ from storage.rows.accounts import (
     SubscriptionRow,
 )
 from storage.rows.devices import EraseState
+from storage.rows.people import ConsentRow
 
 
 class EndingContract(OnBooks):
@@ -63,6 +65,10 @@ class EndingContract(OnBooks):
             books.add_block(BlockRow(0, account, BlockKind.DISPUTE, "ann@example.com", "operator", NOW))
             books.add_notice(notice(account))
             books.put_answer(answer(account, "k", body="ann@example.com"))
+            books.add_correction(correction(account, detail="ann@example.com"))
+            books.put_consent(ConsentRow(account, "advertisements", True, "owner", NOW))
+            books.add_serial(device, account, f"serial-{account}")
+            books.add_export(export(account, secret="0f"))
         commit(catalog, Upload(device, NOON), Upload(device, NOON + 1))
         catalog.delete_range(
             device, NOON, NOON + 1, reason="asked for", who="owner", now_ms=NOW, delete_after_ms=NOW
@@ -82,6 +88,10 @@ class EndingContract(OnBooks):
             books.notices(account=account),
             books.acceptances_of(account),
             books.answer(account, "k"),
+            books.corrections(account=account),
+            books.consents_of(account),
+            [serial for facts in books.devices_of(account) if (serial := books.serial_of(facts.device))],
+            books.exports(account=account),
         ]
 
     def end(self, books: Books, account: int) -> None:

@@ -15,6 +15,7 @@ from storage.catalog.books import Books
 from storage.contracts.blocks import writing_books
 from storage.contracts.books.given import OnBooks, answer, charge, code_of, event, notice, owner, with_plan
 from storage.contracts.books.packages import FULL
+from storage.contracts.books.people import announced, correction, export
 from storage.contracts.given import DAY, NOW, Opener
 from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.rows.accounts import (
@@ -31,6 +32,7 @@ from storage.rows.accounts import (
     SessionRow,
     SubscriptionRow,
 )
+from storage.rows.people import ConsentRow
 
 
 class TransactionsContract(OnBooks):
@@ -117,7 +119,18 @@ class TransactionsContract(OnBooks):
             name
             for name in Books.__abstractmethods__
             if name.startswith(
-                ("add_", "put_", "drop_", "end_", "change_", "lift_", "publish_", "accept_", "reserve_")
+                (
+                    "add_",
+                    "put_",
+                    "drop_",
+                    "end_",
+                    "change_",
+                    "lift_",
+                    "publish_",
+                    "accept_",
+                    "reserve_",
+                    "release_",
+                )
             )
             or name == "erase_account"
         ),
@@ -157,6 +170,17 @@ class TransactionsContract(OnBooks):
             "put_package": lambda b: b.put_package(FULL),
             "add_notice": lambda b: b.add_notice(notice(1)),
             "put_notice": lambda b: b.put_notice(notice(1, notice_id=1)),
+            "add_correction": lambda b: b.add_correction(correction(1)),
+            "put_correction": lambda b: b.put_correction(correction(1)),
+            "publish_policy": lambda b: b.publish_policy("x", now_ms=NOW),
+            "put_announcement": lambda b: b.put_announcement(announced("x", 1, 2)),
+            "drop_announcement": lambda b: b.drop_announcement("x"),
+            "put_consent": lambda b: b.put_consent(ConsentRow(1, "x", True, "owner", 0)),
+            "add_serial": lambda b: b.add_serial(1, 1, "x"),
+            "release_serial": lambda b: b.release_serial(1),
+            "add_export": lambda b: b.add_export(export(1)),
+            "put_export": lambda b: b.put_export(export(1)),
+            "drop_exports": lambda b: b.drop_exports(before_ms=NOW),
             "put_answer": lambda b: b.put_answer(answer(1, "k")),
             "erase_account": lambda b: b.erase_account(2, cancelled_on=DAY),
             "reserve_address": lambda b: b.reserve_address(bytes(32), until_day=DAY),

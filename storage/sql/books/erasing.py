@@ -21,6 +21,10 @@ OF_ACCOUNT = (
     "blocks",
     "notices",
     "answers",
+    "corrections",
+    "consents",
+    "serials",
+    "data_exports",
     *HISTORY,
 )
 """Tables with rows of an account; payments and subscriptions refer to plans, which go last."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 
-from storage.errors import NotFound
 from storage.rows.accounts import AcceptanceRow, AgreementRow, BlockKind, BlockRow, EventRow
+from storage.sql.books import texts
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 
@@ -42,30 +41,13 @@ class History(OnBooks):
         return BLOCKS.select(self._reader, self._keys, "account = ? ORDER BY block_id", (account,))
 
     def publish_agreement(self, text: str, *, now_ms: int) -> AgreementRow:
-        newest = AGREEMENTS.select(self._writer, self._keys, "version > 0 ORDER BY version DESC LIMIT 1", ())
-        if newest and newest[0].text == text:
-            return newest[0]
-        version = newest[0].version + 1 if newest else 1
-        row = AgreementRow(version, now_ms, hashlib.sha256(text.encode()).hexdigest(), text)
-        AGREEMENTS.add(self._writer, self._keys, row)
-        return row
+        return texts.publish(AGREEMENTS, self._writer, self._keys, text, now_ms=now_ms)
 
     def agreement(self, version: int | None = None) -> AgreementRow:
-        found = AGREEMENTS.select(
-            self._reader,
-            self._keys,
-            "version = coalesce(?, version) ORDER BY version DESC LIMIT 1",
-            (version,),
-        )
-        if not found:
-            subject = "" if version is None else f"version {version}"
-            raise NotFound(
-                "no such agreement; `clipkeep agreement show` shows what there is", subject=subject
-            )
-        return found[0]
+        return texts.one(AGREEMENTS, self._reader, self._keys, version)
 
     def agreements(self) -> list[AgreementRow]:
-        return AGREEMENTS.select(self._reader, self._keys, "version > 0 ORDER BY version", ())
+        return texts.published(AGREEMENTS, self._reader, self._keys)
 
     def accept_agreement(self, row: AcceptanceRow) -> None:
         if ACCEPTANCES.one(self._writer, self._keys, row.account, row.version) is None:

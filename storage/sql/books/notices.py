@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from storage.rows.accounts import CODE_PURPOSES, NoticeRow, NoticeState
+from storage.rows.accounts import CODE_PURPOSES, NoticeLane, NoticeRow, NoticeState
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 from storage.sql.numbers import require_room
@@ -19,8 +19,13 @@ NOTICES = Table(
 )
 
 
-# Written as the partial index has it: with parameters SQLite would not use that.
-_CODES = f"purpose IN {CODE_PURPOSES!r}"
+# Written as the partial indexes have them: with parameters SQLite would not use those.
+_LANES = {
+    NoticeLane.ALL: "",
+    NoticeLane.CODES: f" AND purpose IN {CODE_PURPOSES!r}",
+    NoticeLane.OWN: " AND bulk = 0",
+    NoticeLane.BULK: " AND bulk = 1",
+}
 
 
 class Notices(OnBooks):
@@ -35,9 +40,10 @@ class Notices(OnBooks):
     def notice(self, notice_id: int) -> NoticeRow:
         return NOTICES.get(self._reader, self._keys, notice_id)
 
-    def due_notices(self, *, now_ms: int, limit: int = 100, codes: bool = False) -> list[NoticeRow]:
-        only = f" AND {_CODES}" if codes else ""
-        where = f"state = 'queued'{only} AND next_ms <= ? ORDER BY next_ms, notice_id LIMIT ?"
+    def due_notices(
+        self, *, now_ms: int, limit: int = 100, lane: NoticeLane = NoticeLane.ALL
+    ) -> list[NoticeRow]:
+        where = f"state = 'queued'{_LANES[lane]} AND next_ms <= ? ORDER BY next_ms, notice_id LIMIT ?"
         return NOTICES.select(self._reader, self._keys, where, (now_ms, limit))
 
     def notices(
