@@ -39,6 +39,7 @@ HOT = (
     "ingest/stats.py",
     "ingest/ts_edges.py",
     "ingest/ts_quick.py",
+    "ingest/upload_limits.py",
     "storage/checksums.py",
     "storage/days.py",
     "storage/media_facts.py",

@@ -41,6 +41,8 @@ class Admission:
     """When the head was admitted, by the server's clock."""
     may_move: bool
     """Its time is not the device's word to the millisecond, and gives way to another chunk that has it."""
+    limit_class: int
+    """Of its package's limits on uploads; 0: none."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Admission:
         digest: tuple[bytes, bytes] | None,
         head_ms: int,
         may_move: bool,
+        limit_class: int = 0,
     ) -> None:
         self.device = device
         self.capture_ms = capture_ms
@@ -61,6 +64,7 @@ class Admission:
         self.digest = digest
         self.head_ms = head_ms
         self.may_move = may_move
+        self.limit_class = limit_class
 
     def expires_on(self, capture_ms: int, now_ms: int) -> int:
         """The day number of the first day on which the chunk may no longer be served, fixed at write."""
@@ -118,7 +122,7 @@ def admit(
     today = max(now_ms // MS_PER_DAY, bitmap.closed_through)
     capture_ms = now_ms if route.capture_ms is None else route.capture_ms
     probe = bitmap.probe(route.device, capture_ms // MS_PER_DAY, today)
-    flags, class_days, generation, epoch, today_ok, capture_ok = probe
+    flags, class_days, generation, epoch, today_ok, capture_ok, limit_class = probe
     if flags & BUSY:
         return answers.OVERLOADED
     if not head.authorization:
@@ -142,11 +146,17 @@ def admit(
         return answers.clock_ahead(capture_ms, now_ms)
     if expiry_day(min(capture_ms, now_ms) // MS_PER_DAY, class_days) <= today:
         return answers.expired(now_ms)
-    return _admit_body(head, route, epoch, class_days, max_chunk_bytes, now_ms)
+    return _admit_body(head, route, epoch, class_days, limit_class, max_chunk_bytes, now_ms)
 
 
 def _admit_body(
-    head: Head, route: Route, epoch: int, class_days: int, max_chunk_bytes: int, now_ms: int
+    head: Head,
+    route: Route,
+    epoch: int,
+    class_days: int,
+    limit_class: int,
+    max_chunk_bytes: int,
+    now_ms: int,
 ) -> Admission | Answer:
     if head.is_partial:
         return answers.PARTIAL
@@ -168,4 +178,14 @@ def _admit_body(
         except ValueError as error:
             return answers.malformed(str(error))
     may_move = route.capture_ms is None or route.is_second
-    return Admission(route.device, route.capture_ms, epoch, class_days, duration_ms, digest, now_ms, may_move)
+    return Admission(
+        route.device,
+        route.capture_ms,
+        epoch,
+        class_days,
+        duration_ms,
+        digest,
+        now_ms,
+        may_move,
+        limit_class,
+    )

@@ -15,16 +15,25 @@ RETRY_AFTER_S = 2
 class Answer:
     """What a request is answered: a status and, for a refusal, its stable code and what to do. Immutable."""
 
-    __slots__ = ("_wire", "code", "cuts_off", "detail", "server_ms", "status")
+    __slots__ = ("_wire", "code", "cuts_off", "detail", "retry_after_s", "server_ms", "status")
 
     def __init__(
-        self, status: int, code: str = "", detail: str = "", server_ms: int = 0, *, cuts_off: bool = False
+        self,
+        status: int,
+        code: str = "",
+        detail: str = "",
+        server_ms: int = 0,
+        *,
+        cuts_off: bool = False,
+        retry_after_s: int = RETRY_AFTER_S,
     ) -> None:
         self.status = status
         self.server_ms = server_ms
         """What time it is here, Unix ms, for a device whose clock may be wrong; 0 says nothing."""
         self.cuts_off = cuts_off
         """The connection ends with it at once: the sending fails of an encoder that reads no answers, as ffmpeg."""
+        self.retry_after_s = retry_after_s
+        """Said with 429 and 503."""
         self.code = code
         self.detail = detail
         self._wire: tuple[bytes, bytes] | None = None
@@ -49,8 +58,8 @@ class Answer:
             lines.append(f"Content-Length: {len(body)}")
         if self.status == 401:
             lines.append(f"WWW-Authenticate: {CHALLENGE}")
-        if self.status == 503:
-            lines.append(f"Retry-After: {RETRY_AFTER_S}")
+        if self.status in (429, 503):
+            lines.append(f"Retry-After: {self.retry_after_s}")
         if close:
             lines.append("Connection: close")
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

@@ -23,6 +23,7 @@ from ingest.rate import DeviceRate
 from ingest.refusals import Refusals
 from ingest.stats import Stats
 from ingest.strangers import STRANGER_BYTES, Strangers
+from ingest.upload_limits import UploadCounts
 from retention.bitmap import EntitlementBitmap
 from storage import checksums
 from storage.clock import Clock
@@ -108,6 +109,8 @@ class Receiver:
         uploads.answered = self.flush
         self._refusals = Refusals()
         self._rate = DeviceRate(limits.chunks_per_s)
+        self.counts = UploadCounts(bitmap.limits_word)
+        """Of devices whose package has limits. Exchanged with the catalog by the worker."""
         self._health = health
         self._stats = stats
         self._clock = clock
@@ -133,11 +136,12 @@ class Receiver:
 
     def admit(self, head: Head, now_s: float) -> Admission | Answer:
         """Decide about one request. Synchronous. `now_s` is monotonic."""
+        now_ms = self._clock.now_ms()
         decided = admit(
             head,
             credentials=self._credentials,
             bitmap=self._bitmap,
-            now_ms=self._clock.now_ms(),
+            now_ms=now_ms,
             max_chunk_bytes=self.limits.max_chunk_bytes,
         )
         if isinstance(decided, Answer):
@@ -148,6 +152,12 @@ class Receiver:
             return answers.STORE_DOWN
         if not self._rate.allows(decided.device, now_s):
             return answers.RATE_LIMITED
+        if decided.limit_class:
+            refusal = self.counts.admit(
+                decided.device, decided.limit_class, head.content_length or 0, now_ms, now_s
+            )
+            if refusal is not None:
+                return refusal
         return decided
 
     # --- a complete body ----------------------------------------------------------------------------------------
@@ -162,6 +172,10 @@ class Receiver:
         try:
             found = media.inspect(data)
             refusal = _refusal(admission, data, found)
+            if refusal is None and admission.limit_class:
+                refusal = self.counts.take(
+                    admission.device, admission.limit_class, len(data), self._clock.now_ms()
+                )
             if refusal is None:
                 chunk = self._chunk(admission, data, found, slot)
                 if not self._packer.pack_now(chunk, data, slot.complete_s):
@@ -229,6 +243,8 @@ class Receiver:
         if answer.status == 201:
             self._stats.chunks += 1
             self._stats.chunk_bytes += slot.charged - REQUEST_BYTES
+        else:
+            self.counts.give_back(slot.device, slot.charged - REQUEST_BYTES, self._clock.now_ms())
         if answer.status < 300:
             self._stats.acked((now_s - slot.complete_s) * 1000)
         self._finish(slot, answer, now_s)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -33,14 +33,17 @@ from retention.header import (
     CLOSED_THROUGH,
     HEADER_BYTES,
     LAST_CHANGE,
+    LIMITS,
     MAX_ROWS,
     SEGMENT_HIGH_WATER,
     UNFINISHED,
     file_bytes,
 )
 from retention.row import (
+    EPOCH_BITS,
     ERASED,
     HEAD,
+    MAX_EPOCH,
     PRESENT,
     RING_DAYS,
     RING_OFFSET,
@@ -58,6 +61,7 @@ from retention.row import (
 )
 from storage.errors import CallerError, WorldError
 from storage.open_files import identity, what_to_do
+from storage.rows.packages import MAX_LIMIT_CLASS
 
 __all__ = [
     "ALL_DEVICES",
@@ -84,9 +88,9 @@ WRITE_ROWS = 256
 SCAN_ROWS = 16384
 """Rows per step of a scan, 1 MiB: they stay in the cache over all columns of the step."""
 
-Probe = tuple[int, int, int, int, bool, bool]
-_NO_DEVICE: Probe = (0, 0, 0, 0, False, False)
-_GAVE_UP: Probe = (BUSY, 0, 0, 0, False, False)
+Probe = tuple[int, int, int, int, bool, bool, int]
+_NO_DEVICE: Probe = (0, 0, 0, 0, False, False, 0)
+_GAVE_UP: Probe = (BUSY, 0, 0, 0, False, False, 0)
 
 
 class EntitlementBitmap:
@@ -177,8 +181,8 @@ class EntitlementBitmap:
             capture_day, today: day numbers, any integers.
 
         Returns:
-            (flags, class_days, token_generation, erase_epoch, today_ok, capture_ok). The last two are the
-            bits of the days; flags do not change them, so a caller can name the reason it refuses. All
+            (flags, class_days, token_generation, erase_epoch, today_ok, capture_ok, limit_class). The two `ok`
+            are the bits of the days; flags do not change them, so a caller can name the reason it refuses. All
             zero for a device that is 0, beyond capacity or not PRESENT; flags BUSY and else zero when the
             row was being written for the whole of `READ_TRIES`.
         """
@@ -187,7 +191,7 @@ class EntitlementBitmap:
         raw = self._raw(device)
         if raw is None:
             return _GAVE_UP
-        flags, class_days, first_day, token_generation, erase_epoch = HEAD.unpack_from(raw)
+        flags, class_days, first_day, token_generation, packed = HEAD.unpack_from(raw)
         if not flags & PRESENT:
             return _NO_DEVICE
         # 384 is a multiple of 8, so a day's bit within its byte is `day & 7` without another modulus.
@@ -200,7 +204,8 @@ class EntitlementBitmap:
                 0 <= capture_day - first_day < RING_DAYS
                 and raw[RING_OFFSET + (capture_day % RING_DAYS >> 3)] >> (capture_day & 7) & 1 == 1
             )
-        return flags, class_days, token_generation, erase_epoch, today_ok, capture_ok
+        epoch, limit_class = packed & MAX_EPOCH, packed >> EPOCH_BITS
+        return flags, class_days, token_generation, epoch, today_ok, capture_ok, limit_class
 
     def viewer_generation(self, device: int) -> int:
         """What viewer tokens of the device have to carry; 0 for a device that has no row.
@@ -210,6 +215,10 @@ class EntitlementBitmap:
         if not self._is_there(device):
             return 0
         return self._seqs[(HEADER_BYTES + device * ROW_BYTES + VIEWER_GENERATION_OFFSET) // SEQ_BYTES]
+
+    def limits_word(self, limit_class: int) -> int:
+        """The limits of a class, 1..127, as `UploadLimits.word`; 0: none, or not known on this host yet."""
+        return self._words[LIMITS + limit_class]
 
     def _is_there(self, device: int) -> bool:
         """Whether the device can have a row: a number within capacity, in a block that was ever written to."""
@@ -378,6 +387,16 @@ class EntitlementBitmap:
             raise unavailable(self._path, error) from error
         mark = lowest if lowest == highest else ALL_DEVICES
         self._words[UNFINISHED] = mark if self.unfinished in (0, mark) else ALL_DEVICES
+
+    def set_limits(self, words: Mapping[int, int]) -> None:
+        """Note the limits of all limit classes, before rows name them.
+
+        Args:
+            words: by class, 1..127, as `UploadLimits.word`.
+        """
+        self._check_locked()
+        for limit_class in range(1, MAX_LIMIT_CLASS + 1):
+            self._words[LIMITS + limit_class] = words.get(limit_class, 0)
 
     def settle(self) -> None:
         """Take away the mark that this holder found in `unfinished`, the rows being written anew."""

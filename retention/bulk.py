@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED
 from retention.compile import compile_row
 from retention.plans import Plan, PlanKind
-from retention.row import ROW, pack
+from retention.row import EPOCH_BITS, ROW, pack
 from storage.days import to_date
 from storage.errors import CallerError
 from storage.rows.devices import NO_END, PLAN_COLUMNS
@@ -54,8 +54,9 @@ class BulkCompiler:
         found = [self._of(days[start:stop]) for start, stop in zip(first, last, strict=True)]
         rows = np.frombuffer(b"".join(raw for raw, _ in found), ROW).copy()
         entitled = np.array([runs for _, runs in found], bool)
-        for name in ("token_generation", "viewer_generation", "erase_epoch"):
-            rows[name] = _fitting(devices[name], rows[name].itemsize)
+        for name in ("token_generation", "viewer_generation"):
+            rows[name] = _fitting(devices[name], 8 * rows[name].itemsize)
+        rows["epoch_and_limits"] |= _fitting(devices["erase_epoch"], EPOCH_BITS).astype("<u4")
         terminated = devices["terminated"] != 0
         erased = (devices["erase_state"] != 0) & (terminated | ~entitled)
         for flag, where in (
@@ -77,17 +78,19 @@ class BulkCompiler:
     def _compiled(self, days: bytes) -> tuple[bytes, bool]:
         plans = []
         runs = False
-        for starts_on, ends_on, retention_days in np.frombuffer(days, "<i8").reshape(-1, 3).tolist():
+        columns = np.frombuffer(days, "<i8").reshape(-1, len(_DAYS_OF_PLAN)).tolist()
+        for starts_on, ends_on, retention_days, limit_class in columns:
             has_end = ends_on != NO_END
             runs |= not has_end or ends_on >= max(self.on, starts_on)
             # Of which kind it is makes no difference to a row.
             last = to_date(ends_on) if has_end else None
-            plans.append(Plan(PlanKind.MONTHLY, to_date(starts_on), retention_days, last))
+            first = to_date(starts_on)
+            plans.append(Plan(PlanKind.MONTHLY, first, retention_days, last, limit_class=limit_class))
         return pack(compile_row(plans, today=self.on, flags=PRESENT, token_generation=0, erase_epoch=0)), runs
 
 
-def _fitting(values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Raises CallerError `bad_row`: one does not fit into so many bytes."""
-    if len(values) and not 0 <= values.min() <= values.max() < 1 << 8 * size:
+def _fitting(values: NDArray[np.int64], bits: int) -> NDArray[np.int64]:
+    """Raises CallerError `bad_row`: one does not fit into so many bits."""
+    if len(values) and not 0 <= values.min() <= values.max() < 1 << bits:
         raise CallerError("a generation or an erase epoch is outside its bounds", code="bad_row")
     return values

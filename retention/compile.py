@@ -6,8 +6,8 @@ no end and a bought plan may start in a year, so no row can hold all there is to
 a device again before its window runs out (`EntitlementBitmap.devices_needing_roll`, with a horizon below 128
 days). A row that nobody rolls fails closed: days past its window are denied.
 
-A row has one retention class, that of the plan that runs today. So a device is also compiled again on the
-day on which another of its plans starts.
+A row has one retention class and one limit class, those of the plan that runs today. So a device is also compiled
+again on the day on which another of its plans starts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def compile_row(
 
     Returns:
         `days` holds the plans' windows as far as they lie in `[first_day, first_day + 384)`;
-        `class_days` is 0 when there is no plan with a day in it.
+        `class_days` and `limit_class` are 0 when there is no plan with a day in it.
     """
     own = [plan for plan in plans if plan.ends_on is None or plan.ends_on >= plan.starts_on]
     first_day = max(0, today - PAST_DAYS)
@@ -52,21 +52,24 @@ def compile_row(
         stop = first_day + RING_DAYS if last is None else min(last + 1, first_day + RING_DAYS)
         if start < stop:
             days |= (1 << stop - first_day) - (1 << start - first_day)
-    class_days = _class_days(own, to_date(today))
-    return Row(flags, class_days, first_day, token_generation, erase_epoch, days, viewer_generation)
+    class_days, limit_class = _classes(own, to_date(today))
+    return Row(
+        flags, class_days, first_day, token_generation, erase_epoch, days, viewer_generation, limit_class
+    )
 
 
-def _class_days(plans: Sequence[Plan], today: date) -> int:
-    """Retention of the plan that runs today, else of the next to start, else of the last that ended.
+def _classes(plans: Sequence[Plan], today: date) -> tuple[int, int]:
+    """Retention and limits of the plan that runs today, else of the next to start, else of the last that ended.
     Where two run at once (a plan paid for during a trial, an import), the longer retention counts: what was
-    promised is never shortened."""
-    running = [plan for plan in plans if plan.runs(today)]
-    if running:
-        return max(plan.retention_days for plan in running)
-    coming = [plan for plan in plans if plan.starts_on > today]
-    if coming:
+    promised is never shortened. Of two with the same retention, the one without limits."""
+    found = [plan for plan in plans if plan.runs(today)]
+    if not found and (coming := [plan for plan in plans if plan.starts_on > today]):
         soonest = min(plan.starts_on for plan in coming)
-        return max(plan.retention_days for plan in coming if plan.starts_on == soonest)
-    # Neither running nor to come: each has ended, so each has a last day.
-    ended = [(plan.ends_on, plan.retention_days) for plan in plans if plan.ends_on is not None]
-    return max(ended)[1] if ended else 0
+        found = [plan for plan in coming if plan.starts_on == soonest]
+    if not found:
+        # Neither running nor to come: each has ended, so each has a last day.
+        ended = [(plan.ends_on, plan) for plan in plans if plan.ends_on is not None]
+        last = max((ends_on for ends_on, _ in ended), default=None)
+        found = [plan for ends_on, plan in ended if ends_on == last]
+    best = max(found, key=lambda plan: (plan.retention_days, -plan.limit_class), default=None)
+    return (0, 0) if best is None else (best.retention_days, best.limit_class)

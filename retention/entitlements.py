@@ -18,7 +18,8 @@ from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED
 from retention.bulk import BulkCompiler
 from retention.compile import PAST_DAYS, compile_row
 from retention.plans import Plan, PlanKind
-from retention.row import RING_DAYS
+from retention.row import RING_DAYS, limit_classes
+from retention.upload_limits import UploadLimits
 from storage.catalog.books import Books, BooksCatalog
 from storage.catalog.continuity import ContinuityCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
@@ -58,6 +59,7 @@ def plan_of(row: PlanRow) -> Plan:
         None if row.cancelled_on is None else to_date(row.cancelled_on),
         row.package,
         row.package_version,
+        row.limit_class,
     )
 
 
@@ -72,6 +74,7 @@ def row_of(plan: Plan, plan_id: int = 0) -> PlanRow:
         None if plan.cancelled_on is None else to_day(plan.cancelled_on),
         plan.package,
         plan.version,
+        plan.limit_class,
     )
 
 
@@ -115,6 +118,7 @@ def meet(old: Row, new: Row) -> Row:
         new.erase_epoch,
         old.days & new.days,
         new.viewer_generation,
+        new.limit_class,
     )
 
 
@@ -302,6 +306,7 @@ class Entitlements:
     def _write_all(self) -> int:
         """Page by page: nothing is held for a fleet, and no transaction lasts as long as this does."""
         compiler = BulkCompiler(self.today())
+        self._write_limits()
         count = after = 0
         while len((columns := self._catalog.device_columns(after=after, limit=BULK_DEVICES))[0]):
             devices = columns[0]["device"]
@@ -321,7 +326,18 @@ class Entitlements:
             for device in sorted({*range(first, last + 1)} - set(numbers.tolist())):
                 self._write(device, NO_ROW)
             known = numbers < self._stop
-            self._bitmap.write_rows(numbers[known], compiler.rows(*columns)[known])
+            rows = compiler.rows(*columns)[known]
+            if any(not self._bitmap.limits_word(limit_class) for limit_class in limit_classes(rows)):
+                self._write_limits()  # before the first row that names them
+            self._bitmap.write_rows(numbers[known], rows)
+
+    def _write_limits(self) -> None:
+        self._bitmap.set_limits(
+            {
+                limit_class: UploadLimits(bytes_per_day, chunks_per_s).word
+                for limit_class, bytes_per_day, chunks_per_s in self._catalog.upload_limits()
+            }
+        )
 
     def _write(self, device: int, row: Row) -> None:
         if device < self._stop:

@@ -13,6 +13,7 @@
         80     8  segment_high_water  highest segment id ever prepared: a catalog below it was restored
         88     8  unfinished          device whose change was begun and not finished
         96    16  boot_id             boot of the machine in which the rows were last rebuilt
+      1024  1024  limits              word n of 128: what limit class n allows (`retention.upload_limits`)
       2048  2048  blocks              a bit for each block of the file that has its place on the disk
 
 Little-endian. The changing fields are 8 bytes on 8-byte boundaries of a mapped page, read and written by
@@ -36,6 +37,8 @@ MAX_ROWS = 1 << 32
 LAST_CHANGE, CLOSED_THROUGH, SEGMENT_HIGH_WATER, UNFINISHED = range(8, 12)
 """Places of the changing fields, in words of 8 bytes."""
 BOOT_ID = slice(96, 112)
+LIMITS = 128
+"""Place of the word of limit class 0, which is always 0, in words of 8 bytes."""
 BLOCKS = slice(2048, 4096)
 
 _MAGIC = b"CKBITMAP"

@@ -124,6 +124,7 @@ def _image(sub: Subscription) -> dict[str, Any]:
         "retention_days": plan.retention_days,
         "package": plan.package,
         "package_version": plan.version,
+        "limit_class": plan.limit_class,
         "cancelled_on": None if plan.cancelled_on is None else plan.cancelled_on.isoformat(),
         "renews": sub.renews,
         "currency": None if terms is None else terms.currency,
@@ -141,6 +142,7 @@ def _subscription(image: Mapping[str, Any]) -> Subscription:
         None if image["cancelled_on"] is None else date.fromisoformat(image["cancelled_on"]),
         image.get("package", ""),  # images of earlier releases have none
         image.get("package_version", 0),
+        image.get("limit_class", 0),
     )
     currency = image["currency"]
     terms = (

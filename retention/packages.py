@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from retention.plans import EPOCH, MAX_RETENTION_DAYS, MIN_RETENTION_DAYS, Offer, PlanKind
 from retention.terms import Terms
+from retention.upload_limits import NO_LIMITS, UploadLimits, class_of
 from storage.errors import Conflict, NotFound, Unprocessable
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -46,6 +47,8 @@ class Package:
         days: 1..366, that a trial lasts; else 0.
         max_devices: of one account that may have a plan of it at a time; 0: any number.
         prices: by currency; none of a trial.
+        limits: on uploads of each device while a plan of it runs.
+        limit_class: of these limits among those of all packages (`retention.upload_limits`); 0: none, or not known yet.
         sold_from, sold_until: first and last day of sale, UTC; None: without an end. `sold_until` may be the day before
             `sold_from`: then it is never sold.
 
@@ -63,6 +66,8 @@ class Package:
     days: int = 0
     max_devices: int = 0
     prices: Mapping[str, Terms] = field(default_factory=lambda: MappingProxyType({}))
+    limits: UploadLimits = NO_LIMITS
+    limit_class: int = 0
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -121,7 +126,7 @@ class Package:
                 f"a trial keeps recordings for {self.retention_days} days; leave the retention out",
                 code="trial_retention_fixed",
             )
-        return Offer(self.plan_kind, kept, self.months, self.days, self.name, self.version)
+        return Offer(self.plan_kind, kept, self.months, self.days, self.name, self.version, self.limit_class)
 
     def terms(self, currency: str) -> Terms:
         """What a plan of it is agreed at.
@@ -195,10 +200,11 @@ def trial_on_sale(packages: Iterable[Package], on: date) -> Package:
 
 
 def added(packages: Sequence[Package], new: Package) -> Package:
-    """A package that was not there before.
+    """A package that was not there before, with its limit class.
 
     Raises:
-        CallerError: `package_exists`; `trial_on_sale`, another trial has a day of sale in common; `too_many_packages`.
+        CallerError: `package_exists`; `trial_on_sale`, another trial has a day of sale in common; `too_many_packages`,
+            `too_many_limits`.
     """
     if any(package.name == new.name for package in packages):
         raise Conflict(
@@ -215,7 +221,8 @@ def added(packages: Sequence[Package], new: Package) -> Package:
                     subject=f"package {new.name}",
                     code="trial_on_sale",
                 )
-    return new
+    known = [(package.limit_class, package.limits) for package in packages]
+    return replace(new, limit_class=class_of(known, new.limits))
 
 
 def repriced(

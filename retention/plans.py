@@ -48,6 +48,7 @@ class Offer:
         months: that a plan paid in full lasts.
         days: that a trial lasts.
         package, version: that it is of; "" and 0: of none.
+        limit_class: of the package's limits on uploads; 0: none.
     """
 
     kind: PlanKind
@@ -56,6 +57,7 @@ class Offer:
     days: int = 0
     package: str = ""
     version: int = 0
+    limit_class: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Plan:
             says that the plan was cancelled before it began: it has no day.
         cancelled_on: the day it was cancelled, None when it was not.
         package, version: that it was started from; "" and 0: of none. The storage days stay those of the plan.
+        limit_class: of that version's limits on uploads; 0: none.
 
     Raises:
         CallerError: `bad_retention_days` or `bad_plan_dates`.
@@ -81,6 +84,7 @@ class Plan:
     cancelled_on: date | None = None
     package: str = ""
     version: int = 0
+    limit_class: int = 0
 
     def __post_init__(self) -> None:
         if not MIN_RETENTION_DAYS <= self.retention_days <= MAX_RETENTION_DAYS:
@@ -146,6 +150,7 @@ def start_plan(offer: Offer, starts_on: date) -> Plan:
         ends_on,
         package=offer.package,
         version=offer.version,
+        limit_class=offer.limit_class,
     )
 
 

@@ -11,7 +11,8 @@ A row is 64 bytes, little-endian:
          4     2  first_day         first day of the window; until 2149
          6     2  viewer_generation viewer tokens of another generation are void
          8     4  token_generation  device and viewer tokens of another generation are void
-        12     4  erase_epoch       goes up with each erasure; what was admitted under an older one loses
+        12     3  erase_epoch       goes up with each erasure; what was admitted under an older one loses
+        15     1  limit_class       limits on uploads, 1..127, a place in the header; 0: none
         16    48  ring              384 day bits
 
 Days are numbered from 1970-01-01 UTC. The bit of a day is at index `day % 384`, least significant bit
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import CallerError
+from storage.rows.packages import MAX_LIMIT_CLASS
 
 ROW_BYTES = 64
 RING_DAYS = 384
@@ -45,8 +47,12 @@ ERASED = 8
 FLAGS = PRESENT | SUSPENDED | TERMINATED | ERASED
 
 HEAD = struct.Struct("<2xBBH2xII")
-"""flags, class_days, first_day, token_generation, erase_epoch of a whole row: what the hot path asks (seq and
+"""flags, class_days, first_day, token_generation, epoch_and_limits of a whole row: what the hot path asks (seq and
 viewer_generation are skipped)."""
+EPOCH_BITS = 24
+MAX_EPOCH = (1 << EPOCH_BITS) - 1
+"""Of epoch_and_limits the lower 24 bits are the erase epoch, the upper 8 the limit class. Rows of earlier releases had
+32 bits for the epoch, of which the upper 8 were zero: nobody erases a device 16 million times."""
 VIEWER_GENERATION_OFFSET = 6
 MAX_VIEWER_GENERATION = (1 << 16) - 1
 _HEAD = struct.Struct("<2xBBHHII")
@@ -59,7 +65,7 @@ ROW = np.dtype(
         ("first_day", "<u2"),
         ("viewer_generation", "<u2"),
         ("token_generation", "<u4"),
-        ("erase_epoch", "<u4"),
+        ("epoch_and_limits", "<u4"),
         ("ring", "u1", (RING_BYTES,)),
     ]
 )
@@ -78,9 +84,11 @@ class Row:
         flags: any of PRESENT, SUSPENDED, TERMINATED, ERASED.
         class_days: retention of a chunk written now, in days, 1..255; 0 when there is none.
         first_day: first day of the window, 0..2^16-1.
-        token_generation, erase_epoch: 0..2^32-1.
+        token_generation: 0..2^32-1.
+        erase_epoch: 0..MAX_EPOCH.
         days: bit i set = entitled on `first_day + i`; below 2^384.
         viewer_generation: 0..MAX_VIEWER_GENERATION.
+        limit_class: 0..MAX_LIMIT_CLASS.
     """
 
     flags: int
@@ -90,6 +98,7 @@ class Row:
     erase_epoch: int
     days: int
     viewer_generation: int = 0
+    limit_class: int = 0
 
     def allows(self, day: int) -> bool:
         """Whether `day` is an entitled day. Flags are not looked at."""
@@ -104,6 +113,8 @@ def pack(row: Row) -> bytes:
     """
     if row.flags & ~FLAGS or row.days & ~_ALL_DAYS:
         raise CallerError(f"unknown flags or days past the window of {RING_DAYS}: {row}", code="bad_row")
+    if not (0 <= row.erase_epoch <= MAX_EPOCH and 0 <= row.limit_class <= MAX_LIMIT_CLASS):
+        raise CallerError(f"an erase epoch or a limit class out of bounds: {row}", code="bad_row")
     try:
         head = _HEAD.pack(
             row.flags,
@@ -111,7 +122,7 @@ def pack(row: Row) -> bytes:
             row.first_day,
             row.viewer_generation,
             row.token_generation,
-            row.erase_epoch,
+            row.limit_class << EPOCH_BITS | row.erase_epoch,
         )
     except struct.error as error:
         raise CallerError(f"a field is outside its bounds ({error}): {row}", code="bad_row") from error
@@ -120,10 +131,11 @@ def pack(row: Row) -> bytes:
 
 def unpack(raw: bytes) -> Row:
     """Return the row in 64 bytes: the inverse of `pack`. Its seq is ignored."""
-    flags, class_days, first_day, viewer_generation, token_generation, erase_epoch = _HEAD.unpack_from(raw)
+    flags, class_days, first_day, viewer_generation, token_generation, packed = _HEAD.unpack_from(raw)
     ring = int.from_bytes(raw[RING_OFFSET:], "little")
     days = _rotated(ring, -first_day)
-    return Row(flags, class_days, first_day, token_generation, erase_epoch, days, viewer_generation)
+    epoch, limit_class = packed & MAX_EPOCH, packed >> EPOCH_BITS
+    return Row(flags, class_days, first_day, token_generation, epoch, days, viewer_generation, limit_class)
 
 
 def ended(rows: NDArray[np.void], today: int, grace_days: int) -> NDArray[np.intp]:
@@ -163,6 +175,12 @@ def window_ends_before(rows: NDArray[np.void], day: int) -> NDArray[np.intp]:
     """Return the positions of PRESENT rows whose window is over before `day`: `first_day + 384 < day`."""
     present = rows["flags"] & PRESENT != 0
     return np.flatnonzero(present & (rows["first_day"].astype(np.int64) + RING_DAYS < day))
+
+
+def limit_classes(rows: NDArray[np.void]) -> list[int]:
+    """The limit classes that these rows name, ascending, without 0."""
+    found = np.unique(rows["epoch_and_limits"] >> EPOCH_BITS)
+    return [int(limit_class) for limit_class in found if limit_class]
 
 
 @lru_cache(maxsize=4)  # a scan asks for the same once a block

@@ -23,7 +23,7 @@ from service.api import ApiServices, create_app
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.clients import Clients, parse_proxies
 from service.folder import Opened, open_folder
-from service.housekeeping import Chore, DaysAhead, Uses, chores, keep_house
+from service.housekeeping import Chore, DaysAhead, UploadsForgotten, Uses, chores, keep_house
 from service.http import HttpLimits, HttpServer
 from service.logs import configure_logs
 from service.metrics import STALE_MS, ApiFigures, published, render
@@ -164,6 +164,7 @@ class ApiProcess:
             Chore("numbers", every_s, opened.settle_numbers),
             Chore("promise", every_s, self._look_at_promises),
             Chore("days", every_s, DaysAhead(opened.catalog, opened.clock)),
+            Chore("uploads", every_s, UploadsForgotten(opened.catalog, opened.clock)),
         ]
 
     def _look_at_promises(self) -> None:

@@ -21,6 +21,7 @@ from ingest.keyring import Keyring
 from ingest.receiving import Limits, Receiver
 from ingest.server import IngestServer, listen
 from ingest.stats import Stats
+from ingest.upload_limits import EXCHANGE_S
 from retention.destruction import KEY_CACHE_S
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.config import IngestSettings
@@ -30,10 +31,13 @@ from service.metrics import publish
 from service.ready import PROBE_PREFIX, Question, probe_bytes, require_files
 from storage.checksums import crc32
 from storage.counted import CountedStore
+from storage.days import day_of_ms
 from storage.errors import ClipkeepError, WorldError
 from storage.vault import KeyId
 
 PUBLISH_EVERY_S = KEY_CACHE_S
+EXCHANGED_AT_ONCE = 2000
+"""Devices in one transaction of the catalog: some 10 ms, for which commits wait on SQLite."""
 TRIM_EVERY = 30
 """Rounds of housekeeping between two looks at free memory: longer than any wave of uploads."""
 GC_THRESHOLDS = (20_000, 50, 50)
@@ -56,6 +60,8 @@ class Worker:
         self.stats = Stats()
         self._unpublished: int | None = None
         """Why the last counters could not be published, an errno."""
+        self._counts_alone = False
+        """The catalog could not be told of what devices with limits uploaded."""
         self.keyring = Keyring(opened.vault.ensure_each, max_keys=config.ingest.max_cached_keys)
         self._question = Question()
         self.health = Health(self._probe, self._look, unanswered=self._question.unanswered)
@@ -113,10 +119,13 @@ class Worker:
                 await parts.start(self.health.run)
                 await parts.start(self.uploads.run)
                 parts.start_soon(self._housekeeping)
+                parts.start_soon(self._exchanging)
                 async with trio.open_nursery() as serving:
                     await serving.start(self.server.run, listen(host, port))
                     say_ready()
                 await self.uploads.drain()
+                self._receiver.counts.unreported(self.opened.clock.now_ms())
+                await self._exchange()
                 parts.cancel_scope.cancel()
         self._publish()
         if all_of_it.cancelled_caught:
@@ -132,6 +141,29 @@ class Worker:
             if turn % TRIM_EVERY == 0:
                 self._receiver.pool.trim()
             await trio.sleep(PUBLISH_EVERY_S)
+
+    async def _exchanging(self) -> None:
+        """Have the uploads of devices with limits counted together with those of other workers, on whatever hosts."""
+        while True:
+            await trio.sleep(EXCHANGE_S)
+            await self._exchange()
+
+    async def _exchange(self) -> None:
+        counts, catalog = self._receiver.counts, self.opened.catalog
+        now_ms = self.opened.clock.now_ms()
+        day = day_of_ms(now_ms)
+        page_is_full = True
+        while page_is_full and (sent := counts.due(now_ms, EXCHANGED_AT_ONCE)):
+            try:
+                sums = await trio.to_thread.run_sync(catalog.add_uploads, day, sent)
+            except WorldError as error:  # it stays due; while the catalog is away nothing is taken either
+                if not self._counts_alone:
+                    _log.warning("uploads_not_counted_together", code=error.code, detail=str(error))
+                self._counts_alone = True
+                return
+            self._counts_alone = False
+            counts.learn(day, sent, sums, trio.current_time())
+            page_is_full = len(sent) == EXCHANGED_AT_ONCE
 
     async def _look(self) -> None:
         self.uploads.require_answers()

@@ -10,6 +10,7 @@ from retention import packages as rules
 from retention.money import Money
 from retention.packages import Package, PackageKind
 from retention.terms import Terms
+from retention.upload_limits import UploadLimits
 from service.agreement.desk import Actor, Desk
 from service.config import AgreementSettings, RetentionSettings
 from storage.catalog.books import Books, BooksCatalog
@@ -197,6 +198,8 @@ def _package(row: PackageRow) -> Package:
         row.days,
         row.max_devices,
         prices,
+        UploadLimits(row.max_bytes_per_day, row.max_chunks_per_s),
+        row.limit_class,
     )
 
 
@@ -215,4 +218,7 @@ def _row(package: Package, now_ms: int) -> PackageRow:
         prices={
             currency: [terms.fee.minor, terms.monthly_fee.minor] for currency, terms in package.prices.items()
         },
+        max_bytes_per_day=package.limits.bytes_per_day,
+        max_chunks_per_s=package.limits.chunks_per_s,
+        limit_class=package.limit_class,
     )

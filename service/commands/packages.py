@@ -12,6 +12,7 @@ import typer
 from retention.money import Money
 from retention.packages import MAX_MONTHS, MAX_TRIAL_DAYS, Package, PackageKind
 from retention.terms import Terms
+from retention.upload_limits import MAX_CHUNKS_PER_S, UploadLimits
 from service import terminal
 from service.agreement import packages
 from service.agreement.desk import OPERATOR
@@ -27,6 +28,8 @@ PACKAGE_HEADS = [
     "lasts",
     "storage days",
     "devices",
+    "bytes a day",
+    "chunks/s",
     "price",
     "sold from",
     "until",
@@ -94,6 +97,23 @@ def package_add(
         int,
         typer.Option("--max-devices", help="Devices of one account that may have it; 0: any number.", min=0),
     ] = 0,
+    max_bytes_per_day: Annotated[
+        int,
+        typer.Option(
+            "--max-bytes-per-day",
+            help="Of each device, stored on one UTC day by the day of arrival; 16777216 or more. 0: no limit.",
+            min=0,
+        ),
+    ] = 0,
+    max_chunks_per_s: Annotated[
+        int,
+        typer.Option(
+            "--max-chunks-per-s",
+            help="Of each device, in the long run; 20 seconds' worth may come at once. 0: no limit.",
+            min=0,
+            max=MAX_CHUNKS_PER_S,
+        ),
+    ] = 0,
     sold_from: From = None,
     data: Data = DEFAULT_DATA,
     json: Json = False,
@@ -117,6 +137,7 @@ def package_add(
             days=days,
             max_devices=max_devices,
             prices=_prices(price, kind),
+            limits=UploadLimits(max_bytes_per_day, max_chunks_per_s),
         )
         added = packages.add(opened.desk, OPERATOR, package)
     _report([added], json)
@@ -175,6 +196,8 @@ def shown_package(package: Package) -> dict[str, Any]:
         "days": package.days or None,
         "retention_days": package.retention_days,
         "max_devices": package.max_devices or None,
+        "max_bytes_per_day": package.limits.bytes_per_day or None,
+        "max_chunks_per_s": package.limits.chunks_per_s or None,
         "prices": {
             currency: {"fee_minor": terms.fee.minor, "monthly_fee_minor": terms.monthly_fee.minor}
             for currency, terms in sorted(package.prices.items())
@@ -194,7 +217,8 @@ def package_row(package: Package) -> list[Any]:
     price = ", ".join(str(terms.fee) for _, terms in sorted(package.prices.items())) or "free"
     return [
         *(package.name, package.version, str(package.kind), lasts, package.retention_days),
-        *(package.max_devices or "any", price, package.sold_from, package.sold_until),
+        *(package.max_devices or "any", package.limits.bytes_per_day or "any"),
+        *(package.limits.chunks_per_s or "any", price, package.sold_from, package.sold_until),
     ]
 
 

@@ -21,6 +21,7 @@ from storage.errors import CallerError, WorldError
 
 TS_PACKET_BYTES = 188
 TOO_SLOW = 408
+TOO_MANY = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Simulator:
                     self.acked[chunk.capture_ms] = response.status
                     self.on_ack(chunk)
                     return response
-                if response.status < 500 and response.status != TOO_SLOW:
+                if response.status < 500 and response.status not in (TOO_SLOW, TOO_MANY):
                     raise Denied(response, f"device {self.device}")
                 retry_after = response.headers.get("retry-after", "")
             await trio.sleep(self.patience.pause_s(attempt, retry_after))

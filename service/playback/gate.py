@@ -67,7 +67,7 @@ class Gate:
         """
         day = today(self._clock, self._bitmap.closed_through)
         now_ms = max(self._clock.now_ms(), ms_of_day(day))  # tokens, too, are judged by the later day
-        flags, class_days, generation, epoch, today_ok, _ = self._bitmap.probe(viewer.device, day, day)
+        flags, class_days, generation, epoch, today_ok, _, _ = self._bitmap.probe(viewer.device, day, day)
         if flags & BUSY:
             raise Refused.by(answers.OVERLOADED)
         expires_ms = self._token_expires_ms(viewer, generation)
@@ -112,7 +112,7 @@ class Gate:
         month = month_of_day(day)
 
         def is_live(key_id: KeyId) -> bool:
-            flags, _, _, epoch, _, _ = self._bitmap.probe(key_id.device, day, day)
+            flags, _, _, epoch, _, _, _ = self._bitmap.probe(key_id.device, day, day)
             if flags & BUSY:
                 return True  # asked again at the next purge
             alive = flags & PRESENT and not flags & ERASED

@@ -28,10 +28,12 @@ from storage.catalog.leases import LeasesCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.catalog.reports import ReportsCatalog
 from storage.catalog.sweep import SweepCatalog
+from storage.catalog.uploads import UploadsCatalog
 
 
 class Catalog(
     IngestCatalog,
+    UploadsCatalog,
     ReadingCatalog,
     DevicesCatalog,
     ChangesCatalog,

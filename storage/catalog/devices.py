@@ -35,6 +35,10 @@ class DevicesCatalog(Protocol):
         """
 
     @abstractmethod
+    def upload_limits(self) -> list[tuple[int, int, int]]:
+        """(limit class, most bytes a day, most chunks a second) of all packages that have limits, each class once."""
+
+    @abstractmethod
     def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
         """Facts of these devices, in order of number; numbers that no device has are left out."""
 

@@ -11,10 +11,12 @@ from storage.contracts.leases import LeasesContract
 from storage.contracts.reading import ReadingContract
 from storage.contracts.reports import ReportsContract
 from storage.contracts.sweep import SweepContract
+from storage.contracts.uploads import UploadsContract
 
 
 class CatalogContract(
     IngestContract,
+    UploadsContract,
     ReadingContract,
     DevicesContract,
     LeasesContract,

@@ -37,6 +37,7 @@ from storage.rows.devices import (
     EraseState,
     PlanRow,
 )
+from storage.rows.packages import PackageRow
 from storage.rows.recordings import (
     SegmentState,
     Unindexed,
@@ -63,7 +64,10 @@ class DevicesContract(OnCatalog):
         assert catalog.totals().devices == 1000
 
     def test_the_columns_of_many_devices(self, catalog: Catalog) -> None:
-        plans = [PlanRow(0, "trial", DAY, DAY + 13, WEEK), PlanRow(0, "monthly", DAY + 14, None, MONTH)]
+        plans = [
+            PlanRow(0, "trial", DAY, DAY + 13, WEEK),
+            PlanRow(0, "monthly", DAY + 14, None, MONTH, limit_class=3),
+        ]
         first = catalog.add_devices(3, account=1, plans=plans, now_ms=NOW)[0].device
         bare = catalog.add_devices(1, account=1, plans=[], now_ms=NOW)[0].device
         catalog.update_device(
@@ -86,7 +90,7 @@ class DevicesContract(OnCatalog):
             (first + 2, 1, 0, 1, 0, 1, 1),
             (bare, 1, 0, 0, 0, 0, 0),
         ]
-        each = [(DAY, DAY + 13, WEEK), (DAY + 14, NO_END, MONTH)]
+        each = [(DAY, DAY + 13, WEEK, 0), (DAY + 14, NO_END, MONTH, 3)]
         assert found.dtype == PLAN_COLUMNS
         assert found.tolist() == [(first + n, *days) for n in range(3) for days in each]
         page, of_page = catalog.device_columns(after=first, upto=bare, limit=1)
@@ -95,6 +99,21 @@ class DevicesContract(OnCatalog):
         assert catalog.device_columns(after=first, upto=first + 1)[0]["device"].tolist() == [first + 1]
         for nothing in catalog.device_columns(after=bare):
             assert len(nothing) == 0
+
+    def test_each_class_of_limits_is_told_once(self, catalog: Catalog) -> None:
+        row = PackageRow(
+            "large", 1, "trial", 0, 14, 7, 0, DAY, None, NOW, max_bytes_per_day=5_000_000, limit_class=2
+        )
+        assert catalog.upload_limits() == []
+        catalog.transact(lambda books: books.add_package(row))
+        catalog.transact(lambda books: books.add_package(replace(row, version=2)))
+        catalog.transact(
+            lambda books: books.add_package(replace(row, package="small", limit_class=1, max_chunks_per_s=3))
+        )
+        catalog.transact(
+            lambda books: books.add_package(replace(row, package="any", limit_class=0, max_bytes_per_day=0))
+        )
+        assert catalog.upload_limits() == [(1, 5_000_000, 3), (2, 5_000_000, 0)]
 
     def test_devices_without_plans_and_none_at_all(self, catalog: Catalog) -> None:
         assert catalog.add_devices(0, account=1, plans=[], now_ms=NOW) == []

@@ -247,6 +247,25 @@ CREATE TABLE closed_payments (
 CREATE INDEX closed_payments_by_day ON closed_payments (day, payment_id);
 """
 
+_LIMITS_AND_FEES = """
+ALTER TABLE packages ADD COLUMN max_bytes_per_day BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN max_chunks_per_s BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN limit_class BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN applied_ms BIGINT;
+ALTER TABLE plans ADD COLUMN limit_class BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE subscriptions ADD COLUMN fee_version BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN next_fee_version BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN next_fee_minor BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN next_fee_on BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE daily_uploads (
+    day BIGINT NOT NULL,
+    device BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    chunks BIGINT NOT NULL,
+    PRIMARY KEY (day, device)
+);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
@@ -256,6 +275,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0009": Step("0010", before=_METHODS),
         "0010": Step("0011", before=_CLOSED_PAYMENTS),
         "0011": Step("0012", before=_PEOPLE),
+        "0012": Step("0013", before=_LIMITS_AND_FEES),
     }
 )
 """By the revision that each starts from."""

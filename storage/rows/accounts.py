@@ -163,6 +163,10 @@ class SubscriptionRow:
     bought_ms: int
     retry_at_ms: int = 0  # no charge for the next period before this time
     failed_charges: int = 0  # of the period that is due
+    fee_version: int = 0  # of its package, whose fee it pays by now; 0: that of its purchase
+    next_fee_version: int = 0  # whose fee its owner was told of; 0: none
+    next_fee_minor: int = 0
+    next_fee_on: int = 0  # it is that of the first period that begins on this day or later
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class PlanRow:
     cancelled_on: int | None = None
     package: str = ""
     package_version: int = 0
+    limit_class: int = 0  # of the package: see `PackageRow`
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +104,7 @@ DEVICE_COLUMNS = np.dtype(
     ]
 )
 """What the entitlement bitmap needs of a device. `suspended`: it or its account, 0 or 1. `terminated`: 0 or 1."""
-PLAN_COLUMNS = np.dtype([(name, "<i8") for name in ("device", "starts_on", "ends_on", "retention_days")])
+PLAN_COLUMNS = np.dtype(
+    [(name, "<i8") for name in ("device", "starts_on", "ends_on", "retention_days", "limit_class")]
+)
 """What the entitlement bitmap needs of a plan, as in `PlanRow`."""

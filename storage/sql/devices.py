@@ -66,12 +66,21 @@ class Devices(OnDatabase, DevicesCatalog):
             )
             last = int(devices["device"][-1]) if len(devices) else after
             plans = connection.records(
-                f"SELECT device, starts_on, coalesce(ends_on, {NO_END}), retention_days FROM plans"
+                f"SELECT device, starts_on, coalesce(ends_on, {NO_END}), retention_days, limit_class"
+                " FROM plans"
                 " WHERE device > ? AND device <= ? ORDER BY device, plan_id",
                 (after, last),
                 PLAN_COLUMNS,
             )
         return devices, plans
+
+    def upload_limits(self) -> list[tuple[int, int, int]]:
+        with self.db.read() as connection:
+            found = connection.execute(
+                "SELECT DISTINCT limit_class, max_bytes_per_day, max_chunks_per_s FROM packages"
+                " WHERE limit_class > 0 ORDER BY limit_class"
+            ).fetchall()
+        return [(int(number), int(bytes_), int(chunks)) for number, bytes_, chunks in found]
 
     def devices_numbered(self, numbers: Sequence[int]) -> list[DeviceFacts]:
         with self.db.read() as connection:
@@ -226,7 +235,7 @@ def facts_where(connection: Connection, where: str, values: tuple[object, ...]) 
     plans: dict[int, list[PlanRow]] = {}
     for device, *columns in connection.execute(
         "SELECT device, plan_id, kind, starts_on, ends_on, retention_days, cancelled_on, package,"
-        " package_version FROM plans"
+        " package_version, limit_class FROM plans"
         f" WHERE {connection.among('device', '?')} ORDER BY plan_id",
         (json.dumps(list(found)),),
     ):
@@ -264,7 +273,7 @@ def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: i
         if known.pop(plan.plan_id) != plan:
             connection.execute(
                 "UPDATE plans SET kind = ?, starts_on = ?, ends_on = ?, retention_days = ?, cancelled_on = ?,"
-                " package = ?, package_version = ? WHERE plan_id = ?",
+                " package = ?, package_version = ?, limit_class = ? WHERE plan_id = ?",
                 (
                     plan.kind,
                     plan.starts_on,
@@ -273,6 +282,7 @@ def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: i
                     plan.cancelled_on,
                     plan.package,
                     plan.package_version,
+                    plan.limit_class,
                     plan.plan_id,
                 ),
             )
@@ -286,10 +296,10 @@ def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: i
 
 _INSERT_PLAN = (
     "INSERT INTO plans (device, kind, starts_on, ends_on, retention_days, cancelled_on, package, package_version,"
-    " created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " limit_class, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
 def _plan_values(device: int, plan: PlanRow, now_ms: int) -> tuple[object, ...]:
     days = (plan.starts_on, plan.ends_on, plan.retention_days, plan.cancelled_on)
-    return (device, plan.kind, *days, plan.package, plan.package_version, now_ms)
+    return (device, plan.kind, *days, plan.package, plan.package_version, plan.limit_class, now_ms)

@@ -52,6 +52,10 @@ CREATE TABLE packages (
     sold_until INTEGER,
     made_ms INTEGER NOT NULL,
     prices TEXT NOT NULL,  -- JSON
+    max_bytes_per_day INTEGER NOT NULL DEFAULT 0,
+    max_chunks_per_s INTEGER NOT NULL DEFAULT 0,
+    limit_class INTEGER NOT NULL DEFAULT 0,
+    applied_ms INTEGER,  -- since when its price is that of running plans too
     PRIMARY KEY (package, version)
 ) STRICT, WITHOUT ROWID;
 
@@ -67,7 +71,11 @@ CREATE TABLE subscriptions (
     agreement_version INTEGER NOT NULL,
     bought_ms INTEGER NOT NULL,
     retry_at_ms INTEGER NOT NULL,
-    failed_charges INTEGER NOT NULL
+    failed_charges INTEGER NOT NULL,
+    fee_version INTEGER NOT NULL DEFAULT 0,
+    next_fee_version INTEGER NOT NULL DEFAULT 0,
+    next_fee_minor INTEGER NOT NULL DEFAULT 0,
+    next_fee_on INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX subscriptions_of_account ON subscriptions (account);
 CREATE INDEX subscriptions_of_device ON subscriptions (device);

@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 13
-REVISION = "0012"
+SCHEMA_VERSION = 14
+REVISION = "0013"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -28,6 +28,7 @@ OUTDATED = {
     10: "0009",
     11: "0010",
     12: "0011",
+    13: "0012",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
@@ -96,7 +97,8 @@ CREATE TABLE plans (
     cancelled_on INTEGER,
     created_ms INTEGER NOT NULL,
     package TEXT NOT NULL DEFAULT '',
-    package_version INTEGER NOT NULL DEFAULT 0
+    package_version INTEGER NOT NULL DEFAULT 0,
+    limit_class INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX plans_of_device ON plans (device);
 CREATE INDEX plans_ending ON plans (ends_on) WHERE kind = 'monthly';
@@ -145,6 +147,15 @@ CREATE TABLE deletions (
 ) STRICT;
 CREATE INDEX deletions_of_device ON deletions (device);
 CREATE INDEX deletions_unfinished ON deletions (device) WHERE done_ms IS NULL;
+
+-- What devices with limits sent in a day, as their workers report it: `ingest.limits`.
+CREATE TABLE daily_uploads (
+    day INTEGER NOT NULL,
+    device INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    chunks INTEGER NOT NULL,
+    PRIMARY KEY (day, device)
+) STRICT, WITHOUT ROWID;
 
 -- What the live playlist of a watched device lists, so that its numbers are the same from every process.
 CREATE TABLE live_lists (

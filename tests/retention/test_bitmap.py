@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from retention.bitmap import ALL_DEVICES, BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
 from retention.blocks import MAP_BYTES, block_shift
 from retention.header import HEADER_BYTES, MAX_ROWS
-from retention.row import RING_DAYS, ROW, ROW_BYTES, pack, unpack
+from retention.row import MAX_EPOCH, RING_DAYS, ROW, ROW_BYTES, pack, unpack
 from storage.errors import BitmapCorrupt, CallerError, NotFound, WorldError
 
 ROWS = 64
 U16 = st.integers(0, 2**16 - 1)
 U32 = st.integers(0, 2**32 - 1)
+EPOCHS = st.integers(0, MAX_EPOCH)
 FIRST_DAYS = st.integers(0, 40_000)
 FLAGS = st.integers(0, 15)
-NO_DEVICE = (0, 0, 0, 0, False, False)
+LIMIT_CLASSES = st.integers(0, 127)
+NO_DEVICE = (0, 0, 0, 0, False, False, 0)
 
 
 SPANS = st.tuples(st.integers(0, RING_DAYS), st.integers(0, RING_DAYS)).map(
@@ -35,7 +37,7 @@ DAYS = st.integers(0, (1 << RING_DAYS) - 1) | SPANS | st.tuples(SPANS, SPANS).ma
 
 
 def rows(flags: st.SearchStrategy[int] = FLAGS) -> st.SearchStrategy[Row]:
-    return st.builds(Row, flags, st.integers(0, 255), FIRST_DAYS, U32, U32, DAYS, U16)
+    return st.builds(Row, flags, st.integers(0, 255), FIRST_DAYS, U32, EPOCHS, DAYS, U16, LIMIT_CLASSES)
 
 
 def days_of(row: Row) -> set[int]:
@@ -88,8 +90,9 @@ def test_pack_and_unpack_are_inverse(row: Row) -> None:
 def test_a_row_is_laid_out_as_the_dtype_says(row: Row) -> None:
     seen = np.frombuffer(pack(row), ROW)[0]
     assert ROW.itemsize == ROW_BYTES
-    fields = ("flags", "class_days", "first_day", "viewer_generation", "token_generation", "erase_epoch")
+    fields = ("flags", "class_days", "first_day", "viewer_generation", "token_generation")
     assert seen["seq"] == 0
+    assert int(seen["epoch_and_limits"]) == row.limit_class * 2**24 + row.erase_epoch
     assert {field: int(seen[field]) for field in fields} == {field: getattr(row, field) for field in fields}
     bits = np.unpackbits(seen["ring"], bitorder="little")
     assert {int(i) for i in np.flatnonzero(bits)} == {day % RING_DAYS for day in days_of(row)}
@@ -106,7 +109,10 @@ def test_a_row_is_laid_out_as_the_dtype_says(row: Row) -> None:
         Row(1, 1, 0, 0, 0, 0, 2**16),
         Row(1, 1, 0, 0, 0, 0, -1),
         Row(1, 1, 0, 2**32, 0, 0),
-        Row(1, 1, 0, 0, 2**32, 0),
+        Row(1, 1, 0, 0, 2**24, 0),
+        Row(1, 1, 0, 0, -1, 0),
+        Row(1, 1, 0, 0, 0, 0, 0, 128),
+        Row(1, 1, 0, 0, 0, 0, 0, -1),
         Row(1, 1, 0, 0, 0, 1 << RING_DAYS),
         Row(1, 1, 0, 0, 0, -1),
     ],
@@ -131,8 +137,8 @@ def test_the_bitmap_equals_a_set_of_days(shared: EntitlementBitmap, row: Row, da
     near = st.integers(row.first_day - 800, row.first_day + 2 * RING_DAYS + 800)
     capture_day, today = data.draw(near), data.draw(near)
     head = (row.flags, row.class_days, row.token_generation, row.erase_epoch)
-    assert shared.probe(7, capture_day, today) == (*head, today in days, capture_day in days)
-    assert shared.probe(7, today, today) == (*head, today in days, today in days)
+    assert shared.probe(7, capture_day, today) == (*head, today in days, capture_day in days, row.limit_class)
+    assert shared.probe(7, today, today) == (*head, today in days, today in days, row.limit_class)
     assert row.allows(today) == (today in days)
     assert shared.read(7) == row
 
@@ -143,7 +149,7 @@ def test_days_outside_the_window_are_denied_though_their_bit_is_set(path: Path, 
     with EntitlementBitmap.open(path, writable=True) as bitmap:
         put(bitmap, (1, whole(first_day)))
         edges = [first_day - 1, first_day, first_day + RING_DAYS - 1, first_day + RING_DAYS]
-        assert [bitmap.probe(1, day, day)[4:] for day in edges] == [
+        assert [bitmap.probe(1, day, day)[4:6] for day in edges] == [
             (False, False),
             (True, True),
             (True, True),
@@ -426,8 +432,8 @@ def test_a_row_that_stays_odd_is_denied_until_it_is_written_again(path: Path) ->
         with path.open("r+b") as raw:
             raw.seek(HEADER_BYTES + ROW_BYTES)
             raw.write(b"\x07")
-        assert bitmap.probe(1, 5, 5) == (BUSY, 0, 0, 0, False, False)
-        assert bitmap.probe(2, 5, 5)[4:] == (True, True)
+        assert bitmap.probe(1, 5, 5) == (BUSY, 0, 0, 0, False, False, 0)
+        assert bitmap.probe(2, 5, 5)[4:6] == (True, True)
         with pytest.raises(WorldError) as caught:
             bitmap.read(1)
         assert caught.value.code == "row_unfinished"

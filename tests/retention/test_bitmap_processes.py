@@ -21,8 +21,8 @@ import pytest
 from retention.bitmap import BUSY, PRESENT, EntitlementBitmap, Row
 from storage.errors import WorldError
 
-A = Row(PRESENT, 7, 20_000, 0x11111111, 0x22222222, int("01" * 192, 2))
-B = Row(PRESENT | 4, 250, 20_111, 0xEEEEEEEE, 0xDDDDDDDD, int("0110" * 96, 2))
+A = Row(PRESENT, 7, 20_000, 0x11111111, 0x222222, int("01" * 192, 2))
+B = Row(PRESENT | 4, 250, 20_111, 0xEEEEEEEE, 0xDDDDDD, int("0110" * 96, 2))
 TODAY = 20_200
 DEVICES = range(1, 5)
 READS = 60_000
@@ -84,7 +84,7 @@ def watch(path: Path) -> None:
     seen: Counter[str] = Counter()
     with EntitlementBitmap.open(path) as bitmap:
         bitmap._map = SlowMap(bitmap._map, some_microseconds)  # type: ignore[assignment]
-        names = {answer(A): "A", answer(B): "B", (BUSY, 0, 0, 0, False, False): "busy"}
+        names = {answer(A): "A", answer(B): "B", (BUSY, 0, 0, 0, False, False, 0): "busy"}
         for turn in range(READS):
             device = DEVICES[turn % len(DEVICES)]
             seen[names.get(bitmap.probe(device, TODAY + 1, TODAY), "mixed")] += 1
@@ -97,9 +97,9 @@ def watch(path: Path) -> None:
     say(json.dumps(seen))
 
 
-def answer(row: Row) -> tuple[int, int, int, int, bool, bool]:
+def answer(row: Row) -> tuple[int, int, int, int, bool, bool, int]:
     head = (row.flags, row.class_days, row.token_generation, row.erase_epoch)
-    return (*head, row.allows(TODAY), row.allows(TODAY + 1))
+    return (*head, row.allows(TODAY), row.allows(TODAY + 1), row.limit_class)
 
 
 def hold(path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_writer_killed_in_the_middle_of_a_row_leaves_it_denied_until_it_is_rew
         with child(stop_in_the_middle, path) as process:
             assert line(process) == "ready"
             assert bitmap.probe(2, TODAY, TODAY)[0] == BUSY
-        assert bitmap.probe(2, TODAY, TODAY) == (BUSY, 0, 0, 0, False, False)
+        assert bitmap.probe(2, TODAY, TODAY) == (BUSY, 0, 0, 0, False, False, 0)
         assert bitmap.probe(1, TODAY + 1, TODAY) == answer(A)
         assert bitmap.probe(3, TODAY + 1, TODAY) == answer(A)
         with bitmap.locked(wait_s=1):

@@ -23,16 +23,16 @@ NOW_MS = TODAY * 86_400_000
 
 
 def plan_rows() -> st.SearchStrategy[PlanRow]:
-    def plan(starts_on: int, length: int | None, retention_days: int) -> PlanRow:
-        if length is None:
-            return PlanRow(0, "monthly", starts_on, None, retention_days)
-        return PlanRow(0, "annual", starts_on, starts_on + length, retention_days)
+    def plan(starts_on: int, length: int | None, retention_days: int, limit_class: int) -> PlanRow:
+        kind, ends_on = ("monthly", None) if length is None else ("annual", starts_on + length)
+        return PlanRow(0, kind, starts_on, ends_on, retention_days, limit_class=limit_class)
 
     return st.builds(
         plan,
         st.integers(TODAY - 700, TODAY + 200),
         st.none() | st.integers(-1, 400),
         st.integers(1, 255),
+        st.integers(0, 127),
     )
 
 
@@ -42,7 +42,7 @@ def facts() -> st.SearchStrategy[DeviceFacts]:
         device=st.just(1),
         account=st.just(1),
         token_generation=st.integers(0, 2**32 - 1),
-        erase_epoch=st.integers(0, 2**32 - 1),
+        erase_epoch=st.integers(0, 2**24 - 1),
         suspended=st.booleans(),
         terminated_ms=st.none() | st.just(5),
         erase_state=st.sampled_from(EraseState),
@@ -66,7 +66,13 @@ def columns_of(fleet: list[DeviceFacts]) -> tuple[np.ndarray, np.ndarray]:
         for one in fleet
     ]
     plans = [
-        (one.device, plan.starts_on, NO_END if plan.ends_on is None else plan.ends_on, plan.retention_days)
+        (
+            one.device,
+            plan.starts_on,
+            NO_END if plan.ends_on is None else plan.ends_on,
+            plan.retention_days,
+            plan.limit_class,
+        )
         for one in fleet
         for plan in one.plans
     ]

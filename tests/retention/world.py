@@ -255,7 +255,7 @@ class World:
     def read(self, device: int, capture_ms: int) -> bytes | None:
         """The chunk, asked for as playback asks; None when it is not served."""
         today = self.entitlements.today()
-        flags, _, _, _, today_ok, _ = self.bitmap.probe(device, today, today)
+        flags, _, _, _, today_ok, _, _ = self.bitmap.probe(device, today, today)
         if not today_ok or flags & (SUSPENDED | TERMINATED | ERASED):
             return None
         row = self.catalog.chunk(device, capture_ms)

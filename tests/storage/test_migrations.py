@@ -396,15 +396,26 @@ def without_people(path: Path) -> None:
 
 
 def without_packages(path: Path) -> None:
-    """As before revisions 0009, 0010 and 0011."""
+    """As before revisions 0009, 0010, 0011 and 0013."""
     raw(path, "DROP TABLE closed_payments")
     for index in ("payments_open", "payments_by_time"):
         raw(path, f"DROP INDEX {index}")
     raw(path, "DROP TABLE methods")
     raw(path, "DROP INDEX payments_disputed")
+    without_limits(path)
     raw(path, "DROP TABLE packages")
     for column in ("package", "package_version"):
         raw(path, f"ALTER TABLE plans DROP COLUMN {column}")
+
+
+def without_limits(path: Path) -> None:
+    """Take away what 0013 adds."""
+    raw(path, "DROP TABLE daily_uploads")
+    for column in ("max_bytes_per_day", "max_chunks_per_s", "limit_class", "applied_ms"):
+        raw(path, f"ALTER TABLE packages DROP COLUMN {column}")
+    raw(path, "ALTER TABLE plans DROP COLUMN limit_class")
+    for column in ("fee_version", "next_fee_version", "next_fee_minor", "next_fee_on"):
+        raw(path, f"ALTER TABLE subscriptions DROP COLUMN {column}")
 
 
 def as_revision_0007(path: Path, reasons: dict[int, str], *, key: str) -> None:

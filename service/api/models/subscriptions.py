@@ -113,6 +113,13 @@ class PackageView(BaseModel):
     max_devices: Annotated[
         int | None, Field(description="of one account that may have it at a time; null: any number")
     ]
+    max_bytes_per_day: Annotated[
+        int | None,
+        Field(description="of one device, stored on one UTC day, by the day of arrival; null: no limit"),
+    ]
+    max_chunks_per_s: Annotated[
+        int | None, Field(description="of one device, in the long run; null: no limit")
+    ]
     prices: Annotated[list[PackagePrice], Field(description="one for each currency; none of a trial")]
     sold_until: Annotated[
         str | None, Field(description="UTC date, the last day of sale; null: no end is set")
@@ -128,6 +135,8 @@ class PackageView(BaseModel):
             trial_days=found.days or None,
             retention_days=found.retention_days,
             max_devices=found.max_devices or None,
+            max_bytes_per_day=found.limits.bytes_per_day or None,
+            max_chunks_per_s=found.limits.chunks_per_s or None,
             prices=[
                 PackagePrice(fee=money(terms.fee), monthly_fee=money(terms.monthly_fee))
                 for _, terms in sorted(found.prices.items())
