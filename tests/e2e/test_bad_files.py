@@ -14,6 +14,8 @@ from retention.bitmap import EntitlementBitmap
 from service.folder import open_folder
 from tests.e2e.load import chunk_body
 from tests.e2e.service import Service, until
+from tests.servers.catalogs import copy_home, sqlite_only
+from tests.servers.raw_catalogs import damage_while_open
 
 pytestmark = pytest.mark.e2e
 
@@ -81,6 +83,7 @@ def copy(sound: Service, service: Service) -> Service:
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
+    copy_home(sound.data, service.data)
     EntitlementBitmap.create(service.data / "entitlements.bitmap", 1000)
     return service
 
@@ -90,11 +93,11 @@ DAMAGES = [
     ("config.toml", missing, "no_data_folder"),
     ("config.toml", appended("\n[ingest]\nbudget_byte = 1\n"), "bad_config"),
     ("config.toml", appended("\n[nonsense]\n"), "bad_config"),
-    ("catalog.db", cut, "catalog_corrupt"),
-    ("catalog.db", flipped, "catalog_corrupt"),
-    ("catalog.db", noise, "catalog_corrupt"),
-    ("catalog.db", emptied, "catalog_corrupt"),
-    ("catalog.db", missing, "catalog_unavailable"),
+    pytest.param("catalog.db", cut, "catalog_corrupt", marks=sqlite_only),
+    pytest.param("catalog.db", flipped, "catalog_corrupt", marks=sqlite_only),
+    pytest.param("catalog.db", noise, "catalog_corrupt", marks=sqlite_only),
+    pytest.param("catalog.db", emptied, "catalog_corrupt", marks=sqlite_only),
+    pytest.param("catalog.db", missing, "catalog_unavailable", marks=sqlite_only),
     ("entitlements.bitmap", cut, "bitmap_corrupt"),
     ("entitlements.bitmap", flipped, "bitmap_corrupt"),
     ("entitlements.bitmap", emptied, "bitmap_corrupt"),
@@ -110,7 +113,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "code"), DAMAGES, ids=[f"{name} {damage.__name__}" for name, damage, _ in DAMAGES]
+    ("name", "damage", "code"), DAMAGES, ids=lambda value: getattr(value, "__name__", None)
 )
 def test_a_damaged_file_is_named_with_a_code(copy: Service, name: str, damage: Damage, code: str) -> None:
     damage(copy.data / name)
@@ -173,7 +176,7 @@ def test_damaged_counters_and_a_catalog_that_breaks_while_it_is_used(copy: Servi
     for name in ("zz", "zy", "zx"):
         (copy.data / "run" / f"{name}.json").unlink()
     (device,) = copy.add_devices(1)
-    flipped(copy.data / "catalog.db")
+    damage_while_open(copy.data)
     for _ in range(3):
         now_ms = int(time.time() * 1000)
         copy.put(device, now_ms, chunk_body(device.number, now_ms, 50))

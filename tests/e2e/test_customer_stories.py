@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.customers import Customer, Town
 from tests.e2e.service import Service, until
+from tests.servers.raw_catalogs import files_of_catalog
 
 pytestmark = pytest.mark.e2e
 
@@ -191,9 +192,9 @@ def _is_erased(town: Town, ada: Customer, operator: Customer) -> None:
     erasures = town.service.command("erasure", "list")["erasures"]
     assert len(erasures) == 1
     assert "example" not in json.dumps(erasures)
-    files = [town.service.data / f"catalog.db{suffix}" for suffix in ("", "-wal")]
-    found = [path.name for path in files if path.exists() and b"elsewhere" in path.read_bytes()]
-    assert found == []
+    files = files_of_catalog(town.service.data)
+    assert files
+    assert [path.name for path in files if b"elsewhere" in path.read_bytes()] == []
 
 
 def _check(service: Service) -> None:

@@ -16,6 +16,7 @@ import pytest
 from retention.bitmap import EntitlementBitmap
 from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_body
 from tests.e2e.service import Device, Reply, Service, until
+from tests.servers.catalogs import sqlite_only
 
 pytestmark = pytest.mark.e2e
 
@@ -184,6 +185,7 @@ def test_no_file_can_grow(service: Service, size_bytes: int, tmp_path: Path) -> 
     assert service.stop() == 0
 
 
+@sqlite_only
 def test_the_catalog_s_disk(service: Service, tmp_path: Path, small_disk: Path) -> None:
     """Catalog, keys and counters on a full disk, objects on another."""
     service.data = small_disk / "data"

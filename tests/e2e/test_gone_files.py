@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept
 from tests.e2e.service import Service, until
+from tests.servers.catalogs import on_postgres, sqlite_only
 
 pytestmark = pytest.mark.e2e
 
@@ -46,10 +47,10 @@ def replaced(path: Path) -> Callable[[], object]:
 @pytest.mark.parametrize(
     ("name", "way", "code"),
     [
-        ("catalog.db", moved_away, "catalog_replaced"),
+        pytest.param("catalog.db", moved_away, "catalog_replaced", marks=sqlite_only),
         ("keys", replaced, "key_store_replaced"),
         ("entitlements.bitmap", moved_away, "bitmap_replaced"),
-        (".", replaced, "catalog_replaced"),
+        (".", replaced, "key_store_replaced" if on_postgres() else "catalog_replaced"),
     ],
 )
 def test_what_is_acknowledged_is_in_files_that_have_their_names(

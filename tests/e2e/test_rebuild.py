@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept
 from tests.e2e.service import Device, Service, until
+from tests.servers.raw_catalogs import drop_all_days
 
 pytestmark = pytest.mark.e2e
 
@@ -26,15 +24,7 @@ def test_every_recording_back_after_the_chunk_tables_were_destroyed(service: Ser
     assert before["broken"] == []
     assert service.stop() == 0
 
-    with closing(sqlite3.connect(service.data / "catalog.db")) as catalog, catalog:
-        tables = catalog.execute(
-            "SELECT name FROM sqlite_master WHERE name GLOB 'chunks_*' AND type = 'table'"
-        )
-        names = [name for (name,) in tables]
-        assert names
-        for name in names:
-            catalog.execute(f"DROP TABLE {name}")
-        catalog.execute("DELETE FROM days")
+    assert drop_all_days(service.data) > 0
     assert service.run("check", "--deep").returncode == 1, "the loss is noticed"
 
     rebuilt = service.command("catalog", "rebuild")

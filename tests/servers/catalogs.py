@@ -55,6 +55,10 @@ def server_url() -> str:
     owner = os.getpid()
     atexit.register(lambda: stack.close() if os.getpid() == owner else None)
     url = os.environ[_SERVER] = started.url()
+    with psycopg.connect(started.url("template1"), autocommit=True) as operator:
+        operator.execute(
+            "CREATE EXTENSION amcheck"
+        )  # all databases have it: `check --deep` looks into their tables
     with_template(started)
     return url
 
@@ -85,7 +89,7 @@ def empty_address(folder: Path) -> str:
 def empty_database(folder: Path) -> str:
     """The address of an empty database that is made for this folder, whatever engine this run is on."""
     server_url()
-    _make(_name_of(folder), "template0")
+    _make(_name_of(folder), "template1")
     return _database_url(_name_of(folder))
 
 
@@ -145,6 +149,17 @@ def copy_catalog(source: Path, target: Path, *, keep: bool = False) -> None:
         closing(sqlite3.connect(target / "catalog.db")) as new,
     ):
         old.backup(new)
+
+
+def copy_home(source: Path, target: Path) -> None:
+    """Let the folder `target`, into which all files of `source` were copied, have a catalog of its own. Nobody may have
+    the one of `source` open."""
+    if on_postgres():
+        copy_catalog(source, target)
+        config = target / "config.toml"
+        named = config.read_text()
+        assert address_of(source) in named
+        config.write_text(named.replace(address_of(source), address_of(target)))
 
 
 def _name_of(folder: Path) -> str:

@@ -18,6 +18,7 @@ CHUNK_COLUMNS = (
     *("crc32", "crc64", "nonce", "media", "epoch", "facts"),
 )
 """Of a chunk row, in the order that `packed_row` takes."""
+_ONE_CHUNK = "WHERE device = ? AND capture_ms = ?"
 
 
 def run_raw(folder: Path, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -37,20 +38,56 @@ def drop_day(folder: Path, day: int) -> None:
     run_raw(folder, f"DROP TABLE packed_{day} CASCADE" if on_postgres() else f"DROP TABLE chunks_{day}")
 
 
+def drop_all_days(folder: Path) -> int:
+    """Remove the chunk tables of all expiry days, and the list of these days. Returns how many there were."""
+    days = [day for (day,) in run_raw(folder, "SELECT expires_on FROM days")]
+    for day in days:
+        drop_day(folder, day)
+    run_raw(folder, "DELETE FROM days")
+    return len(days)
+
+
+def damage_while_open(folder: Path) -> None:
+    """Damage a folder's catalog so that who has it open finds out: no statement about segments works any more."""
+    if on_postgres():
+        run_raw(folder, "DROP TABLE segments CASCADE")
+        return
+    with (folder / "catalog.db").open("r+b") as file:
+        first = bytes(byte ^ 0xFF for byte in file.read(64))
+        file.seek(0)
+        file.write(first)
+
+
+def files_of_catalog(folder: Path) -> list[Path]:
+    """The files in which a folder's catalog keeps its rows, as they are on the disk now."""
+    if not on_postgres():
+        return [path for name in ("catalog.db", "catalog.db-wal") if (path := folder / name).exists()]
+    run_raw(folder, "CHECKPOINT")
+    [(place,)] = run_raw(
+        folder,
+        "SELECT current_setting('data_directory') || '/base/' || oid FROM pg_database"
+        " WHERE datname = current_database()",
+    )
+    return [path for path in Path(place).iterdir() if path.is_file()]
+
+
+def read_chunk(folder: Path, day: int, device: int, capture_ms: int) -> dict[str, Any]:
+    """The columns of one chunk row by name, in the order of `CHUNK_COLUMNS`."""
+    columns = ", ".join(CHUNK_COLUMNS)
+    [found] = run_raw(folder, f"SELECT {columns} FROM chunks_{day} {_ONE_CHUNK}", device, capture_ms)
+    return dict(zip((name.strip('"') for name in CHUNK_COLUMNS), found, strict=True))
+
+
 def change_chunk(folder: Path, day: int, device: int, capture_ms: int, changes: dict[str, Any]) -> None:
     """Give columns of one chunk row other values. One that is callable is given the old value."""
-    where = "WHERE device = ? AND capture_ms = ?"
-    [found] = run_raw(
-        folder, f"SELECT {', '.join(CHUNK_COLUMNS)} FROM chunks_{day} {where}", device, capture_ms
-    )
-    row = dict(zip((name.strip('"') for name in CHUNK_COLUMNS), found, strict=True))
+    row = read_chunk(folder, day, device, capture_ms)
     row |= {name: value(row[name]) if callable(value) else value for name, value in changes.items()}
     names, values, table = CHUNK_COLUMNS, tuple(row.values()), f"chunks_{day}"
     if on_postgres():
         names, values, table = COLUMNS, packed_row(*row.values()), f"packed_{day}"
     run_raw(
         folder,
-        f"UPDATE {table} SET {', '.join(f'{n} = ?' for n in names)} {where}",
+        f"UPDATE {table} SET {', '.join(f'{n} = ?' for n in names)} {_ONE_CHUNK}",
         *values,
         device,
         capture_ms,

@@ -243,11 +243,6 @@ def clips(count: int, *, start_ms: int = NOON_MS - HOUR_MS, size: int = 1880, **
     ]
 
 
-def sql(world: World, statement: str, *values: object) -> None:
-    with world.catalog.db.hold() as connection:
-        connection.execute(statement.format(table=f"chunks_{EXPIRES_ON}"), values)
-
-
 @asynccontextmanager
 async def playing(world: World, **limits: Any) -> AsyncIterator[Playback]:
     playback = Playback(world.services(**limits))

@@ -15,8 +15,10 @@ from service.playback import (
     Viewer,
 )
 from storage.errors import CorruptError, KeyDestroyed
+from tests.servers.raw_catalogs import change_chunk
 from tests.service.world import (
     CHUNK_MS,
+    EXPIRES_ON,
     HOUR_MS,
     NOON_MS,
     World,
@@ -24,7 +26,6 @@ from tests.service.world import (
     exported,
     playing,
     refused,
-    sql,
 )
 
 
@@ -141,11 +142,8 @@ async def test_an_export_takes_nothing_of_another_length_into_its_own(world: Wor
 async def test_an_export_never_skips_what_it_cannot_read(world: World, bad: int) -> None:
     kept = clips(10)
     world.keep(*kept)
-    sql(
-        world,
-        "UPDATE {table} SET crc32 = (crc32 + 1) % 4294967296 WHERE capture_ms = ?",
-        kept[bad].capture_ms,
-    )
+    wrong = {"crc32": lambda value: (value + 1) % 2**32}
+    change_chunk(world.folder, EXPIRES_ON, 1, kept[bad].capture_ms, wrong)
     written: list[bytes] = []
 
     async def write(data: bytes) -> None:

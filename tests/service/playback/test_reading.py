@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from storage.days import ms_of_day
 from storage.errors import ClipkeepError, CorruptError, KeyDestroyed, StoreUnavailable
 from storage.faults import Fault, FaultKind, no_faults
 from storage.segment import MAGIC
+from tests.servers.raw_catalogs import change_chunk, read_chunk
 from tests.service.world import (
     EXPIRES_ON,
     World,
@@ -24,7 +26,6 @@ from tests.service.world import (
     fetched,
     listed,
     playing,
-    sql,
 )
 
 
@@ -79,21 +80,27 @@ async def test_a_row_that_points_at_anothers_bytes_fails(world: World) -> None:
     world.keep(*clips(2))
     world.keep(*clips(2), device=other)
     first, second = (clip.capture_ms for clip in clips(2))
-    nonce_and_place = "SELECT segment_id, offset, nonce FROM {table} WHERE device = ? AND capture_ms = ?"
-    point = f"UPDATE {{table}} SET (segment_id, offset, nonce) = ({nonce_and_place})"
-    sql(world, f"{point} WHERE device = 1 AND capture_ms = ?", other, first, first)
-    assert await _corrupt(world, world.viewer(), first) == "chunk_corrupt"
-    sql(world, f"{point} WHERE device = 1 AND capture_ms = ?", 1, second, first)
-    assert await _corrupt(world, world.viewer(), first) == "chunk_corrupt"
+    for device, capture_ms in ((other, first), (1, second)):
+        found = read_chunk(world.folder, EXPIRES_ON, device, capture_ms)
+        place = {name: found[name] for name in ("segment_id", "offset", "nonce")}
+        change_chunk(world.folder, EXPIRES_ON, 1, first, place)
+        assert await _corrupt(world, world.viewer(), first) == "chunk_corrupt"
 
 
 @pytest.mark.parametrize(
-    "lie", ["crc32 = (crc32 + 1) % 4294967296", "length = length - 1", "length = length + 100000"]
+    "lie",
+    [
+        {"crc32": lambda value: (value + 1) % 2**32},
+        {"length": lambda value: value - 1},
+        {"length": lambda value: value + 100_000},
+    ],
+    ids=["crc32", "shorter", "longer"],
 )
-async def test_a_row_that_lies_about_its_chunk_fails(world: World, lie: str) -> None:
+async def test_a_row_that_lies_about_its_chunk_fails(world: World, lie: dict[str, Any]) -> None:
     world.keep(*clips(1))
-    sql(world, f"UPDATE {{table}} SET {lie}")
-    assert await _corrupt(world, world.viewer(), clips(1)[0].capture_ms) == "chunk_corrupt"
+    capture_ms = clips(1)[0].capture_ms
+    change_chunk(world.folder, EXPIRES_ON, 1, capture_ms, lie)
+    assert await _corrupt(world, world.viewer(), capture_ms) == "chunk_corrupt"
 
 
 async def test_a_segment_that_is_gone_and_a_store_that_is_down(world: World) -> None:
