@@ -31,6 +31,7 @@ from service.commands import (
     operators,
     packages,
     plans,
+    privacy,
     reopening,
     serving,
     store,
@@ -94,6 +95,7 @@ dormancy.register(app)
 corrections.register(app)
 notices.register(app)
 agreement.register(app)
+privacy.register(app)
 operators.register(app)
 sweeping.register(app)
 migrating.register(app)

@@ -18,7 +18,7 @@ from retention import numbers
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.witness import SETTLED_MS, ClockWitness
-from service.agreement import packages, versions
+from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
 from service.agreement.gateway.opening import open_gateway
 from service.agreement.patience import PatientGateway
@@ -215,6 +215,7 @@ def create_folder(
                 undo.callback(remove_catalog, home.catalog, folder.catalog)
                 catalog.settle_home(home_of(vault.token_secret))
                 versions.ensure(catalog, now_ms=clock.now_ms())
+                privacy.ensure(catalog, now_ms=clock.now_ms())
                 catalog.note_clock(clock.mark())
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)
@@ -427,6 +428,7 @@ def open_folder(
         vault.keep_from(catalog.first_key_month)
         _require_same_home(catalog, vault, folder)
         versions.ensure(catalog, now_ms=clock.now_ms())
+        privacy.ensure(catalog, now_ms=clock.now_ms())
         packages.ensure(catalog, config.agreement, config.retention, now_ms=clock.now_ms())
         if not folder.bitmap.exists():
             # Derived data: it can be made again from the catalog at any time, and denies until then.

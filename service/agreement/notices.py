@@ -1,4 +1,4 @@
-"""Notices go out, at least once each; what can't be delivered goes to the operator; announcements to everybody.
+"""Notices go out, at least once each; what can't be delivered goes to the operator.
 
 A notice is claimed before it is sent: its next attempt is put off by longer than one takes, in a transaction. So two
 runs at once do not send it twice, and one that is killed between sending and noting it leaves it to be sent again.
@@ -7,28 +7,20 @@ runs at once do not send it twice, and one that is killed between sending and no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import sha256
 
 from service.agreement import closing
 from service.agreement.desk import Actor, Desk
 from service.agreement.errors import Conflict
-from service.agreement.outbox import addresses_of, queue, queue_to
 from service.agreement.senders import Senders, SendLater, SendRefused
-from service.agreement.texts import MAX_SUBJECT_CHARS, one_line, paragraphs
 from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 from storage.errors import NotFound
-from storage.rows.accounts import CODE_PURPOSES, AccountState, NoticeLane, NoticeRow, NoticeState
-
-__all__ = ["addresses_of", "announce", "confirm", "deliver_due", "listed", "queue", "queue_to"]
+from storage.rows.accounts import CODE_PURPOSES, NoticeLane, NoticeRow, NoticeState
 
 CLAIM_FACTOR = 4
 """How many times the longest wait for a server a claim lasts: a send is a few exchanges, each of which may wait."""
 MAX_BATCH = 1000
-PAGE_ACCOUNTS = 100
-"""Accounts that get an announcement in one transaction."""
 SECRET_PURPOSES = frozenset(CODE_PURPOSES)
 """Notices that carry a one-time code: it is not kept once they are out."""
 
@@ -39,12 +31,6 @@ class DeliveryReport:
     delayed: int = 0  # to be tried again
     failed: int = 0  # for good: an operator must act
     closed_accounts: int = 0  # whose cancellation took effect, as their last notice was delivered
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    reference: str
-    accounts: int  # that got it with this call
 
 
 def deliver_due(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryReport:
@@ -109,56 +95,6 @@ def confirm(desk: Desk, actor: Actor, notice_id: int) -> NoticeRow:
     done = desk.write(work)
     closing.settle(desk)
     return done
-
-
-def announce(
-    desk: Desk,
-    actor: Actor,
-    subject: str,
-    body: str,
-    *,
-    reference: str | None = None,
-    passed: Callable[[int], None] = lambda account: None,
-) -> Announcement:
-    """Tell all active accounts of a change or an interruption of the service (agreement 3.1, 3.2).
-
-    An account gets an announcement once: when the call was interrupted, the same call goes on where it stopped.
-
-    Args:
-        reference: what makes it the same announcement; by default today's date and the text.
-        passed: called with the number of the last account of each page, when it is done.
-    """
-    actor.require_operator()
-    subject = one_line(subject, "the subject", MAX_SUBJECT_CHARS)
-    body = paragraphs(body, "the announcement")
-    if reference is None:
-        digest = sha256(f"{subject}\n{body}".encode()).hexdigest()[:16]
-        reference = f"{desk.date().isoformat()}-{digest}"
-    purpose = "announcement:" + one_line(reference, "the reference", 64)
-    after = told = 0
-    while True:
-
-        def page(books: Books, after: int = after) -> tuple[int | None, int]:
-            return _announce_page(desk, books, after, (purpose, subject, body))
-
-        last, count = desk.write(page)
-        told += count
-        if last is None:
-            return Announcement(reference, told)
-        after = last
-        passed(after)
-
-
-def _announce_page(
-    desk: Desk, books: Books, after: int, text: tuple[str, str, str]
-) -> tuple[int | None, int]:
-    rows = books.accounts(after=after, limit=PAGE_ACCOUNTS, state=AccountState.ACTIVE)
-    told = 0
-    for row in rows:
-        if addresses_of(row) and not books.notices(account=row.account, purpose=text[0], limit=1):
-            queue(desk, books, row, *text)
-            told += 1
-    return (rows[-1].account if rows else None), told
 
 
 # --- one notice ---------------------------------------------------------------------------------------------------

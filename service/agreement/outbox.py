@@ -14,11 +14,18 @@ def addresses_of(row: AccountRow) -> list[tuple[str, str]]:
 
 
 def queue(
-    desk: Desk, books: Books, row: AccountRow, purpose: str, subject: str, body: str
+    desk: Desk,
+    books: Books,
+    row: AccountRow,
+    purpose: str,
+    subject: str,
+    body: str,
+    *,
+    bulk: bool = False,
 ) -> list[NoticeRow]:
-    """Put a notice to each of the account's addresses into the outbox."""
+    """Put a notice to each of the account's addresses into the outbox. `bulk`: the same goes to many accounts."""
     return [
-        queue_to(desk, books, row.account, channel, address, purpose, subject, body)
+        queue_to(desk, books, row.account, channel, address, purpose, subject, body, bulk=bulk)
         for channel, address in addresses_of(row)
     ]
 
@@ -32,9 +39,13 @@ def queue_to(
     purpose: str,
     subject: str,
     body: str,
+    *,
+    bulk: bool = False,
 ) -> NoticeRow:
     """Put one notice into the outbox; `address` may be one that is not the account's yet."""
     now_ms = desk.now_ms()
     return books.add_notice(
-        NoticeRow(0, account, channel, address, purpose, subject, body, now_ms, next_ms=now_ms)
+        NoticeRow(
+            0, account, channel, address, purpose, subject, body, now_ms, next_ms=now_ms, bulk=int(bulk)
+        )
     )

@@ -31,12 +31,17 @@ def publish(desk: Desk, actor: Actor, text: str) -> AgreementRow:
         Unprocessable: `bad_text`: empty, or over a million characters.
     """
     actor.require_operator()
+    text = checked_text(text, "an agreement")
+    return desk.write(lambda books: books.publish_agreement(text, now_ms=desk.now_ms()))
+
+
+def checked_text(text: str, what: str) -> str:
+    """The text of something that is published in versions. Raises Unprocessable `bad_text`: empty, or too long."""
     if not text.strip() or len(text) > MAX_AGREEMENT_CHARS:
         raise Unprocessable(
-            f"an agreement has 1 to {MAX_AGREEMENT_CHARS} characters; this one has {len(text)}",
-            code="bad_text",
+            f"{what} has 1 to {MAX_AGREEMENT_CHARS} characters; this one has {len(text)}", code="bad_text"
         )
-    return desk.write(lambda books: books.publish_agreement(text, now_ms=desk.now_ms()))
+    return text
 
 
 def current(desk: Desk, version: int | None = None) -> AgreementRow:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
-from service.agreement import notices, records, sessions, standing
+from service.agreement import announcing, notices, records, sessions, standing
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.door import Account, Operator
 from service.api.models.accounts import MAX_ADDRESS_CHARS, AccountView, WithReason
@@ -14,7 +14,7 @@ from service.api.models.base import MAX_ROW, Page
 from service.api.models.notices import Announced, AnnouncementAsked, Notice
 from service.api.numbers import DIGITS
 from service.api.paging import DEFAULT_PAGE_ROWS, After, Rows, page_of
-from service.api.problems import PrivateJSON
+from service.api.problems import NO_STORE, PrivateJSON
 from service.api.routing import add
 from service.api.services import Api
 from storage.rows.accounts import AccountState, NoticeState
@@ -29,6 +29,14 @@ Address = Annotated[
 ]
 Delivery = Annotated[Literal["queued", "delivered", "failed"] | None, Query(description="only those")]
 OfAccount = Annotated[int | None, DIGITS, Query(ge=1, le=MAX_ROW, description="only of this account")]
+Reference = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=announcing.MAX_REFERENCE_CHARS,
+        description="of the announcement",
+    ),
+]
 Reason = Annotated[
     str,
     Query(
@@ -53,7 +61,9 @@ class Operators:
         add(router, "DELETE", suspension, self.resume, refuses=writes)
         add(router, "GET", "/v1/notices", self.notices, refuses=(401, 403))
         add(router, "POST", "/v1/notices/{notice}/confirmation", self.confirm, refuses=(401, 403, 404, 409))
-        add(router, "POST", "/v1/announcements", self.announce, refuses=(401, 403, 422))
+        add(router, "POST", "/v1/announcements", self.announce, refuses=(401, 403, 409, 422))
+        shown = "/v1/announcements/{reference}"
+        add(router, "DELETE", shown, self.withdraw, refuses=(401, 403, 404), status=204)
         return router
 
     async def accounts(
@@ -110,12 +120,24 @@ class Operators:
 
     async def announce(self, operator: Operator, asked: AnnouncementAsked) -> Announced:
         """Tell all active accounts of a change or an interruption of the service (3.1, 3.2)."""
+        window = (
+            None
+            if asked.planned is None
+            else announcing.Window(asked.planned.from_ms, asked.planned.until_ms)
+        )
         done = await self._run(
-            notices.announce,
+            announcing.announce,
             self._desk,
             operator,
             asked.subject,
             asked.body,
             reference=asked.reference,
+            window=window,
+            to_suspended=asked.to_suspended,
         )
         return Announced(reference=done.reference, accounts=done.accounts)
+
+    async def withdraw(self, reference: Reference, operator: Operator) -> Response:
+        """An announcement with a planned window is shown no longer: it is off, or over early."""
+        await self._run(announcing.withdraw, self._desk, operator, reference)
+        return Response(status_code=204, headers=NO_STORE)

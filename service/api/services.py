@@ -10,6 +10,7 @@ from fastapi import Request
 
 from service.agreement.desk import Desk
 from service.api.calls import Calls
+from service.api.public import Public
 from service.playback import Playback, PlaybackServices
 from service.playback.used import Used
 
@@ -50,6 +51,7 @@ class Api:
     services: ApiServices
     playback: Playback
     calls: Calls
+    public: Public = field(default_factory=Public)
 
     @property
     def desk(self) -> Desk:

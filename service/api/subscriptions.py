@@ -47,14 +47,15 @@ class Subscriptions:
     def __init__(self, api: Api) -> None:
         self._desk = api.desk
         self._run = api.calls.run
+        self._public = api.public
 
     def routes(self) -> APIRouter:
         router = APIRouter(tags=["subscriptions"], default_response_class=PrivateJSON)
         device, one = "/v1/devices/{n}", "/v1/subscriptions/{subscription}"
         reads, writes = (401, 403, 404, 422), (401, 403, 404, 409, 422)
         started: Answers = {201: {"model": Started}}
-        add(router, "GET", "/v1/packages", self.packages)
-        add(router, "GET", "/v1/prices", self.prices)
+        add(router, "GET", "/v1/packages", self.packages, response_model=list[PackageView])
+        add(router, "GET", "/v1/prices", self.prices, response_model=Prices)
         add(router, "GET", f"{device}/subscriptions", self.listed, refuses=(401, 403, 404))
         add(router, "GET", f"{device}/quote", self.quote, refuses=(*reads, 409))
         add(router, "POST", f"{device}/trial", self.trial, refuses=writes, types=started, status=201)
@@ -69,12 +70,19 @@ class Subscriptions:
         add(router, "POST", f"{one}/credits", self.credit, refuses=writes, types=credited, status=201)
         return router
 
-    async def packages(self) -> list[PackageView]:
+    async def packages(self) -> Response:
         """What is sold today, for anybody to read. A subscription keeps the fees of the day of its purchase."""
-        return [PackageView.of(found) for found in await self._run(packages.listed, self._desk)]
 
-    async def prices(self) -> Prices:
+        async def make() -> list[PackageView]:
+            return [PackageView.of(found) for found in await self._run(packages.listed, self._desk)]
+
+        return await self._public.answer("packages", make)
+
+    async def prices(self) -> Response:
         """Today's fees of two packages, in the service's own currency."""
+        return await self._public.answer("prices", self._prices)
+
+    async def _prices(self) -> Prices:
         sold = {found.name: found.prices for found in await self._run(packages.listed, self._desk)}
         currency = self._desk.settings.currency
 

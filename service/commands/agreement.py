@@ -37,7 +37,7 @@ def agreement_show(
         terminal.say(f"version {row.version}, published {shown_instant(row.published_ms)}")
         print(row.text)
 
-    terminal.report({**_shown(row), "text": row.text}, json, draw)
+    terminal.report({**shown(row), "text": row.text}, json, draw)
 
 
 @agreement_app.command("list")
@@ -47,7 +47,7 @@ def agreement_list(data: Data = DEFAULT_DATA, json: Json = False) -> None:
         rows = versions.published(opened.desk)
     cells = [[row.version, when(row.published_ms), len(row.text), row.sha256] for row in rows]
     terminal.report(
-        {"versions": [_shown(row) for row in rows]},
+        {"versions": [shown(row) for row in rows]},
         json,
         lambda: terminal.table(
             "versions of the agreement", ["version", "published (UTC)", "characters", "SHA-256"], cells
@@ -79,10 +79,10 @@ def agreement_publish(
         if is_new
         else f"that is version {row.version}, which is in force already"
     )
-    terminal.report({**_shown(row), "new": is_new}, json, lambda: print(said))
+    terminal.report({**shown(row), "new": is_new}, json, lambda: print(said))
 
 
-def _shown(row: AgreementRow) -> dict[str, Any]:
+def shown(row: AgreementRow) -> dict[str, Any]:
     return {"version": row.version, "published_ms": row.published_ms, "sha256": row.sha256}
 
 

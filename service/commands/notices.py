@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,10 @@ from typing import Annotated
 import typer
 
 from service import terminal
-from service.agreement import notices, records, tidying
+from service.agreement import announcing, notices, records, tidying
 from service.agreement.desk import OPERATOR, Desk
 from service.agreement.notices import DeliveryReport
+from service.agreement.outbox import addresses_of
 from service.agreement.senders import open_senders
 from service.commands.plans import MAX_NUMBER
 from service.commands.showing import After, Limit, next_after, next_page, shown_notice, text_of, when
@@ -153,6 +155,20 @@ def notices_announce(
             "--reference", help="What makes it the same one when repeated. Default: the day and the text."
         ),
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="When it is planned to begin, UTC, such as 2027-05-03T02:00. With --until."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", help="When it is planned to be over; shown to anybody until then."),
+    ] = None,
+    suspended_too: Annotated[
+        bool,
+        typer.Option("--suspended-too", help="Suspended accounts are told, too; else they are left out."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many accounts would get it, and queue nothing.")
     ] = False,
@@ -161,25 +177,32 @@ def notices_announce(
 ) -> None:
     """Tell all active accounts of a change or an interruption of the service (agreement 3.1, 3.2).
 
+    With --from and --until it is at `/v1/announcements` for anybody, without a log-in, until it is over, or taken back
+    with `clipkeep notices withdraw`. Suspended accounts are told only with --suspended-too.
+
     A notice to each address of each account is queued; a running service sends them, or `clipkeep notices send`. Nobody
     gets an announcement twice: interrupted, repeat the same command on the same day, or with the same --reference.
 
-    Example: `clipkeep notices announce --subject "Maintenance on 3 May" --body-file maintenance.txt`
+    Example: `clipkeep notices announce --subject "Maintenance on 3 May" --body-file maintenance.txt
+    --from 2027-05-03T02:00 --until 2027-05-03T04:00`
     """
     if (body is None) == (body_file is None):
         raise typer.BadParameter("give the text with --body or with --body-file")
     text = body if body_file is None else text_of(body_file, "--body-file")
     assert text is not None, "one of the two is there"
+    window = _window(from_, until)
     with open_folder(data) as opened, terminal.progress_bar() as progress:
         desk = opened.desk
-        total, newest = _active(desk)
+        total, newest = _active(desk, suspended_too)
         if not dry_run:
-            done = notices.announce(
+            done = announcing.announce(
                 desk,
                 OPERATOR,
                 subject,
                 text,
                 reference=reference,
+                window=window,
+                to_suspended=suspended_too,
                 passed=lambda account: progress("accounts", min(account, newest), newest),
             )
     if dry_run:
@@ -193,6 +216,23 @@ def notices_announce(
         json,
         lambda: print(f"queued for {done.accounts} accounts, under the reference {done.reference}"),
     )
+
+
+@notices_app.command("withdraw")
+def notices_withdraw(
+    reference: Annotated[
+        str, typer.Option("--reference", help="Of the announcement, as `notices announce` told it.")
+    ],
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Take an announcement with a planned window off `/v1/announcements`: it is off, or over early.
+
+    Owners who were told are not told of that: announce it.
+    """
+    with open_folder(data) as opened:
+        announcing.withdraw(opened.desk, OPERATOR, reference)
+    terminal.report({"reference": reference}, json, lambda: print(f"{reference} is shown no longer"))
 
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -243,11 +283,26 @@ def _told_sent(report: DeliveryReport, into: Path | None) -> None:
         print(f"{report.closed_accounts} accounts are cancelled with that, and erased")
 
 
-def _active(desk: Desk) -> tuple[int, int]:
+def _window(from_: str | None, until: str | None) -> announcing.Window | None:
+    if (from_ is None) != (until is None):
+        raise typer.BadParameter("give --from and --until, or neither")
+    return None if from_ is None or until is None else announcing.Window(_instant(from_), _instant(until))
+
+
+def _instant(text: str) -> int:
+    """Unix ms of a time in UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time; write it as 2027-05-03T02:00, in UTC") from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _active(desk: Desk, suspended_too: bool) -> tuple[int, int]:
     """How many active accounts there are that can be told something, and the number of the last."""
     total = after = 0
     while page := records.accounts(desk, OPERATOR, state=AccountState.ACTIVE, after=after, limit=PAGE):
-        total += sum(bool(notices.addresses_of(row)) for row in page)
+        total += sum(bool(addresses_of(row)) and (suspended_too or row.suspended_ms is None) for row in page)
         after = page[-1].account
     return total, after
 

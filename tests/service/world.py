@@ -21,7 +21,7 @@ from retention.entitlements import Entitlements
 from retention.erasure import mark_terminated
 from retention.tokens import mint_viewer_token
 from retention.witness import ClockWitness
-from service.agreement import packages, versions
+from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
 from service.agreement.payments import RecordingGateway
 from service.config import AgreementSettings, NoticeSettings, RetentionSettings
@@ -133,6 +133,7 @@ class World:
             hashing=CHEAPEST,
         )
         versions.ensure(self.catalog, now_ms=self.clock.ms)
+        privacy.ensure(self.catalog, now_ms=self.clock.ms)
         packages.ensure(
             self.catalog, made.settings, RetentionSettings(default_days=RETENTION_DAYS), now_ms=self.clock.ms
         )

@@ -11,6 +11,13 @@ from service.api.models.base import Asked, Ms, fields_of
 from storage.rows.accounts import NoticeRow
 
 
+class PlannedAsked(Asked):
+    """When it is planned for; anybody can read it until then."""
+
+    from_ms: Annotated[int, Field(ge=0, le=2**53, description="Unix ms")]
+    until_ms: Annotated[int, Field(ge=0, le=2**53, description="Unix ms")]
+
+
 class AnnouncementAsked(Asked):
     """To all active accounts (3.1, 3.2). Sent again, it goes on where it stopped, and reaches nobody twice."""
 
@@ -24,6 +31,8 @@ class AnnouncementAsked(Asked):
             description="what makes it the same one; default: today's date and the text",
         ),
     ] = None
+    planned: PlannedAsked | None = None
+    to_suspended: Annotated[bool, Field(description="suspended accounts are told, too")] = False
 
 
 class Announced(BaseModel):

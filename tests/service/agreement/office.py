@@ -14,7 +14,7 @@ import pytest
 from argon2.profiles import CHEAPEST
 
 from retention.history import replay, standing_of
-from service.agreement import closing, packages, registration, sessions, versions
+from service.agreement import closing, packages, privacy, registration, sessions, versions
 from service.agreement.desk import OPERATOR, Actor, Desk
 from service.agreement.notices import DeliveryReport, deliver_due
 from service.agreement.senders import FileSender, Sender
@@ -51,6 +51,7 @@ class Office(World):
     ) -> None:
         super().__init__(folder, clock_ms=clock_ms, local=local)
         versions.ensure(self.catalog, now_ms=clock_ms)
+        privacy.ensure(self.catalog, now_ms=clock_ms)
         packages.ensure(
             self.catalog, AgreementSettings(**(settings or {})), RetentionSettings(), now_ms=clock_ms
         )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from service.agreement import closing, notices, standing
+from service.agreement import announcing, closing, notices, standing
 from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict, Forbidden, Unprocessable
 from service.agreement.notices import DeliveryReport
@@ -235,31 +235,31 @@ def everybody(office: Office, count: int) -> list[int]:
 
 
 def test_an_announcement_reaches_every_active_account_once(office: Office) -> None:
-    accounts = everybody(office, notices.PAGE_ACCOUNTS + 3)
+    accounts = everybody(office, announcing.PAGE_ACCOUNTS + 3)
     office.register("new@example.org")
     gone = office.approved("gone@example.org")
     while office.deliver().delivered:
         pass
     assert office.row(gone.account).cancelled_on
-    told = notices.announce(office.desk, OPERATOR, "Maintenance", "On Sunday.\nTwo hours.")
+    told = announcing.announce(office.desk, OPERATOR, "Maintenance", "On Sunday.\nTwo hours.")
     assert told.accounts == len(accounts)
-    again = notices.announce(office.desk, OPERATOR, "Maintenance", "On Sunday.\nTwo hours.")
+    again = announcing.announce(office.desk, OPERATOR, "Maintenance", "On Sunday.\nTwo hours.")
     assert (again.accounts, again.reference) == (0, told.reference)
     sent = [n for n in office.notices() if n.purpose.startswith("announcement:")]
     assert [n.account for n in sent] == accounts
     assert {(n.subject, n.body) for n in sent} == {("Maintenance", "On Sunday.\nTwo hours.")}
     office.later(days=7)
-    assert notices.announce(office.desk, OPERATOR, "Maintenance", "On Sunday.\nTwo hours.").accounts == len(
-        accounts
-    ), "the next one of the same text"
+    assert announcing.announce(
+        office.desk, OPERATOR, "Maintenance", "On Sunday.\nTwo hours."
+    ).accounts == len(accounts), "the next one of the same text"
 
 
 def test_an_announcement_that_was_interrupted_goes_on(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     accounts = everybody(office, 5)
-    monkeypatch.setattr(notices, "PAGE_ACCOUNTS", 2)
-    real, pages = notices._announce_page, 0
+    monkeypatch.setattr(announcing, "PAGE_ACCOUNTS", 2)
+    real, pages = announcing._page, 0
 
     def dying(*args: object) -> tuple[int | None, int]:
         nonlocal pages
@@ -268,11 +268,11 @@ def test_an_announcement_that_was_interrupted_goes_on(
             raise KeyboardInterrupt
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(notices, "_announce_page", dying)
+    monkeypatch.setattr(announcing, "_page", dying)
     with pytest.raises(KeyboardInterrupt):
-        notices.announce(office.desk, OPERATOR, "s", "b", reference="2025-1")
+        announcing.announce(office.desk, OPERATOR, "s", "b", reference="2025-1")
     office.later(days=2)
-    assert notices.announce(office.desk, OPERATOR, "s", "b", reference="2025-1").accounts == 2
+    assert announcing.announce(office.desk, OPERATOR, "s", "b", reference="2025-1").accounts == 2
     sent = office.notices(purpose="announcement:2025-1")
     assert [n.account for n in sent] == accounts
 
@@ -282,12 +282,12 @@ def test_an_announcement_that_was_interrupted_goes_on(
 )
 def test_an_announcement_that_cannot_be_shown(office: Office, subject: str, body: str) -> None:
     with refused(Unprocessable, "bad_text"):
-        notices.announce(office.desk, OPERATOR, subject, body)
+        announcing.announce(office.desk, OPERATOR, subject, body)
 
 
 def test_owners_announce_nothing(office: Office) -> None:
     with refused(Forbidden, "operators_only"):
-        notices.announce(office.desk, owner(office.active()), "s", "b")
+        announcing.announce(office.desk, owner(office.active()), "s", "b")
 
 
 def test_a_closing_settles_with_the_run_that_delivers_its_notices(office: Office) -> None:

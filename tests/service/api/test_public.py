@@ -1,0 +1,103 @@
+"""What anybody may read: made once in a while, whoever asks."""
+
+from __future__ import annotations
+
+import pytest
+import trio.testing
+from fastapi import Response
+
+from service.agreement import announcing, privacy
+from service.agreement.announcing import Window
+from service.agreement.desk import OPERATOR
+from service.api import public
+from service.api.models.agreement import AgreementText
+from service.api.public import FRESH_S, Public
+from storage.errors import NotFound
+from tests.service.api.server import Server
+from tests.service.world import HOUR_MS
+
+
+def text_of(version: int, text: str = "x") -> AgreementText:
+    return AgreementText(version=version, published_ms=0, sha256="", text=text)
+
+
+class Making:
+    """Counts how often a page is made."""
+
+    def __init__(self, text: str = "x") -> None:
+        self.made = 0
+        self.text = text
+
+    async def __call__(self) -> AgreementText:
+        self.made += 1
+        await trio.sleep(0.1)
+        return text_of(self.made, self.text)
+
+
+async def test_of_many_who_ask_at_once_one_makes_it(autojump_clock: trio.testing.MockClock) -> None:
+    kept, making, answers = Public(), Making(), list[Response]()
+
+    async def ask() -> None:
+        answers.append(await kept.answer("x", making))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(ask)
+    assert making.made == 1
+    assert len({answer.body for answer in answers}) == 1
+    await trio.sleep(FRESH_S - 0.1)
+    await ask()
+    assert making.made == 1
+    await trio.sleep(0.2)
+    await ask()
+    assert making.made == 2
+    assert answers[-1].headers["cache-control"] == "public, max-age=5"
+
+
+async def test_what_fails_is_not_kept(autojump_clock: trio.testing.MockClock) -> None:
+    kept = Public()
+
+    async def missing() -> AgreementText:
+        raise NotFound("no such version")
+
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            await kept.answer("agreement 99", missing)
+    assert kept.kept_bytes == 0
+
+
+async def test_kept_pages_are_bounded(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(public, "MAX_KEPT_BYTES", 10_000)
+    kept, making = Public(), Making("y" * 3000)
+    for number in range(20):
+        await kept.answer(f"agreement {number}", making)
+        assert kept.kept_bytes <= 10_000
+    await kept.answer("agreement 19", making)
+    assert making.made == 20
+    await kept.answer("agreement 0", making)
+    assert making.made == 21, "it had made way"
+
+
+def test_what_is_planned_is_read_without_a_log_in(server: Server) -> None:
+    now_ms = server.desk.now_ms()
+    window = Window(now_ms + HOUR_MS, now_ms + 2 * HOUR_MS)
+    announcing.announce(server.desk, OPERATOR, "Away", "An hour.", reference="r", window=window)
+    reply = server.get("/v1/announcements", token=None)
+    [shown] = reply.json
+    assert shown == {
+        "reference": "r",
+        "subject": "Away",
+        "body": "An hour.",
+        "from_ms": window.from_ms,
+        "until_ms": window.until_ms,
+    }
+    assert reply.headers["cache-control"] == "public, max-age=5"
+
+
+def test_the_privacy_policy_is_read_in_versions(server: Server) -> None:
+    privacy.publish(server.desk, OPERATOR, "Ours.")
+    assert server.get("/v1/privacy-policy", token=None).json["text"] == "Ours."
+    assert server.get("/v1/privacy-policy/1", token=None).json["text"] == privacy.shipped()
+    assert server.get("/v1/privacy-policy/3", token=None).status == 404
