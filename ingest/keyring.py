@@ -13,6 +13,7 @@ thousand.
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
@@ -55,16 +56,24 @@ class Keyring:
         fetch: where keys come from.
         max_keys: bound of the cache, in keys. Beyond it each miss costs a fetch, and nothing else changes.
         batch_keys: bound of one fetch, in keys.
+        wait_s: longest wait of one `load`, whatever a fetch does, and whatever is fetched before: two fetches that hang
+            until their own time-outs, one after the other, would be waited for by who asks during the first.
     """
 
     def __init__(
-        self, fetch: Fetch, *, max_keys: int = DEFAULT_MAX_KEYS, batch_keys: int = DEFAULT_BATCH_KEYS
+        self,
+        fetch: Fetch,
+        *,
+        max_keys: int = DEFAULT_MAX_KEYS,
+        batch_keys: int = DEFAULT_BATCH_KEYS,
+        wait_s: float = math.inf,
     ) -> None:
         if max_keys < 1 or not 1 <= batch_keys <= MAX_IDS_PER_CALL:
             raise CallerError(f"max_keys is at least 1, batch_keys from 1 to {MAX_IDS_PER_CALL}")
         self._fetch = fetch
         self._max_keys = max_keys
         self._batch_keys = batch_keys
+        self._wait_s = wait_s
         self._ciphers: OrderedDict[KeyId, AESGCM] = OrderedDict()
         self._queued: dict[KeyId, _Wanted] = {}  # in the order of asking
         self._loading: dict[KeyId, _Wanted] = {}
@@ -95,7 +104,8 @@ class Keyring:
         Raises:
             KeyDestroyed: this id is gone for good.
             ClipkeepError: whatever else befell the fetch of this id. Each waiter gets an instance of its own.
-            WorldError: `key_store_unavailable` when `run` is not running: the worker is starting or stopping.
+            WorldError: `key_store_unavailable` when there was no answer within `wait_s`, or `run` is not running: the
+                worker is starting or stopping.
         """
         cipher = self.cached(key_id)
         if cipher is not None:
@@ -109,13 +119,18 @@ class Keyring:
             self._work.set()
         wanted.waiters += 1
         try:
-            await wanted.done.wait()
+            with trio.move_on_after(self._wait_s) as patience:
+                await wanted.done.wait()
         finally:
             wanted.waiters -= 1
             if not wanted.waiters and self._queued.get(key_id) is wanted:
                 del self._queued[key_id]
         if isinstance(wanted.outcome, AESGCM):
             return wanted.outcome
+        if patience.cancelled_caught:
+            raise WorldError(
+                f"the vault has not answered for {self._wait_s:g} s; try again", code="key_store_unavailable"
+            )
         error = wanted.outcome or _stopped()
         # A raised exception collects the traceback of its task, so tasks must not share one.
         raise copy.copy(error) from error

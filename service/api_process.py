@@ -146,6 +146,7 @@ class ApiProcess:
             ready=self.ready,
             survives=lambda: {whose: found.survives.word for whose, found in self._promises.items()},
             metrics=self.metrics,
+            answer_s=opened.config.home.answer_s,
             **asdict(opened.config.api),
         )
 
@@ -281,7 +282,7 @@ def main() -> None:
     configure_logs(args.name)
     die_with_supervisor()
     try:
-        with open_folder(args.data, store_url=args.store) as opened:
+        with open_folder(args.data, store_url=args.store, serves=True) as opened:
             trio.run(ApiProcess(opened).run, args.host, args.port)
     except ClipkeepError as error:
         _log.error("cannot_serve", code=error.code, detail=str(error))

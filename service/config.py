@@ -65,6 +65,13 @@ class HomeSettings:
         "what an acknowledged chunk has to survive, else `init` and `serve` refuse the server of catalog or vault:"
         f" {', '.join(kind.word for kind in Survives)} (of the disk too: needs a synchronous standby)",
     )
+    answer_s: float = limit(
+        20.0,
+        "how long a camera, a viewer or an owner waits for one answer of the catalog's or the vault's server, or for a"
+        " data key, before 503",
+        least=1,
+        most=HOUR_S,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,8 @@ def create_folder(
     Raises:
         CallerError: something is there already; nothing is overwritten.
         CallerError: `bad_catalog_url`, `bad_vault_url`: no engine has such an address; `vault_in_catalog`: both are
-            in one database.
+            in one database; `exists`, `key_store_exists`, `not_empty`: a database has a catalog, a vault or other
+            tables in it.
         CallerError: `unsafe_server`: see `service.promises`.
         CallerError: `network_file_system`: it would lie on NFS, SMB or the like.
         CallerError: `folder_open`: the folder is there, has other things in it, and others may enter it.
@@ -410,9 +411,17 @@ def _require_same_home(catalog: ContinuityCatalog, vault: Vault, folder: DataFol
 
 @contextmanager
 def open_folder(
-    root: Path, *, store_url: str | None = None, environ: Mapping[str, str] | None = None
+    root: Path,
+    *,
+    store_url: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    serves: bool = False,
 ) -> Iterator[Opened]:
     """Open a data folder for one command or one process, and close it again.
+
+    Args:
+        serves: for a process with users who wait: no answer of catalog or vault is waited for longer than
+            `[home] answer_s`. Commands wait longer.
 
     Raises:
         CallerError, CorruptError, WorldError: what is missing or broken, by file and field.
@@ -422,8 +431,11 @@ def open_folder(
     config = load_config(folder.config, environ)
     with ExitStack() as stack:
         clock = stack.enter_context(opened_clock(folder, config))
-        vault = stack.enter_context(open_vault(folder.vault_place(config), folder.master_key))
-        catalog = open_catalog(config.home.catalog, folder.catalog, vault)
+        answer_s = config.home.answer_s if serves else None
+        vault = stack.enter_context(
+            open_vault(folder.vault_place(config), folder.master_key, answer_s=answer_s)
+        )
+        catalog = open_catalog(config.home.catalog, folder.catalog, vault, answer_s=answer_s)
         stack.callback(catalog.close)
         vault.keep_from(catalog.first_key_month)
         _require_same_home(catalog, vault, folder)

@@ -62,7 +62,11 @@ class Worker:
         """Why the last counters could not be published, an errno."""
         self._counts_alone = False
         """The catalog could not be told of what devices with limits uploaded."""
-        self.keyring = Keyring(opened.vault.ensure_each, max_keys=config.ingest.max_cached_keys)
+        self.keyring = Keyring(
+            opened.vault.ensure_each,
+            max_keys=config.ingest.max_cached_keys,
+            wait_s=config.home.answer_s,
+        )
         self._question = Question()
         self.health = Health(self._probe, self._look, unanswered=self._question.unanswered)
         self.uploads = Uploads(
@@ -230,7 +234,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        with open_folder(args.data, store_url=args.store) as opened:
+        with open_folder(args.data, store_url=args.store, serves=True) as opened:
             worker = Worker(opened, args.name)
             trio.run(worker.run, args.host, args.port)
     except ClipkeepError as error:

@@ -27,7 +27,8 @@ def create_catalog(address: str, file: Path, vault: Vault | None = None) -> Cata
         vault: where the keys of accounts are. None: nobody reads or writes a text about people by this object.
 
     Raises:
-        CallerError: `bad_catalog_url`; `exists`, there is a catalog already.
+        CallerError: `bad_catalog_url`; `exists`, there is a catalog already; `vault_in_catalog`, `not_empty`: the
+            database has a vault, or tables of others.
         CatalogUnavailable: the file or the tables can't be made; the text says what to do.
     """
     # Each engine is imported where it is used: a command on the one need not wait for the other's library.
@@ -40,8 +41,14 @@ def create_catalog(address: str, file: Path, vault: Vault | None = None) -> Cata
     return PostgresCatalog.create(address, vault)
 
 
-def open_catalog(address: str, file: Path, vault: Vault | None = None) -> Catalog:
-    """Open an existing catalog; the arguments are as `create_catalog` takes them.
+def open_catalog(
+    address: str, file: Path, vault: Vault | None = None, *, answer_s: float | None = None
+) -> Catalog:
+    """Open an existing catalog; the other arguments are as `create_catalog` takes them.
+
+    Args:
+        answer_s: longest wait for one answer of a server, and then CatalogUnavailable: for processes with users who
+            wait. None: as long as commands wait. A file answers or fails.
 
     Raises:
         CallerError: `bad_catalog_url`, `no_catalog`, `catalog_outdated`.
@@ -53,7 +60,7 @@ def open_catalog(address: str, file: Path, vault: Vault | None = None) -> Catalo
         return SqliteCatalog.open(file, vault)
     from storage.postgres import PostgresCatalog
 
-    return PostgresCatalog.open(address, vault)
+    return PostgresCatalog.open(address, vault, answer_s=answer_s)
 
 
 def remove_catalog(address: str, file: Path) -> None:

@@ -40,13 +40,14 @@ def is_server(where: str | Path) -> bool:
     return isinstance(where, str) and where.startswith(("postgresql://", "postgres://"))
 
 
-def open_vault(where: str | Path, master_key: Path | None = None) -> Vault:
+def open_vault(where: str | Path, master_key: Path | None = None, *, answer_s: float | None = None) -> Vault:
     """Open an existing vault.
 
     Args:
         where: a folder, or a URL `postgresql://…` of a database of its own. What the URL lacks (password, `sslmode`)
             comes from the environment or a service file, as libpq reads them.
         master_key: the host's file of wrapping keys, for a database. A folder has its own in it.
+        answer_s: longest wait for one answer of a server, as of `storage.open_catalog.open_catalog`.
 
     Raises:
         NotFound: `key_store_missing`: nothing is there.
@@ -58,7 +59,7 @@ def open_vault(where: str | Path, master_key: Path | None = None) -> Vault:
         return KeyStore.open(Path(where))
     from storage.postgres.vault import PostgresVault  # psycopg takes a tenth of a second to import
 
-    return PostgresVault.open(str(where), _needed(master_key))
+    return PostgresVault.open(str(where), _needed(master_key), answer_s=answer_s)
 
 
 def create_vault(where: str | Path, master_key: Path | None = None) -> None:
@@ -70,7 +71,7 @@ def create_vault(where: str | Path, master_key: Path | None = None) -> None:
 
     Raises:
         CallerError: `key_store_exists`: a vault is there, and is left as it is. `vault_in_catalog`: the database is
-            the catalog's: whoever has a copy of one must not have the other.
+            the catalog's: whoever has a copy of one must not have the other. `not_empty`: it has other tables.
         WorldError: no space, no permission, no answer.
     """
     if not is_server(where):

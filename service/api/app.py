@@ -84,6 +84,7 @@ def create_app(services: ApiServices) -> FastAPI:
         hash_threads=services.desk.settings.hash_threads,
         money_threads=services.money_threads,
         most_waiting=services.desk_waiting,
+        wait_s=services.answer_s,
     )
     app.state.api = api = Api(services, playback, calls)
     routers = [*(part(api).routes() for part in PARTS), docs.routes()]

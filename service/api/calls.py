@@ -5,6 +5,7 @@ under way is next, in turn, and of the places to wait in a client has half of wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
@@ -51,7 +52,8 @@ class ByClient:
 class _Threads:
     """Threads of one kind, and the places to wait for them."""
 
-    def __init__(self, threads: int, most_waiting: int) -> None:
+    def __init__(self, threads: int, most_waiting: int, wait_s: float) -> None:
+        self._wait_s = wait_s
         self._limiter = trio.CapacityLimiter(threads)
         self._running = Shares(
             threads, account_share=1.0, viewer_share=1.0
@@ -71,7 +73,7 @@ class _Threads:
         if not self._waiting.total or not self._waiting.try_take(who, 1):
             raise Refused.by(answers.OVERLOADED)
         try:
-            await self._running.take(who, 1)
+            await self._running.take(who, 1, wait_s=self._wait_s)
         finally:
             self._waiting.give(who, 1)
 
@@ -86,12 +88,22 @@ class Calls:
         money_threads: requests that move money at once. They wait for the payment gateway, which may take long.
         most_waiting: for each of these, shared out among clients; who finds no place is refused as overload at once,
             rather than after his patience.
+        wait_s: longest wait for a turn. Behind calls that each wait for a catalog or a gateway that does not answer it
+            would be a multiple of theirs.
     """
 
-    def __init__(self, *, threads: int, hash_threads: int, money_threads: int, most_waiting: int) -> None:
-        self._books = _Threads(threads, most_waiting)
-        self._hashing = _Threads(hash_threads, most_waiting)
-        self._paying = _Threads(money_threads, most_waiting)
+    def __init__(
+        self,
+        *,
+        threads: int,
+        hash_threads: int,
+        money_threads: int,
+        most_waiting: int,
+        wait_s: float = math.inf,
+    ) -> None:
+        self._books = _Threads(threads, most_waiting, wait_s)
+        self._hashing = _Threads(hash_threads, most_waiting, wait_s)
+        self._paying = _Threads(money_threads, most_waiting, wait_s)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A transaction. A cancelled one waits for its thread, which the catalog's time-outs bound.

@@ -54,10 +54,10 @@ class Playback:
 
     def __init__(self, services: PlaybackServices) -> None:
         self._gate = Gate(services.bitmap, services.clock, services.token_secret, services.used)
-        self._keyring = Keyring(services.vault.get_each, max_keys=services.max_keys)
+        self._keyring = Keyring(services.vault.get_each, max_keys=services.max_keys, wait_s=services.answer_s)
         self._purge_every_s = services.purge_every_s
         self._memory_wait_s = services.memory_wait_s
-        self._sharers = Sharers(services.catalog)
+        self._sharers = Sharers(services.catalog, wait_s=services.answer_s)
         self.memory = services.shares(services.max_bytes_held)
         self.listings = Listings(services, self._gate, self._sharers)
         self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory, self._sharers)

@@ -73,6 +73,7 @@ class Listings:
         self._following = Following(services)
         self._sharers = sharers
         self._threads = services.shares(services.listing_threads)
+        self._answer_s = services.answer_s
         self._limiter = trio.CapacityLimiter(services.listing_threads)
 
     async def page(
@@ -195,7 +196,7 @@ class Listings:
     async def _list(self, viewer: Viewer, make: Callable[[Grant], T]) -> T:
         """Ask, make the listing in a thread, ask again."""
         grant = self._gate.ask(viewer)
-        async with self._threads.hold(await self._sharers.of(viewer)):
+        async with self._threads.hold(await self._sharers.of(viewer), wait_s=self._answer_s):
             made = await trio.to_thread.run_sync(make, grant, limiter=self._limiter)
         if self._gate.ask(viewer) != grant:  # midnight, or an erasure: what was listed may be over
             raise Refused.by(answers.OVERLOADED)

@@ -67,6 +67,7 @@ class ChunkReader:
         self._keyring = keyring
         self.memory = memory
         self._memory_wait_s = services.memory_wait_s
+        self._answer_s = services.answer_s
         self._sharers = sharers
         self._lookups = services.shares(services.lookup_threads)
         self._lookup_limiter = trio.CapacityLimiter(services.lookup_threads)
@@ -151,7 +152,7 @@ class ChunkReader:
         return found
 
     async def _look_up(self, viewer: Viewer, capture_ms: int) -> ChunkRow | None:
-        async with self._lookups.hold(await self._sharers.of(viewer)):
+        async with self._lookups.hold(await self._sharers.of(viewer), wait_s=self._answer_s):
             look = partial(self._catalog.chunk, viewer.device, capture_ms)
             return await trio.to_thread.run_sync(look, limiter=self._lookup_limiter)
 

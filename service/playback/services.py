@@ -62,6 +62,9 @@ class PlaybackServices:
     """Chunks that an export reads ahead of what it sends: hides the store's latency."""
     read_ahead_bytes: int = 8 * 1024 * 1024
     """Bytes of them, unless one chunk alone is more."""
+    answer_s: float = 20.0
+    """How long a reader waits for a thread that asks the catalog, and for a data key. Where the catalog is opened its
+    answer is bounded by the same."""
     max_keys: int = 4096
     """Data keys kept in memory: 11 MB, and a purge takes some 5 ms of the loop."""
     purge_every_s: float = 5.0

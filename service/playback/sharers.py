@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from service.playback.gate import Viewer
-from service.playback.sharing import Sharer
+from service.playback.sharing import Sharer, Shares
 from storage.catalog.devices import DevicesCatalog
 from storage.rows.accounts import OPERATOR_ACCOUNT
 
@@ -14,10 +16,16 @@ MAX_DEVICES = 100_000
 
 
 class Sharers:
-    """The accounts of devices, asked for once. Only viewers whom the gate has let in may ask."""
+    """The accounts of devices, asked for once. Only viewers whom the gate has let in may ask.
 
-    def __init__(self, catalog: DevicesCatalog) -> None:
+    Args:
+        wait_s: longest wait for a turn to ask.
+    """
+
+    def __init__(self, catalog: DevicesCatalog, *, wait_s: float = math.inf) -> None:
         self._catalog = catalog
+        self._wait_s = wait_s
+        self._turns = Shares(1, account_share=1.0, viewer_share=1.0)
         self._accounts: dict[int, int] = {}
         self._thread = trio.CapacityLimiter(1)
 
@@ -25,12 +33,14 @@ class Sharers:
         """The viewer's share. Devices of the operator's own account share by device: nobody owns them together.
 
         Raises:
+            Refused: `overloaded`, no turn within `wait_s`.
             WorldError: the catalog can't be asked.
         """
         device = viewer.device
         account = self._accounts.get(device)
         if account is None:
-            facts = await trio.to_thread.run_sync(self._catalog.device, device, limiter=self._thread)
+            async with self._turns.hold(Sharer(device, None), wait_s=self._wait_s):
+                facts = await trio.to_thread.run_sync(self._catalog.device, device, limiter=self._thread)
             account = facts.account
             if len(self._accounts) >= MAX_DEVICES:
                 self._accounts.clear()

@@ -102,9 +102,9 @@ class Shares:
         self._admit()
 
     @asynccontextmanager
-    async def hold(self, who: Sharer, amount: int = 1) -> AsyncIterator[None]:
-        """`take` and `give`, however long that has to be waited for."""
-        await self.take(who, amount)
+    async def hold(self, who: Sharer, amount: int = 1, *, wait_s: float = math.inf) -> AsyncIterator[None]:
+        """`take` and `give`."""
+        await self.take(who, amount, wait_s=wait_s)
         try:
             yield
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from storage.account_keys import AccountKeys, AccountVault
-from storage.postgres.database import LOCK_TIMEOUT_MS, PostgresDatabase
+from storage.postgres.database import PostgresDatabase
 from storage.postgres.schema import create_schema, drop_schema, require_schema
 from storage.sql import SqlCatalog
 
@@ -22,7 +22,7 @@ class PostgresCatalog(SqlCatalog):
 
     @classmethod
     def create(
-        cls, url: str, vault: AccountVault | None = None, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+        cls, url: str, vault: AccountVault | None = None, *, lock_timeout_ms: int | None = None
     ) -> PostgresCatalog:
         """Make the tables in an empty database. Raises CallerError `exists` when they are there.
 
@@ -45,16 +45,21 @@ class PostgresCatalog(SqlCatalog):
 
     @classmethod
     def open(
-        cls, url: str, vault: AccountVault | None = None, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+        cls,
+        url: str,
+        vault: AccountVault | None = None,
+        *,
+        lock_timeout_ms: int | None = None,
+        answer_s: float | None = None,
     ) -> PostgresCatalog:
-        """Open an existing catalog.
+        """Open an existing catalog. `answer_s` is as of `storage.open_catalog.open_catalog`.
 
         Raises:
             CallerError: `no_catalog`.
             CatalogCorrupt: of another release.
             CatalogUnavailable: the server does not answer, or refuses.
         """
-        database = PostgresDatabase(url, lock_timeout_ms=lock_timeout_ms)
+        database = PostgresDatabase(url, lock_timeout_ms=lock_timeout_ms, answer_s=answer_s)
         try:
             database.require_version()
             require_schema(database)

@@ -39,6 +39,7 @@ from storage.postgres import damage
 from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, NoAnswer, PostgresConnection
 from storage.postgres.packed_rows import drop_tables_of_day
 from storage.postgres.promise import SETTINGS, promise_of
+from storage.postgres.waits import Waits
 from storage.promise import Promise
 from storage.sql.connection import Connection, Database, Excludes
 from storage.sqlite.schema import REVISION
@@ -56,24 +57,10 @@ IDLE_S = 60.0
 TRIES = 5
 """How often a write is tried that the server took back: a deadlock, a connection that broke, a restart."""
 FIRST_PAUSE_S = 0.05
-CONNECT_TIMEOUT_S = 10
-LOCK_TIMEOUT_MS = 10_000
-"""Longest wait for another transaction, as SQLite's busy timeout."""
 DROP_LOCK_TIMEOUT_MS = 50
 """Longest wait for the readers of a table that is to be dropped."""
-STATEMENT_TIMEOUT_MS = 60_000
-"""Longest statement. A backstop: no statement of the service takes a tenth of it."""
-INGEST_TIMEOUT_MS = 15_000
-"""Longest statement of what a camera waits for. Longer than a lock is waited for."""
-ANSWER_MARGIN_S = 5.0
-"""How much longer than a statement may take its answer is waited for: a server that is frozen keeps no time-outs."""
-PATIENCE_S = 8.0
-"""A write that was taken back is not tried again after so long: who waits for it hears the failure instead."""
 CHECK_TIMEOUT_MS = 6 * 3600 * 1000
 """Longest look at one table or index by `amcheck`."""
-IDLE_IN_TRANSACTION_MS = 30_000
-"""How long a transaction may wait for this process before the server ends it: what a host that vanished without a word
-holds is free again then. Longer than any pause between two statements, a key's file written in it included."""
 KEEPALIVE = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -83,6 +70,7 @@ KEEPALIVE = {
 """A server that vanished without a word is given up after 30 s."""
 SLOT_DAYS = 2
 """How long a row of `tries` outlives its last write. An hour would do: tries of one write are seconds apart."""
+
 
 _CLEAN_SLOTS = f"DELETE FROM tries WHERE used_on < current_date - {SLOT_DAYS}"
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -124,24 +112,29 @@ class PostgresDatabase(Database):
     Args:
         url: a libpq URL or connection string. What it lacks comes from the environment or a service file, as libpq
             reads them: the password best of all.
+        answer_s: longest wait for one answer; None: as long as commands wait, see `Waits`.
+        lock_timeout_ms: longest wait for another transaction; None: as `answer_s` says.
     """
 
-    def __init__(self, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
+    def __init__(
+        self, url: str, *, lock_timeout_ms: int | None = None, answer_s: float | None = None
+    ) -> None:
         try:
             parts = conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             raise CallerError(f"not a PostgreSQL address: {error}", code="bad_catalog_url") from error
+        self._waits = Waits.at_most(answer_s)
         self._conninfo = conninfo.make_conninfo(
             url,
             application_name=f"{APPLICATION}/{REVISION}",
-            connect_timeout=CONNECT_TIMEOUT_S,
+            connect_timeout=self._waits.connect_s,
             **KEEPALIVE,
         )
         self._subject = "postgresql://" + "".join(
             str(part)
             for part in (parts.get("host", ""), ":", parts.get("port", 5432), "/", parts.get("dbname", ""))
         )
-        self._lock_timeout_ms = lock_timeout_ms
+        self._lock_timeout_ms = self._waits.lock_ms if lock_timeout_ms is None else lock_timeout_ms
         self._lock = threading.Lock()
         self._idle: list[tuple[float, PostgresConnection]] = []
         self._slots: list[_Slot] = []
@@ -181,15 +174,19 @@ class PostgresDatabase(Database):
         return done
 
     def _until_kept(self, once: Callable[[], R]) -> R:
-        """Call it again when the server took back what it did, or may have: `TRIES` times, and for `PATIENCE_S`.
-        Raises psycopg's errors."""
+        """Call it again when the server took back what it did, or may have: `TRIES` times, and for as long as patience
+        lasts. Raises psycopg's errors."""
         pause_s = FIRST_PAUSE_S
         began_s = time.monotonic()
         for left in reversed(range(TRIES)):
             try:
                 return once()
             except (psycopg.OperationalError, *TAKEN_BACK) as error:
-                if left == 0 or isinstance(error, GIVEN_UP) or time.monotonic() - began_s > PATIENCE_S:
+                if (
+                    left == 0
+                    or isinstance(error, GIVEN_UP)
+                    or time.monotonic() - began_s > self._waits.patience_s
+                ):
                     raise
             time.sleep(pause_s)
             pause_s *= 2
@@ -199,7 +196,7 @@ class PostgresDatabase(Database):
         self, work: Callable[[Connection], R], excludes: Excludes, slot: _Slot, committing: list[R]
     ) -> R:
         # One round trip. Statements of one message see what was committed before each of them began.
-        timeout_ms = STATEMENT_TIMEOUT_MS if excludes is Excludes.WRITERS else INGEST_TIMEOUT_MS
+        timeout_ms = self._waits.statement_ms if excludes is Excludes.WRITERS else self._waits.ingest_ms
         connection, marked = self._begun(BEGIN_WRITE, timeout_ms, _LOCKS[excludes], slot.mark)
         try:
             if not marked:  # an earlier try was committed, though nobody could say so
@@ -221,7 +218,10 @@ class PostgresDatabase(Database):
 
     def _clean_slots(self) -> None:
         """If it fails, another one does it."""
-        with suppress(psycopg.Error), self._block(BEGIN_WRITE, timeout_ms=INGEST_TIMEOUT_MS) as connection:
+        with (
+            suppress(psycopg.Error),
+            self._block(BEGIN_WRITE, timeout_ms=self._waits.ingest_ms) as connection,
+        ):
             connection.run(_CLEAN_SLOTS)
 
     def _free(self, slot: _Slot) -> None:
@@ -239,7 +239,7 @@ class PostgresDatabase(Database):
         self, begin: str, lock: str | None = None, *, timeout_ms: int | None = None
     ) -> Iterator[PostgresConnection]:
         """A transaction, with psycopg's errors as they are."""
-        connection, _ = self._begun(begin, timeout_ms or STATEMENT_TIMEOUT_MS, lock)
+        connection, _ = self._begun(begin, timeout_ms or self._waits.statement_ms, lock)
         try:
             yield connection
             connection.commit()
@@ -330,10 +330,10 @@ class PostgresDatabase(Database):
         settings = (
             f"SET LOCAL lock_timeout = {self._lock_timeout_ms}",
             f"SET LOCAL statement_timeout = {timeout_ms}",
-            f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}",
+            f"SET LOCAL idle_in_transaction_session_timeout = {self._waits.idle_ms}",
         )
         text = "; ".join(filter(None, (begin, *settings, *more)))
-        answer_s = timeout_ms / 1000 + ANSWER_MARGIN_S
+        answer_s = timeout_ms / 1000 + self._waits.margin_s
         while (connection := self._take_idle()) is not None:
             connection.wait_at_most(answer_s)
             try:

@@ -101,8 +101,14 @@ def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
     key_ids = first_keys(keys)
     with database.hold() as connection:
         assert isinstance(connection, PostgresConnection)
-        if has_table(connection, "meta"):
-            raise CallerError("a catalog is already here", subject=database.subject, code="exists")
+        if has_table(connection, "alembic_version") and has_table(connection, "devices"):
+            raise CallerError(
+                "a catalog is already here, of another data folder, and nothing was changed. Name an empty database:"
+                " CREATE DATABASE makes it. To go on with the catalog that is here, use the data folder that it was"
+                " made with (config.toml and keys/), from its backup if it was lost",
+                subject=database.subject,
+                code="exists",
+            )
         if has_table(connection, "vault_state"):
             raise CallerError(
                 "this database has a vault in it. Make another one for the catalog, with a user and backups of its own:"
@@ -121,11 +127,12 @@ def create_schema(database: PostgresDatabase, keys: AccountKeys) -> None:
 
 
 def require_empty(connection: Connection, subject: str) -> None:
-    """Raises CallerError `not_empty`: the schema has tables that belong to somebody else. Those of an extension, as of
-    pg_stat_statements, are no one's."""
+    """Raises CallerError `not_empty`: the schema has tables, or what is named as they are (views, sequences), that
+    belong to somebody else. Those of an extension, as of pg_stat_statements, are no one's."""
     found = connection.execute(
         "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT 1 FROM pg_depend d"
+        " WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')"
+        " AND NOT EXISTS (SELECT 1 FROM pg_depend d"
         " WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') ORDER BY c.relname LIMIT 3"
     ).fetchall()
     if found:

@@ -34,7 +34,6 @@ from storage._key_files import MASTER_MAGIC, read_key_file, unavailable
 from storage._key_wrapping import WrappingKeys
 from storage.errors import CallerError, CorruptError
 from storage.open_files import Version, version
-from storage.postgres.database import INGEST_TIMEOUT_MS
 from storage.postgres.vault_database import (
     TOKENS,
     VaultDatabase,
@@ -93,7 +92,7 @@ class PostgresVault(Vault):
         """Make the tables in an empty database, and `master_key` where there is none, and open it.
 
         Raises:
-            CallerError: `key_store_exists`, `vault_in_catalog`, `bad_vault_url`.
+            CallerError: `key_store_exists`, `vault_in_catalog`, `not_empty`, `bad_vault_url`.
         """
         database = VaultDatabase(url)
         try:
@@ -116,9 +115,9 @@ class PostgresVault(Vault):
             drop_tables(database)
 
     @classmethod
-    def open(cls, url: str, master_key: Path) -> PostgresVault:
-        """Open an existing vault. Raises as `storage.open_vault.open_vault`."""
-        vault = cls(VaultDatabase(url), master_key)
+    def open(cls, url: str, master_key: Path, *, answer_s: float | None = None) -> PostgresVault:
+        """Open an existing vault. Arguments and errors are as of `storage.open_vault.open_vault`."""
+        vault = cls(VaultDatabase(url, answer_s=answer_s), master_key)
         try:
             require_tables(vault._database)
             _require_master_key(master_key)
@@ -332,9 +331,7 @@ class PostgresVault(Vault):
 
         def read() -> dict[KeyId, Outcome]:
             """A camera or a viewer waits for it."""
-            return self._database.reading(
-                lambda connection: self._read(connection, wanted), timeout_ms=INGEST_TIMEOUT_MS
-            )
+            return self._database.reading(lambda connection: self._read(connection, wanted), waited_for=True)
 
         outcomes = read()
         if any(isinstance(outcome, CorruptError) for outcome in outcomes.values()):

@@ -41,11 +41,9 @@ from storage.postgres.connection import PostgresConnection, has_table
 from storage.postgres.database import (
     BEGIN_READ,
     BEGIN_WRITE,
-    INGEST_TIMEOUT_MS,
-    LOCK_TIMEOUT_MS,
-    STATEMENT_TIMEOUT_MS,
     PostgresDatabase,
 )
+from storage.postgres.schema import require_empty
 from storage.sql.connection import Connection
 
 R = TypeVar("R")
@@ -74,15 +72,22 @@ def month_table(month: int) -> str:
 class VaultDatabase(PostgresDatabase):
     """Connections and transactions. Raises (all methods) what `storage.vault.Vault` says."""
 
-    def __init__(self, url: str, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> None:
+    def __init__(
+        self, url: str, *, lock_timeout_ms: int | None = None, answer_s: float | None = None
+    ) -> None:
         try:
-            super().__init__(url, lock_timeout_ms=lock_timeout_ms)
+            super().__init__(url, lock_timeout_ms=lock_timeout_ms, answer_s=answer_s)
         except CallerError as error:
             raise CallerError(error.detail, code="bad_vault_url") from error
 
-    def reading(self, work: Callable[[Connection], R], *, timeout_ms: int = STATEMENT_TIMEOUT_MS) -> R:
+    def reading(self, work: Callable[[Connection], R], *, waited_for: bool = False) -> R:
         """Do `work` in a transaction that reads one state. Twice when a month's table went meanwhile: the floor says so
-        by then."""
+        by then.
+
+        Args:
+            waited_for: a camera or a viewer waits for it, whichever process asks.
+        """
+        timeout_ms = self._waits.ingest_ms if waited_for else self._waits.statement_ms
         with self._translating():
             try:
                 return self._reading(work, timeout_ms)
@@ -95,11 +100,11 @@ class VaultDatabase(PostgresDatabase):
 
     def making(self, work: Callable[[Connection], R]) -> R:
         """Do `work` while no key is destroyed and no wrapping key retired."""
-        return self._under(f"SELECT pg_advisory_xact_lock_shared({KEYS_LOCK})", work, INGEST_TIMEOUT_MS)
+        return self._under(f"SELECT pg_advisory_xact_lock_shared({KEYS_LOCK})", work, self._waits.ingest_ms)
 
     def destroying(self, work: Callable[[Connection], R]) -> R:
         """Do `work` while nobody makes or destroys a key."""
-        return self._under(exclusive(KEYS_LOCK), work, STATEMENT_TIMEOUT_MS)
+        return self._under(exclusive(KEYS_LOCK), work, self._waits.statement_ms)
 
     def _under(self, lock: str, work: Callable[[Connection], R], timeout_ms: int) -> R:
         def once() -> R:
@@ -126,7 +131,7 @@ def exclusive(lock: int) -> str:
 
 
 def require_no_vault(database: VaultDatabase) -> None:
-    """Raises CallerError `key_store_exists` or `vault_in_catalog`: the database has other tables already."""
+    """Raises CallerError `key_store_exists`, `vault_in_catalog` or `not_empty`: the database has tables already."""
     with database.read() as connection:
         _require_no_vault(database, connection)
 
@@ -134,7 +139,9 @@ def require_no_vault(database: VaultDatabase) -> None:
 def _require_no_vault(database: VaultDatabase, connection: Connection) -> None:
     if has_table(connection, "vault_state"):
         raise CallerError(
-            "there is a vault here already; nothing was changed",
+            "there is a vault here already, of another data folder, and nothing was changed. Name an empty database:"
+            " CREATE DATABASE makes it. To go on with the vault that is here, use the data folder that it was made with"
+            " (config.toml and keys/master.key), from its backup if it was lost",
             subject=database.subject,
             code="key_store_exists",
         )
@@ -145,6 +152,7 @@ def _require_no_vault(database: VaultDatabase, connection: Connection) -> None:
             subject=database.subject,
             code="vault_in_catalog",
         )
+    require_empty(connection, database.subject)
 
 
 def create_tables(database: VaultDatabase, wrapping_key_id: int, wrapping_keys: WrappingKeys) -> None:

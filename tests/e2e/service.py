@@ -94,11 +94,11 @@ class Service:
 
     # --- commands ---------------------------------------------------------------------------------------------
 
-    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *args: str, timeout_s: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, whatever that is."""
         command = [str(CLIPKEEP), *args, "--data", str(self.data)]
         done = subprocess.run(
-            command, env=self.environ, capture_output=True, text=True, timeout=COMMAND_S, check=False
+            command, env=self.environ, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         self.lines += done.stderr.splitlines()
         return done

@@ -70,8 +70,9 @@ def test_store_setup(on_s3: Service, s3: SeaweedServer) -> None:
     assert written.pop("logs/") == 9
     assert len(written) >= 2, "one for each retention class"
     assert all(prefix.startswith("some/prefix/v1/") for prefix in written)
-    assert on_s3.command("store", "setup")["applied"] is False
-    assert rules() == {"logs/": 9, **written}
+    for again in (on_s3.command("store", "setup"), on_s3.command("store", "setup", "--apply")):
+        assert (again["add"], again["change"], again["remove"], again["warnings"]) == ([], [], [], [])
+        assert rules() == {"logs/": 9, **written}
     client.close()
 
 

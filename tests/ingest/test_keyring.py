@@ -56,6 +56,40 @@ def same(cipher: AESGCM, device: int) -> bool:
     return cipher.encrypt(nonce, b"x", None) == AESGCM(bytes([device % 256]) * 32).encrypt(nonce, b"x", None)
 
 
+async def test_a_key_store_that_hangs_is_waited_for_once(
+    source: Source, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    """Also by who asks while another's fetch hangs: until then his wait began anew when that one ended."""
+    keyring = Keyring(source, wait_s=20)
+    await nursery.start(keyring.run)
+    source.open.clear()
+    waited_s: dict[int, float] = {}
+
+    async def ask(device: int) -> None:
+        began_s = trio.current_time()
+        with pytest.raises(WorldError, match="has not answered for 20 s") as caught:
+            await keyring.load(key_id(device))
+        assert caught.value.code == "key_store_unavailable"
+        waited_s[device] = trio.current_time() - began_s
+
+    async with trio.open_nursery() as cameras:
+        cameras.start_soon(ask, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(15)
+        for device in (2, 3):
+            cameras.start_soon(ask, device)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert waited_s == {1: 20}
+        mock_clock.jump(15)
+    assert waited_s == dict.fromkeys((1, 2, 3), 20)
+    source.open.set()
+    mock_clock.rate = 1
+    assert same(await keyring.load(key_id(1)), 1), "what came late is there"
+    assert source.calls == [[key_id(1)]], "nobody waits for the others any more"
+
+
 async def test_a_miss_is_loaded_and_then_cached(source: Source, nursery: trio.Nursery) -> None:
     keyring = Keyring(source)
     await nursery.start(keyring.run)

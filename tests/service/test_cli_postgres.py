@@ -137,6 +137,45 @@ def test_the_vault_is_never_the_catalogs_database(tmp_path: Path, url: str) -> N
     assert not (tmp_path / "other" / "keys").exists()
 
 
+NOT_OURS = {
+    "a table": "CREATE TABLE customers (n INTEGER)",
+    "a view named as one of ours": "CREATE VIEW meta AS SELECT 1 AS name",
+    "a sequence": "CREATE SEQUENCE sweeps",
+}
+
+
+@pytest.mark.parametrize("theirs", NOT_OURS)
+@pytest.mark.parametrize("what", ["--catalog", "--vault"])
+def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path, url: str, what: str, theirs: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(NOT_OURS[theirs])
+    before = tables_of(url)
+    done = run(tmp_path / "data", "init", what, url, "--json")
+    assert (done.code, done.error) == (1, "not_empty"), done
+    assert "CREATE DATABASE" in json.loads(done.out)["detail"]
+    assert tables_of(url) == before
+    assert not (tmp_path / "data" / "keys").exists()
+
+
+def test_a_database_of_another_home_is_left_alone(tmp_path: Path, url: str) -> None:
+    vault_url, other_url = empty_database(tmp_path / "vault"), empty_database(tmp_path / "other vault")
+    document(tmp_path / "data", "init", "--catalog", url, "--vault", vault_url)
+    for args, code in (
+        (("--catalog", url), "exists"),
+        (("--vault", vault_url), "key_store_exists"),
+        (("--catalog", vault_url), "vault_in_catalog"),
+        (("--vault", url), "vault_in_catalog"),
+        (("--catalog", url, "--vault", other_url), "exists"),
+    ):
+        done = run(tmp_path / "other", "init", *args, "--json")
+        assert (done.code, done.error) == (1, code), done
+        said = json.loads(done.out)["detail"]
+        assert "CREATE DATABASE" in said or "Make another one" in said
+        assert not (tmp_path / "other" / "keys").exists()
+    assert tables_of(other_url) == set(), "what was made in it was taken away again"
+    assert document(tmp_path / "data", "device", "add")["device"] == 1, "and both go on"
+
+
 def test_a_password_is_shown_nowhere_and_warned_of(tmp_path: Path, url: str) -> None:
     password = urlsplit(url).password or ""
     for form in (url, f"{with_user(url, 'clipkeep_test')}?password={password}"):

@@ -230,6 +230,7 @@ def test_defaults_are_those_of_what_they_feed() -> None:
     config = Config()
     assert limits_of(config.ingest) == Limits()
     fed = {key.name: key.default for key in fields(ApiServices) if key.default is not MISSING}
+    assert fed.pop("answer_s") == config.home.answer_s
     for key in fields(config.api):
         assert fed[key.name] == key.default, key.name
     assert set(fed) == {key.name for key in fields(config.api)}

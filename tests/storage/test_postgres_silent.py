@@ -23,15 +23,6 @@ BOUND_S = 8.0
 """Far above what it takes, for machines that do other things too; far below for ever."""
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time-outs for those who can't wait."""
-    monkeypatch.setattr(database, "ANSWER_MARGIN_S", ANSWER_S - database.INGEST_TIMEOUT_MS / 1000)
-    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", database.INGEST_TIMEOUT_MS)
-    monkeypatch.setattr(database, "PATIENCE_S", ANSWER_S)
-    monkeypatch.setattr(database, "CONNECT_TIMEOUT_S", 2)
-
-
 @pytest.fixture(scope="module")
 def own() -> Iterator[PostgresServer]:
     """A server of these tests' own, to be frozen and broken, with a database `template` that has a catalog."""
@@ -58,9 +49,8 @@ def refused(call: Callable[[], object]) -> tuple[CatalogUnavailable, float]:
     return caught.value, time.monotonic() - began_s
 
 
-@pytest.mark.usefixtures("soon")
 def test_a_frozen_server_is_given_up_and_taken_up_again(own: PostgresServer, url: str) -> None:
-    with_one = PostgresCatalog.open(url)
+    with_one = PostgresCatalog.open(url, answer_s=ANSWER_S)
     _ = with_one.closed_through  # a connection that is idle now
     own.pause()
     for ask in (lambda: with_one.closed_through, with_one.require_writable):
@@ -73,10 +63,9 @@ def test_a_frozen_server_is_given_up_and_taken_up_again(own: PostgresServer, url
     assert "frozen" in error.detail or "can be reached" in error.detail
 
 
-@pytest.mark.usefixtures("soon")
 def test_a_server_that_freezes_inside_a_write(own: PostgresServer, url: str) -> None:
-    """The other side of `soon`: the answer is lost, and what was sent may still be done; the next write is another."""
-    db = PostgresDatabase(url)
+    """The answer is lost, and what was sent may still be done; the next write is another."""
+    db = PostgresDatabase(url, answer_s=ANSWER_S)
 
     def freezes(connection: Connection) -> None:
         connection.execute("UPDATE numbers SET last = last + 1 WHERE name = 'devices'")
@@ -106,9 +95,8 @@ def test_who_reads_objects_between_two_rows_is_waited_for(url: str, monkeypatch:
     catalog.close()
 
 
-@pytest.mark.usefixtures("soon")
 def test_keys_are_not_waited_for_either(own: PostgresServer, url: str) -> None:
-    vault = VaultDatabase(url)
+    vault = VaultDatabase(url, answer_s=ANSWER_S)
     vault.making(lambda _: None)
     own.pause()
     began_s = time.monotonic()
@@ -120,8 +108,8 @@ def test_keys_are_not_waited_for_either(own: PostgresServer, url: str) -> None:
     vault.close()
 
 
-def test_what_takes_its_time_is_waited_for(url: str, soon: None) -> None:
-    db = PostgresDatabase(url)
+def test_what_takes_its_time_is_waited_for(url: str) -> None:
+    db = PostgresDatabase(url, answer_s=ANSWER_S)
     with db.hold() as connection:
         connection.take_its_time()  # type: ignore[attr-defined]
         connection.execute("SELECT pg_sleep(1)")

@@ -56,6 +56,30 @@ def test_a_client_that_fills_the_queue_keeps_nobody_out(kind: str) -> None:
     trio.run(main)
 
 
+@pytest.mark.parametrize("kind", ["run", "hash", "pay"])
+def test_nobody_waits_for_a_turn_for_ever(kind: str) -> None:
+    """A catalog that hangs: until then whoever had a place waited for all who were before him, one after the other."""
+
+    async def main() -> None:
+        calls = Calls(threads=1, hash_threads=1, money_threads=1, most_waiting=8, wait_s=20)
+        crowd = Crowd(calls, kind)
+        async with trio.open_nursery() as nursery:
+            for client in ("one", "another", "a third"):
+                nursery.start_soon(crowd.ask, client)
+                await trio.testing.wait_all_tasks_blocked()
+            clock.jump(19)
+            await trio.testing.wait_all_tasks_blocked()
+            assert crowd.refused == []
+            clock.jump(2)
+            await trio.testing.wait_all_tasks_blocked()
+            assert sorted(crowd.refused) == ["a third", "another"]
+            crowd.go_on.set()
+        assert crowd.done == ["one"]
+
+    clock = trio.testing.MockClock()
+    trio.run(main, clock=clock)
+
+
 def test_one_client_alone_has_all_threads() -> None:
     async def main() -> None:
         crowd = Crowd(Calls(threads=4, hash_threads=4, money_threads=4, most_waiting=0), "run")
