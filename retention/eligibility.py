@@ -24,8 +24,8 @@ class Reason:
 
     Args:
         code: `not_activated` and `too_young` (6.2.1), `dispute` (6.2.2), `linked_account` (6.2.3), `balance`
-            (6.3.1), `unfinished_transaction` (6.3.2), `ongoing_subscription` and `ongoing_change` (6.3.3),
-            `other` (6.3.4).
+            (6.3.1), `unfinished_transaction` and `refund_failed` (6.3.2), `ongoing_subscription` and
+            `ongoing_change` (6.3.3), `other` (6.3.4).
         detail: what it is.
         what_to_do: about it.
     """
@@ -43,6 +43,7 @@ class ClosingFacts:
         min_age_days: 7 by 6.2.1.
         subscriptions: by device, of the account's devices that are not terminated.
         pending_payments: how many charges and refunds are not settled.
+        failed_refunds: that the gateway refused, and nobody has paid by other means.
         blocks: set by operators, lifted ones included.
         codes: that were sent and not used yet.
     """
@@ -52,6 +53,7 @@ class ClosingFacts:
     min_age_days: int
     subscriptions: Mapping[int, Sequence[Subscription]]
     pending_payments: int
+    failed_refunds: int
     blocks: Sequence[BlockRow]
     codes: Sequence[CodeRow]
 
@@ -129,15 +131,22 @@ def _blocked(facts: ClosingFacts, kind: BlockKind) -> list[Reason]:
 
 
 def _payments(facts: ClosingFacts) -> list[Reason]:
-    if not facts.pending_payments:
-        return []
-    return [
-        Reason(
+    found = []
+    if facts.pending_payments:
+        under_way = Reason(
             "unfinished_transaction",
             f"{facts.pending_payments} of your payments or refunds are under way.",
             "Wait until they are settled, a few minutes as a rule, and ask again.",
         )
-    ]
+        found.append(under_way)
+    if facts.failed_refunds:
+        owed = Reason(
+            "refund_failed",
+            f"{facts.failed_refunds} refunds are owed to you, and the way that you paid by did not take them.",
+            "Contact us about how to pay them; we then note that they are paid.",
+        )
+        found.append(owed)
+    return found
 
 
 def _subscriptions(facts: ClosingFacts) -> list[Reason]:

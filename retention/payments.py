@@ -60,6 +60,12 @@ def require_step(row: PaymentRow, state: PaymentState) -> None:
         )
 
 
+def counts(row: PaymentRow) -> bool:
+    """Whether a refund or a credit counts as given (8.2.1): from the moment it is owed, also while the gateway refuses
+    it; no more when it is owed no longer, or was taken back."""
+    return row.state not in (PaymentState.VOID, PaymentState.TAKEN_BACK)
+
+
 def method_may_follow(before: MethodState, after: MethodState) -> bool:
     """Whether a method may go from one state to the other."""
     return after in METHOD_STEPS.get(before, frozenset())

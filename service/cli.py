@@ -32,6 +32,7 @@ from service.commands import (
     packages,
     plans,
     privacy,
+    refunds,
     reopening,
     serving,
     store,
@@ -90,6 +91,7 @@ devices.register(app)
 packages.register(app)
 plans.register(app)
 money.register(app)
+refunds.register(app)
 accounts.register(app)
 dormancy.register(app)
 corrections.register(app)

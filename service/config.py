@@ -451,6 +451,10 @@ class NoticeSettings:
         masked=_masked_hook,
     )
     mail_from: str = limit("clipkeep@localhost", "sender of e-mail")
+    operators: str = limit(
+        "",
+        "e-mail address that is told what somebody has to see to, as refunds that were refused; empty: nobody",
+    )
     smtp_user: str = limit("", "for SMTP log-in; the password is CLIPKEEP_NOTICES_SMTP_PASSWORD")
     smtp_password: str = limit("", "better in the environment than in a file", masked=_hidden)
     smtp_starttls: bool = limit(True, "ask the mail server for TLS, and refuse to go on without")

@@ -1,4 +1,4 @@
-"""Cancelling a subscription, what it gives back, and credits that lower that (agreement 7.2.1, 8.1, 8.2)."""
+"""Cancelling a subscription, and what it gives back (agreement 7.2.1, 8.1, 8.2)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ from datetime import UTC, datetime
 
 from retention.cancelling import Cancellation, Outcomes, outcomes
 from retention.cancelling import cancel as cancel_rule
-from retention.money import Money
 from retention.plans import PlanKind
 from retention.subscriptions import Subscription
 from service.agreement.charging import Account, give_back, owe
 from service.agreement.desk import Actor, Desk, Told, device_of, unheard
-from service.agreement.errors import Conflict, Unprocessable
+from service.agreement.errors import Unprocessable
 from service.agreement.holdings import held, keep
 from service.agreement.outbox import queue
-from service.agreement.payments import checked_reference
+from service.agreement.refunding import MAX_PLAN_ID
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
 from storage.errors import NotFound
-from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
+from storage.rows.accounts import PaymentRow
 from storage.rows.devices import DeviceFacts
-
-MAX_PLAN_ID = (1 << 63) - 1
-"""What a database's whole numbers reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,94 +108,6 @@ def cancel_of_device(
     return _cancel(desk, actor, why, choose, unheard)
 
 
-def credit(desk: Desk, actor: Actor, plan_id: int, money: Money, *, why: str, reference: str) -> PaymentRow:
-    """Note a credit that an operator gave for a subscription: it lowers a later refund (8.2.1), and moves no money
-    here. The same reference is the same credit.
-
-    Raises:
-        Forbidden: `operators_only`.
-        NotFound.
-        Conflict: `reference_taken`; `plan_already_cancelled`: its refund was counted without.
-        Unprocessable: `wrong_currency`, `bad_amount`, `bad_text`, `plan_ended`.
-    """
-    actor.require_operator()
-    why = one_line(why, "the reason")
-    checked_reference(reference)
-
-    def note(books: Books) -> PaymentRow:
-        row = _subscription(books, plan_id)
-        there = books.payment(reference)
-        if there is not None:
-            if (there.kind, there.plan_id, there.minor) == (PaymentKind.CREDIT, plan_id, money.minor):
-                return there
-            raise Conflict(
-                "another payment has this reference; choose a new one for each credit",
-                subject=reference,
-                code="reference_taken",
-            )
-        _require_refundable(desk, books, row)
-        if money.currency != row.currency:
-            raise Unprocessable(f"this plan was paid in {row.currency}", code="wrong_currency")
-        if not 0 < money.minor <= row.fee_minor:
-            fee = Money(row.fee_minor, row.currency)
-            raise Unprocessable(f"a credit is more than 0 and at most the fee, {fee}", code="bad_amount")
-        facts = {"plan_id": plan_id, "minor": money.minor, "currency": money.currency}
-        desk.record(books, actor, row.account, "credited", why=why, device=row.device, facts=facts)
-        return books.add_payment(
-            PaymentRow(
-                payment_id=0,
-                reference=reference,
-                account=row.account,
-                plan_id=plan_id,
-                device=row.device,
-                kind=PaymentKind.CREDIT,
-                currency=money.currency,
-                minor=money.minor,
-                state=PaymentState.DONE,
-                why=why,
-                at_ms=desk.now_ms(),
-                settled_ms=desk.now_ms(),
-            )
-        )
-
-    return desk.write(note)
-
-
-def paid_otherwise(desk: Desk, actor: Actor, reference: str, *, why: str) -> PaymentRow:
-    """An operator says that a refund which the gateway refused was paid by other means. Safe to repeat.
-
-    Raises:
-        Forbidden: `operators_only`.
-        NotFound: no such payment.
-        Conflict: `not_refused`: it is no refund, or the gateway did not refuse it.
-        Unprocessable: `bad_text`.
-    """
-    actor.require_operator()
-    why = one_line(why, "the reason")
-
-    def note(books: Books) -> PaymentRow:
-        row = books.payment(reference)
-        if row is None:
-            raise NotFound("there is no such payment", subject=reference)
-        if row.state is PaymentState.PAID_OTHERWISE:
-            return row
-        if row.kind is not PaymentKind.REFUND or row.state is not PaymentState.FAILED:
-            raise Conflict(
-                f"this {row.kind} is {row.state}; only a refund that the gateway refused is paid by other means",
-                subject=reference,
-                code="not_refused",
-            )
-        done = replace(row, state=PaymentState.PAID_OTHERWISE, settled_ms=desk.now_ms())
-        books.put_payment(done)
-        facts = {"minor": row.minor, "currency": row.currency, "reference": reference}
-        desk.record(
-            books, actor, row.account, "refund_paid_otherwise", why=why, device=row.device, facts=facts
-        )
-        return done
-
-    return desk.write(note)
-
-
 # --- the decision -----------------------------------------------------------------------------------------------------
 
 
@@ -260,24 +168,6 @@ def _decide(desk: Desk, books: Books, actor: Actor, facts: DeviceFacts, plan_id:
     return Cancelled(facts.device, stored, done, owed)
 
 
-def _require_refundable(desk: Desk, books: Books, row: SubscriptionRow) -> None:
-    """A credit lowers a refund that is still to come, or nothing."""
-    facts = books.device(row.device)
-    [plan] = [sub.plan for sub in held(books, facts) if sub.plan_id == row.plan_id]
-    if plan.cancelled_on is not None:
-        raise Conflict(
-            f"it was cancelled on {plan.cancelled_on}, and its refund is counted; pay this by other means",
-            subject=f"plan {row.plan_id}",
-            code="plan_already_cancelled",
-        )
-    if plan.has_ended(desk.date()):
-        raise Unprocessable(
-            f"its last day was {plan.ends_on}; pay this by other means",
-            subject=f"plan {row.plan_id}",
-            code="plan_ended",
-        )
-
-
 def _text(done: Cancellation) -> str:
     if done.last_day is None:
         lines = ["The plan that had not begun is cancelled."]
@@ -297,15 +187,6 @@ def _device_of_plan(books: Books, actor: Actor, plan_id: int) -> DeviceFacts:
         raise _missing(plan_id)
     try:
         return device_of(books, actor, books.device_of_plan(plan_id).device)
-    except NotFound:
-        raise _missing(plan_id) from None
-
-
-def _subscription(books: Books, plan_id: int) -> SubscriptionRow:
-    if not 0 < plan_id <= MAX_PLAN_ID:
-        raise _missing(plan_id)
-    try:
-        return books.subscription(plan_id)
     except NotFound:
         raise _missing(plan_id) from None
 

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from retention.money import Money
-from retention.payments import may_follow
+from retention.payments import counts, may_follow
 from service.agreement.desk import SYSTEM, Desk
 from service.agreement.details import (
     RENEWAL,
@@ -38,7 +39,7 @@ from service.agreement.details import (
     with_page,
 )
 from service.agreement.errors import Conflict
-from service.agreement.outbox import queue
+from service.agreement.outbox import queue, queue_to_operators
 from service.agreement.payments import (
     CustomerNeeded,
     PaymentDeclined,
@@ -203,11 +204,10 @@ def owe(
     desk: Desk, books: Books, charge: PaymentRow, minor: int, why: str, *, plan_id: int | None
 ) -> PaymentRow:
     """Put a PENDING refund of a part of a charge into the books, in the transaction of its cause."""
-    earlier = [] if plan_id is None else refunds_of(books.payments_of_plan(plan_id), charge)
     return books.add_payment(
         PaymentRow(
             payment_id=0,
-            reference=f"{charge.reference}.r{len(earlier) + 1}",
+            reference=refund_reference(books, charge),
             account=charge.account,
             plan_id=plan_id,
             device=charge.device,
@@ -222,9 +222,19 @@ def owe(
     )
 
 
+def refund_reference(books: Books, charge: PaymentRow) -> str:
+    """That no refund of the charge has yet; `.r1` first."""
+    return next(
+        name
+        for name in (f"{charge.reference}.r{number}" for number in count(1))
+        if books.payment(name) is None
+    )
+
+
 def refunds_of(payments: list[PaymentRow], charge: PaymentRow) -> list[PaymentRow]:
-    """Of a plan's payments the refunds of one charge, whatever became of them: what is owed counts as given."""
-    return [p for p in payments if p.kind is PaymentKind.REFUND and charge_reference(p) == charge.reference]
+    """Of a plan's payments the refunds of one charge that count as given."""
+    refunds = (p for p in payments if p.kind is PaymentKind.REFUND and counts(p))
+    return [p for p in refunds if charge_reference(p) == charge.reference]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +252,16 @@ class Account:
 
     @property
     def paid(self) -> Money:
+        """Less what was given back of it."""
         charged = sum(p.minor for p in self.charges)
-        return Money(
-            charged - sum(p.minor for p in self.payments if p.kind is PaymentKind.REFUND), self.currency
-        )
+        return Money(charged - self._given(PaymentKind.REFUND), self.currency)
 
     @property
     def credits(self) -> Money:
-        return Money(sum(p.minor for p in self.payments if p.kind is PaymentKind.CREDIT), self.currency)
+        return Money(self._given(PaymentKind.CREDIT), self.currency)
+
+    def _given(self, kind: PaymentKind) -> int:
+        return sum(p.minor for p in self.payments if p.kind is kind and counts(p))
 
     def refundable(self, refund: Money) -> list[tuple[PaymentRow, int]]:
         """(charge, minor units) whose sum is the refund, from the newest charge on."""
@@ -341,7 +353,32 @@ def _close_refund(
     facts = {"minor": row.minor, "currency": row.currency, "reference": reference}
     what = "refund_failed" if declined else "refunded"
     desk.record(books, SYSTEM, row.account, what, why=declined, device=row.device, facts=facts)
+    if declined:
+        _tell_refused(desk, books, row, declined)
     return state
+
+
+def _tell_refused(desk: Desk, books: Books, row: PaymentRow, why: str) -> None:
+    """The owner, who waits for the money, and the operators, who have to see to it."""
+    subject = f"Device {row.device}: {money_of(row)} could not be paid back yet"
+    queue(
+        desk,
+        books,
+        books.account(row.account),
+        "refund_failed",
+        subject,
+        f"{money_of(row)} is to be paid back to you, and the way that you paid by did not take it. It stays yours: we"
+        " try again, or pay it by other means. You need not do anything; contact us if you have a wish how.",
+    )
+    queue_to_operators(
+        desk,
+        books,
+        "refund_failed",
+        f"Refund {row.reference} was refused: {money_of(row)}",
+        f"Account {row.account}, device {row.device}: the payment gateway refused the refund {row.reference} of"
+        f" {money_of(row)}: {why}. Ask again with `clipkeep refund retry --reference {row.reference} --reason ...`, or"
+        f" pay it by other means and note that with `clipkeep refund paid --reference {row.reference} --reason ...`.",
+    )
 
 
 def _answer(desk: Desk, row: PaymentRow) -> PaymentRow:

@@ -244,8 +244,11 @@ def _effective_on(desk: Desk, books: Books, row: AccountRow) -> int | None:
     notices = _notices(books, row)
     if not all(notice.state is NoticeState.DELIVERED for notice in notices):
         return None
-    # The gateway may have taken money for a purchase that is to be given back now: that comes first.
+    # The gateway may have taken money for a purchase that is to be given back now: that comes first. So does what is
+    # owed to an owner who asked for the end; an operator's cancellation waives it (6.5.5).
     if _pending_payments(books, row.account):
+        return None
+    if row.closing_by == "owner" and books.failed_refunds(account=row.account, limit=1):
         return None
     settled = [notice.settled_ms for notice in notices if notice.settled_ms is not None]
     return day_of_ms(max(settled)) if settled else desk.today()
@@ -346,6 +349,7 @@ def _blocks(desk: Desk, books: Books, row: AccountRow) -> list[Reason]:
                 if facts.terminated_ms is None
             },
             _pending_payments(books, row.account),
+            len(books.failed_refunds(account=row.account)),
             books.blocks_of(row.account),
             # Those of a new account are for its activation: no change of an address that it has.
             [] if row.state is AccountState.NEW else books.codes(row.account),

@@ -12,7 +12,7 @@ from typing import Any
 from retention.plans import PlanKind
 from retention.subscriptions import Note
 from service.agreement.desk import Actor, Role
-from storage.rows.accounts import PaymentRow
+from storage.rows.accounts import PaymentRow, PaymentState
 
 PURCHASE = "purchase"
 RENEWAL = "renewal"
@@ -126,14 +126,70 @@ def actor_of(row: PaymentRow) -> Actor:
     return Actor("owner", row.account) if role == "owner" else Actor(role)
 
 
-def refund_detail(charge: PaymentRow) -> dict[str, Any]:
+def refund_detail(charge: PaymentRow, hand: ByHand | None = None) -> dict[str, Any]:
     """Of a new refund of a charge."""
-    return {"of": charge.reference}
+    return {"of": charge.reference} | ({} if hand is None else {"by_hand": hand.stored()})
+
+
+def counter_detail(entry: PaymentRow, role: Role) -> dict[str, Any]:
+    """Of the counter-entry that takes back a credit or a note."""
+    return {"of": entry.reference, "given_by": role}
+
+
+def asked_again(row: PaymentRow) -> PaymentRow:
+    """A refund that was refused, to be asked for under another reference: under the old one it always will be."""
+    again = int(row.detail.get("again", 0)) + 1
+    first = row.detail.get("first_reference", row.reference)
+    detail = {name: value for name, value in row.detail.items() if name != "refused"}
+    return replace(
+        row,
+        reference=f"{first}.a{again}",
+        state=PaymentState.PENDING,
+        settled_ms=None,
+        attempts=0,
+        next_ms=0,
+        detail={**detail, "again": again, "first_reference": first},
+    )
 
 
 def charge_reference(row: PaymentRow) -> str:
     """The reference of the charge that a refund is of; "" of what is no refund."""
     return str(row.detail.get("of", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """Of a refund that an operator gave: which of one gift it is a part of, and what a repetition is told by.
+
+    Args:
+        name: the reference that the operator's request had; all its parts have it.
+        total_minor: of all parts.
+        otherwise: it was noted, and paid by other means.
+        after_cancellation: the plan was cancelled before, so nothing was counted with it.
+        given_by: the role of who gave it.
+    """
+
+    name: str
+    total_minor: int
+    otherwise: bool
+    after_cancellation: bool
+    given_by: Role
+
+    def stored(self) -> dict[str, Any]:
+        """The JSON object."""
+        return {
+            "name": self.name,
+            "total_minor": self.total_minor,
+            "otherwise": self.otherwise,
+            "after_cancellation": self.after_cancellation,
+            "given_by": self.given_by,
+        }
+
+
+def by_hand(row: PaymentRow) -> ByHand | None:
+    """None of what the rules gave: by a cancellation, or for a charge of which nothing was had."""
+    hand = row.detail.get("by_hand")
+    return None if hand is None else ByHand(**hand)
 
 
 @dataclass(frozen=True, slots=True)

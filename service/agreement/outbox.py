@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from service.agreement.desk import Desk
 from storage.catalog.books import Books
-from storage.rows.accounts import AccountRow, NoticeRow
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, NoticeRow
 
 
 def addresses_of(row: AccountRow) -> list[tuple[str, str]]:
@@ -49,3 +49,10 @@ def queue_to(
             0, account, channel, address, purpose, subject, body, now_ms, next_ms=now_ms, bulk=int(bulk)
         )
     )
+
+
+def queue_to_operators(desk: Desk, books: Books, purpose: str, subject: str, body: str) -> NoticeRow | None:
+    """Put a notice to `[notices] operators` into the outbox; None where nobody is named."""
+    if not desk.notices.operators:
+        return None
+    return queue_to(desk, books, OPERATOR_ACCOUNT, "email", desk.notices.operators, purpose, subject, body)

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from service.agreement.desk import Actor, Desk, account_of
-from storage.rows.accounts import AcceptanceRow, AccountRow, AccountState, BlockRow, EventRow, PaymentRow
+from storage.rows.accounts import (
+    AcceptanceRow,
+    AccountRow,
+    AccountState,
+    BlockRow,
+    EventRow,
+    PaymentKind,
+    PaymentRow,
+    PaymentState,
+)
 
 
 def account(desk: Desk, actor: Actor, account: int) -> AccountRow:
@@ -40,6 +49,23 @@ def payments(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: i
     with desk.reading() as books:
         account_of(books, actor, account)
         return books.payments_of(account, after=after, limit=limit)
+
+
+def all_payments(
+    desk: Desk,
+    actor: Actor,
+    *,
+    kind: PaymentKind | None = None,
+    state: PaymentState | None = None,
+    older_than_ms: int | None = None,
+    after: int = 0,
+    limit: int = 100,
+) -> list[PaymentRow]:
+    """Payments of all accounts, by number. Raises Forbidden `operators_only`."""
+    actor.require_operator()
+    before_ms = None if older_than_ms is None else desk.now_ms() - older_than_ms + 1
+    with desk.reading() as books:
+        return books.payments(kind=kind, state=state, before_ms=before_ms, after=after, limit=limit)
 
 
 def blocks(desk: Desk, actor: Actor, account: int) -> list[BlockRow]:

@@ -21,6 +21,7 @@ from service.api.document import describe
 from service.api.errors import answer_errors
 from service.api.health import Health
 from service.api.operators import Operators
+from service.api.payments import Payments
 from service.api.recordings import Recordings
 from service.api.registration import Registrations
 from service.api.routing import Methods
@@ -49,6 +50,7 @@ PARTS = (
     Closings,
     Corrections,
     Operators,
+    Payments,
     Recordings,
     Health,
 )

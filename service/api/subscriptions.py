@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from retention.money import Money as Amount
-from service.agreement import cancelling, devices, packages, purchases
+from service.agreement import cancelling, crediting, devices, packages, purchases, refunding
 from service.agreement.errors import Unprocessable
 from service.api.door import Caller, Device, Operator
 from service.api.idempotent import OnceOnly
@@ -25,6 +25,8 @@ from service.api.models.subscriptions import (
     Prices,
     Purchase,
     PurchaseQuote,
+    RefundGiven,
+    Refunds,
     Remark,
     RetentionDays,
     Started,
@@ -68,6 +70,8 @@ class Subscriptions:
         add(router, "GET", cancellation, self.cancellation_quote, refuses=(*reads, 409))
         add(router, "POST", cancellation, self.cancel, refuses=writes, types=cancelled, status=201)
         add(router, "POST", f"{one}/credits", self.credit, refuses=writes, types=credited, status=201)
+        given: Answers = {201: {"model": Refunds}}
+        add(router, "POST", f"{one}/refunds", self.refund, refuses=writes, types=given, status=201)
         return router
 
     async def packages(self) -> Response:
@@ -189,13 +193,32 @@ class Subscriptions:
         return await once.answer(
             operator,
             lambda _: Payment.of(
-                cancelling.credit(
+                crediting.credit(
                     self._desk,
                     operator,
                     subscription,
                     _amount(asked.amount),
                     why=asked.reason,
                     reference=once.reference(operator, "credit"),
+                )
+            ),
+        )
+
+    async def refund(
+        self, subscription: Subscription, operator: Operator, asked: RefundGiven, once: OnceOnly
+    ) -> Response:
+        """Give back a part of what was paid for a subscription, which goes on as it was (8.2.1). For operators."""
+        return await once.answer(
+            operator,
+            lambda _: Refunds.of(
+                refunding.give(
+                    self._desk,
+                    operator,
+                    subscription,
+                    _amount(asked.amount),
+                    why=asked.reason,
+                    reference=once.reference(operator, "hand"),
+                    otherwise=asked.paid_by_other_means,
                 )
             ),
         )

@@ -16,7 +16,7 @@ TODAY = date(2025, 6, 15)
 NOW_MS = ms_of_day(to_day(TODAY)) + MS_PER_DAY // 2
 CREATED_MS = NOW_MS - 7 * MS_PER_DAY
 ACCOUNT = AccountRow(5, "owner", "Ada", CREATED_MS, AccountState.ACTIVE)
-CLEAR = ClosingFacts(ACCOUNT, NOW_MS, 7, {}, 0, (), ())
+CLEAR = ClosingFacts(ACCOUNT, NOW_MS, 7, {}, 0, 0, (), ())
 
 
 def codes(facts: ClosingFacts) -> list[str]:
@@ -126,6 +126,7 @@ def test_all_reasons_are_named_at_once_each_with_what_to_do() -> None:
         7,
         {7: life.subs},
         1,
+        2,
         tuple(block(kind) for kind in BlockKind),
         (code("email"),),
     )
@@ -136,6 +137,7 @@ def test_all_reasons_are_named_at_once_each_with_what_to_do() -> None:
         "linked_account",
         "balance",
         "unfinished_transaction",
+        "refund_failed",
         "unfinished_transaction",
         "ongoing_subscription",
         "ongoing_change",

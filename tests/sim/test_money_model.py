@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from retention.money import Money
-from service.agreement import cancelling, devices, purchases
+from service.agreement import crediting, devices, purchases
 from service.agreement.desk import OPERATOR
 from service.agreement.payments import PaymentUnavailable
 from storage.errors import CallerError
@@ -71,7 +71,7 @@ class MoneyMachine(RuleBasedStateMachine):
         self.references += 1
         reference, money = f"c{self.references}", Money(minor, "USD")
         self.try_to(
-            lambda: cancelling.credit(self.world.desk, OPERATOR, plan, money, why="w", reference=reference)
+            lambda: crediting.credit(self.world.desk, OPERATOR, plan, money, why="w", reference=reference)
         )
 
     @rule()

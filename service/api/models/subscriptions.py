@@ -76,6 +76,16 @@ class Credit(Asked):
     reason: Why
 
 
+class RefundGiven(Asked):
+    """What an operator gives back by hand. A later cancellation gives back as much less (8.2.1)."""
+
+    amount: AskedMoney
+    reason: Why
+    paid_by_other_means: Annotated[
+        bool, Field(description="it was paid by other means, and is only noted; else through the gateway")
+    ] = False
+
+
 class Remark(BaseModel):
     """Something the owner should be told."""
 
@@ -293,6 +303,16 @@ class Payment(BaseModel):
             amount=Money(minor=row.minor, currency=row.currency),
             **fields_of(row, "reference", "kind", "state", "why", "device", "at_ms", "settled_ms"),
         )
+
+
+class Refunds(BaseModel):
+    """One for each charge of which a part is given back, the newest charge first."""
+
+    refunds: list[Payment]
+
+    @classmethod
+    def of(cls, rows: list[PaymentRow]) -> Self:
+        return cls(refunds=[Payment.of(row) for row in rows])
 
 
 def money(amount: Amount) -> Money:

@@ -70,9 +70,8 @@ def _history_replays(world: MoneyWorld, account: AccountRow, devices: list[int])
 
 def _gateway_did_what_the_books_say(world: MoneyWorld, payments: list[PaymentRow]) -> None:
     assert not [p for p in payments if p.state is PaymentState.PENDING], "all is settled"
-    done = [
-        p for p in payments if p.state is PaymentState.DONE and p.kind is not PaymentKind.CREDIT and p.minor
-    ]
+    kinds = (PaymentKind.CHARGE, PaymentKind.REFUND)
+    done = [p for p in payments if p.state is PaymentState.DONE and p.kind in kinds and p.minor]
     booked = {(p.reference, str(p.kind), p.minor, p.currency, p.detail.get("of", "")) for p in done}
     receipts = {
         (r.reference, r.kind, r.money.minor, r.money.currency, r.of_reference)
@@ -85,12 +84,37 @@ def _gateway_did_what_the_books_say(world: MoneyWorld, payments: list[PaymentRow
             given[payment.detail["of"]] += payment.minor
     charged = {p.reference: p.minor for p in done if p.kind is PaymentKind.CHARGE}
     assert all(given[reference] <= charged[reference] for reference in given), "no refund above its charge"
+    never_more_than_paid(payments)
+
+
+def never_more_than_paid(payments: list[PaymentRow]) -> None:
+    """Assert that of no charge more was given back than it was, by the gateway, by other means, or still owed; and that
+    what was taken back is what it was, once, with money that did not leave."""
+    charged = {
+        p.reference: p.minor
+        for p in payments
+        if p.kind is PaymentKind.CHARGE and p.state is PaymentState.DONE
+    }
+    given: dict[str, int] = defaultdict(int)
+    for payment in payments:
+        if payment.kind is PaymentKind.REFUND and _stands(payment):
+            given[payment.detail["of"]] += payment.minor
+    assert all(given[reference] <= charged[reference] for reference in given), "no more than was paid"
+    taken = {p.reference: p.minor for p in payments if p.state is PaymentState.TAKEN_BACK}
+    counters = [(p.detail["of"], p.minor) for p in payments if p.kind is PaymentKind.COUNTER]
+    assert sorted(counters) == sorted(taken.items()), "each once, and all of it"
+
+
+def _stands(payment: PaymentRow) -> bool:
+    return payment.state not in (PaymentState.TAKEN_BACK, PaymentState.VOID)
 
 
 def _nothing_is_kept_without_a_plan(payments: list[PaymentRow]) -> None:
     for payment in payments:
         if payment.kind is PaymentKind.CHARGE and payment.state is PaymentState.DONE:
-            refunded = sum(p.minor for p in payments if p.detail.get("of") == payment.reference)
+            refunded = sum(
+                p.minor for p in payments if p.detail.get("of") == payment.reference and _stands(p)
+            )
             if payment.plan_id is None or "refused" in payment.detail:
                 assert refunded == payment.minor, payment
 
@@ -101,11 +125,21 @@ def _plans_are_worth_what_was_paid(
     ids = {sub.plan_id for sub in subscriptions if sub.terms is not None}
     assert {p.plan_id for p in payments if p.device == facts.device and p.plan_id is not None} <= ids
     for sub in subscriptions:
-        mine = [p for p in payments if p.plan_id == sub.plan_id and p.state is PaymentState.DONE]
-        by_kind = {kind: sum(p.minor for p in mine if p.kind is kind) for kind in PaymentKind}
+        mine = [p for p in payments if p.plan_id == sub.plan_id and _stands(p)]
+        made = [p for p in mine if p.kind is not PaymentKind.CHARGE or p.state is PaymentState.DONE]
+        by_kind = {kind: sum(p.minor for p in made if p.kind is kind) for kind in PaymentKind}
         kept = by_kind[PaymentKind.CHARGE] - by_kind[PaymentKind.REFUND]
-        worth = 0 if sub.terms is None else _worth(sub, by_kind[PaymentKind.CREDIT])
+        worth = 0 if sub.terms is None else _worth(sub, by_kind[PaymentKind.CREDIT], *_given_by_hand(made))
         assert kept == worth, sub
+
+
+def _given_by_hand(payments: list[PaymentRow]) -> tuple[int, int]:
+    """What of one plan was given by hand before its cancellation gave anything back, and since, in minor units."""
+    refunds = [p for p in payments if p.kind is PaymentKind.REFUND]
+    cancelled = min((p.payment_id for p in refunds if p.why.startswith("cancelled: plan")), default=1 << 63)
+    hand = [p for p in refunds if "by_hand" in p.detail]
+    before = sum(p.minor for p in hand if p.payment_id < cancelled)
+    return before, sum(p.minor for p in hand) - before
 
 
 def _as_paid_for(world: MoneyWorld, facts: DeviceFacts) -> list[Subscription]:
@@ -123,8 +157,9 @@ def _as_paid_for(world: MoneyWorld, facts: DeviceFacts) -> list[Subscription]:
     return as_paid_for
 
 
-def _worth(sub: Subscription, credits_minor: int) -> int:
-    """What the days of a paid plan cost, in minor units."""
+def _worth(sub: Subscription, credits_minor: int, before_minor: int, since_minor: int) -> int:
+    """What is kept for the days of a paid plan, in minor units: less what was given by hand. What was given before a
+    cancellation has lowered what that gave back."""
     plan, terms = sub.plan, sub.terms
     assert plan.ends_on is not None
     assert terms is not None
@@ -133,10 +168,10 @@ def _worth(sub: Subscription, credits_minor: int) -> int:
         months += 1
     assert add_months(plan.starts_on, months) == plan.ends_on + _DAY, "whole months were paid"
     if plan.kind is PlanKind.MONTHLY:
-        return months * terms.fee.minor
+        return max(0, months * terms.fee.minor - before_minor) - since_minor
     if months == IN_FULL[plan.package]:
-        return terms.fee.minor
-    return months and months * terms.monthly_fee.minor + credits_minor
+        return terms.fee.minor - before_minor - since_minor
+    return (months and months * terms.monthly_fee.minor + credits_minor) - since_minor
 
 
 def _bitmap_is_the_catalog(world: MoneyWorld, facts: DeviceFacts) -> None:

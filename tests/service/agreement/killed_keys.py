@@ -11,7 +11,7 @@ from pathlib import Path
 
 from retention.money import Money
 from retention.plans import PlanKind
-from service.agreement import cancelling, payments, purchases
+from service.agreement import cancelling, crediting, payments, purchases
 from service.agreement.cancelling import Cancelled
 from service.agreement.desk import OPERATOR
 from service.agreement.idempotency import Answer, Decide, once, reference_for
@@ -75,7 +75,7 @@ def cancel(world: MoneyWorld, decide: Decide) -> str:
 
 def credit(world: MoneyWorld, decide: Decide) -> str:
     reference = reference_for(ADA.account, KEY, "credit")
-    row = cancelling.credit(world.desk, OPERATOR, 1, Money(100, "USD"), why="w", reference=reference)
+    row = crediting.credit(world.desk, OPERATOR, 1, Money(100, "USD"), why="w", reference=reference)
     return json.dumps([row.payment_id, row.reference, row.minor])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -26,10 +27,10 @@ KINDS: dict[int, type[ClipkeepError]] = {
 
 
 @contextmanager
-def refused(status: int, code: str) -> Iterator[None]:
+def refused(status: int, code: str) -> Iterator[pytest.ExceptionInfo[Any]]:
     """Inside, the desk refuses with an error of the class that becomes this status."""
     with pytest.raises(KINDS[status]) as caught:
-        yield
+        yield caught
     error = caught.value
     assert isinstance(error, ClipkeepError)
     assert error.code == code, error

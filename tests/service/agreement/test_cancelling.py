@@ -9,7 +9,7 @@ import pytest
 from retention.cancelling import CancelKind
 from retention.money import Money
 from retention.plans import PlanKind, add_months
-from service.agreement import cancelling, purchases
+from service.agreement import cancelling, crediting, purchases, refunding
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.payments import PaymentDeclined
 from service.agreement.renewing import RenewReport
@@ -130,7 +130,7 @@ def test_credits_and_earlier_refunds_lower_the_refund(money: MoneyWorld, ada: Ac
     money.buy(ada, device, "annual", "r1")
     credit = Money(1000, "USD")
     for _ in range(2):
-        row = cancelling.credit(money.desk, OPERATOR, 1, credit, why="a bad week", reference="c1")
+        row = crediting.credit(money.desk, OPERATOR, 1, credit, why="a bad week", reference="c1")
     assert (row.kind, row.state, row.minor) == (PaymentKind.CREDIT, PaymentState.DONE, 1000)
     assert money.cancel(ada, 1).cancellation.refund == Money(5999 - 599 - 1000, "USD")
     balance.check(money)
@@ -142,10 +142,10 @@ def test_a_credit_comes_before_the_refund_or_not_at_all(money: MoneyWorld, ada: 
     money.cancel(ada, 1)
     credit = Money(1, "USD")
     with refused(409, "plan_already_cancelled"):
-        cancelling.credit(money.desk, OPERATOR, 1, credit, why="late", reference="c1")
+        crediting.credit(money.desk, OPERATOR, 1, credit, why="late", reference="c1")
     money.go(date(2026, 3, 1))
     with refused(422, "plan_ended"):
-        cancelling.credit(money.desk, OPERATOR, 2, credit, why="late", reference="c2")
+        crediting.credit(money.desk, OPERATOR, 2, credit, why="late", reference="c2")
     balance.check(money)
 
 
@@ -163,15 +163,15 @@ def test_bad_credits(
 ) -> None:
     money.buy(ada, device, "annual", "r1")
     with refused(status, code):
-        cancelling.credit(money.desk, OPERATOR, 1, Money(minor, currency), why="w", reference="c1")
+        crediting.credit(money.desk, OPERATOR, 1, Money(minor, currency), why="w", reference="c1")
     with refused(409, "reference_taken"):
-        cancelling.credit(money.desk, OPERATOR, 1, ANNUAL, why="w", reference="r1")
+        crediting.credit(money.desk, OPERATOR, 1, ANNUAL, why="w", reference="r1")
     with refused(403, "operators_only"):
-        cancelling.credit(money.desk, ada, 1, ANNUAL, why="w", reference="c1")
+        crediting.credit(money.desk, ada, 1, ANNUAL, why="w", reference="c1")
     with refused(422, "bad_text"):
-        cancelling.credit(money.desk, OPERATOR, 1, ANNUAL, why="", reference="c1")
+        crediting.credit(money.desk, OPERATOR, 1, ANNUAL, why="", reference="c1")
     with pytest.raises(NotFound):
-        cancelling.credit(money.desk, OPERATOR, 99, ANNUAL, why="w", reference="c1")
+        crediting.credit(money.desk, OPERATOR, 99, ANNUAL, why="w", reference="c1")
 
 
 def test_other_peoples_subscriptions_do_not_exist(money: MoneyWorld, ada: Actor, device: int) -> None:
@@ -248,17 +248,17 @@ def test_a_refund_that_the_gateway_refuses_is_told_and_not_tried_again(
     with money.desk.reading() as books:
         assert books.backlog(on=money.desk.today()).failed_refunds == 1
     with refused(403, "operators_only"):
-        cancelling.paid_otherwise(money.desk, ada, refund.reference, why="by cheque")
+        refunding.paid_otherwise(money.desk, ada, refund.reference, why="by cheque")
     with refused(404, "not_found"):
-        cancelling.paid_otherwise(money.desk, OPERATOR, "nothing", why="by cheque")
+        refunding.paid_otherwise(money.desk, OPERATOR, "nothing", why="by cheque")
     for _ in range(2):
-        row = cancelling.paid_otherwise(money.desk, OPERATOR, refund.reference, why="by cheque")
+        row = refunding.paid_otherwise(money.desk, OPERATOR, refund.reference, why="by cheque")
         assert row.state is PaymentState.PAID_OTHERWISE
     assert money.events(ada)[-1:] == ["refund_paid_otherwise"]
     assert money.events(ada).count("refund_paid_otherwise") == 1
     assert money.renew() == RenewReport()
     with refused(409, "not_refused"):
-        cancelling.paid_otherwise(money.desk, OPERATOR, "r1", why="by cheque")
+        refunding.paid_otherwise(money.desk, OPERATOR, "r1", why="by cheque")
     assert money.gateway.calls == calls
 
 

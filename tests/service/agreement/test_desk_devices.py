@@ -9,7 +9,7 @@ import pytest
 from retention.money import Money
 from retention.plans import PlanKind
 from retention.tokens import check_device_token, read_viewer_token
-from service.agreement import cancelling, devices, purchases
+from service.agreement import crediting, devices, purchases
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.renewing import RenewReport
 from storage.errors import NotFound
@@ -165,7 +165,7 @@ def test_what_a_cancelled_plan_gives_back_stands_when_its_device_ends(
     money.go(date(2025, 3, 15))  # in the second month
     if credit_minor:
         credit = Money(credit_minor, "USD")
-        cancelling.credit(money.desk, OPERATOR, 1, credit, why="a bad week", reference="c1")
+        crediting.credit(money.desk, OPERATOR, 1, credit, why="a bad week", reference="c1")
     money.gateway.away = away
     money.cancel(ada, 1)
     money.go(date(2025, 3, 20))

@@ -78,6 +78,15 @@ OF_OPERATORS = [
         "/v1/subscriptions/{subscription}/credits",
         {"amount": {"minor": 1, "currency": "USD"}, "reason": "r"},
     ),
+    Ask(
+        "POST",
+        "/v1/subscriptions/{subscription}/refunds",
+        {"amount": {"minor": 1, "currency": "USD"}, "reason": "r"},
+    ),
+    Ask("GET", "/v1/payments"),
+    Ask("POST", "/v1/payments/x/retry", REASON),
+    Ask("POST", "/v1/payments/x/paid", REASON),
+    Ask("POST", "/v1/payments/x/counter-entry", REASON),
 ]
 
 
