@@ -361,7 +361,7 @@ class AgreementSettings:
     )
     trial_notice_days: int = limit(
         3,
-        "before a trial's last day, from which its owner is told that it ends; 0: on that day",
+        "before the last day of a trial, or of a plan that does not renew itself, when its owner is told; 0: on it",
         least=0,
         most=13,
     )
@@ -449,6 +449,11 @@ class NoticeSettings:
         "files",
         "how text messages go out: files or the http(s):// address of an SMS hook",
         masked=_masked_hook,
+    )
+    templates: str = limit(
+        "",
+        "folder of the texts of notices in your language, from the data folder on; `clipkeep notices templates --to`"
+        " fills one to begin with. Empty: English",
     )
     mail_from: str = limit("clipkeep@localhost", "sender of e-mail")
     operators: str = limit(

@@ -22,6 +22,8 @@ from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
 from service.agreement.gateway.opening import open_gateway
 from service.agreement.patience import PatientGateway
+from service.agreement.templates import Templates
+from service.agreement.templates import load as load_templates
 from service.config import ClockSettings, Config, HomeSettings, StoreSettings
 from service.config_text import load_config, render_config
 from service.mounted import file_system, require_local
@@ -376,7 +378,13 @@ class Opened:
             gateway=PatientGateway(gateway, wait_s=self.config.agreement.payment_wait_s),
             address_secret=address_secret(self.vault.token_secret),
             random_bytes=secrets.token_bytes,
+            templates=self.templates(),
         )
+
+    def templates(self) -> Templates:
+        """What notices say. Raises as `service.agreement.templates.load`."""
+        named = self.config.notices.templates
+        return load_templates(self.folder.root / named if named else None)
 
 
 def address_secret(token_secret: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 import trio
@@ -25,10 +26,14 @@ from storage.catalog.uploads import UploadsCatalog
 from storage.clock import Clock
 from storage.days import day_of_ms
 from storage.errors import ClipkeepError
+from storage.rows.accounts import NoticeLane
 
-CODES_EVERY_S = 1.0
-"""Somebody sits and waits for a code, and it leaves within two seconds: whichever process queued it, and whatever else
-the outbox has to send. Each look costs a read of an index."""
+SENT_EVERY_S = 1.0
+"""A notice leaves within two seconds, whichever process queued it. Each look costs a read of an index."""
+LANES = {"codes": NoticeLane.CODES, "notices": NoticeLane.OWN, "announcements": NoticeLane.BULK}
+"""Each has a thread: somebody sits and waits for a code, and nobody's receipt waits behind an announcement."""
+ENDINGS_EVERY_S = 600.0
+"""All that end within days are looked at anew each time, those that were told too."""
 ACCOUNTS_A_TURN = 10_000
 """Some 50 ms of reading. A fleet with more accounts takes as many turns."""
 SUMS_A_TURN = 10_000
@@ -49,14 +54,16 @@ class Chore:
 def chores(desk: Desk, senders: Senders, uses: Uses, witness: ClockWitness, *, every_s: float) -> list[Chore]:
     """All that is to be done."""
     return [
-        Chore("codes", min(every_s, CODES_EVERY_S), lambda: _sent(notices.deliver_codes(desk, senders))),
-        Chore("notices", every_s, lambda: _counts(notices.deliver_due(desk, senders))),
+        *(
+            Chore(name, min(every_s, SENT_EVERY_S), partial(_send, desk, senders, lane))
+            for name, lane in LANES.items()
+        ),
         Chore("closings", every_s, lambda: {"closed": closing.settle(desk)}),
         Chore("payments", every_s, lambda: dict(settling.settle_pending(desk))),
         Chore("stale", every_s, lambda: {"rows": tidy_by_clock(desk, witness)}),
         Chore("erased", every_s, lambda: {"left": not desk.catalog.overwrite_erased()}),
         Chore("corrections", every_s, lambda: corrections_by_clock(desk, witness)),
-        Chore("trials", every_s, lambda: {"told": trials.tell_ending(desk)}),
+        Chore("endings", max(every_s, ENDINGS_EVERY_S), lambda: {"told": trials.tell_ending(desk)}),
         Chore("used", every_s, uses.note),
         Chore("accepted", every_s, Accepting(desk)),
     ]
@@ -184,11 +191,8 @@ async def _repeat(chore: Chore, thread: trio.CapacityLimiter) -> None:
         await trio.sleep(chore.every_s)
 
 
-def _sent(report: notices.DeliveryReport) -> dict[str, int]:
-    return {"delivered": report.delivered, "delayed": report.delayed, "failed": report.failed}
-
-
-def _counts(report: notices.DeliveryReport) -> dict[str, int]:
+def _send(desk: Desk, senders: Senders, lane: NoticeLane) -> dict[str, int]:
+    report = notices.deliver_now(desk, senders, lane)
     return {
         "delivered": report.delivered,
         "delayed": report.delayed,

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 from retention.cancelling import Cancellation, Outcomes, outcomes
 from retention.cancelling import cancel as cancel_rule
-from retention.plans import PlanKind
+from retention.plans import Plan, PlanKind
 from retention.subscriptions import Subscription
 from service.agreement.charging import Account, give_back, owe
 from service.agreement.desk import Actor, Desk, Told, device_of, unheard
 from service.agreement.errors import Unprocessable
 from service.agreement.holdings import held, keep
-from service.agreement.outbox import queue
+from service.agreement.outbox import tell
 from service.agreement.refunding import MAX_PLAN_ID
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
@@ -156,29 +156,27 @@ def _decide(desk: Desk, books: Books, actor: Actor, facts: DeviceFacts, plan_id:
     parts = account.refundable(done.refund)
     owed = tuple(owe(desk, books, charge, minor, reason, plan_id=plan_id) for charge, minor in parts)
     [plan] = [sub.plan for sub in subscriptions if sub.plan_id == plan_id]
-    queue(
-        desk,
-        books,
-        books.account(facts.account),
-        "cancelled",
-        f"Device {facts.device}: the {plan.kind} plan is cancelled",
-        _text(done),
-    )
+    _tell(desk, books, facts, plan, done)
     [stored] = [sub for sub in held(books, books.device(facts.device)) if sub.plan_id == plan_id]
     return Cancelled(facts.device, stored, done, owed)
 
 
-def _text(done: Cancellation) -> str:
+def _tell(desk: Desk, books: Books, facts: DeviceFacts, plan: Plan, done: Cancellation) -> None:
+    fields = {
+        "device": facts.device,
+        "plan": plan.kind,
+        "refund": done.refund,
+        "notes": "\n".join(note.text for note in done.change.notes),
+    }
+    account = books.account(facts.account)
     if done.last_day is None:
-        lines = ["The plan that had not begun is cancelled."]
+        tell(desk, books, account, "cancelled-unbegun", **fields)
     elif done.denied_from_ms is None:
-        lines = [f"The plan goes on through {done.last_day}; the next one follows at once."]
+        tell(desk, books, account, "cancelled-followed", **fields, last_day=done.last_day)
     else:
         instant = datetime.fromtimestamp(done.denied_from_ms / 1000, UTC)
-        lines = [f"The plan goes on through {done.last_day}: access ends at {instant:%Y-%m-%d %H:%M} UTC."]
-    if done.refund:
-        lines.append(f"{done.refund} will be paid back.")
-    return "\n".join([*lines, *(note.text for note in done.change.notes)])
+        ends_at = f"{instant:%Y-%m-%d %H:%M}"
+        tell(desk, books, account, "cancelled", **fields, last_day=done.last_day, ends_at=ends_at)
 
 
 def _device_of_plan(books: Books, actor: Actor, plan_id: int) -> DeviceFacts:

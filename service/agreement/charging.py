@@ -39,7 +39,7 @@ from service.agreement.details import (
     with_page,
 )
 from service.agreement.errors import Conflict
-from service.agreement.outbox import queue, queue_to_operators
+from service.agreement.outbox import queue_to_operators, tell
 from service.agreement.payments import (
     CustomerNeeded,
     PaymentDeclined,
@@ -141,13 +141,16 @@ def note_page(desk: Desk, books: Books, reference: str, url: str, until_ms: int)
 
 def _tell_to_confirm(desk: Desk, books: Books, row: PaymentRow, url: str, until_ms: int) -> None:
     """Nobody was there when it was asked for."""
-    queue(
+    tell(
         desk,
         books,
         books.account(row.account),
         "payment_page",
-        f"Device {row.device}: confirm the payment of {money_of(row)}",
-        f"{row.why}: {money_of(row)} is charged when you have confirmed it, by {moment(until_ms)}: {url}",
+        device=row.device,
+        money=money_of(row),
+        order=row.why,
+        until=moment(until_ms),
+        url=url,
     )
 
 
@@ -311,14 +314,15 @@ def _refuse(desk: Desk, books: Books, charged: PaymentRow, error: CallerError) -
     owe(desk, books, charged, charged.minor, error.detail, plan_id=charged.plan_id)
     facts = {"minor": charged.minor, "currency": charged.currency, "code": error.code}
     desk.record(books, SYSTEM, charged.account, "charge_undone", device=charged.device, facts=facts)
-    queue(
+    tell(
         desk,
         books,
         books.account(charged.account),
-        "receipt",
-        f"Device {charged.device}: {money_of(charged)} will be given back",
-        f"{money_of(charged)} was charged for: {charged.why}. That can't be had any more: {error.detail}."
-        " The whole amount is on its way back to you.",
+        "receipt-undone",
+        device=charged.device,
+        money=money_of(charged),
+        order=charged.why,
+        reason=error.detail,
     )
     return charged
 
@@ -360,16 +364,8 @@ def _close_refund(
 
 def _tell_refused(desk: Desk, books: Books, row: PaymentRow, why: str) -> None:
     """The owner, who waits for the money, and the operators, who have to see to it."""
-    subject = f"Device {row.device}: {money_of(row)} could not be paid back yet"
-    queue(
-        desk,
-        books,
-        books.account(row.account),
-        "refund_failed",
-        subject,
-        f"{money_of(row)} is to be paid back to you, and the way that you paid by did not take it. It stays yours: we"
-        " try again, or pay it by other means. You need not do anything; contact us if you have a wish how.",
-    )
+    account = books.account(row.account)
+    tell(desk, books, account, "refund_failed", device=row.device, money=money_of(row))
     queue_to_operators(
         desk,
         books,

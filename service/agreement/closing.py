@@ -26,7 +26,7 @@ from retention.erasure import mark_account_cancelled
 from retention.history import account_facts
 from service.agreement.desk import SYSTEM, Actor, Desk, account_of
 from service.agreement.errors import Unprocessable
-from service.agreement.outbox import addresses_of, queue
+from service.agreement.outbox import addresses_of, tell
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
 from storage.days import day_of_ms
@@ -154,8 +154,7 @@ def reject(desk: Desk, actor: Actor, account: int, why: str) -> AccountRow:
 
     def work(books: Books) -> AccountRow:
         row = reject_closing(account_of(books, actor, account))
-        body = f"Account {account} goes on as it was. The reason: {why}"
-        queue(desk, books, row, "closing_rejected", "Your account was not cancelled", body)
+        tell(desk, books, row, "closing_rejected", account=account, reason=why)
         return _stored(desk, books, actor, row, "closing_rejected", why)
 
     return desk.write(work)
@@ -299,24 +298,12 @@ def _destroy_keys(desk: Desk) -> None:
 
 
 def _approved(desk: Desk, books: Books, actor: Actor, row: AccountRow, reason: str) -> AccountRow:
-    queue(desk, books, row, PURPOSE, "Your account is cancelled", _closing_body(desk, row))
+    days = desk.settings.reserve_days
+    if row.closing_by == "operator":
+        tell(desk, books, row, "closing-ordered", account=row.account, days=days, reason=row.closing_reason)
+    else:
+        tell(desk, books, row, "closing-asked", account=row.account, days=days)
     return _stored(desk, books, actor, row, "closing_approved", reason)
-
-
-def _closing_body(desk: Desk, row: AccountRow) -> str:
-    why = f" The reason: {row.closing_reason}." if row.closing_by == "operator" else ""
-    return (
-        f"The cancellation of account {row.account} takes effect on the day on which the last of its notices, of which"
-        f" this is one, is delivered.{why} From then on nobody can log in to it, its devices no longer record, and all"
-        " its recordings, subscriptions and payments are cleared and can't be brought back."
-        f" {_free_again(desk.settings.reserve_days)}"
-    )
-
-
-def _free_again(days: int) -> str:
-    if not days:
-        return "This address can be used for another account from the day after on (UTC)."
-    return f"For {days} days after that day (UTC) this address can't be used for another account."
 
 
 def _stored(desk: Desk, books: Books, actor: Actor, row: AccountRow, what: str, why: str) -> AccountRow:

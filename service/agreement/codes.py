@@ -15,7 +15,7 @@ from hmac import compare_digest
 from service.agreement.desk import Desk
 from service.agreement.errors import Unprocessable
 from service.agreement.limits import HOUR_MS, count_failure, log_ins_of_client
-from service.agreement.outbox import queue_to
+from service.agreement.outbox import tell_at
 from storage.catalog.books import Books
 from storage.errors import CallerError
 from storage.rows.accounts import AttemptsRow, CodeRow
@@ -28,13 +28,6 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 """Crockford's base 32: what people confuse (I, L, O) is read as what was meant."""
 SEED_BYTES = 32
 _READ_AS = str.maketrans("ILO", "110", "-")
-
-_SUBJECTS = {
-    "activate": "Your activation code",
-    "email": "Confirm your e-mail address",
-    "mobile": "Confirm your mobile number",
-    "password": "Your code for a new password",
-}
 
 
 def code_out(desk: Desk, books: Books, account: int, purpose: str, address: str) -> CodeRow:
@@ -67,13 +60,18 @@ def send_code(
     desk: Desk, books: Books, row: CodeRow, purpose: str, addresses: Sequence[tuple[str, str]]
 ) -> None:
     """Queue a notice with the code to each (channel, address). `purpose`: of the notice."""
-    subject = _SUBJECTS[purpose]
-    body = (
-        f"{subject}: {_code(desk, row)}\nAccount number: {row.account}\nIt can be used for"
-        f" {desk.settings.code_minutes:g} minutes. If you did not ask for it, do nothing, and give it to nobody."
-    )
     for channel, address in addresses:
-        queue_to(desk, books, row.account, channel, address, purpose, subject, body)
+        tell_at(
+            desk,
+            books,
+            row.account,
+            channel,
+            address,
+            purpose,
+            code=_code(desk, row),
+            account=row.account,
+            minutes=f"{desk.settings.code_minutes:g}",
+        )
         note_sent(desk, books, row, channel, address)
 
 

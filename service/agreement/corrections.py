@@ -17,7 +17,7 @@ from retention.history import account_facts
 from service.agreement import closing
 from service.agreement.desk import SYSTEM, Actor, Desk, account_of, require_not_closing
 from service.agreement.errors import Conflict, Forbidden, Unprocessable
-from service.agreement.outbox import addresses_of, queue
+from service.agreement.outbox import addresses_of, tell
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
 from storage.days import day_of_ms, to_date
@@ -64,7 +64,7 @@ def ask(
             rule.ask(account, tuple(fields), detail, today=desk.today(), now_ms=desk.now_ms(), pace=pace)
         )
         desk.record(books, actor, account, "correction_asked", why=detail, facts=_facts(made))
-        _tell(desk, books, row, made, f"Correct the data of your account by {to_date(made.due_on)}", "")
+        _tell(desk, books, row, made, "correction-asked")
         return made
 
     return desk.write(work)
@@ -185,7 +185,7 @@ def _step(desk: Desk, books: Books, seen: CorrectionRow) -> Step | None:
     books.put_correction(after)
     if step is Step.REMIND:
         desk.record(books, SYSTEM, row.account, "correction_reminded", facts=_facts(after))
-        _tell(desk, books, row, after, f"Still to be corrected by {to_date(after.due_on)}", "")
+        _tell(desk, books, row, after, "correction-reminded")
     elif step is Step.CANCEL and row.closing is not ClosingState.APPROVED:
         closing.order_in(desk, books, SYSTEM, row.account, _why(after))
     return step
@@ -201,14 +201,17 @@ def _suspend(desk: Desk, books: Books, row: AccountRow, after: CorrectionRow) ->
         books, SYSTEM, row.account, "suspended", why=_why(after), facts=_facts(after) | account_facts(row)
     )
     assert after.next_on is not None, "a cancellation follows"
-    _tell(
+    cancel_on = to_date(after.next_on)
+    tell(
         desk,
         books,
         row,
-        after,
-        "Your account was suspended",
-        "The account is suspended: its devices can't record, and nothing can be played back. On"
-        f" {to_date(after.next_on)} its cancellation is ordered. ",
+        "correction-suspended",
+        account=row.account,
+        fields=", ".join(after.fields.split()),
+        detail=after.detail,
+        due_on=to_date(after.due_on),
+        cancel_on=cancel_on,
     )
     return replace(after, suspended_ms=row.suspended_ms)
 
@@ -223,7 +226,7 @@ def _ended(
         books.put_account(row)
         why = why or "its data were corrected"
         desk.record(books, actor, row.account, "resumed", why=why, facts=account_facts(row))
-        queue(desk, books, row, "resumed", "Your account can be used again", f"Account {row.account}: {why}")
+        tell(desk, books, row, "resumed", account=row.account, reason=why)
     return after
 
 
@@ -265,14 +268,17 @@ def _require_may_be_asked(books: Books, row: AccountRow) -> None:
         )
 
 
-def _tell(desk: Desk, books: Books, row: AccountRow, found: CorrectionRow, subject: str, before: str) -> None:
-    what = ", ".join(found.fields.split())
-    body = (
-        f"{before}Account {row.account}: these data are not true or not complete: {what}. {found.detail}\n"
-        f"Correct them by {to_date(found.due_on)} (UTC). Without that the account is suspended after that day, and"
-        " cancelled later. When it is suspended, ask the operator to correct them."
+def _tell(desk: Desk, books: Books, row: AccountRow, found: CorrectionRow, template: str) -> None:
+    tell(
+        desk,
+        books,
+        row,
+        template,
+        account=row.account,
+        fields=", ".join(found.fields.split()),
+        detail=found.detail,
+        due_on=to_date(found.due_on),
     )
-    queue(desk, books, row, PURPOSE, subject, body)
 
 
 def _why(found: CorrectionRow) -> str:

@@ -13,6 +13,7 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from retention.entitlements import Entitlements
 from service.agreement.errors import Conflict, Forbidden
+from service.agreement.templates import Templates, shipped
 from service.config import AgreementSettings, NoticeSettings, PaymentSettings
 from storage.catalog.books import Books, BooksCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
@@ -71,6 +72,7 @@ class Desk:
     Args:
         address_secret: 32 bytes that are not in the catalog: what keyed hashes of addresses and codes are made with.
         random_bytes: of a given length, unpredictable: `secrets.token_bytes`.
+        templates: what notices say.
         hashing: Argon2 parameters of new passwords; older hashes go on being understood.
     """
 
@@ -84,6 +86,7 @@ class Desk:
     address_secret: bytes = field(repr=False)
     random_bytes: Callable[[int], bytes]
     hashing: Parameters = field(default_factory=lambda: RFC_9106_LOW_MEMORY)
+    templates: Templates = field(default_factory=shipped)
     payments: PaymentSettings = field(default_factory=PaymentSettings)
 
     def now_ms(self) -> int:

@@ -14,7 +14,7 @@ from service.agreement.desk import SYSTEM, Desk
 from service.agreement.details import RENEWAL, RenewalDetail, purpose_of, renewal_of
 from service.agreement.errors import Conflict
 from service.agreement.holdings import held, keep
-from service.agreement.outbox import queue
+from service.agreement.outbox import tell
 from storage.catalog.books import Books
 from storage.errors import NotFound
 from storage.rows.accounts import (
@@ -146,18 +146,14 @@ def _declined(desk: Desk, books: Books, row: PaymentRow) -> None:
     desk.record(books, SYSTEM, row.account, "renewal_declined", device=row.device, facts=facts)
     if failed == 1:
         money, last = Money(row.minor, row.currency), found.sub.plan.ends_on
-        text = (
-            f"{money} for the next month could not be charged. It is tried again until the paid period ends on {last};"
-            " then the plan lapses. To pay with another method, buy a plan for this device before that: it follows"
-            " this one without a gap."
-        )
-        queue(
+        tell(
             desk,
             books,
             found.account,
             "payment_failed",
-            f"Device {row.device}: payment of {money} failed",
-            text,
+            device=row.device,
+            money=money,
+            last_day=last,
         )
 
 
@@ -177,14 +173,15 @@ def _extend(desk: Desk, books: Books, found: _Found, reference: str) -> None:
     books.put_subscription(replace(row, retry_at_ms=0, failed_charges=0))
     fee = Money(row.fee_minor, row.currency)
     last = _paid_through(longer)
-    text = f"You have paid {fee} for the month from {next_period(found.sub)[0]} to {last}. It renews itself after that."
-    queue(
+    tell(
         desk,
         books,
         found.account,
-        "receipt",
-        f"Device {row.device}: monthly plan renewed through {last}",
-        text,
+        "receipt-renewed",
+        device=row.device,
+        money=fee,
+        first_day=next_period(found.sub)[0],
+        last_day=last,
     )
 
 
@@ -192,11 +189,8 @@ def _lapse(desk: Desk, books: Books, found: _Found) -> None:
     lapsed = lapse_unpaid(found.sub, desk.date())
     more = {"plan_id": found.row.plan_id}
     keep(desk, books, SYSTEM, found.facts, found.with_sub(lapsed), what="lapsed", more=more)
-    text = (
-        f"The monthly plan ended unpaid; its last day was {_paid_through(found.sub)}. Recordings can't be watched any"
-        " more. A plan bought now starts at once, and brings back what is not destroyed yet."
-    )
-    queue(desk, books, found.account, "lapsed", f"Device {found.row.device}: the plan has lapsed", text)
+    last = _paid_through(found.sub)
+    tell(desk, books, found.account, "lapsed", device=found.row.device, last_day=last)
 
 
 def _find(books: Books, plan_id: int) -> _Found:

@@ -21,6 +21,8 @@ from storage.rows.accounts import CODE_PURPOSES, NoticeLane, NoticeRow, NoticeSt
 CLAIM_FACTOR = 4
 """How many times the longest wait for a server a claim lasts: a send is a few exchanges, each of which may wait."""
 MAX_BATCH = 1000
+MAX_BATCHES = 20
+"""In one turn; the next one goes on."""
 SECRET_PURPOSES = frozenset(CODE_PURPOSES)
 """Notices that carry a one-time code: it is not kept once they are out."""
 
@@ -39,9 +41,23 @@ def deliver_due(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryRe
     return replace(report, closed_accounts=len(closing.settle(desk)))
 
 
-def deliver_codes(desk: Desk, senders: Senders, *, limit: int = 100) -> DeliveryReport:
-    """Send what is due of one-time codes only: they wait behind no announcement. Cheap when there is nothing."""
-    return _deliver(desk, senders, limit, NoticeLane.CODES)
+def deliver_now(desk: Desk, senders: Senders, lane: NoticeLane) -> DeliveryReport:
+    """Send all that is due of a lane: cheap when there is nothing, so it may be called every second. When something was
+    delivered, cancellations take effect whose notices are delivered."""
+    total = one = _deliver(desk, senders, MAX_BATCH, lane)
+    batches = 1
+    while one.delivered + one.delayed + one.failed == MAX_BATCH and batches < MAX_BATCHES:
+        one = _deliver(desk, senders, MAX_BATCH, lane)
+        total = _sum(total, one)
+        batches += 1
+    closed = closing.settle(desk) if total.delivered and lane is not NoticeLane.CODES else []
+    return replace(total, closed_accounts=len(closed))
+
+
+def _sum(one: DeliveryReport, other: DeliveryReport) -> DeliveryReport:
+    return DeliveryReport(
+        one.delivered + other.delivered, one.delayed + other.delayed, one.failed + other.failed
+    )
 
 
 def _deliver(desk: Desk, senders: Senders, limit: int, lane: NoticeLane) -> DeliveryReport:

@@ -22,11 +22,18 @@ from service.agreement.desk import Actor, Desk, account_of, device_of, require_o
 from service.agreement.details import PURCHASE, PurchaseDetail, actor_of, purchase_of, purpose_of
 from service.agreement.errors import Conflict, Forbidden, Unprocessable
 from service.agreement.holdings import Bought, held, keep
-from service.agreement.outbox import queue
+from service.agreement.outbox import tell
 from service.agreement.payments import PaymentExpired
 from storage.catalog.books import Books
 from storage.errors import NotFound
-from storage.rows.accounts import OPERATOR_ACCOUNT, AcceptanceRow, PaymentKind, PaymentRow, PaymentState
+from storage.rows.accounts import (
+    OPERATOR_ACCOUNT,
+    AcceptanceRow,
+    AccountRow,
+    PaymentKind,
+    PaymentRow,
+    PaymentState,
+)
 from storage.rows.devices import DeviceFacts, PlanRow
 
 _MS_PER_H = 3_600_000
@@ -136,14 +143,14 @@ def _declined(desk: Desk, books: Books, row: PaymentRow) -> None:
 def _voided(desk: Desk, books: Books, row: PaymentRow) -> None:
     _record(desk, books, row, "purchase_expired")
     money = Money(row.minor, row.currency)
-    queue(
+    tell(
         desk,
         books,
         books.account(row.account),
         "purchase_expired",
-        f"Device {row.device}: the purchase of {money} has expired",
-        f"You ordered: {row.why}. It was not paid in time, so no plan was started and nothing was charged. If you still"
-        " want it, buy it again.",
+        device=row.device,
+        money=money,
+        order=row.why,
     )
 
 
@@ -178,29 +185,28 @@ def _subscribe(
         books.accept_agreement(
             AcceptanceRow(facts.account, bought.agreement_version, PURCHASE, desk.now_ms())
         )
-    new = new_of(change)
-    assert new.terms is not None, "what is bought has terms"
-    subject = f"Device {facts.device}: {new.plan.kind} plan, {new.terms.fee}"
-    queue(desk, books, books.account(facts.account), "receipt", subject, _receipt_text(new, change.notes))
+    _send_receipt(desk, books, books.account(facts.account), facts.device, change)
     return plan_id
 
 
-def _receipt_text(new: Subscription, notes: tuple[Note, ...]) -> str:
-    last = last_day(new.plan)
+def _send_receipt(desk: Desk, books: Books, row: AccountRow, device: int, change: Change) -> None:
+    new = new_of(change)
     assert new.terms is not None, "what is bought has terms"
-    ends = (
-        f"It is paid through {last} and renews itself every month; cancel it before that day is over, and it ends"
-        f" then, at 00:00 UTC on {_day_after(last)}."
-        if new.renews
-        else f"Its last day is {last}: access ends at 00:00 UTC on {_day_after(last)}."
+    last = last_day(new.plan)
+    tell(
+        desk,
+        books,
+        row,
+        "receipt-renewing" if new.renews else "receipt",
+        device=device,
+        plan=new.plan.kind,
+        money=new.terms.fee,
+        storage_days=new.plan.retention_days,
+        first_day=new.plan.starts_on,
+        last_day=last,
+        ends_on=_day_after(last),
+        notes="\n".join(note.text for note in change.notes),
     )
-    lines = [
-        f"You have paid {new.terms.fee} for a plan of type {new.plan.kind}, storage of"
-        f" {new.plan.retention_days} days. It starts on {new.plan.starts_on} (days are UTC).",
-        ends,
-        *(note.text for note in notes),
-    ]
-    return "\n".join(lines)
 
 
 # --- shared -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,25 @@ def addresses_of(row: AccountRow) -> list[tuple[str, str]]:
     return [(channel, address) for channel, address in pairs if address is not None]
 
 
+def tell(desk: Desk, books: Books, row: AccountRow, template: str, /, **fields: object) -> list[NoticeRow]:
+    """Put a notice to each of the account's addresses into the outbox.
+
+    Args:
+        template: its name.
+        fields: what the template needs, and nothing else; a test compares the two.
+    """
+    written = desk.templates.write(template, fields)
+    return queue(desk, books, row, written.purpose, written.subject, written.body)
+
+
+def tell_at(
+    desk: Desk, books: Books, account: int, channel: str, address: str, template: str, /, **fields: object
+) -> NoticeRow:
+    """As `tell`, to one address, which may be one that is not the account's yet."""
+    written = desk.templates.write(template, fields)
+    return queue_to(desk, books, account, channel, address, written.purpose, written.subject, written.body)
+
+
 def queue(
     desk: Desk,
     books: Books,
@@ -23,7 +42,7 @@ def queue(
     *,
     bulk: bool = False,
 ) -> list[NoticeRow]:
-    """Put a notice to each of the account's addresses into the outbox. `bulk`: the same goes to many accounts."""
+    """As `tell`, with a text that somebody wrote. `bulk`: the same goes to many accounts."""
     return [
         queue_to(desk, books, row.account, channel, address, purpose, subject, body, bulk=bulk)
         for channel, address in addresses_of(row)

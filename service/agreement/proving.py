@@ -15,7 +15,7 @@ from service.agreement.codes import code_out, note_sent, send_code
 from service.agreement.desk import Desk
 from service.agreement.errors import Conflict, TooMany
 from service.agreement.limits import count_use
-from service.agreement.outbox import queue_to
+from service.agreement.outbox import tell_at
 from storage.catalog.books import Books
 from storage.days import to_date
 from storage.rows.accounts import AccountRow
@@ -68,24 +68,11 @@ def ask_proof(desk: Desk, books: Books, account: int, kind: str, address: str, p
     reserved = books.is_reserved(address_hash(desk.address_secret, kind, address), on=desk.today())
     code = code_out(desk, books, account, kind, address)
     if holder is not None and holder.account != account:
-        body = (
-            f"Somebody, perhaps you, asked to use this address for an account. It is that of account {holder.account}"
-            " already, and stays so. If it was you, log in with it, or ask for a new password. If not, you need do"
-            " nothing."
-        )
-        queue_to(
-            desk, books, holder.account, kind, address, "address_in_use", "Your address has an account", body
-        )
+        tell_at(desk, books, holder.account, kind, address, "address_in_use", account=holder.account)
         note_sent(desk, books, code, kind, address)
     elif reserved:
-        body = (
-            "Somebody, perhaps you, asked to use this address for an account. It was that of an account which was"
-            f" cancelled, and can be used again at most {desk.settings.reserve_days} days after that. If it was not"
-            " you, you need do nothing."
-        )
-        queue_to(
-            desk, books, account, kind, address, "address_reserved", "Your address can't be used yet", body
-        )
+        days = desk.settings.reserve_days
+        tell_at(desk, books, account, kind, address, "address_reserved", days=days)
         note_sent(desk, books, code, kind, address)
     else:
         send_code(desk, books, code, purpose, [(kind, address)])

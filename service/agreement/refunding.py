@@ -20,7 +20,7 @@ from service.agreement.desk import Actor, Desk
 from service.agreement.details import ByHand, asked_again, by_hand, refund_detail
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holdings import held
-from service.agreement.outbox import queue
+from service.agreement.outbox import tell
 from service.agreement.payments import checked_reference
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
@@ -179,16 +179,11 @@ def _given_before(
 def _tell_given(
     desk: Desk, books: Books, row: SubscriptionRow, money: Money, why: str, otherwise: bool
 ) -> None:
-    how = "was paid back to you by other means" if otherwise else "is on its way back to you"
-    queue(
-        desk,
-        books,
-        books.account(row.account),
-        "receipt",
-        f"Device {row.device}: {money} of what you paid is given back",
-        f"{money} of what you paid for the plan of device {row.device} {how}. The reason: {why}. The plan goes on as it"
-        " was; cancelling it later gives back as much less.",
-    )
+    account = books.account(row.account)
+    if otherwise:
+        tell(desk, books, account, "receipt-given_otherwise", device=row.device, money=money, reason=why)
+    else:
+        tell(desk, books, account, "receipt-given", device=row.device, money=money, reason=why)
 
 
 def facts_of(reference: str, money: Money) -> dict[str, object]:

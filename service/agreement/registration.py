@@ -12,7 +12,7 @@ from service.agreement.codes import use_code, was_just_sent
 from service.agreement.desk import OPERATOR, Actor, Desk, account_of, require_not_closing, require_open
 from service.agreement.errors import Conflict, Forbidden, TooMany, Unprocessable
 from service.agreement.limits import count_use
-from service.agreement.outbox import addresses_of, queue_to
+from service.agreement.outbox import addresses_of, tell_at
 from service.agreement.passwords import hashed
 from service.agreement.proving import KINDS, ask_proof, claims_of, count_asked, require_free
 from service.agreement.texts import MAX_NAME_CHARS, one_line
@@ -308,8 +308,4 @@ def _remove(desk: Desk, books: Books, actor: Actor, row: AccountRow, kind: str) 
 
 
 def _tell_old(desk: Desk, books: Books, account: int, kind: str, address: str) -> None:
-    body = (
-        f"This address is no longer that of account {account}. If it was not you who changed it, tell the operator"
-        " at once."
-    )
-    queue_to(desk, books, account, kind, address, "address_changed", "Your address was changed", body)
+    tell_at(desk, books, account, kind, address, "address_changed", account=account)

@@ -17,7 +17,7 @@ from service.agreement.desk import SYSTEM, Actor, Desk, account_of
 from service.agreement.devices import end_viewer_tokens
 from service.agreement.errors import Forbidden, Unauthorized, Unprocessable
 from service.agreement.limits import count_failure, forgive, log_ins, log_ins_of_client
-from service.agreement.outbox import addresses_of, queue
+from service.agreement.outbox import addresses_of, tell
 from service.agreement.passwords import hashed, outdated, verified
 from service.agreement.versions import accept_current
 from storage.catalog.books import Books
@@ -349,11 +349,7 @@ def _set_password(desk: Desk, books: Books, actor: Actor, row: AccountRow, new_h
     end_viewer_tokens(books, row.account)
     books.drop_code(row.account, "password")
     desk.record(books, actor, row.account, "password_changed")
-    body = (
-        f"The password of account {row.account} was changed, and all its sessions and viewer tokens were ended. Cameras"
-        " go on recording. If it was not you, ask for a new password at once."
-    )
-    queue(desk, books, row, "password_changed", "Your password was changed", body)
+    tell(desk, books, row, "password_changed", account=row.account)
 
 
 def _bad_credentials() -> Unauthorized:

@@ -14,7 +14,7 @@ from retention.accounts import suspend as suspended
 from retention.history import account_facts
 from service.agreement import corrections
 from service.agreement.desk import Actor, Desk, account_of
-from service.agreement.outbox import queue
+from service.agreement.outbox import tell
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
 from storage.days import to_date
@@ -54,7 +54,7 @@ def resume(desk: Desk, actor: Actor, account: int, why: str) -> AccountRow:
         books.put_account(row)
         desk.record(books, actor, account, "resumed", why=why, facts=account_facts(row))
         corrections.resumed_by_hand(desk, books, actor, account, why)
-        queue(desk, books, row, "resumed", "Your account can be used again", f"Account {account}: {why}")
+        tell(desk, books, row, "resumed", account=account, reason=why)
         return row
 
     return desk.change(work)
@@ -122,9 +122,5 @@ def _suspend(desk: Desk, books: Books, actor: Actor, account: int, why: str) -> 
     row = suspended(account_of(books, actor, account), now_ms=desk.now_ms(), why=why)
     books.put_account(row)
     desk.record(books, actor, account, "suspended", why=why, facts=account_facts(row))
-    body = (
-        f"Account {account} was suspended: {why}. Until this is lifted, its devices can't record and nothing can be"
-        " played back; nothing is erased by it. Ask the operator."
-    )
-    queue(desk, books, row, "suspended", "Your account was suspended", body)
+    tell(desk, books, row, "suspended", account=account, reason=why)
     return row

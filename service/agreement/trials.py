@@ -1,56 +1,72 @@
-"""The notice before a trial ends (agreement 7.1): it closes by itself, and what was recorded goes with it."""
+"""The notice before a trial or a plan ends (agreement 7.1, 8.1): it closes by itself, with what was recorded."""
 
 from __future__ import annotations
 
-from retention.plans import PlanKind
+from retention.plans import Plan, PlanKind
 from service.agreement.desk import Desk
 from service.agreement.holdings import held
-from service.agreement.outbox import addresses_of, queue
+from service.agreement.outbox import addresses_of, queue, tell
 from storage.catalog.books import Books
-from storage.rows.accounts import TRIAL_ENDING
 from storage.rows.devices import DeviceFacts
 
 MAX_TOLD = 100
-"""In one turn: in one transaction."""
+"""In one turn, of trials and of plans: in one transaction."""
 
 
 def tell_ending(desk: Desk) -> int:
-    """Queue the notice for trials whose last day is within `trial_notice_days`; one for each account, ever. Idempotent,
-    and safe in several processes at once. Returns how many accounts are told."""
+    """Queue the notice for trials and plans whose last day is within `trial_notice_days`, and that don't renew
+    themselves; one for each trial, and one for each last day of a plan. Idempotent, and safe in several processes at
+    once. Returns how many are told."""
     first = desk.today()
     last = first + desk.settings.trial_notice_days
     with desk.reading() as books:
-        if not books.trials_ending(first=first, last=last, limit=1):
-            return 0
+        trials = books.trials_ending(first=first, last=last, limit=1)
+        plans = books.plans_ending(first=first, last=last, limit=1)
+    if not trials and not plans:
+        return 0
 
     def work(books: Books) -> int:
-        return sum(
-            _tell(desk, books, facts) for facts in books.trials_ending(first=first, last=last, limit=MAX_TOLD)
+        told = sum(
+            _tell_trial(desk, books, facts)
+            for facts in books.trials_ending(first=first, last=last, limit=MAX_TOLD)
+        )
+        return told + sum(
+            _tell_plan(desk, books, plan_id, purpose)
+            for plan_id, purpose in books.plans_ending(first=first, last=last, limit=MAX_TOLD)
         )
 
     return desk.write(work)
 
 
-def _tell(desk: Desk, books: Books, facts: DeviceFacts) -> bool:
+def _tell_trial(desk: Desk, books: Books, facts: DeviceFacts) -> bool:
     account = books.account(facts.account)
     plans = [sub.plan for sub in held(books, facts)]
     trial = next(plan for plan in plans if plan.kind is PlanKind.TRIAL and plan.has_days)
-    assert trial.ends_on is not None, "a trial has a last day"
     if not addresses_of(account):
         return False
-    goes_on = any(plan.has_days and plan.starts_on > trial.ends_on for plan in plans)
-    after = (
-        "Your next plan follows at once."
-        if goes_on
-        else "From 00:00 UTC after it the device no longer records, and its"
-        " recordings can't be watched. Buy a plan before that, and it goes on without a gap."
-    )
-    queue(
-        desk,
-        books,
-        account,
-        TRIAL_ENDING,
-        f"Device {facts.device}: the trial ends on {trial.ends_on}",
-        f"The last day of the trial of device {facts.device} is {trial.ends_on} (UTC). {after}",
-    )
+    if _goes_on(plans, trial):
+        tell(desk, books, account, "trial_ending-followed", device=facts.device, last_day=trial.ends_on)
+    else:
+        tell(desk, books, account, "trial_ending", device=facts.device, last_day=trial.ends_on)
     return True
+
+
+def _tell_plan(desk: Desk, books: Books, plan_id: int, purpose: str) -> bool:
+    facts = books.device_of_plan(plan_id)
+    account = books.account(facts.account)
+    if not addresses_of(account):
+        return False
+    subs = held(books, facts)
+    [plan] = [sub.plan for sub in subs if sub.plan_id == plan_id]
+    followed = _goes_on([sub.plan for sub in subs], plan)
+    template = "plan_ending-followed" if followed else "plan_ending"
+    written = desk.templates.write(
+        template, {"device": facts.device, "plan": plan.kind, "last_day": plan.ends_on}
+    )
+    queue(desk, books, account, purpose, written.subject, written.body)
+    return True
+
+
+def _goes_on(plans: list[Plan], ending: Plan) -> bool:
+    assert ending.ends_on is not None, "what ends has a last day"
+    return any(plan.has_days and plan.starts_on > ending.ends_on for plan in plans)

@@ -16,6 +16,7 @@ from service.agreement.desk import OPERATOR, Desk
 from service.agreement.notices import DeliveryReport
 from service.agreement.outbox import addresses_of
 from service.agreement.senders import open_senders
+from service.agreement.templates import write_shipped
 from service.commands.plans import MAX_NUMBER
 from service.commands.showing import After, Limit, next_after, next_page, shown_notice, text_of, when
 from service.folder import open_folder
@@ -233,6 +234,42 @@ def notices_withdraw(
     with open_folder(data) as opened:
         announcing.withdraw(opened.desk, OPERATOR, reference)
     terminal.report({"reference": reference}, json, lambda: print(f"{reference} is shown no longer"))
+
+
+@notices_app.command("templates")
+def notices_templates(
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="A folder, new or empty: write the English ones there, to be translated."),
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Check the templates of notices, and list each with its fields; with --to write the English ones to begin with.
+
+    Translate them, and name their folder as `[notices] templates` in config.toml. All have to be there, with no other
+    fields than these; the service and every command refuse a folder in which one is missing or names another field.
+
+    Example: `clipkeep notices templates --to clipkeep-data/templates`
+    """
+    if to is not None:
+        written = write_shipped(to)
+        terminal.report(
+            {"written": written, "to": str(to)}, json, lambda: print(f"{written} templates in {to}")
+        )
+        return
+    with open_folder(data) as opened:
+        found = opened.templates()
+    rows = [
+        {"template": name, "fields": sorted(found[name].fields), "subject": found[name].subject}
+        for name in found.names()
+    ]
+
+    def draw() -> None:
+        cells = [[row["template"], " ".join(row["fields"]), row["subject"]] for row in rows]
+        terminal.table("templates of notices", ["template", "fields", "subject"], cells)
+
+    terminal.report({"templates": rows}, json, draw)
 
 
 # --- parts --------------------------------------------------------------------------------------------------------

@@ -116,6 +116,11 @@ class Books(PeopleBooks):
         of the purpose `TRIAL_ENDING`."""
 
     @abstractmethod
+    def plans_ending(self, *, first: int, last: int, limit: int = 100) -> list[tuple[int, str]]:
+        """Plans of owners, but for trials, that don't renew themselves and whose last day is between these, both
+        included: (plan_id, purpose of the notice about that day), where the account has no notice of that purpose."""
+
+    @abstractmethod
     def change_device(
         self, device: int, change: Callable[[DeviceFacts], DeviceFacts], *, what: str
     ) -> DeviceFacts:

@@ -230,6 +230,7 @@ CREATE INDEX data_exports_waiting ON data_exports (export_id) WHERE state = 'que
 ALTER TABLE notices ADD COLUMN bulk BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX notices_own ON notices (next_ms) WHERE state = 'queued' AND bulk = 0;
 CREATE INDEX notices_bulk ON notices (next_ms) WHERE state = 'queued' AND bulk = 1;
+CREATE INDEX plans_not_trials ON plans (ends_on) WHERE kind != 'trial';
 """
 
 _CLOSED_PAYMENTS = """

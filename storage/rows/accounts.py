@@ -334,5 +334,8 @@ CODE_PURPOSES = ("activate", "email", "mobile", "password")
 TRIAL_ENDING = "trial_ending"
 """Purpose of the notice before a trial ends: one for each account, as there is one trial."""
 
+PLAN_ENDING = "plan_ending"
+"""Purpose of the notice before a plan ends, with the plan's number and last day behind colons: one for each."""
+
 MAX_OVERDUE_DAYS = 62
 """How far back overdue renewals are counted: so that no count goes through all plans that ever ended."""

@@ -103,6 +103,7 @@ CREATE TABLE plans (
 CREATE INDEX plans_of_device ON plans (device);
 CREATE INDEX plans_ending ON plans (ends_on) WHERE kind = 'monthly';
 CREATE INDEX plans_trials ON plans (ends_on) WHERE kind = 'trial';
+CREATE INDEX plans_not_trials ON plans (ends_on) WHERE kind != 'trial';
 
 CREATE TABLE changes (
     number INTEGER PRIMARY KEY AUTOINCREMENT, device INTEGER NOT NULL, what TEXT NOT NULL, at_ms INTEGER NOT NULL

@@ -11,7 +11,7 @@ import trio
 from service.agreement import registration
 from service.agreement.desk import Desk
 from service.agreement.senders import FileSender, SendLater
-from service.housekeeping import CODES_EVERY_S, Chore, DaysAhead, Uses, chores, keep_house
+from service.housekeeping import ENDINGS_EVERY_S, SENT_EVERY_S, Chore, DaysAhead, Uses, chores, keep_house
 from service.playback.used import Used
 from storage.days import MS_PER_DAY
 from storage.errors import CatalogUnavailable, WorldError
@@ -75,14 +75,15 @@ def test_all_that_is_to_be_done_is_done(world: World) -> None:
     files = FileSender(world.folder / "notices", "clipkeep@localhost")
     done = {c.name: c.run() for c in chores(desk, {"email": files}, uses, world.witness, every_s=60.0)}
     assert done == {
-        "codes": {"delivered": 1, "delayed": 0, "failed": 0},
+        "codes": {"delivered": 1, "delayed": 0, "failed": 0, "closed": 0},
         "notices": {"delivered": 0, "delayed": 0, "failed": 0, "closed": 0},
+        "announcements": {"delivered": 0, "delayed": 0, "failed": 0, "closed": 0},
         "closings": {"closed": []},
         "payments": {},
         "stale": {"rows": 2},
         "erased": {"left": False},
         "corrections": {},
-        "trials": {"told": 0},
+        "endings": {"told": 0},
         "used": None,
         "accepted": {"accepted": 0},
     }
@@ -110,14 +111,18 @@ def test_a_mail_server_that_is_away_is_told_in_numbers_only(world: World) -> Non
         client="x",
     )
     [chore, *_] = chores(desk, {"email": Away()}, uses_of(desk), world.witness, every_s=60.0)
-    assert chore.run() == {"delivered": 0, "delayed": 1, "failed": 0}
+    assert chore.run() == {"delivered": 0, "delayed": 1, "failed": 0, "closed": 0}
 
 
 def test_chores_come_as_often_as_configured(world: World) -> None:
     desk = world.desk()
     made = chores(desk, {}, uses_of(desk), world.witness, every_s=7.0)
-    assert {chore.name: chore.every_s for chore in made if chore.every_s != 7.0} == {"codes": CODES_EVERY_S}
-    assert {chore.every_s for chore in chores(desk, {}, uses_of(desk), world.witness, every_s=0.5)} == {0.5}
+    assert {chore.name: chore.every_s for chore in made if chore.every_s != 7.0} == {
+        **dict.fromkeys(("codes", "notices", "announcements"), SENT_EVERY_S),
+        "endings": ENDINGS_EVERY_S,
+    }
+    often = chores(desk, {}, uses_of(desk), world.witness, every_s=0.5)
+    assert {chore.every_s for chore in often} == {0.5, ENDINGS_EVERY_S}
     assert len({chore.name for chore in made}) == len(made)
 
 

@@ -390,7 +390,7 @@ def without_people(path: Path) -> None:
     )
     for table in added:
         raw(path, f"DROP TABLE {table}")
-    for index in ("notices_own", "notices_bulk"):
+    for index in ("notices_own", "notices_bulk", "plans_not_trials"):
         raw(path, f"DROP INDEX {index}")
     raw(path, "ALTER TABLE notices DROP COLUMN bulk")
 

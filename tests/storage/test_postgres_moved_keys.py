@@ -78,6 +78,7 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
             "DROP TABLE corrections, policies, announcements, consents, serials, serial_trials, data_exports"
         )
         connection.execute("DELETE FROM numbers WHERE name IN ('corrections', 'data_exports')")
+        connection.execute("DROP INDEX plans_not_trials")
         connection.execute("ALTER TABLE notices DROP COLUMN bulk")  # its indexes go with it
         connection.execute("DROP TABLE closed_payments, methods")
         connection.execute("DROP INDEX payments_open, payments_by_time, payments_disputed")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from storage.catalog import Catalog
+from storage.catalog.books import Books
 from storage.contracts.blocks import writing_books
 from storage.contracts.books.given import OnBooks, Told, code_of, notice, with_plan
 from storage.contracts.given import DAY, NOW, WEEK
@@ -123,3 +124,40 @@ class DevicesContract(OnBooks):
         with write() as books:
             books.change_device(late, lambda old: replace(old, terminated_ms=NOW), what="end")
         assert ending() == []
+
+    def test_plans_that_end_soon_and_do_not_renew(
+        self, catalog: Catalog, write: Any, ann: int, device: int
+    ) -> None:
+        def ending(**page: int) -> list[tuple[int, str]]:
+            with catalog.books() as books:
+                return books.plans_ending(**{"first": DAY + 7, "last": DAY + 9} | page)
+
+        def with_end(books: Books, ends_on: int, kind: str = "full", of: int = ann) -> int:
+            number = books.add_device(of).device
+            plan = PlanRow(0, kind, DAY, ends_on, WEEK)
+            facts = books.change_device(number, lambda f: replace(f, plans=(plan,)), what="")
+            return int(facts.plans[0].plan_id)
+
+        with write() as books:
+            books.put_account(replace(books.account(ann), state=AccountState.ACTIVE))
+            late, soon, past = (with_end(books, DAY + days) for days in (9, 7, 6))
+            with_end(books, DAY + 8, "trial")
+            with_end(books, DAY + 8, of=1)
+            renewing, stopped = (with_end(books, DAY + 8, "monthly") for _ in range(2))
+            for plan_id, renews in ((renewing, True), (stopped, False)):
+                at = books.device_of_plan(plan_id).device
+                books.add_subscription(
+                    SubscriptionRow(plan_id, ann, at, "USD", 599, 599, renews, "card", 1, NOW)
+                )
+        found = [(soon, f"plan_ending:{soon}:{DAY + 7}"), (stopped, f"plan_ending:{stopped}:{DAY + 8}")]
+        assert ending() == [*found, (late, f"plan_ending:{late}:{DAY + 9}")]
+        assert ending(limit=1) == found[:1]
+        assert ending(last=DAY + 8) == found
+        assert past in [plan_id for plan_id, _ in ending(first=DAY + 6)]
+        with write() as books:
+            books.add_notice(notice(ann, purpose=found[0][1]))
+        assert ending(last=DAY + 8) == found[1:]
+        with write() as books:
+            end = books.device_of_plan(stopped).device
+            books.change_device(end, lambda old: replace(old, terminated_ms=NOW), what="end")
+        assert ending(last=DAY + 8) == []

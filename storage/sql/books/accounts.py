@@ -8,7 +8,14 @@ from dataclasses import replace
 
 from storage.days import ms_of_day
 from storage.errors import CatalogUnavailable, Conflict, NotFound, Unprocessable
-from storage.rows.accounts import OPERATOR_ACCOUNT, TRIAL_ENDING, AccountRow, AccountState, ClosingState
+from storage.rows.accounts import (
+    OPERATOR_ACCOUNT,
+    PLAN_ENDING,
+    TRIAL_ENDING,
+    AccountRow,
+    AccountState,
+    ClosingState,
+)
 from storage.rows.devices import DeviceFacts
 from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
@@ -205,6 +212,19 @@ class Accounts(OnBooks):
             (first, last, TRIAL_ENDING, limit),
         )
         return [self.device(row[0]) for row in rows.fetchall()]
+
+    def plans_ending(self, *, first: int, last: int, limit: int = 100) -> list[tuple[int, str]]:
+        purpose = f"'{PLAN_ENDING}:' || p.plan_id || ':' || p.ends_on"
+        rows = self._reader.execute(
+            f"SELECT p.plan_id, {purpose} FROM plans p JOIN devices d ON d.device = p.device"
+            " JOIN accounts a ON a.account = d.account LEFT JOIN subscriptions s ON s.plan_id = p.plan_id"
+            " WHERE p.kind != 'trial' AND p.ends_on BETWEEN ? AND ? AND p.ends_on >= p.starts_on"
+            " AND coalesce(s.renews, 0) = 0 AND d.terminated_ms IS NULL AND a.kind = 'owner' AND a.state = 'active'"
+            f" AND NOT EXISTS (SELECT 1 FROM notices n WHERE n.account = a.account AND n.purpose = {purpose})"
+            " ORDER BY p.ends_on, p.plan_id LIMIT ?",
+            (first, last, limit),
+        )
+        return [(row[0], row[1]) for row in rows.fetchall()]
 
     def change_device(
         self, device: int, change: Callable[[DeviceFacts], DeviceFacts], *, what: str

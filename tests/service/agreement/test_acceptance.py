@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
-from service.agreement import purchases, records, trials, versions
+from service.agreement import announcing, notices, purchases, records, standing, trials, versions
 from service.agreement.desk import OPERATOR, Actor
-from service.agreement.notices import deliver_codes
+from service.agreement.notices import deliver_now
 from service.agreement.senders import FileSender
 from service.housekeeping import Accepting, Uses
 from service.playback.used import Used
 from storage.contracts.blocks import writing_books
 from storage.days import day_of_ms
-from storage.rows.accounts import TRIAL_ENDING, AccountRow, NoticeState
+from storage.rows.accounts import TRIAL_ENDING, AccountRow, NoticeLane, NoticeState
 from tests.service.agreement.money_world import MoneyWorld
 from tests.service.agreement.office import Office, owner
 
@@ -77,9 +79,9 @@ def test_a_code_waits_behind_no_announcement(office: Office) -> None:
                 type(notice)(0, row.account, "email", notice.address, "announcement:x", f"n{n}", "b", 0)
             )
     files = FileSender(office.folder / "notices", "clipkeep@example.org")
-    assert deliver_codes(office.desk, {"email": files}).delivered == 1
+    assert deliver_now(office.desk, {"email": files}, NoticeLane.CODES).delivered == 1
     assert office.notices(row.account, "activate")[0].state is NoticeState.DELIVERED
-    assert deliver_codes(office.desk, {"email": files}).delivered == 0
+    assert deliver_now(office.desk, {"email": files}, NoticeLane.CODES).delivered == 0
 
 
 def told(money: MoneyWorld, ada: Actor) -> list[str]:
@@ -109,3 +111,51 @@ def test_who_has_paid_or_lost_the_device_is_told_nothing(money: MoneyWorld) -> N
     money.pass_days(9)
     assert trials.tell_ending(money.desk) == 0, "nor who was not told in time, after the end"
     assert told(money, ada) == told(money, bob) == told(money, late) == []
+
+
+def test_the_end_of_a_plan_is_told_some_days_before_and_once(money: MoneyWorld) -> None:
+    ada = money.add_owner()
+    device, other = money.add_device(ada), money.add_device(ada)
+    money.buy(ada, device, "annual", "r1")  # 31 January 2025 to 30 January 2026
+    money.buy(ada, other, "monthly", "r2")
+    money.go(date(2026, 1, 26))
+    assert trials.tell_ending(money.desk) == 0
+    money.pass_days(1)
+    assert [trials.tell_ending(money.desk) for _ in range(3)] == [1, 0, 0]
+    [told_of] = [n for n in money.notices(ada) if n.purpose.startswith("plan_ending:")]
+    assert told_of.subject == f"Device {device}: the plan ends on 2026-01-30"
+    assert "Buy a plan before that" in told_of.body
+
+
+def test_a_plan_that_another_one_follows_says_so(money: MoneyWorld) -> None:
+    ada = money.add_owner()
+    device = money.add_device(ada)
+    money.buy(ada, device, "annual", "r1")
+    money.buy(ada, device, "monthly", "r2")
+    money.go(date(2026, 1, 28))
+    assert trials.tell_ending(money.desk) == 1
+    [told_of] = [n for n in money.notices(ada) if n.purpose.startswith("plan_ending:")]
+    assert "Your next plan follows at once" in told_of.body
+
+
+def test_no_receipt_waits_behind_an_announcement(office: Office) -> None:
+    row = office.active()
+    announcing.announce(office.desk, OPERATOR, "s", "b", reference="x")
+    office.later(seconds=1)
+    standing.suspend(office.desk, OPERATOR, row.account, "why")
+    files = FileSender(office.folder / "notices", "clipkeep@localhost")
+    done = deliver_now(office.desk, {"email": files}, NoticeLane.OWN)
+    assert done.delivered == len(office.notices()) - 1
+    [waits] = [n for n in office.notices() if n.state is NoticeState.QUEUED]
+    assert waits.purpose == "announcement:x"
+    assert deliver_now(office.desk, {"email": files}, NoticeLane.BULK).delivered == 1
+
+
+def test_a_turn_sends_all_that_is_due_in_batches(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "MAX_BATCH", 2)
+    for number in range(5):
+        office.active(f"a{number}@example.org", client=f"c{number}")
+    announcing.announce(office.desk, OPERATOR, "s", "b", reference="x")
+    files = FileSender(office.folder / "notices", "clipkeep@localhost")
+    assert deliver_now(office.desk, {"email": files}, NoticeLane.BULK).delivered == 5
+    assert deliver_now(office.desk, {"email": files}, NoticeLane.BULK).delivered == 0
