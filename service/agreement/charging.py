@@ -30,6 +30,7 @@ from service.agreement.details import (
     RENEWAL,
     Refusal,
     charge_reference,
+    is_abandoned,
     method_of,
     page_of,
     purpose_of,
@@ -45,6 +46,7 @@ from service.agreement.payments import (
     PaymentDeclined,
     PaymentExpired,
     PaymentUnavailable,
+    PurchaseAbandoned,
     Receipt,
 )
 from service.agreement.texts import moment
@@ -121,11 +123,14 @@ def _ask(desk: Desk, row: PaymentRow, purpose: Purpose, *, over: bool) -> Paymen
         refusal = Refusal(PaymentDeclined.code, error.detail)
         return desk.write(lambda books: _fail(desk, books, reference, refusal, purpose.declined))
     if receipt is None:
-        refusal = Refusal(
-            PaymentExpired.code, "it was not paid in time, and nothing was charged; ask for it anew"
-        )
-        return desk.write(lambda books: _fail(desk, books, reference, refusal, purpose.voided))
+        return desk.write(lambda books: _fail(desk, books, reference, _void(row), purpose.voided))
     return _settle(desk, receipt, purpose)
+
+
+def _void(row: PaymentRow) -> Refusal:
+    if is_abandoned(row):
+        return Refusal(PurchaseAbandoned.code, "it was abandoned, and nothing was charged; buy it again")
+    return Refusal(PaymentExpired.code, "it was not paid in time, and nothing was charged; ask for it anew")
 
 
 def note_page(desk: Desk, books: Books, reference: str, url: str, until_ms: int) -> None:
@@ -382,8 +387,8 @@ def _answer(desk: Desk, row: PaymentRow) -> PaymentRow:
     if refusal is None:
         return row
     if row.state is PaymentState.FAILED:
-        kind = PaymentExpired if refusal.code == PaymentExpired.code else PaymentDeclined
-        raise kind(refusal.detail, subject=f"device {row.device}")
+        kinds = {kind.code: kind for kind in (PaymentExpired, PurchaseAbandoned)}
+        raise kinds.get(refusal.code, PaymentDeclined)(refusal.detail, subject=f"device {row.device}")
     give_back(desk, f"{row.reference}.r1")
     raise Conflict(
         f"{refusal.detail}. The charge of {money_of(row)} is given back",

@@ -192,6 +192,15 @@ def by_hand(row: PaymentRow) -> ByHand | None:
     return None if hand is None else ByHand(**hand)
 
 
+def abandoned(row: PaymentRow, role: Role, now_ms: int) -> PaymentRow:
+    """The purchase, never to be charged any more."""
+    return replace(row, detail={**row.detail, "abandoned": {"by": role, "at_ms": now_ms}})
+
+
+def is_abandoned(row: PaymentRow) -> bool:
+    return "abandoned" in row.detail
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Of the gateway's: where whoever pays has to do something first, and until when (Unix ms) it is there."""

@@ -11,6 +11,7 @@ from datetime import date
 
 from retention import packages as package_rules
 from retention.money import Money
+from retention.orders import OrderState, may_be_paid, while_pending
 from retention.packages import Package
 from retention.plans import Plan
 from retention.subscriptions import Change, Note, Subscription
@@ -19,11 +20,19 @@ from retention.terms import Terms
 from service.agreement import packages
 from service.agreement.charging import Purpose
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
-from service.agreement.details import PURCHASE, PurchaseDetail, actor_of, purchase_of, purpose_of
+from service.agreement.details import (
+    PURCHASE,
+    PurchaseDetail,
+    actor_of,
+    is_abandoned,
+    purchase_of,
+    purpose_of,
+)
 from service.agreement.errors import Conflict, Forbidden, Unprocessable
 from service.agreement.holdings import Bought, held, keep
 from service.agreement.outbox import tell
-from service.agreement.payments import PaymentExpired
+from service.agreement.payments import PaymentExpired, PurchaseAbandoned
+from service.agreement.texts import moment
 from storage.catalog.books import Books
 from storage.errors import NotFound
 from storage.rows.accounts import (
@@ -69,6 +78,7 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
         _require_same(books, order, there)
         return
     facts = ready(books, order.actor, order.device)
+    _require_none_open(desk, books, order.device)
     package = packages.on_sale(desk, books, order.package)
     terms = package.terms(order.amount.currency if order.amount else desk.settings.currency)
     if facts.account == OPERATOR_ACCOUNT:
@@ -110,9 +120,37 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
         books.put_payment(_make(desk, books, done, (facts, change)))
 
 
+def order_state(desk: Desk, row: PaymentRow) -> OrderState:
+    """How a purchase stands whose charge is PENDING."""
+    return while_pending(
+        ordered_ms=row.at_ms,
+        now_ms=desk.now_ms(),
+        ttl_ms=purchase_ttl_ms(desk),
+        abandoned=is_abandoned(row),
+    )
+
+
+def purchase_ttl_ms(desk: Desk) -> int:
+    return round(desk.settings.purchase_ttl_h * _MS_PER_H)
+
+
 def _over(desk: Desk, books: Books, row: PaymentRow) -> bool:
-    """Who ordered it has long gone: a plan that starts out of the blue is not what was asked for."""
-    return desk.now_ms() - row.at_ms > round(desk.settings.purchase_ttl_h * _MS_PER_H)
+    """Who ordered it does not want it any more, or has long gone: a plan that starts out of the blue is not what was
+    asked for."""
+    return not may_be_paid(order_state(desk, row))
+
+
+def _require_none_open(desk: Desk, books: Books, device: int) -> None:
+    """Raises Conflict `purchase_open`: another one may still be paid."""
+    for row in books.open_charges(device=device):
+        if purpose_of(row) == PURCHASE and may_be_paid(order_state(desk, row)):
+            until = moment(row.at_ms + purchase_ttl_ms(desk))
+            raise Conflict(
+                f"a purchase for this device is not paid yet ({row.why}, payment {row.payment_id}): wait for it,"
+                f" abandon it, or buy again when it has expired, after {until}",
+                subject=f"device {device}",
+                code="purchase_open",
+            )
 
 
 def _decide(desk: Desk, books: Books, row: PaymentRow) -> tuple[DeviceFacts, Change]:
@@ -123,6 +161,8 @@ def _decide(desk: Desk, books: Books, row: PaymentRow) -> tuple[DeviceFacts, Cha
     terms = Terms(Money(row.minor, row.currency), Money(asked.monthly_fee_minor, row.currency))
     package = package_rules.of_version(packages.all_of(books), asked.package, asked.version)
     change = buying(desk, books, facts, package, terms, asked.retention_days)
+    if is_abandoned(row):
+        raise Conflict("it was abandoned; buy it again", code=PurchaseAbandoned.code)
     if _over(desk, books, row):
         raise Conflict("it was not paid in time; buy it again", code=PaymentExpired.code)
     return facts, change
@@ -141,15 +181,15 @@ def _declined(desk: Desk, books: Books, row: PaymentRow) -> None:
 
 
 def _voided(desk: Desk, books: Books, row: PaymentRow) -> None:
-    _record(desk, books, row, "purchase_expired")
-    money = Money(row.minor, row.currency)
+    left = is_abandoned(row)
+    _record(desk, books, row, "purchase_void" if left else "purchase_expired")
     tell(
         desk,
         books,
         books.account(row.account),
-        "purchase_expired",
+        "purchase_abandoned" if left else "purchase_expired",
         device=row.device,
-        money=money,
+        money=Money(row.minor, row.currency),
         order=row.why,
     )
 

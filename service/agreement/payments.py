@@ -44,6 +44,12 @@ class PaymentExpired(PaymentDeclined):
     code = "payment_expired"
 
 
+class PurchaseAbandoned(PaymentDeclined):
+    """Whoever ordered it has abandoned it: nothing was charged, or will be."""
+
+    code = "purchase_abandoned"
+
+
 class PaymentUnavailable(WorldError):
     """The gateway did not answer, or could not act. It may have acted: ask again under the same reference."""
 

@@ -12,7 +12,13 @@ from service.agreement.desk import Desk
 from service.agreement.details import PURCHASE, RENEWAL, purpose_of
 from service.agreement.monthly import RENEWALS
 from service.agreement.ordering import PURCHASES
-from service.agreement.payments import CustomerNeeded, PaymentDeclined, PaymentExpired, PaymentUnavailable
+from service.agreement.payments import (
+    CustomerNeeded,
+    PaymentDeclined,
+    PaymentExpired,
+    PaymentUnavailable,
+    PurchaseAbandoned,
+)
 from storage.errors import CallerError
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
@@ -43,8 +49,8 @@ def settle_pending(
     is among the first of the next. One that is not answered again waits longer than the time before.
 
     Returns:
-        How many ended how: "done", "declined", "expired", "given_back" (a charge for which nothing could be had any
-        more), "refunded", "refund_failed", "waiting" (not answered), "unreached" (the turn was over).
+        How many ended how: "done", "declined", "expired", "abandoned", "given_back" (a charge for which nothing could
+        be had any more), "refunded", "refund_failed", "waiting" (not answered), "unreached" (the turn was over).
     """
     with desk.reading() as books:
         due = books.pending_payments(
@@ -82,6 +88,8 @@ def settle(desk: Desk, reference: str) -> str:
         pay(desk, row.reference, PURPOSES[purpose_of(row)])
     except PaymentExpired:
         return "expired"
+    except PurchaseAbandoned:
+        return "abandoned"
     except PaymentDeclined:
         return "declined"
     except (PaymentUnavailable, CustomerNeeded):

@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from retention.money import Money as Amount
-from service.agreement import cancelling, crediting, devices, packages, purchases, refunding
+from service.agreement import cancelling, crediting, devices, open_purchases, packages, purchases, refunding
 from service.agreement.errors import Unprocessable
-from service.api.door import Caller, Device, Operator
+from service.api.door import Account, Caller, Device, Operator
 from service.api.idempotent import OnceOnly
 from service.api.models.base import MAX_ROW, AskedMoney, Money
 from service.api.models.subscriptions import (
@@ -19,6 +19,7 @@ from service.api.models.subscriptions import (
     CancelledView,
     Credit,
     Grant,
+    OpenPurchaseView,
     PackageName,
     PackageView,
     Payment,
@@ -49,6 +50,7 @@ class Subscriptions:
     def __init__(self, api: Api) -> None:
         self._desk = api.desk
         self._run = api.calls.run
+        self._pay = api.calls.pay
         self._public = api.public
 
     def routes(self) -> APIRouter:
@@ -70,6 +72,9 @@ class Subscriptions:
         add(router, "GET", cancellation, self.cancellation_quote, refuses=(*reads, 409))
         add(router, "POST", cancellation, self.cancel, refuses=writes, types=cancelled, status=201)
         add(router, "POST", f"{one}/credits", self.credit, refuses=writes, types=credited, status=201)
+        opened = "/v1/accounts/{account}/purchases"
+        add(router, "GET", opened, self.open_purchases, refuses=(401, 403, 404))
+        add(router, "DELETE", f"{device}/purchase", self.abandon, refuses=(401, 403, 404, 409))
         given: Answers = {201: {"model": Refunds}}
         add(router, "POST", f"{one}/refunds", self.refund, refuses=writes, types=given, status=201)
         return router
@@ -146,6 +151,16 @@ class Subscriptions:
                 )
             ),
         )
+
+    async def open_purchases(self, account: Account, actor: Caller) -> list[OpenPurchaseView]:
+        """Purchases of an account that the payment gateway has not answered, the oldest first."""
+        found = await self._run(open_purchases.of_account, self._desk, actor, account)
+        return [OpenPurchaseView.of(one) for one in found]
+
+    async def abandon(self, n: Device, actor: Caller) -> list[OpenPurchaseView]:
+        """Abandon what was ordered for a device and is not paid: it is never charged, or given back if it was."""
+        found = await self._pay(open_purchases.abandon, self._desk, actor, n)
+        return [OpenPurchaseView.of(one) for one in found]
 
     async def grant(self, n: Device, operator: Operator, asked: Grant, once: OnceOnly) -> Response:
         """Give a device a plan without a fee. For operators."""

@@ -9,10 +9,12 @@ from pydantic import BaseModel, Field
 
 from retention.cancelling import CancelKind, Outcome, Outcomes
 from retention.money import Money as Amount
+from retention.orders import OrderState
 from retention.packages import Package
 from retention.plans import denied_from_ms
 from retention.subscriptions import Note, Subscription
 from service.agreement.cancelling import Cancelled
+from service.agreement.open_purchases import OpenPurchase
 from service.agreement.purchases import Quote
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.models.accounts import Why
@@ -302,6 +304,33 @@ class Payment(BaseModel):
             subscription=row.plan_id,
             amount=Money(minor=row.minor, currency=row.currency),
             **fields_of(row, "reference", "kind", "state", "why", "device", "at_ms", "settled_ms"),
+        )
+
+
+class OpenPurchaseView(BaseModel):
+    """A purchase that is not paid for. While it is `open`, another one for the device waits for it."""
+
+    payment: int
+    device: int
+    package: str
+    fee: Money
+    ordered_ms: Ms
+    expires_ms: Annotated[int, Field(description="Unix ms after which it is not charged any more")]
+    state: Annotated[
+        OrderState,
+        Field(
+            description="expired and abandoned: it will never be charged, or is given back if it was, and the gateway"
+            " has not said which; void: it was not; given_back: it was"
+        ),
+    ]
+    url: Annotated[str, Field(description="a page on which whoever pays has to do something; empty: none")]
+
+    @classmethod
+    def of(cls, found: OpenPurchase) -> Self:
+        return cls(
+            payment=found.payment_id,
+            fee=money(found.fee),
+            **fields_of(found, "device", "package", "ordered_ms", "expires_ms", "state", "url"),
         )
 
 

@@ -112,12 +112,13 @@ def test_one_purchase_asked_for_by_many_is_one() -> None:
 
 
 def test_many_purchases_at_once_follow_each_other_day_by_day() -> None:
-    """Behind the trial, which the first of them cuts."""
+    """Behind the trial, which the first of them cuts. While one is not paid, another is told to wait for it."""
     jobs = [f"buy:1:{kind}:r{n}" for n, kind in enumerate(["monthly", "annual"] * 6)]
     for world, outcomes in races(_try, jobs):
-        assert refusals(outcomes) == {}
+        waited = refusals(outcomes)
+        assert set(waited) <= {"purchase_open"}
         plans = sorted((s.plan for s in world.plans(1) if s.terms), key=lambda plan: plan.starts_on)
-        assert len(plans) == 12
+        assert len(plans) == 12 - waited["purchase_open"] >= 1
         for plan, behind in pairwise(plans):
             assert plan.ends_on is not None
             assert behind.starts_on == plan.ends_on + timedelta(days=1)
@@ -133,7 +134,9 @@ def test_pay_and_cancel_at_once() -> None:
     bought moves up, or follows."""
     jobs = ["cancel:1"] * 4 + ["buy:1:monthly:m", "buy:1:annual:a"]
     for world, outcomes in races(annual, jobs, rounds=ROUNDS):
-        assert refusals(outcomes) == {"plan_already_cancelled": 3}
+        waited = refusals(outcomes)
+        assert waited.pop("purchase_open", 0) < 2, "one of the two may have to wait for the other"
+        assert waited == {"plan_already_cancelled": 3}
         assert done(outcomes, "cancel:1") == [5400]
         refunds = [p.minor for p in world.payments(ADA.account) if p.kind is PaymentKind.REFUND]
         assert refunds == [5400]

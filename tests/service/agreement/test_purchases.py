@@ -287,14 +287,19 @@ def test_when_the_world_changes_meanwhile_the_charge_is_given_back(
         balance.check(money)
 
 
-def test_two_purchases_at_once_of_one_device_follow_each_other(
-    money: MoneyWorld, ada: Actor, device: int
-) -> None:
-    money.gateway.after = lambda: money.buy(ada, device, "monthly", "r2")
+def test_of_two_purchases_at_once_of_one_device_one_waits(money: MoneyWorld, ada: Actor, device: int) -> None:
+    """And then follows."""
+
+    def at_once() -> None:
+        with refused(409, "purchase_open"):
+            money.buy(ada, device, "monthly", "r2")
+
+    money.gateway.after = at_once
     money.buy(ada, device, "annual", "r1")
+    money.buy(ada, device, "monthly", "r2")
     assert money.spans(device) == [
-        ("monthly", START, date(2025, 2, 27)),
-        ("annual", date(2025, 2, 28), date(2026, 2, 27)),
+        ("annual", START, date(2026, 1, 30)),
+        ("monthly", date(2026, 1, 31), date(2026, 2, 27)),
     ]
     balance.check(money)
 

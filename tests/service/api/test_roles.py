@@ -52,6 +52,8 @@ OF_OWNERS = [
     Ask("GET", f"/v1/devices/{{n}}/chunks/{AT}.ts"),
     Ask("GET", "/v1/devices/{n}/clip.ts?from=0&to=1"),
     Ask("DELETE", "/v1/devices/{n}/recordings?from=0&to=1"),
+    Ask("GET", "/v1/accounts/{account}/purchases"),
+    Ask("DELETE", "/v1/devices/{n}/purchase"),
     Ask("GET", "/v1/subscriptions/{subscription}/cancellation"),
     Ask("POST", "/v1/subscriptions/{subscription}/cancellation", {}),
 ]
