@@ -72,7 +72,7 @@ class Question:
         if put is None:
             _ = opened.catalog.closed_through
             self._of = VaultUnavailable
-            opened.vault.last_month_destroyed()
+            opened.vault.require_usable()
         else:
             opened.catalog.require_writable()
         self._of = StoreUnavailable

@@ -209,6 +209,15 @@ class Vault(ABC):
         """
         return window_end_ms
 
+    def require_usable(self) -> None:
+        """Ask whether keys can be read, and made as far as can be told without making one.
+
+        Raises:
+            WorldError: `key_store_unavailable`; `key_store_full`, the disk of its server is full. The disk of a folder
+                is looked at by whoever has the data folder.
+        """
+        self.last_month_destroyed()
+
     @abstractmethod
     def last_month_destroyed(self) -> int:
         """The last month (yyyymm) whose keys are gone, with all before it; 0 when none are."""

@@ -199,6 +199,7 @@ class VaultContract:
     def test_months(self, vault: Vault) -> None:
         made = vault.ensure([A, B, C, D])
         assert vault.last_month_destroyed() == 0
+        vault.require_usable()
         assert vault.destroy_months(202601) == 2
         assert vault.last_month_destroyed() == 202601
         assert vault.get([A, B, C, D]) == {B: made[B], D: made[D]}

@@ -72,6 +72,8 @@ SLOT_DAYS = 2
 """How long a row of `tries` outlives its last write. An hour would do: tries of one write are seconds apart."""
 
 
+_SPILL = "SET LOCAL work_mem = '64kB'; SELECT count(*) FROM generate_series(1, 70000)"
+"""A function's rows are kept, in a file beyond `work_mem`, before they are counted: 14 bytes each, some 10 ms."""
 _CLEAN_SLOTS = f"DELETE FROM tries WHERE used_on < current_date - {SLOT_DAYS}"
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 BEGIN_CHECK = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
@@ -100,6 +102,7 @@ class _Slot:
         )
 
 
+CATALOG_FULL = "catalog_full"
 TAKEN_BACK = (errors.SerializationFailure, errors.DeadlockDetected)
 """What the server says when it undid a transaction that may be tried again at once."""
 GIVEN_UP = (errors.LockNotAvailable, errors.QueryCanceled, errors.DiskFull)
@@ -296,6 +299,19 @@ class PostgresDatabase(Database):
 
     def require_writable(self) -> None:
         self.write(lambda _: None, Excludes.NOTHING)  # its mark in `tries` is the write
+        self.require_room()
+
+    def require_room(self) -> None:
+        """Make sure that the server may write, and its disk is not full. A row that is updated in its page needs no
+        room, so such writes go on; a temporary file of a MiB does, and leaves nothing behind. (Where `temp_tablespaces`
+        names another disk, it is that disk which is asked.)"""
+        # A role may be allowed no file of that size.
+        with (
+            self._translating(),
+            suppress(errors.ConfigurationLimitExceeded),
+            self._block(BEGIN_WRITE, timeout_ms=self._waits.ingest_ms) as connection,
+        ):
+            connection.run(_SPILL)
 
     def damage(self) -> list[str]:
         """What `amcheck` finds, where it is installed; else nothing, and `unlooked` says so."""
@@ -409,7 +425,8 @@ class PostgresDatabase(Database):
             return CatalogCorrupt(f"{said}; restore it from a backup", subject=self._subject)
         if isinstance(error, errors.UndefinedTable) and (found := _OF_A_DAY.search(said)):
             return self._without_table(int(found[1]), said)
-        return CatalogUnavailable(f"{said}; {_remedy(error)}", subject=self._subject)
+        code = CATALOG_FULL if isinstance(error, errors.DiskFull) else None
+        return CatalogUnavailable(f"{said}; {_remedy(error)}", subject=self._subject, code=code)
 
     def _without_table(self, day: int, said: str) -> ClipkeepError:
         """What is wrong when a day's table is not there: it went with its day, unless the day is still open."""

@@ -211,6 +211,10 @@ class PostgresVault(Vault):
             raise unavailable(self._master_key, error) from error
         return rotated_ms if rotated_ms <= window_end_ms else 0
 
+    def require_usable(self) -> None:
+        super().require_usable()
+        self._database.require_room()
+
     def last_month_destroyed(self) -> int:
         self._require_open()
         return self._database.reading(lambda connection: state(connection)[1])

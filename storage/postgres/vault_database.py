@@ -41,6 +41,7 @@ from storage.postgres.connection import PostgresConnection, has_table
 from storage.postgres.database import (
     BEGIN_READ,
     BEGIN_WRITE,
+    CATALOG_FULL,
     PostgresDatabase,
 )
 from storage.postgres.schema import require_empty
@@ -50,6 +51,7 @@ R = TypeVar("R")
 
 FORMAT = 1
 TOKENS = "tokens"
+KEY_STORE_FULL = "key_store_full"
 KEYS_LOCK, MONTHS_LOCK = 0x636C6B11, 0x636C6B12
 
 _TABLES = f"""
@@ -121,7 +123,8 @@ class VaultDatabase(PostgresDatabase):
         if isinstance(found, CatalogCorrupt):
             return corrupt(self.subject, found.detail)
         if isinstance(found, CatalogUnavailable):
-            return WorldError(found.detail, subject=self.subject, code="key_store_unavailable")
+            code = KEY_STORE_FULL if found.code == CATALOG_FULL else "key_store_unavailable"
+            return WorldError(found.detail, subject=self.subject, code=code)
         return found
 
 

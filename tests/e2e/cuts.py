@@ -30,6 +30,7 @@ from retention.subscriptions import Subscription
 from retention.tokens import mint_viewer_token
 from service.agreement.desk import Desk
 from service.agreement.holdings import held
+from service.agreement.idempotency import TAKE_OVER_MS
 from service.agreement.payments import RecordingGateway
 from service.folder import DataFolder, OffsetClock, Opened, open_folder
 from storage.days import MS_PER_DAY, day_of_ms
@@ -114,8 +115,8 @@ class CutTown(Town):
     def now_ms(self) -> int:
         return self._clock.now_ms()
 
-    def next_day(self) -> None:
-        self._clock.set_offset_ms(self._clock.offset_ms + MS_PER_DAY)
+    def pass_ms(self, passed_ms: int) -> None:
+        self._clock.set_offset_ms(self._clock.offset_ms + passed_ms)
 
     def close(self) -> None:
         self._clock.close()
@@ -208,6 +209,9 @@ class Cuts:
         with Load(self._uploaders()), crowd:
             self._everybody_is_served()
             self._cut()
+            self.town.pass_ms(
+                TAKE_OVER_MS + 60_000
+            )  # whoever left a key of idempotency claimed lets go of it
         self._require_no_surprises()
 
     # --- who is there -----------------------------------------------------------------------------------------
@@ -258,7 +262,9 @@ class Cuts:
         crowd.add("viewer", self._watch, 0.05)
         crowd.add("operator", self._suspend_and_resume, 0.5)
         crowd.add("sweeps", lambda: (self.command("sweep"), self.command("renew")), 1.0)
-        crowd.add("calendar", lambda: crowd.stop.wait(self._weather.day_s) or self.town.next_day(), 0.0)
+        crowd.add(
+            "calendar", lambda: crowd.stop.wait(self._weather.day_s) or self.town.pass_ms(MS_PER_DAY), 0.0
+        )
         return crowd
 
     def _watch(self) -> None:

@@ -16,30 +16,19 @@ import pytest
 from retention.bitmap import EntitlementBitmap
 from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, chunk_body
 from tests.e2e.service import Device, Reply, Service, until
+from tests.e2e.small_disks import MIB, fill, mounted
 from tests.servers.catalogs import sqlite_only
 
 pytestmark = pytest.mark.e2e
 
-MIB = 1 << 20
 FULL = ("store_unavailable", "not_stored")
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 128 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128m", "clipkeep-test", str(disk)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"mounting a file system is not permitted here: {done.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "disk", 128) as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 WRITE_ROW = """
@@ -135,17 +124,6 @@ def test_the_store_s_disk(service: Service, small_disk: Path) -> None:
     assert_all_kept(service, kept)
     assert service.command("check", "--deep")["broken"] == []
     assert service.stop() == 0
-
-
-def fill(ballast: Path) -> None:
-    """Take all space that is left."""
-    with ballast.open("wb", buffering=0) as file:
-        block = bytes(MIB)
-        while block:
-            try:
-                file.write(block)
-            except OSError:
-                block = block[: len(block) // 2]
 
 
 def limit_file_size(service: Service, size_bytes: int) -> None:
