@@ -8,7 +8,8 @@ from dataclasses import replace
 from retention.entitlements import plan_of, row_of
 from retention.money import Money
 from retention.subscriptions import Subscription
-from retention.terms import Terms
+from retention.terms import NextFee, Terms
+from storage.days import to_date, to_day
 from storage.rows.accounts import SubscriptionRow
 from storage.rows.devices import PlanRow
 
@@ -27,11 +28,27 @@ def plan_rows(subs: Sequence[Subscription]) -> tuple[PlanRow, ...]:
 
 def updated(row: SubscriptionRow, sub: Subscription) -> SubscriptionRow:
     """The row with what a rule may change about it."""
-    return replace(row, renews=sub.renews)
+    if sub.terms is None:
+        return replace(row, renews=sub.renews)
+    told = sub.next_fee
+    return replace(
+        row,
+        renews=sub.renews,
+        fee_minor=sub.terms.fee.minor,
+        monthly_fee_minor=sub.terms.monthly_fee.minor,
+        fee_version=sub.fee_version,
+        next_fee_version=0 if told is None else told.version,
+        next_fee_minor=0 if told is None else told.fee.minor,
+        next_fee_on=0 if told is None else to_day(told.on),
+    )
 
 
 def _subscription(plan: PlanRow, row: SubscriptionRow | None) -> Subscription:
     if row is None:
         return Subscription(plan.plan_id, plan_of(plan))
     terms = Terms(Money(row.fee_minor, row.currency), Money(row.monthly_fee_minor, row.currency))
-    return Subscription(plan.plan_id, plan_of(plan), terms, row.renews)
+    told = None
+    if row.next_fee_version:
+        fee = Money(row.next_fee_minor, row.currency)
+        told = NextFee(fee, row.next_fee_version, to_date(row.next_fee_on))
+    return Subscription(plan.plan_id, plan_of(plan), terms, row.renews, row.fee_version, told)

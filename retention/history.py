@@ -15,7 +15,7 @@ from typing import Any
 from retention.money import Money
 from retention.plans import Plan, PlanKind
 from retention.subscriptions import Subscription
-from retention.terms import Terms
+from retention.terms import NextFee, Terms
 from storage.errors import CallerError, Unprocessable
 from storage.rows.accounts import AccountRow, AccountState, ClosingState, EventRow
 
@@ -115,7 +115,7 @@ def _device(event: EventRow) -> int:
 
 
 def _image(sub: Subscription) -> dict[str, Any]:
-    plan, terms = sub.plan, sub.terms
+    plan, terms, told = sub.plan, sub.terms, sub.next_fee
     return {
         "plan": sub.plan_id,
         "kind": str(plan.kind),
@@ -130,6 +130,8 @@ def _image(sub: Subscription) -> dict[str, Any]:
         "currency": None if terms is None else terms.currency,
         "fee_minor": None if terms is None else terms.fee.minor,
         "monthly_fee_minor": None if terms is None else terms.monthly_fee.minor,
+        "fee_version": sub.fee_version,
+        "next_fee": None if told is None else [told.fee.minor, told.version, told.on.isoformat()],
     }
 
 
@@ -150,7 +152,11 @@ def _subscription(image: Mapping[str, Any]) -> Subscription:
         if currency is None
         else Terms(Money(image["fee_minor"], currency), Money(image["monthly_fee_minor"], currency))
     )
-    return Subscription(image["plan"], plan, terms, image["renews"])
+    told = image.get("next_fee")
+    next_fee = (
+        None if told is None else NextFee(Money(told[0], currency), told[1], date.fromisoformat(told[2]))
+    )
+    return Subscription(image["plan"], plan, terms, image["renews"], image.get("fee_version", 0), next_fee)
 
 
 def _standing(image: Mapping[str, Any]) -> Standing:

@@ -48,6 +48,7 @@ class Package:
         max_devices: of one account that may have a plan of it at a time; 0: any number.
         prices: by currency; none of a trial.
         limits: on uploads of each device while a plan of it runs.
+        is_applied: its price is to be that of running monthly plans of earlier versions too (`retention.fee_changes`).
         limit_class: of these limits among those of all packages (`retention.upload_limits`); 0: none, or not known yet.
         sold_from, sold_until: first and last day of sale, UTC; None: without an end. `sold_until` may be the day before
             `sold_from`: then it is never sold.
@@ -68,6 +69,7 @@ class Package:
     prices: Mapping[str, Terms] = field(default_factory=lambda: MappingProxyType({}))
     limits: UploadLimits = NO_LIMITS
     limit_class: int = 0
+    is_applied: bool = False
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -244,7 +246,7 @@ def repriced(
         )
     if old.sold_until is not None and old.sold_until < sold_from:
         raise _ended(old)
-    new = replace(old, version=old.version + 1, prices=prices, sold_from=sold_from)
+    new = replace(old, version=old.version + 1, prices=prices, sold_from=sold_from, is_applied=False)
     return replace(old, sold_until=sold_from - _DAY), new
 
 

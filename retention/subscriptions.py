@@ -22,7 +22,7 @@ from retention.plans import (
     plus_days,
     start_plan,
 )
-from retention.terms import Terms
+from retention.terms import NextFee, Terms
 from storage.errors import Conflict, Unprocessable
 
 _DAY = timedelta(days=1)
@@ -37,6 +37,8 @@ class Subscription:
         terms: None when an operator granted it (a trial too): no fee.
         renews: a monthly plan that was paid for: the next period is charged before `plan.ends_on`, the last paid
             day.
+        fee_version: of its package, whose price `terms` are by now; 0: that of its purchase.
+        next_fee: that its owner was told of, and that did not take effect yet.
 
     Raises:
         CallerError: `bad_subscription`.
@@ -46,6 +48,8 @@ class Subscription:
     plan: Plan
     terms: Terms | None = None
     renews: bool = False
+    fee_version: int = 0
+    next_fee: NextFee | None = None
 
     def __post_init__(self) -> None:
         plan = self.plan

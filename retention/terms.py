@@ -1,12 +1,13 @@
 """What was agreed when a plan was bought. Pure.
 
-The fees of the day of purchase stay those of a subscription (agreement 8.2.1 counts a refund with them); a new price
-of its package is for new purchases.
+The fees of the day of purchase stay those of a subscription (agreement 8.2.1 counts a refund with them). Another price
+of its package is for new purchases, and for monthly plans that run only after a notice (`retention.fee_changes`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 
 from retention.money import Money, required
 
@@ -34,3 +35,17 @@ class Terms:
     @property
     def currency(self) -> str:
         return self.fee.currency
+
+
+@dataclass(frozen=True, slots=True)
+class NextFee:
+    """Another fee of a monthly plan, of which its owner was told.
+
+    Args:
+        version: of the package, which has this price.
+        on: it is that of the first period that begins on this day or later.
+    """
+
+    fee: Money
+    version: int
+    on: date

@@ -320,6 +320,9 @@ class AgreementSettings:
     charge_ahead_days: int = limit(
         3, "before a monthly period ends, from which the next one is charged", least=1, most=27
     )
+    fee_notice_days: int = limit(
+        30, "before the first period at a higher fee, when its owner is told", least=1, most=3650
+    )
     charge_retry_h: float = limit(12.0, "before a failed charge is tried again", least=0.01, most=24 * 27)
     purchase_ttl_h: float = limit(
         24.0, "after which a purchase that the gateway has not answered expires", least=0.1, most=24 * 27

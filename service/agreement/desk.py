@@ -199,3 +199,14 @@ def require_not_closing(row: AccountRow) -> None:
             subject=f"account {row.account}",
             code="account_closing",
         )
+
+
+def may_be_charged(row: AccountRow, facts: DeviceFacts) -> bool:
+    """Whether an account pays for what a device goes on with: not while either is suspended, or about to end."""
+    return (
+        row.state is AccountState.ACTIVE
+        and row.suspended_ms is None
+        and row.closing is ClosingState.NONE
+        and not facts.suspended
+        and facts.terminated_ms is None
+    )

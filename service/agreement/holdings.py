@@ -79,8 +79,8 @@ def keep(
     rows = {row.plan_id: row for row in books.subscriptions_of_device(facts.device)}
     for sub in numbered:
         row = rows.get(sub.plan_id)
-        if row is not None and row.renews != sub.renews:
-            books.put_subscription(updated(row, sub))
+        if row is not None and (changed := updated(row, sub)) != row:
+            books.put_subscription(changed)
         elif row is None and sub.terms is not None:
             assert bought is not None, "what has terms was bought"
             books.add_subscription(_row(desk, facts, sub, sub.terms, bought))

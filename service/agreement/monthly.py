@@ -10,17 +10,16 @@ from retention.money import Money
 from retention.renewals import due, extend, lapse_unpaid, next_period, retry_at_ms
 from retention.subscriptions import Subscription
 from service.agreement.charging import Purpose
-from service.agreement.desk import SYSTEM, Desk
+from service.agreement.desk import SYSTEM, Desk, may_be_charged
 from service.agreement.details import RENEWAL, RenewalDetail, purpose_of, renewal_of
 from service.agreement.errors import Conflict
+from service.agreement.fees import take_up
 from service.agreement.holdings import held, keep
 from service.agreement.outbox import tell
 from storage.catalog.books import Books
 from storage.errors import NotFound
 from storage.rows.accounts import (
     AccountRow,
-    AccountState,
-    ClosingState,
     PaymentKind,
     PaymentRow,
     PaymentState,
@@ -80,6 +79,8 @@ def begin(desk: Desk, books: Books, plan_id: int) -> tuple[Step, str]:
         return Step.NOTHING, ""
     if found.row.retry_at_ms > desk.now_ms():
         return Step.NOTHING, ""
+    if take_up(desk, books, found.facts, found.subscriptions, plan_id):
+        found = _find(books, plan_id)
     if not found.row.fee_minor:
         _extend(desk, books, found, "")
         return Step.RENEWED, ""
@@ -203,14 +204,7 @@ def _find(books: Books, plan_id: int) -> _Found:
 
 def _stopped(found: _Found) -> bool:
     """Whether it is not charged for now: what it would pay for could not be used, or is about to end."""
-    account, facts = found.account, found.facts
-    return (
-        account.state is not AccountState.ACTIVE
-        or account.suspended_ms is not None
-        or account.closing is not ClosingState.NONE
-        or facts.suspended
-        or facts.terminated_ms is not None
-    )
+    return not may_be_charged(found.account, found.facts)
 
 
 def _plan_of(row: PaymentRow) -> int:

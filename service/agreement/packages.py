@@ -174,9 +174,18 @@ def end(desk: Desk, actor: Actor, name: str, *, last_day: date) -> list[Package]
     return desk.write(work)
 
 
+def note_applied(books: Books, package: Package, applied_ms: int | None) -> None:
+    """Note since when a version's price is to be that of running plans; None: it is not."""
+    books.put_package(replace(_rows(books)[package.name, package.version], applied_ms=applied_ms))
+
+
+def _rows(books: Books) -> dict[tuple[str, int], PackageRow]:
+    return {(row.package, row.version): row for row in books.packages(limit=rules.MAX_VERSIONS)}
+
+
 def _keep(books: Books, after: list[Package]) -> None:
-    """Write the last days of sale: nothing else of a version ever changes."""
-    rows = {(row.package, row.version): row for row in books.packages(limit=rules.MAX_VERSIONS)}
+    """Write the last days of sale."""
+    rows = _rows(books)
     for package in after:
         until = None if package.sold_until is None else to_day(package.sold_until)
         books.put_package(replace(rows[package.name, package.version], sold_until=until))
@@ -200,6 +209,7 @@ def _package(row: PackageRow) -> Package:
         prices,
         UploadLimits(row.max_bytes_per_day, row.max_chunks_per_s),
         row.limit_class,
+        row.applied_ms is not None,
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
+from service.agreement import fees
 from service.agreement.desk import Desk
 from service.agreement.monthly import Step, begin
 from service.agreement.settling import UNREACHED, Turn, settle_all, settle_pending
@@ -30,6 +31,7 @@ class RenewReport:
         finished: purchases that a killed process had left, and that have their plan now.
         waiting: payments that the gateway has not answered, or that this run did not come to; later runs ask again.
         refund_failed: refunds that the gateway refused for good, now or before: an operator must see to them.
+        fees_told: owners who were told of another fee, or that it does not come: what `package apply` has left.
         complete: False when there was more than `limit`, or payments wait: run again.
     """
 
@@ -42,6 +44,7 @@ class RenewReport:
     finished: int = 0
     waiting: int = 0
     refund_failed: int = 0
+    fees_told: int = 0
     complete: bool = True
 
 
@@ -57,6 +60,7 @@ def renew(desk: Desk, *, limit: int = DEFAULT_LIMIT, turn: Turn | None = None) -
         turn: how long the gateway may be asked.
     """
     turn = turn or Turn(desk)
+    told = fees.tell_all(desk, limit=limit)
     pending = settle_pending(desk, limit=limit, turn=turn)
     counts: Counter[str] = Counter()
     after = seen = 0
@@ -79,6 +83,7 @@ def renew(desk: Desk, *, limit: int = DEFAULT_LIMIT, turn: Turn | None = None) -
         finished=pending["done"],
         waiting=waiting,
         refund_failed=left.failed_refunds,
+        fees_told=told.told + told.withdrawn,
         complete=seen < limit and not waiting,
     )
 

@@ -21,6 +21,7 @@ from service.api.document import describe
 from service.api.errors import answer_errors
 from service.api.health import Health
 from service.api.operators import Operators
+from service.api.packages import Packages
 from service.api.payments import Payments
 from service.api.recordings import Recordings
 from service.api.registration import Registrations
@@ -46,6 +47,7 @@ PARTS = (
     Sessions,
     Accounts,
     Devices,
+    Packages,
     Subscriptions,
     Closings,
     Corrections,

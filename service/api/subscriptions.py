@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from retention.money import Money as Amount
-from service.agreement import cancelling, crediting, devices, open_purchases, packages, purchases, refunding
+from service.agreement import cancelling, crediting, devices, open_purchases, purchases, refunding
 from service.agreement.errors import Unprocessable
 from service.api.door import Account, Caller, Device, Operator
 from service.api.idempotent import OnceOnly
-from service.api.models.base import MAX_ROW, AskedMoney, Money
+from service.api.models.base import MAX_ROW, AskedMoney
 from service.api.models.subscriptions import (
     CancellationAsked,
     CancellationQuote,
@@ -21,9 +21,7 @@ from service.api.models.subscriptions import (
     Grant,
     OpenPurchaseView,
     PackageName,
-    PackageView,
     Payment,
-    Prices,
     Purchase,
     PurchaseQuote,
     RefundGiven,
@@ -51,15 +49,12 @@ class Subscriptions:
         self._desk = api.desk
         self._run = api.calls.run
         self._pay = api.calls.pay
-        self._public = api.public
 
     def routes(self) -> APIRouter:
         router = APIRouter(tags=["subscriptions"], default_response_class=PrivateJSON)
         device, one = "/v1/devices/{n}", "/v1/subscriptions/{subscription}"
         reads, writes = (401, 403, 404, 422), (401, 403, 404, 409, 422)
         started: Answers = {201: {"model": Started}}
-        add(router, "GET", "/v1/packages", self.packages, response_model=list[PackageView])
-        add(router, "GET", "/v1/prices", self.prices, response_model=Prices)
         add(router, "GET", f"{device}/subscriptions", self.listed, refuses=(401, 403, 404))
         add(router, "GET", f"{device}/quote", self.quote, refuses=(*reads, 409))
         add(router, "POST", f"{device}/trial", self.trial, refuses=writes, types=started, status=201)
@@ -78,28 +73,6 @@ class Subscriptions:
         given: Answers = {201: {"model": Refunds}}
         add(router, "POST", f"{one}/refunds", self.refund, refuses=writes, types=given, status=201)
         return router
-
-    async def packages(self) -> Response:
-        """What is sold today, for anybody to read. A subscription keeps the fees of the day of its purchase."""
-
-        async def make() -> list[PackageView]:
-            return [PackageView.of(found) for found in await self._run(packages.listed, self._desk)]
-
-        return await self._public.answer("packages", make)
-
-    async def prices(self) -> Response:
-        """Today's fees of two packages, in the service's own currency."""
-        return await self._public.answer("prices", self._prices)
-
-    async def _prices(self) -> Prices:
-        sold = {found.name: found.prices for found in await self._run(packages.listed, self._desk)}
-        currency = self._desk.settings.currency
-
-        def fee(name: str) -> Money | None:
-            terms = sold.get(name, {}).get(currency)
-            return None if terms is None else money(terms.fee)
-
-        return Prices(monthly=fee(packages.MONTHLY), annual=fee(packages.ANNUAL))
 
     async def listed(self, n: Device, actor: Caller) -> list[SubscriptionView]:
         """All plans of a device: those that run, are to come, and are over."""

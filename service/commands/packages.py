@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from retention.packages import MAX_MONTHS, MAX_TRIAL_DAYS, Package, PackageKind
 from retention.terms import Terms
 from retention.upload_limits import MAX_CHUNKS_PER_S, UploadLimits
 from service import terminal
-from service.agreement import packages
+from service.agreement import fees, packages
 from service.agreement.desk import OPERATOR
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
@@ -34,6 +35,7 @@ PACKAGE_HEADS = [
     "sold from",
     "until",
 ]
+PROGRESS_EVERY = 1000
 _PRICE = re.compile(r"([A-Z]{3})=([0-9]{1,16})(?::([0-9]{1,16}))?")
 
 Name = Annotated[str, typer.Argument(help="The package's name: a-z, 0-9 and -.", show_default=False)]
@@ -149,7 +151,8 @@ def package_price(
 ) -> None:
     """Sell a package at another price from a day on. Name every currency: one that is left out is no longer taken.
 
-    That is a new version. Plans that were bought keep the price of their purchase, monthly ones too.
+    That is a new version. Plans that were bought keep the price of their purchase; `clipkeep package apply` tells the
+    owners of monthly ones that theirs changes too.
 
     Example: `clipkeep package price monthly --price USD=699 --from 2027-01-01`
     """
@@ -158,6 +161,48 @@ def package_price(
         begins = None if sold_from is None else parse_date(sold_from, field="--from")
         new = packages.reprice(opened.desk, OPERATOR, name, _prices(price, kind), sold_from=begins)
     _report([new], json)
+
+
+@package_app.command("apply")
+def package_apply(
+    name: Name,
+    version: Annotated[
+        int | None, typer.Option("--version", help="Whose price they are to pay. Default: the newest.", min=1)
+    ] = None,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Take back what was applied, where it did not take effect yet.")
+    ] = False,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Have monthly plans that run pay what the package is sold for now, after a notice.
+
+    Each owner is told `[agreement] fee_notice_days` ahead. A higher fee is that of the first period that begins after
+    that, a lower one that of the next period, neither before the version is sold. Until then owners may cancel at
+    the old fee. Suspended accounts are told when they go on, by `clipkeep renew`; so are the rest when this is stopped:
+    run it again, and nobody is told twice. Another version that is applied takes the place of one that did not take
+    effect yet, with a notice of its own.
+
+    Example: `clipkeep package price monthly --price USD=699 --from 2027-01-01`, then `clipkeep package apply monthly`
+    """
+    if withdraw and version is not None:
+        raise CallerError("--withdraw takes back what is applied; leave --version out", code="bad_option")
+    with open_folder(data) as opened:
+        if withdraw:
+            package, told = fees.withdraw(opened.desk, OPERATOR, name, progress=_progress)
+        else:
+            package, told = fees.apply(opened.desk, OPERATOR, name, version=version, progress=_progress)
+    document = {"package": shown_package(package), **asdict(told)}
+    terminal.report(
+        document,
+        json,
+        lambda: terminal.table("plans", list(asdict(told)), [list(asdict(told).values())]),
+    )
+
+
+def _progress(seen: int) -> None:
+    if seen % PROGRESS_EVERY == 0:
+        terminal.say(f"{seen} plans looked at")
 
 
 @package_app.command("end")
@@ -202,6 +247,7 @@ def shown_package(package: Package) -> dict[str, Any]:
             currency: {"fee_minor": terms.fee.minor, "monthly_fee_minor": terms.monthly_fee.minor}
             for currency, terms in sorted(package.prices.items())
         },
+        "is_applied": package.is_applied,
         "sold_from": package.sold_from.isoformat(),
         "sold_until": None if package.sold_until is None else package.sold_until.isoformat(),
     }

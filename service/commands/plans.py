@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from retention.fee_changes import first_day
 from retention.money import Money
 from retention.plans import denied_from_ms
 from retention.subscriptions import Subscription
@@ -101,7 +102,7 @@ def plan_list(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> 
     with open_folder(data) as opened:
         standing = devices.show(opened.desk, OPERATOR, device)
     plans = [shown_plan(device, sub) for sub in standing.subscriptions]
-    fees = [None if sub.terms is None else sub.terms.fee for sub in standing.subscriptions]
+    fees = [_shown_fees(sub) for sub in standing.subscriptions]
 
     def draw() -> None:
         columns = [
@@ -112,6 +113,7 @@ def plan_list(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> 
             "access ends (UTC)",
             "renews",
             "fee",
+            "next fee",
             "storage days",
         ]
         terminal.table(
@@ -120,7 +122,7 @@ def plan_list(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> 
             [
                 [
                     *(p["plan_id"], p["plan"], p["starts_on"], p["ends_on"], p["denied_from"]),
-                    *("yes" if p["renews"] else "no", fee, p["retention_days"], p["cancelled_on"]),
+                    *("yes" if p["renews"] else "no", *fee, p["retention_days"], p["cancelled_on"]),
                 ]
                 for p, fee in zip(plans, fees, strict=True)
             ],
@@ -133,7 +135,7 @@ def plan_list(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> 
 def plan_prices(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Show today's fees of the packages `monthly` and `annual`. `clipkeep package list` shows all that is sold.
 
-    A plan keeps the fees of the day on which it was bought; new ones are for new purchases.
+    A plan keeps the fees of the day on which it was bought; `clipkeep package apply` tells monthly ones of another.
     """
     with open_folder(data) as opened:
         sold = {package.name: package for package in packages.listed(opened.desk)}
@@ -184,7 +186,15 @@ def shown_plan(device: int, sub: Subscription) -> dict[str, Any]:
         "retention_days": plan.retention_days,
         "cancelled_on": shown_day(plan.cancelled_on),
         "fee": None if sub.terms is None else shown_money(sub.terms.fee),
+        "next_fee": None if sub.next_fee is None else shown_money(sub.next_fee.fee),
+        "next_fee_from": shown_day(first_day(sub)),
     }
+
+
+def _shown_fees(sub: Subscription) -> tuple[str | None, str | None]:
+    """The fee, and the one that its owner was told of, for people."""
+    fee = None if sub.terms is None else str(sub.terms.fee)
+    return fee, None if sub.next_fee is None else f"{sub.next_fee.fee} from {first_day(sub)}"
 
 
 def _shown_refund(done: Cancelled) -> dict[str, Any]:

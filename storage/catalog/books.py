@@ -188,6 +188,10 @@ class Books(PeopleBooks):
     def put_package(self, row: PackageRow) -> None: ...
 
     @abstractmethod
+    def packages_change(self) -> int:
+        """A number that grows with each package that is added or put."""
+
+    @abstractmethod
     def packages(self, *, limit: int = 1000) -> list[PackageRow]:
         """All versions of all packages, also those that are not sold any more, in order of name and version."""
 
@@ -209,6 +213,17 @@ class Books(PeopleBooks):
 
     @abstractmethod
     def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]: ...
+
+    @abstractmethod
+    def fee_changes_due(
+        self, package: str, version: int, *, after: int = 0, limit: int = 100
+    ) -> list[SubscriptionRow]:
+        """Subscriptions of a package that renew, with numbers above `after`, in order: those whose owners were told of
+        the fee of another version than this one, and those that pay that of an earlier one and were not told of it.
+
+        Args:
+            version: 0: none; those whose owners were told of any.
+        """
 
     @abstractmethod
     def renewals_due(

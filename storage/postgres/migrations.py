@@ -258,6 +258,7 @@ ALTER TABLE subscriptions ADD COLUMN fee_version BIGINT NOT NULL DEFAULT 0,
     ADD COLUMN next_fee_version BIGINT NOT NULL DEFAULT 0,
     ADD COLUMN next_fee_minor BIGINT NOT NULL DEFAULT 0,
     ADD COLUMN next_fee_on BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX subscriptions_told ON subscriptions (plan_id) WHERE next_fee_version <> 0;
 CREATE TABLE daily_uploads (
     day BIGINT NOT NULL,
     device BIGINT NOT NULL,

@@ -79,6 +79,7 @@ CREATE TABLE subscriptions (
 ) STRICT;
 CREATE INDEX subscriptions_of_account ON subscriptions (account);
 CREATE INDEX subscriptions_of_device ON subscriptions (device);
+CREATE INDEX subscriptions_told ON subscriptions (plan_id) WHERE next_fee_version <> 0;
 CREATE INDEX subscriptions_renewing ON subscriptions (plan_id) WHERE renews = 1;
 
 CREATE TABLE payments (

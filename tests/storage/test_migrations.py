@@ -411,6 +411,7 @@ def without_packages(path: Path) -> None:
 def without_limits(path: Path) -> None:
     """Take away what 0013 adds."""
     raw(path, "DROP TABLE daily_uploads")
+    raw(path, "DROP INDEX subscriptions_told")
     for column in ("max_bytes_per_day", "max_chunks_per_s", "limit_class", "applied_ms"):
         raw(path, f"ALTER TABLE packages DROP COLUMN {column}")
     raw(path, "ALTER TABLE plans DROP COLUMN limit_class")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field
 
 from retention.cancelling import CancelKind, Outcome, Outcomes
+from retention.fee_changes import first_day
 from retention.money import Money as Amount
 from retention.orders import OrderState
 from retention.packages import Package
@@ -23,10 +24,11 @@ from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
 Kind = Literal["trial", "monthly", "annual", "full"]
 """`annual` is paid in full for 12 months, `full` for another number."""
+PACKAGE_NAME = r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$"
 PackageName = Annotated[
     str,
     Field(
-        pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$",
+        pattern=PACKAGE_NAME,
         description="a package, by its name: GET /v1/packages shows what is sold",
         examples=["monthly", "annual"],
     ),
@@ -175,10 +177,17 @@ class SubscriptionView(BaseModel):
     monthly_fee: Annotated[
         Money | None, Field(description="with which a refund of a plan paid in full is counted")
     ]
+    next_fee: Annotated[
+        Money | None, Field(description="that its owner was told of: from `next_fee_from` on; else null")
+    ]
+    next_fee_from: Annotated[
+        str | None, Field(description="UTC date, first day of the first period at `next_fee`")
+    ]
 
     @classmethod
     def of(cls, device: int, sub: Subscription) -> Self:
         plan, terms = sub.plan, sub.terms
+        begins = first_day(sub)
         return cls(
             subscription=sub.plan_id,
             device=device,
@@ -193,6 +202,8 @@ class SubscriptionView(BaseModel):
             retention_days=plan.retention_days,
             fee=None if terms is None else money(terms.fee),
             monthly_fee=None if terms is None else money(terms.monthly_fee),
+            next_fee=None if begins is None or sub.next_fee is None else money(sub.next_fee.fee),
+            next_fee_from=iso(begins),
         )
 
 

@@ -11,6 +11,7 @@ from storage.catalog import Catalog
 from storage.contracts.books.given import OnBooks, code_of
 from storage.contracts.given import DAY, NOW, WEEK
 from storage.errors import NotFound
+from storage.rows.accounts import SubscriptionRow
 from storage.rows.devices import PlanRow
 from storage.rows.packages import PackageRow
 
@@ -31,6 +32,53 @@ class PackagesContract(OnBooks):
         with catalog.books() as books:
             assert books.packages() == [FULL, second, TRIAL]
             assert books.packages(limit=1) == [FULL]
+
+    def test_each_change_is_counted_and_only_those(self, catalog: Catalog, write: Any) -> None:
+        seen = []
+
+        def look() -> None:
+            with catalog.books() as books:
+                seen.append(books.packages_change())
+
+        look()
+        for change in ("add_package", "put_package", "put_package"):
+            with write() as books:
+                getattr(books, change)(FULL)
+            look()
+        look()
+        assert seen == sorted(seen)
+        assert len(set(seen)) == 4
+
+    def test_whose_owners_are_to_be_told_of_another_fee(self, catalog: Catalog, write: Any, ann: int) -> None:
+        def subscribed(package: str, version: int, **more: Any) -> int:
+            plan = PlanRow(0, "monthly", DAY, DAY + 30, WEEK, None, package, version)
+            with write() as books:
+                device = books.add_device(ann).device
+                [stored] = books.change_device(device, lambda f: replace(f, plans=(plan,)), what="").plans
+                row = SubscriptionRow(stored.plan_id, ann, device, "USD", 1, 1, True, "", 1, NOW)
+                books.add_subscription(replace(row, **more))
+            return int(stored.plan_id)
+
+        first = subscribed("monthly", 1)
+        told = subscribed("monthly", 1, next_fee_version=2, next_fee_minor=9, next_fee_on=DAY)
+        paying = subscribed("monthly", 1, fee_version=2)
+        second = subscribed("monthly", 2)
+        subscribed("monthly", 1, renews=False)
+        other = subscribed("other", 1, next_fee_version=2)
+
+        def due(version: int, package: str = "monthly", **more: int) -> list[int]:
+            with catalog.books() as books:
+                return [row.plan_id for row in books.fee_changes_due(package, version, **more)]
+
+        assert due(0) == [told]
+        assert due(1) == [told]
+        assert due(2) == [first]
+        assert due(3) == [first, told, paying, second]
+        assert due(3, after=first, limit=2) == [told, paying]
+        assert due(0, "other") == [other]
+        assert due(2, "other") == []
+        with catalog.books() as books:
+            assert books.subscription(told).next_fee_on == DAY
 
     def test_a_version_ends(self, catalog: Catalog, write: Any) -> None:
         ended = replace(FULL, sold_until=DAY - 1)

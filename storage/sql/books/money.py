@@ -65,6 +65,28 @@ class Money(OnBooks):
     def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]:
         return SUBSCRIPTIONS.select(self._reader, self._keys, "device = ? ORDER BY plan_id", (device,))
 
+    def fee_changes_due(
+        self, package: str, version: int, *, after: int = 0, limit: int = 100
+    ) -> list[SubscriptionRow]:
+        told = "next_fee_version <> 0 AND next_fee_version <> ?"
+        of_package = (
+            "SELECT package_version FROM plans p WHERE p.plan_id = subscriptions.plan_id AND p.package = ?"
+        )
+        if not version:  # by an index of few rows
+            return SUBSCRIPTIONS.select(
+                self._reader,
+                self._keys,
+                f"renews = 1 AND {told} AND EXISTS ({of_package}) AND plan_id > ? ORDER BY plan_id LIMIT ?",
+                (0, package, after, limit),
+            )
+        return SUBSCRIPTIONS.select(
+            self._reader,
+            self._keys,
+            f"renews = 1 AND plan_id > ? AND next_fee_version <> ? AND (({told} AND EXISTS ({of_package}))"
+            f" OR (fee_version < ? AND ({of_package}) < ?)) ORDER BY plan_id LIMIT ?",
+            (after, version, version, package, version, package, version, limit),
+        )
+
     def renewals_due(
         self, *, ends_by: int, now_ms: int, after: int = 0, limit: int = 100
     ) -> list[SubscriptionRow]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from datetime import timedelta
 from itertools import pairwise, takewhile
+from typing import Any
 
 from retention.compile import PAST_DAYS
 from retention.entitlements import bitmap_row
@@ -16,7 +17,7 @@ from storage.rows.accounts import AccountRow, PaymentKind, PaymentRow, PaymentSt
 from storage.rows.devices import DeviceFacts
 from tests.service.agreement.money_world import MoneyWorld
 
-IN_FULL = {"annual": 12, "half-year": 6}
+IN_FULL = {"annual": 12, "half-year": 6, "large": 6}
 """Months of the packages that tests pay in full."""
 _DAY = timedelta(days=1)
 
@@ -29,8 +30,9 @@ def check(world: MoneyWorld) -> None:
     for account in accounts:
         mine = payments[account.account]
         _nothing_is_kept_without_a_plan(mine)
+        fee_changes = _fee_changes(world, account.account)
         for facts in _devices(world, account):
-            _plans_are_worth_what_was_paid(facts, _as_paid_for(world, facts), mine)
+            _plans_are_worth_what_was_paid(facts, _as_paid_for(world, facts), mine, fee_changes)
     consistent(world)
 
 
@@ -120,7 +122,10 @@ def _nothing_is_kept_without_a_plan(payments: list[PaymentRow]) -> None:
 
 
 def _plans_are_worth_what_was_paid(
-    facts: DeviceFacts, subscriptions: list[Subscription], payments: list[PaymentRow]
+    facts: DeviceFacts,
+    subscriptions: list[Subscription],
+    payments: list[PaymentRow],
+    fee_changes: list[dict[str, Any]],
 ) -> None:
     ids = {sub.plan_id for sub in subscriptions if sub.terms is not None}
     assert {p.plan_id for p in payments if p.device == facts.device and p.plan_id is not None} <= ids
@@ -129,7 +134,11 @@ def _plans_are_worth_what_was_paid(
         made = [p for p in mine if p.kind is not PaymentKind.CHARGE or p.state is PaymentState.DONE]
         by_kind = {kind: sum(p.minor for p in made if p.kind is kind) for kind in PaymentKind}
         kept = by_kind[PaymentKind.CHARGE] - by_kind[PaymentKind.REFUND]
-        worth = 0 if sub.terms is None else _worth(sub, by_kind[PaymentKind.CREDIT], *_given_by_hand(made))
+        worth = (
+            0
+            if sub.terms is None
+            else _worth(sub, by_kind[PaymentKind.CREDIT], *_given_by_hand(made), fee_changes)
+        )
         assert kept == worth, sub
 
 
@@ -157,7 +166,19 @@ def _as_paid_for(world: MoneyWorld, facts: DeviceFacts) -> list[Subscription]:
     return as_paid_for
 
 
-def _worth(sub: Subscription, credits_minor: int, before_minor: int, since_minor: int) -> int:
+def _fee_changes(world: MoneyWorld, account: int) -> list[dict[str, Any]]:
+    """Facts of the events that gave a plan another fee, in their order."""
+    with world.desk.reading() as books:
+        return [e.facts for e in books.events_of(account, limit=100_000) if e.what == "fee_changed"]
+
+
+def _worth(
+    sub: Subscription,
+    credits_minor: int,
+    before_minor: int,
+    since_minor: int,
+    fee_changes: list[dict[str, Any]],
+) -> int:
     """What is kept for the days of a paid plan, in minor units: less what was given by hand. What was given before a
     cancellation has lowered what that gave back."""
     plan, terms = sub.plan, sub.terms
@@ -168,7 +189,13 @@ def _worth(sub: Subscription, credits_minor: int, before_minor: int, since_minor
         months += 1
     assert add_months(plan.starts_on, months) == plan.ends_on + _DAY, "whole months were paid"
     if plan.kind is PlanKind.MONTHLY:
-        return max(0, months * terms.fee.minor - before_minor) - since_minor
+        mine = [facts for facts in fee_changes if facts["plan_id"] == sub.plan_id]
+        worth = 0
+        for month in range(months):
+            first = add_months(plan.starts_on, month).isoformat()
+            later = [facts["before_minor"] for facts in mine if first < facts["first"]]
+            worth += later[0] if later else terms.fee.minor
+        return max(0, worth - before_minor) - since_minor
     if months == IN_FULL[plan.package]:
         return terms.fee.minor - before_minor - since_minor
     return (months and months * terms.monthly_fee.minor + credits_minor) - since_minor

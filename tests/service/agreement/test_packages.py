@@ -11,10 +11,14 @@ import pytest
 from retention.money import Money
 from retention.packages import Package, PackageKind
 from retention.terms import Terms
+from retention.upload_limits import UploadLimits
 from service.agreement import packages, purchases
 from service.agreement.desk import OPERATOR, Actor
 from service.agreement.settling import settle_pending
 from service.config import AgreementSettings, RetentionSettings
+from storage.contracts.given import Upload, index_of
+from storage.days import MS_PER_DAY, expiry_day
+from storage.rows.recordings import SegmentCommit, Verdict
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import MoneyWorld
@@ -232,3 +236,56 @@ def test_a_purchase_of_an_earlier_release_is_of_the_package_named_as_its_kind(
     settle_pending(money.desk)
     [sub] = money.plans(device)
     assert (str(sub.plan.kind), sub.plan.package, sub.plan.version) == ("annual", "annual", 1)
+
+
+def test_another_package_for_the_same_device_follows_and_nothing_stored_changes(
+    money: MoneyWorld, ada: Actor, half: Package
+) -> None:
+    """7.2.1, 7.2.2: bought behind what runs. What was recorded under the old package keeps its 30 days, also while the
+    new one of 60 days runs; days of storage and limits change with its first day."""
+    limits = UploadLimits(16 << 20, 3)
+    large = replace(half, name="large", retention_days=60, limits=limits)
+    packages.add(money.desk, OPERATOR, large)
+    device = money.add_device(ada)
+    money.buy(ada, device, "monthly", "r1")
+    stored = {}
+
+    def record() -> None:
+        """A chunk of today, as a worker stores it: by what the bitmap says."""
+        money.clock.ms += 1000
+        money.desk.entitlements.roll()
+        day = money.desk.today()
+        _, class_days, _, epoch, today_ok, _, _ = money.bitmap.probe(device, day, day)
+        assert today_ok
+        expires_on = expiry_day(day, class_days)
+        stored[money.clock.ms] = expires_on
+        [key] = money.catalog.prepare(
+            worker="w0", class_days=class_days, expires_on=expires_on, count=1, now_ms=money.clock.ms
+        )
+        index = index_of(Upload(device, money.clock.ms, epoch=epoch))
+        segment = SegmentCommit(key.segment_id, expires_on, 1000, 1, index)
+        [verdicts] = money.catalog.commit([segment], now_ms=money.clock.ms)
+        assert verdicts.tolist() == [Verdict.STORED]
+
+    record()
+    bought = money.buy(ada, device, "large", "r2")
+    assert bought.subscription.plan.starts_on == date(2025, 2, 28)
+    record()
+    assert money.bitmap.probe(device, money.desk.today(), money.desk.today())[6] == 0
+    money.go(date(2025, 2, 27))
+    record()
+    money.go(date(2025, 2, 28))
+    record()
+    limit_class = money.bitmap.probe(device, money.desk.today(), money.desk.today())[6]
+    assert UploadLimits.of_word(money.bitmap.limits_word(limit_class)) == limits
+    money.go(date(2025, 3, 10))
+    record()
+    days = [expires_on - ms // MS_PER_DAY for ms, expires_on in sorted(stored.items())]
+    assert days == [31, 31, 31, 61, 61]
+    for ms, expires_on in stored.items():
+        row = money.catalog.chunk(device, ms)
+        assert row is not None
+        assert row.expires_on == expires_on
+    assert money.spans(device)[0] == ("monthly", date(2025, 1, 31), date(2025, 2, 27))
+    assert money.row(1).fee_minor == 599, "nothing is converted"
+    balance.check(money)

@@ -30,6 +30,7 @@ CREATE TABLE daily_uploads (
     chunks INTEGER NOT NULL,
     PRIMARY KEY (day, device)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX subscriptions_told ON subscriptions (plan_id) WHERE next_fee_version <> 0;
 PRAGMA user_version=14;
 """
 
