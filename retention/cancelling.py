@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from retention import refunds
 from retention.money import Money, required
-from retention.plans import Plan, PlanKind, add_months, denied_from_ms, months_started, moved
+from retention.plans import Plan, PlanKind, add_months, denied_from_ms, months_started, moved, period
 from retention.plans import cancel as cancel_plan
 from retention.subscriptions import Change, Note, Subscription, ongoing
 from storage.errors import NotFound
@@ -106,6 +106,32 @@ def cancel(
         kind,
         moves.subs,
     )
+
+
+def charge_back(subs: Sequence[Subscription], plan_id: int, *, first: date, today: date) -> Change:
+    """The bank has taken back what was paid for a plan, or for one period of it. Days that are over can't be taken
+    back; of those paid for, today is the last one, and none that is to come is left. It does not renew itself.
+
+    Args:
+        first: of the days that the charge was for: of the period, or of the plan.
+
+    Raises:
+        NotFound: no such plan.
+    """
+    sub = _find(subs, plan_id)
+    plan = sub.plan
+    last = plan.ends_on
+    if plan.kind is PlanKind.MONTHLY and plan.runs(first):
+        last = period(plan, first)[1]
+    if last is None or last < today or not plan.has_days:
+        return Change(tuple(subs), tuple(subs))
+    ends_on = max(min(today, last), plan.starts_on - _DAY) if first <= today else first - _DAY
+    cut = replace(plan, ends_on=min(ends_on, _end(plan)), cancelled_on=plan.cancelled_on or today)
+    ended = replace(sub, plan=cut, renews=False)
+    after, moves = _move_up(
+        [ended if other is sub else other for other in subs], plan, cut, _notes(plan, cut)
+    )
+    return Change(tuple(subs), after, moves.notes)
 
 
 def outcomes(

@@ -44,6 +44,7 @@ class ClosingFacts:
         subscriptions: by device, of the account's devices that are not terminated.
         pending_payments: how many charges and refunds are not settled.
         failed_refunds: that the gateway refused, and nobody has paid by other means.
+        open_disputes: how many charges are asked back from the bank, which has not decided.
         blocks: set by operators, lifted ones included.
         codes: that were sent and not used yet.
     """
@@ -54,6 +55,7 @@ class ClosingFacts:
     subscriptions: Mapping[int, Sequence[Subscription]]
     pending_payments: int
     failed_refunds: int
+    open_disputes: int
     blocks: Sequence[BlockRow]
     codes: Sequence[CodeRow]
 
@@ -63,6 +65,7 @@ def cancellation_blocks(facts: ClosingFacts) -> list[Reason]:
     return [
         *_activation(facts),
         *_age(facts),
+        *_disputes(facts),
         *_blocked(facts, BlockKind.DISPUTE),
         *_blocked(facts, BlockKind.LINKED_ACCOUNT),
         *_blocked(facts, BlockKind.BALANCE),
@@ -127,6 +130,18 @@ def _blocked(facts: ClosingFacts, kind: BlockKind) -> list[Reason]:
         Reason(code, f"{what}: {block.detail}" if block.detail else f"{what}.", what_to_do)
         for block in facts.blocks
         if block.kind is kind and block.lifted_ms is None
+    ]
+
+
+def _disputes(facts: ClosingFacts) -> list[Reason]:
+    if not facts.open_disputes:
+        return []
+    return [
+        Reason(
+            "dispute",
+            f"{facts.open_disputes} of your payments are asked back from the bank, which has not decided.",
+            "Wait for the bank's decision, or withdraw the dispute there; this then lifts itself.",
+        )
     ]
 
 

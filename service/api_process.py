@@ -142,6 +142,7 @@ class ApiProcess:
             clock=opened.clock,
             token_secret=opened.vault.token_secret,
             desk=opened.desk,
+            report_keys=opened.report_keys,
             used=self._used,
             used_accounts=self._used_accounts,
             delete_delay_ms=round(opened.config.retention.delete_delay_s * 1000),

@@ -20,7 +20,8 @@ from retention.entitlements import Entitlements
 from retention.witness import SETTLED_MS, ClockWitness
 from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
-from service.agreement.gateway.opening import open_gateway
+from service.agreement.gateway.opening import open_gateway, open_keys
+from service.agreement.gateway.signing import Keys
 from service.agreement.patience import PatientGateway
 from service.agreement.templates import Templates
 from service.agreement.templates import load as load_templates
@@ -362,6 +363,12 @@ class Opened:
         return numbers.settle(
             self.catalog, self.bitmap, self.store, lock=lock, ask_store=ask_store, more=more
         )
+
+    @property
+    def report_keys(self) -> Keys | None:
+        """What the payment gateway signs its reports with. Raises as `open_gateway`."""
+        payments = self.config.payments
+        return None if payments.gateway == "record" else open_keys(payments, self.folder.root)
 
     @property
     def desk(self) -> Desk:

@@ -54,6 +54,8 @@ from storage.catalog.books import Books
 from storage.errors import CallerError
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
+MAX_OF_ACCOUNT = 100_000
+"""Payments of an account, read at once: a hundred devices, each charged monthly for eighty years."""
 MAX_CHARGE_REFERENCE_CHARS = 100
 """Of a charge: leaves room for the references of its refunds."""
 
@@ -121,13 +123,14 @@ def _ask(desk: Desk, row: PaymentRow, purpose: Purpose, *, over: bool) -> Paymen
         raise
     except PaymentDeclined as error:
         refusal = Refusal(PaymentDeclined.code, error.detail)
-        return desk.write(lambda books: _fail(desk, books, reference, refusal, purpose.declined))
+        return desk.write(lambda books: fail(desk, books, reference, refusal, purpose.declined))
     if receipt is None:
-        return desk.write(lambda books: _fail(desk, books, reference, _void(row), purpose.voided))
-    return _settle(desk, receipt, purpose)
+        return desk.write(lambda books: fail(desk, books, reference, void_refusal(row), purpose.voided))
+    return settle_charge(desk, receipt, purpose)
 
 
-def _void(row: PaymentRow) -> Refusal:
+def void_refusal(row: PaymentRow) -> Refusal:
+    """Why nothing was charged under a reference that the gateway has voided."""
     if is_abandoned(row):
         return Refusal(PurchaseAbandoned.code, "it was abandoned, and nothing was charged; buy it again")
     return Refusal(PaymentExpired.code, "it was not paid in time, and nothing was charged; ask for it anew")
@@ -178,6 +181,14 @@ def _note_unanswered(desk: Desk, reference: str) -> None:
     desk.write(note)
 
 
+def _put_off(desk: Desk, books: Books, reference: str) -> None:
+    """It was not asked for: nothing is known of it that was not known before."""
+    row = books.payment(reference)
+    if row is not None and row.state is PaymentState.PENDING:
+        later_ms = desk.now_ms() + round(1000 * desk.settings.payment_max_retry_s)
+        books.put_payment(replace(row, next_ms=later_ms))
+
+
 def pause_ms(desk: Desk, row: PaymentRow) -> int:
     """How long a payment that was not answered again waits."""
     settings = desk.settings
@@ -193,8 +204,12 @@ def give_back(desk: Desk, reference: str) -> PaymentState | None:
     """
     with desk.reading() as books:
         row = books.payment(reference)
+        waits = row is not None and disputed(related(books, row), charge_reference(row))
     if row is None or row.state is not PaymentState.PENDING:
         return None if row is None else row.state
+    if waits:  # the bank may give the same money back
+        desk.write(lambda books: _put_off(desk, books, reference))
+        return PaymentState.PENDING
     of, money = charge_reference(row), money_of(row)
     try:
         receipt = desk.gateway.look_up(reference, "refund", money, of) if row.attempts else None
@@ -204,8 +219,8 @@ def give_back(desk: Desk, reference: str) -> PaymentState | None:
         return PaymentState.PENDING
     except PaymentDeclined as error:
         detail = error.detail
-        return desk.write(lambda books: _close_refund(desk, books, reference, "", detail))
-    return desk.write(lambda books: _close_refund(desk, books, reference, receipt.gateway_id, ""))
+        return desk.write(lambda books: close_refund(desk, books, reference, "", detail))
+    return desk.write(lambda books: close_refund(desk, books, reference, receipt.gateway_id, ""))
 
 
 def owe(
@@ -245,6 +260,34 @@ def refunds_of(payments: list[PaymentRow], charge: PaymentRow) -> list[PaymentRo
     return [p for p in refunds if charge_reference(p) == charge.reference]
 
 
+def related(books: Books, row: PaymentRow) -> list[PaymentRow]:
+    """The payments of the plan that one is of; of a charge that no plan was made of, those that are of it."""
+    if row.plan_id is not None:
+        return books.payments_of_plan(row.plan_id)
+    charge = charge_reference(row) or row.reference
+    found = books.payments_of(row.account, limit=MAX_OF_ACCOUNT)
+    return [p for p in found if charge in (p.reference, charge_reference(p))]
+
+
+def given_back_of(payments: list[PaymentRow], charge: PaymentRow) -> int:
+    """Minor units of a charge that were given back, are owed, or were taken back by the bank."""
+    return sum(p.minor for p in payments if _gives_back(p) and charge_reference(p) == charge.reference)
+
+
+def _gives_back(row: PaymentRow) -> bool:
+    if row.kind is PaymentKind.DISPUTE:
+        return row.state is PaymentState.LOST
+    return row.kind is PaymentKind.REFUND and counts(row)
+
+
+def disputed(payments: list[PaymentRow], charge: str) -> bool:
+    """Whether the bank has not decided yet who has the money of this charge."""
+    return any(
+        p.kind is PaymentKind.DISPUTE and p.state is PaymentState.OPEN and charge_reference(p) == charge
+        for p in payments
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """What was paid for one plan and given back. A refund counts from the moment it is owed."""
@@ -262,20 +305,19 @@ class Account:
     def paid(self) -> Money:
         """Less what was given back of it."""
         charged = sum(p.minor for p in self.charges)
-        return Money(charged - self._given(PaymentKind.REFUND), self.currency)
+        given = sum(p.minor for p in self.payments if _gives_back(p))
+        return Money(charged - given, self.currency)
 
     @property
     def credits(self) -> Money:
-        return Money(self._given(PaymentKind.CREDIT), self.currency)
-
-    def _given(self, kind: PaymentKind) -> int:
-        return sum(p.minor for p in self.payments if p.kind is kind and counts(p))
+        given = sum(p.minor for p in self.payments if p.kind is PaymentKind.CREDIT and counts(p))
+        return Money(given, self.currency)
 
     def refundable(self, refund: Money) -> list[tuple[PaymentRow, int]]:
         """(charge, minor units) whose sum is the refund, from the newest charge on."""
         left, parts = refund.minor, []
         for charge in self.charges:
-            part = min(left, charge.minor - sum(p.minor for p in refunds_of(self.payments, charge)))
+            part = min(left, charge.minor - given_back_of(self.payments, charge))
             if part > 0:
                 parts.append((charge, part))
                 left -= part
@@ -286,7 +328,7 @@ class Account:
 # --- step 3 -------------------------------------------------------------------------------------------------------
 
 
-def _settle(desk: Desk, receipt: Receipt, purpose: Purpose) -> PaymentRow:
+def settle_charge(desk: Desk, receipt: Receipt, purpose: Purpose) -> PaymentRow:
     row = desk.change(lambda books: _finish(desk, books, receipt, purpose))
     if row is None:
         # The account was erased while the gateway worked: there are no books left to owe it in.
@@ -332,7 +374,7 @@ def _refuse(desk: Desk, books: Books, charged: PaymentRow, error: CallerError) -
     return charged
 
 
-def _fail(
+def fail(
     desk: Desk,
     books: Books,
     reference: str,
@@ -350,7 +392,7 @@ def _fail(
     return failed
 
 
-def _close_refund(
+def close_refund(
     desk: Desk, books: Books, reference: str, gateway_id: str, declined: str
 ) -> PaymentState | None:
     row = books.payment(reference)

@@ -7,6 +7,7 @@ destroyed. `settle` does both, and does what is left of either when it was kille
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -245,7 +246,7 @@ def _effective_on(desk: Desk, books: Books, row: AccountRow) -> int | None:
         return None
     # The gateway may have taken money for a purchase that is to be given back now: that comes first. So does what is
     # owed to an owner who asked for the end; an operator's cancellation waives it (6.5.5).
-    if _pending_payments(books, row.account):
+    if _payments_in(books, row.account)[PaymentState.PENDING]:
         return None
     if row.closing_by == "owner" and books.failed_refunds(account=row.account, limit=1):
         return None
@@ -325,6 +326,7 @@ def _require_unblocked(desk: Desk, books: Books, row: AccountRow) -> None:
 
 
 def _blocks(desk: Desk, books: Books, row: AccountRow) -> list[Reason]:
+    payments = _payments_in(books, row.account)
     return cancellation_blocks(
         ClosingFacts(
             row,
@@ -335,8 +337,9 @@ def _blocks(desk: Desk, books: Books, row: AccountRow) -> list[Reason]:
                 for facts in _devices(books, row.account)
                 if facts.terminated_ms is None
             },
-            _pending_payments(books, row.account),
+            payments[PaymentState.PENDING],
             len(books.failed_refunds(account=row.account)),
+            payments[PaymentState.OPEN],
             books.blocks_of(row.account),
             # Those of a new account are for its activation: no change of an address that it has.
             [] if row.state is AccountState.NEW else books.codes(row.account),
@@ -359,9 +362,11 @@ def _devices(books: Books, account: int) -> Iterator[DeviceFacts]:
         after = page[-1].device
 
 
-def _pending_payments(books: Books, account: int) -> int:
-    count = after = 0
+def _payments_in(books: Books, account: int) -> Counter[PaymentState]:
+    """How many payments of an account are in which state."""
+    counts: Counter[PaymentState] = Counter()
+    after = 0
     while page := books.payments_of(account, after=after, limit=PAGE):
-        count += sum(payment.state is PaymentState.PENDING for payment in page)
+        counts += Counter(payment.state for payment in page)
         after = page[-1].payment_id
-    return count
+    return counts

@@ -74,7 +74,9 @@ def begin(desk: Desk, books: Books, plan_id: int) -> tuple[Step, str]:
     for payment in payments:
         if payment.kind is PaymentKind.CHARGE and payment.state is PaymentState.PENDING:
             return (Step.WAIT if payment.next_ms > desk.now_ms() else Step.PAY), payment.reference
-    stopped = _stopped(found)
+    stopped = _stopped(found) or any(
+        p.kind is PaymentKind.DISPUTE and p.state is PaymentState.OPEN for p in payments
+    )
     if not due(sub, today, desk.settings.charge_ahead_days, suspended=stopped):
         return Step.NOTHING, ""
     if found.row.retry_at_ms > desk.now_ms():

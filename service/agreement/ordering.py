@@ -30,6 +30,7 @@ from service.agreement.details import (
 )
 from service.agreement.errors import Conflict, Forbidden, Unprocessable
 from service.agreement.holdings import Bought, held, keep
+from service.agreement.methods import charged_to
 from service.agreement.outbox import tell
 from service.agreement.payments import PaymentExpired, PurchaseAbandoned
 from service.agreement.texts import moment
@@ -90,6 +91,7 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
     _require_price(order.amount, terms.fee)
     require_offered(package, order.actor, order.retention_days)
     change = buying(desk, books, facts, package, terms, order.retention_days)
+    method = charged_to(desk, books, facts.account, order.method)
     row = books.add_payment(
         PaymentRow(
             payment_id=0,
@@ -105,7 +107,7 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
             at_ms=desk.now_ms(),
             detail=PurchaseDetail(
                 order.actor.role,
-                order.method,
+                method,
                 package.plan_kind,
                 order.retention_days,
                 terms.monthly_fee.minor,

@@ -20,11 +20,13 @@ from service.api.devices import Devices
 from service.api.document import describe
 from service.api.errors import answer_errors
 from service.api.health import Health
+from service.api.methods import Methods as PaymentMethods
 from service.api.operators import Operators
 from service.api.packages import Packages
 from service.api.payments import Payments
 from service.api.recordings import Recordings
 from service.api.registration import Registrations
+from service.api.reports import Reports, ReportsDoor
 from service.api.routing import Methods
 from service.api.services import Api, ApiServices
 from service.api.sessions import Sessions
@@ -49,6 +51,8 @@ PARTS = (
     Devices,
     Packages,
     Subscriptions,
+    PaymentMethods,
+    Reports,
     Closings,
     Corrections,
     Operators,
@@ -96,6 +100,7 @@ def create_app(services: ApiServices) -> FastAPI:
         app.include_router(router)
     app.state.methods = Methods(routers)
     app.add_middleware(StrictBodies, wait_s=services.body_wait_s)
+    app.add_middleware(ReportsDoor, settings=services.desk.payments)
     app.add_middleware(ByClient)
     allow_origins(app, parse_origins(services.cors_origins))
     answer_errors(app)

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from ingest import answers
 from service.agreement import errors
 from service.agreement.errors import TooMany, Unprocessable
+from service.agreement.payments import CustomerNeeded
 from service.api.bodies import UPLOADS_ELSEWHERE, is_upload
 from service.api.models.base import fields_of
 from service.api.problems import problem
@@ -78,6 +79,8 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
         case TooMany():
             headers = {"Retry-After": str(error.retry_after_s)}
             return problem(429, error.code, error.detail, headers)
+        case CustomerNeeded():
+            return problem(402, error.code, error.detail, url=error.url, expires_ms=error.until_ms)
         case Unprocessable() if error.reasons:
             reasons = [fields_of(reason, "code", "detail", "what_to_do") for reason in error.reasons]
             return problem(422, error.code, error.detail, reasons=reasons)

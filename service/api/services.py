@@ -9,6 +9,7 @@ from typing import cast
 from fastapi import Request
 
 from service.agreement.desk import Desk
+from service.agreement.gateway.signing import Keys
 from service.api.calls import Calls
 from service.api.public import Public
 from service.playback import Playback, PlaybackServices
@@ -30,6 +31,8 @@ class ApiServices(PlaybackServices):
     """From un-indexing an object that a deletion has emptied to deleting it."""
     used_accounts: Used = field(default_factory=Used)
     """Accounts whose owners asked something."""
+    report_keys: Keys | None = None
+    """What the payment gateway signs its reports with; None when there is none that reports."""
     cors_origins: str = ""
     """Whose pages may call this port from a browser: as in the configuration."""
     open_metrics: bool = True

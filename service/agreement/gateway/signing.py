@@ -22,7 +22,7 @@ import stat
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from storage.errors import CallerError, WorldError
 
@@ -38,7 +38,7 @@ _SIGNATURE = re.compile(r"v1=([0-9a-f]{64})")
 _TIMESTAMP = re.compile(r"[1-9][0-9]{0,11}")
 
 Kind = Literal["request", "answer", "report"]
-REPORT = "report"
+REPORT: Final = "report"
 """The subject of a report."""
 
 

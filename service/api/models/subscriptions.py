@@ -15,6 +15,7 @@ from retention.packages import Package
 from retention.plans import denied_from_ms
 from retention.subscriptions import Note, Subscription
 from service.agreement.cancelling import Cancelled
+from service.agreement.details import page_of
 from service.agreement.open_purchases import OpenPurchase
 from service.agreement.purchases import Quote
 from service.agreement.texts import MAX_REASON_CHARS
@@ -307,11 +308,18 @@ class Payment(BaseModel):
     subscription: Annotated[int | None, Field(description="null while what is paid for is not there yet")]
     at_ms: Ms
     settled_ms: Ms | None
+    url: Annotated[
+        str | None, Field(description="where whoever pays confirms it, while nothing is charged before that")
+    ]
+    expires_ms: Annotated[int | None, Field(description="Unix ms until which `url` holds")]
 
     @classmethod
     def of(cls, row: PaymentRow) -> Self:
+        page = page_of(row) if row.state is PaymentState.PENDING else None
         return cls(
             payment=row.payment_id,
+            url=None if page is None else page.url,
+            expires_ms=None if page is None else page.until_ms,
             subscription=row.plan_id,
             amount=Money(minor=row.minor, currency=row.currency),
             **fields_of(row, "reference", "kind", "state", "why", "device", "at_ms", "settled_ms"),

@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -42,11 +42,12 @@ class Server:
         *,
         settings: dict[str, Any] | None = None,
         trusted_proxies: str = "",
+        desk: dict[str, Any] | None = None,
         **fields: Any,
     ) -> None:
         self.world = world
         self._clients = Clients(parse_proxies(trusted_proxies))
-        self.desk = world.desk(**settings or {})
+        self.desk = replace(world.desk(**settings or {}), **desk or {})
         self.used = Used()
         self.problems: dict[str, str] = {}
         self.bugs: list[str] = []
