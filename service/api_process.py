@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from ingest.server import listen
+from service.agreement.consents import unsubscribe_url
 from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
@@ -160,7 +161,9 @@ class ApiProcess:
 
     def _chores(self) -> list[Chore]:
         opened = self.opened
-        senders = open_senders(opened.config.notices, opened.folder.notices)
+        senders = open_senders(
+            opened.config.notices, opened.folder.notices, partial(unsubscribe_url, opened.desk)
+        )
         every_s = opened.config.agreement.housekeeping_s
         made = chores(opened.desk, senders, self.uses, opened.witness, every_s=every_s)
         return [

@@ -16,6 +16,7 @@ from retention.eligibility import Reason
 from service.commands import (
     accounts,
     agreement,
+    consents,
     copying,
     corrections,
     demo,
@@ -95,6 +96,7 @@ refunds.register(app)
 accounts.register(app)
 dormancy.register(app)
 corrections.register(app)
+consents.register(app)
 notices.register(app)
 agreement.register(app)
 privacy.register(app)

@@ -368,6 +368,15 @@ class AgreementSettings:
         least=0,
         most=13,
     )
+    advertise_unasked: bool = limit(
+        False,
+        "send advertisements also to owners who have said nothing of them; each has a link that ends them",
+    )
+    partners: str = limit(
+        "",
+        "who may be given data of owners who consent, and which: `weather: account email; insurer: account name`;"
+        " empty: nobody",
+    )
     reserve_days: int = limit(
         10, "for which the addresses of a cancelled account can't be used again (6.5.2)", least=0, most=3650
     )
@@ -452,6 +461,16 @@ class NoticeSettings:
         "files",
         "how text messages go out: files or the http(s):// address of an SMS hook",
         masked=_masked_hook,
+    )
+    push: str = limit(
+        "",
+        "the http(s):// address of a hook for push messages: it gets every notice but codes, to the account's number."
+        " Empty: none",
+        masked=masked_url,
+    )
+    public_url: str = limit(
+        "",
+        "https:// address of this API port as owners reach it: of links in notices. Advertisements need it",
     )
     templates: str = limit(
         "",

@@ -18,6 +18,7 @@ from typing import Any
 
 from service.clients import HEADERS, parse_proxies
 from service.config import Config
+from service.partners import parse_partners
 from storage.errors import CallerError
 from storage.promise import Survives
 
@@ -67,6 +68,12 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         parse_proxies(config.http.trusted_proxies)
     except ValueError as error:
         raise _bad(path, "http.trusted_proxies", str(error)) from None
+    try:
+        parse_partners(config.agreement.partners)
+    except ValueError as error:
+        raise _bad(path, "agreement.partners", str(error)) from None
+    if config.notices.public_url and not _ORIGIN.fullmatch(config.notices.public_url.rstrip("/")):
+        raise _bad(path, "notices.public_url", "is an address such as https://clips.example, without a path")
     if config.http.forwarded_header not in HEADERS:
         raise _bad(path, "http.forwarded_header", f"is one of {', '.join(HEADERS)}")
     if config.home.survives not in (words := [kind.word for kind in Survives]):

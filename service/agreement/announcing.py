@@ -1,4 +1,5 @@
-"""The same notice to many accounts: changes and interruptions of the service (agreement 3.1, 3.2).
+"""The same notice to many accounts: changes and interruptions of the service (agreement 3.1, 3.2), and
+advertisements (2.6).
 
 What has a planned window is shown to anybody until that is over, without a log-in. An account gets each announcement
 once: when the call was interrupted, the same call goes on where it stopped.
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from service.agreement.consents import unsubscribe_url, wants_advertisements
 from service.agreement.desk import Actor, Desk
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.outbox import addresses_of, queue
@@ -26,6 +28,8 @@ MAX_PLANNED = 50
 """Announcements with a window that are not over: anybody may read all of them, so a page of them has an end."""
 MAX_AHEAD_DAYS = 2 * 366
 MAX_REFERENCE_CHARS = 64
+ADVERTISEMENT = "advertisement:"
+"""Begins the purpose of advertisements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,41 @@ def announce(
     def told(books: Books, row: AccountRow) -> bool:
         return to_suspended or row.suspended_ms is None
 
-    return _to_many(desk, f"announcement:{reference}", subject, body, told, passed)
+    return _to_many(desk, f"announcement:{reference}", lambda row: (subject, body), told, passed)
+
+
+def advertise(
+    desk: Desk,
+    actor: Actor,
+    subject: str,
+    body: str,
+    *,
+    reference: str | None = None,
+    passed: Callable[[int], None] = lambda account: None,
+) -> Announcement:
+    """Tell those who want it of what is not owed (agreement 2.6), with a link that ends that. As `announce`.
+
+    Raises:
+        Unprocessable: `no_public_url`: a link needs `[notices] public_url`. And as `announce`.
+    """
+    actor.require_operator()
+    if not desk.notices.public_url:
+        raise Unprocessable(
+            "advertisements have a link that ends them: set [notices] public_url", code="no_public_url"
+        )
+    subject = one_line(subject, "the subject", MAX_SUBJECT_CHARS)
+    body = paragraphs(body, "the advertisement")
+    reference = _reference(desk, reference, subject, body)
+
+    def told(books: Books, row: AccountRow) -> bool:
+        return row.suspended_ms is None and wants_advertisements(desk, books, row.account)
+
+    def text(row: AccountRow) -> tuple[str, str]:
+        fields = {"subject": subject, "body": body, "link": unsubscribe_url(desk, row.account)}
+        written = desk.templates.write("advertisement", fields)
+        return written.subject, written.body
+
+    return _to_many(desk, f"{ADVERTISEMENT}{reference}", text, told, passed)
 
 
 def planned(desk: Desk) -> list[AnnouncementRow]:
@@ -124,8 +162,7 @@ def _show(desk: Desk, row: AnnouncementRow) -> None:
 def _to_many(
     desk: Desk,
     purpose: str,
-    subject: str,
-    body: str,
+    text: Callable[[AccountRow], tuple[str, str]],
     told: Callable[[Books, AccountRow], bool],
     passed: Callable[[int], None],
 ) -> Announcement:
@@ -133,7 +170,7 @@ def _to_many(
     while True:
 
         def page(books: Books, after: int = after) -> tuple[int | None, int]:
-            return _page(desk, books, after, (purpose, subject, body), told)
+            return _page(desk, books, after, purpose, text, told)
 
         last, queued = desk.write(page)
         count += queued
@@ -147,7 +184,8 @@ def _page(
     desk: Desk,
     books: Books,
     after: int,
-    text: tuple[str, str, str],
+    purpose: str,
+    text: Callable[[AccountRow], tuple[str, str]],
     told: Callable[[Books, AccountRow], bool],
 ) -> tuple[int | None, int]:
     rows = books.accounts(after=after, limit=PAGE_ACCOUNTS, state=AccountState.ACTIVE)
@@ -155,7 +193,7 @@ def _page(
     for row in rows:
         if not addresses_of(row) or not told(books, row):
             continue
-        if not books.notices(account=row.account, purpose=text[0], limit=1):
-            queue(desk, books, row, *text, bulk=True)
+        if not books.notices(account=row.account, purpose=purpose, limit=1):
+            queue(desk, books, row, purpose, *text(row), bulk=True)
             count += 1
     return (rows[-1].account if rows else None), count

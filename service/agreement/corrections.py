@@ -244,7 +244,7 @@ def _told_on(books: Books, found: CorrectionRow) -> int | None:
     days = [
         day_of_ms(notice.settled_ms)
         for notice in notices
-        if notice.created_ms >= found.asked_ms and notice.settled_ms is not None
+        if notice.created_ms >= found.asked_ms and notice.settled_ms is not None and notice.channel != "push"
     ]
     return min(days, default=None)
 

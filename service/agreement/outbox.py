@@ -45,8 +45,14 @@ def queue(
     """As `tell`, with a text that somebody wrote. `bulk`: the same goes to many accounts."""
     return [
         queue_to(desk, books, row.account, channel, address, purpose, subject, body, bulk=bulk)
-        for channel, address in addresses_of(row)
+        for channel, address in [*addresses_of(row), *_pushed(desk, row, purpose)]
     ]
+
+
+def _pushed(desk: Desk, row: AccountRow, purpose: str) -> list[tuple[str, str]]:
+    """Push, where there is a hook: it knows which phones an account has. A cancellation waits for mail and text
+    messages alone (agreement 6.4), so no notice of it is pushed."""
+    return [("push", str(row.account))] if desk.notices.push and purpose != "closing" else []
 
 
 def queue_to(

@@ -13,7 +13,7 @@ import re
 import smtplib
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -56,6 +56,11 @@ class Sender(Protocol):
         ...
 
 
+Link = Callable[[int], str]
+"""The address that ends the advertisements to an account."""
+ADVERTISEMENT = "advertisement:"
+"""Begins the purpose of what has such a link."""
+
 Senders = Mapping[str, Sender]
 """Channel ("email", "mobile") to its sender."""
 
@@ -66,11 +71,12 @@ class FileSender:
 
     folder: Path
     mail_from: str
+    link: Link | None = None
 
     def send(self, notice: NoticeRow) -> None:
         mail = notice.channel == "email"
         path = self.folder / f"{notice.notice_id:012d}.{'eml' if mail else 'txt'}"
-        content = bytes(message(notice, self.mail_from)) if mail else _text(notice).encode()
+        content = bytes(message(notice, self.mail_from, self.link)) if mail else _text(notice).encode()
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write_whole(path, content)
@@ -102,9 +108,12 @@ def _text(notice: NoticeRow) -> str:
     return f"To: {notice.address}\n\n{notice.body}\n"
 
 
-def message(notice: NoticeRow, mail_from: str) -> EmailMessage:
-    """The notice as mail. Sent again it is the same message, by its Message-ID."""
-    mail = EmailMessage(policy=SMTP)
+def message(notice: NoticeRow, mail_from: str, link: Link | None = None) -> EmailMessage:
+    """The notice as mail. Sent again it is the same message, by its Message-ID. An advertisement says in its head
+    how it is unsubscribed by one request (RFC 8058)."""
+    advertises = link is not None and notice.purpose.startswith(ADVERTISEMENT)
+    # A long address would be folded as an encoded word, which no mail program takes for one.
+    mail = EmailMessage(policy=SMTP.clone(max_line_length=990) if advertises else SMTP)
     mail["From"] = mail_from
     mail["To"] = notice.address
     mail["Subject"] = notice.subject
@@ -112,6 +121,9 @@ def message(notice: NoticeRow, mail_from: str) -> EmailMessage:
     domain = mail_from.rpartition("@")[2].rstrip(">") or "localhost"
     mail["Message-ID"] = f"<notice-{notice.notice_id}-{notice.created_ms}@{domain}>"
     mail["Auto-Submitted"] = "auto-generated"
+    if advertises and link is not None:
+        mail["List-Unsubscribe"] = f"<{link(notice.account)}>"
+        mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     mail.set_content(notice.body)
     return mail
 
@@ -131,6 +143,7 @@ class SmtpSender:
     tls: ssl.SSLContext | None
     user: str = ""
     password: str = field(default="", repr=False)
+    link: Link | None = None
 
     def send(self, notice: NoticeRow) -> None:
         try:
@@ -140,7 +153,7 @@ class SmtpSender:
                     server.starttls(context=self.tls)
                 if self.user:
                     server.login(self.user, self.password)
-                server.send_message(message(notice, self.mail_from))
+                server.send_message(message(notice, self.mail_from, self.link))
                 # The message is taken: a farewell that goes wrong must not make it look refused.
                 with suppress(smtplib.SMTPException, OSError):
                     server.quit()
@@ -219,26 +232,29 @@ class HookSender:
         raise kind_of(f"the hook answered {status}")
 
 
-def open_senders(settings: NoticeSettings, folder: Path) -> dict[str, Sender]:
+def open_senders(settings: NoticeSettings, folder: Path, link: Link | None = None) -> dict[str, Sender]:
     """The senders that the configuration names.
 
     Args:
         folder: for notices that go to files.
+        link: of advertisements.
 
     Raises:
         CallerError: `bad_config`: [notices] mail or mobile is neither "files" nor an address of the right kind.
     """
-    files = FileSender(folder, settings.mail_from)
+    files = FileSender(folder, settings.mail_from, link)
     senders: dict[str, Sender] = {"email": files, "mobile": files}
     if settings.mail != "files":
         host, port = _smtp_address(settings.mail)
         tls = ssl.create_default_context() if settings.smtp_starttls else None
         user, password = settings.smtp_user, settings.smtp_password
         senders["email"] = SmtpSender(
-            host, port, settings.mail_from, settings.send_timeout_s, tls, user, password
+            host, port, settings.mail_from, settings.send_timeout_s, tls, user, password, link
         )
     if settings.mobile != "files":
         senders["mobile"] = HookSender(_hook_address(settings.mobile), settings.send_timeout_s)
+    if settings.push:
+        senders["push"] = HookSender(_hook_address(settings.push, "push"), settings.send_timeout_s)
     return senders
 
 
@@ -259,7 +275,7 @@ _SENDABLE = re.compile(r"[!-~]+")
 """What http.client sends as it is. It refuses the rest with an error that has the whole path in it, secrets too."""
 
 
-def _hook_address(text: str) -> SplitResult:
+def _hook_address(text: str, key: str = "mobile") -> SplitResult:
     try:
         url = urlsplit(text)
         if url.scheme in ("http", "https") and url.hostname and url.port != 0 and _SENDABLE.fullmatch(text):
@@ -267,7 +283,7 @@ def _hook_address(text: str) -> SplitResult:
     except ValueError:
         pass
     raise CallerError(
-        f"mobile: {masked_url(text)[:100]!r} is neither files nor an http:// or https:// address (in ASCII, without"
+        f"{key}: {masked_url(text)[:100]!r} is neither files nor an http:// or https:// address (in ASCII, without"
         " spaces)",
         code="bad_config",
     )

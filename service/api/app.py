@@ -14,6 +14,7 @@ from service.api.agreement import Agreement
 from service.api.bodies import StrictBodies
 from service.api.calls import ByClient, Calls
 from service.api.closing import Closings
+from service.api.consents import Consents
 from service.api.corrections import Corrections
 from service.api.cors import allow_origins
 from service.api.devices import Devices
@@ -54,6 +55,7 @@ PARTS = (
     PaymentMethods,
     Reports,
     Closings,
+    Consents,
     Corrections,
     Operators,
     Payments,

@@ -12,7 +12,7 @@ from service import terminal
 from service.agreement import closing, devices, records, registration, sessions, standing
 from service.agreement.desk import OPERATOR, Desk
 from service.agreement.passwords import MAX_PASSWORD_BYTES
-from service.commands import account_records, closings
+from service.commands import account_records, closings, consents
 from service.commands.showing import (
     Account,
     After,
@@ -356,4 +356,5 @@ def _draw(row: AccountRow, document: dict[str, Any]) -> None:
 def register(app: typer.Typer) -> None:
     closings.add_to(account_app)
     account_records.add_to(account_app)
+    consents.add_to(account_app)
     app.add_typer(account_app, name="account")

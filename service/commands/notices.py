@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from service import terminal
 from service.agreement import announcing, notices, records, tidying
+from service.agreement.consents import unsubscribe_url
 from service.agreement.desk import OPERATOR, Desk
 from service.agreement.notices import DeliveryReport
 from service.agreement.outbox import addresses_of
@@ -96,7 +98,9 @@ def notices_send(
     """
     with open_folder(data) as opened, terminal.progress_bar() as progress:
         desk = opened.desk
-        senders = open_senders(opened.config.notices, opened.folder.notices)
+        senders = open_senders(
+            opened.config.notices, opened.folder.notices, partial(unsubscribe_url, opened.desk)
+        )
         with desk.reading() as books:
             due = min(limit, books.backlog(on=desk.today()).queued_notices)
         total = DeliveryReport()
@@ -214,6 +218,38 @@ def notices_announce(
         return
     terminal.report(
         {"dry_run": False, "reference": done.reference, "accounts": done.accounts},
+        json,
+        lambda: print(f"queued for {done.accounts} accounts, under the reference {done.reference}"),
+    )
+
+
+@notices_app.command("advertise")
+def notices_advertise(
+    subject: Annotated[str, typer.Option("--subject", help="One line.")],
+    body_file: Annotated[
+        Path, typer.Option("--body-file", help="A file with the text, in UTF-8; - for stdin.")
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", help="What makes it the same one when repeated. Default: the day and the text."
+        ),
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Send an offer to the owners who said that they want some (agreement 2.6), each once.
+
+    Each gets a link that ends them, and mail programs a button (RFC 8058): set `[notices] public_url`. Who has said
+    nothing gets none, unless `[agreement] advertise_unasked` says so. `clipkeep account consents` shows what was said.
+
+    Example: `clipkeep notices advertise --subject "Thirty days for less" --body-file offer.txt`
+    """
+    text = text_of(body_file, "--body-file")
+    with open_folder(data) as opened:
+        done = announcing.advertise(opened.desk, OPERATOR, subject, text, reference=reference)
+    terminal.report(
+        {"reference": done.reference, "accounts": done.accounts},
         json,
         lambda: print(f"queued for {done.accounts} accounts, under the reference {done.reference}"),
     )

@@ -43,7 +43,7 @@ class Announced(BaseModel):
 class Notice(BaseModel):
     notice: int
     account: int
-    channel: Literal["email", "mobile"]
+    channel: Literal["email", "mobile", "push"]
     address: str
     purpose: Annotated[str, Field(examples=["activate", "receipt", "closing"])]
     subject: str

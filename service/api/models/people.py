@@ -6,11 +6,32 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field
 
+from service.agreement.consents import Consent as Said
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.models.base import Asked, Day, Ms, day, fields_of, maybe_day
 from storage.rows.people import CorrectionRow
 
 DataField = Literal["name", "email", "mobile"]
+
+
+class ConsentAsked(Asked):
+    """A yes or a no."""
+
+    given: bool
+
+
+class Consent(BaseModel):
+    """What is not owed, and what the owner has said of it."""
+
+    subject: Annotated[str, Field(examples=["advertisements", "partner:weather"])]
+    fields: Annotated[list[str], Field(description="of the account, that a partner is given")]
+    given: Annotated[bool | None, Field(description="null: nothing was said")]
+    how: Annotated[str, Field(description="owner, operator, or link (of an advertisement)")]
+    at_ms: Ms | None
+
+    @classmethod
+    def of(cls, one: Said) -> Self:
+        return cls(fields=list(one.fields), **fields_of(one, "subject", "given", "how", "at_ms"))
 
 
 class CorrectionAsked(Asked):

@@ -22,6 +22,8 @@ OPEN_TO_ALL = {
     ("get", "/v1/agreement"),
     ("get", "/v1/agreement/{version}"),
     ("get", "/v1/announcements"),
+    ("get", "/v1/unsubscribe"),
+    ("post", "/v1/unsubscribe"),
     ("get", "/v1/privacy-policy"),
     ("get", "/v1/privacy-policy/{version}"),
     ("get", "/v1/packages"),

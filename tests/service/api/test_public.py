@@ -6,13 +6,14 @@ import pytest
 import trio.testing
 from fastapi import Response
 
-from service.agreement import announcing, privacy
+from service.agreement import announcing, consents, privacy
 from service.agreement.announcing import Window
 from service.agreement.desk import OPERATOR
 from service.api import public
 from service.api.models.agreement import AgreementText
 from service.api.public import FRESH_S, Public
 from storage.errors import NotFound
+from tests.service.api.office import add_owner
 from tests.service.api.server import Server
 from tests.service.world import HOUR_MS
 
@@ -101,3 +102,23 @@ def test_the_privacy_policy_is_read_in_versions(server: Server) -> None:
     assert server.get("/v1/privacy-policy", token=None).json["text"] == "Ours."
     assert server.get("/v1/privacy-policy/1", token=None).json["text"] == privacy.shipped()
     assert server.get("/v1/privacy-policy/3", token=None).status == 404
+
+
+def test_a_link_ends_advertisements_as_mail_programs_ask(server: Server) -> None:
+    person = add_owner(server)
+    consents.say(server.desk, OPERATOR, person.account, "advertisements", True)
+    link = consents.unsubscribe_url(server.desk, person.account).removeprefix(server.desk.notices.public_url)
+    page = server.get(link, token=None)
+    assert page.status == 200
+    assert b"<form method=post" in page.body
+    assert "form-action 'self'" in page.headers["content-security-policy"]
+    assert [one["given"] for one in person.get(f"{person.home}/consents")] == [True], "a look changes nothing"
+    form = "application/x-www-form-urlencoded"
+    reply = server.ask("POST", link, b"List-Unsubscribe=One-Click", Content_Type=form)
+    assert reply.status == 200
+    assert [one["how"] for one in person.get(f"{person.home}/consents")] == ["link"]
+    assert server.ask("POST", link).status == 200, "again, and without a body"
+    made_up = server.ask("POST", f"/v1/unsubscribe?token={'A' * 32}", b"x", Content_Type=form)
+    assert (made_up.status, made_up.error) == (404, "unknown_link")
+    reply = person.ask("PUT", f"{person.home}/consents/advertisements", {"given": True})
+    assert reply.json[0]["given"] is True

@@ -37,6 +37,8 @@ OF_OWNERS = [
     Ask("POST", "/v1/accounts/{account}/cancellation", {}),
     Ask("DELETE", "/v1/accounts/{account}/cancellation"),
     Ask("GET", "/v1/accounts/{account}/corrections"),
+    Ask("GET", "/v1/accounts/{account}/consents"),
+    Ask("PUT", "/v1/accounts/{account}/consents/{subject}", {"given": True}),
     Ask("GET", "/v1/devices/{n}"),
     Ask("GET", "/v1/devices/{n}/token"),
     Ask("POST", "/v1/devices/{n}/token", REASON),
@@ -101,7 +103,12 @@ class Things:
     subscription: int
 
     def path(self, ask: Ask) -> str:
-        places = {"account": self.owner.account, "n": self.device, "subscription": self.subscription}
+        places = {
+            "subject": "advertisements",
+            "account": self.owner.account,
+            "n": self.device,
+            "subscription": self.subscription,
+        }
         return ask.path.format(**places)
 
 
