@@ -26,6 +26,7 @@ from service.commands import (
     folder,
     granting,
     keys,
+    methods,
     migrating,
     money,
     notices,
@@ -93,6 +94,7 @@ packages.register(app)
 plans.register(app)
 money.register(app)
 refunds.register(app)
+methods.register(app)
 accounts.register(app)
 dormancy.register(app)
 corrections.register(app)

@@ -16,7 +16,7 @@ TODAY = date(2025, 6, 15)
 NOW_MS = ms_of_day(to_day(TODAY)) + MS_PER_DAY // 2
 CREATED_MS = NOW_MS - 7 * MS_PER_DAY
 ACCOUNT = AccountRow(5, "owner", "Ada", CREATED_MS, AccountState.ACTIVE)
-CLEAR = ClosingFacts(ACCOUNT, NOW_MS, 7, {}, 0, 0, (), ())
+CLEAR = ClosingFacts(ACCOUNT, NOW_MS, 7, {}, 0, 0, 0, (), ())
 
 
 def codes(facts: ClosingFacts) -> list[str]:
@@ -75,6 +75,11 @@ def test_what_an_operator_set_blocks_until_it_is_lifted(kind: BlockKind, expecte
     assert codes(replace(CLEAR, blocks=(block(kind, lifted_ms=1),))) == []
 
 
+def test_a_charge_asked_back_from_the_bank_is_a_dispute_by_itself() -> None:
+    """6.2.2."""
+    assert codes(replace(CLEAR, open_disputes=1)) == ["dispute"]
+
+
 def test_payments_under_way_are_unfinished_transactions() -> None:
     """6.3.2."""
     assert codes(replace(CLEAR, pending_payments=2)) == ["unfinished_transaction"]
@@ -127,12 +132,14 @@ def test_all_reasons_are_named_at_once_each_with_what_to_do() -> None:
         {7: life.subs},
         1,
         2,
+        1,
         tuple(block(kind) for kind in BlockKind),
         (code("email"),),
     )
     assert codes(facts) == [
         "not_activated",
         "too_young",
+        "dispute",
         "dispute",
         "linked_account",
         "balance",

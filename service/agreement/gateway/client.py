@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from retention.money import Money
+from service.agreement.gateway.asked import ChargeAsked, MethodAsked, RefundAsked, RemovalAsked, VoidAsked
 from service.agreement.gateway.signing import SIGNATURE, TIMESTAMP, Keys, is_signed, signed_headers
 from service.agreement.gateway.told import MethodTold, PaymentTold
 from service.agreement.gateway.wire import Endpoint, Lost
@@ -24,7 +24,6 @@ from service.agreement.payments import (
 )
 
 T = TypeVar("T", PaymentTold, MethodTold)
-JSON = dict[str, Any]
 
 
 class HttpGateway:
@@ -52,17 +51,27 @@ class HttpGateway:
         self._now_s = now_s
 
     def charge(self, reference: str, money: Money, method: str, why: str) -> Receipt:
-        asked = {"reference": reference, **_amount(money), "method": method, "why": why}
-        told = self._payment("POST", "/charges", reference, asked | {"return_url": self._return_url})
+        asked = ChargeAsked(
+            reference=reference,
+            amount_minor=money.minor,
+            currency=money.currency,
+            method=method,
+            why=why,
+            return_url=self._return_url,
+        )
+        told = self._payment("POST", "/charges", reference, asked.body())
         return _known(_receipt(told, reference, "charge", money, ""))
 
     def refund(self, reference: str, of_reference: str, money: Money) -> Receipt:
-        asked = {"reference": reference, "of": of_reference, **_amount(money)}
-        told = self._payment("POST", "/refunds", reference, asked)
+        asked = RefundAsked(
+            reference=reference, of=of_reference, amount_minor=money.minor, currency=money.currency
+        )
+        told = self._payment("POST", "/refunds", reference, asked.body())
         return _known(_receipt(told, reference, "refund", money, of_reference))
 
     def void(self, reference: str, money: Money) -> Receipt | None:
-        told = self._payment("POST", "/voids", reference, {"reference": reference, **_amount(money)})
+        asked = VoidAsked(reference=reference, amount_minor=money.minor, currency=money.currency)
+        told = self._payment("POST", "/voids", reference, asked.body())
         if told.outcome in ("void", "declined"):
             return None
         if told.outcome == "needs_customer":
@@ -70,31 +79,29 @@ class HttpGateway:
         return _known(_receipt(told, reference, "charge", money, ""))
 
     def look_up(self, reference: str, kind: str, money: Money, of_reference: str = "") -> Receipt | None:
-        told = self._payment("GET", f"/payments/{checked_reference(reference)}", reference, None)
+        told = self._payment("GET", f"/payments/{checked_reference(reference)}", reference, b"")
         return _receipt(told, reference, kind, money, of_reference)
 
     def set_up_method(self, reference: str) -> Method:
-        asked = {"reference": reference, "return_url": self._return_url}
-        return _known(_method(self._method("POST", "/methods", reference, asked)))
+        asked = MethodAsked(reference=reference, return_url=self._return_url)
+        return _known(_method(self._method("POST", "/methods", reference, asked.body())))
 
     def look_up_method(self, reference: str) -> Method | None:
-        return _method(self._method("GET", f"/methods/{checked_reference(reference)}", reference, None))
+        return _method(self._method("GET", f"/methods/{checked_reference(reference)}", reference, b""))
 
     def remove_method(self, reference: str, method: str) -> None:
-        told = self._method(
-            "POST", "/methods/removals", reference, {"reference": reference, "method": method}
-        )
+        asked = RemovalAsked(reference=reference, method=method)
+        told = self._method("POST", "/methods/removals", reference, asked.body())
         if told.outcome not in ("removed", "unknown", "failed"):
             raise PaymentUnavailable("the payment gateway has not removed the method; try again later")
 
-    def _payment(self, method: str, path: str, reference: str, asked: JSON | None) -> PaymentTold:
-        return self._ask(PaymentTold, method, path, reference, asked)
+    def _payment(self, method: str, path: str, reference: str, body: bytes) -> PaymentTold:
+        return self._ask(PaymentTold, method, path, reference, body)
 
-    def _method(self, method: str, path: str, reference: str, asked: JSON | None) -> MethodTold:
-        return self._ask(MethodTold, method, path, reference, asked)
+    def _method(self, method: str, path: str, reference: str, body: bytes) -> MethodTold:
+        return self._ask(MethodTold, method, path, reference, body)
 
-    def _ask(self, kind: type[T], method: str, path: str, reference: str, asked: JSON | None) -> T:
-        body = b"" if asked is None else json.dumps(asked, ensure_ascii=False).encode()
+    def _ask(self, kind: type[T], method: str, path: str, reference: str, body: bytes) -> T:
         keys, timestamp, subject = self._keys.now(), str(int(self._now_s())), f"{method} {path}"
         headers = signed_headers(keys, "request", timestamp, subject, body)
         try:
@@ -115,10 +122,6 @@ class HttpGateway:
         if told.reference != reference:
             raise _unanswered("an answer about another reference")
         return told
-
-
-def _amount(money: Money) -> JSON:
-    return {"amount_minor": money.minor, "currency": money.currency}
 
 
 def _receipt(told: PaymentTold, reference: str, kind: str, money: Money, of_reference: str) -> Receipt | None:
