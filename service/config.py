@@ -345,6 +345,14 @@ class AgreementSettings:
         600.0, "for which one run asks the gateway; what it did not come to is next", least=1, most=DAY_S
     )
     max_devices_per_account: int = limit(100, "of an owner", least=1, most=1_000_000)
+    serial_pattern: str = limit(
+        "", "regular expression that the serial of an owner's device has to match; empty: no pattern"
+    )
+    serial_list: str = limit(
+        "",
+        "file with the serials that there are, one a line, by its whole path; empty: no list. With pattern or list a"
+        " device is added by its serial",
+    )
     min_account_age_days: int = limit(7, "before an owner may cancel the account (6.2.1)", least=0, most=3650)
     dormant_days: int = limit(
         365, "without use, after which an account is dormant (6.1.2)", least=1, most=36_500

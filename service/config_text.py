@@ -72,6 +72,12 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         parse_partners(config.agreement.partners)
     except ValueError as error:
         raise _bad(path, "agreement.partners", str(error)) from None
+    try:
+        re.compile(config.agreement.serial_pattern)
+    except re.error as error:
+        raise _bad(path, "agreement.serial_pattern", f"is a regular expression: {error}") from None
+    if config.agreement.serial_list and not Path(config.agreement.serial_list).is_absolute():
+        raise _bad(path, "agreement.serial_list", "is a whole path, from / on")
     if config.notices.public_url and not _ORIGIN.fullmatch(config.notices.public_url.rstrip("/")):
         raise _bad(path, "notices.public_url", "is an address such as https://clips.example, without a path")
     if config.http.forwarded_header not in HEADERS:

@@ -13,6 +13,7 @@ from retention.plans import Plan, period
 from retention.row import MAX_VIEWER_GENERATION
 from retention.subscriptions import Subscription, end_all
 from retention.tokens import mint_device_token, mint_viewer_token
+from service.agreement import serials
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holdings import held, keep
@@ -45,18 +46,22 @@ class Standing:
     retention_days: int | None
 
 
-def add_device(desk: Desk, actor: Actor, account: int) -> DeviceFacts:
+def add_device(desk: Desk, actor: Actor, account: int, serial: str | None = None) -> DeviceFacts:
     """A new device without a plan.
 
     Raises:
+        Unprocessable: `serial_required`, `bad_serial`; Conflict: `serial_taken`.
         NotFound, Forbidden, Conflict: of the account, see `require_open`.
         Conflict: `too_many_devices`.
     """
-    return desk.change(lambda books: add_in(desk, books, actor, account)[0])
+    return desk.change(lambda books: add_in(desk, books, actor, account, serial=serial)[0])
 
 
-def add_in(desk: Desk, books: Books, actor: Actor, account: int, count: int = 1) -> list[DeviceFacts]:
-    """`add_device`, inside `Desk.change`: all of `count`, or none."""
+def add_in(
+    desk: Desk, books: Books, actor: Actor, account: int, count: int = 1, serial: str | None = None
+) -> list[DeviceFacts]:
+    """`add_device`, inside `Desk.change`: all of `count`, or none. A serial is of one."""
+    serial = serials.checked(desk, account, serial if count == 1 else None)
     require_open(account_of(books, actor, account))
     most = desk.settings.max_devices_per_account
     if account != OPERATOR_ACCOUNT and _in_use(books, account, most) + count > most:
@@ -67,6 +72,7 @@ def add_in(desk: Desk, books: Books, actor: Actor, account: int, count: int = 1)
         )
     added = [books.add_device(account) for _ in range(count)]
     for facts in added:
+        serials.keep_in(books, facts, serial)
         desk.record(books, actor, account, "device_added", device=facts.device)
     return added
 
@@ -223,6 +229,7 @@ def terminate(
         if actor.role == "owner":
             _require_cancelled(subscriptions, desk.date(), device)
         now_ms = desk.now_ms()
+        books.release_serial(device)
         changed, _ = keep(
             desk,
             books,

@@ -22,7 +22,12 @@ class Grant:
 
 
 def equip(
-    desk: Desk, actor: Actor, account: int, count: int, grant: Grant | None = None
+    desk: Desk,
+    actor: Actor,
+    account: int,
+    count: int,
+    grant: Grant | None = None,
+    serial: str | None = None,
 ) -> list[DeviceFacts]:
     """Add `count` devices, and start the same plan for each.
 
@@ -31,7 +36,7 @@ def equip(
     """
 
     def work(books: Books) -> list[DeviceFacts]:
-        added = add_in(desk, books, actor, account, count)
+        added = add_in(desk, books, actor, account, count, serial)
         if grant is not None:
             for facts in added:
                 grant_in(

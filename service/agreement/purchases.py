@@ -13,7 +13,7 @@ from retention.plans import PlanKind, denied_from_ms
 from retention.subscriptions import Note
 from retention.subscriptions import grant as grant_rule
 from retention.subscriptions import start_trial as trial_rule
-from service.agreement import packages
+from service.agreement import packages, serials
 from service.agreement.charging import MAX_CHARGE_REFERENCE_CHARS, pay
 from service.agreement.desk import Actor, Desk, Told, device_of, unheard
 from service.agreement.details import purchase_of
@@ -37,6 +37,7 @@ from service.agreement.ordering import (
 from service.agreement.payments import checked_method, checked_reference
 from storage.catalog.books import Books
 from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow
+from storage.rows.devices import DeviceFacts
 
 __all__ = ["Quote", "Started", "buy", "grant", "quote", "start_trial"]
 
@@ -114,8 +115,8 @@ def start_trial(desk: Desk, actor: Actor, device: int, *, told: Told[Started] = 
         told: called in that transaction with what was done.
 
     Raises:
-        NotFound, Forbidden; Conflict: `trial_used`, `terminated`, `account_closing`; Unprocessable: `plan_overlaps`,
-            `not_for_sale`.
+        NotFound, Forbidden; Conflict: `trial_used`, `serial_trial_used`, `no_serial`, `terminated`, `account_closing`;
+            Unprocessable: `plan_overlaps`, `not_for_sale`.
     """
 
     def start(books: Books) -> Started:
@@ -125,7 +126,7 @@ def start_trial(desk: Desk, actor: Actor, device: int, *, told: Told[Started] = 
         trial = trial_on_sale(packages.all_of(books), desk.date())
         require_room(desk, books, facts, trial)
         change = trial_rule(held(books, facts), trial.offer(), today=desk.date(), account_trial_used=used)
-        image = _use_trial(desk, books, account)
+        image = _use_trial(desk, books, account, facts)
         stored, plan_id = keep(desk, books, actor, facts, change.after, what="trial_started", more=image)
         started = Started(device, stored_plan(books, stored, plan_id), None, change.notes)
         told(books, started)
@@ -187,7 +188,7 @@ def grant_in(
             code="trial_used",
         )
     change = grant_rule(held(books, facts), offer, today=desk.date(), starts_on=starts_on)
-    image = _use_trial(desk, books, account) if trial else None
+    image = _use_trial(desk, books, account, facts) if trial else None
     stored, plan_id = keep(desk, books, actor, facts, change.after, what="plan_granted", more=image)
     return Started(device, stored_plan(books, stored, plan_id), None, change.notes)
 
@@ -233,8 +234,10 @@ def buy(
     return Started(device, stored, Money(paid.minor, paid.currency), purchase_of(paid).notes or ())
 
 
-def _use_trial(desk: Desk, books: Books, account: AccountRow) -> dict[str, Any]:
-    """The account has had its trial from now on. Returns its image, for the event."""
+def _use_trial(desk: Desk, books: Books, account: AccountRow, facts: DeviceFacts) -> dict[str, Any]:
+    """The account, and the device's serial, have had their trial from now on. Returns the account's image, for the
+    event. Raises Conflict `serial_trial_used`, `no_serial`."""
+    serials.use_trial(desk, books, facts)
     used = replace(account, trial_ms=desk.now_ms())
     books.put_account(used)
     return account_facts(used)

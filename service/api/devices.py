@@ -9,6 +9,7 @@ from service.api.door import Account, Caller, Device
 from service.api.models.accounts import WithReason
 from service.api.models.base import Page
 from service.api.models.devices import (
+    DeviceAsked,
     DeviceToken,
     DeviceView,
     NewDevice,
@@ -33,7 +34,7 @@ class Devices:
         router = APIRouter(tags=["devices"], default_response_class=PrivateJSON)
         of_account, device = "/v1/accounts/{account}/devices", "/v1/devices/{n}"
         add(router, "GET", of_account, self.listed, refuses=(401, 403, 404))
-        add(router, "POST", of_account, self.add, refuses=(401, 403, 404, 409), status=201)
+        add(router, "POST", of_account, self.add, refuses=(401, 403, 404, 409, 422), status=201)
         add(router, "GET", device, self.show, refuses=(401, 403, 404))
         add(router, "GET", f"{device}/token", self.token, refuses=(401, 403, 404))
         add(router, "POST", f"{device}/token", self.new_token, refuses=(401, 403, 404, 422))
@@ -55,10 +56,10 @@ class Devices:
         found = await self._run(devices.devices_of, self._desk, actor, account, after=after, limit=limit + 1)
         return page_of(found, limit, lambda standing: standing.facts.device, DeviceView.of)
 
-    async def add(self, account: Account, actor: Caller, response: Response) -> NewDevice:
-        """A new device, without a plan. It keeps its number and stays with its account: devices and plans can't be
-        transferred (2.2, 7.2)."""
-        facts = await self._run(devices.add_device, self._desk, actor, account)
+    async def add(self, account: Account, actor: Caller, response: Response, asked: DeviceAsked) -> NewDevice:
+        """A new device, without a plan; by its `serial` where the service asks for that. It keeps its number and stays
+        with its account: devices and plans can't be transferred (2.2, 7.2)."""
+        facts = await self._run(devices.add_device, self._desk, actor, account, asked.serial)
         token = await self._run(devices.token, self._desk, actor, facts.device)
         response.headers["Location"] = f"/v1/devices/{facts.device}"
         return NewDevice(device=facts.device, token=token)

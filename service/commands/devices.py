@@ -53,6 +53,10 @@ def device_add(
             max=MAX_NUMBER,
         ),
     ] = OPERATOR_ACCOUNT,
+    serial: Annotated[
+        str | None,
+        typer.Option("--serial", help="What stands on the device; of an owner's, where it is required."),
+    ] = None,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -61,13 +65,16 @@ def device_add(
     A token is what the camera sends as `Authorization: Bearer TOKEN`, or as the password in
     `http://DEVICE:TOKEN@host/`. Without --plan a device may not record yet: see `clipkeep plan start`. An owner's
     account has at most `[agreement] max_devices_per_account` devices, and one trial, ever; with a trial for a second
-    device nothing is added. A device is never moved to another account.
+    device nothing is added. A device is never moved to another account. Where `[agreement] serial_pattern` or
+    `serial_list` is set, an owner's device is added by its --serial, one at a time.
 
     Example: `clipkeep device add --account 7 --plan annual`
     """
     with open_folder(data) as opened:
         if plan is None and (retention_days is not None or starts_on is not None):
             raise CallerError("--retention-days and --starts-on go with --plan", code="bad_usage")
+        if serial is not None and (count != 1 or account == OPERATOR_ACCOUNT):
+            raise CallerError("--serial goes with one device, and with --account", code="bad_usage")
         opened.settle_numbers(device=count, plan=count)
         if account == OPERATOR_ACCOUNT:
             plans = [] if plan is None else [row_of(_begin(opened, (), plan, retention_days, starts_on))]
@@ -75,7 +82,7 @@ def device_add(
         else:
             start = None if starts_on is None else parse_date(starts_on, field="--starts-on")
             grant = None if plan is None else Grant(plan, retention_days, start)
-            added = equip(opened.desk, OPERATOR, account, count, grant)
+            added = equip(opened.desk, OPERATOR, account, count, grant, serial)
         secret = opened.vault.token_secret
         found = [
             {"device": f.device, "token": mint_device_token(secret, f.device, f.token_generation)}
@@ -116,6 +123,8 @@ def device_show(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -
     with open_folder(data) as opened:
         standing = desk_devices.show(opened.desk, OPERATOR, device)
         facts, document = standing.facts, _shown(standing)
+        with opened.desk.reading() as books:
+            document["serial"] = books.serial_of(device)
         document["token"] = mint_device_token(opened.vault.token_secret, facts.device, facts.token_generation)
         terminal.report(document, json)
 

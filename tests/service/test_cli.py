@@ -211,6 +211,7 @@ def test_the_docs_name_no_command_that_is_not_there() -> None:
         ("agreement publish", {*COMMON, "--file"}),
         ("operator-token", {*COMMON, "--hours", "--revoke-all"}),
         ("device add", {*COMMON, "--account", "--count", "--plan", "--retention-days", "--starts-on"}),
+        ("device add", {"--serial"}),
         ("init", {"--check-store", "--data", "--json", "--store"}),
         ("serve", {"--data", "--json", "--store", "--ingest", "--api", "--workers"}),
         ("plan start", {*COMMON, "--device", "--plan", "--retention-days", "--starts-on"}),

@@ -7,9 +7,17 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field
 
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
+from service.agreement.serials import MAX_SERIAL_CHARS
 from service.api.models.accounts import WithReason
 from service.api.models.base import Asked, Ms, fields_of
 from service.api.models.subscriptions import SubscriptionView, iso
+
+
+class DeviceAsked(Asked):
+    serial: Annotated[
+        str | None,
+        Field(min_length=1, max_length=MAX_SERIAL_CHARS, description="what stands on the device"),
+    ] = None
 
 
 class ViewerTokenAsked(Asked):
