@@ -334,7 +334,13 @@ class AgreementSettings:
         most=DAY_S,
     )
     payment_max_retry_s: float = limit(3600.0, "longest such pause", least=1, most=DAY_S)
-    payment_threads: int = limit(8, "payments asked for at once, by a run of `renew`", least=1, most=64)
+    payment_threads: int = limit(8, "payments worked on at once, by a run of `renew`", least=1, most=64)
+    payment_calls: int = limit(
+        64,
+        "of a run, that wait for the gateway's answers at once: a thread of some 50 kB each",
+        least=1,
+        most=512,
+    )
     payment_wait_s: float = limit(
         20.0,
         "for the gateway's answer to one call; a later one is heard at the next call",

@@ -7,6 +7,7 @@ then its thread is left alone with it. So many calls may be left like that befor
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -21,17 +22,14 @@ MAX_CALLS = 512
 its own, as it should have, never has so many."""
 
 
-class PatientGateway:
-    """A `PaymentGateway` that raises PaymentUnavailable for a call that takes longer than `wait_s`.
+class _Asking(ABC):
+    """A `PaymentGateway` that asks another one, in a way of its own."""
 
-    Args:
-        gateway: what is asked. Its threads are daemons: none keeps a process from ending.
-    """
-
-    def __init__(self, gateway: PaymentGateway, *, wait_s: float, max_calls: int = MAX_CALLS) -> None:
+    def __init__(self, gateway: PaymentGateway) -> None:
         self._gateway = gateway
-        self._wait_s = wait_s
-        self._room = threading.Semaphore(max_calls)
+
+    @abstractmethod
+    def _ask(self, call: Callable[[], T]) -> T: ...
 
     @property
     def keeps_methods(self) -> bool:
@@ -58,6 +56,19 @@ class PatientGateway:
     def remove_method(self, reference: str, method: str) -> None:
         self._ask(lambda: self._gateway.remove_method(reference, method))
 
+
+class PatientGateway(_Asking):
+    """Raises PaymentUnavailable for a call that takes longer than `wait_s`.
+
+    Args:
+        gateway: what is asked. Its threads are daemons: none keeps a process from ending.
+    """
+
+    def __init__(self, gateway: PaymentGateway, *, wait_s: float, max_calls: int = MAX_CALLS) -> None:
+        super().__init__(gateway)
+        self._wait_s = wait_s
+        self._room = threading.Semaphore(max_calls)
+
     def _ask(self, call: Callable[[], T]) -> T:
         if not self._room.acquire(blocking=False):
             raise PaymentUnavailable("the payment gateway answers nobody; try again later")
@@ -80,3 +91,23 @@ class PatientGateway:
             raise PaymentUnavailable(
                 f"the payment gateway has not answered for {self._wait_s:g} s; try again later"
             ) from None
+
+
+class YieldingGateway(_Asking):
+    """Whoever waits for its answer leaves the turn to others: of many who never get one, none keeps those waiting who
+    would.
+
+    Args:
+        turns: of which the caller holds one.
+    """
+
+    def __init__(self, gateway: PaymentGateway, turns: threading.Semaphore) -> None:
+        super().__init__(gateway)
+        self._turns = turns
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        self._turns.release()
+        try:
+            return call()
+        finally:
+            self._turns.acquire()

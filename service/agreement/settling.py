@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from service.agreement.charging import Purpose, give_back, pay
 from service.agreement.desk import Desk
 from service.agreement.details import PURCHASE, RENEWAL, purpose_of
 from service.agreement.monthly import RENEWALS
 from service.agreement.ordering import PURCHASES
+from service.agreement.patience import YieldingGateway
 from service.agreement.payments import (
     CustomerNeeded,
     PaymentDeclined,
@@ -60,14 +63,19 @@ def settle_pending(
 
 
 def settle_all(desk: Desk, references: Sequence[str], turn: Turn) -> Counter[str]:
-    """Finish these, `payment_threads` at once: one that is not answered holds up few others. See `settle_pending`."""
+    """Finish these, `payment_threads` at once. Those that wait for the gateway count apart, up to `payment_calls`: many
+    that are never answered hold up nobody else's. See `settle_pending`."""
+    settings = desk.settings
+    turns = threading.Semaphore(settings.payment_threads)
+    working = replace(desk, gateway=YieldingGateway(desk.gateway, turns))
 
     def one(reference: str) -> str:
-        return UNREACHED if turn.is_over else settle(desk, reference)
+        with turns:
+            return UNREACHED if turn.is_over else settle(working, reference)
 
-    if len(references) < 2 or desk.settings.payment_threads < 2:
+    if len(references) < 2 or settings.payment_threads < 2:
         return Counter(map(one, references))
-    with ThreadPoolExecutor(desk.settings.payment_threads) as threads:
+    with ThreadPoolExecutor(max(settings.payment_threads, settings.payment_calls)) as threads:
         calls = [threads.submit(one, reference) for reference in references]
         try:
             return Counter(call.result() for call in calls)

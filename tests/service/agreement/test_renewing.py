@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import date
@@ -337,3 +338,44 @@ def test_one_that_can_not_be_charged_does_not_stop_the_others(
     assert money.renew() == RenewReport(renewed=1, declined=1)
     money.clock.ms += 12 * HOUR_MS
     assert money.renew() == RenewReport(renewed=1), "under the next reference"
+
+
+class Silent(MetGateway):
+    """Holds whoever charges a method that says so until nobody else has anything to do."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.others = threading.Semaphore(0)
+        self.lock = threading.Lock()
+        self.waiting = 0
+
+    def charge(self, reference: str, money: Money, method: str, why: str) -> Receipt:
+        if not method.startswith("silent"):
+            self.others.release()
+            return super().charge(reference, money, method, why)
+        with self.lock:
+            self.waiting += 1
+        assert self.others.acquire(timeout=60), "those that are answered are not come to"
+        self.others.release()
+        raise PaymentUnavailable("no answer")
+
+
+def test_those_who_wait_for_an_answer_keep_nobody_elses_turn() -> None:
+    """Twenty that are not answered before one that has a higher number was charged: with 8 turns it would not be."""
+    with fast_folder() as folder, MoneyWorld(folder / "data", gateway=Silent) as world:
+        ada = world.add_owner()
+        for number in range(21):
+            world.buy(ada, world.add_device(ada), "monthly", f"d{number}")
+        assert isinstance(world.gateway, Silent)
+        while world.gateway.others.acquire(blocking=False):
+            pass
+
+        def turn_silent(books: Books) -> None:
+            for row in books.subscriptions_of(ada.account)[:20]:
+                books.put_subscription(replace(row, method="silent-1"))
+
+        world.desk.write(turn_silent)
+        world.go(date(2025, 2, 25))
+        report = world.renew()
+        assert (report.renewed, report.waiting) == (1, 20)
+        assert world.gateway.waiting == 20
