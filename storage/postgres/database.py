@@ -490,7 +490,10 @@ def _remedy(error: psycopg.Error) -> str:
     ):
         return "look for a wrong user or password: PGUSER, PGPASSWORD, the service file or the password file"
     if isinstance(error, errors.InsufficientPrivilege):
-        return "the user lacks a privilege: docs/operations.md lists them"
+        return (
+            "the user lacks a privilege: `clipkeep catalog grant --role ROLE`, as the tables' owner, gives the"
+            " service's role what it needs (docs/operations.md), tables included that another role has made since"
+        )
     if isinstance(error, errors.InvalidCatalogName) or _says(error, 'database "'):
         return "the database is missing: CREATE DATABASE makes it, or correct the address"
     if isinstance(error, errors.UndefinedTable):
