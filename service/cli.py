@@ -16,6 +16,7 @@ from retention.eligibility import Reason
 from service.commands import (
     accounts,
     agreement,
+    books,
     consents,
     copying,
     corrections,
@@ -32,6 +33,7 @@ from service.commands import (
     notices,
     operators,
     packages,
+    payments,
     plans,
     privacy,
     refunds,
@@ -95,6 +97,8 @@ plans.register(app)
 money.register(app)
 refunds.register(app)
 methods.register(app)
+payments.register(app)
+books.register(app)
 accounts.register(app)
 dormancy.register(app)
 corrections.register(app)

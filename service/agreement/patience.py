@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -46,6 +46,10 @@ class _Asking(ABC):
 
     def look_up(self, reference: str, kind: str, money: Money, of_reference: str = "") -> Receipt | None:
         return self._ask(lambda: self._gateway.look_up(reference, kind, money, of_reference))
+
+    def receipts(self) -> Iterator[Receipt] | None:
+        """Not bounded in time: only a gateway of this host has a list."""
+        return self._gateway.receipts()
 
     def set_up_method(self, reference: str) -> Method:
         return self._ask(lambda: self._gateway.set_up_method(reference))

@@ -151,6 +151,10 @@ class PaymentGateway(Protocol):
         """
         ...
 
+    def receipts(self) -> Iterator[Receipt] | None:
+        """All that was charged and refunded, in any order; None where the gateway has no list."""
+        ...
+
     def set_up_method(self, reference: str) -> Method:
         """Keep a new payment method.
 

@@ -14,6 +14,7 @@ import pytest
 from retention.plans import PlanKind, add_months
 from service.agreement import devices, purchases
 from service.agreement.desk import Actor, Desk
+from service.agreement.payments import PaymentUnavailable
 from service.agreement.renewing import RenewReport
 from service.commands.store import classes_in_use
 from service.folder import open_folder
@@ -245,3 +246,82 @@ def test_terminating_an_owners_device_ends_its_plans(go: Go, made: Path, ada: Ac
     assert (done["state"], done["destroyed_keys"]) == ("terminated", 0)
     assert not done["plans"][0]["renews"]
     assert go("device", "show", "--device", DEVICE)["account"] == ada.account
+
+
+def test_refunds_by_hand_are_given_noted_and_taken_back(run: Run, go: Go, made: Path, ada: Actor) -> None:
+    plan = buy(made, ada, PlanKind.ANNUAL)
+    give = ("refund", "give", "--plan", plan, "--reason", "two days away")
+    done = go(*give, "--minor", 500, "--reference", "h1")
+    assert done["refund"] == {"minor": 500, "currency": "USD"}
+    assert [row["state"] for row in done["refunds"]] == ["done"]
+    assert go(*give, "--minor", 500, "--reference", "h1") == done, "once"
+    assert go(*give, "--minor", 100, "--reference", "h2", "--other-means")["refunds"][0]["state"] == (
+        "paid_otherwise"
+    )
+    quoted = go("refund", "quote", "--plan", plan)
+    assert quoted["cancel"]["refund"]["minor"] == 5999 - 599 - 600
+    taken = go("refund", "take-back", "--reference", "h2", "--reason", "a slip")
+    assert taken["state"] == "taken_back"
+    assert go("refund", "quote", "--plan", plan)["cancel"]["refund"]["minor"] == 5999 - 599 - 500
+    for words, code in (
+        ((*give, "--minor", 6000), "more_than_paid"),
+        (("refund", "take-back", "--reference", "h1", "--reason", "w"), "money_left"),
+        (("refund", "retry", "--reference", "h1", "--reason", "w"), "not_refused"),
+    ):
+        assert go(*words, code=1)["error"] == code
+    assert "paid back" in table(run, made, *give, "--minor", 1, "--reference", "h3").out
+
+
+def test_payments_of_all_accounts_are_listed_and_exported(
+    run: Run, go: Go, made: Path, ada: Actor, tmp_path: Path
+) -> None:
+    plan = buy(made, ada, PlanKind.ANNUAL)
+    go("refund", "credit", "--plan", plan, "--minor", 5, "--reason", "=late", "--reference", "c1")
+    listed = go("payments", "list")
+    assert [(row["kind"], row["state"], row["account"]) for row in listed["payments"]] == [
+        ("charge", "done", ada.account),
+        ("credit", "done", ada.account),
+    ]
+    assert go("payments", "list", "--limit", 1)["next"] == listed["payments"][0]["payment"]
+    assert go("payments", "list", "--kind", "refund", "--state", "failed")["payments"] == []
+    assert go("payments", "list", "--older-than-h", 1)["payments"] == []
+    assert "59.99 USD" in table(run, made, "payments", "list", "--kind", "charge").out
+    period = ("--from", today() - timedelta(days=1), "--through", today() + timedelta(days=1))
+    out = table(run, made, "payments", "export", *period).out
+    assert "'=late" in out
+    assert len(out.splitlines()) == 3
+    file = tmp_path / "payments.csv"
+    table(run, made, "payments", "export", *period, "--out", file)
+    assert file.read_text().splitlines() == out.splitlines()
+    assert file.stat().st_mode & 0o777 == 0o600
+    refused = run("payments", "export", *period, "--out", file, "--data", made)
+    assert (refused.code, "exists" in refused.err) == (1, True)
+    wrong = run("payments", "export", "--from", "2026-02-02", "--through", "2026-02-01", "--data", made)
+    assert "bad_period" in wrong.err
+
+
+def test_books_are_checked(run: Run, go: Go, made: Path, ada: Actor) -> None:
+    buy(made, ada, PlanKind.ANNUAL)
+    sound = go("books", "check")
+    assert (sound["finding_count"], sound["payments"], sound["asked"], sound["listed"]) == (0, 1, 1, 1)
+    assert "all of it agrees" in table(run, made, "books", "check").out
+    (made / "payments" / "r1.json").unlink()
+    [finding] = go("books", "check", code=1)["findings"]
+    assert (finding["code"], finding["subject"]) == ("not_at_gateway", "r1")
+    assert "ask the gateway" in finding["what_to_do"]
+    assert go("books", "check", "--days", 0)["finding_count"] == 0
+
+
+def test_a_purchase_that_is_open_is_abandoned(go: Go, made: Path, ada: Actor) -> None:
+    folder = made / "payments"
+    folder.write_text("")  # the gateway can't write
+    with desk_of(made) as desk, pytest.raises(PaymentUnavailable):
+        purchases.buy(desk, ada, DEVICE, "annual", method="card", reference="r1")
+    [waits] = go("payments", "list", "--state", "pending")["payments"]
+    assert (waits["reference"], waits["attempts"]) == ("r1", 1)
+    [one] = go("payments", "abandon", "--device", DEVICE)["purchases"]
+    assert one["state"] == "abandoned"
+    folder.unlink()
+    [one] = go("payments", "abandon", "--device", DEVICE)["purchases"]
+    assert one["state"] == "void"
+    assert go("payments", "abandon", "--device", DEVICE, code=1)["error"] == "no_open_purchase"

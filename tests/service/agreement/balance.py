@@ -13,6 +13,7 @@ from retention.entitlements import bitmap_row
 from retention.history import replay
 from retention.plans import PlanKind, add_months
 from retention.subscriptions import Subscription
+from service.agreement.auditing import check_books
 from storage.rows.accounts import AccountRow, PaymentKind, PaymentRow, PaymentState
 from storage.rows.devices import DeviceFacts
 from tests.service.agreement.money_world import MoneyWorld
@@ -34,6 +35,8 @@ def check(world: MoneyWorld) -> None:
         for facts in _devices(world, account):
             _plans_are_worth_what_was_paid(facts, _as_paid_for(world, facts), mine, fee_changes)
     consistent(world)
+    audit = check_books(world.desk, world.bitmap, days=36_500)
+    assert (audit.findings, audit.unanswered) == ([], 0), "`books check` says so too"
 
 
 def consistent(world: MoneyWorld) -> None:
