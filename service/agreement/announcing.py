@@ -19,7 +19,7 @@ from service.agreement.texts import MAX_SUBJECT_CHARS, one_line, paragraphs
 from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 from storage.errors import NotFound
-from storage.rows.accounts import AccountRow, AccountState
+from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState
 from storage.rows.people import AnnouncementRow
 
 PAGE_ACCOUNTS = 100
@@ -78,7 +78,10 @@ def announce(
     def told(books: Books, row: AccountRow) -> bool:
         return to_suspended or row.suspended_ms is None
 
-    return _to_many(desk, f"announcement:{reference}", lambda row: (subject, body), told, passed)
+    done = _to_many(desk, f"announcement:{reference}", lambda row: (subject, body), told, passed)
+    facts = {"reference": reference, "accounts": done.accounts}
+    desk.write(lambda books: desk.record(books, actor, OPERATOR_ACCOUNT, "announced", facts=facts))
+    return done
 
 
 def advertise(
@@ -112,7 +115,10 @@ def advertise(
         written = desk.templates.write("advertisement", fields)
         return written.subject, written.body
 
-    return _to_many(desk, f"{ADVERTISEMENT}{reference}", text, told, passed)
+    done = _to_many(desk, f"{ADVERTISEMENT}{reference}", text, told, passed)
+    facts = {"reference": reference, "accounts": done.accounts}
+    desk.write(lambda books: desk.record(books, actor, OPERATOR_ACCOUNT, "advertised", facts=facts))
+    return done
 
 
 def planned(desk: Desk) -> list[AnnouncementRow]:
@@ -128,8 +134,14 @@ def withdraw(desk: Desk, actor: Actor, reference: str) -> None:
         Forbidden: `operators_only`; NotFound: `no_announcement`.
     """
     actor.require_operator()
-    if not desk.write(lambda books: books.drop_announcement(reference)):
-        raise NotFound("no announcement of this reference is shown", code="no_announcement")
+
+    def work(books: Books) -> None:
+        if not books.drop_announcement(reference):
+            raise NotFound("no announcement of this reference is shown", code="no_announcement")
+        facts = {"reference": reference}
+        desk.record(books, actor, OPERATOR_ACCOUNT, "announcement_withdrawn", facts=facts)
+
+    desk.write(work)
 
 
 def _reference(desk: Desk, reference: str | None, subject: str, body: str) -> str:

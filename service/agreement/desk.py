@@ -12,6 +12,7 @@ from argon2 import Parameters
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from retention.entitlements import Entitlements
+from retention.operators import BUILT_IN, OperatorRole
 from service.agreement.errors import Conflict, Forbidden
 from service.agreement.templates import Templates, shipped
 from service.config import AgreementSettings, NoticeSettings, PaymentSettings
@@ -34,10 +35,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks. `account` is an owner's own; OPERATOR_ACCOUNT for operators and for the system itself."""
+    """Who asks.
+
+    Args:
+        account: an owner's own; OPERATOR_ACCOUNT for operators and for the system itself.
+        operator: an operator's name, as histories have it.
+        reason: that an operator gave for what is asked, where that has none of its own.
+    """
 
     role: Role
     account: int = OPERATOR_ACCOUNT
+    operator: str = ""
+    operator_role: OperatorRole = OperatorRole.ADMIN
+    reason: str = ""
 
     @property
     def may_see_all(self) -> bool:
@@ -57,7 +67,8 @@ def unheard(books: Books, done: object) -> None:
     """A `Told` that does nothing."""
 
 
-OPERATOR = Actor("operator")
+OPERATOR = Actor("operator", operator=BUILT_IN)
+"""The built-in one."""
 SYSTEM = Actor("system")
 
 
@@ -136,8 +147,11 @@ class Desk:
         device: int | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        """Append to the account's history."""
-        books.add_event(EventRow(0, account, device, what, actor.role, why, facts or {}, self.now_ms()))
+        """Append to the account's history. Without `why` the reason is the one that the operator gave."""
+        why = why or actor.reason
+        books.add_event(
+            EventRow(0, account, device, what, actor.role, why, facts or {}, self.now_ms(), actor.operator)
+        )
 
 
 def account_of(books: Books, actor: Actor, account: int) -> AccountRow:

@@ -33,6 +33,7 @@ class PurchaseDetail:
     Args:
         package, version: that was bought. Rows of earlier releases name none: theirs is named as the kind.
         notes: of the plan, once it was made.
+        operator, reason: of an operator who bought it for the owner.
     """
 
     role: Role
@@ -44,6 +45,8 @@ class PurchaseDetail:
     package: str
     version: int
     notes: tuple[Note, ...] | None = None
+    operator: str = ""
+    reason: str = ""
 
     def stored(self) -> dict[str, Any]:
         """The JSON object."""
@@ -59,7 +62,8 @@ class PurchaseDetail:
             "package_version": self.version,
         }
         notes = {} if self.notes is None else {"notes": [[note.code, note.text] for note in self.notes]}
-        return stored | notes
+        operator = {"operator": self.operator, "reason": self.reason} if self.operator else {}
+        return stored | notes | operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ def purchase_of(row: PaymentRow) -> PurchaseDetail:
         detail.get("package", detail["plan"]),
         detail.get("package_version", 1),
         None if notes is None else tuple(Note(code, text) for code, text in notes),
+        detail.get("operator", ""),
+        detail.get("reason", ""),
     )
 
 
@@ -123,7 +129,9 @@ def method_of(row: PaymentRow) -> str:
 def actor_of(row: PaymentRow) -> Actor:
     """Who asked for a charge."""
     role: Role = row.detail["who"]
-    return Actor("owner", row.account) if role == "owner" else Actor(role)
+    if role == "owner":
+        return Actor("owner", row.account)
+    return Actor(role, operator=row.detail.get("operator", ""), reason=row.detail.get("reason", ""))
 
 
 def refund_detail(charge: PaymentRow, hand: ByHand | None = None) -> dict[str, Any]:

@@ -114,6 +114,8 @@ def open_order(desk: Desk, books: Books, order: Order) -> None:
                 agreement_version(books),
                 package.name,
                 package.version,
+                operator=order.actor.operator,
+                reason=order.actor.reason,
             ).stored(),
         )
     )

@@ -15,6 +15,7 @@ from service.agreement.desk import Actor, Desk
 from service.config import AgreementSettings, RetentionSettings
 from storage.catalog.books import Books, BooksCatalog
 from storage.days import day_of_ms, to_date, to_day
+from storage.rows.accounts import OPERATOR_ACCOUNT
 from storage.rows.packages import PackageRow
 
 TRIAL, MONTHLY, ANNUAL = "trial", "monthly", "annual"
@@ -126,6 +127,7 @@ def add(desk: Desk, actor: Actor, package: Package) -> Package:
     def work(books: Books) -> Package:
         new = rules.added(all_of(books), package)
         books.add_package(_row(new, desk.now_ms()))
+        _record(desk, books, actor, "package_added", new)
         return new
 
     return desk.write(work)
@@ -151,6 +153,7 @@ def reprice(
         old, new = rules.repriced(found, name, prices, sold_from=sold_from or today, today=today)
         _keep(books, [old])
         books.add_package(_row(new, desk.now_ms()))
+        _record(desk, books, actor, "package_repriced", new)
         return new
 
     return desk.write(work)
@@ -169,9 +172,17 @@ def end(desk: Desk, actor: Actor, name: str, *, last_day: date) -> list[Package]
         found = all_of(books)
         changed = rules.ended(found, name, last_day=last_day, today=desk.date())
         _keep(books, changed)
+        for package in changed:
+            _record(desk, books, actor, "package_ended", package)
         return changed
 
     return desk.write(work)
+
+
+def _record(desk: Desk, books: Books, actor: Actor, what: str, package: Package) -> None:
+    until = None if package.sold_until is None else package.sold_until.isoformat()
+    facts = {"package": package.name, "version": package.version, "sold_until": until}
+    desk.record(books, actor, OPERATOR_ACCOUNT, what, facts=facts)
 
 
 def note_applied(books: Books, package: Package, applied_ms: int | None) -> None:

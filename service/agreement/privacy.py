@@ -8,7 +8,7 @@ from importlib.resources import files
 from service.agreement.desk import Actor, Desk
 from service.agreement.versions import checked_text
 from storage.catalog.books import Books, BooksCatalog
-from storage.rows.accounts import AgreementRow
+from storage.rows.accounts import OPERATOR_ACCOUNT, AgreementRow
 
 
 def shipped() -> str:
@@ -24,7 +24,13 @@ def publish(desk: Desk, actor: Actor, text: str) -> AgreementRow:
     """
     actor.require_operator()
     text = checked_text(text, "a privacy policy")
-    return desk.write(lambda books: books.publish_policy(text, now_ms=desk.now_ms()))
+
+    def work(books: Books) -> AgreementRow:
+        row = books.publish_policy(text, now_ms=desk.now_ms())
+        desk.record(books, actor, OPERATOR_ACCOUNT, "policy_published", facts={"version": row.version})
+        return row
+
+    return desk.write(work)
 
 
 def current(desk: Desk, version: int | None = None) -> AgreementRow:

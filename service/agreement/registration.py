@@ -31,6 +31,7 @@ def register(
     name: str,
     accepts_version: int,
     client: str | None,
+    actor: Actor = OPERATOR,
 ) -> AccountRow:
     """Make an account, not activated yet and without an address, and send a code to each address that is asked for.
     Nobody but an operator is told that one is taken or reserved: see `proving`.
@@ -38,6 +39,7 @@ def register(
     Args:
         accepts_version: the version of the agreement that the owner accepts: the current one.
         client: the network address of who asks; registrations of one are limited. None: an operator, for the owner.
+        actor: that operator.
 
     Raises:
         Unprocessable: `no_address`, `bad_email`, `bad_mobile`, `bad_password`, `bad_text`, `agreement_not_accepted`.
@@ -61,7 +63,7 @@ def register(
         accept_current(desk, books, row.account, "registered")
         desk.record(
             books,
-            OPERATOR if client is None else Actor("owner", row.account),
+            actor if client is None else Actor("owner", row.account),
             row.account,
             "registered",
             facts={**account_facts(row), "agreement": accepts_version},
@@ -73,12 +75,15 @@ def register(
     return desk.write(work, new_accounts=1)
 
 
-def activate(desk: Desk, account: int, code: str, client: str | None = None) -> AccountRow:
+def activate(
+    desk: Desk, account: int, code: str, client: str | None = None, *, actor: Actor | None = None
+) -> AccountRow:
     """Activate the account with the code that was sent to one of its addresses, which it then has. Another one that it
     asked for is bound by `confirm_address`, with the code that was sent there.
 
     Args:
         client: the network address of who asks. Wrong guesses slow it down. None: an operator.
+        actor: the owner, who alone has the code, when not said.
 
     Raises:
         NotFound; TooMany: `slow_down`.
@@ -95,19 +100,20 @@ def activate(desk: Desk, account: int, code: str, client: str | None = None) -> 
         row = replace(row, used_on=desk.today(), email=None, mobile=None)
         row = _with_address(row, used.purpose, used.address)
         books.put_account(row)
-        desk.record(books, Actor("owner", account), account, "activated", facts=account_facts(row))
+        desk.record(books, actor or Actor("owner", account), account, "activated", facts=account_facts(row))
         return row
 
     return desk.write(work)
 
 
-def resend_code(desk: Desk, account: int, client: str | None) -> None:
+def resend_code(desk: Desk, account: int, client: str | None, *, actor: Actor = OPERATOR) -> None:
     """Send the activation codes again: the same ones as long as they are good. Those that were sent just now are not
     sent again yet, so a stranger who asks keeps nobody from having one that is good.
 
     Args:
         client: the network address of who asks; codes are limited per address and client. None: an operator, who has
             them sent at once.
+        actor: that operator.
 
     Raises:
         NotFound; Conflict: `already_activated`, `registration_expired`; for an operator as `register`.
@@ -129,6 +135,8 @@ def resend_code(desk: Desk, account: int, client: str | None) -> None:
             )
         for kind, address in due:
             ask_proof(desk, books, account, kind, address, "activate")
+        if client is None:
+            desk.record(books, actor, account, "code_sent")
         return None
 
     desk.write(work)

@@ -1,22 +1,23 @@
 """Log-in, log-out, tokens and new passwords (agreement 1.2, 1.3, 2.2).
 
-A token is 256 random bits; its SHA-256 is kept. `cka_…` is an owner's, `cko_…` an operator's. Failures slow down, per
-account and per client: an attempt is counted before the password is looked at, so that many at once are no way around.
+Failures slow down, per account and per client: an attempt is counted before the password is looked at, so that many at
+once are no way around.
 """
 
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64encode
 from dataclasses import replace
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 
 from retention.addresses import normalise_email, normalise_mobile
+from service.agreement.bearer import OPERATOR_PREFIX, OWNER_PREFIX, is_token, new_token, token_hash
 from service.agreement.codes import find_code, send_password_code, use_code, was_just_sent
-from service.agreement.desk import SYSTEM, Actor, Desk, account_of
+from service.agreement.desk import Actor, Desk, account_of
 from service.agreement.devices import end_viewer_tokens
-from service.agreement.errors import Forbidden, Unauthorized, Unprocessable
+from service.agreement.errors import Forbidden, Unauthorized
 from service.agreement.limits import count_failure, forgive, log_ins, log_ins_of_client
+from service.agreement.operators import bearer_of
 from service.agreement.outbox import addresses_of, tell
 from service.agreement.passwords import hashed, outdated, verified
 from service.agreement.versions import accept_current
@@ -25,14 +26,9 @@ from storage.days import MS_PER_DAY
 from storage.errors import CallerError, NotFound
 from storage.rows.accounts import OPERATOR_ACCOUNT, AccountRow, AccountState, AttemptsRow, SessionRow
 
-OWNER_PREFIX = "cka_"
-OPERATOR_PREFIX = "cko_"
-TOKEN_BYTES = 32
-MAX_OPERATOR_HOURS = 24 * 366
 MAX_LOGIN_CHARS = 320
 KNOWN_DAYS = 180
 """After a log-in from it a client's attempts are counted apart from strangers'."""
-_TOKEN = re.compile(r"ck[ao]_[A-Za-z0-9_-]{43}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -49,7 +45,7 @@ def log_in(desk: Desk, login: str, password: str, client: str) -> tuple[str, Ses
         TooMany: `slow_down`.
     """
     row, new_hash = _prove(desk, login, password, client)
-    token = _new_token(desk, OWNER_PREFIX)
+    token = new_token(desk, OWNER_PREFIX)
     now_ms = desk.now_ms()
 
     def work(books: Books) -> SessionRow | CallerError:
@@ -64,7 +60,7 @@ def log_in(desk: Desk, login: str, password: str, client: str) -> tuple[str, Ses
         books.put_account(replace(now, used_on=desk.today(), password_hash=new_hash or now.password_hash))
         accept_current(desk, books, row.account, "deemed")
         lasts_ms = round(desk.settings.session_h * 3_600_000)
-        session = SessionRow(_token_hash(token), row.account, now_ms, now_ms + lasts_ms)
+        session = SessionRow(token_hash(token), row.account, now_ms, now_ms + lasts_ms)
         books.add_session(session)
         return session
 
@@ -79,17 +75,14 @@ def who(desk: Desk, token: str) -> Actor:
         Forbidden: `account_suspended`.
     """
     ended = Unauthorized("the session has ended; log in again", code="session_ended")
-    if not _TOKEN.fullmatch(token):
+    if not is_token(token):
         raise ended
     with desk.reading() as books:
-        session = books.session(_token_hash(token))
+        if token.startswith(OPERATOR_PREFIX):
+            return bearer_of(desk, books, token)
+        session = books.session(token_hash(token))
         if session is None or session.expires_ms <= desk.now_ms():
             raise ended
-        operator = session.account == OPERATOR_ACCOUNT
-        if operator != token.startswith(OPERATOR_PREFIX):
-            raise ended
-        if operator:
-            return Actor("operator")
         row = books.account(session.account)
     if row.state is AccountState.CANCELLED:
         raise ended
@@ -100,8 +93,21 @@ def who(desk: Desk, token: str) -> Actor:
 
 
 def log_out(desk: Desk, token: str) -> None:
-    """End the session of this token. Raises Unauthorized `session_ended` when there is none."""
-    if not desk.write(lambda books: books.end_session(_token_hash(token))):
+    """End the session of this token, or an operator's token. Raises Unauthorized `session_ended` when there is none."""
+
+    def work(books: Books) -> bool:
+        if not token.startswith(OPERATOR_PREFIX):
+            return books.end_session(token_hash(token))
+        row = books.operator_token(token_hash(token))
+        if row is None:
+            return False
+        facts = {"token": row.token_id}
+        desk.record(
+            books, bearer_of(desk, books, token), OPERATOR_ACCOUNT, "operator_token_revoked", facts=facts
+        )
+        return books.end_operator_token(row.token_id)
+
+    if not desk.write(work):
         raise Unauthorized("the session has ended already", code="session_ended")
 
 
@@ -184,6 +190,7 @@ def send_reset(desk: Desk, actor: Actor, account: int) -> AccountRow:
                 code="not_activated",
             )
         send_password_code(desk, books, account, addresses_of(row))
+        desk.record(books, actor, account, "password_code_sent")
         return row
 
     return desk.write(work)
@@ -213,31 +220,6 @@ def reset_password(desk: Desk, login: str, code: str, password: str, client: str
         return None
 
     desk.change(work)
-
-
-def operator_token(desk: Desk, hours: float) -> tuple[str, SessionRow]:
-    """A bearer token for an operator: whoever may run commands on the data folder may have one.
-
-    Raises:
-        Unprocessable: `bad_hours`.
-    """
-    if not 0 < hours <= MAX_OPERATOR_HOURS:
-        raise Unprocessable(f"a token lasts up to {MAX_OPERATOR_HOURS} hours", code="bad_hours")
-    token = _new_token(desk, OPERATOR_PREFIX)
-    now_ms = desk.now_ms()
-    session = SessionRow(_token_hash(token), OPERATOR_ACCOUNT, now_ms, now_ms + round(hours * 3_600_000))
-
-    def work(books: Books) -> None:
-        books.add_session(session)
-        desk.record(books, SYSTEM, OPERATOR_ACCOUNT, "operator_token", facts={"hours": hours})
-
-    desk.write(work)
-    return token, session
-
-
-def end_operator_tokens(desk: Desk) -> int:
-    """Revoke all operators' tokens. Returns how many."""
-    return desk.write(lambda books: books.end_sessions(OPERATOR_ACCOUNT))
 
 
 # --- who it is ----------------------------------------------------------------------------------------------------
@@ -354,11 +336,3 @@ def _set_password(desk: Desk, books: Books, actor: Actor, row: AccountRow, new_h
 
 def _bad_credentials() -> Unauthorized:
     return Unauthorized("there is no account with this login and password", code="bad_credentials")
-
-
-def _new_token(desk: Desk, prefix: str) -> str:
-    return prefix + urlsafe_b64encode(desk.random_bytes(TOKEN_BYTES)).rstrip(b"=").decode()
-
-
-def _token_hash(token: str) -> bytes:
-    return sha256(token.encode("utf-8", "replace")).digest()

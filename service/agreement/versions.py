@@ -14,7 +14,7 @@ from service.agreement.desk import Actor, Desk
 from service.agreement.errors import Unprocessable
 from storage.catalog.books import Books, BooksCatalog
 from storage.errors import NotFound
-from storage.rows.accounts import AcceptanceRow, AgreementRow
+from storage.rows.accounts import OPERATOR_ACCOUNT, AcceptanceRow, AgreementRow
 
 MAX_AGREEMENT_CHARS = 1_000_000
 
@@ -32,7 +32,13 @@ def publish(desk: Desk, actor: Actor, text: str) -> AgreementRow:
     """
     actor.require_operator()
     text = checked_text(text, "an agreement")
-    return desk.write(lambda books: books.publish_agreement(text, now_ms=desk.now_ms()))
+
+    def work(books: Books) -> AgreementRow:
+        row = books.publish_agreement(text, now_ms=desk.now_ms())
+        desk.record(books, actor, OPERATOR_ACCOUNT, "agreement_published", facts={"version": row.version})
+        return row
+
+    return desk.write(work)
 
 
 def checked_text(text: str, what: str) -> str:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 from fastapi import FastAPI
 
+from service.agreement.watching import Watching
 from service.api import docs
 from service.api.accounts import Accounts
 from service.api.agreement import Agreement
@@ -39,7 +40,7 @@ DESCRIPTION = """\
 Times are Unix milliseconds; days are UTC, and a plan's last day ends at 00:00 UTC of the next one. Amounts of money are
 whole minor units (cents) of a currency.
 
-Owners log in with `POST /v1/sessions`; operators get a token from `clipkeep operator-token`; tokens to watch one
+Owners log in with `POST /v1/sessions`; operators get a token from `clipkeep operator token`; tokens to watch one
 device come from `POST /v1/devices/{n}/viewer-tokens` or `clipkeep viewer-token`. What belongs to somebody else is
 answered like what does not exist. A refusal is `application/problem+json`, with a stable code as `error`.
 """
@@ -96,7 +97,7 @@ def create_app(services: ApiServices) -> FastAPI:
         most_waiting=services.desk_waiting,
         wait_s=services.answer_s,
     )
-    app.state.api = api = Api(services, playback, calls)
+    app.state.api = api = Api(services, playback, calls, Watching(services.desk))
     routers = [*(part(api).routes() for part in PARTS), docs.routes()]
     for router in routers:
         app.include_router(router)

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-ASKED_WITH = ("Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Range")
+ASKED_WITH = ("Authorization", "Clipkeep-Reason", "Content-Type", "Idempotency-Key", "If-Range", "Range")
 """Headers of requests, beside those that any page may send."""
 ANSWERED_WITH = (
     "Accept-Ranges",

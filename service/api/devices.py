@@ -60,7 +60,7 @@ class Devices:
         """A new device, without a plan; by its `serial` where the service asks for that. It keeps its number and stays
         with its account: devices and plans can't be transferred (2.2, 7.2)."""
         facts = await self._run(devices.add_device, self._desk, actor, account, asked.serial)
-        token = await self._run(devices.token, self._desk, actor, facts.device)
+        token = devices.token_of(self._desk, facts)
         response.headers["Location"] = f"/v1/devices/{facts.device}"
         return NewDevice(device=facts.device, token=token)
 

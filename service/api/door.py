@@ -7,27 +7,25 @@ known learns nothing, and what is somebody else's is answered like what does not
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import unquote
 
-from fastapi import Depends, Path, Request, Security
+from fastapi import Depends, Header, Path, Request, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyQuery, HTTPAuthorizationCredentials, HTTPBearer
 
 from ingest.requests import MAX_DEVICE
-from retention.tokens import mint_viewer_token
-from service.agreement.desk import Actor, device_of
+from service.agreement.bearer import PREFIXES
+from service.agreement.desk import Actor
 from service.agreement.errors import Unauthorized
+from service.agreement.operators import for_act
 from service.agreement.sessions import who
+from service.agreement.texts import MAX_REASON_CHARS
 from service.api.calls import client_of
 from service.api.models.base import MAX_ROW
 from service.api.numbers import DIGITS
-from service.api.services import Api, api_of
+from service.api.services import api_of
 from service.playback import Viewer
-from storage.days import ms_of_day
-
-ACCOUNT_PREFIXES = ("cka_", "cko_")
-"""Of owners' and operators' tokens."""
-WATCHING_DAYS = 2
-"""A token with which an owner or operator watches is over at the end of tomorrow (UTC): a whole evening at least. It
-changes once a day, so that the numbering of a live playlist, which hangs on it, stays the same over reloads."""
+from service.rights import act_of_page
 
 _account_bearer = HTTPBearer(
     auto_error=False,
@@ -41,6 +39,15 @@ _device_bearer = HTTPBearer(
 )
 _query = APIKeyQuery(name="token", auto_error=False, description="a viewer token, for players")
 
+Reason = Annotated[
+    str,
+    Header(
+        alias="Clipkeep-Reason",
+        max_length=3 * 4 * MAX_REASON_CHARS,
+        description="why an operator does this, percent-encoded UTF-8; kept in the account's history. Needed of"
+        " operators with a name wherever something is changed or watched, and has no reason of its own",
+    ),
+]
 Device = Annotated[int, DIGITS, Path(alias="n", ge=0, le=MAX_DEVICE, description="device number")]
 Account = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="account number")]
 _Bearer = HTTPAuthorizationCredentials | None
@@ -51,18 +58,33 @@ async def token(bearer: Annotated[_Bearer, Security(_account_bearer)]) -> str:
     return bearer.credentials if bearer else ""
 
 
-async def actor(request: Request, token: Annotated[str, Depends(token)]) -> Actor:
-    """An owner or an operator."""
-    return await _actor(api_of(request), token)
+async def actor(request: Request, token: Annotated[str, Depends(token)], reason: Reason = "") -> Actor:
+    """An owner; or an operator whose role allows this page, and who has said why."""
+    return await actor_of(request, token, reason)
 
 
-async def _actor(api: Api, token: str) -> Actor:
-    if not token.startswith(ACCOUNT_PREFIXES):
+async def actor_of(request: Request, token: str, reason: str = "") -> Actor:
+    """`actor`, for a page that asks by itself."""
+    api = api_of(request)
+    if not token.startswith(PREFIXES):
         raise Unauthorized("send the token of a log-in as Bearer; POST /v1/sessions gives one")
     found = await api.calls.run(who, api.desk, token)
     if not found.may_see_all:
         api.services.used_accounts.note(found.account, api.desk.today())
-    return found
+        return found
+    route = request.scope["route"]
+    act = act_of_page(request.method, route.path)
+    return for_act(found, act, unquote(reason, errors="replace"), says_why=_says_why(route))
+
+
+def _says_why(route: APIRoute) -> bool:
+    """Whether a request for the page has a reason of its own, and must have it."""
+    fields = [param for param in route.dependant.query_params if param.alias == "reason"]
+    body = route.body_field.field_info.annotation if route.body_field else None
+    model = getattr(body, "model_fields", {}).get("reason")
+    return any(field.field_info.is_required() for field in fields) or (
+        model is not None and model.is_required()
+    )
 
 
 async def operator(actor: Annotated[Actor, Depends(actor)]) -> Actor:
@@ -75,23 +97,14 @@ async def viewer(
     device: Device,
     bearer: Annotated[_Bearer, Security(_device_bearer)],
     token: Annotated[str | None, Security(_query)],
+    reason: Reason = "",
 ) -> Viewer:
     """Who watches. The header goes before the query, which takes no account's token: addresses end up in logs."""
-    if bearer is None or not bearer.credentials.startswith(ACCOUNT_PREFIXES):
+    if bearer is None or not bearer.credentials.startswith(PREFIXES):
         return Viewer(device, bearer.credentials if bearer else token or "")
     api = api_of(request)
-    found = await _actor(api, bearer.credentials)
-    return Viewer(device, await api.calls.run(_watch, api, found, device))
-
-
-def _watch(api: Api, actor: Actor, device: int) -> str:
-    """A viewer token for who may see this device."""
-    with api.desk.reading() as books:
-        facts = device_of(books, actor, device)
-    expires_s = ms_of_day(api.desk.today() + WATCHING_DAYS) // 1000
-    return mint_viewer_token(
-        api.services.token_secret, device, facts.token_generation, expires_s, facts.viewer_generation
-    )
+    found = await actor_of(request, bearer.credentials, reason)
+    return Viewer(device, await api.calls.run(api.watching.token, found, device))
 
 
 async def client(request: Request) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 from fastapi import APIRouter, Request, Response
 
-from service.api.door import actor
+from service.api.door import actor_of
 from service.api.models.problems import NotReady, Ready, Status
 from service.api.problems import PrivateJSON, problem
 from service.api.routing import add, content, refusals
@@ -61,6 +61,6 @@ class Health:
         """Figures for Prometheus. Anybody may read them, or operators alone: `[api] open_metrics`."""
         if not self._services.open_metrics:
             bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-            (await actor(request, bearer)).require_operator()
+            (await actor_of(request, bearer)).require_operator()
         text = await trio.to_thread.run_sync(self._services.metrics, limiter=self._metrics_thread)
         return Response(text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
+from retention.operators import BUILT_IN
 from service.agreement.desk import Actor
 from service.agreement.idempotency import MAX_KEY_CHARS, Answer, Decide, once, reference_for
 from service.api.problems import NO_STORE
@@ -44,7 +45,13 @@ class Once:
 
     def reference(self, actor: Actor, what: str) -> str:
         """The payment reference of what it asks: the same when it is sent again."""
-        return reference_for(actor.account, self.key, what)
+        return reference_for(actor.account, self._own_key(actor), what)
+
+    def _own_key(self, actor: Actor) -> str:
+        """The key among those of the account: operators share theirs, and none is told what another was answered."""
+        if actor.operator in ("", BUILT_IN):
+            return self.key
+        return sha256(f"{actor.operator}\n{self.key}".encode()).hexdigest()
 
     async def answer(self, actor: Actor, work: Callable[[Tell], BaseModel], status: int = 201) -> Response:
         """Do `work` in a thread unless it was done, and answer with its model.
@@ -65,7 +72,7 @@ class Once:
             return status, work(tell).model_dump_json()
 
         answer: Answer = await self.api.calls.pay(
-            once, self.api.desk, actor.account, self.key, self.request_sha256, do
+            once, self.api.desk, actor.account, self._own_key(actor), self.request_sha256, do
         )
         headers = NO_STORE | (REPLAYED if answer.replayed else {})
         return Response(answer.body, answer.status, headers, "application/json")

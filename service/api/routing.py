@@ -12,7 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.security import APIKeyQuery
 from starlette.routing import Route
 
+from retention.operators import Act
 from service.http.answers import PROBLEM_TYPE
+from service.rights import act_of_page
 
 ALWAYS = (400, 500, 503)
 """What any page may answer: malformed, a fault of the service, overload."""
@@ -54,9 +56,11 @@ def add(
         refuses: statuses, besides those that every page has.
         types: what is answered else, when it is no model.
     """
+    act = act_of_page(method, path)
+    by_operators = () if act is None else (401, 403) if act is Act.LOOK else (401, 403, 422)
     more.setdefault("dependencies", []).append(Depends(known_parameters))
     always = ALWAYS if method == "GET" else ALWAYS + WITH_BODY
-    responses = refusals(*always, *refuses) | (types or {})
+    responses = refusals(*always, *{*refuses, *by_operators}) | (types or {})
     router.add_api_route(path, handler, methods=[method], responses=responses, status_code=status, **more)
     if method == "GET":
         router.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False, **more)

@@ -10,6 +10,7 @@ from fastapi import Request
 
 from service.agreement.desk import Desk
 from service.agreement.gateway.signing import Keys
+from service.agreement.watching import Watching
 from service.api.calls import Calls
 from service.api.public import Public
 from service.playback import Playback, PlaybackServices
@@ -54,6 +55,7 @@ class Api:
     services: ApiServices
     playback: Playback
     calls: Calls
+    watching: Watching
     public: Public = field(default_factory=Public)
 
     @property

@@ -13,6 +13,7 @@ from service.agreement import closing, devices, records, registration, sessions,
 from service.agreement.desk import OPERATOR, Desk
 from service.agreement.passwords import MAX_PASSWORD_BYTES
 from service.commands import account_records, closings, consents
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.showing import (
     Account,
     After,
@@ -60,6 +61,8 @@ def account_add(
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the owner's password from the first line of stdin.")
     ] = False,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -74,6 +77,7 @@ def account_add(
     """
     password = _first_line() if password_stdin else token_urlsafe(32)
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         opened.settle_numbers()
         row = registration.register(
             opened.desk,
@@ -83,6 +87,7 @@ def account_add(
             name=name,
             accepts_version=accepts,
             client=None,
+            actor=actor,
         )
     terminal.report(
         shown_account(row),
@@ -95,7 +100,14 @@ def account_add(
 
 
 @account_app.command("activate")
-def account_activate(account: Account, code: Code, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def account_activate(
+    account: Account,
+    code: Code,
+    reason: Why = "",
+    as_: As = BUILT_IN,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
     """Activate an account with the code of one of its addresses, which it then has: it may have devices and plans.
 
     Bind the other address with its own code: `clipkeep account confirm`.
@@ -103,33 +115,40 @@ def account_activate(account: Account, code: Code, data: Data = DEFAULT_DATA, js
     a lost or old one is replaced by `clipkeep account send-code`.
     """
     with open_folder(data) as opened:
-        row = registration.activate(opened.desk, account, code)
+        actor = acting(opened, as_, reason)
+        row = registration.activate(opened.desk, account, code, actor=actor)
     _report(row, json, f"It may have devices now: clipkeep device add --account {account}")
 
 
 @account_app.command("send-code")
-def account_send_code(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def account_send_code(
+    account: Account, reason: Why = "", as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Send the activation codes to the account's addresses again: the same ones as long as they are good.
 
     It goes out with the next `clipkeep notices send`, which a running service does by itself.
     """
     with open_folder(data) as opened:
-        registration.resend_code(opened.desk, account, None)
-        row = records.account(opened.desk, OPERATOR, account)
+        actor = acting(opened, as_, reason)
+        registration.resend_code(opened.desk, account, None, actor=actor)
+        row = records.account(opened.desk, actor, account)
     _report(
         row, json, f"The code is on its way. Next: clipkeep account activate --account {account} --code …"
     )
 
 
 @account_app.command("password-reset")
-def account_password_reset(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def account_password_reset(
+    account: Account, reason: Why = "", as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Send a code for a new password to all addresses of the account, for an owner who asks you for it.
 
     The owner sets the password with it over HTTP (`PUT /v1/password-resets`), and all sessions end. The old password
     works until then: when somebody else has it, `clipkeep account suspend` first.
     """
     with open_folder(data) as opened:
-        row = sessions.send_reset(opened.desk, OPERATOR, account)
+        actor = acting(opened, as_, reason)
+        row = sessions.send_reset(opened.desk, actor, account)
     _report(row, json, "A code for a new password is on its way to its addresses.")
 
 
@@ -143,6 +162,8 @@ def account_update(
     mobile: Annotated[
         str | None, typer.Option("--mobile", help="Its new mobile number; an empty one removes it.")
     ] = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -154,7 +175,8 @@ def account_update(
     if name is None and email is None and mobile is None:
         raise CallerError("say what is to be changed: --name, --email or --mobile", code="bad_usage")
     with open_folder(data) as opened:
-        row = registration.update(opened.desk, OPERATOR, account, name=name, email=email, mobile=mobile)
+        actor = acting(opened, as_, reason)
+        row = registration.update(opened.desk, actor, account, name=name, email=email, mobile=mobile)
     sent = [
         kind for kind, text in (("email", email), ("mobile", mobile)) if text and text != getattr(row, kind)
     ]
@@ -174,12 +196,15 @@ def account_confirm(
     account: Account,
     kind: Annotated[str, typer.Option("--kind", help="Which address: email or mobile.")],
     code: Code,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
     """Bind a new address to its account, with the code that `clipkeep account update` sent there."""
     with open_folder(data) as opened:
-        row = registration.confirm_address(opened.desk, account, kind, code, actor=OPERATOR)
+        actor = acting(opened, as_, reason)
+        row = registration.confirm_address(opened.desk, account, kind, code, actor=actor)
     _report(row, json)
 
 
@@ -199,6 +224,7 @@ def account_list(
     ] = None,
     after: After = 0,
     limit: Limit = 100,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -212,14 +238,15 @@ def account_list(
             "give one of --state, --closing (requested or approved) and --address", code="bad_usage"
         )
     with open_folder(data) as opened:
+        actor = acting(opened, as_)
         desk = opened.desk
         if address is not None:
-            found = sessions.find(desk, OPERATOR, address)
+            found = sessions.find(desk, actor, address)
             rows = [] if found is None else [found]
         elif waiting is not None:
-            rows = closing.under_way(desk, OPERATOR, waiting, after=after, limit=limit)
+            rows = closing.under_way(desk, actor, waiting, after=after, limit=limit)
         else:
-            rows = records.accounts(desk, OPERATOR, state=state, after=after, limit=limit)
+            rows = records.accounts(desk, actor, state=state, after=after, limit=limit)
     shown = [shown_account(row) for row in rows]
 
     def draw() -> None:
@@ -234,20 +261,23 @@ def account_list(
 
 
 @account_app.command("show")
-def account_show(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def account_show(account: Account, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Show one account: its addresses, its devices, and how it stands with its cancellation.
 
     What keeps its owner from cancelling it is listed with what to do about it, and blocks with the numbers by which
     `clipkeep account unblock` lifts them. Of a cancelled account only the number and the day are left.
     """
     with open_folder(data) as opened:
-        row = records.account(opened.desk, OPERATOR, account)
+        actor = acting(opened, as_)
+        row = records.account(opened.desk, actor, account)
         document = shown_account(row) | _around(opened.desk, row)
     terminal.report(document, json, lambda: _draw(row, document))
 
 
 @account_app.command("suspend")
-def account_suspend(account: Account, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def account_suspend(
+    account: Account, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Suspend an account: its owner can't log in, its devices can neither upload nor be played back, from now on.
 
     For false data, a violation of the rules, an authority's demand (agreement 3.3, 6.1). Nothing is erased by it, no
@@ -256,15 +286,19 @@ def account_suspend(account: Account, reason: Reason, data: Data = DEFAULT_DATA,
     Example: `clipkeep account suspend --account 7 --reason "the address is not yours"`
     """
     with open_folder(data) as opened:
-        row = standing.suspend(opened.desk, OPERATOR, account, reason)
+        actor = acting(opened, as_, reason)
+        row = standing.suspend(opened.desk, actor, account, reason)
     _report(row, json, "In force now, for log-ins and for all its devices. The owner is told.")
 
 
 @account_app.command("resume")
-def account_resume(account: Account, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def account_resume(
+    account: Account, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Lift the suspension of an account. The owner is told the reason; plans that ended meanwhile stay ended."""
     with open_folder(data) as opened:
-        row = standing.resume(opened.desk, OPERATOR, account, reason)
+        actor = acting(opened, as_, reason)
+        row = standing.resume(opened.desk, actor, account, reason)
     _report(row, json, "In force now. The owner is told.")
 
 

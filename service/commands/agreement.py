@@ -9,7 +9,7 @@ import typer
 
 from service import terminal
 from service.agreement import versions
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import shown_instant
 from service.commands.showing import text_of, when
 from service.folder import open_folder
@@ -58,6 +58,8 @@ def agreement_list(data: Data = DEFAULT_DATA, json: Json = False) -> None:
 @agreement_app.command("publish")
 def agreement_publish(
     file: Annotated[Path, typer.Option("--file", help="The text, in UTF-8; - for stdin.")],
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -71,8 +73,9 @@ def agreement_publish(
     """
     text = text_of(file, "--file")
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         before = versions.current(opened.desk).version
-        row = versions.publish(opened.desk, OPERATOR, text)
+        row = versions.publish(opened.desk, actor, text)
     is_new = row.version != before
     said = (
         f"version {row.version} is in force"

@@ -10,6 +10,7 @@ from service import terminal
 from service.agreement import closing, records
 from service.agreement.consequences import Consequences, of_closing
 from service.agreement.desk import OPERATOR, Desk
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER
 from service.commands.showing import Account, account_facts, counted, facts, shown_account, titled
 from service.folder import open_folder
@@ -25,6 +26,7 @@ def cancel(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")
     ] = False,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -38,10 +40,11 @@ def cancel(
     Example: `clipkeep account cancel --account 7 --reason "not used since 2024" --dry-run`
     """
     with open_folder(data) as opened:
-        ahead = of_closing(opened.desk, OPERATOR, account)
+        actor = acting(opened, as_, reason)
+        ahead = of_closing(opened.desk, actor, account)
         row = ahead.account
         if not dry_run:
-            row = closing.close_by_operator(opened.desk, OPERATOR, account, reason)
+            row = closing.close_by_operator(opened.desk, actor, account, reason)
     terminal.report(
         {**shown_account(row), "ahead": _shown(ahead), "dry_run": dry_run},
         json,
@@ -49,7 +52,9 @@ def cancel(
     )
 
 
-def request(account: Account, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def request(
+    account: Account, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """File an owner's request for the cancellation of an account, when it reached you by letter or phone.
 
     Owners do it over HTTP themselves. Refused with *all* reasons at once, each with what to do about it, when the
@@ -57,7 +62,8 @@ def request(account: Account, reason: Reason, data: Data = DEFAULT_DATA, json: J
     answered, with `account approve` or `account reject`, nothing new begins: no purchase, device or address.
     """
     with open_folder(data) as opened:
-        row = closing.request(opened.desk, OPERATOR, account, reason)
+        actor = acting(opened, as_, reason)
+        row = closing.request(opened.desk, actor, account, reason)
     _report(
         row,
         json,
@@ -65,34 +71,43 @@ def request(account: Account, reason: Reason, data: Data = DEFAULT_DATA, json: J
     )
 
 
-def withdraw(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def withdraw(
+    account: Account, reason: Why = "", as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Take an owner's request for cancellation back, for an owner who thought again; not once it was approved."""
     with open_folder(data) as opened:
-        row = closing.withdraw(opened.desk, OPERATOR, account)
+        actor = acting(opened, as_, reason)
+        row = closing.withdraw(opened.desk, actor, account)
     _report(row, json, "The account goes on as it was.")
 
 
-def approve(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def approve(
+    account: Account, reason: Why = "", as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Consent to the cancellation that an owner asked for (agreement 6.4). There is no way back from here.
 
     The conditions are looked at again, and it is refused with all reasons when something came up since. Notices go
     out, and it takes effect when the last one is delivered: then everything about the account is erased.
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         ahead = _ahead_of_approval(opened.desk, account)
-        row = closing.approve(opened.desk, OPERATOR, account)
+        row = closing.approve(opened.desk, actor, account)
     terminal.report(
         {**shown_account(row), "ahead": _shown(ahead)}, json, lambda: _told_ahead(row, ahead, dry_run=False)
     )
 
 
-def reject(account: Account, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def reject(
+    account: Account, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Refuse the cancellation that an owner asked for, and tell the owner why (agreement 6.3).
 
     The account goes on as it was, and its owner may ask again.
     """
     with open_folder(data) as opened:
-        row = closing.reject(opened.desk, OPERATOR, account, reason)
+        actor = acting(opened, as_, reason)
+        row = closing.reject(opened.desk, actor, account, reason)
     _report(row, json, "The account goes on as it was. The owner is told why.")
 
 
@@ -107,6 +122,8 @@ def block(
         ),
     ],
     detail: Annotated[str, typer.Option("--detail", help=MAX_DETAIL_HELP)] = "",
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -118,7 +135,8 @@ def block(
     Example: `clipkeep account block --account 7 --kind dispute --detail "case 2026/114"`
     """
     with open_folder(data) as opened:
-        row = closing.add_block(opened.desk, OPERATOR, account, kind, detail)
+        actor = acting(opened, as_, reason or detail)
+        row = closing.add_block(opened.desk, actor, account, kind, detail)
     document = {"block": row.block_id, "account": account, "kind": str(kind), "detail": row.detail}
     terminal.report(
         document,
@@ -135,13 +153,16 @@ def unblock(
         int,
         typer.Option("--block", help="The block's number, see `account show`.", min=1, max=MAX_NUMBER),
     ],
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
     """Lift a block against the cancellation of an account: its owner may ask again, if nothing else is in the way."""
     with open_folder(data) as opened:
-        row = closing.lift_block(opened.desk, OPERATOR, block)
-        left = len([b for b in records.blocks(opened.desk, OPERATOR, row.account) if b.lifted_ms is None])
+        actor = acting(opened, as_, reason)
+        row = closing.lift_block(opened.desk, actor, block)
+        left = len([b for b in records.blocks(opened.desk, actor, row.account) if b.lifted_ms is None])
     document = {"block": block, "account": row.account, "kind": str(row.kind), "blocks_left": left}
     rest = "no other block is left" if not left else f"{left} other blocks are left: see `account show`"
     terminal.report(

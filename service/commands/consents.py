@@ -10,7 +10,7 @@ import typer
 
 from service import terminal
 from service.agreement import consents, sharing
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.showing import Account, counted, when
 from service.folder import open_folder, private
 from service.terminal import DEFAULT_DATA, Data, Json, Reason
@@ -21,10 +21,13 @@ partners_app = typer.Typer(
 )
 
 
-def account_consents(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def account_consents(
+    account: Account, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """List what an owner has said of what is not owed: advertisements, and data given to partners."""
     with open_folder(data) as opened:
-        found = consents.said(opened.desk, OPERATOR, account)
+        actor = acting(opened, as_)
+        found = consents.said(opened.desk, actor, account)
     rows = [
         {
             "subject": one.subject,
@@ -50,6 +53,8 @@ def account_consent(
     account: Account,
     subject: Annotated[str, typer.Option("--to", help="advertisements, or partner:NAME.")],
     given: Annotated[bool, typer.Option("--yes/--no", help="What the owner has said.")],
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -58,7 +63,8 @@ def account_consent(
     Example: `clipkeep account consent --account 7 --to advertisements --no`
     """
     with open_folder(data) as opened:
-        consents.say(opened.desk, OPERATOR, account, subject, given)
+        actor = acting(opened, as_, reason)
+        consents.say(opened.desk, actor, account, subject, given)
     document = {"account": account, "subject": subject, "given": given}
     terminal.report(document, json, lambda: print(f"{subject}: {'yes' if given else 'no'}"))
 
@@ -80,6 +86,7 @@ def partners_export(
     partner: Annotated[str, typer.Argument(help="Its name in `[agreement] partners`.")],
     to: Annotated[Path, typer.Option("--to", help="A new file, CSV.")],
     reason: Reason,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -91,12 +98,13 @@ def partners_export(
     Example: `clipkeep partners export weather --to weather.csv --reason "monthly delivery"`
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         fields = sharing.partners(opened.desk).get(partner, ())
         try:
             with open(to, "x", encoding="utf-8", newline="", opener=private) as file:
                 writer = csv.DictWriter(file, fields or ("account",))
                 writer.writeheader()
-                count = sharing.share(opened.desk, OPERATOR, partner, reason, writer.writerows)
+                count = sharing.share(opened.desk, actor, partner, reason, writer.writerows)
         except FileExistsError:
             raise CallerError(
                 "there is a file of this name; name a new one", subject=str(to), code="exists"

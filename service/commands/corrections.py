@@ -9,7 +9,7 @@ import typer
 
 from service import terminal
 from service.agreement import corrections
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER
 from service.commands.showing import Account, After, Limit, facts, next_after, next_page, shown_on, when
 from service.folder import open_folder
@@ -46,6 +46,8 @@ def corrections_ask(
             max=MAX_DAYS,
         ),
     ] = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -58,8 +60,9 @@ def corrections_ask(
     Example: `clipkeep corrections ask --account 7 --field name --detail "we need your real name"`
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason or detail)
         row = corrections.ask(
-            opened.desk, OPERATOR, account, [str(one) for one in field], detail, within_days=within_days
+            opened.desk, actor, account, [str(one) for one in field], detail, within_days=within_days
         )
     terminal.report(_shown(row), json, lambda: _draw(row))
 
@@ -72,13 +75,15 @@ def corrections_list(
     everything: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
     after: After = 0,
     limit: Limit = 100,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
     """List requests to correct data by number: those that are open, unless --all says otherwise."""
     with open_folder(data) as opened:
+        actor = acting(opened, as_)
         rows = corrections.listed(
-            opened.desk, OPERATOR, account=account, open_only=not everything, after=after, limit=limit
+            opened.desk, actor, account=account, open_only=not everything, after=after, limit=limit
         )
     shown = [_shown(row) for row in rows]
 
@@ -101,11 +106,12 @@ def corrections_list(
 
 @corrections_app.command("withdraw")
 def corrections_withdraw(
-    account: Account, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False
+    account: Account, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
 ) -> None:
     """Take a request back: the data are right, or enough was said. A suspension that it made is lifted."""
     with open_folder(data) as opened:
-        row = corrections.withdraw(opened.desk, OPERATOR, account, reason)
+        actor = acting(opened, as_, reason)
+        row = corrections.withdraw(opened.desk, actor, account, reason)
     terminal.report(_shown(row), json, lambda: _draw(row))
 
 

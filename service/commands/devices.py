@@ -8,16 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from retention.entitlements import row_of
+from retention.operators import Act
 from retention.packages import newest
 from retention.plans import Plan
 from retention.subscriptions import begin
 from retention.tokens import mint_device_token
 from service import terminal
 from service.agreement import devices as desk_devices
-from service.agreement import packages
-from service.agreement.desk import OPERATOR
+from service.agreement import packages, recordings
+from service.agreement.desk import Actor, Desk
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
 from service.agreement.equipping import Grant, equip
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
 from service.commands.showing import next_after, next_page
 from service.folder import Opened, open_folder
@@ -25,6 +27,7 @@ from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reaso
 from storage.days import parse_date, to_date
 from storage.errors import CallerError
 from storage.rows.accounts import OPERATOR_ACCOUNT
+from storage.rows.devices import DeviceFacts
 
 MAX_ADDED = 1_000_000
 MAX_MS = 253_402_300_800_000
@@ -57,6 +60,8 @@ def device_add(
         str | None,
         typer.Option("--serial", help="What stands on the device; of an owner's, where it is required."),
     ] = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -71,6 +76,9 @@ def device_add(
     Example: `clipkeep device add --account 7 --plan annual`
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
+        if plan is not None:
+            acting(opened, as_, reason, act=Act.MONEY)
         if plan is None and (retention_days is not None or starts_on is not None):
             raise CallerError("--retention-days and --starts-on go with --plan", code="bad_usage")
         if serial is not None and (count != 1 or account == OPERATOR_ACCOUNT):
@@ -79,10 +87,11 @@ def device_add(
         if account == OPERATOR_ACCOUNT:
             plans = [] if plan is None else [row_of(_begin(opened, (), plan, retention_days, starts_on))]
             added = opened.entitlements.add_devices(count, account=OPERATOR_ACCOUNT, plans=plans)
+            _note_added(opened.desk, actor, added)
         else:
             start = None if starts_on is None else parse_date(starts_on, field="--starts-on")
             grant = None if plan is None else Grant(plan, retention_days, start)
-            added = equip(opened.desk, OPERATOR, account, count, grant, serial)
+            added = equip(opened.desk, actor, account, count, grant, serial)
         secret = opened.vault.token_secret
         found = [
             {"device": f.device, "token": mint_device_token(secret, f.device, f.token_generation)}
@@ -118,37 +127,50 @@ def device_list(
 
 
 @device_app.command("show")
-def device_show(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """Show one device: state, token, plans."""
+def device_show(device: Device, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+    """Show one device: state, plans, and its token; with --as without the token."""
     with open_folder(data) as opened:
-        standing = desk_devices.show(opened.desk, OPERATOR, device)
+        actor = acting(opened, as_)
+        standing = desk_devices.show(opened.desk, actor, device)
         facts, document = standing.facts, _shown(standing)
         with opened.desk.reading() as books:
             document["serial"] = books.serial_of(device)
-        document["token"] = mint_device_token(opened.vault.token_secret, facts.device, facts.token_generation)
+        if actor.operator == BUILT_IN:  # others are not told in passing: the API's page writes that down
+            document["token"] = mint_device_token(
+                opened.vault.token_secret, facts.device, facts.token_generation
+            )
         terminal.report(document, json)
 
 
 @device_app.command("suspend")
-def device_suspend(device: Device, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def device_suspend(
+    device: Device, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Deny uploads and playback at once. Nothing is erased; `device resume` lifts it."""
     with open_folder(data) as opened:
-        terminal.report(_shown(desk_devices.suspend(opened.desk, OPERATOR, device, why=reason)), json)
+        actor = acting(opened, as_, reason)
+        terminal.report(_shown(desk_devices.suspend(opened.desk, actor, device, why=reason)), json)
 
 
 @device_app.command("resume")
-def device_resume(device: Device, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def device_resume(
+    device: Device, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Lift a suspension."""
     with open_folder(data) as opened:
-        terminal.report(_shown(desk_devices.resume(opened.desk, OPERATOR, device, why=reason)), json)
+        actor = acting(opened, as_, reason)
+        terminal.report(_shown(desk_devices.resume(opened.desk, actor, device, why=reason)), json)
 
 
 @device_app.command("new-token")
-def device_new_token(device: Device, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def device_new_token(
+    device: Device, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Void all tokens of a device, viewers' included, and print its new one."""
     with open_folder(data) as opened:
-        token = desk_devices.new_token(opened.desk, OPERATOR, device, why=reason)
-        standing = desk_devices.show(opened.desk, OPERATOR, device)
+        actor = acting(opened, as_, reason)
+        token = desk_devices.new_token(opened.desk, actor, device, why=reason)
+        standing = desk_devices.show(opened.desk, actor, device)
         terminal.report({**_shown(standing), "token": token}, json)
 
 
@@ -159,6 +181,7 @@ def device_terminate(
     erase: Annotated[
         bool, typer.Option("--erase", help="Destroy the recordings' keys at once, without grace.")
     ] = False,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -168,7 +191,8 @@ def device_terminate(
     them again, and their bytes go with their segments.
     """
     with open_folder(data) as opened:
-        standing, destroyed = desk_devices.terminate(opened.desk, OPERATOR, device, why=reason, erase=erase)
+        actor = acting(opened, as_, reason)
+        standing, destroyed = desk_devices.terminate(opened.desk, actor, device, why=reason, erase=erase)
         terminal.report({**_shown(standing), "destroyed_keys": destroyed}, json)
 
 
@@ -180,6 +204,7 @@ def recordings_delete(
         int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1, max=MAX_MS)
     ],
     reason: Reason,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -190,15 +215,10 @@ def recordings_delete(
     if to_ms <= from_ms:
         raise CallerError("--to must lie behind --from", code="bad_range")
     with open_folder(data) as opened:
-        now_ms = opened.clock.now_ms()
-        gone = opened.catalog.delete_range(
-            device,
-            from_ms,
-            to_ms,
-            reason=reason,
-            who="operator",
-            now_ms=now_ms,
-            delete_after_ms=now_ms + round(opened.config.retention.delete_delay_s * 1000),
+        actor = acting(opened, as_, reason)
+        delay_ms = round(opened.config.retention.delete_delay_s * 1000)
+        gone = recordings.delete(
+            opened.desk, actor, device, from_ms, to_ms, why=reason, delete_delay_ms=delay_ms
         )
         terminal.report(
             {
@@ -219,6 +239,8 @@ def viewer_token(
     url: Annotated[
         str, typer.Option("--url", help="Where people reach the API port, for the addresses that are shown.")
     ] = "http://127.0.0.1:8081",
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -230,7 +252,8 @@ def viewer_token(
     Example: `ffplay "$(clipkeep viewer-token --device 1 --json | jq -r .last_hour)"`
     """
     with open_folder(data) as opened:
-        token, expires_s = desk_devices.viewer_token(opened.desk, OPERATOR, device, hours=hours)
+        actor = acting(opened, as_, reason)
+        token, expires_s = desk_devices.viewer_token(opened.desk, actor, device, hours=hours)
         now_ms = opened.clock.now_ms()
     playlist = f"{url.rstrip('/')}/v1/devices/{device}/playlist.m3u8"
     live = f"{playlist}?token={token}"
@@ -249,6 +272,12 @@ def viewer_token(
         terminal.say(f"the last hour: {last_hour}")
 
     terminal.report(document, json, draw)
+
+
+def _note_added(desk: Desk, actor: Actor, added: Sequence[DeviceFacts]) -> None:
+    """One line for all of them, which may be a million."""
+    numbers = {"first": added[0].device, "last": added[-1].device, "count": len(added)}
+    desk.write(lambda books: desk.record(books, actor, OPERATOR_ACCOUNT, "devices_added", facts=numbers))
 
 
 def _begin(

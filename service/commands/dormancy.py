@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from retention.operators import Act
 from service import terminal
 from service.agreement import standing
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.showing import After, Limit, counted, next_after, next_page, shown_on, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
@@ -23,6 +24,8 @@ def accounts_dormant(
     ] = False,
     after: After = 0,
     limit: Limit = 100,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -33,11 +36,12 @@ def accounts_dormant(
     with `clipkeep account cancel`, or resume it when its owner comes back (agreement 6.1.2).
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason, act=Act.DECIDE if suspend else None)
         if suspend:
             opened.witness.require()
             with terminal.progress_bar() as progress:
                 done = standing.suspend_dormant(
-                    opened.desk, OPERATOR, lambda seen, of: progress("dormant accounts", seen, of)
+                    opened.desk, actor, lambda seen, of: progress("dormant accounts", seen, of)
                 )
             terminal.report(
                 {"suspended": done},

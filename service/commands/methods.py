@@ -9,7 +9,7 @@ import typer
 
 from service import terminal
 from service.agreement import methods
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.showing import Account, when
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
@@ -23,14 +23,15 @@ method_app = typer.Typer(help="Payment methods of an account: what it pays with.
 
 
 @method_app.command("list")
-def method_list(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def method_list(account: Account, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """List the payment methods of an account, the newest first.
 
     The payment gateway keeps them; here is what their owner knows them by, and never a card's number. A `pending` one
     is entered by its owner at its url.
     """
     with open_folder(data) as opened:
-        found = methods.methods_of(opened.desk, OPERATOR, account)
+        actor = acting(opened, as_)
+        found = methods.methods_of(opened.desk, actor, account)
 
     def draw() -> None:
         cells = [[row.reference, row.state, row.label, when(row.made_ms), row.url] for row in found]
@@ -41,7 +42,9 @@ def method_list(account: Account, data: Data = DEFAULT_DATA, json: Json = False)
 
 
 @method_app.command("add")
-def method_add(account: Account, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def method_add(
+    account: Account, reason: Why = "", as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Set up a new payment method, and tell where its owner enters it.
 
     With [payments] gateway = "http" a purchase names one of these. Send the url to the owner: the method is usable when
@@ -49,7 +52,8 @@ def method_add(account: Account, data: Data = DEFAULT_DATA, json: Json = False) 
     """
     reference = f"method-{account}-{secrets.token_hex(8)}"
     with open_folder(data) as opened:
-        row = methods.set_up(opened.desk, OPERATOR, account, reference)
+        actor = acting(opened, as_, reason)
+        row = methods.set_up(opened.desk, actor, account, reference)
 
     def draw() -> None:
         terminal.say(f"{row.reference}: {row.state}. {row.url or row.label}")
@@ -64,6 +68,8 @@ def method_use(
     plan: Annotated[
         int | None, typer.Option(help="One plan that renews itself; default: all of the account.", min=1)
     ] = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -72,7 +78,8 @@ def method_use(
     A charge that failed is tried again at the next run of `clipkeep renew`.
     """
     with open_folder(data) as opened:
-        done = methods.use(opened.desk, OPERATOR, account, method, plan_id=plan)
+        actor = acting(opened, as_, reason)
+        done = methods.use(opened.desk, actor, account, method, plan_id=plan)
 
     def draw() -> None:
         named = ", ".join(map(str, done)) or "none: no plan renews itself"
@@ -82,10 +89,18 @@ def method_use(
 
 
 @method_app.command("remove")
-def method_remove(account: Account, method: Method, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def method_remove(
+    account: Account,
+    method: Method,
+    reason: Why = "",
+    as_: As = BUILT_IN,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
     """Remove a payment method, at the gateway too. One that a plan is charged to when it renews itself stays."""
     with open_folder(data) as opened:
-        methods.remove(opened.desk, OPERATOR, account, method)
+        actor = acting(opened, as_, reason)
+        methods.remove(opened.desk, actor, account, method)
     terminal.report({"removed": method}, json, lambda: terminal.say(f"{method} is removed"))
 
 

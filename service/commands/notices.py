@@ -19,6 +19,7 @@ from service.agreement.notices import DeliveryReport
 from service.agreement.outbox import addresses_of
 from service.agreement.senders import open_senders
 from service.agreement.templates import write_shipped
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER
 from service.commands.showing import After, Limit, next_after, next_page, shown_notice, text_of, when
 from service.folder import open_folder
@@ -54,6 +55,7 @@ def notices_list(
     ] = None,
     after: After = 0,
     limit: Limit = 100,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -64,6 +66,7 @@ def notices_list(
     `clipkeep notices confirm`.
     """
     with open_folder(data) as opened:
+        acting(opened, as_)
         rows = _found(opened.desk, state, account, after, limit)
     shown = [shown_notice(row) for row in rows]
 
@@ -127,6 +130,8 @@ def notices_confirm(
     notice: Annotated[
         int, typer.Option("--notice", help="The notice's number, see `notices list`.", min=1, max=MAX_NUMBER)
     ],
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -136,8 +141,9 @@ def notices_confirm(
     is erased (agreement 6.4). There is no way back from that.
     """
     with open_folder(data) as opened:
-        row = notices.confirm(opened.desk, OPERATOR, notice)
-        state = records.account(opened.desk, OPERATOR, row.account).state
+        actor = acting(opened, as_, reason)
+        row = notices.confirm(opened.desk, actor, notice)
+        state = records.account(opened.desk, actor, row.account).state
     cancelled = state is AccountState.CANCELLED
     ended = f"; account {row.account} is cancelled with it, and erased" if cancelled else ""
     terminal.report(
@@ -177,6 +183,8 @@ def notices_announce(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many accounts would get it, and queue nothing.")
     ] = False,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -197,12 +205,13 @@ def notices_announce(
     assert text is not None, "one of the two is there"
     window = _window(from_, until)
     with open_folder(data) as opened, terminal.progress_bar() as progress:
+        actor = acting(opened, as_, reason)
         desk = opened.desk
         total, newest = _active(desk, suspended_too)
         if not dry_run:
             done = announcing.announce(
                 desk,
-                OPERATOR,
+                actor,
                 subject,
                 text,
                 reference=reference,
@@ -235,6 +244,8 @@ def notices_advertise(
             "--reference", help="What makes it the same one when repeated. Default: the day and the text."
         ),
     ] = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -247,7 +258,8 @@ def notices_advertise(
     """
     text = text_of(body_file, "--body-file")
     with open_folder(data) as opened:
-        done = announcing.advertise(opened.desk, OPERATOR, subject, text, reference=reference)
+        actor = acting(opened, as_, reason)
+        done = announcing.advertise(opened.desk, actor, subject, text, reference=reference)
     terminal.report(
         {"reference": done.reference, "accounts": done.accounts},
         json,
@@ -260,6 +272,8 @@ def notices_withdraw(
     reference: Annotated[
         str, typer.Option("--reference", help="Of the announcement, as `notices announce` told it.")
     ],
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -268,7 +282,8 @@ def notices_withdraw(
     Owners who were told are not told of that: announce it.
     """
     with open_folder(data) as opened:
-        announcing.withdraw(opened.desk, OPERATOR, reference)
+        actor = acting(opened, as_, reason)
+        announcing.withdraw(opened.desk, actor, reference)
     terminal.report({"reference": reference}, json, lambda: print(f"{reference} is shown no longer"))
 
 

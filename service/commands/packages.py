@@ -16,7 +16,7 @@ from retention.terms import Terms
 from retention.upload_limits import MAX_CHUNKS_PER_S, UploadLimits
 from service import terminal
 from service.agreement import fees, packages
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 from storage.days import parse_date
@@ -117,6 +117,8 @@ def package_add(
         ),
     ] = 0,
     sold_from: From = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -128,6 +130,7 @@ def package_add(
     Example: `clipkeep package add half-year --kind full --months 6 --retention-days 60 --price USD=3299:599`
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         begins = opened.desk.date() if sold_from is None else parse_date(sold_from, field="--from")
         package = Package(
             name,
@@ -141,13 +144,19 @@ def package_add(
             prices=_prices(price, kind),
             limits=UploadLimits(max_bytes_per_day, max_chunks_per_s),
         )
-        added = packages.add(opened.desk, OPERATOR, package)
+        added = packages.add(opened.desk, actor, package)
     _report([added], json)
 
 
 @package_app.command("price")
 def package_price(
-    name: Name, price: Prices = None, sold_from: From = None, data: Data = DEFAULT_DATA, json: Json = False
+    name: Name,
+    price: Prices = None,
+    sold_from: From = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
 ) -> None:
     """Sell a package at another price from a day on. Name every currency: one that is left out is no longer taken.
 
@@ -157,9 +166,10 @@ def package_price(
     Example: `clipkeep package price monthly --price USD=699 --from 2027-01-01`
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         kind = packages.named(opened.desk, name)[-1].kind
         begins = None if sold_from is None else parse_date(sold_from, field="--from")
-        new = packages.reprice(opened.desk, OPERATOR, name, _prices(price, kind), sold_from=begins)
+        new = packages.reprice(opened.desk, actor, name, _prices(price, kind), sold_from=begins)
     _report([new], json)
 
 
@@ -172,6 +182,8 @@ def package_apply(
     withdraw: Annotated[
         bool, typer.Option("--withdraw", help="Take back what was applied, where it did not take effect yet.")
     ] = False,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -188,10 +200,11 @@ def package_apply(
     if withdraw and version is not None:
         raise CallerError("--withdraw takes back what is applied; leave --version out", code="bad_option")
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         if withdraw:
-            package, told = fees.withdraw(opened.desk, OPERATOR, name, progress=_progress)
+            package, told = fees.withdraw(opened.desk, actor, name, progress=_progress)
         else:
-            package, told = fees.apply(opened.desk, OPERATOR, name, version=version, progress=_progress)
+            package, told = fees.apply(opened.desk, actor, name, version=version, progress=_progress)
     document = {"package": shown_package(package), **asdict(told)}
     terminal.report(
         document,
@@ -215,6 +228,8 @@ def package_end(
             help="Last day on which it is sold, YYYY-MM-DD, UTC. Default: yesterday.",
         ),
     ] = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -223,11 +238,12 @@ def package_end(
     Without `trial` nobody gets a trial; add another package of that kind to offer a different one.
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         desk = opened.desk
         last = (
             desk.date() - timedelta(days=1) if last_day is None else parse_date(last_day, field="--last-day")
         )
-        changed = packages.end(desk, OPERATOR, name, last_day=last)
+        changed = packages.end(desk, actor, name, last_day=last)
     _report(changed, json)
 
 

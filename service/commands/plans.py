@@ -14,7 +14,7 @@ from retention.subscriptions import Subscription
 from service import terminal
 from service.agreement import cancelling, devices, packages, purchases
 from service.agreement.cancelling import Cancelled
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.packages import PACKAGE_HEADS, package_row
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Device, Json
@@ -46,6 +46,8 @@ def plan_start(
     plan: Package,
     retention_days: Retention = None,
     starts_on: StartsOn = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -56,10 +58,11 @@ def plan_start(
     Owners pay for plans over HTTP; what is started here is a gift of the house, and nothing is ever refunded of it.
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         opened.settle_numbers()
         started = purchases.grant(
             opened.desk,
-            OPERATOR,
+            actor,
             device,
             plan,
             retention_days=retention_days,
@@ -78,6 +81,7 @@ def plan_cancel(
         ),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why, in a few words: kept in the history.")] = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -89,18 +93,20 @@ def plan_cancel(
     (agreement 8.2). `clipkeep refund quote` tells beforehand. Plans behind it move up.
     """
     with open_folder(data) as opened:
-        done = cancelling.cancel_of_device(opened.desk, OPERATOR, device, plan_id=plan, why=reason)
+        actor = acting(opened, as_, reason)
+        done = cancelling.cancel_of_device(opened.desk, actor, device, plan_id=plan, why=reason)
         terminal.report({**shown_plan(device, done.subscription), **_shown_refund(done)}, json)
 
 
 @plan_app.command("list")
-def plan_list(device: Device, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def plan_list(device: Device, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """List the plans of a device, ended and cancelled ones too: their days, what was paid, and when access ends.
 
     The number of a plan is what `clipkeep refund` asks for. A plan without a fee was started by an operator.
     """
     with open_folder(data) as opened:
-        standing = devices.show(opened.desk, OPERATOR, device)
+        actor = acting(opened, as_)
+        standing = devices.show(opened.desk, actor, device)
     plans = [shown_plan(device, sub) for sub in standing.subscriptions]
     fees = [_shown_fees(sub) for sub in standing.subscriptions]
 

@@ -9,7 +9,7 @@ import typer
 
 from service import terminal
 from service.agreement import privacy
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.agreement import shown
 from service.commands.plans import shown_instant
 from service.commands.showing import text_of, when
@@ -57,6 +57,8 @@ def privacy_list(data: Data = DEFAULT_DATA, json: Json = False) -> None:
 @privacy_app.command("publish")
 def privacy_publish(
     file: Annotated[Path, typer.Option("--file", help="The text, in UTF-8; - for stdin.")],
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -69,8 +71,9 @@ def privacy_publish(
     """
     text = text_of(file, "--file")
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         before = privacy.current(opened.desk).version
-        row = privacy.publish(opened.desk, OPERATOR, text)
+        row = privacy.publish(opened.desk, actor, text)
     is_new = row.version != before
     force = "is in force" if is_new else "is in force already"
     terminal.report({**shown(row), "new": is_new}, json, lambda: print(f"version {row.version} {force}"))

@@ -14,7 +14,7 @@ from retention.money import Money
 from service import terminal
 from service.agreement import cancelling, crediting, refunding
 from service.agreement.charging import money_of
-from service.agreement.desk import OPERATOR
+from service.commands.acting import BUILT_IN, As, acting
 from service.commands.plans import MAX_NUMBER, shown_day, shown_instant, shown_money
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
@@ -45,14 +45,15 @@ refund_app = typer.Typer(
 
 
 @refund_app.command("quote")
-def refund_quote(plan: PlanNumber, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def refund_quote(plan: PlanNumber, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Show both outcomes for a plan: of keeping it to its end, and of cancelling it now. Nothing is changed.
 
     Of an annual plan is refunded what is left of its fee after a monthly fee for each month begun, credits and earlier
     refunds (agreement 8.2.1), by the fees of the day of purchase. Access ends at 00:00 UTC after the last day.
     """
     with open_folder(data) as opened:
-        device, found = cancelling.quote(opened.desk, OPERATOR, plan)
+        actor = acting(opened, as_)
+        device, found = cancelling.quote(opened.desk, actor, plan)
     document = {
         "plan_id": plan,
         "device": device,
@@ -84,6 +85,7 @@ def refund_give(
         str | None,
         typer.Option("--reference", help="Of the refund, so that it is given once if this is repeated."),
     ] = None,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -97,10 +99,11 @@ def refund_give(
     clipkeep refund give --plan 7 --minor 500 --reason "two days without playback"
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         money = Money(minor, currency or opened.config.agreement.currency)
         name = reference or f"hand-{plan}-{token_hex(8)}"
         rows = refunding.give(
-            opened.desk, OPERATOR, plan, money, why=reason, reference=name, otherwise=other_means
+            opened.desk, actor, plan, money, why=reason, reference=name, otherwise=other_means
         )
     document = {
         "plan_id": plan,
@@ -112,13 +115,16 @@ def refund_give(
 
 
 @refund_app.command("retry")
-def refund_retry(reference: Refund, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def refund_retry(
+    reference: Refund, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Ask the payment gateway again for a refund that it refused: when the owner has another card, say.
 
     The refund gets a new reference, since a gateway has one answer for each. Exit code 1: it was refused again.
     """
     with open_folder(data) as opened:
-        row = refunding.retry(opened.desk, OPERATOR, reference, why=reason)
+        actor = acting(opened, as_, reason)
+        row = refunding.retry(opened.desk, actor, reference, why=reason)
     terminal.report(_shown_payment(row), json, lambda: print(_told(row)))
     _end_refused([row])
 
@@ -129,6 +135,7 @@ def refund_paid(
     reason: Annotated[
         str, typer.Option("--reason", help="How it was paid, in a few words: kept in the history.")
     ],
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -139,7 +146,8 @@ def refund_paid(
     clipkeep refund paid --reference renewal-7-1767225600000-2026-02-01-0.r1 --reason "bank transfer of 3 March"
     """
     with open_folder(data) as opened:
-        row = refunding.paid_otherwise(opened.desk, OPERATOR, reference, why=reason)
+        actor = acting(opened, as_, reason)
+        row = refunding.paid_otherwise(opened.desk, actor, reference, why=reason)
     terminal.report(_shown_payment(row), json, lambda: print(_told(row)))
 
 
@@ -153,6 +161,7 @@ def refund_credit(
         str | None,
         typer.Option("--reference", help="Of the credit, so that it is given once if this is repeated."),
     ] = None,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -161,9 +170,10 @@ def refund_credit(
     No money moves here. Until the plan is cancelled it can be taken back: `clipkeep refund take-back`.
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
         money = Money(minor, currency or opened.config.agreement.currency)
         name = reference or f"credit-{plan}-{token_hex(8)}"
-        row = crediting.credit(opened.desk, OPERATOR, plan, money, why=reason, reference=name)
+        row = crediting.credit(opened.desk, actor, plan, money, why=reason, reference=name)
     document = {
         "plan_id": plan,
         "device": row.device,
@@ -174,14 +184,17 @@ def refund_credit(
 
 
 @refund_app.command("take-back")
-def refund_take_back(reference: Entry, reason: Reason, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+def refund_take_back(
+    reference: Entry, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
+) -> None:
     """Take back a credit, or the note that a refund was paid by other means, by a counter-entry.
 
     Until the plan is cancelled, for what that gives back is counted with it. A refund that the rules owe is owed on,
     and stands as `failed` again. One by hand that the gateway refused is given up. Money that left can't be taken back.
     """
     with open_folder(data) as opened:
-        row = crediting.take_back(opened.desk, OPERATOR, reference, why=reason)
+        actor = acting(opened, as_, reason)
+        row = crediting.take_back(opened.desk, actor, reference, why=reason)
     terminal.report(_shown_payment(row), json, lambda: print(_told(row)))
 
 

@@ -36,6 +36,7 @@ from storage.rows.accounts import (
     SubscriptionRow,
 )
 from storage.rows.devices import DeviceFacts
+from storage.rows.operators import OperatorRow, OperatorTokenRow
 from storage.rows.packages import PackageRow
 
 T = TypeVar("T")
@@ -175,8 +176,37 @@ class Books(PeopleBooks):
 
     @abstractmethod
     def drop_stale(self, *, before_ms: int) -> int:
-        """Forget sessions and codes that ended, attempts last counted and idempotency answers given before that
-        time; attempts that are locked at it stay. Returns how many rows."""
+        """Forget sessions, operators' tokens and codes that ended, attempts last counted and idempotency answers
+        given before that time; attempts that are locked at it stay. Returns how many rows."""
+
+    # --- operators --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_operator(self, row: OperatorRow) -> OperatorRow: ...
+
+    @abstractmethod
+    def put_operator(self, row: OperatorRow) -> None: ...
+
+    @abstractmethod
+    def operator(self, operator: int) -> OperatorRow:
+        """Raises NotFound."""
+
+    @abstractmethod
+    def operators(self, *, limit: int = 1000) -> list[OperatorRow]:
+        """Ended ones included."""
+
+    @abstractmethod
+    def add_operator_token(self, row: OperatorTokenRow) -> OperatorTokenRow:
+        """Raises CallerError `exists`; NotFound: there is no such operator."""
+
+    @abstractmethod
+    def operator_token(self, token_hash: bytes) -> OperatorTokenRow | None: ...
+
+    @abstractmethod
+    def operator_tokens(self, *, limit: int = 1000) -> list[OperatorTokenRow]: ...
+
+    @abstractmethod
+    def end_operator_token(self, token_id: int) -> bool: ...
 
     # --- what is sold -----------------------------------------------------------------------------------------
 

@@ -73,7 +73,7 @@ class Step:
     alone: Callable[[Given], None] | None = None
 
 
-_LATER = ("corrections", "data_exports")
+_LATER = ("corrections", "data_exports", "operators", "operator_tokens")
 _COUNTED_THEN = {table: column for table, column in COUNTED.items() if table not in _LATER}
 """What 0006 counts: without the tables that later steps add."""
 
@@ -267,6 +267,32 @@ CREATE TABLE daily_uploads (
     PRIMARY KEY (day, device)
 );
 """
+_OPERATORS = """
+INSERT INTO numbers VALUES ('operators', 0), ('operator_tokens', 0) ON CONFLICT DO NOTHING;
+CREATE TABLE operators (
+    operator BIGINT PRIMARY KEY DEFAULT next_number('operators'),
+    name BYTEA NOT NULL,
+    role TEXT NOT NULL,
+    added_ms BIGINT NOT NULL,
+    ended_ms BIGINT,
+    account BIGINT NOT NULL REFERENCES accounts
+);
+CREATE TABLE operator_tokens (
+    token_id BIGINT PRIMARY KEY DEFAULT next_number('operator_tokens'),
+    token_hash BYTEA NOT NULL UNIQUE,
+    operator BIGINT REFERENCES operators,
+    created_ms BIGINT NOT NULL,
+    expires_ms BIGINT NOT NULL
+);
+CREATE INDEX operator_tokens_by_end ON operator_tokens (expires_ms);
+ALTER TABLE events ADD COLUMN operator BYTEA NOT NULL DEFAULT '';
+"""
+_TOKENS_OF_OPERATORS = """
+INSERT INTO operator_tokens (token_hash, created_ms, expires_ms)
+    SELECT token_hash, created_ms, expires_ms FROM sessions WHERE account = 1;
+DELETE FROM sessions WHERE account = 1;
+"""
+"""Last, for until then the earlier release may make and revoke them."""
 
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
@@ -278,6 +304,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0010": Step("0011", before=_CLOSED_PAYMENTS),
         "0011": Step("0012", before=_PEOPLE),
         "0012": Step("0013", before=_LIMITS_AND_FEES),
+        "0013": Step("0014", before=_OPERATORS, after=_TOKENS_OF_OPERATORS),
     }
 )
 """By the revision that each starts from."""

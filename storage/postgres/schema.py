@@ -29,6 +29,8 @@ COUNTED = {
     "sweeps": "sweep_id",
     "failed_sweeps": "failure_id",
     "erasures": "erasure_id",
+    "operators": "operator",
+    "operator_tokens": "token_id",
 }
 """Tables whose rows the database numbers by a row of `numbers`, and the column that has the number. It is counted up in
 the transaction that adds the row, so there are no gaps, and who sees a number sees all below it. A sequence promises

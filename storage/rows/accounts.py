@@ -109,7 +109,7 @@ class AccountRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A log-in. Only a hash of its token is kept."""
+    """A log-in of an owner. Only a hash of its token is kept."""
 
     token_hash: bytes  # 32 bytes, unique
     account: int
@@ -250,6 +250,7 @@ class EventRow:
         str, Any
     ]  # JSON; for changes of subscriptions the after-image that `retention.history` replays
     at_ms: int
+    operator: str = ""  # the name of the operator who did it; "" of others, and before operators had names
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,23 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_of_account ON sessions (account);
 CREATE INDEX sessions_by_end ON sessions (expires_ms);
 
+CREATE TABLE operators (
+    operator INTEGER PRIMARY KEY AUTOINCREMENT,
+    name BLOB NOT NULL,
+    role TEXT NOT NULL,
+    added_ms INTEGER NOT NULL,
+    ended_ms INTEGER,
+    account INTEGER NOT NULL REFERENCES accounts
+) STRICT;
+CREATE TABLE operator_tokens (
+    token_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    token_hash BLOB NOT NULL UNIQUE,
+    operator INTEGER REFERENCES operators,  -- NULL: of the built-in operator
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX operator_tokens_by_end ON operator_tokens (expires_ms);
+
 CREATE TABLE codes (
     account INTEGER NOT NULL REFERENCES accounts,
     purpose TEXT NOT NULL,
@@ -151,7 +168,8 @@ CREATE TABLE events (
     who TEXT NOT NULL,
     why BLOB NOT NULL,
     facts BLOB NOT NULL,  -- JSON
-    at_ms INTEGER NOT NULL
+    at_ms INTEGER NOT NULL,
+    operator BLOB NOT NULL DEFAULT x''
 ) STRICT;
 CREATE INDEX events_of_account ON events (account);
 CREATE TRIGGER events_stay_as_written BEFORE UPDATE ON events BEGIN

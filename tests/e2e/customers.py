@@ -14,8 +14,11 @@ from http.client import HTTPConnection
 from json import dumps, loads
 from typing import Any
 
-from service.agreement import sessions
+from retention.operators import BUILT_IN
+from service.agreement import operators
+from service.agreement.desk import OPERATOR
 from service.folder import OffsetClock, open_folder
+from storage.rows.accounts import OPERATOR_ACCOUNT
 from tests.e2e.load import chunk_body
 from tests.e2e.service import SOON_S, Device, Service, until
 
@@ -74,8 +77,8 @@ class Town:
     def operator(self) -> Customer:
         """Somebody with an operator's token."""
         with open_folder(self.service.data, environ=self.service.environ) as opened:
-            token, row = sessions.operator_token(opened.desk, 24.0 * 60)
-        return Customer(self, row.account, token)
+            token, _ = operators.token(opened.desk, OPERATOR, BUILT_IN, 24.0 * 60)
+        return Customer(self, OPERATOR_ACCOUNT, token)
 
     def ask(
         self, method: str, path: str, body: object = None, token: str | None = None, key: str = ""

@@ -395,8 +395,16 @@ def without_people(path: Path) -> None:
     raw(path, "ALTER TABLE notices DROP COLUMN bulk")
 
 
+def without_operators(path: Path) -> None:
+    """As before revision 0014."""
+    for table in ("operator_tokens", "operators"):
+        raw(path, f"DROP TABLE {table}")
+    raw(path, "ALTER TABLE events DROP COLUMN operator")
+
+
 def without_packages(path: Path) -> None:
-    """As before revisions 0009, 0010, 0011 and 0013."""
+    """As before revisions 0009, 0010, 0011, 0013 and 0014."""
+    without_operators(path)
     raw(path, "DROP TABLE closed_payments")
     for index in ("payments_open", "payments_by_time"):
         raw(path, f"DROP INDEX {index}")

@@ -156,10 +156,16 @@ class Event(BaseModel):
     at_ms: Ms
     what: Annotated[str, Field(examples=["registered", "subscribed"])]
     who: Literal["owner", "operator", "system"]
+    operator: Annotated[
+        str,
+        Field(description="the name of the operator who did it; empty for others, and of earlier releases"),
+    ]
     why: str
     device: int | None
     facts: dict[str, Any]
 
     @classmethod
     def of(cls, row: EventRow) -> Self:
-        return cls(event=row.event_id, **fields_of(row, "at_ms", "what", "who", "why", "device", "facts"))
+        return cls(
+            event=row.event_id, **fields_of(row, "at_ms", "what", "who", "operator", "why", "device", "facts")
+        )

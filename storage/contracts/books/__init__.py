@@ -8,6 +8,7 @@ from storage.contracts.books.ending import EndingContract
 from storage.contracts.books.history import HistoryContract
 from storage.contracts.books.money import MoneyContract
 from storage.contracts.books.notices import NoticesContract
+from storage.contracts.books.operators import OperatorsContract
 from storage.contracts.books.packages import PackagesContract
 from storage.contracts.books.people import PeopleContract
 from storage.contracts.books.sessions import SessionsContract
@@ -19,6 +20,7 @@ class BooksContract(
     AccountsContract,
     DevicesContract,
     SessionsContract,
+    OperatorsContract,
     PackagesContract,
     MoneyContract,
     HistoryContract,

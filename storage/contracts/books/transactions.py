@@ -32,6 +32,7 @@ from storage.rows.accounts import (
     SessionRow,
     SubscriptionRow,
 )
+from storage.rows.operators import OperatorRow, OperatorTokenRow
 from storage.rows.people import ConsentRow
 
 
@@ -166,6 +167,10 @@ class TransactionsContract(OnBooks):
             "lift_block": lambda b: b.lift_block(1, now_ms=NOW),
             "publish_agreement": lambda b: b.publish_agreement("x", now_ms=NOW),
             "accept_agreement": lambda b: b.accept_agreement(AcceptanceRow(1, 1, "deemed", 0)),
+            "add_operator": lambda b: b.add_operator(OperatorRow(0, "x", "admin", 0)),
+            "put_operator": lambda b: b.put_operator(OperatorRow(1, "x", "admin", 0)),
+            "add_operator_token": lambda b: b.add_operator_token(OperatorTokenRow(0, bytes(32), None, 0, 0)),
+            "end_operator_token": lambda b: b.end_operator_token(1),
             "add_package": lambda b: b.add_package(FULL),
             "put_package": lambda b: b.put_package(FULL),
             "add_notice": lambda b: b.add_notice(notice(1)),

@@ -17,6 +17,7 @@ from storage.sql.books.history import History
 from storage.sql.books.keys import AccountKeyRows
 from storage.sql.books.money import Money
 from storage.sql.books.notices import Notices
+from storage.sql.books.operators import Operators
 from storage.sql.books.packages import Packages
 from storage.sql.books.people import People
 from storage.sql.books.sessions import Sessions
@@ -25,7 +26,7 @@ from storage.sql.connection import Connection, writing
 T = TypeVar("T")
 
 
-class SqlBooks(Erasing, Sessions, Packages, Money, History, Notices, People, Waiting):
+class SqlBooks(Erasing, Sessions, Operators, Packages, Money, History, Notices, People, Waiting):
     """See `storage.catalog.books.Books`."""
 
 

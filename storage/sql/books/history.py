@@ -11,7 +11,12 @@ from storage.sql.books.base import OnBooks
 from storage.sql.books.mapping import Table
 
 EVENTS = Table(
-    "events", EventRow, ("event_id",), "event", decode={"facts": json.loads}, private=("why", "facts")
+    "events",
+    EventRow,
+    ("event_id",),
+    "event",
+    decode={"facts": json.loads},
+    private=("why", "facts", "operator"),
 )
 BLOCKS = Table(
     "blocks", BlockRow, ("block_id",), "block", decode={"kind": BlockKind}, private=("detail", "who")

@@ -74,6 +74,7 @@ class Sessions(OnBooks):
     def drop_stale(self, *, before_ms: int) -> int:
         stale = (
             "sessions WHERE expires_ms < :ms",
+            "operator_tokens WHERE expires_ms < :ms",
             "codes WHERE expires_ms < :ms",
             "attempts WHERE last_ms < :ms AND locked_until_ms < :ms",
             "answers WHERE at_ms < :ms",

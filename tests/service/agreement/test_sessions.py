@@ -387,24 +387,6 @@ def test_guessing_codes_is_slowed_down_per_client(office: Office) -> None:
 # --- operators ----------------------------------------------------------------------------------------------------
 
 
-def test_operators_have_tokens_of_their_own(office: Office) -> None:
-    token, session = sessions.operator_token(office.desk, 8)
-    assert token.startswith("cko_")
-    assert sessions.who(office.desk, token) == OPERATOR
-    assert session.expires_ms == office.clock.ms + 8 * HOUR
-    with refused(Unauthorized, "session_ended"):
-        sessions.who(office.desk, "cka_" + token[4:])
-    assert sessions.end_operator_tokens(office.desk) == 1
-    with refused(Unauthorized, "session_ended"):
-        sessions.who(office.desk, token)
-
-
-@pytest.mark.parametrize("hours", [0, -1, 10_000, float("nan"), float("inf")])
-def test_an_operators_token_lasts_a_year_at_most(office: Office, hours: float) -> None:
-    with refused(Unprocessable, "bad_hours"):
-        sessions.operator_token(office.desk, hours)
-
-
 def test_nobody_logs_in_to_the_operators_account(office: Office) -> None:
     for password in ("", PASSWORD):
         with pytest.raises(CallerError):

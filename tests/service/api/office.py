@@ -7,7 +7,10 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from service.agreement import sessions
+from retention.operators import BUILT_IN
+from service.agreement import operators
+from service.agreement.desk import OPERATOR
+from storage.rows.accounts import OPERATOR_ACCOUNT
 from tests.service.api.server import Reply, Server
 
 PASSWORD = "correct horse battery"
@@ -86,5 +89,5 @@ def add_owner(server: Server, name: str = "ada") -> Person:
 
 
 def add_operator(server: Server) -> Person:
-    token, row = sessions.operator_token(server.desk, 700.0)
-    return Person(server, row.account, token)
+    token, _ = operators.token(server.desk, OPERATOR, BUILT_IN, 700.0)
+    return Person(server, OPERATOR_ACCOUNT, token)

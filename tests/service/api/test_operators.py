@@ -98,5 +98,5 @@ def test_the_openapi_document_is_valid_and_lists_every_page(server: Server) -> N
                 assert {"401", "403"} <= set(operation["responses"])
     assert open_to_all == OPEN_TO_ALL
     names = {p["name"] for p in document["paths"][f"{device}/recordings"]["get"]["parameters"]}
-    assert names == {"n", "from", "to", "limit"}
+    assert names == {"n", "from", "to", "limit", "Clipkeep-Reason"}
     assert server.get("/docs", token=None).status == 200
