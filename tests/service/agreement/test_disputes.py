@@ -12,12 +12,14 @@ import pytest
 
 from retention.money import Money
 from service.agreement import closing
+from service.agreement.auditing import check_books
 from service.agreement.desk import Actor
 from service.agreement.gateway.told import DisputeTold
 from service.agreement.payments import PaymentPending
 from service.agreement.reports import Heard, hear
 from service.agreement.settling import settle_pending
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
+from tests.service.agreement import balance
 from tests.service.agreement.money_world import ANNUAL, MONTHLY, START, MoneyWorld
 
 DAY = timedelta(days=1)
@@ -241,10 +243,17 @@ def test_a_charge_that_is_not_settled_yet_has_it_sent_again(
     assert hear(money.desk, told("open")) is Heard.TAKEN
 
 
-def test_the_history_replays_to_what_is_there(money: MoneyWorld, ann: Actor, device: int) -> None:
-    from tests.service.agreement import balance
-
+@pytest.mark.parametrize("outcomes", [("lost",), ("lost", "won"), ("won",)])
+def test_the_books_agree_after_it(
+    money: MoneyWorld, ann: Actor, device: int, outcomes: tuple[str, ...]
+) -> None:
+    """With the history, the bitmap and the gateway, by `books check` too; nobody is charged for the plan behind it."""
     money.buy(ann, device, "annual", "buy-1")
     money.buy(ann, device, "monthly", "buy-2")
-    hear(money.desk, told("lost"))
+    money.go(date(2025, 4, 10))
+    for outcome in outcomes:
+        hear(money.desk, told(outcome))
+    settle_pending(money.desk, older_than_ms=0)
     balance.consistent(money)
+    audit = check_books(money.desk, money.bitmap, days=36_500)
+    assert (audit.findings, audit.unanswered) == ([], 0)
