@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields, replace
@@ -18,6 +19,7 @@ import structlog
 import trio
 
 from ingest.server import listen
+from service.agreement import my_data
 from service.agreement.consents import unsubscribe_url
 from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
@@ -37,6 +39,8 @@ from storage.errors import ClipkeepError
 
 REPLAY_EVERY_S = 1.0
 """Changes made on other hosts are seen here within this time (promised: 2 s)."""
+OLD_EXPORTS_EVERY_S = 3600.0
+"""Each look lists what the store has of them."""
 OWN_FILES = 256
 """Open files kept for what is no client's connection: catalog, keys, books, logs, the store's own connections."""
 PROBE_FRESH_S = 1.0
@@ -126,6 +130,7 @@ class ApiProcess:
         self.uses = Uses(opened.desk, devices=self._used, accounts=self._used_accounts)
         self._figures: Callable[[], ApiFigures] = ApiFigures
         self._promises = promises_of(opened.config.home)
+        self._exports_cleared = False
         self._told: dict[str, str] = {}
         """What was not ready when somebody asked last."""
 
@@ -169,10 +174,25 @@ class ApiProcess:
         return [
             *made,
             Chore("numbers", every_s, opened.settle_numbers),
+            Chore("exports", every_s, self._make_export),
+            Chore("old_exports", max(every_s, OLD_EXPORTS_EVERY_S), self._tidy_exports),
             Chore("promise", every_s, self._look_at_promises),
             Chore("days", every_s, DaysAhead(opened.catalog, opened.clock)),
             Chore("uploads", every_s, UploadsForgotten(opened.catalog, opened.clock)),
         ]
+
+    def _make_export(self) -> dict[str, int]:
+        opened = self.opened
+        if not self._exports_cleared:  # what a killed process left of one
+            shutil.rmtree(opened.folder.root / my_data.FOLDER, ignore_errors=True)
+            self._exports_cleared = True
+        made = my_data.make_next(
+            opened.desk, opened.store, opened.catalog, opened.folder.root / my_data.FOLDER
+        )
+        return {"made": made}
+
+    def _tidy_exports(self) -> dict[str, int]:
+        return {"deleted": my_data.tidy(self.opened.desk, self.opened.store)}
 
     def _look_at_promises(self) -> None:
         """Settings change while a server runs, and a standby that took over has its own."""

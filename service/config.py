@@ -391,6 +391,12 @@ class AgreementSettings:
         "who may be given data of owners who consent, and which: `weather: account email; insurer: account name`;"
         " empty: nobody",
     )
+    export_max_bytes: int = limit(
+        256 * MIB,
+        "of a download of all that is kept about an account; so much of this host's disk is needed while one is made",
+        least=MIB,
+        most=16 * GIB,
+    )
     reserve_days: int = limit(
         10, "for which the addresses of a cancelled account can't be used again (6.5.2)", least=0, most=3650
     )

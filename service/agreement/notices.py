@@ -86,7 +86,7 @@ def listed(
     actor.require_operator()
     with desk.reading() as books:
         rows = books.notices(account=account, state=state, after=after, limit=limit)
-    return [_without_code(row) for row in rows]
+    return [without_code(row) for row in rows]
 
 
 def confirm(desk: Desk, actor: Actor, notice_id: int) -> NoticeRow:
@@ -102,7 +102,7 @@ def confirm(desk: Desk, actor: Actor, notice_id: int) -> NoticeRow:
         row = books.notice(notice_id)
         if row.state is NoticeState.DELIVERED:
             raise Conflict("it was delivered", subject=f"notice {notice_id}", code="already_delivered")
-        done = _without_code(replace(row, state=NoticeState.DELIVERED, settled_ms=desk.now_ms(), error=""))
+        done = without_code(replace(row, state=NoticeState.DELIVERED, settled_ms=desk.now_ms(), error=""))
         books.put_notice(done)
         facts = {"notice": notice_id, "purpose": row.purpose, "channel": row.channel}
         desk.record(books, actor, row.account, "notice_confirmed", facts=facts)
@@ -166,13 +166,14 @@ def _note(desk: Desk, claimed: NoticeRow, error: SendLater | SendRefused | None)
 def _settled(desk: Desk, row: NoticeRow, error: SendLater | SendRefused | None) -> NoticeRow:
     now_ms = desk.now_ms()
     if error is None:
-        return _without_code(replace(row, state=NoticeState.DELIVERED, settled_ms=now_ms, error=""))
+        return without_code(replace(row, state=NoticeState.DELIVERED, settled_ms=now_ms, error=""))
     said = error.detail.replace(row.address, "its address")
     if isinstance(error, SendRefused) or row.attempts >= desk.notices.max_attempts:
-        return _without_code(replace(row, state=NoticeState.FAILED, settled_ms=now_ms, error=said))
+        return without_code(replace(row, state=NoticeState.FAILED, settled_ms=now_ms, error=said))
     pause_ms = min(MS_PER_DAY, round(desk.notices.retry_s * 1000) << (row.attempts - 1))
     return replace(row, next_ms=now_ms + pause_ms, error=said)
 
 
-def _without_code(row: NoticeRow) -> NoticeRow:
+def without_code(row: NoticeRow) -> NoticeRow:
+    """The row as it may be shown: a one-time code is for its address alone."""
     return replace(row, body="") if row.purpose in SECRET_PURPOSES else row

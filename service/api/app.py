@@ -21,6 +21,7 @@ from service.api.cors import allow_origins
 from service.api.devices import Devices
 from service.api.document import describe
 from service.api.errors import answer_errors
+from service.api.exports import Exports
 from service.api.health import Health
 from service.api.methods import Methods as PaymentMethods
 from service.api.operators import Operators
@@ -58,6 +59,7 @@ PARTS = (
     Closings,
     Consents,
     Corrections,
+    Exports,
     Operators,
     Payments,
     Recordings,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from service.agreement.consents import Consent as Said
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.models.base import Asked, Day, Ms, day, fields_of, maybe_day
-from storage.rows.people import CorrectionRow
+from storage.rows.people import CorrectionRow, ExportRow, ExportState
 
 DataField = Literal["name", "email", "mobile"]
 
@@ -32,6 +32,30 @@ class Consent(BaseModel):
     @classmethod
     def of(cls, one: Said) -> Self:
         return cls(fields=list(one.fields), **fields_of(one, "subject", "given", "how", "at_ms"))
+
+
+class DataExport(BaseModel):
+    """A file of all that is kept about an account."""
+
+    export: int
+    state: Literal["queued", "ready", "failed"]
+    asked_ms: Ms
+    ready_ms: Ms | None
+    expires_ms: Annotated[int, Field(description="Unix ms, from which it is gone")]
+    length_bytes: int
+    error: Annotated[str, Field(description="code of what went wrong")]
+    file: Annotated[str | None, Field(description="where it is, once it is ready")]
+
+    @classmethod
+    def of(cls, row: ExportRow) -> Self:
+        ready = row.state is ExportState.READY
+        return cls(
+            export=row.export_id,
+            state=row.state.value,
+            length_bytes=row.length,
+            file=f"/v1/accounts/{row.account}/exports/{row.export_id}/file" if ready else None,
+            **fields_of(row, "asked_ms", "ready_ms", "expires_ms", "error"),
+        )
 
 
 class CorrectionAsked(Asked):

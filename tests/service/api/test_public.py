@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
+
 import pytest
 import trio.testing
 from fastapi import Response
 
-from service.agreement import announcing, consents, privacy
+from service.agreement import announcing, consents, my_data, privacy
 from service.agreement.announcing import Window
 from service.agreement.desk import OPERATOR
 from service.api import public
@@ -122,3 +126,20 @@ def test_a_link_ends_advertisements_as_mail_programs_ask(server: Server) -> None
     assert (made_up.status, made_up.error) == (404, "unknown_link")
     reply = person.ask("PUT", f"{person.home}/consents/advertisements", {"given": True})
     assert reply.json[0]["given"] is True
+
+
+def test_an_owner_downloads_all_that_is_kept(server: Server) -> None:
+    person, other = add_owner(server), add_owner(server, "bob")
+    asked = person.ask("POST", f"{person.home}/exports")
+    assert (asked.status, asked.json["state"], asked.json["file"]) == (202, "queued", None)
+    assert person.ask("POST", f"{person.home}/exports").error == "export_there"
+    world = server.world
+    assert my_data.make_next(server.desk, world.store, world.catalog, world.folder / "exports") == 1
+    [made] = person.get(f"{person.home}/exports")
+    reply = person.ask("GET", made["file"])
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/zip")
+    assert len(reply.body) == made["length_bytes"]
+    with zipfile.ZipFile(io.BytesIO(reply.body)) as archive:
+        assert json.loads(archive.read("account.json"))[0]["email"] == "ada@example.org"
+    assert other.ask("GET", made["file"]).status == 404
+    assert server.get(made["file"], token=None).status == 401

@@ -43,6 +43,9 @@ OF_OWNERS = [
     Ask("DELETE", "/v1/accounts/{account}/cancellation"),
     Ask("GET", "/v1/accounts/{account}/corrections"),
     Ask("GET", "/v1/accounts/{account}/consents"),
+    Ask("GET", "/v1/accounts/{account}/exports"),
+    Ask("POST", "/v1/accounts/{account}/exports"),
+    Ask("GET", "/v1/accounts/{account}/exports/{export}/file"),
     Ask("PUT", "/v1/accounts/{account}/consents/{subject}", {"given": True}),
     Ask("GET", "/v1/devices/{n}"),
     Ask("GET", "/v1/devices/{n}/token"),
@@ -110,6 +113,7 @@ class Things:
     def path(self, ask: Ask) -> str:
         places = {
             "subject": "advertisements",
+            "export": 1,
             "account": self.owner.account,
             "n": self.device,
             "subscription": self.subscription,
