@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ingest.answers import Answer
-from retention.upload_limits import UploadLimits
+from retention.upload_limits import NO_LIMITS, UploadLimits
 from storage.days import MS_PER_DAY
 
 EXCHANGE_S = 5.0
@@ -24,6 +24,7 @@ BURST_S = 20.0
 """So many seconds' worth of chunks a device may send at once after a pause: what it kept while it was offline."""
 SPREAD_S = 900
 """Devices that used up their day come back within this time after midnight, each at a moment of its own."""
+_NEVER = 1 << 62
 MAX_DEVICES = 50_000
 """Counted at once, 15 MB at most. Past it the one that has sent nothing for longest is forgotten, and asked about
 again when it comes back."""
@@ -35,20 +36,32 @@ class DayUploads:
     __slots__ = (
         "base_s",
         "bytes_",
+        "bytes_per_day",
         "chunks",
         "day",
         "device",
+        "due_bytes",
+        "due_chunks",
+        "interval_s",
         "is_known",
+        "limit_class",
         "limits",
         "new_bytes",
         "new_chunks",
         "tat_s",
     )
 
-    def __init__(self, device: int, day: int, limits: UploadLimits) -> None:
+    def __init__(self, device: int, day: int) -> None:
         self.device = device
         self.day = day
-        self.limits = limits
+        self.limit_class = 0
+        self.limits = NO_LIMITS
+        self.bytes_per_day = 0
+        self.interval_s = 0.0
+        """Between two chunks at exactly the package's rate; 0: no limit."""
+        self.due_bytes = 0
+        self.due_chunks = 0
+        """Taken since the sum was asked for, from which it is due again."""
         self.bytes_ = 0
         """Of this day: the sum of all workers when it was asked for, and what was taken here since."""
         self.chunks = 0
@@ -69,14 +82,18 @@ class DayUploads:
         self.bytes_ = self.chunks = self.new_bytes = self.new_chunks = 0
         self.is_known = False
 
+    def set_limits(self, limit_class: int, limits: UploadLimits) -> None:
+        """Go by these limits from now on."""
+        self.limit_class = limit_class
+        self.limits = limits
+        self.bytes_per_day = limits.bytes_per_day
+        self.interval_s = 1 / limits.chunks_per_s if limits.chunks_per_s else 0.0
+        self.due_bytes = limits.bytes_per_day // PARTS_OF_DAY or _NEVER
+        self.due_chunks = round(BURST_S * limits.chunks_per_s) or _NEVER
+
     @property
     def is_due(self) -> bool:
-        limits = self.limits
-        return (
-            not self.is_known
-            or (limits.bytes_per_day > 0 and self.new_bytes * PARTS_OF_DAY >= limits.bytes_per_day)
-            or (limits.chunks_per_s > 0 and self.new_chunks >= BURST_S * limits.chunks_per_s)
-        )
+        return self.new_bytes >= self.due_bytes or self.new_chunks >= self.due_chunks or not self.is_known
 
 
 class UploadCounts:
@@ -105,28 +122,34 @@ class UploadCounts:
             The refusal, 429; then nothing was counted.
         """
         uploads = self._of(device, limit_class, now_ms // MS_PER_DAY)
-        limits = uploads.limits
-        if limits.bytes_per_day and uploads.bytes_ + max(length, 1) > limits.bytes_per_day:
-            return day_is_full(limits, device, now_ms)
-        if limits.chunks_per_s:
-            interval_s = 1 / limits.chunks_per_s
+        most = uploads.bytes_per_day
+        if most and uploads.bytes_ + (length or 1) > most:
+            return day_is_full(uploads.limits, device, now_ms)
+        interval_s = uploads.interval_s
+        if interval_s:
             due_s = max(uploads.tat_s, now_s)
             if due_s - now_s > BURST_S - interval_s:
-                return too_many_chunks(limits, due_s - now_s - BURST_S + interval_s)
+                return too_many_chunks(uploads.limits, due_s - now_s - BURST_S + interval_s)
             uploads.tat_s = due_s + interval_s
         uploads.new_chunks += 1
-        self._note(uploads)
+        if uploads.is_due:
+            self._due[device] = uploads
         return None
 
     def take(self, device: int, limit_class: int, length: int, now_ms: int) -> Answer | None:
         """Count the bytes of a chunk that came whole. Returns the refusal, 429: then nothing was counted."""
-        uploads = self._of(device, limit_class, now_ms // MS_PER_DAY)
-        limits = uploads.limits
-        if limits.bytes_per_day and uploads.bytes_ + length > limits.bytes_per_day:
-            return day_is_full(limits, device, now_ms)
+        uploads = self._known.get(device)
+        if (
+            uploads is None or uploads.day != now_ms // MS_PER_DAY
+        ):  # forgotten, or a day has begun, since its head
+            uploads = self._of(device, limit_class, now_ms // MS_PER_DAY)
+        most = uploads.bytes_per_day
+        if most and uploads.bytes_ + length > most:
+            return day_is_full(uploads.limits, device, now_ms)
         uploads.bytes_ += length
         uploads.new_bytes += length
-        self._note(uploads)
+        if uploads.is_due:
+            self._due[device] = uploads
         return None
 
     def give_back(self, device: int, length: int, now_ms: int) -> None:
@@ -180,23 +203,22 @@ class UploadCounts:
             uploads.base_s = max(uploads.tat_s, now_s)
             uploads.chunks = sum_chunks
             uploads.is_known = True
-            self._note(uploads)
-
-    def _note(self, uploads: DayUploads) -> None:
-        if uploads.is_due:
-            self._due[uploads.device] = uploads
+            # They may not have been known on this host when the device came first.
+            uploads.set_limits(uploads.limit_class, self._limits_of(uploads.limit_class))
+            if uploads.is_due:
+                self._due[device] = uploads
 
     def _of(self, device: int, limit_class: int, day: int) -> DayUploads:
-        limits = self._limits_of(limit_class)
         uploads = self._known.pop(device, None)
         if uploads is None:
             uploads = self._due.get(device)  # forgotten a moment ago, and still to be added
         if uploads is None:
-            uploads = DayUploads(device, day, limits)
+            uploads = DayUploads(device, day)
         self._known[device] = uploads
         if uploads.day != day:
             uploads.begin_day(day)
-        uploads.limits = limits
+        if uploads.limit_class != limit_class:
+            uploads.set_limits(limit_class, self._limits_of(limit_class))
         if len(self._known) > MAX_DEVICES:
             self._forget_oldest()
         return uploads
