@@ -119,6 +119,30 @@ def test_store_setup_follows_what_is_sold(go: Go, made: Path) -> None:
     assert classes() == before
 
 
+def test_another_price_is_applied_to_plans_that_run_and_taken_back(
+    run: Run, go: Go, made: Path, ada: Actor
+) -> None:
+    """11.2: the owner is told, and sees what is to come."""
+    buy(made, ada, PlanKind.MONTHLY)
+    go("package", "price", "monthly", "--price", "USD=699")
+    done = go("package", "apply", "monthly")
+    assert (done["package"]["version"], done["package"]["is_applied"], done["told"]) == (2, True, 1)
+    assert go("package", "apply", "monthly")["told"] == 0
+    plan = go("plan", "list", "--device", DEVICE)["plans"][-1]
+    assert (plan["fee"]["minor"], plan["next_fee"]["minor"]) == (599, 699)
+    assert plan["next_fee_from"] > (today() + timedelta(days=30)).isoformat()
+    assert "6.99 USD from" in table(run, made, "plan", "list", "--device", DEVICE).out
+    assert go("package", "apply", "monthly", "--withdraw")["withdrawn"] == 1
+    assert go("plan", "list", "--device", DEVICE)["plans"][-1]["next_fee"] is None
+
+
+def test_a_package_has_limits_on_uploads(run: Run, go: Go, made: Path) -> None:
+    add = ("package", "add", "small", "--kind", "monthly", "--retention-days", 7, "--price", "USD=299")
+    [small] = go(*add, "--max-bytes-per-day", 1 << 30, "--max-chunks-per-s", 2)["packages"]
+    assert (small["max_bytes_per_day"], small["max_chunks_per_s"]) == (1 << 30, 2)
+    assert str(1 << 30) in table(run, made, "package", "list").out
+
+
 def test_prices(run: Run, go: Go, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPKEEP_AGREEMENT_CURRENCY", "JPY")
     go("package", "price", "annual", "--price", "JPY=7000:800")
