@@ -107,12 +107,21 @@ class Checking(Leases, CheckCatalog):
             yield from broken_books(connection)
 
     def rebuild_chunks(self, segments: Iterable[tuple[SegmentRow, np.ndarray]]) -> int:
+        self._make_missing_tables()
         added = 0
         rest = iter(segments)
         # The objects are read between transactions, so that commits are not held up by a slow store.
         while batch := list(islice(rest, _REBUILD_BATCH)):
             added += self._rebuild(batch)
         return added
+
+    @writing()
+    def _make_missing_tables(self, connection: Connection) -> None:
+        """Of open days, also of those for which no segment has a chunk: they are made ahead."""
+        tables = connection.chunk_tables()
+        for day in sorted(chunk_days(connection)):
+            if chunk_table(day) not in tables:
+                connection.create_chunk_table(day)
 
     @writing()
     def _rebuild(self, connection: Connection, batch: list[tuple[SegmentRow, np.ndarray]]) -> int:

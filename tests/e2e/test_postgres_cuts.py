@@ -15,8 +15,8 @@ from tests.servers.postgres import any_binaries, postgres_server
 
 pytestmark = pytest.mark.e2e
 
-ANSWER_S = 2.0
-SHOWER = Weather(lasts_s=6.0, bout_s=3.0, calm_s=0.5, down_s=0.0, day_s=3600.0)
+ANSWER_S = 5.0
+SHOWER = Weather(lasts_s=4.0, bout_s=4.0, calm_s=0.5, down_s=0.0, day_s=3600.0)
 
 
 def test_connections_cut_at_random_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:

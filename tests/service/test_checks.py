@@ -294,6 +294,14 @@ def test_a_chunk_that_is_damaged_does_not_keep_its_neighbours_from_a_rebuild(fol
     assert rebuilt(folder)["chunks"] == 7
 
 
+def test_a_day_of_which_nothing_is_stored_has_its_table_again(folder: Folder) -> None:
+    """As one that was made ahead, and lost: `check` names the rebuild, which made tables of segments' days only."""
+    folder.sql(f"INSERT INTO days VALUES ({ENDS + 5})")
+    broken(folder, f"day {ENDS + 5}", "its table is missing")
+    assert rebuilt(folder)["chunks"] == 0
+    assert folder.check().broken == []
+
+
 def test_a_row_of_a_device_that_does_not_exist(folder: Folder) -> None:
     with World(folder.root, local=True) as world:
         world.vault.destroy_device(folder.one, below_epoch=1)
