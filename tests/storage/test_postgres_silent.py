@@ -118,6 +118,18 @@ def test_what_takes_its_time_is_waited_for(url: str) -> None:
     db.close()
 
 
+def test_who_reads_objects_between_two_rows_is_waited_for(url: str) -> None:
+    """As `check --deep` does: the server ended its transaction after half a minute of that."""
+    catalog = PostgresCatalog.open(url, answer_s=ANSWER_S)
+    device = add_device(catalog, WEEK)
+    assert commit(catalog, Upload(device, NOON), Upload(device, NOON + 1)) == [STORED, STORED]
+    rows = catalog.day_rows(DAY + WEEK + 1)
+    first = next(rows)
+    time.sleep(3 * ANSWER_S)
+    assert [row.capture_ms for row in (first, *rows)] == [NOON, NOON + 1]
+    catalog.close()
+
+
 def test_a_standby_can_be_read_and_is_not_taken_for_healthy(own: PostgresServer, url: str) -> None:
     own.stop()
     signal = own.data / "standby.signal"
