@@ -58,12 +58,12 @@ test: $(NATIVE) $(PLAYERS) ## set-up and all tests, 20 minutes on two cores (ARG
 	   echo "once more, with the hot path as Python"; \
 	   CLIPKEEP_PURE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PURE_TESTS); fi
 
-POSTGRES_TESTS ?= tests/retention tests/service tests/sim tests/ingest tests/e2e
-test-postgres: $(NATIVE) ## the suites whose worlds have a catalog, with theirs on PostgreSQL (POSTGRES_TESTS=... says which)
+POSTGRES_TESTS ?= tests
+test-postgres: $(NATIVE) $(PLAYERS) ## all tests, with every catalog on PostgreSQL (POSTGRES_TESTS=... says which)
 	@CLIPKEEP_TEST_CATALOG=postgresql $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS) $(POSTGRES_TESTS)
 
-soak: $(NATIVE) ## what takes hours: kills, frozen servers, connections that break, the suites of test-postgres (ARGS="-s tests/soak/test_kills.py": one of them)
-	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests/soak tests/e2e)
+soak: $(NATIVE) ## what takes hours: kills, frozen servers, connections that break, the whole suite on PostgreSQL (ARGS="-s tests/soak/test_kills.py": one of them)
+	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests)
 	@if [ -z "$(ARGS)" ]; then nice $(MAKE) --no-print-directory test-postgres; fi
 
 test-fast: $(NATIVE) ## all tests but those with real processes

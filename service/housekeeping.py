@@ -37,7 +37,7 @@ ENDINGS_EVERY_S = 600.0
 ACCOUNTS_A_TURN = 10_000
 """Some 50 ms of reading. A fleet with more accounts takes as many turns."""
 SUMS_A_TURN = 10_000
-"""Of earlier days' uploads, dropped at once: some 20 ms, for which other writers wait on SQLite."""
+"""Of earlier days' uploads, dropped at once: some 20 ms, for which other writers may wait."""
 
 _log = structlog.get_logger("housekeeping")
 

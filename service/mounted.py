@@ -1,8 +1,8 @@
 """On which kind of file system a folder lies, before anything is made there that it can't bear.
 
-A catalog in the folder is SQLite in WAL mode, the bitmap a shared memory mapping, the locks are `flock`: none of them
-holds between the hosts of a network file system, nor through its server's failures. Objects of a `file:` store may lie
-on one: they are written once, under a name of their own.
+A catalog in the folder and the bitmap are mapped into shared memory, the locks are `flock`: none of them holds between
+the hosts of a network file system, nor through its server's failures. Objects of a `file:` store may lie on one: they
+are written once, under a name of their own.
 """
 
 from __future__ import annotations

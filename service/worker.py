@@ -37,7 +37,7 @@ from storage.vault import KeyId
 
 PUBLISH_EVERY_S = KEY_CACHE_S
 EXCHANGED_AT_ONCE = 2000
-"""Devices in one transaction of the catalog: some 10 ms, for which commits wait on SQLite."""
+"""Devices in one transaction of the catalog: some 10 ms, for which commits may wait."""
 TRIM_EVERY = 30
 """Rounds of housekeeping between two looks at free memory: longer than any wave of uploads."""
 GC_THRESHOLDS = (20_000, 50, 50)

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +67,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "soak" not in str(config.getoption("markexpr")):
         items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+
+
+NAMES_ITS_ENGINE = (ROOT / "tests/storage", ROOT / "tests/bench")
+"""Suites in which each test says by itself which engine it is about."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """In a run on PostgreSQL no test may have its catalog in a file: it would show nothing about that engine."""
+    result = yield
+    is_exempt = item.get_closest_marker("sqlite") or any(
+        path in item.path.parents for path in NAMES_ITS_ENGINE
+    )
+    if os.environ.get("CLIPKEEP_TEST_CATALOG") == "postgresql" and not is_exempt:
+        folder = getattr(item, "funcargs", {}).get("tmp_path")
+        files = [] if folder is None else [*folder.rglob("catalog.db")]
+        assert not files, f"its catalog is a file: {files}"
+    return result
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -196,6 +196,27 @@ def test_nothing_above_storage_knows_an_engine() -> None:
     assert {name for name in inside if not re.match(r"storage/(_key_|keys)", name)} <= KNOWS_ENGINES
 
 
+NAMES_OF_ENGINES = re.compile("sqlite|postgres|psycopg|pgbouncer", re.IGNORECASE)
+SPEAKS_OF_ENGINES = {
+    "service/config.py",
+    *(f"service/commands/{name}.py" for name in ("copying", "demo", "erasure", "folder")),
+    *(f"service/commands/{name}.py" for name in ("granting", "migrating", "sweeping")),
+    *(f"service/demo/{name}.py" for name in ("postgres", "stage", "story", "watchdog")),
+}
+"""Settings and commands whose words and addresses the contract has (docs/design.md, 6), and the demo's own server."""
+
+
+def test_only_what_speaks_to_an_operator_names_an_engine() -> None:
+    rooms = [*(ROOT / room for room in ("ingest", "retention", "service")), ROOT / "storage/contracts"]
+    named = {
+        str(path.relative_to(ROOT))
+        for room in rooms
+        for path in room.rglob("*.py")
+        if NAMES_OF_ENGINES.search(path.read_text())
+    }
+    assert named == SPEAKS_OF_ENGINES
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     text = path.read_text()

@@ -12,6 +12,7 @@ import pwd
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from service.demo.ports import free_ports
-from service.demo.server_process import ServerProcess
+from service.demo.server_process import ServerFailed, ServerProcess
 
 UNPRIVILEGED = "nobody"
 
@@ -50,6 +51,9 @@ class PostgresServer:
             databases, not started.
         follows: as a standby, which streams what the other one writes, until `promote`.
         parent: where its folder is made; None: where temporary files are.
+
+    Raises:
+        ServerFailed: its files can't be made. Nothing is left of them.
     """
 
     user = "clipkeep_test"
@@ -70,13 +74,18 @@ class PostgresServer:
         self._as = UNPRIVILEGED if os.geteuid() == 0 else None
         self.process: ServerProcess | None = None
         """None: it does not run."""
-        self._binaries = self._reachable(binaries)
-        self._own(self.folder)
-        if copy_of is None:
-            self._make()
-        else:
-            like = ("-R",) if follows else ()
-            copy_of.run("pg_basebackup", "-D", self.data, "-X", "stream", "-c", "fast", *like)
+        try:
+            self._require_a_way_in()
+            self._binaries = self._reachable(binaries)
+            self._own(self.folder)
+            if copy_of is None:
+                self._make()
+            else:
+                like = ("-R",) if follows else ()
+                copy_of.run("pg_basebackup", "-D", self.data, "-X", "stream", "-c", "fast", *like)
+        except BaseException:
+            self.close()
+            raise
         self.configure(
             {
                 "listen_addresses": "'127.0.0.1'",
@@ -143,7 +152,7 @@ class PostgresServer:
             **self._identity(),
         )
         if done.returncode:
-            raise RuntimeError(f"{program} failed: {done.stderr}")
+            raise ServerFailed(f"{program} failed: {done.stderr}")
         return done.stdout
 
     def _make(self) -> None:
@@ -178,6 +187,15 @@ class PostgresServer:
         with (self.data / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = {value}\n" for name, value in settings.items())
 
+    def _require_a_way_in(self) -> None:
+        """The user that it runs as has to reach its folder, and root's own temporary folder may be closed to others."""
+        for above in self.folder.parents if self._as is not None else ():
+            if not above.stat().st_mode & stat.S_IXOTH:
+                raise ServerFailed(
+                    f"PostgreSQL refuses to run as root, and the user {self._as}, as which it would run here, may not"
+                    f" enter {above}: set TMPDIR to a folder that every user may enter"
+                )
+
     def _reachable(self, binaries: Path) -> Path:
         """The programs, where the server's user may run them: a checkout may lie in a folder that is root's own."""
         if self._as is None:
@@ -202,7 +220,7 @@ class PostgresServer:
         return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": ()}
 
     def _answers(self) -> bool:
-        with suppress(RuntimeError):
+        with suppress(ServerFailed):
             self.run("pg_isready", "-q")
             return True
         return False

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from service.demo.watchdog import Watchdog
+from storage.errors import WorldError
 
 START_S = 60.0
 """Longest wait for a start: a machine that runs the whole suite takes its time."""
 END_S = 60.0
 _ASK_EVERY_S = 0.02
+
+
+class ServerFailed(WorldError):
+    """A server that the demo, the bench or a test needs could not be made, or did not start."""
+
+    code = "server_failed"
 
 
 class ServerProcess:
@@ -46,12 +53,12 @@ class ServerProcess:
         """Wait until it can be used.
 
         Raises:
-            RuntimeError: it ended, or takes too long; with what it said last.
+            ServerFailed: it ended, or takes too long; with what it said last.
         """
         deadline = time.monotonic() + START_S
         while not answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self._name} did not start:\n{self._log.read_text()[-2000:]}")
+                raise ServerFailed(f"{self._name} did not start:\n{self._log.read_text()[-2000:]}")
             time.sleep(_ASK_EVERY_S)
 
     def send(self, number: signal.Signals) -> None:

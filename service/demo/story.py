@@ -195,8 +195,16 @@ def run_demo(ffmpeg: Ffmpeg, show: Show, *, seconds: int, keep: bool, home: Home
 
     Raises:
         KeyboardInterrupt: it was interrupted (SIGINT, SIGTERM or SIGHUP), and has cleaned up.
+        ClipkeepError: no server for catalog or vault can be had.
     """
-    if trio.run(_until_signal, ffmpeg, show, seconds, keep, home):
+    try:
+        signalled = trio.run(_until_signal, ffmpeg, show, seconds, keep, home)
+    except ExceptionGroup as group:  # before the acts
+        known = _known(group)
+        if known is None:
+            raise
+        raise known from group
+    if signalled:
         raise KeyboardInterrupt
 
 

@@ -24,9 +24,12 @@ from bench.procfs import session_stats
 from bench.servers import choose, peers_folder
 from bench.stage import stage
 from service.demo.postgres import system_binaries, wheel_binaries
+from tests.servers.catalogs import on_postgres
 
 TINY = ["--sizes", "64KiB,4KiB", "--connections", "200", "--runs", "1", "--seconds", "1.5", "--warmup", "0.1"]
 """On a busy machine a chunk may take a second, and each measurement has to see one."""
+
+CLIPKEEP = "clipkeep-postgres" if on_postgres() else "clipkeep"
 
 
 def run(*arguments: str) -> Result:
@@ -53,7 +56,7 @@ def check_ingest(document: dict[str, Any], server: str) -> None:
         assert 0 < one["ack_ms"]["p50"] <= one["ack_ms"]["p99"] <= one["ack_ms"]["max"]
 
 
-@pytest.mark.parametrize("server", ["starlette", "clipkeep"])
+@pytest.mark.parametrize("server", ["starlette", CLIPKEEP])
 def test_ingest_as_json_and_into_a_file(server: str, tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     result = run("ingest", *TINY, "--devices", "20", "--only", server, "--json", "--output", str(output))

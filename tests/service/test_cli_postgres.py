@@ -276,6 +276,7 @@ def test_another_release(tmp_path: Path, url: str) -> None:
         assert "release" in refused(tmp_path / "data", "catalog", "migrate")
 
 
+@pytest.mark.sqlite
 def test_another_homes_catalog(tmp_path: Path, url: str) -> None:
     document(tmp_path / "data", "init", "--catalog", url)
     document(tmp_path / "other", "init")
@@ -286,6 +287,7 @@ def test_another_homes_catalog(tmp_path: Path, url: str) -> None:
     assert document(tmp_path / "data", "device", "add")["device"] == 1
 
 
+@pytest.mark.sqlite
 def test_another_homes_keys_beside_a_file(tmp_path: Path) -> None:
     for name in ("one", "other"):
         document(tmp_path / name, "init", "--catalog", "sqlite")
@@ -362,6 +364,7 @@ def test_the_services_role(tmp_path: Path, url: str) -> None:
         connection.execute("DROP ROLE clipkeep_service")
 
 
+@pytest.mark.sqlite
 def test_a_file_has_no_roles_and_no_halves(tmp_path: Path) -> None:
     data = tmp_path / "data"
     document(data, "init", "--catalog", "sqlite")

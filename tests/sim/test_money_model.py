@@ -22,6 +22,7 @@ from storage.errors import CallerError
 from tests.retention.world import fast_folder
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import HOUR_MS, MoneyWorld
+from tests.sim import EXAMPLES
 
 DEVICES = st.integers(1, 2)
 PLANS = st.integers(1, 8)
@@ -165,5 +166,5 @@ class MoneyMachine(RuleBasedStateMachine):
 
 TestMoney = MoneyMachine.TestCase
 TestMoney.settings = settings(
-    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=EXAMPLES, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

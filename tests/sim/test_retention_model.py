@@ -34,6 +34,7 @@ from tests.retention.world import (
     fast_folder,
     monthly,
 )
+from tests.sim import EXAMPLES
 from tests.sim.ingesting import uploaded
 
 DEVICES = 3
@@ -446,7 +447,7 @@ class Retention(RuleBasedStateMachine):
 
 TestRetention = Retention.TestCase
 TestRetention.settings = settings(
-    max_examples=60,
+    max_examples=EXAMPLES,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

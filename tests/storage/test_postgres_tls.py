@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from service.demo.server_process import ServerFailed
 from storage.errors import CatalogUnavailable
 from storage.postgres import PostgresCatalog
 from tests.servers.postgres import PostgresServer, system_binaries, wheel_binaries
@@ -74,7 +75,7 @@ def server(authority: Signed) -> Iterator[PostgresServer]:
         (made.data / "pg_hba.conf").write_text(hba)
         try:
             made.start()
-        except RuntimeError as error:
+        except ServerFailed as error:
             if "not supported by this build" in str(error):
                 pytest.skip("this server is built without TLS")
             raise
