@@ -14,7 +14,7 @@ from tests.service.world import World
 
 ROOT = Path(__file__).parents[3]
 PROBLEMS = {"Problem", "Blocked", "NotReady"}
-LOGS_IN = ("/v1/sessions",)
+LOGS_IN = ("/v1/sessions", "/v1/payments/reports", "/metrics")
 OPEN_TO_ALL = {
     ("get", "/healthz"),
     ("get", "/readyz"),
@@ -28,6 +28,7 @@ OPEN_TO_ALL = {
     ("get", "/v1/privacy-policy/{version}"),
     ("get", "/v1/packages"),
     ("get", "/v1/prices"),
+    ("post", "/v1/payments/reports"),
     ("post", "/v1/accounts"),
     ("post", "/v1/accounts/{account}/activation"),
     ("post", "/v1/accounts/{account}/activation-code"),
