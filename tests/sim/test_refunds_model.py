@@ -150,6 +150,14 @@ class RefundsMachine(RuleBasedStateMachine):
             else:
                 assert owed in (0, min(MONTHLY_FEE, paid - hand))
             self.cancelled, self.counted = True, before
+            for row in self.world.payments(self.ada.account):
+                if row.payment_id in before and ("by_hand" in row.detail or row.kind is PaymentKind.CREDIT):
+                    self.stays(row)
+
+    def stays(self, row: PaymentRow) -> None:
+        """What the cancellation was counted with is not taken back; what was before, stays so."""
+        taken = self.allowed(lambda: crediting.take_back(self.desk, OPERATOR, row.reference, why="w"))
+        assert taken == (row.state in (PaymentState.VOID, PaymentState.TAKEN_BACK))
 
     # --- the world ----------------------------------------------------------------------------------------------------
 
