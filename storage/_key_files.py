@@ -150,10 +150,16 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def corrupt(subject: object, what: str) -> CorruptError:
+RESTORE_FOLDER = "restore the whole key store folder from its backup"
+RESTORE_DATABASE = (
+    "restore the vault's database from its backup, and master.key from the copy of the same time"
+)
+
+
+def corrupt(subject: object, what: str, remedy: str = RESTORE_FOLDER) -> CorruptError:
     """The error for data at rest that is not what was written."""
     return CorruptError(
-        f"{what}; restore the whole key store folder from its backup",
+        f"{what}; {remedy}",
         subject=str(subject),
         code="key_store_corrupt",
     )

@@ -15,7 +15,15 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from storage._key_files import MASTER_MAGIC, SECRET_BYTES, corrupt, read_key_file, write_key_file
+from storage._key_files import (
+    MASTER_MAGIC,
+    RESTORE_DATABASE,
+    RESTORE_FOLDER,
+    SECRET_BYTES,
+    corrupt,
+    read_key_file,
+    write_key_file,
+)
 from storage.vault import ACCOUNT_KEY_ID_BYTES, KEY_BYTES, KeyId
 
 _NONCE_BYTES = 12
@@ -39,13 +47,16 @@ def new_wrapping_key() -> tuple[int, bytes]:
     return secrets.randbits(62) | 1 << 62, secrets.token_bytes(SECRET_BYTES)
 
 
+_FOLDERS_ROWS = "keys.db"
+
+
 class WrappingKeys:
     """The wrapping keys of a folder's master.key, read when first needed and again for an id that is new.
 
     So a process that runs on through a rotation finds the new key by itself. Not for several threads at once.
     """
 
-    def __init__(self, path: Path, rows: str = "keys.db") -> None:
+    def __init__(self, path: Path, rows: str = _FOLDERS_ROWS) -> None:
         """`rows`: what errors call the database whose rows these keys wrap."""
         self._path = path
         self._rows = rows
@@ -75,7 +86,8 @@ class WrappingKeys:
             raise corrupt(
                 self._path,
                 f"field id: {self._rows} was written with wrapping key {wrapping_key_id:016x}, which is not here,"
-                " so the two files are of different key stores or backups",
+                " so the two are of different key stores or backups",
+                RESTORE_FOLDER if self._rows == _FOLDERS_ROWS else RESTORE_DATABASE,
             )
         return self._ciphers[wrapping_key_id]
 

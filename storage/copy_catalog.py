@@ -48,7 +48,8 @@ def copy_catalog(address: str, file: Path, *, to: str, home: int, progress: Prog
         if copying.is_whole(database):
             if not is_sealed(source) or copying.differences(source, database, progress):
                 raise CallerError(
-                    "a catalog is already in this database, and it is not the same as the file",
+                    "a catalog is already in this database, and it is not the same as the file; nothing was changed."
+                    " Name an empty database: CREATE DATABASE makes one",
                     subject=database.subject,
                     code="exists",
                 )

@@ -112,13 +112,21 @@ def opened_backup(folder: Path, master_key: Path) -> Iterator[HasKeys]:
         master_key: the file of wrapping keys to attack a base backup with. A folder has its own in it.
 
     Raises:
-        NotFound, CallerError, CorruptError: as `open_vault`; `bad_backup`: a base backup that is not in plain format.
+        CallerError: `bad_backup`: it is neither, or a base backup that is not in plain format; `no_master_key`.
+        CallerError, CorruptError: as `open_vault`.
     """
     if (folder / "PG_VERSION").exists() or (folder / "backup_manifest").exists():
         from storage.postgres.base_backup import BaseBackup
 
         yield BaseBackup(folder, master_key)
         return
+    if not (folder / "keys.db").exists():
+        raise CallerError(
+            "this is neither a copy of keys/ nor a base backup in plain format: name the folder that has"
+            " keys.db or PG_VERSION in it",
+            subject=str(folder),
+            code="bad_backup",
+        )
     with KeyStore.open(folder) as key_store:
         yield key_store
 

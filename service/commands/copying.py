@@ -22,6 +22,11 @@ from storage.open_vault import open_vault
 from storage.urls import without_password
 
 SAMPLES = 100
+_GO_ON = (
+    "the same command goes on where this one stood, or takes the copy back with --back; until then a catalog.db that"
+    " was sealed opens for nothing else"
+)
+_GO_BACK = "the same command goes on"
 
 
 def catalog_copy(
@@ -53,7 +58,8 @@ def catalog_copy(
             code="bad_config",
         )
     folder = DataFolder(data)
-    document = _take_back(folder, to) if back else _copy(folder, to, store)
+    with terminal.ended_cleanly(_GO_BACK if back else _GO_ON):
+        document = _take_back(folder, to) if back else _copy(folder, to, store)
     terminal.report(document, json)
 
 

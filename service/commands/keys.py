@@ -24,7 +24,13 @@ def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     A running service goes on. When this was interrupted, run it again: it goes on where it stood. Backups of the
     key store made before hold the old wrapping key, so they stay readable until they are deleted.
     """
-    with open_folder(data) as opened, terminal.progress_bar() as progress:
+    with (
+        terminal.ended_cleanly(
+            "run it again: it goes on where it stood, and the service reads all keys meanwhile"
+        ),
+        open_folder(data) as opened,
+        terminal.progress_bar() as progress,
+    ):
         done = opened.vault.rotate(progress)
     terminal.report(
         {

@@ -242,7 +242,11 @@ def catalog_rebuild(data: Data = DEFAULT_DATA, store: Store = None, json: Json =
     For a catalog whose chunk tables were lost or damaged, while its segment and device rows are there. What
     commits refused, what was deleted and what was erased stays out. Rows that exist are left alone.
     """
-    with open_folder(data, store_url=store) as opened, terminal.progress_bar() as progress:
+    with (
+        terminal.ended_cleanly("rows that were made stay; run it again for the rest"),
+        open_folder(data, store_url=store) as opened,
+        terminal.progress_bar() as progress,
+    ):
         result = rebuild_catalog(opened, progress=progress)
     terminal.report(result, json)
     if result["unreadable"]:

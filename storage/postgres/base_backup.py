@@ -55,7 +55,7 @@ class BaseBackup:
         master_key: the file of wrapping keys to attack with.
 
     Raises:
-        CallerError: `bad_backup`: there are no such files.
+        CallerError: `bad_backup`: there are no such files; `no_master_key`.
         CorruptError, CallerError: as `read_key_file`, for `master_key`.
     """
 
@@ -65,6 +65,12 @@ class BaseBackup:
                 "no base backup in plain format is here; unpack it, or make one by `pg_basebackup --format=plain`",
                 subject=str(folder),
                 code="bad_backup",
+            )
+        if not master_key.is_file():
+            raise CallerError(
+                "no file of wrapping keys is here; --master-key names one",
+                subject=str(master_key),
+                code="no_master_key",
             )
         self._folder = folder
         self._ids = [number for number, _ in read_key_file(master_key, MASTER_MAGIC)]

@@ -38,6 +38,9 @@ WRITERS_LOCK, DECISIONS_LOCK, TABLES_LOCK = 0x636C6B01, 0x636C6B02, 0x636C6B03
 STREAMED_ROWS = 5000
 """Fetched at once."""
 
+TAKEN_BACK = (errors.SerializationFailure, errors.DeadlockDetected)
+"""What the server says when it undid a transaction that may be tried again at once."""
+
 DEVICES_LOCK = 0x636C6B04 << 32
 """The first of DEVICE_STRIPES advisory locks."""
 DEVICE_STRIPES = 512

@@ -36,9 +36,16 @@ from psycopg import conninfo, errors
 
 from storage.errors import CallerError, CatalogCorrupt, CatalogUnavailable, ClipkeepError
 from storage.postgres import damage
-from storage.postgres.connection import DECISIONS_LOCK, WRITERS_LOCK, NoAnswer, PostgresConnection
+from storage.postgres.connection import (
+    DECISIONS_LOCK,
+    TAKEN_BACK,
+    WRITERS_LOCK,
+    NoAnswer,
+    PostgresConnection,
+)
 from storage.postgres.packed_rows import drop_tables_of_day
 from storage.postgres.promise import SETTINGS, promise_of
+from storage.postgres.remedies import remedy, shown
 from storage.postgres.waits import Waits
 from storage.promise import Promise
 from storage.sql.connection import Connection, Database, Excludes
@@ -103,8 +110,6 @@ class _Slot:
 
 
 CATALOG_FULL = "catalog_full"
-TAKEN_BACK = (errors.SerializationFailure, errors.DeadlockDetected)
-"""What the server says when it undid a transaction that may be tried again at once."""
 GIVEN_UP = (errors.LockNotAvailable, errors.QueryCanceled, errors.DiskFull)
 """What it says when a further try would wait as long, or fail again."""
 
@@ -125,7 +130,8 @@ class PostgresDatabase(Database):
         try:
             parts = conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
-            raise CallerError(f"not a PostgreSQL address: {error}", code="bad_catalog_url") from error
+            said = " ".join(str(error).split())
+            raise CallerError(f"not a PostgreSQL address: {said}", code="bad_catalog_url") from error
         self._waits = Waits.at_most(answer_s)
         self._conninfo = conninfo.make_conninfo(
             url,
@@ -133,10 +139,7 @@ class PostgresDatabase(Database):
             connect_timeout=self._waits.connect_s,
             **KEEPALIVE,
         )
-        self._subject = "postgresql://" + "".join(
-            str(part)
-            for part in (parts.get("host", ""), ":", parts.get("port", 5432), "/", parts.get("dbname", ""))
-        )
+        self._subject = shown(parts)
         self._lock_timeout_ms = self._waits.lock_ms if lock_timeout_ms is None else lock_timeout_ms
         self._lock = threading.Lock()
         self._idle: list[tuple[float, PostgresConnection]] = []
@@ -426,7 +429,7 @@ class PostgresDatabase(Database):
         if isinstance(error, errors.UndefinedTable) and (found := _OF_A_DAY.search(said)):
             return self._without_table(int(found[1]), said)
         code = CATALOG_FULL if isinstance(error, errors.DiskFull) else None
-        return CatalogUnavailable(f"{said}; {_remedy(error)}", subject=self._subject, code=code)
+        return CatalogUnavailable(f"{said}; {remedy(error)}", subject=self._subject, code=code)
 
     def _without_table(self, day: int, said: str) -> ClipkeepError:
         """What is wrong when a day's table is not there: it went with its day, unless the day is still open."""
@@ -473,38 +476,3 @@ def _drop_unread(connection: Connection, name: str) -> bool:
     if is_free:
         connection.run(drop_tables_of_day(int(name.removeprefix("chunks_"))))
     return bool(is_free)
-
-
-def _remedy(error: psycopg.Error) -> str:
-    """What a person does about an error that may pass."""
-    if isinstance(error, (errors.DiskFull, errors.IoError)):
-        return "look for a full or failing disk of the server; trying again is safe"
-    if isinstance(error, NoAnswer):
-        return "look for a server that is frozen, or whose disk hangs; trying again is safe"
-    if isinstance(error, errors.TooManyConnections) or _says(error, "too many", "connection slots"):
-        return "all its connections are taken: raise max_connections, or put PgBouncer in between"
-    if isinstance(error, (errors.LockNotAvailable, errors.QueryCanceled, *TAKEN_BACK)):
-        return "another transaction has been in the way all the time: try again"
-    if isinstance(error, (errors.InvalidPassword, errors.InvalidAuthorizationSpecification)) or _says(
-        error, "password", "authentication", "pg_hba.conf", "role "
-    ):
-        return "look for a wrong user or password: PGUSER, PGPASSWORD, the service file or the password file"
-    if isinstance(error, errors.InsufficientPrivilege):
-        return (
-            "the user lacks a privilege: `clipkeep catalog grant --role ROLE`, as the tables' owner, gives the"
-            " service's role what it needs (docs/operations.md), tables included that another role has made since"
-        )
-    if isinstance(error, errors.InvalidCatalogName) or _says(error, 'database "'):
-        return "the database is missing: CREATE DATABASE makes it, or correct the address"
-    if isinstance(error, errors.UndefinedTable):
-        return "the database or its tables are missing: `clipkeep init --catalog` makes them"
-    # A standby refuses BEGIN READ WRITE as something that it does not know.
-    if isinstance(error, (errors.ReadOnlySqlTransaction, errors.FeatureNotSupported)):
-        return "this server is a standby: name the primary"
-    return "look whether the server runs and can be reached; trying again is safe"
-
-
-def _says(error: psycopg.Error, *words: str) -> bool:
-    """Whether a refused connection was refused for this: libpq gives no code for it, only the server's words, which
-    are English or the server's own language. Only what the advice says depends on it."""
-    return error.sqlstate is None and any(word in str(error) for word in words)

@@ -27,7 +27,7 @@ from typing import TypeVar, cast
 import psycopg
 from psycopg import errors
 
-from storage._key_files import SECRET_BYTES, corrupt
+from storage._key_files import RESTORE_DATABASE, SECRET_BYTES, corrupt
 from storage._key_wrapping import WrappingKeys
 from storage.errors import (
     CallerError,
@@ -119,7 +119,7 @@ class VaultDatabase(PostgresDatabase):
     def _translated(self, error: psycopg.Error) -> ClipkeepError:
         found = super()._translated(error)
         if isinstance(error, errors.UndefinedTable):
-            return corrupt(self.subject, "tables of the vault are missing")
+            return corrupt(self.subject, "tables of the vault are missing", RESTORE_DATABASE)
         if isinstance(found, CatalogCorrupt):
             return corrupt(self.subject, found.detail)
         if isinstance(found, CatalogUnavailable):
@@ -194,7 +194,9 @@ def require_tables(database: VaultDatabase) -> None:
             )
         [found] = connection.execute("SELECT format FROM vault_state").fetchone()
     if found != FORMAT:
-        raise corrupt(database.subject, f"field format is {found}, this release reads {FORMAT}")
+        raise corrupt(
+            database.subject, f"field format is {found}, this release reads {FORMAT}", RESTORE_DATABASE
+        )
 
 
 def state(connection: Connection) -> tuple[int, int]:

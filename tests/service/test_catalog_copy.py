@@ -243,7 +243,11 @@ def test_a_copy_that_is_cut_short_serves_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr("storage.postgres.copying.copy_numbers", stop)
-        assert run("catalog", "copy", "--to", url, "--data", filled).code != 0
+        stopped = run("catalog", "copy", "--to", url, "--data", filled)
+    assert stopped.code != 0
+    if isinstance(trouble, KeyboardInterrupt):
+        assert "interrupted: the same command goes on" in stopped.err
+        assert "--back" in stopped.err
     assert run("device", "add", "--data", filled, "--json").error == "catalog_moved"
     with pytest.raises(CallerError):
         open_catalog(url, filled)

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from storage._key_files import MASTER_MAGIC, read_key_file
+from storage._key_wrapping import WrappingKeys
 from storage.contracts.blocks import writing_books
 from storage.contracts.books.given import to_erasing
 from storage.contracts.vault import NOW, code_of, fresh_ids
@@ -279,6 +280,41 @@ def test_a_base_backup_in_another_format_is_refused(tmp_path: Path, master_key: 
     with pytest.raises(CallerError, match="plain") as refused, opened_backup(tmp_path / "tar", master_key):
         pass
     assert refused.value.code == "bad_backup"
+
+
+@pytest.mark.parametrize("holds", [None, (), ("tokens.key", "master.key")], ids=["missing", "empty", "part"])
+def test_what_is_no_backup_is_not_taken_for_a_broken_vault(
+    tmp_path: Path, master_key: Path, holds: tuple[str, ...] | None
+) -> None:
+    given = tmp_path / "given"
+    if holds is not None:
+        given.mkdir()
+        for name in holds:
+            (given / name).touch()
+    with (
+        pytest.raises(CallerError, match=r"keys\.db or PG_VERSION") as refused,
+        opened_backup(given, master_key),
+    ):
+        pass
+    assert refused.value.code == "bad_backup"
+
+
+def test_a_missing_file_of_wrapping_keys_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "PG_VERSION").write_text("18")
+    none = tmp_path / "none"
+    with pytest.raises(CallerError, match="--master-key") as refused, opened_backup(tmp_path, none):
+        pass
+    assert refused.value.code == "no_master_key"
+
+
+def test_another_times_master_key_is_told_with_what_to_put_back(database_url: str, master_key: Path) -> None:
+    """After a database was put back to a moment before a rotation, for example."""
+    create_vault(database_url, master_key)
+    master_key.unlink()
+    WrappingKeys.create(master_key)
+    with pytest.raises(CorruptError, match=r"master\.key from the copy of the same time"):
+        open_vault(database_url, master_key)
 
 
 def _server():  # type: ignore[no-untyped-def]
