@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NATIVE := $(VENV)/.native
 PLAYERS := tests/players/node_modules/.ready
+OPENID := tests/openid/node_modules/.ready
 # What setup.py compiles, and where that goes.
 HOT := $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
 COMPILED := *.so clipkeep_hot.json $(addsuffix *.so,$(sort $(dir $(HOT))))
@@ -52,7 +53,13 @@ $(PLAYERS): tests/players/package.json tests/players/package-lock.json
 	   || echo "hls.js was not installed: the tests of players are skipped" >&2; fi
 	@mkdir -p $(dir $@) && touch $@
 
-test: $(NATIVE) $(PLAYERS) ## set-up and all tests, 20 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+# A real provider of OpenID Connect, for the tests of log-in from elsewhere; skipped by name where there is no npm.
+$(OPENID): tests/openid/package.json tests/openid/package-lock.json
+	@if command -v npm > /dev/null; then npm ci --prefix tests/openid --ignore-scripts --no-audit --no-fund --silent \
+	   || echo "oidc-provider was not installed: the test with a real provider is skipped" >&2; fi
+	@mkdir -p $(dir $@) && touch $@
+
+test: $(NATIVE) $(PLAYERS) $(OPENID) ## set-up and all tests, 20 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
 	   echo "once more, with the hot path as Python"; \

@@ -21,6 +21,7 @@ import trio
 from ingest.server import listen
 from service.agreement import my_data
 from service.agreement.consents import unsubscribe_url
+from service.agreement.openid.opening import open_providers
 from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
@@ -156,6 +157,8 @@ class ApiProcess:
             survives=lambda: {whose: found.survives.word for whose, found in self._promises.items()},
             metrics=self.metrics,
             answer_s=opened.config.home.answer_s,
+            providers=open_providers(opened.config.openid),
+            openid_threads=opened.config.openid.threads,
             **asdict(opened.config.api),
         )
 

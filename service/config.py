@@ -515,6 +515,29 @@ class NoticeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenIdSettings:
+    providers: str = limit(
+        "",
+        "log-in from elsewhere: NAME ISSUER CLIENT_ID, several separated by ; (google https://accounts.google.com"
+        " 1234.apps.example); empty: there is none",
+    )
+    secrets: str = limit(
+        "", "NAME SECRET, several separated by ;: better in the environment than in a file", masked=_hidden
+    )
+    redirect_uris: str = limit(
+        "", "where providers send a browser back, separated by blanks; the first one when a client names none"
+    )
+    trusted_emails: str = limit(
+        "", "names of providers whose word for an e-mail address is believed, separated by blanks"
+    )
+    timeout_s: float = limit(10.0, "for an answer of a provider", least=0.1, most=120)
+    skew_s: float = limit(60.0, "by which a provider's clock may differ", least=0, most=600)
+    log_in_minutes: float = limit(10.0, "for the way to the provider and back", least=0.1, most=60)
+    log_ins_per_h: int = limit(60, "that a client may begin, and end", least=1, most=1_000_000)
+    threads: int = limit(4, "requests that wait for a provider at once", least=1, most=64)
+
+
+@dataclass(frozen=True, slots=True)
 class ClockSettings:
     test: bool = limit(False, "allow `clipkeep clock` to move the time: for demos and tests only")
 
@@ -531,4 +554,5 @@ class Config:
     agreement: AgreementSettings = field(default_factory=AgreementSettings)
     payments: PaymentSettings = field(default_factory=PaymentSettings)
     notices: NoticeSettings = field(default_factory=NoticeSettings)
+    openid: OpenIdSettings = field(default_factory=OpenIdSettings)
     clock: ClockSettings = field(default_factory=ClockSettings)

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from service.agreement.openid.settings import parse as parse_elsewhere
 from service.clients import HEADERS, parse_proxies
 from service.config import Config
 from service.partners import parse_partners
@@ -80,6 +81,10 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise _bad(path, "agreement.serial_list", "is a whole path, from / on")
     if config.notices.public_url and not _ORIGIN.fullmatch(config.notices.public_url.rstrip("/")):
         raise _bad(path, "notices.public_url", "is an address such as https://clips.example, without a path")
+    try:
+        parse_elsewhere(config.openid)
+    except ValueError as error:
+        raise _bad(path, "openid", str(error)) from None
     if config.http.forwarded_header not in HEADERS:
         raise _bad(path, "http.forwarded_header", f"is one of {', '.join(HEADERS)}")
     if config.home.survives not in (words := [kind.word for kind in Survives]):

@@ -24,6 +24,8 @@ PAGES: Mapping[tuple[str, str], Act] = MappingProxyType(
         ("PUT", f"{_ACCOUNT}/password"): Act.CARE,
         ("GET", f"{_ACCOUNT}/events"): Act.LOOK,
         ("GET", f"{_ACCOUNT}/payments"): Act.LOOK,
+        ("GET", f"{_ACCOUNT}/identities"): Act.LOOK,
+        ("DELETE", f"{_ACCOUNT}/identities/{{provider}}"): Act.CARE,
         ("GET", f"{_ACCOUNT}/devices"): Act.LOOK,
         ("POST", f"{_ACCOUNT}/devices"): Act.CARE,
         ("GET", f"{_ACCOUNT}/cancellation"): Act.LOOK,
@@ -85,6 +87,9 @@ PAGES: Mapping[tuple[str, str], Act] = MappingProxyType(
 )
 """Pages of the API, by method and path. HEAD is as GET."""
 
+OF_OWNERS_ALONE = frozenset((("POST", f"{_ACCOUNT}/log-ins"), ("POST", f"{_ACCOUNT}/identities")))
+"""Pages for who is logged in to the account, and for no operator."""
+
 COMMANDS: Mapping[str, Act] = MappingProxyType(
     {
         "account add": Act.CARE,
@@ -142,6 +147,9 @@ COMMANDS: Mapping[str, Act] = MappingProxyType(
         "package end": Act.PUBLISH,
         "package apply": Act.PUBLISH,
         "partners export": Act.PUBLISH,
+        "payments abandon": Act.MONEY,
+        "payments export": Act.LOOK,
+        "payments list": Act.LOOK,
         "plan start": Act.MONEY,
         "plan cancel": Act.MONEY,
         "plan list": Act.LOOK,

@@ -46,33 +46,58 @@ def register(
         Conflict: `address_taken`, `address_reserved`; for an operator.
         TooMany: `slow_down`.
     """
-    pair = _normal(email, mobile)
-    asked = [(kind, address) for kind, address in zip(KINDS, pair, strict=True) if address is not None]
+    _normal(email, mobile)
     name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
     if client is not None:
-        most = desk.settings.registrations_per_h
-        desk.write(lambda books: count_use(desk, books, f"register:client:{client}", most))
+        count_registration(desk, client)
     password_hash = hashed(desk, password)
 
     def work(books: Books) -> AccountRow | CallerError:
-        _require_current(books, accepts_version)
-        refused = _refused(desk, books, 0, asked, client)
-        if refused is not None:
-            return refused
-        row = books.add_account(AccountRow(0, "owner", name, desk.now_ms(), password_hash=password_hash))
-        accept_current(desk, books, row.account, "registered")
-        desk.record(
-            books,
-            actor if client is None else Actor("owner", row.account),
-            row.account,
-            "registered",
-            facts={**account_facts(row), "agreement": accepts_version},
-        )
-        for kind, address in asked:
-            ask_proof(desk, books, row.account, kind, address, "activate")
-        return row
+        return register_in(desk, books, email, mobile, password_hash, name, accepts_version, client, actor)
 
     return desk.write(work, new_accounts=1)
+
+
+def count_registration(desk: Desk, client: str) -> None:
+    """Raises TooMany `slow_down`."""
+    most = desk.settings.registrations_per_h
+    desk.write(lambda books: count_use(desk, books, f"register:client:{client}", most))
+
+
+def register_in(
+    desk: Desk,
+    books: Books,
+    email: str | None,
+    mobile: str | None,
+    password_hash: str,
+    name: str,
+    accepts_version: int,
+    client: str | None,
+    actor: Actor = OPERATOR,
+) -> AccountRow | CallerError:
+    """`register`, inside a transaction with a new account: what is left when the client is counted.
+
+    Args:
+        password_hash: "" for an account that is logged in to elsewhere.
+    """
+    pair = _normal(email, mobile)
+    asked = [(kind, address) for kind, address in zip(KINDS, pair, strict=True) if address is not None]
+    require_current(books, accepts_version)
+    refused = _refused(desk, books, 0, asked, client)
+    if refused is not None:
+        return refused
+    row = books.add_account(AccountRow(0, "owner", name, desk.now_ms(), password_hash=password_hash))
+    accept_current(desk, books, row.account, "registered")
+    desk.record(
+        books,
+        actor if client is None else Actor("owner", row.account),
+        row.account,
+        "registered",
+        facts={**account_facts(row), "agreement": accepts_version},
+    )
+    for kind, address in asked:
+        ask_proof(desk, books, row.account, kind, address, "activate")
+    return row
 
 
 def activate(
@@ -261,7 +286,8 @@ def _refused(
     return None
 
 
-def _require_current(books: Books, version: int) -> None:
+def require_current(books: Books, version: int) -> None:
+    """Raises Unprocessable `agreement_not_accepted`."""
     current = books.agreement().version
     if version != current:
         raise Unprocessable(

@@ -46,7 +46,6 @@ def log_in(desk: Desk, login: str, password: str, client: str) -> tuple[str, Ses
     """
     row, new_hash = _prove(desk, login, password, client)
     token = new_token(desk, OWNER_PREFIX)
-    now_ms = desk.now_ms()
 
     def work(books: Books) -> SessionRow | CallerError:
         # Read again: the password may have been changed while this one was looked at.
@@ -54,17 +53,28 @@ def log_in(desk: Desk, login: str, password: str, client: str) -> tuple[str, Ses
         if now.state is AccountState.CANCELLED or now.password_hash != row.password_hash:
             return _bad_credentials()
         _forgive(desk, books, row.account, client)
-        refused = _not_let_in(now)
-        if refused is not None:
-            return refused
-        books.put_account(replace(now, used_on=desk.today(), password_hash=new_hash or now.password_hash))
-        accept_current(desk, books, row.account, "deemed")
-        lasts_ms = round(desk.settings.session_h * 3_600_000)
-        session = SessionRow(token_hash(token), row.account, now_ms, now_ms + lasts_ms)
-        books.add_session(session)
-        return session
+        return let_in(desk, books, replace(now, password_hash=new_hash or now.password_hash), token)
 
     return token, desk.write(work)
+
+
+def let_in(desk: Desk, books: Books, row: AccountRow, token: str) -> SessionRow | Forbidden:
+    """A session for who has proved to be the owner; or why there is none, to be returned by the work of `Desk.write`.
+
+    Args:
+        row: as it is to be stored.
+        token: a new one, which goes to the owner.
+    """
+    refused = _not_let_in(row)
+    if refused is not None:
+        return refused
+    books.put_account(replace(row, used_on=desk.today()))
+    accept_current(desk, books, row.account, "deemed")
+    now_ms = desk.now_ms()
+    lasts_ms = round(desk.settings.session_h * 3_600_000)
+    session = SessionRow(token_hash(token), row.account, now_ms, now_ms + lasts_ms)
+    books.add_session(session)
+    return session
 
 
 def who(desk: Desk, token: str) -> Actor:

@@ -20,6 +20,7 @@ from service.api.corrections import Corrections
 from service.api.cors import allow_origins
 from service.api.devices import Devices
 from service.api.document import describe
+from service.api.elsewhere import LogInsElsewhere
 from service.api.errors import answer_errors
 from service.api.exports import Exports
 from service.api.health import Health
@@ -50,6 +51,7 @@ PARTS = (
     Agreement,
     Registrations,
     Sessions,
+    LogInsElsewhere,
     Accounts,
     Devices,
     Packages,
@@ -96,6 +98,7 @@ def create_app(services: ApiServices) -> FastAPI:
         threads=services.desk_threads,
         hash_threads=services.desk.settings.hash_threads,
         money_threads=services.money_threads,
+        openid_threads=services.openid_threads,
         most_waiting=services.desk_waiting,
         wait_s=services.answer_s,
     )

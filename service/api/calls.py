@@ -86,6 +86,7 @@ class Calls:
         hash_threads: passwords at once, 64 MiB and a core for some 0.1 s each. Apart from the others, so that a
             storm of log-ins keeps nobody from playing back.
         money_threads: requests that move money at once. They wait for the payment gateway, which may take long.
+        openid_threads: requests that wait for a provider of log-in at once, which may take long too.
         most_waiting: for each of these, shared out among clients; who finds no place is refused as overload at once,
             rather than after his patience.
         wait_s: longest wait for a turn. Behind calls that each wait for a catalog or a gateway that does not answer it
@@ -98,12 +99,14 @@ class Calls:
         threads: int,
         hash_threads: int,
         money_threads: int,
+        openid_threads: int,
         most_waiting: int,
         wait_s: float = math.inf,
     ) -> None:
         self._books = _Threads(threads, most_waiting, wait_s)
         self._hashing = _Threads(hash_threads, most_waiting, wait_s)
         self._paying = _Threads(money_threads, most_waiting, wait_s)
+        self._asking = _Threads(openid_threads, most_waiting, wait_s)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A transaction. A cancelled one waits for its thread, which the catalog's time-outs bound.
@@ -120,3 +123,7 @@ class Calls:
     async def pay(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, for what may wait for the payment gateway."""
         return await self._paying.run(partial(function, *args, **kwargs))
+
+    async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, for what waits for a provider of log-in."""
+        return await self._asking.run(partial(function, *args, **kwargs))

@@ -9,6 +9,7 @@ from typing import cast
 from fastapi import Request
 
 from service.agreement.desk import Desk
+from service.agreement.elsewhere import Providers
 from service.agreement.gateway.signing import Keys
 from service.agreement.watching import Watching
 from service.api.calls import Calls
@@ -44,6 +45,10 @@ class ApiServices(PlaybackServices):
     """Requests about accounts worked on at once: as many as the catalog keeps connections."""
     money_threads: int = 4
     """Requests that move money worked on at once: each may wait for the payment gateway."""
+    openid_threads: int = 4
+    """Requests that wait for a provider of log-in at once."""
+    providers: Providers = field(default_factory=Providers)
+    """Where one may log in from elsewhere."""
     desk_waiting: int = 128
     """Requests that wait for a thread of their kind; more are refused as overload."""
 

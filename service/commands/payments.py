@@ -13,8 +13,8 @@ import typer
 from service import terminal
 from service.agreement import exporting, open_purchases, records
 from service.agreement.charging import money_of
-from service.agreement.desk import OPERATOR
 from service.agreement.details import refusal_of
+from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER, shown_money
 from service.commands.showing import After, Limit, next_after, next_page, when
 from service.folder import open_folder
@@ -41,6 +41,7 @@ def payments_list(
     ] = None,
     after: After = 0,
     limit: Limit = 100,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -51,9 +52,10 @@ def payments_list(
     clipkeep payments list --kind refund --state failed         somebody has to see to it
     """
     with open_folder(data) as opened:
+        actor = acting(opened, as_)
         found = records.all_payments(
             opened.desk,
-            OPERATOR,
+            actor,
             kind=kind,
             state=state,
             older_than_ms=None if older_than_h is None else round(older_than_h * 3_600_000),
@@ -104,6 +106,7 @@ def payments_export(
     out: Annotated[
         Path | None, typer.Option("--out", help="File to make (0600); default: standard output.")
     ] = None,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Write the payments of a period as CSV: those made on its days, by time; then what stays of closed accounts.
@@ -116,7 +119,8 @@ def payments_export(
     """
     period = (_day(first, "--from"), _day(last, "--through"))
     with open_folder(data) as opened:
-        lines = exporting.lines(opened.desk, OPERATOR, *period)
+        actor = acting(opened, as_)
+        lines = exporting.lines(opened.desk, actor, *period)
         if out is None:
             for line in lines:
                 sys.stdout.write(line)
@@ -139,6 +143,8 @@ def payments_export(
 @payments_app.command("abandon")
 def payments_abandon(
     device: Annotated[int, typer.Option("--device", help="Whose purchase it is.", min=1, max=MAX_NUMBER)],
+    reason: Why = "",
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
@@ -148,7 +154,8 @@ def payments_abandon(
     gateway has not said whether it was charged; `clipkeep renew` asks again.
     """
     with open_folder(data) as opened:
-        found = open_purchases.abandon(opened.desk, OPERATOR, device)
+        actor = acting(opened, as_, reason)
+        found = open_purchases.abandon(opened.desk, actor, device)
     rows = [
         {
             "payment": one.payment_id,

@@ -36,6 +36,7 @@ from storage.rows.accounts import (
     SubscriptionRow,
 )
 from storage.rows.devices import DeviceFacts
+from storage.rows.identities import IdentityRow
 from storage.rows.operators import OperatorRow, OperatorTokenRow
 from storage.rows.packages import PackageRow
 
@@ -178,6 +179,23 @@ class Books(PeopleBooks):
     def drop_stale(self, *, before_ms: int) -> int:
         """Forget sessions, operators' tokens and codes that ended, attempts last counted and idempotency answers
         given before that time; attempts that are locked at it stay. Returns how many rows."""
+
+    # --- log-in from elsewhere --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_identity(self, row: IdentityRow) -> None:
+        """Raises CallerError `identity_taken`, another account has it; `identity_exists`, the account has another one
+        of this provider. NotFound."""
+
+    @abstractmethod
+    def identity_at(self, subject: str) -> IdentityRow | None: ...
+
+    @abstractmethod
+    def identities_of(self, account: int) -> list[IdentityRow]:
+        """By name of the provider."""
+
+    @abstractmethod
+    def drop_identity(self, account: int, provider: str) -> bool: ...
 
     # --- operators --------------------------------------------------------------------------------------------
 

@@ -294,6 +294,18 @@ DELETE FROM sessions WHERE account = 1;
 """
 """Last, for until then the earlier release may make and revoke them."""
 
+_IDENTITIES = """
+CREATE TABLE identities (
+    account BIGINT NOT NULL REFERENCES accounts,
+    provider TEXT NOT NULL,
+    subject BYTEA NOT NULL,
+    subject_bucket BIGINT NOT NULL,
+    linked_ms BIGINT NOT NULL,
+    PRIMARY KEY (account, provider)
+);
+CREATE INDEX identities_by_subject ON identities (subject_bucket);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
@@ -305,6 +317,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0011": Step("0012", before=_PEOPLE),
         "0012": Step("0013", before=_LIMITS_AND_FEES),
         "0013": Step("0014", before=_OPERATORS, after=_TOKENS_OF_OPERATORS),
+        "0014": Step("0015", before=_IDENTITIES),
     }
 )
 """By the revision that each starts from."""

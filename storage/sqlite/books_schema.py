@@ -22,6 +22,15 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_of_account ON sessions (account);
 CREATE INDEX sessions_by_end ON sessions (expires_ms);
 
+CREATE TABLE identities (
+    account INTEGER NOT NULL REFERENCES accounts,
+    provider TEXT NOT NULL,
+    subject BLOB NOT NULL,
+    subject_bucket INTEGER NOT NULL,
+    linked_ms INTEGER NOT NULL,
+    PRIMARY KEY (account, provider)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX identities_by_subject ON identities (subject_bucket);
 CREATE TABLE operators (
     operator INTEGER PRIMARY KEY AUTOINCREMENT,
     name BLOB NOT NULL,

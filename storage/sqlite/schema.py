@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 15
-REVISION = "0014"
+SCHEMA_VERSION = 16
+REVISION = "0015"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -30,6 +30,7 @@ OUTDATED = {
     12: "0011",
     13: "0012",
     14: "0013",
+    15: "0014",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000

@@ -47,12 +47,14 @@ OWN = {
     "account consent": {"--to": "advertisements"},
     "package add": {"--kind": "monthly"},
     "partners export": {"--to": "/nowhere/x"},
+    "payments export": {"--from": "2026-01-01", "--through": "2026-01-31"},
     "plan start": {"--plan": "monthly"},
     "device add": {"--plan": "monthly"},
 }
 HOST = {
     "agreement list",
     "agreement show",
+    "books check",
     "catalog copy",
     "catalog grant",
     "catalog migrate",
@@ -105,10 +107,10 @@ def words_of(name: str, text: Path) -> list[str]:
             found.append("monthly")
         elif flag == "--yes":
             found.append(flag)
-        elif flag in ("--file", "--body-file"):
+        elif flag == "--file" or (flag == "--body-file" and param.required):
             found += [flag, str(text)]
         elif param.required or flag in ("--reason", "--body", "--name"):
-            found += [flag, OWN.get(name, {}).get(flag, GIVEN[flag])]
+            found += [flag, OWN.get(name, {}).get(flag) or GIVEN[flag]]
     return found
 
 
@@ -128,9 +130,10 @@ def test_a_role_may_run_what_the_table_says_and_nothing_else(
     text = tmp_path / "agreement.txt"
     text.write_text("New.")
     for name, act in COMMANDS.items():
-        done = run(*words_of(name, text), "--as", role, "--data", staff, "--json")
+        has_json = "json" in {param.name for param in commands()[name].params}
+        done = run(*words_of(name, text), "--as", role, "--data", staff, *(("--json",) if has_json else ()))
         assert done.code in (0, 1), done
-        lacks = done.code == 1 and done.error == "role_lacks"
+        lacks = done.code == 1 and "(role_lacks)" in done.err
         assert lacks is (act not in MAY[role]), (name, role, done)
 
 

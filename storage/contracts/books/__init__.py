@@ -6,6 +6,7 @@ from storage.contracts.books.accounts import AccountsContract
 from storage.contracts.books.devices import DevicesContract
 from storage.contracts.books.ending import EndingContract
 from storage.contracts.books.history import HistoryContract
+from storage.contracts.books.identities import IdentitiesContract
 from storage.contracts.books.money import MoneyContract
 from storage.contracts.books.notices import NoticesContract
 from storage.contracts.books.operators import OperatorsContract
@@ -20,6 +21,7 @@ class BooksContract(
     AccountsContract,
     DevicesContract,
     SessionsContract,
+    IdentitiesContract,
     OperatorsContract,
     PackagesContract,
     MoneyContract,

@@ -32,6 +32,7 @@ from storage.rows.accounts import (
     SessionRow,
     SubscriptionRow,
 )
+from storage.rows.identities import IdentityRow
 from storage.rows.operators import OperatorRow, OperatorTokenRow
 from storage.rows.people import ConsentRow
 
@@ -167,6 +168,8 @@ class TransactionsContract(OnBooks):
             "lift_block": lambda b: b.lift_block(1, now_ms=NOW),
             "publish_agreement": lambda b: b.publish_agreement("x", now_ms=NOW),
             "accept_agreement": lambda b: b.accept_agreement(AcceptanceRow(1, 1, "deemed", 0)),
+            "add_identity": lambda b: b.add_identity(IdentityRow(1, "p", "s", 0)),
+            "drop_identity": lambda b: b.drop_identity(1, "p"),
             "add_operator": lambda b: b.add_operator(OperatorRow(0, "x", "admin", 0)),
             "put_operator": lambda b: b.put_operator(OperatorRow(1, "x", "admin", 0)),
             "add_operator_token": lambda b: b.add_operator_token(OperatorTokenRow(0, bytes(32), None, 0, 0)),

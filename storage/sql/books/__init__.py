@@ -14,6 +14,7 @@ from storage.rows.devices import DeviceFacts
 from storage.sql.books.backlog import Waiting
 from storage.sql.books.erasing import LEFT_IN_LOG, Erasing
 from storage.sql.books.history import History
+from storage.sql.books.identities import Identities
 from storage.sql.books.keys import AccountKeyRows
 from storage.sql.books.money import Money
 from storage.sql.books.notices import Notices
@@ -26,7 +27,7 @@ from storage.sql.connection import Connection, writing
 T = TypeVar("T")
 
 
-class SqlBooks(Erasing, Sessions, Operators, Packages, Money, History, Notices, People, Waiting):
+class SqlBooks(Erasing, Sessions, Identities, Operators, Packages, Money, History, Notices, People, Waiting):
     """See `storage.catalog.books.Books`."""
 
 

@@ -15,6 +15,7 @@ HISTORY = ("events", "acceptances")
 OF_ACCOUNT = (
     "sessions",
     "codes",
+    "identities",
     "payments",
     "methods",
     "subscriptions",

@@ -14,7 +14,13 @@ from tests.service.world import World
 
 ROOT = Path(__file__).parents[3]
 PROBLEMS = {"Problem", "Blocked", "NotReady"}
-LOGS_IN = ("/v1/sessions", "/v1/payments/reports", "/metrics")
+LOGS_IN = (
+    "/v1/sessions",
+    "/v1/payments/reports",
+    "/metrics",
+    "/v1/log-ins/completion",
+    "/v1/log-ins/registration",
+)
 OPEN_TO_ALL = {
     ("get", "/healthz"),
     ("get", "/readyz"),
@@ -35,6 +41,10 @@ OPEN_TO_ALL = {
     ("post", "/v1/password-resets"),
     ("put", "/v1/password-resets"),
     ("post", "/v1/sessions"),
+    ("get", "/v1/providers"),
+    ("post", "/v1/log-ins"),
+    ("post", "/v1/log-ins/completion"),
+    ("post", "/v1/log-ins/registration"),
 }
 
 

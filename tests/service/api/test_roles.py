@@ -42,6 +42,8 @@ OF_OWNERS = [
     Ask("POST", "/v1/accounts/{account}/cancellation", {}),
     Ask("DELETE", "/v1/accounts/{account}/cancellation"),
     Ask("GET", "/v1/accounts/{account}/corrections"),
+    Ask("GET", "/v1/accounts/{account}/identities"),
+    Ask("DELETE", "/v1/accounts/{account}/identities/acme"),
     Ask("GET", "/v1/accounts/{account}/consents"),
     Ask("GET", "/v1/accounts/{account}/exports"),
     Ask("POST", "/v1/accounts/{account}/exports"),
