@@ -486,7 +486,7 @@ class NoticeSettings:
         "",
         "the http(s):// address of a hook for push messages: it gets every notice but codes, to the account's number."
         " Empty: none",
-        masked=masked_url,
+        masked=_masked_hook,
     )
     public_url: str = limit(
         "",

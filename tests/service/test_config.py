@@ -48,6 +48,9 @@ TEXTS = {
     "forwarded_header": "forwarded",
     "survives": "server_crash",
     "gateway": "http",
+    "serial_list": "/etc/serials",
+    "partners": "acme: account email",
+    "public_url": "https://clips.example",
 }
 """What a key may be set to that takes no text of any kind."""
 
@@ -250,6 +253,7 @@ def test_defaults_are_those_of_what_they_feed() -> None:
     config = Config()
     assert limits_of(config.ingest) == Limits()
     fed = {key.name: key.default for key in fields(ApiServices) if key.default is not MISSING}
+    assert fed.pop("report_keys") is None  # of the file that [payments] names
     assert fed.pop("answer_s") == config.home.answer_s
     assert fed.pop("openid_threads") == config.openid.threads
     for key in fields(config.api):
