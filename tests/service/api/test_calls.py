@@ -43,7 +43,9 @@ def test_a_client_that_fills_the_queue_keeps_nobody_out(kind: str) -> None:
     """40 calls of one client: 1 under way, half of 8 places. Whoever comes then has a place, and its turn."""
 
     async def main() -> None:
-        crowd = Crowd(Calls(threads=1, hash_threads=1, money_threads=1, most_waiting=8), kind)
+        crowd = Crowd(
+            Calls(threads=1, hash_threads=1, money_threads=1, openid_threads=1, most_waiting=8), kind
+        )
         async with trio.open_nursery() as nursery:
             for client in [*["many"] * 40, "one", "another"]:
                 nursery.start_soon(crowd.ask, client)
@@ -61,7 +63,7 @@ def test_nobody_waits_for_a_turn_for_ever(kind: str) -> None:
     """A catalog that hangs: until then whoever had a place waited for all who were before him, one after the other."""
 
     async def main() -> None:
-        calls = Calls(threads=1, hash_threads=1, money_threads=1, most_waiting=8, wait_s=20)
+        calls = Calls(threads=1, hash_threads=1, money_threads=1, openid_threads=1, most_waiting=8, wait_s=20)
         crowd = Crowd(calls, kind)
         async with trio.open_nursery() as nursery:
             for client in ("one", "another", "a third"):
@@ -82,7 +84,9 @@ def test_nobody_waits_for_a_turn_for_ever(kind: str) -> None:
 
 def test_one_client_alone_has_all_threads() -> None:
     async def main() -> None:
-        crowd = Crowd(Calls(threads=4, hash_threads=4, money_threads=4, most_waiting=0), "run")
+        crowd = Crowd(
+            Calls(threads=4, hash_threads=4, money_threads=4, openid_threads=4, most_waiting=0), "run"
+        )
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(crowd.ask, "one")
@@ -96,7 +100,9 @@ def test_one_client_alone_has_all_threads() -> None:
 
 def test_a_call_that_was_cancelled_leaves_its_place() -> None:
     async def main() -> None:
-        crowd = Crowd(Calls(threads=1, hash_threads=1, money_threads=1, most_waiting=1), "run")
+        crowd = Crowd(
+            Calls(threads=1, hash_threads=1, money_threads=1, openid_threads=1, most_waiting=1), "run"
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crowd.ask, "a")
             await trio.testing.wait_all_tasks_blocked()
