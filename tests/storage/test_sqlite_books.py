@@ -84,7 +84,7 @@ def writing(catalog: SqliteCatalog) -> Any:
         "UPDATE events SET why = x'00'",
         "UPDATE events SET at_ms = 0 WHERE event_id = 1",
         "DELETE FROM events",
-        "REPLACE INTO events VALUES (1, 2, NULL, 'other', 'owner', x'', x'', 0)",
+        "REPLACE INTO events VALUES (1, 2, NULL, 'other', 'owner', x'', x'', 0, x'')",
     ],
 )
 def test_the_file_itself_refuses_to_change_history(

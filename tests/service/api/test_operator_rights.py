@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from retention.operators import MAY, Act, OperatorRole
-from service.agreement import operators
+from service.agreement import my_data, operators
 from service.agreement.desk import OPERATOR
 from service.agreement.watching import SESSION_H, Watching
 from service.rights import OF_OWNERS_ALONE, PAGES
@@ -26,7 +26,7 @@ WHY = "case 7: größer als gedacht"
 SAYS = {"Clipkeep_Reason": quote(WHY)}
 LEFT_OUT = {("DELETE", "/v1/sessions/current"), ("GET", "/metrics")}
 """Pages of `PAGES` that have tests of their own."""
-PLACES = {"{account}": "1", "{n}": "1", "{subscription}": "1", "{subject}": "advertisements"}
+PLACES = {"{account}": "1", "{n}": "1", "{subscription}": "1", "{subject}": "advertisements", "{export}": "1"}
 
 
 def named(server: Server, role: OperatorRole, name: str = "eve") -> Person:
@@ -153,6 +153,13 @@ def test_whatever_an_operator_does_is_in_the_history_with_name_and_reason(
     do(ada.account, Ask("POST", f"{home}/corrections", {"fields": ["name"], "detail": own}), why=own)
     do(ada.account, Ask("DELETE", f"{home}/corrections?reason={quote(own)}"), why=own)
     do(ada.account, Ask("PUT", f"{home}/consents/advertisements", {"given": True}))
+    do(ada.account, Ask("POST", f"{home}/exports"))
+    assert my_data.make_next(server.desk, world.store, world.catalog, world.folder / "exports") == 1
+    before = len(told(server, ada.account))
+    assert eve.ask("GET", f"{home}/exports/1/file", **SAYS).status == 200
+    [event] = told(server, ada.account)[before:]
+    assert (event.what, event.operator, event.why) == ("export_downloaded", "eve", WHY)
+    done.add(("GET", "/v1/accounts/1/exports/1/file"))
     do(ada.account, Ask("POST", f"{plan}/cancellation", {"reason": own}), why=own)
     for path in (f"{one}/token", f"{one}/termination", f"{home}/suspension"):
         do(ada.account, Ask("POST", path, {"reason": own}), why=own)
