@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from service.rights import OF_OWNERS_ALONE
 from tests.service.api.office import METHOD, Person, add_operator, add_owner, log_in
 from tests.service.api.server import AT, Server, refused
 from tests.service.world import HOUR_MS, NOON_MS, TODAY, World, clips
@@ -143,6 +144,7 @@ def test_every_page_is_in_one_of_the_lists(server: Server) -> None:
             method.upper(),
             path.replace("{block}", "1")
             .replace("{method}", "m-1")
+            .replace("{provider}", "acme")
             .replace("{notice}", "1")
             .replace("{reference}", "x"),
         )
@@ -157,7 +159,7 @@ def test_every_page_is_in_one_of_the_lists(server: Server) -> None:
         )
         for ask in OF_OWNERS
     } | {(ask.method, ask.path.partition("?")[0]) for ask in OF_OPERATORS}
-    assert listed | {("DELETE", "/v1/sessions/current")} == guarded
+    assert listed | OF_OWNERS_ALONE | {("DELETE", "/v1/sessions/current")} == guarded
 
 
 def test_what_is_somebody_elses_is_not_found(server: Server) -> None:
