@@ -28,9 +28,9 @@ class Problem(BaseModel):
 
 
 class Blocked(Problem):
-    """A refusal for several reasons, all of them named at once."""
+    """A refusal for several reasons, all of them named at once; one that is for none of them has no `reasons`."""
 
-    reasons: list[Reason]
+    reasons: Annotated[list[Reason], Field(default_factory=list)]
 
 
 class NotReady(Problem):

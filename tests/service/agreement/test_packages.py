@@ -163,7 +163,7 @@ def test_what_was_ordered_before_a_package_ended_is_what_is_had(
         money.buy(ada, device, "half-year", "r1")
     packages.end(money.desk, OPERATOR, "half-year", last_day=money.today - DAY)
     with refused(422, "not_for_sale"):
-        money.buy(ada, device, "half-year", "r2")
+        money.buy(ada, money.add_device(ada), "half-year", "r2")
     money.gateway.away = ""
     money.pass_days(1)
     settle_pending(money.desk)
