@@ -87,7 +87,8 @@ def _time(
             pass
         loops_ns.append((time.perf_counter_ns() - ended_ns) / BATCH)
         costs_ns.append((ended_ns - began_ns) / BATCH)
-        if not all(probe(devices[0], today, today)[-2:]):
+        *_, today_ok, capture_ok, _ = probe(devices[0], today, today)
+        if not (today_ok and capture_ok):
             raise BenchError("the bitmap denied a device that it was told to entitle", subject="entitlement")
     return EntitlementResult(
         rows=rows,
