@@ -43,11 +43,12 @@ Reason = Annotated[
     str,
     Header(
         alias="Clipkeep-Reason",
-        max_length=3 * 4 * MAX_REASON_CHARS,
-        description="why an operator does this, percent-encoded UTF-8; kept in the account's history. Needed of"
-        " operators with a name wherever something is changed or watched, and has no reason of its own",
+        description=f"why an operator does this, percent-encoded UTF-8, at most {MAX_REASON_CHARS} characters; kept in"
+        " the account's history. Needed of operators with a name wherever something is changed or watched, and has no"
+        " reason of its own",
     ),
 ]
+"""Its length is looked at once it is known who asks (`for_act`); until then the limit of a head is what holds it."""
 Device = Annotated[int, DIGITS, Path(alias="n", ge=0, le=MAX_DEVICE, description="device number")]
 Account = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="account number")]
 _Bearer = HTTPAuthorizationCredentials | None

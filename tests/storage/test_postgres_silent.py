@@ -82,19 +82,6 @@ def test_a_server_that_freezes_inside_a_write(own: PostgresServer, url: str) -> 
     db.close()
 
 
-def test_who_reads_objects_between_two_rows_is_waited_for(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `check --deep` does: the server ended its transaction after half a minute of that."""
-    monkeypatch.setattr(database, "IDLE_IN_TRANSACTION_MS", 200)
-    catalog = PostgresCatalog.open(url)
-    device = add_device(catalog, WEEK)
-    assert commit(catalog, Upload(device, NOON), Upload(device, NOON + 1)) == [STORED, STORED]
-    rows = catalog.day_rows(DAY + WEEK + 1)
-    first = next(rows)
-    time.sleep(1.0)
-    assert [row.capture_ms for row in (first, *rows)] == [NOON, NOON + 1]
-    catalog.close()
-
-
 def test_keys_are_not_waited_for_either(own: PostgresServer, url: str) -> None:
     vault = VaultDatabase(url, answer_s=ANSWER_S)
     vault.making(lambda _: None)
