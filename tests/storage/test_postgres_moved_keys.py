@@ -85,6 +85,11 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
         connection.execute("DROP TABLE packages, operator_tokens, operators, identities")
         connection.execute("DELETE FROM numbers WHERE name LIKE 'operator%'")
         connection.execute("ALTER TABLE events DROP COLUMN operator")
-        connection.execute("ALTER TABLE plans DROP COLUMN package, DROP COLUMN package_version")
+        connection.execute(
+            "ALTER TABLE plans DROP COLUMN package, DROP COLUMN package_version, DROP COLUMN limit_class"
+        )
+        connection.execute("DROP TABLE daily_uploads")
+        for column in ("fee_version", "next_fee_version", "next_fee_minor", "next_fee_on"):
+            connection.execute(f"ALTER TABLE subscriptions DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = '0006'")
     return keys

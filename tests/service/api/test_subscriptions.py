@@ -278,7 +278,7 @@ def test_slow_purchases_keep_nobody_else_waiting_and_too_many_are_refused(
     for a thread, and two are overload."""
     with Server(world, desk_threads=1, money_threads=4, desk_waiting=1) as server:
         ada = add_owner(server)
-        page = f"/v1/devices/{ada.add_device()}/subscriptions"
+        pages = [f"/v1/devices/{ada.add_device()}/subscriptions" for _ in range(7)]
         charge, begun, go_on = server.desk.gateway.charge, threading.Semaphore(0), threading.Event()
 
         def slow(*args: Any) -> Receipt:
@@ -288,11 +288,14 @@ def test_slow_purchases_keep_nobody_else_waiting_and_too_many_are_refused(
 
         monkeypatch.setattr(server.desk.gateway, "charge", slow)
         replies: list[Reply] = []
-        buying = [threading.Thread(target=lambda: replies.append(ada.once(page, MONTHLY))) for _ in range(7)]
+        buying = [
+            threading.Thread(target=lambda page: replies.append(ada.once(page, MONTHLY)), args=(page,))
+            for page in pages
+        ]
         for thread in buying[:4]:
             thread.start()
             assert begun.acquire(timeout=20)
-        for path in ("/v1/agreement", ada.home, page, f"{ada.home}/payments"):
+        for path in ("/v1/agreement", ada.home, pages[0], f"{ada.home}/payments"):
             assert ada.ask("GET", path).status == 200, path
         for thread in buying[4:]:
             thread.start()
