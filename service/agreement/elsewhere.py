@@ -127,6 +127,13 @@ def begin(
     return Begun(asked.authorization_url(attempt), seal(desk, attempt), attempt.expires_ms)
 
 
+def begun_at(desk: Desk, providers: Providers, attempt: str) -> str:
+    """The name of the provider at which a log-in was begun. Raises Unauthorized `log_in_expired`; NotFound."""
+    name = unseal(desk, attempt, Attempt).provider
+    providers.named(name)
+    return name
+
+
 def finish(
     desk: Desk, providers: Providers, attempt: str, state: str, code: str, issuer: str | None, client: str
 ) -> Finished:

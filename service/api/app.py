@@ -99,6 +99,7 @@ def create_app(services: ApiServices) -> FastAPI:
         hash_threads=services.desk.settings.hash_threads,
         money_threads=services.money_threads,
         openid_threads=services.openid_threads,
+        providers=len(services.providers.by_name),
         most_waiting=services.desk_waiting,
         wait_s=services.answer_s,
     )

@@ -50,32 +50,36 @@ class ByClient:
 
 
 class _Threads:
-    """Threads of one kind, and the places to wait for them."""
+    """Threads of one kind, and the places to wait for them. A client may have all threads that are idle.
 
-    def __init__(self, threads: int, most_waiting: int, wait_s: float) -> None:
+    Args:
+        whose_share: of the threads that are not at work for others, what those may have that are at work for the same
+            one, whoever asks.
+    """
+
+    def __init__(self, threads: int, most_waiting: int, wait_s: float, *, whose_share: float = 1.0) -> None:
         self._wait_s = wait_s
         self._limiter = trio.CapacityLimiter(threads)
-        self._running = Shares(
-            threads, account_share=1.0, viewer_share=1.0
-        )  # one client may have all that are idle
+        self._running = Shares(threads, account_share=whose_share, viewer_share=1.0)
         self._waiting = Shares(most_waiting, viewer_share=1.0)
 
-    async def run(self, call: Callable[[], T]) -> T:
-        who = Sharer(CLIENT.get(), None)
+    async def run(self, call: Callable[[], T], *, whose: str | None = None) -> T:
+        client = CLIENT.get()
+        who = Sharer(client, None) if whose is None else Sharer(whose, client)
         if not self._running.try_take(who, 1):
-            await self._wait(who)
+            await self._wait(who, Sharer(client, None))
         try:
             return await trio.to_thread.run_sync(call, limiter=self._limiter)
         finally:
             self._running.give(who, 1)
 
-    async def _wait(self, who: Sharer) -> None:
-        if not self._waiting.total or not self._waiting.try_take(who, 1):
+    async def _wait(self, who: Sharer, place: Sharer) -> None:
+        if not self._waiting.total or not self._waiting.try_take(place, 1):
             raise Refused.by(answers.OVERLOADED)
         try:
             await self._running.take(who, 1, wait_s=self._wait_s)
         finally:
-            self._waiting.give(who, 1)
+            self._waiting.give(place, 1)
 
 
 class Calls:
@@ -86,7 +90,9 @@ class Calls:
         hash_threads: passwords at once, 64 MiB and a core for some 0.1 s each. Apart from the others, so that a
             storm of log-ins keeps nobody from playing back.
         money_threads: requests that move money at once. They wait for the payment gateway, which may take long.
-        openid_threads: requests that wait for a provider of log-in at once, which may take long too.
+        openid_threads: requests that wait for a provider of log-in at once, which may take long too. Of several
+            providers each has half of what the others leave, so one that does not answer keeps nobody from the others.
+        providers: of log-in, that there are.
         most_waiting: for each of these, shared out among clients; who finds no place is refused as overload at once,
             rather than after his patience.
         wait_s: longest wait for a turn. Behind calls that each wait for a catalog or a gateway that does not answer it
@@ -100,13 +106,15 @@ class Calls:
         hash_threads: int,
         money_threads: int,
         openid_threads: int,
+        providers: int = 1,
         most_waiting: int,
         wait_s: float = math.inf,
     ) -> None:
         self._books = _Threads(threads, most_waiting, wait_s)
         self._hashing = _Threads(hash_threads, most_waiting, wait_s)
         self._paying = _Threads(money_threads, most_waiting, wait_s)
-        self._asking = _Threads(openid_threads, most_waiting, wait_s)
+        share = 1.0 if providers < 2 else 0.5
+        self._asking = _Threads(openid_threads, most_waiting, wait_s, whose_share=share)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A transaction. A cancelled one waits for its thread, which the catalog's time-outs bound.
@@ -124,6 +132,6 @@ class Calls:
         """As `run`, for what may wait for the payment gateway."""
         return await self._paying.run(partial(function, *args, **kwargs))
 
-    async def ask(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def ask(self, provider: str, call: Callable[[], T]) -> T:
         """As `run`, for what waits for a provider of log-in."""
-        return await self._asking.run(partial(function, *args, **kwargs))
+        return await self._asking.run(call, whose=provider)

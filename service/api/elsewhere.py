@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Path, Response
 
 from service.agreement import elsewhere
+from service.agreement.desk import Actor
 from service.api.door import Account, Caller, Client
 from service.api.models.accounts import AccountView, Session
 from service.api.models.elsewhere import (
@@ -25,6 +28,7 @@ from service.api.routing import add
 from service.api.services import Api
 from storage.rows.accounts import SessionRow
 
+T = TypeVar("T")
 ProviderName = Annotated[str, Path(min_length=1, max_length=32, description="name of a provider")]
 
 
@@ -73,24 +77,13 @@ class LogInsElsewhere:
 
     async def begin(self, asked: LogInAsked, client: Client) -> LogInBegun:
         """Begin a log-in at a provider: send the browser to `url`, and keep `log_in` until it is back."""
-        done = await self._calls.ask(
-            elsewhere.begin, self._desk, self._providers, asked.provider, asked.redirect_uri, client
-        )
+        done = await self._begin(asked, client)
         return LogInBegun(url=done.url, log_in=done.attempt, expires_ms=done.expires_ms)
 
     async def finish(self, asked: ProviderAnswer, client: Client) -> LoggedIn:
         """End it with what came back: a session for who has linked this log-in to an account; else a newcomer, who may
         register, or log in with a password and link it."""
-        done = await self._calls.ask(
-            elsewhere.finish,
-            self._desk,
-            self._providers,
-            asked.log_in,
-            asked.state,
-            asked.code,
-            asked.iss,
-            client,
-        )
+        done = await self._end(elsewhere.finish, asked, client)
         newcomer = NewcomerView(
             newcomer=done.newcomer, email=done.email, proved=done.proved, expires_ms=done.expires_ms
         )
@@ -121,38 +114,39 @@ class LogInsElsewhere:
         self, account: Account, actor: Caller, asked: LogInAsked, client: Client
     ) -> LogInBegun:
         """Begin to link a log-in from elsewhere to the account: for its owner, who is logged in to it."""
-        done = await self._calls.ask(
-            elsewhere.begin,
-            self._desk,
-            self._providers,
-            asked.provider,
-            asked.redirect_uri,
-            client,
-            account=account,
-            actor=actor,
-        )
+        done = await self._begin(asked, client, account=account, actor=actor)
         return LogInBegun(url=done.url, log_in=done.attempt, expires_ms=done.expires_ms)
 
     async def link(self, account: Account, actor: Caller, asked: ProviderAnswer, client: Client) -> Identity:
         """Link it, with what came back. One of each provider; the account's addresses are told."""
-        row = await self._calls.ask(
-            elsewhere.link,
-            self._desk,
-            self._providers,
-            actor,
-            account,
-            asked.log_in,
-            asked.state,
-            asked.code,
-            asked.iss,
-            client,
-        )
-        return Identity.of(row)
+        return Identity.of(await self._end(elsewhere.link, asked, client, actor, account))
 
     async def unlink(self, account: Account, actor: Caller, provider: ProviderName) -> Response:
         """Take a log-in from elsewhere away. All log-ins of the account end, this one too."""
         await self._calls.run(elsewhere.unlink, self._desk, actor, account, provider)
         return Response(status_code=204, headers=NO_STORE)
+
+    async def _begin(self, asked: LogInAsked, client: str, **whose: Any) -> elsewhere.Begun:
+        self._providers.named(asked.provider)  # a made-up name has no share of the threads
+        return await self._calls.ask(
+            asked.provider,
+            partial(
+                elsewhere.begin,
+                self._desk,
+                self._providers,
+                asked.provider,
+                asked.redirect_uri,
+                client,
+                **whose,
+            ),
+        )
+
+    async def _end(self, how: Callable[..., T], asked: ProviderAnswer, client: str, *whose: Actor | int) -> T:
+        answer = asked.log_in, asked.state, asked.code, asked.iss
+        return await self._calls.ask(
+            elsewhere.begun_at(self._desk, self._providers, asked.log_in),
+            partial(how, self._desk, self._providers, *whose, *answer, client),
+        )
 
 
 def _session(found: tuple[str, SessionRow] | None) -> Session | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import trio
 from fastapi import APIRouter, Query, Response
-from pydantic import TypeAdapter
 
 from retention.packages import Package, sold
 from service.agreement import packages
@@ -24,19 +24,20 @@ PAGE = 50
 """Most packages in one answer, and how many there are if nothing is asked for."""
 LOOK_EVERY_S = FRESH_S
 """Between two looks at the number of the newest change; all other requests are answered from memory."""
-MAX_RENDERED = 64
-"""Pages kept as they are sent, 1 MB at most."""
-_VIEWS = TypeAdapter(list[PackageView])
 
 
 @dataclass(slots=True)
 class _Known:
-    """What is sold on a day, as of one change of the packages."""
+    """What is sold on a day, as of one change of the packages.
+
+    Args:
+        views: of each its JSON, so that whatever page is asked for is only put together.
+    """
 
     change: int
     day: int
     found: Sequence[Package]
-    pages: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    views: Sequence[bytes] = ()
 
 
 class Packages:
@@ -64,12 +65,8 @@ class Packages:
     ) -> Response:
         """What is sold today, in order of name. A subscription keeps the fees of the day of its purchase."""
         known = await self._look()
-        page = known.pages.get((after, limit))
-        if page is None:
-            shown = [found for found in known.found if found.name > after][:limit]
-            page = _VIEWS.dump_json([PackageView.of(found) for found in shown])
-            if len(known.pages) < MAX_RENDERED:
-                known.pages[after, limit] = page
+        first = bisect_right(known.found, after, key=lambda package: package.name)
+        page = b"[" + b",".join(known.views[first : first + limit]) + b"]"
         return Response(page, media_type="application/json", headers=HEADERS)
 
     async def prices(self) -> Prices:
@@ -97,4 +94,7 @@ class Packages:
             change = books.packages_change()
             if (change, day) == (known.change, known.day):
                 return known
-            return _Known(change, day, sold(packages.all_of(books), self._desk.date()))
+            found = sold(packages.all_of(books), self._desk.date())
+            return _Known(
+                change, day, found, [PackageView.of(one).model_dump_json().encode() for one in found]
+            )

@@ -41,6 +41,7 @@ class LyingProvider(ThreadingHTTPServer):
     Args:
         asked: requests by path.
         said: members of its metadata, of an ID token's claims and of its header that are other than they should be.
+        raw: whole bodies instead, by path.
     """
 
     daemon_threads = True
@@ -52,6 +53,7 @@ class LyingProvider(ThreadingHTTPServer):
         self.metadata: dict[str, Any] = {}
         self.claims: dict[str, Any] = {}
         self.token: str | None = None
+        self.raw: dict[str, bytes] = {}
         self.status = 200
         self.rotate()
         self._codes: dict[str, tuple[str, str]] = {}
@@ -111,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(400, {"error": "invalid_grant"}) if done is None else self._answer(200, done)
 
     def _answer(self, status: int, document: object) -> None:
-        body = json.dumps(document).encode()
+        body = self.server.raw.get(self.path, json.dumps(document).encode())
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

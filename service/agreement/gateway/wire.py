@@ -95,7 +95,12 @@ class Endpoint:
                 return self._answer(link, ends_s)
         except TimeoutError as error:
             raise Lost(f"no answer within {self._bounds.answer_s:g} s") from error
-        except (HTTPException, OSError, ValueError) as error:
+        except (
+            HTTPException,
+            OSError,
+            ValueError,
+            OverflowError,
+        ) as error:  # the last: a length beyond any memory
             raise Lost(str(error)[:200] or type(error).__name__) from error
 
     def _left(self, ends_s: float) -> float:
@@ -107,10 +112,12 @@ class Endpoint:
     def _connected(self, ends_s: float) -> socket.socket:
         host, port = self._url.hostname or "", self._url.port or (443 if self._tls else 80)
         failure: OSError = OSError(f"no address for {host}")
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for place, (family, kind, protocol, _, address) in enumerate(found):
             link = socket.socket(family, kind, protocol)
             try:
-                link.settimeout(self._left(ends_s))
+                # One that swallows packets, as IPv6 without a way does, leaves as much time to each of the others.
+                link.settimeout(self._left(ends_s) / (len(found) - place))
                 link.connect(address)
                 return link if self._tls is None else self._tls.wrap_socket(link, server_hostname=host)
             except OSError as error:

@@ -7,7 +7,6 @@ asked is not asked again for `AWAY_S`. So strangers who begin log-ins cost a pro
 
 from __future__ import annotations
 
-import json
 import time
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from service.agreement.errors import Unauthorized
 from service.agreement.gateway.wire import Answer, Bounds, Endpoint, Lost
 from service.agreement.openid.sealed import Attempt
 from service.agreement.openid.settings import ProviderSettings, is_safe
-from service.agreement.openid.tokens import Key, Person, UnknownKey, person_of, public_keys
+from service.agreement.openid.tokens import Key, Person, UnknownKey, json_object, person_of, public_keys
 from storage.errors import CallerError, WorldError
 
 METADATA_S = 3600.0
@@ -29,6 +28,8 @@ KEYS_PAUSE_S = 30.0
 AWAY_S = 10.0
 MAX_ANSWER_BYTES = 256 * 1024
 """A provider's document has some 5 KB, its keys have 1 KB each."""
+MAX_URL_CHARS = 2000
+"""Of each of its addresses: one of them goes to browsers."""
 SCOPE = "openid email"
 
 
@@ -152,7 +153,7 @@ class Provider:
                 raise Unauthorized("the provider does not take this code; begin again", code="code_refused")
             raise self._away(f"its token endpoint answered {answer.status}")
         try:
-            token = _json(answer.body).get("id_token")
+            token = json_object(answer.body).get("id_token")
         except ValueError:
             token = None
         if not isinstance(token, str):
@@ -191,7 +192,7 @@ class Provider:
             answer = self._ask("GET", url, {}, b"")
             if answer.status != 200:
                 raise self._away(f"{url} answered {answer.status}")
-            return _json(answer.body)
+            return json_object(answer.body)
         except (ProviderAway, ValueError) as error:
             self._away_until_s = self._monotonic() + AWAY_S
             raise error if isinstance(error, ProviderAway) else self._away(f"{url} is no JSON") from error
@@ -201,9 +202,17 @@ class Provider:
             raise self._away(f"it calls itself {str(document.get('issuer'))[:100]!r}")
         urls = [document.get(name) for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")]
         for url in urls:
-            if not isinstance(url, str) or not is_safe(url):
-                raise self._away("one of its addresses is not https")
+            if (
+                not isinstance(url, str)
+                or len(url) > MAX_URL_CHARS
+                or not is_safe(url, like=self.settings.issuer)
+            ):
+                raise self._away(
+                    f"one of its addresses is not https, or has more than {MAX_URL_CHARS} characters"
+                )
         takes = document.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        if not isinstance(takes, list):
+            raise self._away("it does not say how it is asked for a token")
         return Metadata(
             str(urls[0]),
             str(urls[1]),
@@ -224,10 +233,3 @@ class Provider:
 
     def _away(self, detail: str) -> ProviderAway:
         return ProviderAway(detail, subject=f"provider {self.settings.name}")
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    found = json.loads(body)
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
-    return found

@@ -73,8 +73,13 @@ def parse(settings: OpenIdSettings) -> Elsewhere:
     return Elsewhere(found, uris)
 
 
-def is_safe(url: str) -> bool:
-    """Whether an address may be asked with secrets: https, or on this machine."""
+def is_safe(url: str, *, like: str = "http:") -> bool:
+    """Whether an address may be asked with secrets: https, or on this machine.
+
+    Args:
+        like: the address of who names it. One of https names none without: what listens on this machine is nothing
+            that somebody elsewhere may have asked.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -85,7 +90,10 @@ def is_safe(url: str) -> bool:
         and bool(parts.hostname)
         and port != 0
         and parts.username is None
-        and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK))
+        and (
+            parts.scheme == "https"
+            or (parts.scheme == "http" and parts.hostname in LOOPBACK and like.startswith("http:"))
+        )
     )
 
 

@@ -106,7 +106,7 @@ def person_of(
         (now_s < expires + skew_s, "it has expired"),
         (issued - skew_s <= now_s <= issued + MAX_AGE_S + skew_s, "it is not of now"),
         (begins - skew_s <= now_s, "it is not valid yet"),
-        (isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_CHARS, "it names nobody"),
+        (isinstance(subject, str) and _is_name(subject), "it names nobody"),
     ):
         if not holds:
             raise _bad(what)
@@ -114,13 +114,29 @@ def person_of(
     return Person(str(subject), email if isinstance(email, str) else "", claims.get("email_verified") is True)
 
 
+def json_object(text: bytes) -> dict[str, Any]:
+    """Raises ValueError: it is none, or is nested too deep."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
+
+
+def _is_name(subject: str) -> bool:
+    """Whether it can be kept: no half of a character, no control."""
+    return 0 < len(subject) <= MAX_SUBJECT_CHARS and subject.isprintable()
+
+
 def _signed(token: str, keys: Sequence[Key]) -> Mapping[str, Any]:
     if len(token) > MAX_TOKEN_CHARS or token.count(".") != 2:
         raise _bad("it is no signed token")
     try:
-        header = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))
+        header = json_object(urlsafe_b64decode(token.partition(".")[0] + "=="))
         kid = header.get("kid")
-    except (ValueError, AttributeError):
+    except ValueError:
         raise _bad("it is no signed token") from None
     if header.get("alg") not in ALGORITHMS:
         raise _bad("it is not signed in a way that is taken")
@@ -130,7 +146,7 @@ def _signed(token: str, keys: Sequence[Key]) -> Mapping[str, Any]:
     for key in candidates:
         try:
             claims = jwt.decode(token, key, algorithms=list(ALGORITHMS)).claims
-        except (JoseError, ValueError, TypeError):
+        except (JoseError, ValueError, TypeError, RecursionError):
             continue
         if isinstance(claims, dict):
             return claims

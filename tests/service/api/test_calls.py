@@ -58,6 +58,40 @@ def test_a_client_that_fills_the_queue_keeps_nobody_out(kind: str) -> None:
     trio.run(main)
 
 
+def test_a_provider_that_does_not_answer_keeps_nobody_from_another_one() -> None:
+    """Four clients waited for it with all threads there are, and log-ins elsewhere waited behind them."""
+
+    async def main() -> None:
+        calls = Calls(
+            threads=1, hash_threads=1, money_threads=1, openid_threads=4, providers=2, most_waiting=8
+        )
+        go_on, done = threading.Event(), list[str]()
+
+        async def ask(provider: str, client: str) -> None:
+            CLIENT.set(client)
+            await calls.ask(provider, lambda: go_on.wait(20) if provider == "deaf" else None)
+            done.append(provider)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(ask, "deaf", f"client {number}")
+            with trio.fail_after(10):
+                await ask("other", "client 9")
+            assert done == ["other"]
+            go_on.set()
+        assert done == ["other", *["deaf"] * 4]
+
+    trio.run(main)
+
+
+async def test_one_provider_alone_has_all_threads() -> None:
+    calls = Calls(threads=1, hash_threads=1, money_threads=1, openid_threads=3, most_waiting=0)
+    together = threading.Barrier(3, timeout=20)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(calls.ask, "acme", together.wait)
+
+
 @pytest.mark.parametrize("kind", ["run", "hash", "pay"])
 def test_nobody_waits_for_a_turn_for_ever(kind: str) -> None:
     """A catalog that hangs: until then whoever had a place waited for all who were before him, one after the other."""

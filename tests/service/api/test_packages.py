@@ -13,6 +13,7 @@ from retention.upload_limits import UploadLimits
 from service.agreement import fees, packages
 from service.agreement.desk import OPERATOR
 from service.api import packages as pages
+from service.api.models.subscriptions import PackageView
 from tests.service.api.office import add_owner
 from tests.service.api.server import Server, refused
 from tests.service.world import World
@@ -93,3 +94,24 @@ def test_an_owner_sees_the_fee_that_comes(world: World, server: Server) -> None:
     assert after["next_fee"] == {"minor": 699, "currency": "USD"}
     assert after["next_fee_from"] > after["last_day"]
     assert after["fee"] == before["fee"]
+
+
+def test_a_stranger_who_asks_for_odd_pages_has_nothing_made_anew_for_anybody(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 pages were kept for a day: as many odd ones left no place to the one that all ask for."""
+    assert names(server) == ["annual", "monthly", "trial"]
+    made: list[Package] = []
+    of = PackageView.of
+
+    def counted(found: Package) -> PackageView:
+        made.append(found)
+        return of(found)
+
+    monkeypatch.setattr(PackageView, "of", counted)
+    for number in range(70):
+        assert names(server, f"?after=a{number}&limit=1") == ["annual"]
+    assert names(server, "?limit=2") == ["annual", "monthly"]
+    assert names(server, "?after=annual") == ["monthly", "trial"]
+    assert names(server, "?after=zebra") == []
+    assert made == []

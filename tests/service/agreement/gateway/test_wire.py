@@ -111,6 +111,8 @@ def test_a_redirect_is_an_answer_and_not_followed() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"8\r\n12345678\r\n" * 200 + b"0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
         b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"F" * 30 + b"\r\n{}",
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 two\r\n\r\n",
     ],
@@ -140,6 +142,26 @@ def test_nobody_there_and_nobody_who_answers() -> None:
         ask("http://127.0.0.1:1/")
     with server(lambda link: time.sleep(60)) as url, pytest.raises(Lost):
         ask(url, answer_s=0.3)
+
+
+def test_an_address_that_swallows_packets_leaves_time_to_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a host's IPv6 address does where there is no way to it."""
+    tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    with socket.socket() as swallowing, server(answering(OK)) as url:
+        swallowing.bind(("127.0.0.1", 0))
+        swallowing.listen(0)
+        filling = [socket.socket() for _ in range(4)]
+        for link in filling:
+            link.setblocking(False)
+            link.connect_ex(swallowing.getsockname())
+        there = ("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0]))
+        found = [(*tcp, swallowing.getsockname()), (*tcp, there)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert ask(url, connect_s=2) == (200, b"{}")
+        for link in filling:
+            link.close()
 
 
 def test_a_certificate_of_nobody_we_know_is_refused_and_one_we_know_taken(tmp_path: Path) -> None:
