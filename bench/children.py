@@ -47,10 +47,8 @@ def pinned(cpus: Sequence[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the end of the block. For the main thread.
-
-    An interrupt that comes while a child is forked would be lost: Python runs hooks around a fork, and prints and
-    forgets what is raised in them.
+    """SIGINT and SIGTERM wait until the end of the block. One that comes while a child is forked would be lost:
+    Python runs hooks around a fork, and prints and forgets what is raised in them. For the main thread.
     """
     heard: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
