@@ -359,6 +359,9 @@ class AgreementSettings:
         "file with the serials that there are, one a line, by its whole path; empty: no list. With pattern or list a"
         " device is added by its serial",
     )
+    serial_failures: int = limit(
+        10, "wrong serials before adding devices slows down, per account", least=1, most=1_000_000
+    )
     min_account_age_days: int = limit(7, "before an owner may cancel the account (6.2.1)", least=0, most=3650)
     dormant_days: int = limit(
         365, "without use, after which an account is dormant (6.1.2)", least=1, most=36_500

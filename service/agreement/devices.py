@@ -17,6 +17,7 @@ from service.agreement import serials
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holdings import held, keep
+from service.agreement.limits import count_failure, forgive, wrong_serials
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
 from storage.days import ms_of_day
@@ -52,16 +53,33 @@ def add_device(desk: Desk, actor: Actor, account: int, serial: str | None = None
     Raises:
         Unprocessable: `serial_required`, `bad_serial`; Conflict: `serial_taken`.
         NotFound, Forbidden, Conflict: of the account, see `require_open`.
-        Conflict: `too_many_devices`.
+        Conflict: `too_many_devices`; TooMany: `slow_down`, after wrong serials.
     """
-    return desk.change(lambda books: add_in(desk, books, actor, account, serial=serial)[0])
+    with desk.reading() as books:
+        require_open(account_of(books, actor, account))
+    # Whoever guesses at serials is slowed down: each look reads the list, and a hit would be somebody's device.
+    guesses = serial is not None and serials.is_required(desk.settings) and not actor.may_see_all
+    subject = f"serial:account:{account}"
+    if guesses:
+        desk.write(lambda books: count_failure(desk, books, subject, wrong_serials(desk)))
+    serial = serials.checked(desk, account, serial)
+
+    def work(books: Books) -> DeviceFacts:
+        if guesses:
+            forgive(books, subject)
+        return add_in(desk, books, actor, account, serial=serial)[0]
+
+    return desk.change(work)
 
 
 def add_in(
     desk: Desk, books: Books, actor: Actor, account: int, count: int = 1, serial: str | None = None
 ) -> list[DeviceFacts]:
-    """`add_device`, inside `Desk.change`: all of `count`, or none. A serial is of one."""
-    serial = serials.checked(desk, account, serial if count == 1 else None)
+    """`add_device`, inside `Desk.change`: all of `count`, or none.
+
+    Args:
+        serial: as `serials.checked` returns it. It is of one device.
+    """
     require_open(account_of(books, actor, account))
     most = desk.settings.max_devices_per_account
     if account != OPERATOR_ACCOUNT and _in_use(books, account, most) + count > most:

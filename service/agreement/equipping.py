@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
+from service.agreement import serials
 from service.agreement.desk import Actor, Desk
 from service.agreement.devices import add_in
 from service.agreement.purchases import grant_in
@@ -34,6 +35,8 @@ def equip(
     Raises:
         As `devices.add_device` and `purchases.grant`; then nothing was added.
     """
+
+    serial = serials.checked(desk, account, serial if count == 1 else None)
 
     def work(books: Books) -> list[DeviceFacts]:
         added = add_in(desk, books, actor, account, count, serial)

@@ -23,6 +23,11 @@ def log_ins_of_client(desk: Desk) -> Throttle:
     return _throttle(desk, desk.settings.login_failures_per_client)
 
 
+def wrong_serials(desk: Desk) -> Throttle:
+    """What slows down guessing at serials by one account."""
+    return _throttle(desk, desk.settings.serial_failures)
+
+
 def count_failure(desk: Desk, books: Books, subject: str, throttle: Throttle) -> TooMany | None:
     """Count an attempt as failed until it is forgiven; or, while the subject has to wait, refuse it uncounted.
     The refusal is to be returned by the work of `Desk.write`."""

@@ -38,6 +38,8 @@ FRAME_BYTES = 256 * 1024
 """Sealed by itself, and all that a download holds at a time."""
 FRAMES = 16
 """In one object: 4 MiB."""
+MADE_PER_H = 3
+"""Of an account: each costs a reading of all that there is, also one that comes to nothing."""
 DOWNLOADS_PER_H = 20
 FOLDER = "exports"
 _NONCE, _TAG = 12, 16
@@ -48,10 +50,11 @@ def ask(desk: Desk, actor: Actor, account: int) -> ExportRow:
     """Have it made.
 
     Raises:
-        NotFound; Conflict: `export_there`: one is being made, or can still be downloaded; `not_activated`.
+        NotFound; Conflict: `export_there`: one is being made, or can still be downloaded; `not_activated`; TooMany:
+            `slow_down`: those before were too large.
     """
 
-    def work(books: Books) -> ExportRow:
+    def work(books: Books) -> ExportRow | CallerError:
         row = account_of(books, actor, account)
         if row.state is not AccountState.ACTIVE or account == OPERATOR_ACCOUNT:
             raise Unprocessable(
@@ -64,6 +67,9 @@ def ask(desk: Desk, actor: Actor, account: int) -> ExportRow:
                     subject=f"export {before.export_id}",
                     code="export_there",
                 )
+        refused = count_use(desk, books, f"export:made:account:{account}", MADE_PER_H)
+        if refused is not None:
+            return refused
         now_ms = desk.now_ms()
         made = books.add_export(
             ExportRow(0, account, ExportState.QUEUED, now_ms, now_ms + KEPT_DAYS * MS_PER_DAY)

@@ -37,8 +37,7 @@ class Listed:
 def listed(desk: Desk, *, ended: bool = False) -> list[Listed]:
     """All operators, the built-in one first. `ended`: those too who may do nothing any more."""
     with desk.reading() as books:
-        rows, tokens = books.operators(limit=rules.MAX_OPERATORS), books.operator_tokens(limit=MAX_TOKENS)
-    good = [token for token in tokens if token.expires_ms > desk.now_ms()]
+        rows, good = books.operators(limit=rules.MAX_OPERATORS), _good(desk, books)
 
     def of(number: int | None) -> tuple[OperatorTokenRow, ...]:
         return tuple(token for token in good if token.operator == number)
@@ -103,7 +102,7 @@ def end(desk: Desk, actor: Actor, name: str) -> OperatorRow:
         row = rules.named(books.operators(limit=rules.MAX_OPERATORS), name)
         changed = rules.ended(row, now_ms=desk.now_ms())
         books.put_operator(changed)
-        _end_tokens(books, row.operator)
+        _end_tokens(desk, books, row.operator)
         _record(desk, books, actor, "operator_ended", name)
         return changed
 
@@ -124,8 +123,7 @@ def token(desk: Desk, actor: Actor, name: str, hours: float) -> tuple[str, Opera
 
     def work(books: Books) -> OperatorTokenRow:
         number = None if name == BUILT_IN else _going_on(books, name).operator
-        there = books.operator_tokens(limit=MAX_TOKENS)
-        if sum(row.expires_ms > now_ms for row in there) >= MAX_TOKENS:
+        if len(_good(desk, books)) >= MAX_TOKENS:
             raise Conflict(
                 f"{MAX_TOKENS} tokens are good already: `clipkeep operator revoke` ends one",
                 code="too_many_tokens",
@@ -144,7 +142,7 @@ def revoke(desk: Desk, actor: Actor, token_id: int) -> None:
     actor.require_operator()
 
     def work(books: Books) -> None:
-        found = [row for row in books.operator_tokens(limit=MAX_TOKENS) if row.token_id == token_id]
+        found = [row for row in _good(desk, books) if row.token_id == token_id]
         if not found or not books.end_operator_token(token_id):
             raise NotFound(
                 "there is no such token; `clipkeep operator list` lists them", subject=f"token {token_id}"
@@ -161,7 +159,7 @@ def revoke_all(desk: Desk, actor: Actor) -> int:
     actor.require_operator()
 
     def work(books: Books) -> int:
-        count = _end_tokens(books)
+        count = _end_tokens(desk, books)
         _record(desk, books, actor, "operator_tokens_revoked", "", tokens=count)
         return count
 
@@ -180,7 +178,12 @@ def bearer_of(desk: Desk, books: Books, token: str) -> Actor:
             "this token has ended, was revoked or never was: `clipkeep operator token` makes another",
             code="session_ended",
         )
-    return OPERATOR if row.operator is None else _actor(books.operator(row.operator))
+    if row.operator is None:
+        return OPERATOR
+    operator = books.operator(row.operator)
+    if operator.ended_ms is not None:
+        raise Unauthorized("this operator was ended, for good", code="session_ended")
+    return _actor(operator)
 
 
 def called(desk: Desk, name: str) -> Actor:
@@ -233,9 +236,14 @@ def _going_on(books: Books, name: str) -> OperatorRow:
     return row
 
 
-def _end_tokens(books: Books, operator: int | None = None) -> int:
+def _good(desk: Desk, books: Books) -> list[OperatorTokenRow]:
+    """All tokens that are good now. Those that ran out stay for some days, any number of them."""
+    return books.operator_tokens(limit=MAX_TOKENS, good_ms=desk.now_ms())
+
+
+def _end_tokens(desk: Desk, books: Books, operator: int | None = None) -> int:
     """Those of one operator, or all. Returns how many."""
-    found = books.operator_tokens(limit=MAX_TOKENS)
+    found = _good(desk, books)
     ended = [row for row in found if operator is None or row.operator == operator]
     return sum(books.end_operator_token(row.token_id) for row in ended)
 

@@ -1,10 +1,11 @@
 """“One legal device” (agreement 7.1): a serial may be required when a device is added, by a list of those that
 there are, or by a pattern. A serial is of one device at a time, and has one trial, whichever account it is under.
+
+Small and capital letters are the same: pattern and list say how it is written, and the books have capitals.
 """
 
 from __future__ import annotations
 
-import mmap
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from storage.rows.devices import DeviceFacts
 MAX_SERIAL_CHARS = 64
 _SERIAL = re.compile(rf"[!-~]{{1,{MAX_SERIAL_CHARS}}}")
 """Printable ASCII without spaces: what stands on a label."""
+_READ_BYTES = 1 << 20
 
 
 def is_required(settings: AgreementSettings) -> bool:
@@ -26,8 +28,8 @@ def is_required(settings: AgreementSettings) -> bool:
 
 
 def checked(desk: Desk, account: int, serial: str | None) -> str | None:
-    """The serial of a device that is to be added; None where there is none and need be none. The operators' own devices
-    need none.
+    """The serial of a device that is to be added, as the books have it; None where there is none and need be none. The
+    operators' own devices need none. Reads the whole list: not in a transaction.
 
     Raises:
         Unprocessable: `serial_required`; `bad_serial`, it is not one of this service's devices.
@@ -51,7 +53,7 @@ def checked(desk: Desk, account: int, serial: str | None) -> str | None:
         raise Unprocessable(
             "this is no serial of a device of this service; compare it with the label", code="bad_serial"
         )
-    return serial
+    return serial.upper()
 
 
 def keep_in(books: Books, facts: DeviceFacts, serial: str | None) -> None:
@@ -87,23 +89,21 @@ def use_trial(desk: Desk, books: Books, facts: DeviceFacts) -> None:
 
 
 def _is_listed(path: Path, serial: str) -> bool:
-    """Whether a line of the file is this serial. Not read into memory: lists have millions of lines."""
-    line = serial.encode()
+    """Whether a line of the file is this serial. Read in parts: lists have millions of lines, and no part keeps other
+    threads from their turn for long, whatever is looked for."""
+    wanted = b"\n%s\n" % serial.encode()
     try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
-                return False
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                at = content.find(line)
-                while at >= 0:
-                    end = at + len(line)
-                    begins = at == 0 or content[at - 1] == 0x0A
-                    if begins and (end == len(content) or content[end] in b"\r\n"):
-                        return True
-                    at = content.find(line, at + 1)
-    except (OSError, ValueError) as error:
-        said = getattr(error, "strerror", None) or str(error)
+        with path.open("rb", buffering=0) as file:
+            before = b"\n"
+            while data := file.read(_READ_BYTES):
+                text = before + data.replace(b"\r", b"")
+                if wanted in text:
+                    return True
+                before = text[1 - len(wanted) :]
+        return wanted in before + b"\n"
+    except OSError as error:
         raise WorldError(
-            f"the list of serials can't be read: {said}", subject=str(path), code="serials_unavailable"
+            f"the list of serials can't be read: {error.strerror or error}",
+            subject=str(path),
+            code="serials_unavailable",
         ) from error
-    return False

@@ -34,7 +34,7 @@ class Devices:
         router = APIRouter(tags=["devices"], default_response_class=PrivateJSON)
         of_account, device = "/v1/accounts/{account}/devices", "/v1/devices/{n}"
         add(router, "GET", of_account, self.listed, refuses=(401, 403, 404))
-        add(router, "POST", of_account, self.add, refuses=(401, 403, 404, 409, 422), status=201)
+        add(router, "POST", of_account, self.add, refuses=(401, 403, 404, 409, 422, 429), status=201)
         add(router, "GET", device, self.show, refuses=(401, 403, 404))
         add(router, "GET", f"{device}/token", self.token, refuses=(401, 403, 404))
         add(router, "POST", f"{device}/token", self.new_token, refuses=(401, 403, 404, 422))

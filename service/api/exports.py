@@ -49,7 +49,7 @@ class Exports:
         file = f"{of_account}/{{export}}/file"
         zipped: Answers = {200: content("application/zip")}
         add(router, "GET", of_account, self.listed, refuses=(401, 403, 404))
-        add(router, "POST", of_account, self.ask, refuses=(401, 403, 404, 409, 422), status=202)
+        add(router, "POST", of_account, self.ask, refuses=(401, 403, 404, 409, 422, 429), status=202)
         refuses = (401, 403, 404, 409, 429)
         add(router, "GET", file, self.file, refuses=refuses, types=zipped, response_class=Response)
         return router
@@ -65,8 +65,7 @@ class Exports:
 
     async def file(self, account: Account, export: ExportNumber, actor: Caller) -> Response:
         """The file: a zip with texts as JSON and CSV, and with a list of recordings and their links."""
-        if len(self._under_way) >= MAX_DOWNLOADS or account in self._under_way:
-            raise Refused.by(answers.OVERLOADED)
+        _require_room(self._under_way, account)
         row = await self._run(my_data.begin, self._desk, actor, account, export)
         return Download(self._store, row, self._under_way, self._threads)
 
@@ -89,6 +88,7 @@ class Download(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             return await super().__call__(scope, receive, send)
+        _require_room(self._under_way, self._row.account)  # of several at once, one is the first
         self._under_way.add(self._row.account)
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -104,3 +104,9 @@ class Download(Response):
             _log.warning("download_stopped", account=self._row.account, code=error.code)
         finally:
             self._under_way.discard(self._row.account)
+
+
+def _require_room(under_way: set[int], account: int) -> None:
+    """Raises Refused: `overloaded`."""
+    if len(under_way) >= MAX_DOWNLOADS or account in under_way:
+        raise Refused.by(answers.OVERLOADED)

@@ -221,7 +221,8 @@ class Books(PeopleBooks):
     def operator_token(self, token_hash: bytes) -> OperatorTokenRow | None: ...
 
     @abstractmethod
-    def operator_tokens(self, *, limit: int = 1000) -> list[OperatorTokenRow]: ...
+    def operator_tokens(self, *, limit: int = 1000, good_ms: int = 0) -> list[OperatorTokenRow]:
+        """The first ones; those alone that are good at a time (Unix ms) and after it."""
 
     @abstractmethod
     def end_operator_token(self, token_id: int) -> bool: ...

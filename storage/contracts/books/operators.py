@@ -55,6 +55,7 @@ class OperatorsContract(OnBooks):
             assert [books.operator_token(row.token_hash) for row in rows] == [rows[0], None, rows[2]]
             assert books.operator_tokens() == [rows[0], rows[2]]
             assert books.operator_tokens(limit=1) == [rows[0]]
+            assert books.operator_tokens(limit=1, good_ms=NOW) == [rows[2]]
             assert books.drop_stale(before_ms=NOW + 1) == 1
             assert books.operator_tokens() == [rows[2]]
 

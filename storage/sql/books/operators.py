@@ -32,8 +32,9 @@ class Operators(OnBooks):
         found = TOKENS.select(self._reader, self._keys, "token_hash = ?", (token_hash,))
         return found[0] if found else None
 
-    def operator_tokens(self, *, limit: int = 1000) -> list[OperatorTokenRow]:
-        return TOKENS.select(self._reader, self._keys, "true ORDER BY token_id LIMIT ?", (limit,))
+    def operator_tokens(self, *, limit: int = 1000, good_ms: int = 0) -> list[OperatorTokenRow]:
+        where = "expires_ms > ? ORDER BY token_id LIMIT ?"
+        return TOKENS.select(self._reader, self._keys, where, (good_ms, limit))
 
     def end_operator_token(self, token_id: int) -> bool:
         cursor = self._writer.execute("DELETE FROM operator_tokens WHERE token_id = ?", (token_id,))

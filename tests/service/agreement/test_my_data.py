@@ -145,6 +145,19 @@ def test_what_is_too_large_is_told_and_leaves_nothing(office: Office) -> None:
     assert my_data.ask(office.desk, owner(row), row.account), "it may be tried again"
 
 
+def test_one_that_comes_to_nothing_is_not_asked_for_all_day(office: Office) -> None:
+    """Each reads all that there is of the account: an owner kept the API process at it."""
+    row = office.active()
+    small = office.parts(settings=replace(office.desk.settings, export_max_bytes=2000))
+    for _ in range(my_data.MADE_PER_H):
+        my_data.ask(office.desk, owner(row), row.account)
+        assert my_data.make_next(small, office.store, office.catalog, office.folder / "exports") == 1
+    with refused(TooMany, "slow_down"):
+        my_data.ask(office.desk, owner(row), row.account)
+    office.later(hours=1)
+    assert my_data.ask(office.desk, owner(row), row.account)
+
+
 def test_a_large_file_is_kept_in_frames_and_parts(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("FRAME_BYTES", 100), ("FRAMES", 3), ("_SEALED", 128)):
         monkeypatch.setattr(my_data, name, value)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from service.agreement import closing, devices, equipping, purchases
+from service.agreement import closing, devices, equipping, purchases, serials
 from service.agreement.desk import OPERATOR, Actor, Desk
 from service.agreement.equipping import Grant
-from service.agreement.errors import Conflict, Unprocessable
+from service.agreement.errors import Conflict, TooMany, Unprocessable
 from service.config_text import load_config
 from storage.errors import CallerError, WorldError
 from tests.retention.world import fast_folder
@@ -22,7 +22,10 @@ from tests.service.agreement.office import Office, owner, refused
 
 @pytest.fixture
 def office() -> Iterator[Office]:
-    with fast_folder() as folder, Office(folder, settings={"serial_pattern": "CK-[0-9]{4}"}) as made:
+    with (
+        fast_folder() as folder,
+        Office(folder, settings={"serial_pattern": "CK-[0-9]{4}", "serial_failures": 100}) as made,
+    ):
         yield made
 
 
@@ -58,6 +61,73 @@ def test_a_serial_is_required_where_a_pattern_or_a_list_says_so(office: Office, 
     listed.write_text("")
     with refused(Unprocessable, "bad_serial"):
         add(alone, ada, "CK-0006")
+
+
+@pytest.mark.parametrize("at", [0, 1, 99_999, 100_000, 149_999])
+def test_a_list_of_many_lines_is_read_in_parts(
+    office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(serials, "_READ_BYTES", 1000)
+    lines = [f"AB-{number:06}" for number in range(150_000)]
+    listed = tmp_path / "serials"
+    listed.write_bytes(b"\r\n".join(line.encode() for line in lines))
+    ada = owner(office.active())
+    desk = with_list(office, listed, serial_pattern="")
+    for part in ("AB-", "1", lines[at][:-1], lines[at][1:], f"{lines[at]}0"):
+        with refused(Unprocessable, "bad_serial"):
+            add(desk, ada, part)
+    assert add(desk, ada, lines[at])
+
+
+def test_the_list_is_read_outside_of_transactions(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody's commits waited meanwhile: for a second, when a letter was looked for in a list of millions."""
+    ada = owner(office.active())
+    checked = serials.checked
+    writing: list[int] = []
+
+    def other_writes(desk: Desk, account: int, serial: str | None) -> str | None:
+        desk.write(lambda books: writing.append(books.newest_account()))
+        return checked(desk, account, serial)
+
+    monkeypatch.setattr(serials, "checked", other_writes)
+    add(office.desk, ada, "CK-0001")
+    equipping.equip(office.desk, OPERATOR, ada.account, 1, None, "CK-0002")
+    assert len(writing) == 2
+
+
+def test_small_and_capital_letters_are_the_same_serial() -> None:
+    """Each way to write it had a trial of its own."""
+    settings = {"serial_pattern": "(?i)CK-[0-9A-F]{4}"}
+    with fast_folder() as folder, Office(folder, settings=settings) as office:
+        ada, bob = (owner(office.active(f"{name}@example.org")) for name in ("ada", "bob"))
+        device = add(office.desk, ada, "ck-00af")
+        for way in ("CK-00AF", "Ck-00aF"):
+            with refused(Conflict, "serial_taken"):
+                add(office.desk, bob, way)
+        purchases.start_trial(office.desk, ada, device)
+        devices.terminate(office.desk, ada, device, why="sold")
+        again = add(office.desk, bob, "CK-00Af")
+        with refused(Conflict, "serial_trial_used"):
+            purchases.start_trial(office.desk, bob, again)
+        with office.catalog.books() as books:
+            assert books.serial_of(again) == "CK-00AF"
+
+
+def test_who_guesses_at_serials_is_slowed_down(office: Office) -> None:
+    ada, bob = (owner(office.active(f"{name}@example.org")) for name in ("ada", "bob"))
+    office.desk = office.parts(settings=replace(office.desk.settings, serial_failures=3))
+    for number in range(5):
+        add(office.desk, ada, f"CK-000{number}")  # no failures
+    add(office.desk, bob, "CK-0009")
+    for serial in ("x", "CK-1", "CK-0009", "CK-0000"):
+        with pytest.raises((Unprocessable, Conflict)):
+            add(office.desk, ada, serial)
+    with refused(TooMany, "slow_down"):
+        add(office.desk, ada, "CK-0007")
+    add(office.desk, bob, "CK-0008")
+    assert devices.add_device(office.desk, OPERATOR, ada.account, "CK-0007"), "an operator is not slowed down"
+    office.later(hours=1)
+    add(office.desk, ada, "CK-0006")
 
 
 def test_a_serial_is_of_one_device_at_a_time(office: Office) -> None:
