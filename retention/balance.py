@@ -120,14 +120,12 @@ def _is_charge(entry: Entry) -> bool:
 
 
 def _given(entry: Entry) -> bool:
-    """Whether it is money that was given back: by a refund, which counts also when the bank has made it by itself and
-    not when it was given up; or by the bank."""
+    """Whether it is money that was given back: by a refund, or by the bank. A refund is void where the bank has given
+    that money; then the dispute counts, or what is owed anew once the bank undoes it."""
     row = entry.row
     if row.kind is PaymentKind.DISPUTE:
         return row.state is PaymentState.LOST
-    if row.kind is not PaymentKind.REFUND:
-        return False
-    return counts(row) or (row.state is PaymentState.VOID and not entry.by_hand)
+    return row.kind is PaymentKind.REFUND and counts(row)
 
 
 def _worth(sub: Subscription, entries: Sequence[Entry]) -> int | None:

@@ -2,9 +2,11 @@
 Python's own library alone. It keeps everything in memory, and moves no money.
 
 What becomes of a charge is said by its method's name: `card…` is charged; `declined…`; `confirm…`, whoever pays opens a
-page; `later…`, reported after a second; `early…`, reported twice before it is answered. What goes wrong with the first
-request of a reference: `lost…` is charged and not answered, `failing…` 500, `slow…` and `silent…` answered late or
-never, `forged…` not signed with the key. GET /rehearse/receipts tells what was charged and given back, and
+page; `later…`, reported after a second; `early…`, reported twice before it is answered; `kept…` is charged, and the
+first refund of it is declined. What goes wrong with the first request of a reference: `lost…` is charged and not
+answered, `failing…` 500, `slow…` and `silent…` answered late or never, `forged…` not signed with the key. With
+--enter-methods a new method has a page; opened with `?as=declined` at its end, say, it makes one of that name.
+GET /rehearse/receipts tells what was charged and given back, and
 /rehearse/dispute?reference=…&dispute=…&outcome=open|lost|won&currency=USD&minor=… makes a dispute.
 """
 
@@ -95,10 +97,14 @@ class Gateway(ThreadingHTTPServer):
 
     def refund(self, asked: Json) -> Json:
         with self.lock:
-            self.asked.setdefault(asked["reference"], asked | {"kind": "refund"})
+            this = self.asked.setdefault(asked["reference"], asked | {"kind": "refund"})
             charged = self.told.get(asked["of"], {"outcome": "unknown"})
+            method = self.asked.get(asked["of"], {}).get("method", "")
+            earlier = any(each.get("of") == asked["of"] for each in self.asked.values() if each is not this)
         if charged["outcome"] != "done" or charged["amount_minor"] < asked["amount_minor"]:
             return self.settle(asked["reference"], "declined", detail="no such charge, or a smaller one")
+        if method.startswith("kept") and not earlier:
+            return self.settle(asked["reference"], "declined", detail="the card was closed")
         return self.settle(asked["reference"], "done")
 
     def void(self, asked: Json) -> Json:
@@ -137,7 +143,8 @@ class Asked(BaseHTTPRequestHandler):
         elif place == "confirm":
             self._say(gateway.settle(name, "done", tell=True, url=""))
         elif place == "enter":
-            gateway.methods[name] |= {"outcome": "usable", "url": "", "expires_ms": None}
+            method = f"{query.get('as', 'card')}-{name}"
+            gateway.methods[name] |= {"outcome": "usable", "url": "", "expires_ms": None, "method": method}
             self._say({"status": gateway.report(gateway.methods[name])})
         elif name == "dispute":
             what: Json = {"about": "dispute", "amount_minor": int(query.pop("minor")), **query}

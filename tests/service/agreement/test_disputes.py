@@ -257,3 +257,18 @@ def test_the_books_agree_after_it(
     balance.consistent(money)
     audit = check_books(money.desk, money.bitmap, days=36_500)
     assert (audit.findings, audit.unanswered) == ([], 0)
+
+
+@pytest.mark.parametrize("outcomes", [("lost",), ("lost", "won"), ("won",)])
+def test_the_books_agree_where_a_refund_waited_for_the_bank(
+    money: MoneyWorld, ann: Actor, device: int, outcomes: tuple[str, ...]
+) -> None:
+    """A refund that is void because the bank gave the same money back is not money given back twice."""
+    started = money.buy(ann, device, "annual", "buy-1")
+    hear(money.desk, told("open"))
+    money.cancel(ann, started.subscription.plan_id)
+    for outcome in outcomes:
+        hear(money.desk, told(outcome))
+    settle_pending(money.desk, older_than_ms=0)
+    balance.consistent(money)
+    assert check_books(money.desk, money.bitmap, days=36_500).findings == []
