@@ -176,8 +176,7 @@ def _subscriptions(facts: ClosingFacts) -> list[Reason]:
 def _ongoing(device: int, plan: Plan) -> tuple[str, str]:
     """What it is, and what to do."""
     through = f"through {plan.ends_on}" if plan.ends_on else "without an end"
-    article = "an" if plan.kind is PlanKind.ANNUAL else "a"
-    what = f"Device {device} has {article} {plan.kind} plan from {plan.starts_on} {through}."
+    what = f"Device {device} has the {plan.name} plan from {plan.starts_on} {through}."
     if plan.kind is PlanKind.TRIAL or plan.cancelled_on is not None:
         return what, f"It ends by itself; ask again when {plan.ends_on} is over, at 00:00 UTC."
     return what, "Cancel the plan, and ask again when its last day is over."

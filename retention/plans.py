@@ -112,6 +112,11 @@ class Plan:
         return self.starts_on <= on and not self.has_ended(on)
 
     @property
+    def name(self) -> str:
+        """What people are told that it is: its package, which is what was bought or granted."""
+        return self.package or str(self.kind)
+
+    @property
     def has_days(self) -> bool:
         """False when it was cancelled, or its trial cut, before it had any."""
         return self.ends_on is None or self.ends_on >= self.starts_on

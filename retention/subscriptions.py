@@ -270,4 +270,4 @@ def _renews(plan: Plan) -> str:
 def _overlaps(plan: Plan) -> str:
     if plan.ends_on is None:
         return f"the monthly plan since {plan.starts_on} renews itself; cancel it first, and start this one behind it"
-    return f"it would share days with the {plan.kind} plan from {plan.starts_on} to {plan.ends_on}; choose others"
+    return f"it would share days with the {plan.name} plan from {plan.starts_on} to {plan.ends_on}; choose others"

@@ -164,7 +164,7 @@ def _decide(desk: Desk, books: Books, actor: Actor, facts: DeviceFacts, plan_id:
 def _tell(desk: Desk, books: Books, facts: DeviceFacts, plan: Plan, done: Cancellation) -> None:
     fields = {
         "device": facts.device,
-        "plan": plan.kind,
+        "plan": plan.name,
         "refund": done.refund,
         "notes": "\n".join(note.text for note in done.change.notes),
     }

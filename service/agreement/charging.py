@@ -37,6 +37,7 @@ from service.agreement.details import (
     refund_detail,
     refusal_of,
     refused,
+    was_refused,
     with_page,
 )
 from service.agreement.errors import Conflict
@@ -406,6 +407,8 @@ def close_refund(
     desk.record(books, SYSTEM, row.account, what, why=declined, device=row.device, facts=facts)
     if declined:
         _tell_refused(desk, books, row, declined)
+    elif was_refused(row):
+        tell(desk, books, books.account(row.account), "refund_paid", device=row.device, money=money_of(row))
     return state
 
 

@@ -5,6 +5,7 @@ The books store it as JSON and know nothing of it. Rows of earlier releases may 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -158,6 +159,19 @@ def asked_again(row: PaymentRow) -> PaymentRow:
         next_ms=0,
         detail={**detail, "again": again, "first_reference": first},
     )
+
+
+def was_refused(row: PaymentRow) -> bool:
+    """Whether it is a refund that was refused before, and asked for again."""
+    return "again" in row.detail
+
+
+def references_again(reference: str) -> Iterator[str]:
+    """References that a refund of this one may have since it was asked for again, 100 times at most."""
+    first, again, number = reference.rpartition(".a")
+    if not again or not number.isdecimal():
+        first = reference
+    return (f"{first}.a{number}" for number in range(1, 101))
 
 
 def charge_reference(row: PaymentRow) -> str:

@@ -297,7 +297,7 @@ def _require_cancelled(subscriptions: tuple[Subscription, ...], on: date, device
         plan = subscription.plan
         if subscription.terms is not None and plan.cancelled_on is None and not plan.has_ended(on):
             raise Conflict(
-                f"its {plan.kind} plan from {plan.starts_on} is paid; cancel that first, so that what is due of it"
+                f"its {plan.name} plan from {plan.starts_on} is paid; cancel that first, so that what is due of it"
                 " is given back",
                 subject=f"device {device}",
                 code="cancel_first",

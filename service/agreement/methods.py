@@ -89,11 +89,7 @@ def use(desk: Desk, actor: Actor, account: int, reference: str, *, plan_id: int 
     def change(books: Books) -> list[int]:
         row = _mine(books, actor, account, reference)
         if row.state is not MethodState.USABLE:
-            raise Conflict(
-                f"this method is {row.state}; finish entering it, or set up another one",
-                subject=reference,
-                code="method_not_usable",
-            )
+            raise _not_usable(row)
         plans = _renewing(books, account, plan_id)
         for plan in plans:
             books.put_subscription(replace(plan, method=row.method, retry_at_ms=0, failed_charges=0))
@@ -137,7 +133,7 @@ def charged_to(desk: Desk, books: Books, account: int, method: str) -> str:
     row = books.method(method)
     if row is not None and row.account == account:
         if row.state is not MethodState.USABLE:
-            raise Conflict(f"this method is {row.state}", subject=method, code="method_not_usable")
+            raise _not_usable(row)
         return row.method
     if desk.gateway.keeps_methods:
         raise Unprocessable(
@@ -251,3 +247,11 @@ def _require_unused(books: Books, row: MethodRow) -> None:
             subject=row.reference,
             code="method_in_use",
         )
+
+
+def _not_usable(row: MethodRow) -> Conflict:
+    return Conflict(
+        f"this method is {row.state}; finish entering it at its url, or set up another one",
+        subject=row.reference,
+        code="method_not_usable",
+    )

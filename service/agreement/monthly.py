@@ -182,6 +182,7 @@ def _extend(desk: Desk, books: Books, found: _Found, reference: str) -> None:
         found.account,
         "receipt-renewed",
         device=row.device,
+        plan=longer.plan.name,
         money=fee,
         first_day=next_period(found.sub)[0],
         last_day=last,

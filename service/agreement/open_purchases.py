@@ -25,7 +25,8 @@ class OpenPurchase:
     Args:
         state: OPEN; EXPIRED or ABANDONED while the gateway has not confirmed that; VOID or GIVEN_BACK when it has.
         expires_ms: Unix ms after which it is not charged any more.
-        url: a page of the gateway's on which whoever pays has to do something first; "" without one.
+        url: a page of the gateway's on which whoever pays has to do something first; "" where there is none, and
+            once it is not open.
     """
 
     payment_id: int
@@ -90,6 +91,7 @@ def _purchases(rows: list[PaymentRow]) -> list[PaymentRow]:
 
 def _shown(desk: Desk, row: PaymentRow) -> OpenPurchase:
     states = {PaymentState.FAILED: OrderState.VOID, PaymentState.DONE: OrderState.GIVEN_BACK}
+    state = states.get(row.state) or order_state(desk, row)
     page = page_of(row)
     return OpenPurchase(
         row.payment_id,
@@ -98,6 +100,6 @@ def _shown(desk: Desk, row: PaymentRow) -> OpenPurchase:
         Money(row.minor, row.currency),
         row.at_ms,
         row.at_ms + purchase_ttl_ms(desk),
-        states.get(row.state) or order_state(desk, row),
-        "" if page is None else page.url,
+        state,
+        page.url if page is not None and state is OrderState.OPEN else "",
     )

@@ -243,7 +243,7 @@ def _send_receipt(desk: Desk, books: Books, row: AccountRow, device: int, change
         row,
         "receipt-renewing" if new.renews else "receipt",
         device=device,
-        plan=new.plan.kind,
+        plan=new.plan.name,
         money=new.terms.fee,
         storage_days=new.plan.retention_days,
         first_day=new.plan.starts_on,
@@ -300,8 +300,8 @@ def require_room(desk: Desk, books: Books, facts: DeviceFacts, package: Package)
     if len(others) >= package.max_devices:
         named = ", ".join(str(device) for device in others[:10])
         raise Conflict(
-            f"{package.name} is for {package.max_devices} devices of an account, and devices {named} have it; choose"
-            " another package for this one",
+            f"{package.name} is for so many devices of an account: {package.max_devices}. These have it: {named}."
+            " Choose another package for this one",
             subject=f"device {facts.device}",
             code="package_devices",
         )

@@ -17,7 +17,7 @@ from service.agreement.charging import (
     money_of,
 )
 from service.agreement.desk import Actor, Desk
-from service.agreement.details import ByHand, asked_again, by_hand, refund_detail
+from service.agreement.details import ByHand, asked_again, by_hand, references_again, refund_detail
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.holdings import held
 from service.agreement.outbox import tell
@@ -101,6 +101,8 @@ def paid_otherwise(desk: Desk, actor: Actor, reference: str, *, why: str) -> Pay
         books.put_payment(done)
         what, facts = "refund_paid_otherwise", facts_of(reference, money_of(row))
         desk.record(books, actor, row.account, what, why=why, device=row.device, facts=facts)
+        fields = {"device": row.device, "money": money_of(row), "reason": why}
+        tell(desk, books, books.account(row.account), "refund_paid-otherwise", **fields)
         return done
 
     return desk.write(note)
@@ -207,9 +209,15 @@ def subscription_of(books: Books, plan_id: int) -> SubscriptionRow:
 def payment_of(books: Books, reference: str) -> PaymentRow:
     """Raises NotFound."""
     row = books.payment(reference)
-    if row is None:
-        raise NotFound("there is no such payment", subject=reference)
-    return row
+    if row is not None:
+        return row
+    for name in references_again(reference):
+        later = books.payment(name)
+        if later is not None:
+            raise NotFound(
+                f"it was asked for again since, as {name}, which is {later.state}", subject=reference
+            )
+    raise NotFound("there is no such payment", subject=reference)
 
 
 def _require_short(reference: str) -> None:

@@ -61,7 +61,7 @@ def _tell_plan(desk: Desk, books: Books, plan_id: int, purpose: str) -> bool:
     followed = _goes_on([sub.plan for sub in subs], plan)
     template = "plan_ending-followed" if followed else "plan_ending"
     written = desk.templates.write(
-        template, {"device": facts.device, "plan": plan.kind, "last_day": plan.ends_on}
+        template, {"device": facts.device, "plan": plan.name, "last_day": plan.ends_on}
     )
     queue(desk, books, account, purpose, written.subject, written.body)
     return True

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from ingest import answers
 from service.agreement import errors
 from service.agreement.errors import TooMany, Unprocessable
-from service.agreement.payments import CustomerNeeded
+from service.agreement.payments import CustomerNeeded, PaymentUnavailable
 from service.api.bodies import UPLOADS_ELSEWHERE, is_upload
 from service.api.models.base import fields_of
 from service.api.problems import problem
@@ -60,6 +60,12 @@ MAX_PLACE_CHARS = 100
 _log = structlog.get_logger("api")
 
 
+_PAYMENT_WAITS = (
+    "the payment gateway has not decided yet, or does not answer: send the same request again, under the same"
+    " Idempotency-Key where it has one. Nothing is charged twice, and what gets paid for meanwhile starts by itself"
+)
+
+
 def answer_errors(app: FastAPI) -> None:
     """Every error that leaves a handler is answered from here, and told in the log, sampled: while a store is away or
     files are used up each request of a stranger would be a line."""
@@ -92,6 +98,9 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
         case StoreUnavailable() | StoreDenied():
             failures.warning("store_unavailable", code=error.code)
             return problem(503, answers.STORE_DOWN.code, answers.STORE_DOWN.detail)
+        case PaymentUnavailable():
+            failures.warning("unavailable", code=error.code)
+            return problem(503, error.code, _PAYMENT_WAITS)
         case WorldError():
             failures.warning("unavailable", code=error.code)
             return problem(503, error.code, "something that is needed can't be reached; try again")

@@ -199,10 +199,7 @@ def notices_announce(
     Example: `clipkeep notices announce --subject "Maintenance on 3 May" --body-file maintenance.txt
     --from 2027-05-03T02:00 --until 2027-05-03T04:00`
     """
-    if (body is None) == (body_file is None):
-        raise typer.BadParameter("give the text with --body or with --body-file")
-    text = body if body_file is None else text_of(body_file, "--body-file")
-    assert text is not None, "one of the two is there"
+    text = _text(body, body_file)
     window = _window(from_, until)
     with open_folder(data) as opened, terminal.progress_bar() as progress:
         actor = acting(opened, as_, reason)
@@ -235,9 +232,10 @@ def notices_announce(
 @notices_app.command("advertise")
 def notices_advertise(
     subject: Annotated[str, typer.Option("--subject", help="One line.")],
+    body: Annotated[str | None, typer.Option("--body", help="The text, when it is short.")] = None,
     body_file: Annotated[
-        Path, typer.Option("--body-file", help="A file with the text, in UTF-8; - for stdin.")
-    ],
+        Path | None, typer.Option("--body-file", help="A file with the text, in UTF-8; - for stdin.")
+    ] = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -256,7 +254,7 @@ def notices_advertise(
 
     Example: `clipkeep notices advertise --subject "Thirty days for less" --body-file offer.txt`
     """
-    text = text_of(body_file, "--body-file")
+    text = _text(body, body_file)
     with open_folder(data) as opened:
         actor = acting(opened, as_, reason)
         done = announcing.advertise(opened.desk, actor, subject, text, reference=reference)
@@ -369,6 +367,15 @@ def _told_sent(report: DeliveryReport, into: Path | None) -> None:
         print(f"those that go to files are in {into}")
     if report.closed_accounts:
         print(f"{report.closed_accounts} accounts are cancelled with that, and erased")
+
+
+def _text(body: str | None, body_file: Path | None) -> str:
+    """Of an announcement or an offer. Raises typer.BadParameter, unless just one of the two is given."""
+    if body is not None and body_file is None:
+        return body
+    if body_file is None or body is not None:
+        raise typer.BadParameter("give the text with --body or with --body-file")
+    return text_of(body_file, "--body-file")
 
 
 def _window(from_: str | None, until: str | None) -> announcing.Window | None:

@@ -276,12 +276,21 @@ def package_row(package: Package) -> list[Any]:
         PackageKind.MONTHLY: "a month, renews itself",
         PackageKind.FULL: f"{package.months} months",
     }[package.kind]
-    price = ", ".join(str(terms.fee) for _, terms in sorted(package.prices.items())) or "free"
+    price = ", ".join(_price(package, terms) for _, terms in sorted(package.prices.items())) or "free"
     return [
         *(package.name, package.version, str(package.kind), lasts, package.retention_days),
         *(package.max_devices or "any", package.limits.bytes_per_day or "any"),
         *(package.limits.chunks_per_s or "any", price, package.sold_from, package.sold_until),
     ]
+
+
+def _price(package: Package, terms: Terms) -> str:
+    """With what a refund counts for each month, where that is another amount."""
+    return (
+        str(terms.fee)
+        if package.kind is PackageKind.MONTHLY
+        else f"{terms.fee} ({terms.monthly_fee} a month)"
+    )
 
 
 def _report(found: Sequence[Package], json: bool) -> None:

@@ -113,6 +113,7 @@ def plan_list(device: Device, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, jso
     def draw() -> None:
         columns = [
             "plan",
+            "package",
             "kind",
             "first day",
             "last day",
@@ -127,7 +128,7 @@ def plan_list(device: Device, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, jso
             [*columns, "cancelled on"],
             [
                 [
-                    *(p["plan_id"], p["plan"], p["starts_on"], p["ends_on"], p["denied_from"]),
+                    *(p["plan_id"], p["package"], p["plan"], p["starts_on"], p["ends_on"], p["denied_from"]),
                     *("yes" if p["renews"] else "no", *fee, p["retention_days"], p["cancelled_on"]),
                 ]
                 for p, fee in zip(plans, fees, strict=True)

@@ -209,7 +209,7 @@ def _shown_payment(row: PaymentRow) -> dict[str, Any]:
 
 
 _STATES = {
-    PaymentState.PENDING: "the payment gateway has not answered; `clipkeep renew` asks again",
+    PaymentState.PENDING: "the gateway has not answered, or the charge is disputed; `clipkeep renew` asks again",
     PaymentState.DONE: "paid back",
     PaymentState.FAILED: "refused by the payment gateway",
     PaymentState.PAID_OTHERWISE: "paid by other means",

@@ -192,7 +192,7 @@ def test_the_docs_name_no_command_that_is_not_there() -> None:
         ("notices confirm", {*COMMON, "--notice"}),
         ("notices announce", {*COMMON, "--subject", "--body", "--body-file", "--reference", "--dry-run"}),
         ("notices announce", {"--from", "--until", "--suspended-too"}),
-        ("notices advertise", {*COMMON, "--subject", "--body-file", "--reference"}),
+        ("notices advertise", {*COMMON, "--subject", "--body", "--body-file", "--reference"}),
         ("account consents", {*COMMON, "--account"}),
         (
             "account consent",

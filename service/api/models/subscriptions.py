@@ -342,14 +342,17 @@ class OpenPurchaseView(BaseModel):
             " has not said which; void: it was not; given_back: it was"
         ),
     ]
-    url: Annotated[str, Field(description="a page on which whoever pays has to do something; empty: none")]
+    url: Annotated[
+        str | None, Field(description="while it is open: a page on which whoever pays has to do something")
+    ]
 
     @classmethod
     def of(cls, found: OpenPurchase) -> Self:
         return cls(
             payment=found.payment_id,
             fee=money(found.fee),
-            **fields_of(found, "device", "package", "ordered_ms", "expires_ms", "state", "url"),
+            **fields_of(found, "device", "package", "ordered_ms", "expires_ms", "state"),
+            url=found.url or None,
         )
 
 

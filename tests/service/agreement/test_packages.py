@@ -88,6 +88,7 @@ def test_a_half_year_is_bought_kept_for_its_days_and_refunded_by_its_months(
     assert (str(plan.kind), plan.package, plan.version) == ("full", "half-year", 1)
     assert (plan.retention_days, bought.fee, bought.subscription.renews) == (60, usd(3299), False)
     assert plan.ends_on == quote.ends_on
+    assert money.notices(ada)[-1].subject == f"Device {device}: half-year plan, 32.99 USD", "as it was sold"
     assert money.entitled(device, start)
     done = money.cancel(ada, bought.subscription.plan_id)
     assert (str(done.cancellation.kind), done.cancellation.refund) == ("full", usd(3299 - 599))

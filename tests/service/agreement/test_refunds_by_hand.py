@@ -294,6 +294,7 @@ def test_a_refund_that_was_refused_is_work_for_somebody(
     assert "refund_failed" in [reason.code for reason in closing.blocks(money.desk, ada.account)]
     refunding.paid_otherwise(money.desk, OPERATOR, "hand-1", why="bank transfer")
     assert "refund_failed" not in [reason.code for reason in closing.blocks(money.desk, ada.account)]
+    assert "by other means: bank transfer." in money.notices(ada)[-1].body
     balance.check(money)
 
 
@@ -308,9 +309,26 @@ def test_it_is_asked_for_again_under_another_reference(
         assert (again.reference, again.state) == ("r1.r1.a1", PaymentState.FAILED)
     done = refunding.retry(money.desk, OPERATOR, "r1.r1.a1", why="new card")
     assert (done.reference, done.state, done.payment_id) == ("r1.r1.a2", DONE, again.payment_id)
+    assert [n.subject for n in money.notices(ada)][-1] == "Device 1: 54.00 USD is paid back"
     with refused(409, "not_refused"):
         refunding.retry(money.desk, OPERATOR, "r1.r1.a2", why="w")
     balance.check(money)
+
+
+@pytest.mark.parametrize("reference", ["r1.r1", "r1.r1.a1"])
+def test_under_an_older_reference_the_newer_one_is_told(
+    money: MoneyWorld, ada: Actor, device: int, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    """The mail to the operators names the first one, and an answer over HTTP may be lost."""
+    money.buy(ada, device, "annual", "r1")
+    with monkeypatch.context() as context:
+        refuse_refunds(money, context)
+        money.cancel(ada, 1)
+        refunding.retry(money.desk, OPERATOR, "r1.r1", why="new card")
+    refunding.retry(money.desk, OPERATOR, "r1.r1.a1", why="new card")
+    with refused(404, "not_found") as caught:
+        refunding.retry(money.desk, OPERATOR, reference, why="new card")
+    assert "asked for again since, as r1.r1.a2, which is done" in caught.value.detail
 
 
 def test_one_by_hand_may_be_given_up(

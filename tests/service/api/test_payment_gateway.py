@@ -157,6 +157,21 @@ def test_a_payment_is_confirmed_on_a_page_and_reported(
     assert len(payer.receipts()) == 1
 
 
+def test_what_is_abandoned_has_no_page_any_more(ann: Person) -> None:
+    device = ann.add_device()
+    url = buy(ann, set_up(ann, "confirm-1"), device).json["url"]
+    [shown] = ann.get(f"{ann.home}/purchases")
+    assert (shown["state"], shown["url"]) == ("open", url)
+    [abandoned] = ann.ask("DELETE", f"/v1/devices/{device}/purchase").json
+    assert (abandoned["state"], abandoned["url"]) == ("void", None)
+
+
+def test_what_the_gateway_has_not_decided_says_what_to_do(ann: Person) -> None:
+    said = buy(ann, set_up(ann, "later-1"))
+    assert (said.status, said.error) == (503, "payment_pending")
+    assert "the same Idempotency-Key" in said.json["detail"]
+
+
 def test_a_page_that_is_gone_voids_the_purchase(server: Server, ann: Person, payer: PaymentServer) -> None:
     method = set_up(ann, "confirm-1")
     asked = buy(ann, method)
