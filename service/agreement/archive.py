@@ -32,11 +32,18 @@ GAP_MS = 1000
 README = """\
 This is all that is kept about your account at the time when it was put together.
 
-Each .json file has the same as the .csv file of its name. Times are Unix milliseconds (…_ms), days are UTC. In
+Each .json file has the same as the .csv file of its name. Times are Unix milliseconds (…_ms), days (…_on) are UTC. In
 recordings, each line is a contiguous part of a day of a device, with the address of it as a film (clip) and as a
 playlist: they need your log-in, and the time of storage goes on as before. Left out is what is secret: hashes of your
 password, of codes and of log-ins.
 """
+
+_BOUGHT = (
+    *("currency", "fee_minor", "monthly_fee_minor", "renews", "agreement_version", "bought_ms"),
+    *("next_fee_minor", "next_fee_on"),
+)
+"""Of what was bought, beside its plan."""
+_SECRET = frozenset(("password_hash", "token_hash", "code_hash", "secret", "method", "url"))
 
 Row = dict[str, Any]
 
@@ -83,6 +90,9 @@ class Archive:
         return {
             "account": self._account,
             "agreement": self._all(lambda books: books.acceptances_of(self.account)),
+            "log_ins": self._all(lambda books: books.sessions_of(self.account)),
+            "identities": self._all(lambda books: books.identities_of(self.account)),
+            "codes": self._all(lambda books: books.codes(self.account)),
             "consents": self._all(lambda books: books.consents_of(self.account)),
             "devices": self._devices,
             "plans": self._plans,
@@ -104,6 +114,7 @@ class Archive:
                 "correction_id",
             ),
             "blocks": self._all(lambda books: books.blocks_of(self.account)),
+            "downloads": self._all(lambda books: books.exports(account=self.account, limit=1000)),
             "recordings": self._recordings,
         }
 
@@ -163,10 +174,8 @@ class Archive:
             bought = {row.plan_id: row for row in subscriptions}
             for plan in facts.plans:
                 row = bought.get(plan.plan_id)
-                paid = dict.fromkeys(("currency", "fee_minor", "renews", "bought_ms"))
-                if row is not None:
-                    paid = {name: getattr(row, name) for name in paid}
-                yield {"device": facts.device, **plain(plan), **paid}
+                paid = dict.fromkeys(_BOUGHT) if row is None else plain(row)
+                yield {"device": facts.device, **plain(plan), **{name: paid[name] for name in _BOUGHT}}
 
     def _recordings(self) -> Iterator[Row]:
         for facts, _, _ in self._device_pages():
@@ -239,15 +248,19 @@ def _goes_on(span: Row, row: ChunkRow) -> bool:
 
 def plain(row: Any) -> Row:
     """A record as JSON has it, without what is secret."""
-    left_out = {"password_hash", "method", "url"}
+    left_out = set(_SECRET)
     if hasattr(row, "gateway_id"):  # a payment: what the desk needs to finish it names a means of payment
         left_out |= {"detail", "gateway_id"}
     return {
-        field.name: _value(getattr(row, field.name)) for field in fields(row) if field.name not in left_out
+        field.name: _value(field.name, getattr(row, field.name))
+        for field in fields(row)
+        if field.name not in left_out
     }
 
 
-def _value(value: Any) -> Any:
+def _value(name: str, value: Any) -> Any:
+    if name.endswith("_on") and isinstance(value, int):  # a day number; 0: never
+        return to_date(value).isoformat() if value else None
     return value.value if isinstance(value, Enum) else value
 
 

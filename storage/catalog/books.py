@@ -146,6 +146,10 @@ class Books(PeopleBooks):
     def session(self, token_hash: bytes) -> SessionRow | None: ...
 
     @abstractmethod
+    def sessions_of(self, account: int, *, limit: int = 1000) -> list[SessionRow]:
+        """Log-ins of an account, the newest first."""
+
+    @abstractmethod
     def end_session(self, token_hash: bytes) -> bool: ...
 
     @abstractmethod

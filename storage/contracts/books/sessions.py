@@ -28,6 +28,8 @@ class SessionsContract(OnBooks):
         with write() as books:
             assert [books.session(row.token_hash) for row in rows] == rows
             assert books.session(b"z" * 32) is None
+            assert books.sessions_of(bob) == rows[3:]
+            assert (books.sessions_of(ann), books.sessions_of(ann, limit=1)) == (rows[:3], rows[:1])
             assert (books.end_session(rows[0].token_hash), books.end_session(rows[0].token_hash)) == (
                 True,
                 False,

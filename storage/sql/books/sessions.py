@@ -25,6 +25,10 @@ class Sessions(OnBooks):
     def session(self, token_hash: bytes) -> SessionRow | None:
         return SESSIONS.one(self._reader, self._keys, token_hash)
 
+    def sessions_of(self, account: int, *, limit: int = 1000) -> list[SessionRow]:
+        where = "account = ? ORDER BY created_ms DESC, token_hash LIMIT ?"
+        return SESSIONS.select(self._reader, self._keys, where, (account, limit))
+
     def end_session(self, token_hash: bytes) -> bool:
         cursor = self._writer.execute("DELETE FROM sessions WHERE token_hash = ?", (token_hash,))
         return cursor.rowcount > 0

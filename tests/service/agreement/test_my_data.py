@@ -7,17 +7,21 @@ import io
 import json
 import zipfile
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from service.agreement import closing, consents, my_data, registration, standing
+from service.agreement import closing, consents, my_data, registration, sessions, standing
 from service.agreement.archive import Archive
 from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict, TooMany, Unprocessable
 from storage.errors import CorruptError, NotFound
+from storage.rows.identities import IdentityRow
 from storage.rows.people import ExportRow, ExportState
 from tests.retention.world import NOON
+from tests.servers.catalogs import sqlite_only
+from tests.servers.raw_catalogs import run_raw
 from tests.service.agreement.office import EMAIL, PASSWORD, Office, owner, refused
 
 
@@ -84,6 +88,60 @@ def test_all_that_is_kept_is_in_the_file_and_no_secret(office: Office) -> None:
     assert "argon2" not in text
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert "'=cmd" in archive.read("account.csv").decode(), "no formula in a spreadsheet"
+
+
+@sqlite_only
+def test_no_table_about_an_account_is_forgotten(office: Office) -> None:
+    """A table that comes later and names an account, or a device, has a file, or is named here with why it has none."""
+    covered = {
+        **{"accounts": "account", "acceptances": "agreement", "blocks": "blocks", "codes": "codes"},
+        **{"consents": "consents", "corrections": "corrections", "data_exports": "downloads"},
+        **{"devices": "devices", "events": "history", "identities": "identities", "methods": "methods"},
+        **{"notices": "notices", "payments": "payments", "plans": "plans", "serials": "devices"},
+        **{"sessions": "log_ins", "subscriptions": "plans"},
+    }
+    left_out = {
+        "account_keys": "a number of a key",
+        "answers": "copies of what the owner was answered, for a week",
+        "changes": "numbers of devices that the bitmap has to learn of",
+        "daily_uploads": "sums that limits are counted with, for a day",
+        "deletions": "each is in the history",
+        "erasures": "no personal data",
+        "live_lists": "numbers of chunks; the recordings have them",
+        "operators": "an operator's own",
+    }
+    tables = {name for (name,) in run_raw(office.folder, _TABLES)} - {"sqlite_sequence"}
+    about = {name for name in tables if not name.startswith("chunks_") and _names_somebody(office, name)}
+    assert about == covered.keys() | left_out.keys()
+    found = opened(whole(office, ready(office, office.active().account)))
+    assert set(covered.values()) | {"recordings"} == found.keys()
+
+
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+
+
+def _names_somebody(office: Office, table: str) -> bool:
+    columns = {row[1] for row in run_raw(office.folder, f"PRAGMA table_info({table})")}
+    return bool(columns & {"account", "device"})
+
+
+def test_log_ins_and_days_can_be_read(office: Office) -> None:
+    """Log-ins, those from elsewhere and addresses that wait for their code are kept too; days are dates."""
+    row = office.active()
+    today = office.desk.date()
+    identity = IdentityRow(row.account, "village", "https://id.example\nann-7", NOON)
+    office.desk.write(lambda books: books.add_identity(identity))
+    sessions.log_in(office.desk, EMAIL, PASSWORD, client="198.51.100.7")
+    registration.update(office.desk, owner(row), row.account, email="new@example.org")
+    office.device(row.account)
+    found = opened(whole(office, ready(office, row.account)))
+    assert [one["subject"] for one in found["identities"]] == ["https://id.example\nann-7"]
+    assert [(one["purpose"], one["address"]) for one in found["codes"]] == [("email", "new@example.org")]
+    assert [sorted(one) for one in found["log_ins"]] == [["account", "created_ms", "expires_ms"]]
+    assert found["account"][0]["used_on"] == today.isoformat()
+    assert found["plans"][0]["starts_on"] == (today - timedelta(days=100)).isoformat()
+    assert [one["state"] for one in found["downloads"]] == ["queued"]
+    assert "secret" not in found["downloads"][0]
 
 
 def test_it_is_announced_and_gone_after_a_week(office: Office) -> None:
