@@ -152,13 +152,6 @@ class PostgresConnection:
         with self._raw.cursor().copy(cast(Any, f"COPY {table} ({names}) FROM STDIN")) as copy:
             yield copy.write_row
 
-    def streamed(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query as they come: they need not be in memory together."""
-        with self._raw.cursor("streamed") as cursor:
-            cursor.itersize = STREAMED_ROWS
-            cursor.execute(cast(Any, query))
-            yield from cursor
-
     # --- the shared SQL -------------------------------------------------------------------------------------------
 
     def execute(self, sql: str, values: Values = ()) -> Rows:
@@ -185,6 +178,12 @@ class PostgresConnection:
     def _as_text(self, sql: str, values: Values) -> str:
         """A statement with its values as literals: a message of several statements takes no values."""
         return psycopg.ClientCursor(self._raw).mogrify(cast(Any, translated(sql)), values)
+
+    def streamed(self, sql: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
+        with self._raw.cursor("streamed") as cursor:
+            cursor.itersize = STREAMED_ROWS
+            cursor.execute(cast(Any, translated(sql) if values else sql), values or None)
+            yield from cursor
 
     def records(self, sql: str, values: Values, dtype: np.dtype[np.void], /) -> np.ndarray:
         statement = f"COPY ({translated(sql)}) TO STDOUT (FORMAT binary)"

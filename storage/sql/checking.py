@@ -73,7 +73,7 @@ class Checking(Leases, CheckCatalog):
             if day not in chunk_days(connection):
                 return
             connection.take_its_time()  # whoever takes the rows reads objects in between
-            rows = connection.execute(
+            rows = connection.streamed(
                 f"SELECT {CHUNK_COLUMNS} FROM {chunk_table(day)} c JOIN segments s USING (segment_id)"
                 " ORDER BY c.segment_id, c.ordinal"
             )
@@ -168,7 +168,7 @@ def _broken_in_day(connection: Connection, day: int, *, has_table: bool) -> Iter
 
 def _served_though_refused(connection: Connection, day: int) -> Iterator[str]:
     refused: dict[int, set[int]] = {}
-    for segment_id, ordinal, blob in connection.execute(
+    for segment_id, ordinal, blob in connection.streamed(
         "SELECT c.segment_id, c.ordinal, s.refused"
         f" FROM {chunk_table(day)} c JOIN segments s USING (segment_id) WHERE length(s.refused) > 0"
     ):

@@ -63,6 +63,9 @@ class Connection(Protocol):
         """The rows of each of several queries, whose values are numbers and plain text, in one round trip where the
         engine is behind one."""
 
+    def streamed(self, sql: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query as they come: they need not be in memory together. One at a time in a transaction."""
+
     def records(self, sql: str, values: Values, dtype: np.dtype[np.void], /) -> np.ndarray:
         """(n,) of `dtype`: what a query gave whose columns are BIGINT and never NULL. For many rows: an object
         for each would be dear.

@@ -59,6 +59,9 @@ class SqliteConnection(sqlite3.Connection):
     def together(self, queries: Sequence[tuple[str, Values]]) -> list[list[Any]]:
         return [self.execute(sql, values).fetchall() for sql, values in queries]
 
+    def streamed(self, sql: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
+        return iter(self.execute(sql, values))
+
     def try_execute(self, sql: str, values: Values = ()) -> Rows:
         try:
             return self.execute(sql, values)

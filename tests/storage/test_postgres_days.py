@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -260,3 +263,32 @@ def test_after_a_restore_to_before_a_days_table_commits_make_it_again(
         verdicts = list(threads.map(lambda segment: catalog.commit([segment], now_ms=NOW), segments))
     assert [verdict.tolist() for [verdict] in verdicts] == [[STORED]] * 4
     assert [len(catalog.chunks(device, NOON, NOON + 2, limit=9)) for device in devices] == [1] * 4
+
+
+def test_a_whole_day_is_read_without_holding_it(url: str) -> None:
+    """`check --deep` held all rows of a day, half a kilobyte each: gigabytes, where millions of cameras are."""
+    catalog = PostgresCatalog.open(url)
+    device = add_device(catalog, WEEK)
+    assert commit(catalog, Upload(device, NOON)) == [STORED]
+    day = DAY + WEEK + 1
+    more = 200_000
+    with psycopg.connect(url) as connection:
+        columns = 'place, crc64, device, crc32, "offset", epoch, rest'
+        connection.execute(
+            f"INSERT INTO packed_{day} (capture_ms, {columns})"
+            f" SELECT capture_ms + n, {columns} FROM packed_{day}, generate_series(1, {more}) n".encode()
+        )
+    assert (
+        len(list(islice(catalog.day_rows(day), 1000))) == 1000
+    )  # so that nothing is made for the first time below
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew (man proc_pid_clear_refs)
+    before = _kib("VmRSS")
+    assert sum(1 for _ in catalog.day_rows(day)) == more + 1
+    assert _kib("VmHWM") - before < 24 * 1024
+    catalog.close()
+
+
+def _kib(name: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition(f"{name}:")[2].split()[0])
