@@ -58,7 +58,7 @@ def pgbouncer(program: Path, server: PostgresServer, users: dict[str, str]) -> I
                     *("listen_addr = 127.0.0.1", f"listen_port = {port}", "unix_socket_dir ="),
                     *("pool_mode = transaction", "default_pool_size = 6", "reserve_pool_size = 0"),
                     *("auth_type = scram-sha-256", f"auth_file = {folder}/users"),
-                    *("max_client_conn = 200", "server_idle_timeout = 5"),
+                    *("max_client_conn = 200", "server_idle_timeout = 5", "server_login_retry = 1"),
                     "ignore_startup_parameters = extra_float_digits",
                 ]
             )
