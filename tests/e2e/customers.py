@@ -13,6 +13,7 @@ from email.policy import default
 from http.client import HTTPConnection
 from json import dumps, loads
 from typing import Any
+from urllib.parse import quote
 
 from retention.operators import BUILT_IN
 from service.agreement import operators
@@ -81,9 +82,17 @@ class Town:
         return Customer(self, OPERATOR_ACCOUNT, token)
 
     def ask(
-        self, method: str, path: str, body: object = None, token: str | None = None, key: str = ""
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        token: str | None = None,
+        key: str = "",
+        reason: str = "",
     ) -> Said:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if reason:
+            headers["Clipkeep-Reason"] = quote(reason)
         if key:
             headers["Idempotency-Key"] = key
         content = None if body is None else dumps(body).encode()
@@ -149,8 +158,8 @@ class Customer:
     def home(self) -> str:
         return f"/v1/accounts/{self.account}"
 
-    def ask(self, method: str, path: str, body: object = None, key: str = "") -> Said:
-        return self.town.ask(method, path, body, self.token, key)
+    def ask(self, method: str, path: str, body: object = None, key: str = "", reason: str = "") -> Said:
+        return self.town.ask(method, path, body, self.token, key, reason)
 
     def get(self, path: str) -> Any:
         said = self.ask("GET", path)
@@ -176,8 +185,13 @@ class Customer:
         items = self.get(f"{self.home}/payments")["items"]
         return [(item["kind"], item["amount"]["minor"], item["state"]) for item in items]
 
-    def watch(self, camera: Camera, capture_ms: int) -> Said:
-        return self.ask("GET", f"/v1/devices/{camera.number}/chunks/{capture_ms}")
+    def watch(self, camera: Camera, capture_ms: int, reason: str = "") -> Said:
+        return self.ask("GET", f"/v1/devices/{camera.number}/chunks/{capture_ms}", reason=reason)
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """(what, operator's name, why) of the account's history."""
+        items = self.get(f"{self.home}/events?limit=1000")["items"]
+        return [(item["what"], item["operator"], item["why"]) for item in items]
 
 
 @dataclass(frozen=True)
