@@ -29,9 +29,14 @@ from joserfc.jwk import ECKey
 
 BACK = "https://app.example.org/back"
 FOLDER = Path(__file__).parents[1] / "openid"
+
+
+def has_npm_provider() -> bool:
+    return (FOLDER / "node_modules" / "oidc-provider").is_dir() and shutil.which("node") is not None
+
+
 needs_npm_provider = pytest.mark.skipif(
-    not (FOLDER / "node_modules" / "oidc-provider").is_dir() or shutil.which("node") is None,
-    reason="needs oidc-provider: npm ci --prefix tests/openid",
+    not has_npm_provider(), reason="needs oidc-provider: npm ci --prefix tests/openid"
 )
 
 
