@@ -90,8 +90,11 @@ def settle(
     with holding(lock, LOCK_WAIT_S, name="numbers"):
         stored, mark, own = read_ceilings(store), read_mark(store), catalog.ceilings()
         known = HighWater.of(catalog)
-        behind = known.raised_to(mark) != known or any(own.get(k, 0) < top for k, top in stored.items())
+        is_older = known.raised_to(mark) != known
+        behind = is_older or any(own.get(k, 0) < top for k, top in stored.items())
         restored = bool(stored) and (new_here or behind)
+        if is_older:
+            catalog.note_doubt(True)  # before it goes on, and past that mark
         if restored:
             catalog.start_above(stored)
         if restored or _low(catalog, more or {}):

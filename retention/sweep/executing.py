@@ -23,7 +23,7 @@ from retention.entitlements import Entitlements, EntitlementsCatalog
 from retention.erasure import erase_cause, mark_erased, mark_erasing, to_be_erased
 from retention.sweep.deleting import Deleting, due_batches
 from retention.sweep.facts import FactsCatalog, read_facts
-from retention.sweep.guards import check_catalog, check_clock
+from retention.sweep.guards import SweepRefused, check_catalog, check_clock
 from retention.sweep.highwater import HighWater, raise_mark, read_mark, write_mark
 from retention.sweep.lease import Lease
 from retention.sweep.planning import SweepLimits, SweepPlan, plan_sweep, shown_day
@@ -108,8 +108,17 @@ class Sweep:
     def _guard(self, *, accept_catalog: bool) -> HighWater:
         """Returns the store's mark."""
         mark = HighWater() if accept_catalog else read_mark(self._store)
-        check_catalog(self._catalog, self._bitmap, mark)
+        check_catalog(self._catalog, self._bitmap, mark, accept=accept_catalog)
         return mark
+
+    def _guard_and_note(self, *, accept_catalog: bool) -> HighWater:
+        """`_guard`, for who may write: a catalog that was refused stays so until an operator accepts it, also when it
+        has gone past what was seen."""
+        try:
+            return self._guard(accept_catalog=accept_catalog)
+        except SweepRefused:
+            self._catalog.note_doubt(True)
+            raise
 
     def _planned(self, *, allow_bulk: bool) -> SweepPlan:
         facts = read_facts(
@@ -140,10 +149,11 @@ class Sweep:
         """
         with self._lease.taken():
             check_clock(self._witness, accept=accept_clock, keep=True)
-            mark = self._guard(accept_catalog=accept_catalog)
+            mark = self._guard_and_note(accept_catalog=accept_catalog)
             plan = self._planned(allow_bulk=allow_bulk)
             if accept_catalog:
                 write_mark(self._store, mark := HighWater.of(self._catalog))
+                self._catalog.note_doubt(False)
             mark = raise_mark(self._store, mark, self._catalog)
             report = SweepReport(
                 started_ms=plan.moment.now_ms, who=self._who, held_back_devices=plan.held_back_count

@@ -32,19 +32,23 @@ def check_clock(witness: ClockWitness, *, accept: bool = False, keep: bool = Fal
         raise SweepRefused(doubted.detail, code=doubted.code) from doubted
 
 
-def check_catalog(catalog: ContinuityCatalog, bitmap: EntitlementBitmap, mark: HighWater) -> None:
+def check_catalog(
+    catalog: ContinuityCatalog, bitmap: EntitlementBitmap, mark: HighWater, *, accept: bool = False
+) -> None:
     """A restored or new catalog knows less than was seen of it: its prepared keys may hold live chunks since, and
     devices that it takes for lapsed may have been renewed (invariant 3).
 
     Args:
         mark: what was seen by the store.
+        accept: an operator says that this catalog is the newest there is; this host must not have seen a newer one.
 
     Raises:
         SweepRefused: `catalog_restored`.
     """
     known = HighWater.of(catalog)
     host = HighWater(bitmap.segment_high_water, bitmap.last_change)
-    for who, seen in (("this host has", host), ("the last sweep of this store had", mark)):
+    store = HighWater() if accept else mark
+    for who, seen in (("this host has", host), ("the last sweep of this store had", store)):
         if known.raised_to(seen) != known:
             raise SweepRefused(
                 f"the catalog is older than what {who} seen of it (change {known.change} of {seen.change}, segment"
@@ -53,3 +57,10 @@ def check_catalog(catalog: ContinuityCatalog, bitmap: EntitlementBitmap, mark: H
                 ' "A restored catalog" in docs/operations.md',
                 code="catalog_restored",
             )
+    if catalog.is_doubted and not accept:
+        raise SweepRefused(
+            "the catalog was found to be older than what had been seen of it, and has gone on since: what it takes for"
+            " lapsed or unknown may live. Nothing was deleted. Put the newer catalog back; when it is lost, see"
+            ' "A restored catalog" in docs/operations.md',
+            code="catalog_restored",
+        )

@@ -70,6 +70,16 @@ class ContinuityCatalog(Protocol):
 
     @property
     @abstractmethod
+    def is_doubted(self) -> bool:
+        """Whether it was found to be older than what had been seen of it, and nobody has accepted it since. It may have
+        gone on, so that its numbers tell nothing any more."""
+
+    @abstractmethod
+    def note_doubt(self, doubted: bool) -> None:
+        """It was found to be older than what was seen of it; or it was accepted all the same."""
+
+    @property
+    @abstractmethod
     def first_key_month(self) -> int:
         """The first month (yyyymm) that may have data keys: those of all earlier ones are destroyed for good. What
         expires in an earlier one, though that day is not closed, has its keys in this month. 0: no month was ever

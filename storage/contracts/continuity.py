@@ -140,6 +140,15 @@ class ContinuityContract(OnCatalog):
             assert books.session(bytes(32)) is None
             assert books.codes(OPERATOR_ACCOUNT) == []
 
+    def test_a_doubt_stays_until_it_is_taken_back(self, catalog: Catalog, opener: Opener) -> None:
+        assert catalog.is_doubted is False
+        for doubted in (True, True, False, True):
+            catalog.note_doubt(doubted)
+            assert catalog.is_doubted is doubted
+        other = opener()
+        assert other.is_doubted
+        other.close()
+
     def test_asking_whether_it_can_be_used_changes_nothing(self, catalog: Catalog, opener: Opener) -> None:
         add_device(catalog)
         before = everything(catalog)

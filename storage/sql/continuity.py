@@ -17,6 +17,7 @@ from storage.sql.numbers import KINDS, ceiling, highest_given, raise_ceiling, st
 _CLOCK = ("clock_wall_ms", "clock_uptime_ms", "clock_boot")
 _HOME = "home"
 _FIRST_KEY_MONTH = "first_key_month"
+_DOUBTED = "doubted"
 
 
 class Continuing(Leases, ContinuityCatalog):
@@ -73,6 +74,15 @@ class Continuing(Leases, ContinuityCatalog):
                 )
             )
             return max(0 if row is None else int(row[0]) for row in newest)
+
+    @property
+    def is_doubted(self) -> bool:
+        with self.db.read() as connection:
+            return bool(number(connection, _DOUBTED))
+
+    @writing()
+    def note_doubt(self, connection: Connection, doubted: bool) -> None:
+        put_number(connection, _DOUBTED, int(doubted))
 
     @property
     def first_key_month(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from retention import numbers
 from retention.bitmap import EntitlementBitmap
 from retention.sweep import SweepRefused, highwater
 from retention.sweep.highwater import HighWater, read_mark
@@ -88,6 +89,43 @@ def test_a_host_that_was_rolled_back_deletes_nothing(folder: Path, with_bitmap: 
         world.sweep().run(accept_catalog=True)
         world.sweep().run()
         assert world.vault.count() == 0
+
+
+@pytest.mark.parametrize("found_by", ["sweep", "start"])
+def test_a_restored_catalog_that_has_gone_on_deletes_nothing_either(folder: Path, found_by: str) -> None:
+    """It grew past the mark in a day of recording, or an hour, and the next sweep took it for the newest."""
+    device = begun(folder)
+    shutil.copytree(folder, folder.with_name("then"))
+    copy_catalog(folder, folder.with_name("then"))
+    goes_on(folder, device)
+    old = roll_back(folder, with_bitmap=False)
+    EntitlementBitmap.create(old / "entitlements.bitmap", 100)
+    with World(old, local=True) as world:
+        if found_by == "start":
+            numbers.settle(
+                world.catalog, world.bitmap, world.store, lock=old / "numbers.lock", ask_store=True
+            )
+        world.entitlements.recover()
+        if found_by == "sweep":
+            with pytest.raises(SweepRefused):
+                world.sweep().run()
+        other = world.add(monthly(TODAY, None))
+        for second in range(20):
+            world.keep([(other, NOON + 1000 * second)])
+            world.renew(other, monthly(TODAY, None))
+        mark = read_mark(world.store)
+        assert HighWater.of(world.catalog).raised_to(mark) == HighWater.of(world.catalog), (
+            "it has gone past it"
+        )
+        world.clock.ms = LATER_MS
+        for act in (world.sweep().run, world.sweep().plan):
+            with pytest.raises(SweepRefused) as caught:
+                act()
+            assert caught.value.code == "catalog_restored"
+        assert world.vault.count() == 2
+        assert [facts.device for facts in world.sweep().plan(accept_catalog=True).erase] == [device]
+        world.sweep().run(accept_catalog=True)
+        assert world.sweep().run(), "and from then on as before"
 
 
 def test_the_store_of_another_catalog(folder: Path) -> None:
