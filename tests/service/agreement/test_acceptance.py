@@ -101,6 +101,16 @@ def test_the_end_of_a_trial_is_told_some_days_before_and_once(money: MoneyWorld)
     assert told(money, ada) == [f"Device {device}: the trial ends on 2025-02-13"]
 
 
+def test_all_that_end_are_told_in_one_turn(money: MoneyWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not among the first of a transaction would else be told ten minutes later, or after the end."""
+    monkeypatch.setattr(trials, "MAX_TOLD", 1)
+    for name in ("Ada", "Bob", "Cid"):
+        owner = money.add_owner(name)
+        purchases.start_trial(money.desk, owner, money.add_device(owner))
+    money.pass_days(10)
+    assert [trials.tell_ending(money.desk) for _ in range(2)] == [3, 0]
+
+
 def test_who_has_paid_or_lost_the_device_is_told_nothing(money: MoneyWorld) -> None:
     ada, bob, late = money.add_owner(), money.add_owner("Bob"), money.add_owner("Late")
     for owner_of in (ada, bob, late):
