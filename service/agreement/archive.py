@@ -18,6 +18,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from service.agreement.desk import Desk
 from service.agreement.notices import without_code
+from service.agreement.texts import cell
 from storage.catalog.books import Books
 from storage.catalog.reading import ReadingCatalog
 from storage.days import MS_PER_DAY, to_date
@@ -265,9 +266,6 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """A cell. One that begins like a formula is kept from being one: what people wrote is opened in spreadsheets."""
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return "'" + value
-    return value
+    return cell(value) if isinstance(value, str) else value

@@ -16,6 +16,7 @@ from retention.money import EXPONENTS
 from service.agreement.desk import Actor, Desk
 from service.agreement.details import by_hand, charge_reference, refusal_of
 from service.agreement.errors import Unprocessable
+from service.agreement.texts import cell
 from storage.days import MS_PER_DAY, to_date, to_day
 from storage.rows.accounts import ClosedPayment, PaymentKind, PaymentRow, PaymentState
 
@@ -25,8 +26,6 @@ COLUMNS = (
     *("account", "device", "plan", "reference", "of", "by_hand", "settled", "why", "refused"),
 )
 """`moved_minor`: what moved, from the owner where it is positive; 0 for what did not. Its sum is what is kept."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet may take for the beginning of a formula; wide forms are made narrow by some."""
 _SIGNS = {PaymentKind.CHARGE: 1, PaymentKind.REFUND: -1, PaymentKind.DISPUTE: -1}
 _MOVED = (PaymentState.DONE, PaymentState.PAID_OTHERWISE, PaymentState.LOST)
 
@@ -128,12 +127,6 @@ def _amount(minor: int, currency: str) -> str:
 
 def _line(cells: Iterable[object]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow([_safe(cell) for cell in cells])
+    row = [cell(value) if isinstance(value, str) else value for value in cells]  # numbers stay numbers
+    csv.writer(out, lineterminator="\r\n").writerow(row)
     return out.getvalue()
-
-
-def _safe(cell: object) -> object:
-    """Numbers stay numbers. A text that could be a formula gets an apostrophe, which spreadsheets leave out."""
-    if isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULA):
-        return "'" + cell
-    return cell

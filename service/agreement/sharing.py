@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from service.agreement.consents import PARTNER
 from service.agreement.desk import Actor, Desk
-from service.agreement.texts import one_line
+from service.agreement.texts import cell, one_line
 from service.partners import parse_partners
 from storage.catalog.books import Books
 from storage.errors import NotFound
@@ -75,10 +75,11 @@ def _pages(
 
 
 def _given(books: Books, row: AccountRow, fields: tuple[str, ...]) -> dict[str, str]:
+    """A line of the file. What an owner wrote is no formula in it; a mobile number is digits, and keeps its plus."""
     values = {
         "account": str(row.account),
-        "name": row.name,
-        "email": row.email or "",
+        "name": cell(row.name),
+        "email": cell(row.email or ""),
         "mobile": row.mobile or "",
         "devices": "",
     }

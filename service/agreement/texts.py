@@ -12,6 +12,8 @@ MAX_REASON_CHARS = 500
 MAX_SUBJECT_CHARS = 200
 MAX_BODY_CHARS = 20_000
 """Of an announcement: a few pages. A notice is a row per account, and a mail server takes no books."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet may take for the beginning of a formula; wide forms are made narrow by some."""
 _BREAKS_LINES = "\u2028\u2029"
 _NEVER = frozenset(("Cc", "Cf", "Co", "Cs"))
 """Unicode's categories of what can't be seen: controls, formats (which turn the direction of what stands beside them,
@@ -38,6 +40,12 @@ def one_line(text: str, what: str, most: int = MAX_REASON_CHARS, *, least: int =
 def paragraphs(text: str, what: str, most: int = MAX_BODY_CHARS) -> str:
     """As `one_line`, with line breaks and tabs."""
     return _checked(text.replace("\r\n", "\n"), what, most, least=1, also="\n\t" + _BREAKS_LINES)
+
+
+def cell(text: str) -> str:
+    """A text as a spreadsheet may open it: one that could be a formula gets an apostrophe, which spreadsheets leave
+    out."""
+    return "'" + text if text.lstrip(" ").startswith(_FORMULA) else text
 
 
 def moment(ms: int) -> str:

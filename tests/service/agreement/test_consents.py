@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.agreement import announcing, closing, consents, sharing, standing
+from service.agreement import announcing, closing, consents, registration, sharing, standing
 from service.agreement.desk import OPERATOR, Desk
 from service.agreement.errors import Forbidden, Unprocessable
 from service.agreement.notices import deliver_due
@@ -189,6 +189,14 @@ def test_what_a_partner_is_given_is_noted_with_each_account(
     assert shared.facts == {"partner": "weather", "fields": ["account", "email", "devices"]}
     assert "shared" not in office.told(rows[1].account) + office.told(rows[2].account)
     assert given(office, "insurer") == [], "another partner is another consent"
+
+
+def test_what_an_owner_is_called_is_no_formula_at_a_partners(office: Office) -> None:
+    row = office.active()
+    yes(office, row.account, "partner:insurer")
+    registration.update(office.desk, owner(row), row.account, name="\uff1dcmd|' /C calc'!A1")
+    [line] = given(office, "insurer")
+    assert line["name"] == "'\uff1dcmd|' /C calc'!A1"
 
 
 def test_only_operators_share_and_owners_consent_for_themselves(office: Office) -> None:
