@@ -304,10 +304,10 @@ class Account:
 
     @property
     def paid(self) -> Money:
-        """Less what was given back of it."""
-        charged = sum(p.minor for p in self.charges)
-        given = sum(p.minor for p in self.payments if _gives_back(p))
-        return Money(charged - given, self.currency)
+        """Less what was given back of it. Of a charge that was given back, and that the bank took back as well, nothing
+        is left; what is gone beyond it is taken off no other charge."""
+        left = sum(max(0, charge.minor - given_back_of(self.payments, charge)) for charge in self.charges)
+        return Money(left, self.currency)
 
     @property
     def credits(self) -> Money:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from retention.money import Money
-from service.agreement import closing
+from service.agreement import cancelling, closing, refunding
 from service.agreement.auditing import check_books
-from service.agreement.desk import Actor
+from service.agreement.desk import OPERATOR, Actor
 from service.agreement.gateway.told import DisputeTold
 from service.agreement.payments import PaymentPending
 from service.agreement.reports import Heard, hear
 from service.agreement.settling import settle_pending
+from storage.errors import Conflict
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 from tests.service.agreement import balance
 from tests.service.agreement.money_world import ANNUAL, MONTHLY, START, MoneyWorld
@@ -141,6 +142,36 @@ def test_a_month_that_is_over_is_gone_and_the_plan_goes_on(
     hear(money.desk, told("lost", minor=MONTHLY.minor))
     assert money.spans(device) == spans
     assert money.row(money.plans(device)[0].plan_id).renews
+
+
+def test_what_is_gone_twice_is_taken_off_nothing_else(money: MoneyWorld, ann: Actor, device: int) -> None:
+    """A month given back by hand, and taken back by the bank as well: the plan could be cancelled no more (`what was
+    paid is -5.99 USD`), and of the month ahead nothing was given back."""
+    money.buy(ann, device, "monthly", "buy-1")
+    plan_id = money.catalog.device(device).plans[0].plan_id
+    refunding.give(money.desk, OPERATOR, plan_id, MONTHLY, why="x", reference="hand-1", otherwise=True)
+    money.go(date(2025, 2, 26))
+    money.renew()
+    money.go(date(2025, 3, 10))
+    refunding.give(money.desk, OPERATOR, plan_id, MONTHLY, why="x", reference="hand-2", otherwise=True)
+    hear(money.desk, told("lost", minor=MONTHLY.minor))
+    _, kept = cancelling.quote(money.desk, ann, plan_id)
+    assert kept.cancel.refund.minor == 0
+    money.go(date(2025, 3, 29))
+    assert money.renew().renewed == 1, "April, charged ahead"
+    done = cancelling.cancel(money.desk, ann, plan_id)
+    assert done.cancellation.refund == MONTHLY
+    assert [(row.state, row.minor) for row in done.refunds] == [(PaymentState.DONE, MONTHLY.minor)]
+
+
+def test_of_a_plan_that_is_gone_twice_the_reason_is_told(money: MoneyWorld, ann: Actor, device: int) -> None:
+    money.buy(ann, device, "monthly", "buy-1")
+    plan_id = money.catalog.device(device).plans[0].plan_id
+    refunding.give(money.desk, OPERATOR, plan_id, Money(1, "USD"), why="x", reference="h", otherwise=True)
+    hear(money.desk, told("lost", minor=MONTHLY.minor))
+    with pytest.raises(Conflict) as caught:
+        cancelling.cancel(money.desk, ann, plan_id)
+    assert caught.value.code == "plan_already_cancelled"
 
 
 def test_a_month_ahead_that_is_gone_is_cut_off(money: MoneyWorld, ann: Actor, device: int) -> None:
