@@ -28,7 +28,9 @@ def remedy(error: psycopg.Error) -> str:
         return "look for a full or failing disk of the server; trying again is safe"
     if isinstance(error, NoAnswer):
         return "look for a server that is frozen, or whose disk hangs; trying again is safe"
-    if isinstance(error, errors.TooManyConnections) or _says(error, "too many", "connection slots"):
+    if isinstance(error, errors.TooManyConnections) or _says(
+        error, "too many", "connection slots", "no more connections"
+    ):
         return "all its connections are taken: raise max_connections, or put PgBouncer in between"
     if isinstance(error, (errors.LockNotAvailable, errors.QueryCanceled, *TAKEN_BACK)):
         return "another transaction has been in the way all the time: try again"
@@ -42,7 +44,11 @@ def remedy(error: psycopg.Error) -> str:
             " service's role what it needs (docs/operations.md), tables included that another role has made since; a"
             " vault is used by the user who made it"
         )
-    if isinstance(error, errors.InvalidCatalogName) or _says(error, 'database "'):
+    if _says(error, "permission denied for database"):
+        return "the user may not connect to it: GRANT CONNECT ON DATABASE … TO …, as its owner"
+    if _says(error, "is not currently accepting connections"):
+        return "the server keeps everybody out of this database: its operator knows why; trying again is safe"
+    if isinstance(error, errors.InvalidCatalogName) or _says(error, 'database "', "no such database"):
         return "the database is missing: CREATE DATABASE makes it, or correct the address"
     if _says(error, "definition of service", "service file"):
         return "look at PGSERVICEFILE, and at the service's name in the file and in the address"

@@ -27,6 +27,14 @@ from storage.postgres.remedies import remedy
         ('root certificate file "/none" does not exist', "sslrootcert"),
         ('server certificate for "a" does not match host name "b"', "certificate"),
         ("SSL error: certificate verify failed", "certificate"),
+        (
+            'FATAL: permission denied for database "home" DETAIL: User does not have CONNECT privilege.',
+            "GRANT CONNECT",
+        ),
+        ('FATAL: database "home" does not exist', "CREATE DATABASE"),
+        ('FATAL: database "home" is not currently accepting connections', "its operator knows why"),
+        ("FATAL: no such database: home", "CREATE DATABASE"),  # PgBouncer
+        ("FATAL: no more connections allowed (max_client_conn)", "max_connections"),  # PgBouncer
         ("Connection refused", "look whether the server runs"),
         ('could not translate host name "x" to address', "look whether the server runs"),
     ],
