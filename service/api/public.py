@@ -13,8 +13,13 @@ import trio
 from fastapi import Response
 from pydantic import BaseModel, TypeAdapter
 
+from ingest import answers
+from service.playback import Refused
+
 FRESH_S = 5.0
 """How old a kept page may be: what operators publish is seen by everybody within that time."""
+WAIT_S = 5.0
+"""For whoever makes a page; nobody waits longer for another's."""
 MAX_KEPT_BYTES = 16 << 20
 """Of all kept pages together. The longest agreement has 4 MB, and takes the place of what does not fit beside it."""
 HEADERS = {"Cache-Control": f"public, max-age={FRESH_S:.0f}"}
@@ -44,14 +49,21 @@ class Public:
         """The page of this name; `make` is called when there is no fresh one, by one request at a time.
 
         Raises:
-            What `make` raises; then nothing is kept.
+            What `make` raises; then nothing is kept. Refused: `overloaded`, those who were before have waited for the
+            catalog for `WAIT_S`: behind each other they would wait for a multiple of that.
         """
         page = self._fresh(name)
         if page is None:
-            async with self._making:  # of many who ask at once one makes it
+            with trio.move_on_after(WAIT_S) as patience:
+                await self._making.acquire()  # of many who ask at once one makes it
+            if patience.cancelled_caught:
+                raise Refused.by(answers.OVERLOADED)
+            try:
                 page = self._fresh(name)
                 if page is None:
                     page = self._keep(name, _json(await make()))
+            finally:
+                self._making.release()
         return Response(page.body, headers=HEADERS, media_type="application/json")
 
     def _fresh(self, name: str) -> _Page | None:

@@ -16,7 +16,8 @@ from service.agreement.desk import OPERATOR
 from service.api import public
 from service.api.models.agreement import AgreementText
 from service.api.public import FRESH_S, Public
-from storage.errors import NotFound
+from service.playback import Refused
+from storage.errors import CatalogUnavailable, NotFound
 from tests.service.api.office import add_owner
 from tests.service.api.server import Server
 from tests.service.world import HOUR_MS
@@ -69,6 +70,30 @@ async def test_what_fails_is_not_kept(autojump_clock: trio.testing.MockClock) ->
         with pytest.raises(NotFound):
             await kept.answer("agreement 99", missing)
     assert kept.kept_bytes == 0
+
+
+async def test_nobody_waits_for_all_who_wait_for_a_catalog_that_hangs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One after the other each waited until the catalog had not answered: the tenth for 200 s."""
+    kept, told = Public(), list[str]()
+
+    async def hangs() -> AgreementText:
+        await trio.sleep(20)
+        raise CatalogUnavailable("it does not answer")
+
+    async def ask() -> None:
+        try:
+            await kept.answer("agreement", hangs)
+        except (CatalogUnavailable, Refused) as error:
+            told.append(type(error).__name__)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(ask)
+    assert told == [*["Refused"] * 9, "CatalogUnavailable"]
+    assert trio.current_time() == pytest.approx(20)
+    assert (await kept.answer("agreement", Making())).status_code == 200, "and then as before"
 
 
 async def test_kept_pages_are_bounded(
