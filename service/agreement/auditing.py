@@ -17,7 +17,7 @@ from retention.balance import Entry, Finding, of_charges, of_plan
 from retention.bitmap import EntitlementBitmap
 from retention.compile import PAST_DAYS
 from retention.entitlements import bitmap_row
-from service.agreement.charging import money_of
+from service.agreement.charging import disputed, money_of, related
 from service.agreement.desk import Desk
 from service.agreement.details import by_hand, charge_reference, refusal_of
 from service.agreement.holdings import held
@@ -194,13 +194,21 @@ def _of_row(desk: Desk, row: PaymentRow) -> Iterator[Finding]:
             "`clipkeep refund retry`, or pay it by other means and note that with `clipkeep refund paid`",
         )
     age_ms = desk.now_ms() - row.at_ms
-    if row.state is PaymentState.PENDING and age_ms > STUCK_MS:
+    if row.state is PaymentState.PENDING and age_ms > STUCK_MS and not _waits_for_the_bank(desk, row):
         yield Finding(
             "pending_for_long",
             row.reference,
             f"this {row.kind} of account {row.account} has been pending for {age_ms // 3_600_000} hours",
             "run `clipkeep renew`, and look whether the payment gateway answers",
         )
+
+
+def _waits_for_the_bank(desk: Desk, row: PaymentRow) -> bool:
+    """A refund of a charge that is disputed is sent when the bank has decided, after weeks."""
+    if row.kind is not PaymentKind.REFUND:
+        return False
+    with desk.reading() as books:
+        return disputed(related(books, row), charge_reference(row))
 
 
 class _Asking:

@@ -310,7 +310,8 @@ class Backlog:
         first_due_ms: when the queued notice that is due longest was to be tried; None without a queued one.
         overdue_renewals: plans that renew themselves, and whose last paid day was over before the day asked for; of
             the last `MAX_OVERDUE_DAYS` days.
-        oldest_pending_ms: since when the oldest pending payment waits; None without one.
+        oldest_pending_ms: since when the oldest pending payment waits, but for refunds of plans with a dispute that is
+            not decided, which wait for that; None without one.
         unanswered_payments: pending ones that the gateway was asked for, and has not answered.
         failed_refunds: that the gateway refused, and nobody has paid by other means.
         open_disputes: that are not decided.

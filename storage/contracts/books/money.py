@@ -222,6 +222,28 @@ class MoneyContract(OnBooks):
                 books.add_payment(charge(ann, device, f"d{number}", kind=PaymentKind.DISPUTE, state=state))
             assert books.backlog(on=DAY).open_disputes == 2
 
+    def test_a_refund_of_a_disputed_plan_is_not_what_waits_longest(
+        self, catalog: Catalog, write: Any, ann: int, device: int, plan_id: int
+    ) -> None:
+        with write() as books:
+            mine = charge(ann, device, "d", kind=PaymentKind.DISPUTE, state=PaymentState.OPEN)
+            disputed = books.add_payment(replace(mine, plan_id=plan_id))
+            books.add_payment(replace(disputed, payment_id=0, reference="e", plan_id=None))
+            for reference, kind, plan, at_ms in (
+                ("waits", PaymentKind.REFUND, plan_id, 1),
+                ("of-none", PaymentKind.REFUND, None, 2),
+                ("charge", PaymentKind.CHARGE, plan_id, 3),
+            ):
+                row = charge(ann, device, reference, kind=kind, state=PaymentState.PENDING)
+                books.add_payment(replace(row, plan_id=plan, at_ms=at_ms))
+            assert books.backlog(on=DAY).oldest_pending_ms == 2
+            row = books.payment("of-none")
+            assert row is not None
+            books.put_payment(replace(row, state=PaymentState.DONE))
+            assert books.backlog(on=DAY).oldest_pending_ms == 3
+            books.put_payment(replace(disputed, state=PaymentState.WON))
+            assert books.backlog(on=DAY).oldest_pending_ms == 1
+
     def test_who_used_the_service_under_an_agreement_and_has_not_accepted_it(
         self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
     ) -> None:

@@ -17,12 +17,15 @@ SELECT
         WHERE s.plan_id = p.plan_id AND kind = 'monthly' AND ends_on BETWEEN :from_day AND :day - 1
             AND renews = 1) AS overdue_renewals,
     (SELECT count(*) FROM payments WHERE state = 'pending') AS pending_payments,
-    (SELECT min(+at_ms) FROM payments WHERE state = 'pending') AS oldest_pending_ms,
+    (SELECT min(+at_ms) FROM payments p WHERE state = 'pending' AND NOT (kind = 'refund' AND EXISTS
+        (SELECT 1 FROM payments d WHERE d.kind = 'dispute' AND d.state = 'open' AND +d.plan_id = p.plan_id)))
+        AS oldest_pending_ms,
     (SELECT count(*) FROM payments WHERE state = 'pending' AND attempts > 0) AS unanswered_payments,
     (SELECT count(*) FROM payments WHERE kind = 'refund' AND state = 'failed') AS failed_refunds,
     (SELECT count(*) FROM payments WHERE kind = 'dispute' AND state = 'open') AS open_disputes
 """
-"""`+at_ms`: through an index of times SQLite would look for the oldest pending payment among all. The order of the
+"""`+at_ms`: through an index of times SQLite would look for the oldest pending payment among all; `+d.plan_id`: through
+that of plans for disputes among all payments of each. The order of the
 CROSS JOIN is kept by SQLite: from the few plans that ended lately to their subscriptions."""
 
 

@@ -208,6 +208,28 @@ def test_a_refund_waits_for_the_bank(money: MoneyWorld, ann: Actor, device: int)
     assert money.kept_minor() == MONTHLY.minor
 
 
+def test_a_refund_that_waits_for_the_bank_is_nothing_to_see_to(
+    money: MoneyWorld, ann: Actor, device: int
+) -> None:
+    """For weeks: neither in the check nor as what waits longest. Once the bank has decided it is."""
+    started = money.buy(ann, device, "annual", "buy-1")
+    hear(money.desk, told("open"))
+    money.cancel(ann, started.subscription.plan_id)
+    money.pass_days(20)
+    settle_pending(money.desk)
+    money.desk.entitlements.roll()
+
+    def seen() -> tuple[list[str], bool]:
+        found = check_books(money.desk, money.bitmap, days=36_500).findings
+        with money.desk.reading() as books:
+            oldest_ms = books.backlog(on=money.desk.today()).oldest_pending_ms
+        return [finding.code for finding in found], oldest_ms is not None
+
+    assert seen() == ([], False)
+    hear(money.desk, told("won"))
+    assert seen() == (["pending_for_long"], True)
+
+
 def test_a_refund_that_the_bank_has_given_is_void(money: MoneyWorld, ann: Actor, device: int) -> None:
     started = money.buy(ann, device, "annual", "buy-1")
     hear(money.desk, told("open"))
