@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from storage.account_keys import AccountKeys
@@ -13,6 +14,12 @@ from storage.sql.connection import Connection, Refers, Taken
 from storage.sql.sealing import key_id_of, seal, unseal
 
 R = TypeVar("R")
+
+
+@cache
+def _names(record: type) -> tuple[str, ...]:
+    """Asked for with each row that is read."""
+    return tuple(f.name for f in fields(record))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +45,8 @@ class Table(Generic[R]):
     taken: str = "exists"
 
     @property
-    def columns(self) -> list[str]:
-        return [f.name for f in fields(self.record)]  # type: ignore[arg-type]
+    def columns(self) -> tuple[str, ...]:
+        return _names(self.record)  # type: ignore[arg-type]
 
     def select(
         self,
