@@ -71,6 +71,7 @@ test-postgres: $(NATIVE) $(PLAYERS) ## all tests, with every catalog on PostgreS
 
 soak: $(NATIVE) ## what takes hours: kills, frozen servers, connections that break, the whole suite on PostgreSQL (ARGS="-s tests/soak/test_kills.py": one of them)
 	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests)
+	@if [ -z "$(ARGS)" ]; then CLIPKEEP_TEST_CATALOG=postgresql nice $(BIN)/python -m pytest -m soak -s tests/service/shop; fi
 	@if [ -z "$(ARGS)" ]; then nice $(MAKE) --no-print-directory test-postgres; fi
 
 test-fast: $(NATIVE) ## all tests but those with real processes

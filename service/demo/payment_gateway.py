@@ -73,6 +73,12 @@ class Gateway(ThreadingHTTPServer):
             self.report(told)
         return told
 
+    def goes_wrong(self, asked: Json) -> str:
+        """How this request does: as the method's name says, the first time."""
+        is_first = asked.get("reference") not in self.seen
+        self.seen.add(asked.get("reference", ""))
+        return str(asked.get("method", "")) if is_first else ""
+
     def page(self, what: str, reference: str) -> Json:
         url = f"http://127.0.0.1:{self.server_port}/{what}/{reference}"
         return {"outcome": "needs_customer", "url": url, "expires_ms": int(time.time() * 1000) + 600_000}
@@ -173,8 +179,7 @@ class Asked(BaseHTTPRequestHandler):
         if act is None or not (signed and fresh):
             return self._say({}, 401 if act else 404)
         asked = json.loads(body or b"{}")
-        wrong = "" if asked.get("reference") in self.server.seen else asked.get("method", "")
-        self.server.seen.add(asked.get("reference", ""))
+        wrong = self.server.goes_wrong(asked)
         if wrong.startswith("failing"):
             return self._say({}, 500)
         told = json.dumps(act(asked)).encode()

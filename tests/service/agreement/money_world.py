@@ -99,6 +99,7 @@ class MoneyWorld:
         *,
         clock_ms: int | None = None,
         gateway: type[MetGateway] = MetGateway,
+        rows: int = ROWS,
         **settings: Any,
     ) -> None:
         new = not (folder / "keys").exists()
@@ -106,7 +107,7 @@ class MoneyWorld:
             folder.mkdir(exist_ok=True)
             with KeyStore.create(folder / "keys") as vault:
                 make_catalog(folder, vault).close()
-            EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
+            EntitlementBitmap.create(folder / "entitlements.bitmap", rows)
         self.clock = HandClock(noon_ms(START) if clock_ms is None else clock_ms)
         self.vault = KeyStore.open(folder / "keys")
         self.catalog: Catalog = catalog_of(folder, self.vault)
