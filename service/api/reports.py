@@ -2,9 +2,9 @@
 
 What a stranger costs here is bounded before anything is computed: `ReportsDoor` looks at the headers alone, and lets
 nobody in who does not announce a short body, a signature and a time of now. Only then the body is read, by its
-announced length and within `[api] body_wait_s`, and its signature looked at: of 16 KiB at most by default, some 20 us
-for each key. What is not signed goes no further; it reaches neither a thread nor the catalog, and learns nothing of any
-reference.
+announced length and within `[api] body_wait_s`, is found to be JSON as any body, and its signature is looked at: of 16
+KiB at most by default, some 20 us for each key. What is not signed goes no further; it reaches neither a thread nor the
+catalog, and learns nothing of any reference. A flood of such bodies costs some 1 ms of CPU each, all in all.
 """
 
 from __future__ import annotations
