@@ -17,14 +17,14 @@ from retention.balance import Entry, Finding, of_charges, of_plan
 from retention.bitmap import EntitlementBitmap
 from retention.compile import PAST_DAYS
 from retention.entitlements import bitmap_row
+from retention.entries import subscriptions_of
 from service.agreement.charging import disputed, money_of, related
 from service.agreement.desk import Desk
 from service.agreement.details import by_hand, charge_reference, refusal_of
-from service.agreement.holdings import held
 from service.agreement.payments import CustomerNeeded, PaymentDeclined, PaymentUnavailable, Receipt
 from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
-from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
+from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
 from storage.rows.devices import DeviceFacts
 
 PAGE = 500
@@ -112,7 +112,10 @@ def _of_account(desk: Desk, bitmap: EntitlementBitmap, account: int, audit: Audi
     with desk.reading() as books:
         entries = [_entry(row) for row in _rows_of(books, account)]
         devices = list(_devices_of(books, account))
-        plans = {facts.device: held(books, facts) for facts in devices}
+        bought: dict[int, list[SubscriptionRow]] = defaultdict(list)
+        for row in books.subscriptions_of(account):
+            bought[row.device].append(row)
+        plans = {facts.device: subscriptions_of(facts.plans, bought[facts.device]) for facts in devices}
     audit.devices += len(devices)
     yield from of_charges(entries)
     of_plans: dict[int, list[Entry]] = defaultdict(list)
@@ -135,15 +138,21 @@ def _of_account(desk: Desk, bitmap: EntitlementBitmap, account: int, audit: Audi
 
 def _rows_of(books: Books, account: int) -> Iterator[PaymentRow]:
     after = 0
-    while page := books.payments_of(account, after=after, limit=PAGE):
+    while True:
+        page = books.payments_of(account, after=after, limit=PAGE)
         yield from page
+        if len(page) < PAGE:
+            return
         after = page[-1].payment_id
 
 
 def _devices_of(books: Books, account: int) -> Iterator[DeviceFacts]:
     after = 0
-    while page := books.devices_of(account, after=after, limit=PAGE):
+    while True:
+        page = books.devices_of(account, after=after, limit=PAGE)
         yield from page
+        if len(page) < PAGE:
+            return
         after = page[-1].device
 
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from retention.entries import subscriptions_of
 from service.agreement.auditing import check_books
-from service.agreement.holdings import held
 from storage.days import to_day
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 from tests.service.shop.ledger import day_of
@@ -99,8 +99,9 @@ def _plans_are_what_was_paid_for(year: Year) -> None:
     around = [today + timedelta(days=n) for n in range(-BACK_DAYS, AHEAD_DAYS)]
     with world.desk.reading() as books:
         plans = {
-            facts.device: held(books, facts)
+            facts.device: subscriptions_of(facts.plans, bought)
             for account in ledger.of_account
+            for bought in [books.subscriptions_of(account)]
             for facts in books.devices_of(account)
         }
     for device, deals in ledger.deals.items():
