@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 import threading
 import time
 from hashlib import sha256
@@ -158,12 +160,18 @@ class AskedAtTheTill(Asked):
             super()._answer(act)
 
 
+def _end_with_the_test() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--key-file", type=Path, required=True)
     parser.add_argument("--seed", required=True)
     args = parser.parse_args(namespace=argparse.Namespace(report_to="", enter_methods=False))
+    threading.Thread(target=_end_with_the_test, daemon=True).start()
     with Till(args) as server:
         print(f"listening on {server.server_port}", flush=True)
         server.serve_forever()
