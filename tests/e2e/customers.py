@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.policy import default
@@ -43,6 +44,30 @@ class Said:
     def is_refusal(self, status: int, code: str) -> bool:
         assert (self.status, self.json["error"]) == (status, code), self
         return True
+
+
+def asked(
+    api: tuple[str, int],
+    timeout_s: float,
+    method: str,
+    path: str,
+    body: object,
+    token: str | None,
+    key: str,
+    reason: str,
+) -> Said:
+    """One request of its own connection."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if reason:
+        headers["Clipkeep-Reason"] = quote(reason)
+    if key:
+        headers["Idempotency-Key"] = key
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    with closing(HTTPConnection(*api, timeout=timeout_s)) as connection:
+        connection.request(method, path, None if body is None else dumps(body).encode(), headers)
+        answer = connection.getresponse()
+        return Said(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
 
 class Town:
@@ -90,21 +115,7 @@ class Town:
         key: str = "",
         reason: str = "",
     ) -> Said:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if reason:
-            headers["Clipkeep-Reason"] = quote(reason)
-        if key:
-            headers["Idempotency-Key"] = key
-        content = None if body is None else dumps(body).encode()
-        if content is not None:
-            headers["Content-Type"] = "application/json"
-        connection = HTTPConnection(*self.service.api, timeout=SOON_S)
-        try:
-            connection.request(method, path, content, headers)
-            answer = connection.getresponse()
-            return Said(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-        finally:
-            connection.close()
+        return asked(self.service.api, SOON_S, method, path, body, token, key, reason)
 
     def mail(self, address: str) -> Iterator[tuple[str, str]]:
         """(subject, text) of all mail to an address that has gone out, the oldest first."""

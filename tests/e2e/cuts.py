@@ -14,11 +14,9 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
-from json import dumps
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,7 +33,7 @@ from service.agreement.payments import RecordingGateway
 from service.folder import DataFolder, OffsetClock, Opened, open_folder
 from storage.days import MS_PER_DAY, day_of_ms
 from storage.rows.accounts import PaymentRow
-from tests.e2e.customers import METHOD, Camera, Customer, Said, Town
+from tests.e2e.customers import METHOD, Camera, Customer, Said, Town, asked
 from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept
 from tests.e2e.service import COMMAND_S, Service, until
 from tests.servers.postgres import PostgresServer
@@ -122,29 +120,33 @@ class CutTown(Town):
         self._clock.close()
 
     def ask_once(
-        self, method: str, path: str, body: object = None, token: str | None = None, key: str = ""
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        token: str | None = None,
+        key: str = "",
+        reason: str = "",
     ) -> Said:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        if key:
-            headers["Idempotency-Key"] = key
-        if body is not None:
-            headers["Content-Type"] = "application/json"
         began_s = time.monotonic()
-        with closing(HTTPConnection(*self.service.api, timeout=OWNER_WAITS_S)) as connection:
-            connection.request(method, path, None if body is None else dumps(body).encode(), headers)
-            answer = connection.getresponse()
-            said = Said(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        said = asked(self.service.api, OWNER_WAITS_S, method, path, body, token, key, reason)
         self.told.slowest_s = max(self.told.slowest_s, time.monotonic() - began_s)
         code = said.json["error"] if said.status >= 400 else ""
         self.told.answers[f"{said.status} {code}".strip()] += 1
         return said
 
     def ask(
-        self, method: str, path: str, body: object = None, token: str | None = None, key: str = ""
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        token: str | None = None,
+        key: str = "",
+        reason: str = "",
     ) -> Said:
         deadline_s = time.monotonic() + OWNER_WAITS_S
         while True:
-            said = self.ask_once(method, path, body, token, key)
+            said = self.ask_once(method, path, body, token, key, reason)
             is_over = said.status < 500 and not (said.status == 409 and said.json["error"] == "in_progress")
             if is_over:
                 return said
