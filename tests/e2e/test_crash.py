@@ -13,7 +13,9 @@ from tests.e2e.service import Service, until
 
 pytestmark = pytest.mark.e2e
 
-KILLS = 20
+KILLS = 8
+"""Here; `make soak` takes `SOAK_KILLS`."""
+SOAK_KILLS = 20
 ACKED_BEFORE_A_KILL = 20
 LONGEST_WAIT_S = 0.4
 
@@ -23,7 +25,16 @@ def acknowledge_some(kept: Acknowledged, more: int = ACKED_BEFORE_A_KILL) -> Non
     until(lambda: len(kept.chunks) >= before + more, "chunks are acknowledged", every_s=0.02)
 
 
-def test_twenty_kills_under_load_lose_nothing(service: Service) -> None:
+def test_kills_under_load_lose_nothing(service: Service) -> None:
+    _kill_under_load(service, KILLS)
+
+
+@pytest.mark.soak
+def test_many_kills_under_load_lose_nothing(service: Service) -> None:
+    _kill_under_load(service, SOAK_KILLS)
+
+
+def _kill_under_load(service: Service, kills: int) -> None:
     service.init("--test-clock")
     service.configure(segments_linger_ms=20, segments_target_bytes=1 << 20)
     devices = service.add_devices(4)
@@ -31,9 +42,9 @@ def test_twenty_kills_under_load_lose_nothing(service: Service) -> None:
     service.start()
     ports = service.ingest[1], service.api[1]
     with Load([Uploader(service, device, kept) for device in devices]):
-        for kill in range(KILLS):
+        for kill in range(kills):
             acknowledge_some(kept)
-            time.sleep(LONGEST_WAIT_S * kill / KILLS)  # another moment of the pipeline's each time
+            time.sleep(LONGEST_WAIT_S * kill / kills)  # another moment of the pipeline's each time
             service.kill()
             service.start(ports=ports)
         acknowledge_some(kept)
