@@ -9,8 +9,10 @@ OPENID := tests/openid/node_modules/.ready
 # What setup.py compiles, and where that goes.
 HOT := $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
 COMPILED := *.so clipkeep_hot.json $(addsuffix *.so,$(sort $(dir $(HOT))))
-PURE_TESTS := tests/ingest tests/sim tests/storage/test_segment.py tests/storage/test_checksums.py
+PURE_TESTS := tests/ingest tests/storage/test_segment.py tests/storage/test_checksums.py
 TEST_WORKERS ?= 2
+# The suites start thousands of processes, which would compile all of it anew each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup native pure demo test test-postgres soak test-fast lint bench lock clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 from service.spawning import forget_current_directory
@@ -15,8 +16,10 @@ def main() -> None:
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if not ignored:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()  # what is loaded stays, and looking through it again and again is a tenth of the time
     from service.cli import main as run
 
+    gc.enable()
     if not ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run()

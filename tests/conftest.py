@@ -67,6 +67,22 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "soak" not in str(config.getoption("markexpr")):
         items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = long_first(items, workers)
+
+
+def long_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The tests in the order in which they come, with those marked `long` spread over the beginnings of the workers'
+    shares: one that begins last keeps one worker busy while the others have nothing left."""
+    long = [item for item in items if item.get_closest_marker("long") is not None]
+    others = [item for item in items if item.get_closest_marker("long") is None]
+    share = -(-len(items) // workers)
+    ordered: list[pytest.Item] = []
+    for worker in range(workers):
+        first = long[worker::workers]
+        ordered += first + others[: max(0, share - len(first))]
+        del others[: max(0, share - len(first))]
+    return ordered + others
 
 
 NAMES_ITS_ENGINE = (ROOT / "tests/storage", ROOT / "tests/bench")

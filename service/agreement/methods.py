@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from retention.payments import method_may_follow
 from service.agreement.desk import SYSTEM, Actor, Desk, account_of, require_open
 from service.agreement.errors import Conflict, Unprocessable
-from service.agreement.gateway.told import MethodTold
 from service.agreement.payments import (
     CustomerNeeded,
     Method,
@@ -23,6 +23,9 @@ from service.agreement.payments import (
 from storage.catalog.books import Books
 from storage.errors import NotFound
 from storage.rows.accounts import MethodRow, MethodState, SubscriptionRow
+
+if TYPE_CHECKING:
+    from service.agreement.gateway.told import MethodTold
 
 
 def set_up(desk: Desk, actor: Actor, account: int, reference: str) -> MethodRow:

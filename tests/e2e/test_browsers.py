@@ -76,6 +76,7 @@ def url(service: Service, device: Device, query: str) -> str:
     return f"http://{service.api[0]}:{service.api[1]}/v1/devices/{device.number}/playlist.m3u8?{query}"
 
 
+@pytest.mark.long
 def test_a_recording_through_a_restart_is_shown_whole(tmp_path: Path, film: Path, origin: str) -> None:
     with start(tmp_path, origin) as service:
         (device,) = service.add_devices(1)

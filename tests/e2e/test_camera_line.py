@@ -72,6 +72,7 @@ def answers(service: Service, status: int, code: str) -> float:
     return service.metrics().get(("clipkeep_ingest_answers_total", labels), 0)
 
 
+@pytest.mark.long
 def test_it_records_on_after_an_outage_and_after_failures(service: Service, tmp_path: Path) -> None:
     """The service dies, and later its store is away for a while: video is lost then, and none afterwards."""
     service.init()

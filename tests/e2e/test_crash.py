@@ -25,6 +25,7 @@ def acknowledge_some(kept: Acknowledged, more: int = ACKED_BEFORE_A_KILL) -> Non
     until(lambda: len(kept.chunks) >= before + more, "chunks are acknowledged", every_s=0.02)
 
 
+@pytest.mark.long
 def test_kills_under_load_lose_nothing(service: Service) -> None:
     _kill_under_load(service, KILLS)
 
@@ -70,6 +71,7 @@ def _assert_leftovers_go(service: Service) -> None:
     assert after["chunks"] == before["chunks"]
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_restarted_and_the_other_goes_on(service: Service) -> None:
     service.init()
     service.configure(segments_linger_ms=20)

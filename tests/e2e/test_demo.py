@@ -97,6 +97,7 @@ def test_all_is_good_with_home_on_a_server_that_ends_with_it(temporary: Path) ->
     wait_until_gone(temporary)
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 @pytest.mark.skipif(on_postgres(), reason="--keep is refused with a server that ends with the demo")
 def test_all_is_good_and_keep_leaves_it_running(tmp_path: Path) -> None:

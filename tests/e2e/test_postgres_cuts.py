@@ -19,6 +19,7 @@ ANSWER_S = 5.0
 SHOWER = Weather(lasts_s=4.0, bout_s=4.0, calm_s=0.5, down_s=0.0, day_s=3600.0)
 
 
+@pytest.mark.long
 def test_connections_cut_at_random_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
     with (

@@ -27,6 +27,7 @@ def postgres() -> Iterator[PostgresServer]:
         yield started
 
 
+@pytest.mark.long
 def test_kills_lose_nothing_and_heal(
     tmp_path: Path, postgres: PostgresServer, seaweed: SeaweedServer
 ) -> None:

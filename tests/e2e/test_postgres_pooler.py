@@ -40,6 +40,7 @@ def pooler(postgres: PostgresServer) -> Iterator[PgBouncer]:
         yield started
 
 
+@pytest.mark.long
 def test_a_service_through_a_pooler(
     tmp_path: Path, postgres: PostgresServer, pooler: PgBouncer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

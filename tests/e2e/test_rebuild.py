@@ -11,6 +11,7 @@ from tests.servers.raw_catalogs import drop_all_days
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.long
 def test_every_recording_back_after_the_chunk_tables_were_destroyed(service: Service) -> None:
     service.init()
     service.configure(segments_linger_ms=20)

@@ -17,6 +17,7 @@ BUCKET = "kills"
 ROUNDS = 2
 
 
+@pytest.mark.long
 def test_kills_of_service_and_store_lose_nothing(tmp_path: Path, seaweed: SeaweedServer) -> None:
     kept = Acknowledged()
 

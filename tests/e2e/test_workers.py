@@ -51,6 +51,7 @@ class Line:
         self._sock.close()
 
 
+@pytest.mark.long
 def test_both_take_connections_and_nothing_is_lost(service: Service) -> None:
     service.init()
     service.configure(segments_linger_ms=20)

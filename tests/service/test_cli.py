@@ -23,7 +23,7 @@ import pytest
 import structlog
 import typer
 
-from service.cli import app, main
+from service.cli import COMMANDS, application, main
 from service.folder import open_folder
 from service.playback.gate import Gate, Viewer
 from service.playback.used import Used
@@ -106,7 +106,7 @@ def made(run: Run, data: Path) -> Path:
 
 def commands(group: Any = None, name: str = "") -> dict[str, Any]:
     """Every command of the tree by its words."""
-    group = group or typer.main.get_command(app)
+    group = group or typer.main.get_command(application())
     found: dict[str, Any] = {}
     for word, command in group.commands.items():
         words = f"{name} {word}".strip()
@@ -120,6 +120,16 @@ def commands(group: Any = None, name: str = "") -> dict[str, Any]:
 
 def options(command: Any) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts}
+
+
+def test_every_command_is_found_where_the_table_says() -> None:
+    """Only the modules of the command that is asked for are loaded."""
+    everything = typer.main.get_command(application())
+    assert set(everything.commands) == {*COMMANDS}  # type: ignore[attr-defined]
+    for name in COMMANDS:
+        alone = typer.main.get_command(application((name,))).commands[name]  # type: ignore[attr-defined]
+        with_all = everything.commands[name]  # type: ignore[attr-defined]
+        assert getattr(alone, "commands", {}).keys() == getattr(with_all, "commands", {}).keys(), name
 
 
 @pytest.mark.parametrize("words", sorted(commands()))

@@ -12,7 +12,7 @@ import pytest
 import typer
 import yaml
 
-from service.cli import app
+from service.cli import application
 from service.config import IngestSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -29,7 +29,7 @@ def unit(path: Path) -> configparser.ConfigParser:
 
 def assert_known(words: list[str]) -> None:
     """The command and its options parse."""
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(application())
     context = command.make_context("clipkeep", list(words), resilient_parsing=True)
     while hasattr(command, "commands"):
         name, command, words = command.resolve_command(context, words)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from service.agreement.gateway.client import HttpGateway
 from service.agreement.gateway.signing import Keys, keys_of
-from service.agreement.gateway.wire import Bounds, Endpoint
 from service.agreement.payments import PaymentGateway, RecordingGateway
 from service.config import PaymentSettings
 
@@ -22,6 +20,10 @@ def open_gateway(settings: PaymentSettings, root: Path, records: Path) -> Paymen
     """
     if settings.gateway == "record":
         return RecordingGateway(records)
+    # What speaks HTTP takes a tenth of a second to load: not for commands of those who have no such gateway.
+    from service.agreement.gateway.client import HttpGateway
+    from service.agreement.gateway.wire import Bounds, Endpoint
+
     bounds = Bounds(settings.connect_s, settings.answer_s, settings.max_answer_bytes)
     endpoint = Endpoint(settings.url, bounds, ca_file=settings.ca_file)
     return HttpGateway(endpoint, open_keys(settings, root), return_url=settings.return_url)

@@ -82,6 +82,7 @@ class Checked:
         assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", ["owner", "operator"])
 def test_the_document_tells_the_truth(world: World, tmp_path: Path, role: str) -> None:
     with Server(world, settings=LIMITS) as server:

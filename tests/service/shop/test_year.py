@@ -56,6 +56,7 @@ def require_seen(ledger: Ledger) -> None:
     assert len(missing) <= 3, f"chance left out {missing}"
 
 
+@pytest.mark.long
 def test_a_year_of_a_shop() -> None:
     require_seen(run(SEED, accounts=100))
 
