@@ -316,8 +316,10 @@ class Ledger:
                 self._asked(line, now_ms)
             elif line["what"] == "done_later":
                 self.unsettled += [] if settles else [line]
-            elif away or line["reference"] in self.unheard:
-                self.unsettled.append(line)
+            elif line["what"] != "void" and (away or line["reference"] in self.unheard):
+                self.unsettled.append(
+                    line
+                )  # (void is what the shop asked for; it asks again until it has heard)
             else:
                 self._settle(line, now_ms)
         if settles:
@@ -442,7 +444,9 @@ class Ledger:
         deal.asked = None
         if what == "declined":
             if deal.renews:
-                deal.retry_ms = (self._again(deal, decided_ms), self._again(deal, now_ms))
+                # A worker that was killed before it had noted this left it to a later run: of the same moment, or the
+                # next one, since a payment just asked about is not asked about again at once.
+                deal.retry_ms = (self._again(deal, decided_ms), self._again(deal, now_ms + RETRY_MS))
             return
         if what == "void":
             return
