@@ -8,7 +8,7 @@ plans and payments say of each other is read in one transaction.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -28,6 +28,8 @@ from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState, Subscri
 from storage.rows.devices import DeviceFacts
 
 PAGE = 500
+TOGETHER = 50
+"""Accounts whose plans and payments are read in one transaction."""
 MAX_LISTED = 1000
 MAX_UNANSWERED = 5
 """Calls in a row without an answer, after which the gateway is not asked any more."""
@@ -74,10 +76,12 @@ def check_books(
     """
     audit = Audit()
     receipts = desk.gateway.receipts()
-    for account in _accounts(desk):
-        audit.accounts += 1
-        audit.add(_of_account(desk, bitmap, account, audit))
-        progress(audit)
+    for accounts in _accounts(desk):
+        for held in _held_by(desk, accounts):
+            audit.accounts += 1
+            audit.devices += len(held.devices)
+            audit.add(_of_account(desk, bitmap, held))
+            progress(audit)
     asking = _Asking(desk, audit)
     for row in _payments(desk):
         audit.payments += 1
@@ -97,33 +101,50 @@ def check_books(
 # --- payments, plans and bitmap ---------------------------------------------------------------------------------------
 
 
-def _accounts(desk: Desk) -> Iterator[int]:
+def _accounts(desk: Desk) -> Iterator[list[int]]:
+    """TOGETHER of them at a time."""
     after = 0
     while True:
         with desk.reading() as books:
-            page = books.accounts(after=after, limit=PAGE)
-        yield from (row.account for row in page)
+            page = [row.account for row in books.accounts(after=after, limit=PAGE)]
+        for first in range(0, len(page), TOGETHER):
+            yield page[first : first + TOGETHER]
         if len(page) < PAGE:
             return
-        after = page[-1].account
+        after = page[-1]
 
 
-def _of_account(desk: Desk, bitmap: EntitlementBitmap, account: int, audit: Audit) -> Iterator[Finding]:
+@dataclass(slots=True)
+class _Held:
+    """What an account has, as one transaction saw it."""
+
+    account: int
+    entries: list[Entry] = field(default_factory=list)
+    devices: list[DeviceFacts] = field(default_factory=list)
+    bought: dict[int, list[SubscriptionRow]] = field(default_factory=lambda: defaultdict(list))
+    """By device."""
+
+
+def _held_by(desk: Desk, accounts: list[int]) -> Iterable[_Held]:
+    held = {account: _Held(account) for account in accounts}
     with desk.reading() as books:
-        entries = [_entry(row) for row in _rows_of(books, account)]
-        devices = list(_devices_of(books, account))
-        bought: dict[int, list[SubscriptionRow]] = defaultdict(list)
-        for row in books.subscriptions_of(account):
-            bought[row.device].append(row)
-        plans = {facts.device: subscriptions_of(facts.plans, bought[facts.device]) for facts in devices}
-    audit.devices += len(devices)
-    yield from of_charges(entries)
+        for payment in _payments_of(books, accounts):
+            held[payment.account].entries.append(_entry(payment))
+        for facts in _devices_of(books, accounts):
+            held[facts.account].devices.append(facts)
+        for row in books.subscriptions_of(*accounts):
+            held[row.account].bought[row.device].append(row)
+    return held.values()
+
+
+def _of_account(desk: Desk, bitmap: EntitlementBitmap, held: _Held) -> Iterator[Finding]:
+    yield from of_charges(held.entries)
     of_plans: dict[int, list[Entry]] = defaultdict(list)
-    for entry in entries:
+    for entry in held.entries:
         if entry.row.plan_id is not None:
             of_plans[entry.row.plan_id].append(entry)
-    for facts in devices:
-        for sub in plans[facts.device]:
+    for facts in held.devices:
+        for sub in subscriptions_of(facts.plans, held.bought[facts.device]):
             mine = of_plans.pop(sub.plan_id, [])
             yield from of_plan(sub, mine, terminated=facts.terminated_ms is not None)
         yield from _of_bitmap(desk, bitmap, facts)
@@ -131,25 +152,25 @@ def _of_account(desk: Desk, bitmap: EntitlementBitmap, account: int, audit: Audi
         yield Finding(
             "payment_of_no_plan",
             entry.row.reference,
-            f"it is of plan {entry.row.plan_id}, which account {account} does not have",
+            f"it is of plan {entry.row.plan_id}, which account {held.account} does not have",
             "look for a backup that was put back since, and give back what was charged",
         )
 
 
-def _rows_of(books: Books, account: int) -> Iterator[PaymentRow]:
+def _payments_of(books: Books, accounts: list[int]) -> Iterator[PaymentRow]:
     after = 0
     while True:
-        page = books.payments_of(account, after=after, limit=PAGE)
+        page = books.payments_of(*accounts, after=after, limit=PAGE)
         yield from page
         if len(page) < PAGE:
             return
         after = page[-1].payment_id
 
 
-def _devices_of(books: Books, account: int) -> Iterator[DeviceFacts]:
+def _devices_of(books: Books, accounts: list[int]) -> Iterator[DeviceFacts]:
     after = 0
     while True:
-        page = books.devices_of(account, after=after, limit=PAGE)
+        page = books.devices_of(*accounts, after=after, limit=PAGE)
         yield from page
         if len(page) < PAGE:
             return

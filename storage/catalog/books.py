@@ -106,7 +106,8 @@ class Books(PeopleBooks):
         """Raises NotFound."""
 
     @abstractmethod
-    def devices_of(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]: ...
+    def devices_of(self, *accounts: int, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
+        """Devices with numbers above `after` of an account, or of several together, in order."""
 
     @abstractmethod
     def device_of_plan(self, plan_id: int) -> DeviceFacts:
@@ -262,7 +263,8 @@ class Books(PeopleBooks):
         """Raises NotFound; also for a plan that was granted."""
 
     @abstractmethod
-    def subscriptions_of(self, account: int) -> list[SubscriptionRow]: ...
+    def subscriptions_of(self, *accounts: int) -> list[SubscriptionRow]:
+        """All of an account, or of several together, in the order of their numbers."""
 
     @abstractmethod
     def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]: ...
@@ -296,7 +298,8 @@ class Books(PeopleBooks):
     def payment(self, reference: str) -> PaymentRow | None: ...
 
     @abstractmethod
-    def payments_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[PaymentRow]: ...
+    def payments_of(self, *accounts: int, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+        """Payments with numbers above `after` of an account, or of several together, in order."""
 
     @abstractmethod
     def payments_of_plan(self, plan_id: int) -> list[PaymentRow]: ...

@@ -33,8 +33,10 @@ class DevicesContract(OnBooks):
         assert told == []  # nobody was allowed anything, nor is
         with write() as books:
             more = [books.add_device(ann).device for _ in range(3)]
-            books.add_device(bob)
+            other = books.add_device(bob)
             assert [f.device for f in books.devices_of(ann)] == [facts.device, *more]
+            assert [f.device for f in books.devices_of(bob, ann, 99)] == [facts.device, *more, other.device]
+            assert books.devices_of(ann, bob, after=more[-1], limit=2) == [other]
             assert [f.device for f in books.devices_of(ann, after=facts.device, limit=2)] == more[:2]
             assert books.devices_of(99) == []
             for call in (lambda: books.device(99), lambda: books.add_device(99)):

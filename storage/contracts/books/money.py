@@ -46,6 +46,8 @@ class MoneyContract(OnBooks):
             assert books.subscription(subscription.plan_id) == changed
             assert books.subscriptions_of(ann) == books.subscriptions_of_device(device) == [changed]
             assert books.subscriptions_of(bob) == books.subscriptions_of_device(99) == []
+            assert books.subscriptions_of(bob, ann) == [changed]
+            assert books.subscriptions_of(bob, 99) == []
             unknown = replace(subscription, plan_id=99)
             for call in (books.add_subscription, books.put_subscription):
                 with pytest.raises(NotFound):
@@ -144,6 +146,8 @@ class MoneyContract(OnBooks):
         with catalog.books() as books:
             assert books.payments_of(ann) == [*rows, done, failed]
             assert books.payments_of(ann, after=rows[0].payment_id, limit=2) == rows[1:]
+            assert books.payments_of(bob, ann) == [*rows, done, failed, others]
+            assert books.payments_of(bob, ann, after=done.payment_id, limit=1) == [failed]
             assert books.payments_of_plan(plan_id) == rows
             assert books.payments_of_plan(99) == []
             assert books.pending_payments(before_ms=NOW, now_ms=NOW) == [*rows[:2], others]

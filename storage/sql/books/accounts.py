@@ -18,7 +18,7 @@ from storage.rows.accounts import (
 )
 from storage.rows.devices import DeviceFacts
 from storage.sql.books.base import OnBooks
-from storage.sql.books.mapping import Table
+from storage.sql.books.mapping import Table, of_accounts
 from storage.sql.connection import Refers, Taken, bounded
 from storage.sql.devices import (
     change_facts,
@@ -199,9 +199,10 @@ class Accounts(OnBooks):
             raise NotFound("no such plan", subject=f"plan {plan_id}")
         return self.device(found[0])
 
-    def devices_of(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
-        where = "account = ? AND device > ? ORDER BY device LIMIT ?"
-        return facts_where(self._reader, where, (account, after, bounded(limit)))
+    def devices_of(self, *accounts: int, after: int = 0, limit: int = 1000) -> list[DeviceFacts]:
+        of_them, value = of_accounts(self._reader, accounts)
+        where = f"{of_them} AND device > ? ORDER BY device LIMIT ?"
+        return facts_where(self._reader, where, (value, after, bounded(limit)))
 
     def trials_ending(self, *, first: int, last: int, limit: int = 100) -> list[DeviceFacts]:
         rows = self._reader.execute(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any, Generic, TypeVar
 
 from storage.account_keys import AccountKeys
@@ -16,13 +15,14 @@ from storage.sql.sealing import key_id_of, seal, unseal
 R = TypeVar("R")
 
 
-@cache
-def _names(record: type) -> tuple[str, ...]:
-    """Asked for with each row that is read."""
-    return tuple(f.name for f in fields(record))
+def of_accounts(connection: Connection, accounts: Sequence[int]) -> tuple[str, object]:
+    """SQL for whether `account` is one of these, with one placeholder, and what belongs there."""
+    if len(accounts) == 1:
+        return "account = ?", accounts[0]
+    return connection.among("account", "?"), json.dumps(accounts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Table(Generic[R]):
     """A table of records of one kind. SQL is written out where it is used; this only spares the lists of columns.
 
@@ -43,10 +43,15 @@ class Table(Generic[R]):
     decode: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     private: tuple[str, ...] = ()
     taken: str = "exists"
+    columns: tuple[str, ...] = field(init=False)
+    _sealed: list[tuple[int, str]] = field(init=False)
+    """Place of each private column, and its name in associated data."""
+    _decoded: list[tuple[int, Callable[[Any], Any]]] = field(init=False)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return _names(self.record)  # type: ignore[arg-type]
+    def __post_init__(self) -> None:
+        self.columns = tuple(f.name for f in fields(self.record))  # type: ignore[arg-type]
+        self._sealed = [(self.columns.index(column), f"{self.name}.{column}") for column in self.private]
+        self._decoded = [(self.columns.index(column), decode) for column, decode in self.decode.items()]
 
     def select(
         self,
@@ -68,7 +73,7 @@ class Table(Generic[R]):
         rows = connection.execute(
             f"SELECT {', '.join(names)} FROM {self.name} WHERE {where}", values
         ).fetchall()
-        places = [place for place, column in enumerate(self.columns) if column in self.private]
+        places = [place for place, _ in self._sealed]
         ids = [
             bytes(row[-1]) if row[-1] is not None and any(row[p] for p in places) else None for row in rows
         ]
@@ -127,13 +132,16 @@ class Table(Generic[R]):
             raise self._missing(key)
 
     def _record(self, row: tuple[Any, ...], key: bytes | None) -> R:
-        cells = dict(zip(self.columns, row, strict=False))
-        for column in self.private:
-            if cells[column] is not None:
-                cells[column] = unseal(key, f"{self.name}.{column}", cells[column])
-        for column, decode in self.decode.items():
-            cells[column] = decode(cells[column])
-        return self.record(**cells)
+        """Of the first cells of a row. Lists of thousands are read."""
+        cells = list(row[: len(self.columns)])
+        for place, name in self._sealed:
+            if cells[place]:
+                cells[place] = unseal(key, name, cells[place])
+            elif cells[place] is not None:
+                cells[place] = ""
+        for place, decode in self._decoded:
+            cells[place] = decode(cells[place])
+        return self.record(*cells)
 
     def _cells(self, connection: Connection, keys: AccountKeys, row: R) -> dict[str, Any]:
         cells = {column: getattr(row, column) for column in self.columns}

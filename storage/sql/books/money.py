@@ -16,7 +16,7 @@ from storage.rows.accounts import (
     SubscriptionRow,
 )
 from storage.sql.books.base import OnBooks
-from storage.sql.books.mapping import Table
+from storage.sql.books.mapping import Table, of_accounts
 from storage.sql.connection import Connection
 from storage.sql.numbers import require_room
 from storage.sql.sealing import keyed_hash
@@ -59,8 +59,9 @@ class Money(OnBooks):
     def subscription(self, plan_id: int) -> SubscriptionRow:
         return SUBSCRIPTIONS.get(self._reader, self._keys, plan_id)
 
-    def subscriptions_of(self, account: int) -> list[SubscriptionRow]:
-        return SUBSCRIPTIONS.select(self._reader, self._keys, "account = ? ORDER BY plan_id", (account,))
+    def subscriptions_of(self, *accounts: int) -> list[SubscriptionRow]:
+        of_them, value = of_accounts(self._reader, accounts)
+        return SUBSCRIPTIONS.select(self._reader, self._keys, f"{of_them} ORDER BY plan_id", (value,))
 
     def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]:
         return SUBSCRIPTIONS.select(self._reader, self._keys, "device = ? ORDER BY plan_id", (device,))
@@ -111,9 +112,10 @@ class Money(OnBooks):
         found = PAYMENTS.select(self._reader, self._keys, "reference = ?", (reference,))
         return found[0] if found else None
 
-    def payments_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
-        where = "account = ? AND payment_id > ? ORDER BY payment_id LIMIT ?"
-        return PAYMENTS.select(self._reader, self._keys, where, (account, after, limit))
+    def payments_of(self, *accounts: int, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+        of_them, value = of_accounts(self._reader, accounts)
+        where = f"{of_them} AND payment_id > ? ORDER BY payment_id LIMIT ?"
+        return PAYMENTS.select(self._reader, self._keys, where, (value, after, limit))
 
     def payments_of_plan(self, plan_id: int) -> list[PaymentRow]:
         return PAYMENTS.select(self._reader, self._keys, "plan_id = ? ORDER BY payment_id", (plan_id,))

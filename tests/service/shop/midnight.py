@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from retention.entries import subscriptions_of
 from service.agreement.auditing import check_books
 from storage.days import to_day
-from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
+from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState, SubscriptionRow
 from tests.service.shop.ledger import day_of
 
 if TYPE_CHECKING:
@@ -97,13 +97,13 @@ def _plans_are_what_was_paid_for(year: Year) -> None:
     """Days, renewal and package of each plan, and the bits of today and around it."""
     world, ledger, today = year.world, year.ledger, day_of(year.now_ms)
     around = [today + timedelta(days=n) for n in range(-BACK_DAYS, AHEAD_DAYS)]
+    accounts = tuple(ledger.of_account)
     with world.desk.reading() as books:
-        plans = {
-            facts.device: subscriptions_of(facts.plans, bought)
-            for account in ledger.of_account
-            for bought in [books.subscriptions_of(account)]
-            for facts in books.devices_of(account)
-        }
+        on_file = books.devices_of(*accounts, limit=100_000)
+        bought: dict[int, list[SubscriptionRow]] = defaultdict(list)
+        for row in books.subscriptions_of(*accounts):
+            bought[row.device].append(row)
+    plans = {facts.device: subscriptions_of(facts.plans, bought[facts.device]) for facts in on_file}
     for device, deals in ledger.deals.items():
         had = sorted(
             (str(sub.plan.starts_on), str(sub.plan.ends_on), sub.renews, sub.plan.package)
