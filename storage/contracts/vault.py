@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -226,23 +227,29 @@ class VaultContract:
 
     def test_destruction_against_those_who_make_keys(self, opener: Opener, vault: Vault) -> None:
         """Invariant 9: once destroy has returned, nobody gets a key of that epoch, and none is in the vault."""
-        under_way, faults = threading.Barrier(4), []
+        under_way, destroyed, faults = threading.Barrier(4), threading.Event(), []
 
         def make(number: int) -> None:
             with opener() as mine:
                 under_way.wait()
-                for n in range(400):
+                for n in count():
+                    is_over = destroyed.is_set()
                     try:
                         mine.ensure([KeyId(1, 0, 202601 + n % 12), KeyId(100 + number, n, 202601)])
                     except KeyDestroyed:
                         return
-                faults.append("never told")
+                    if is_over:
+                        faults.append(f"made key {n} of the epoch that was destroyed")
+                        return
 
         threads = [threading.Thread(target=make, args=(n,)) for n in range(3)]
         for thread in threads:
             thread.start()
         under_way.wait()
-        vault.destroy_device(1, below_epoch=1)
+        try:
+            vault.destroy_device(1, below_epoch=1)
+        finally:
+            destroyed.set()
         assert [key_id for key_id, _ in vault.every_key(device=1)] == []
         for thread in threads:
             thread.join()

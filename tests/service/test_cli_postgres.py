@@ -40,6 +40,7 @@ def url(tmp_path: Path) -> str:
 
 def run(data: Path, *args: str) -> Done:
     """Run a command in this process, through the same `main` as the installed one."""
+    structlog.reset_defaults()  # a test that looked at logs leaves it configured
     out, err = io.StringIO(), io.StringIO()
     with (
         redirect_stdout(out),
