@@ -61,7 +61,7 @@ $(OPENID): tests/openid/package.json tests/openid/package-lock.json
 	   || echo "oidc-provider was not installed: the test with a real provider is skipped" >&2; fi
 	@mkdir -p $(dir $@) && touch $@
 
-test: $(NATIVE) $(PLAYERS) $(OPENID) ## set-up and all tests, 20 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+test: $(NATIVE) $(PLAYERS) $(OPENID) ## set-up and all tests, 25 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
 	   echo "once more, with the hot path as Python"; \

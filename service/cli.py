@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from types import MappingProxyType
@@ -104,6 +105,13 @@ def application(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     return app
 
 
+@cache
+def _command(commands: tuple[str, ...]) -> Callable[[], object]:
+    """What parses them. Looking at all types of their parameters takes most of the time, and a process that runs many
+    commands, as tests do, needs it once."""
+    return typer.main.get_command(application(commands))
+
+
 def _asked_for(arguments: Sequence[str]) -> Iterable[str]:
     """The commands that these arguments are about: one is loaded in half the time of all."""
     if not arguments or arguments[0].startswith("-"):
@@ -122,7 +130,9 @@ def main() -> None:
                 f"clipkeep: {', '.join(stale)}: changed, but what was compiled before runs; `make native`",
                 file=sys.stderr,
             )
-        application(_asked_for(sys.argv[1:]))()  # prints wrong usage by itself, and always ends in SystemExit
+        _command(
+            tuple(_asked_for(sys.argv[1:]))
+        )()  # prints wrong usage by itself, and always ends in SystemExit
     except KeyboardInterrupt:  # between the moments in which the command itself listens
         sys.exit(130)
     except ClipkeepError as error:

@@ -1,4 +1,7 @@
-"""SIGKILL of the service and of its S3 server under load: what was acknowledged is there afterwards (invariant 1)."""
+"""SIGKILL of the service and of its S3 server under load: what was acknowledged is there afterwards (invariant 1).
+
+`test_postgres_kills.py` kills both of them, and the catalog's server too, in every run of the suite.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ BUCKET = "kills"
 ROUNDS = 2
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_kills_of_service_and_store_lose_nothing(tmp_path: Path, seaweed: SeaweedServer) -> None:
     kept = Acknowledged()
 

@@ -314,7 +314,10 @@ class Retention(RuleBasedStateMachine):
 
     @rule(hours=st.sampled_from([1, 1, 6, 6, 24, 48, 24 * 40]))
     def time_passes(self, hours: int) -> None:
+        """A service rolls its bitmap at midnight, and when it starts: rows reach no further than some months."""
         self.world.clock.ms += hours * HOUR_MS
+        if hours > 48:
+            self.world.entitlements.roll()
 
     @rule()
     def midnight(self) -> None:

@@ -1,7 +1,8 @@
 """The contracts once more: on the system's PostgreSQL (15 where it is Debian's), through PgBouncer in transaction mode.
 
 Both are Debian's packages, and each is passed over where it is not installed: then the wheel's server, or no pooler.
-Where neither is, all of this is skipped, for `test_postgres.py` has run the same.
+Where neither is, all of this is skipped, for `test_postgres.py` has run the same. The catalog's contract runs each
+time, that of the books, which makes its transactions in the same way, in `make soak`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class TestPooledCatalog(CatalogContract):
         return partial(PostgresCatalog.open, pooled_url)
 
 
+@pytest.mark.soak
 class TestPooledBooks(BooksContract):
     @pytest.fixture
     def opener(self, pooled_url: str, tmp_path: Path) -> Opener:
