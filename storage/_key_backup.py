@@ -14,19 +14,43 @@ from storage._key_files import (
     TOKENS_MAGIC,
     fsync,
     read_key_file,
+    unavailable,
     write_key_file,
 )
 from storage._key_tables import ZEROS, current_wrapping_key, months_of
+
+MAX_COPIES = 10
+"""Of a database that is rotated each time: a rotation takes longer than a copy."""
 
 
 def copy_key_store(database: KeyDatabase, source: Path, target: Path) -> None:
     """Copy `source` into the empty folder `target`, mode 0600 each, durably.
 
     The database is copied as of one moment, while others go on writing. A rotation may go on too: wrapping keys are
-    read before and after, so that all which the copy needs are among them, and only those are kept.
+    read before and after, and those that the copy needs are kept. When one that it needs is not among them, for it came
+    and went meanwhile, all of it is copied again.
+
+    Raises:
+        WorldError: that happened MAX_COPIES times.
     """
-    before = read_key_file(source / "master.key", MASTER_MAGIC)
-    copied = target / "keys.db"
+    master = source / "master.key"
+    for _ in range(MAX_COPIES):
+        before = read_key_file(master, MASTER_MAGIC)
+        used = _copy_database(database, target / "keys.db")
+        entries = dict(before) | dict(read_key_file(master, MASTER_MAGIC))
+        if used <= entries.keys():
+            break
+        (target / "keys.db").unlink()
+    else:
+        raise unavailable(master, f"it was rotated during each of {MAX_COPIES} copies")
+    write_key_file(target / "master.key", MASTER_MAGIC, [(n, key) for n, key in entries.items() if n in used])
+    tokens = read_key_file(source / "tokens.key", TOKENS_MAGIC)
+    write_key_file(target / "tokens.key", TOKENS_MAGIC, tokens)
+    fsync(target)
+
+
+def _copy_database(database: KeyDatabase, copied: Path) -> set[int]:
+    """Returns the ids of the wrapping keys that the copy needs."""
     os.close(os.open(copied, os.O_CREAT | os.O_EXCL, 0o600))
     with translated_errors(copied), closing(sqlite3.connect(copied, isolation_level=None)) as connection:
         database.copy_to(connection)
@@ -40,8 +64,4 @@ def copy_key_store(database: KeyDatabase, source: Path, target: Path) -> None:
                 )
             )
     fsync(copied)
-    entries = dict(before) | dict(read_key_file(source / "master.key", MASTER_MAGIC))
-    write_key_file(target / "master.key", MASTER_MAGIC, [(n, key) for n, key in entries.items() if n in used])
-    tokens = read_key_file(source / "tokens.key", TOKENS_MAGIC)
-    write_key_file(target / "tokens.key", TOKENS_MAGIC, tokens)
-    fsync(target)
+    return used

@@ -274,11 +274,17 @@ class PostgresConnection:
         return [place for place, known_as in enumerate(places(rows)) if known_as not in inserted]
 
     def _copy(self, table: str, rows: NewRows) -> None:
+        data = copied(rows)
         try:
             with self._raw.cursor().copy(cast(Any, copy_in(table))) as copy:
-                copy.write(copied(rows))
+                copy.write(data)
         except errors.UniqueViolation as error:
             raise Taken from error
+        except ValueError as error:
+            # The server ended the connection in the midst of it: libpq then has two errors to tell, and psycopg
+            # expects one result.
+            self._raw.close()
+            raise psycopg.OperationalError("the connection was lost while rows were copied") from error
 
     def move_chunks(self, table: str, old_id: int, new_id: int, moves: Sequence[Move]) -> Sequence[int]:
         statement = MOVE.format(table=_packed(table))

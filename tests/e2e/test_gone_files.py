@@ -37,8 +37,13 @@ def replaced(path: Path) -> Callable[[], object]:
     else:
         shutil.copyfile(aside, path)
 
+    def taken_away() -> bool:
+        """Counters are written meanwhile."""
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        return not path.exists()
+
     def put_back() -> None:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        until(taken_away, "nobody writes into it while it is taken away")
         aside.rename(path)
 
     return put_back

@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from storage._key_database import KeyDatabase
 from storage._key_files import MASTER_MAGIC, read_key_file, replace_key_file
-from storage.errors import CallerError, CorruptError, KeyDestroyed
+from storage.errors import CallerError, CorruptError, KeyDestroyed, WorldError
 from storage.keys import KeyCount, KeyId, KeyStore
 from tests.retention.world import fast_folder
 
@@ -269,6 +270,33 @@ class TestBackup:
         finally:
             stop.set()
             thread.join()
+
+    def test_two_rotations_while_it_is_copied(
+        self, folder: Path, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The wrapping key of the copy came after the first look at master.key, and was gone at the second one."""
+        made, backup = store.ensure(IDS), folder.parent / "backup"
+        copy_to, copies = KeyDatabase.copy_to, []
+
+        def rotated_around(self: KeyDatabase, connection: sqlite3.Connection) -> None:
+            copies.append(1)
+            with KeyStore.open(folder) as other:
+                if len(copies) <= rotated:
+                    other.rotate()
+                copy_to(self, connection)
+                if len(copies) <= rotated:
+                    other.rotate()
+
+        monkeypatch.setattr(KeyDatabase, "copy_to", rotated_around)
+        rotated = 2
+        store.backup(backup)
+        assert len(copies) == 3
+        with KeyStore.open(backup) as copied:
+            assert copied.get(IDS) == made
+        rotated = 100
+        with pytest.raises(WorldError, match="rotated during each of 10 copies"):
+            store.backup(folder.parent / "another")
+        assert not (folder.parent / "another").exists()
 
 
 class TestInventory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -37,6 +38,23 @@ def catalog(url: str, proxy: CuttingProxy, postgres: PostgresServer) -> Iterator
 def add_one(catalog: Catalog) -> int:
     plan = PlanRow(0, "monthly", DAY, None, WEEK)
     return catalog.add_devices(1, account=1, plans=[plan], now_ms=NOW)[0].device
+
+
+def test_a_connection_that_ends_within_a_copy_with_two_errors(
+    catalog: PostgresCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psycopg expects one result of a COPY, and says so with a ValueError."""
+    device, real, calls = add_device(catalog, WEEK), psycopg._copy.copy_end, []
+
+    def two_results(pgconn: Any, error: bytes | None) -> Any:
+        calls.append(error)
+        if len(calls) == 1:
+            raise ValueError("too many values to unpack (expected 1)")
+        return real(pgconn, error)
+
+    monkeypatch.setattr(psycopg._copy, "copy_end", two_results)
+    assert commit(catalog, Upload(device, NOON)) == [STORED]
+    assert len(calls) == 2, "it was done again on another connection"
 
 
 def is_commit(messages: bytes) -> bool:
