@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from service import terminal
 from service.agreement import versions
 from service.commands.acting import BUILT_IN, As, Why, acting
-from service.commands.plans import shown_instant
-from service.commands.showing import text_of, when
+from service.commands.showing import text_of
+from service.commands.versions import Version, report_published, report_text, report_versions
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
-from storage.rows.accounts import AgreementRow
 
 agreement_app = typer.Typer(
     help="The service agreement: show, list and publish its versions.", no_args_is_help=True
@@ -23,21 +21,14 @@ agreement_app = typer.Typer(
 
 @agreement_app.command("show")
 def agreement_show(
-    version: Annotated[
-        int | None, typer.Option("--version", help="Which one; default the current.", min=1, max=1 << 31)
-    ] = None,
+    version: Version = None,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
     """Print the text of the agreement that new accounts accept, or of an earlier version."""
     with open_folder(data) as opened:
         row = versions.current(opened.desk, version)
-
-    def draw() -> None:
-        terminal.say(f"version {row.version}, published {shown_instant(row.published_ms)}")
-        print(row.text)
-
-    terminal.report({**shown(row), "text": row.text}, json, draw)
+    report_text(row, json)
 
 
 @agreement_app.command("list")
@@ -45,14 +36,7 @@ def agreement_list(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """List the versions of the agreement, oldest first; the last one is what new accounts accept."""
     with open_folder(data) as opened:
         rows = versions.published(opened.desk)
-    cells = [[row.version, when(row.published_ms), len(row.text), row.sha256] for row in rows]
-    terminal.report(
-        {"versions": [shown(row) for row in rows]},
-        json,
-        lambda: terminal.table(
-            "versions of the agreement", ["version", "published (UTC)", "characters", "SHA-256"], cells
-        ),
-    )
+    report_versions(rows, "versions of the agreement", json)
 
 
 @agreement_app.command("publish")
@@ -76,17 +60,7 @@ def agreement_publish(
         actor = acting(opened, as_, reason)
         before = versions.current(opened.desk).version
         row = versions.publish(opened.desk, actor, text)
-    is_new = row.version != before
-    said = (
-        f"version {row.version} is in force"
-        if is_new
-        else f"that is version {row.version}, which is in force already"
-    )
-    terminal.report({**shown(row), "new": is_new}, json, lambda: print(said))
-
-
-def shown(row: AgreementRow) -> dict[str, Any]:
-    return {"version": row.version, "published_ms": row.published_ms, "sha256": row.sha256}
+    report_published(row, before, json)
 
 
 def register(app: typer.Typer) -> None:

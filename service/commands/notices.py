@@ -44,6 +44,19 @@ class Which(StrEnum):
     ALL = "all"
 
 
+Subject = Annotated[str, typer.Option("--subject", help="One line.")]
+Body = Annotated[str | None, typer.Option("--body", help="The text, when it is short.")]
+BodyFile = Annotated[
+    Path | None, typer.Option("--body-file", help="A file with the text, in UTF-8; - for stdin.")
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference", help="What makes it the same one when repeated. Default: the day and the text."
+    ),
+]
+
+
 @notices_app.command("list")
 def notices_list(
     state: Annotated[
@@ -155,17 +168,10 @@ def notices_confirm(
 
 @notices_app.command("announce")
 def notices_announce(
-    subject: Annotated[str, typer.Option("--subject", help="One line.")],
-    body: Annotated[str | None, typer.Option("--body", help="The text, when it is short.")] = None,
-    body_file: Annotated[
-        Path | None, typer.Option("--body-file", help="A file with the text, in UTF-8; - for stdin.")
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference", help="What makes it the same one when repeated. Default: the day and the text."
-        ),
-    ] = None,
+    subject: Subject,
+    body: Body = None,
+    body_file: BodyFile = None,
+    reference: Reference = None,
     from_: Annotated[
         str | None,
         typer.Option(
@@ -231,17 +237,10 @@ def notices_announce(
 
 @notices_app.command("advertise")
 def notices_advertise(
-    subject: Annotated[str, typer.Option("--subject", help="One line.")],
-    body: Annotated[str | None, typer.Option("--body", help="The text, when it is short.")] = None,
-    body_file: Annotated[
-        Path | None, typer.Option("--body-file", help="A file with the text, in UTF-8; - for stdin.")
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            "--reference", help="What makes it the same one when repeated. Default: the day and the text."
-        ),
-    ] = None,
+    subject: Subject,
+    body: Body = None,
+    body_file: BodyFile = None,
+    reference: Reference = None,
     reason: Why = "",
     as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,

@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from service import terminal
 from service.agreement import privacy
 from service.commands.acting import BUILT_IN, As, Why, acting
-from service.commands.agreement import shown
-from service.commands.plans import shown_instant
-from service.commands.showing import text_of, when
+from service.commands.showing import text_of
+from service.commands.versions import Version, report_published, report_text, report_versions
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Json
 
@@ -23,21 +21,14 @@ privacy_app = typer.Typer(
 
 @privacy_app.command("show")
 def privacy_show(
-    version: Annotated[
-        int | None, typer.Option("--version", help="Which one; default the current.", min=1, max=1 << 31)
-    ] = None,
+    version: Version = None,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
     """Print the privacy policy that anybody reads at `/v1/privacy-policy`, or an earlier version of it."""
     with open_folder(data) as opened:
         row = privacy.current(opened.desk, version)
-
-    def draw() -> None:
-        terminal.say(f"version {row.version}, published {shown_instant(row.published_ms)}")
-        print(row.text)
-
-    terminal.report({**shown(row), "text": row.text}, json, draw)
+    report_text(row, json)
 
 
 @privacy_app.command("list")
@@ -45,13 +36,7 @@ def privacy_list(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """List the versions of the privacy policy, oldest first; the last one is in force."""
     with open_folder(data) as opened:
         rows = privacy.published(opened.desk)
-    cells = [[row.version, when(row.published_ms), len(row.text), row.sha256] for row in rows]
-    columns = ["version", "published (UTC)", "characters", "SHA-256"]
-    terminal.report(
-        {"versions": [shown(row) for row in rows]},
-        json,
-        lambda: terminal.table("versions of the privacy policy", columns, cells),
-    )
+    report_versions(rows, "versions of the privacy policy", json)
 
 
 @privacy_app.command("publish")
@@ -74,9 +59,7 @@ def privacy_publish(
         actor = acting(opened, as_, reason)
         before = privacy.current(opened.desk).version
         row = privacy.publish(opened.desk, actor, text)
-    is_new = row.version != before
-    force = "is in force" if is_new else "is in force already"
-    terminal.report({**shown(row), "new": is_new}, json, lambda: print(f"version {row.version} {force}"))
+    report_published(row, before, json)
 
 
 def register(app: typer.Typer) -> None:
