@@ -38,12 +38,13 @@ DEFAULT_BATCH_KEYS = 1000
 class _Wanted:
     """One id that is being waited for, by `waiters` tasks."""
 
-    __slots__ = ("done", "outcome", "waiters")
+    __slots__ = ("done", "outcome", "purged", "waiters")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.outcome: AESGCM | ClipkeepError | None = None
         self.waiters = 0
+        self.purged = False
 
 
 class Keyring:
@@ -79,7 +80,6 @@ class Keyring:
         self._loading: dict[KeyId, _Wanted] = {}
         self._work = trio.Event()
         self._running = False
-        self._purges = 0
         # A thread of its own: uploads that wait for a slow object store must not hold up keys.
         self._limiter = trio.CapacityLimiter(1)
 
@@ -139,13 +139,15 @@ class Keyring:
         """Drop every cached key for which `is_live` says no (its epoch is over, its device erased, its month past).
 
         Synchronous and in one go: `is_live` is asked once per cached key and must not wait. A key that is being
-        fetched meanwhile still reaches those who wait for it, whose commit decides (invariant 9), but is not cached:
-        it may have been read just before its destruction. So one purge after a destruction is enough.
+        fetched meanwhile is asked for too, since it may have been read just before its destruction: when it is not
+        live it still reaches those who wait for it, whose commit decides (invariant 9), but is not cached. So one
+        purge after a destruction is enough.
 
         Returns:
             How many keys were dropped.
         """
-        self._purges += 1
+        for key_id, wanted in self._loading.items():
+            wanted.purged = wanted.purged or not is_live(key_id)
         dead = [key_id for key_id in self._ciphers if not is_live(key_id)]
         for key_id in dead:
             del self._ciphers[key_id]
@@ -183,11 +185,10 @@ class Keyring:
         for key_id in batch:
             del self._queued[key_id]
         self._loading = batch
-        purges = self._purges
         outcomes = await trio.to_thread.run_sync(self._fetch_ciphers, tuple(batch), limiter=self._limiter)
         for key_id, wanted in batch.items():
             wanted.outcome = outcome = outcomes[key_id]
-            if isinstance(outcome, AESGCM) and purges == self._purges:
+            if isinstance(outcome, AESGCM) and not wanted.purged:
                 self._ciphers[key_id] = outcome
             wanted.done.set()
         self._loading = {}

@@ -276,6 +276,22 @@ async def test_a_key_fetched_across_a_purge_is_not_cached(source: Source, nurser
     assert keyring.cached(key_id(1)) is None
 
 
+async def test_a_live_key_fetched_across_a_purge_is_cached(source: Source, nursery: trio.Nursery) -> None:
+    """Purges come each second. A vault that answers slower would else be asked for every chunk."""
+    keyring = Keyring(source)
+    await nursery.start(keyring.run)
+    source.open.clear()
+    async with trio.open_nursery() as waiters:
+        waiters.start_soon(keyring.load, key_id(1))
+        waiters.start_soon(keyring.load, key_id(2))
+        await until(lambda: len(source.calls) == 1)
+        keyring.purge(lambda i: i != key_id(2))
+        keyring.purge(lambda i: True)
+        source.open.set()
+    assert keyring.cached(key_id(1)) is not None
+    assert keyring.cached(key_id(2)) is None
+
+
 async def test_load_when_nobody_runs_it(source: Source) -> None:
     keyring = Keyring(source)
     with pytest.raises(WorldError) as caught:
