@@ -24,10 +24,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from retention.bitmap_file import LOCK_WAIT_S, create_file, lock_of, open_file, unavailable
+from retention.bitmap_file import LOCK_WAIT_S, create_file, lock_of, open_file, rows_lock_of, unavailable
 from retention.blocks import MAP_BYTES, MIN_BLOCK_BYTES, Blocks, written_ranges
 from retention.filelock import holding
 from retention.header import (
+    ASKED,
     BLOCKS,
     BOOT_ID,
     CLOSED_THROUGH,
@@ -96,7 +97,8 @@ _GAVE_UP: Probe = (BUSY, 0, 0, 0, False, False, 0)
 class EntitlementBitmap:
     """One open bitmap. Made by `create` or `open`; a context manager that closes it.
 
-    Reads may come from any thread or process at any time. Writes happen inside `locked()`.
+    Reads may come from any thread or process at any time. Writes happen inside `locked()`, by who changes the catalog;
+    or inside `writing()` alone, by who follows its change log.
     """
 
     @classmethod
@@ -140,6 +142,7 @@ class EntitlementBitmap:
         self._path = path
         self._writable = writable
         self._holder: int | None = None
+        self._writer: int | None = None
         self._unsettled = 0
         self.capacity_rows = capacity_rows
 
@@ -298,6 +301,20 @@ class EntitlementBitmap:
         """
         return self._words[UNFINISHED]
 
+    @property
+    def asked_ns(self) -> int:
+        """CLOCK_BOOTTIME, in ns, before the feed last read the change log of which this bitmap has all; 0: never."""
+        return self._words[ASKED]
+
+    def is_stale(self, boottime_ns: int, max_stale_ns: int) -> bool:
+        """Whether home may know what the rows do not: the feed has not asked for too long. One word is read.
+
+        Args:
+            boottime_ns: CLOCK_BOOTTIME now. It runs on while the machine sleeps, and nobody sets it.
+            max_stale_ns: how long ago the feed may have asked; 0: home is on this host, whose rows are never stale.
+        """
+        return max_stale_ns != 0 and not 0 <= boottime_ns - self._words[ASKED] <= max_stale_ns
+
     # ---- writers ------------------------------------------------------------------------------------
 
     @contextmanager
@@ -311,9 +328,7 @@ class EntitlementBitmap:
             WorldError: `bitmap_busy`, another writer holds it longer than that.
             CallerError: `bitmap_read_only`, the bitmap was not opened for writing.
         """
-        if not self._writable:
-            detail = "the bitmap is open for reading only"
-            raise CallerError(detail, subject=str(self._path), code="bitmap_read_only")
+        self._require_writable()
         with holding(lock_of(self._path), wait_s, name="bitmap"):
             self._holder = threading.get_ident()
             self._unsettled = self.unfinished
@@ -323,9 +338,37 @@ class EntitlementBitmap:
             finally:
                 self._holder = None
 
+    @contextmanager
+    def writing(self, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+        """Hold the lock of those who write rows at this moment: `flock` on `<name>.rows.lock`. For milliseconds, and
+        never while a catalog is asked: who holds `locked()` may wait for a catalog, whoever holds this does not.
+
+        Every writer has it, those inside `locked()` for each write by itself. Inside this one a thread may write. A
+        call inside another one of the same thread is harmless.
+
+        Raises:
+            WorldError: `bitmap_busy`, as `locked`.
+            CallerError: `bitmap_read_only`.
+        """
+        if self._writer == threading.get_ident():
+            yield
+            return
+        self._require_writable()
+        with holding(rows_lock_of(self._path), wait_s, name="bitmap"):
+            self._writer = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._writer = None
+
+    def _require_writable(self) -> None:
+        if not self._writable:
+            detail = "the bitmap is open for reading only"
+            raise CallerError(detail, subject=str(self._path), code="bitmap_read_only")
+
     def _check_locked(self) -> None:
-        if self._holder != threading.get_ident():
-            detail = "the bitmap is written only by the thread inside its `locked()`"
+        if threading.get_ident() not in (self._holder, self._writer):
+            detail = "the bitmap is written only by the thread inside its `locked()` or `writing()`"
             raise CallerError(detail, subject=str(self._path), code="bitmap_not_locked")
 
     def write(self, device: int, row: Row) -> None:
@@ -337,14 +380,16 @@ class EntitlementBitmap:
         """
         body = pack(row)[SEQ_BYTES:]
         start = HEADER_BYTES + device * ROW_BYTES
-        self._begin_writing(device, device, [start])
-        at = start // SEQ_BYTES
-        seq = self._seqs[at]
-        # These go through the mapping: no system call lets go of the interpreter's lock while seq is odd,
-        # so the other threads of this process find the row busy for some 0.2 µs, not for milliseconds.
-        self._seqs[at] = seq | 1
-        self._map[start + SEQ_BYTES : start + ROW_BYTES] = body
-        self._seqs[at] = (seq | 1) + 1 & 0xFFFF
+        self._check_locked()
+        with self.writing():
+            self._begin_writing(device, device, [start])
+            at = start // SEQ_BYTES
+            seq = self._seqs[at]
+            # These go through the mapping: no system call lets go of the interpreter's lock while seq is odd,
+            # so the other threads of this process find the row busy for some 0.2 µs, not for milliseconds.
+            self._seqs[at] = seq | 1
+            self._map[start + SEQ_BYTES : start + ROW_BYTES] = body
+            self._seqs[at] = (seq | 1) + 1 & 0xFFFF
 
     def write_rows(self, devices: NDArray[np.integer], rows: NDArray[np.void]) -> None:
         """Replace the rows of many devices, as `write` does that of one. Readers find those of `WRITE_ROWS` devices
@@ -358,8 +403,11 @@ class EntitlementBitmap:
             CallerError, WorldError: as `write`. What was written before stays.
         """
         self._check_locked()
-        if not len(devices):
-            return
+        if len(devices):
+            with self.writing():
+                self._write_rows(devices, rows)
+
+    def _write_rows(self, devices: NDArray[np.integer], rows: NDArray[np.void]) -> None:
         blocks = np.unique((HEADER_BYTES + devices.astype(np.int64) * ROW_BYTES) // MIN_BLOCK_BYTES)
         self._begin_writing(int(devices.min()), int(devices.max()), (blocks * MIN_BLOCK_BYTES).tolist())
         for first in range(0, len(devices), WRITE_ROWS):
@@ -372,9 +420,9 @@ class EntitlementBitmap:
             seqs[numbers] = odd + np.uint16(1)  # it comes round
 
     def _begin_writing(self, lowest: int, highest: int, offsets: Iterable[int]) -> None:
-        """Before rows are touched: give the blocks of these offsets their place, and mark the devices unfinished.
+        """Before rows are touched: give the blocks of these offsets their place, and mark the devices unfinished. Who
+        follows the log marks nothing: what a kill leaves half written is in the log after `last_change`.
         Raises as `write`; then nothing was marked."""
-        self._check_locked()
         # The last 32-bit number means ALL_DEVICES.
         if not 0 < lowest <= highest < min(self.capacity_rows, ALL_DEVICES):
             detail = f"the bitmap has room for the devices 1 to {self.capacity_rows - 1}"
@@ -385,6 +433,8 @@ class EntitlementBitmap:
                 self._blocks.allocate(offset)
         except OSError as error:
             raise unavailable(self._path, error) from error
+        if self._holder != threading.get_ident():
+            return
         mark = lowest if lowest == highest else ALL_DEVICES
         self._words[UNFINISHED] = mark if self.unfinished in (0, mark) else ALL_DEVICES
 
@@ -408,6 +458,11 @@ class EntitlementBitmap:
         self._check_locked()
         self._words[LAST_CHANGE] = number
 
+    def stamp(self, asked_ns: int) -> None:
+        """Note when the feed asked, one store: see `asked_ns`. 0: from here on the rows are stale. The feed's alone."""
+        self._require_writable()
+        self._words[ASKED] = asked_ns
+
     def lower_closed_through(self, day: int) -> None:
         """Take back that days after `day` are closed; see `retention.reopening`. Not for a running service."""
         self._check_locked()
@@ -416,7 +471,8 @@ class EntitlementBitmap:
     def raise_closed_through(self, day: int) -> None:
         """Note that all expiry days up to `day` are swept. A lower day than is noted changes nothing."""
         self._check_locked()
-        self._words[CLOSED_THROUGH] = max(day, self.closed_through)
+        with self.writing():
+            self._words[CLOSED_THROUGH] = max(day, self.closed_through)
 
     def raise_segment_high_water(self, segment_id: int) -> None:
         """Note that ids up to `segment_id` were prepared. A lower id than is noted changes nothing."""

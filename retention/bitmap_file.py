@@ -82,6 +82,11 @@ def lock_of(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
+def rows_lock_of(path: Path) -> Path:
+    """The file by which those exclude each other who write rows at this moment; held for milliseconds."""
+    return path.with_name(path.name + ".rows.lock")
+
+
 def unavailable(path: Path, error: OSError) -> WorldError:
     """What the file system's refusal is to who uses the bitmap."""
     if is_full(error):

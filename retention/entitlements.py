@@ -5,15 +5,28 @@ committed, a grant only after: so each change first writes the *meet* of the old
 allow), then commits, then writes the new row. Whatever happens in between, nobody is allowed what the catalog
 does not allow.
 
-Lock order: the bitmap's file lock, then the catalog's write transaction.
+Lock order: the bitmap's file lock, then the catalog's write transaction, then the lock of its rows.
+
+**Rows never get older.** Two kinds of writers meet: those who change the catalog, one at a time under the file lock,
+and the feed (`retention.feed`), which takes up what was changed on whatever host and waits for none of them. What they
+write is read from the catalog before, so what was read first may be written last. `last_change` decides: whoever sets
+it to n has seen to it that all rows are of change n or a later one. Rows that were read when the newest change was m
+are written under the lock of the rows, and only while `last_change` is at most m; else they are read again. So no row
+is ever older than `last_change` says, and `last_change` only grows. Whoever has committed change n returns when
+`last_change` is n or more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from retention.arrival import HERE, Arrival
 from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
 from retention.bulk import BulkCompiler
 from retention.compile import PAST_DAYS, compile_row
@@ -22,10 +35,10 @@ from retention.row import RING_DAYS, limit_classes
 from retention.upload_limits import UploadLimits
 from storage.catalog.books import Books, BooksCatalog
 from storage.catalog.continuity import ContinuityCatalog
-from storage.catalog.devices import ChangesCatalog, DevicesCatalog
+from storage.catalog.devices import CHANGES_PAGE, ChangesCatalog, DevicesCatalog
 from storage.clock import Clock, machine_boot_id, today
 from storage.days import to_date, to_day
-from storage.errors import ClipkeepError, Unprocessable
+from storage.errors import ClipkeepError, Unprocessable, WorldError
 from storage.rows.devices import DeviceFacts, EraseState, PlanRow
 
 ROLL_HORIZON_DAYS = 100
@@ -34,6 +47,8 @@ OLDEST_ROW_DAYS = RING_DAYS - PAST_DAYS - ROLL_HORIZON_DAYS
 """How long ago a row was compiled at most, when its reach does not call for a roll: 28 days."""
 BATCH_ROWS = 1000
 """Rows written under one hold of the lock, and facts read in one query: tens of milliseconds."""
+READ_TRIES = 100
+"""For rows that somebody has outrun meanwhile; the feed does so a few times a second."""
 BULK_DEVICES = 20_000
 """Read in one query by who reads all of them: some 10 MB."""
 NO_ROW = Row(0, 0, 0, 0, 0, 0)
@@ -134,10 +149,13 @@ class Entitlements:
         WorldError: `bitmap_busy`, or the catalog is unavailable; nothing was changed.
     """
 
-    def __init__(self, catalog: EntitlementsCatalog, bitmap: EntitlementBitmap, clock: Clock) -> None:
+    def __init__(
+        self, catalog: EntitlementsCatalog, bitmap: EntitlementBitmap, clock: Clock, arrival: Arrival = HERE
+    ) -> None:
         self._catalog = catalog
         self._bitmap = bitmap
         self._clock = clock
+        self._arrival = arrival
         # Numbers beyond have no row, so they are denied on this host.
         self._stop = min(bitmap.capacity_rows, ALL_DEVICES)
 
@@ -151,7 +169,7 @@ class Entitlements:
         return self._bitmap.boot_id == machine_boot_id()
 
     def change(self, device: int, change: Change, *, what: str) -> DeviceFacts:
-        """Change one device; when this returns, every process of this host acts on it.
+        """Change one device; when this returns, every process of every host acts on it, or serves nothing.
 
         Args:
             change: old facts to new ones; raises to refuse.
@@ -160,7 +178,7 @@ class Entitlements:
         Raises:
             NotFound: no such device.
         """
-        with self._changing() as revoke_first:
+        with self._arriving(), self._changing() as revoke_first:
             facts, _ = self._catalog.update_device(
                 device, change, what=what, now_ms=self._clock.now_ms(), before_commit=revoke_first
             )
@@ -169,8 +187,8 @@ class Entitlements:
     def transact(self, work: Callable[[Books], T], *, new_accounts: int = 0) -> T:
         """Change the account books, and with them what any number of devices may do, in one transaction.
 
-        When this returns, every process of this host acts on it; when it raises, nothing was changed. Everybody
-        else's changes wait meanwhile, so `work` is for milliseconds.
+        When this returns, every process of every host acts on it, or serves nothing (`retention.arrival`); when it
+        raises, nothing was changed. Everybody else's changes on this host wait for `work`, so that is for milliseconds.
 
         Args:
             work: given the books, inside the transaction; raises to refuse.
@@ -179,7 +197,7 @@ class Entitlements:
         Returns:
             What `work` returned.
         """
-        with self._changing() as revoke_first:
+        with self._arriving(), self._changing() as revoke_first:
             return self._catalog.transact(
                 work,
                 before_change=revoke_first,
@@ -187,6 +205,17 @@ class Entitlements:
                 max_device=self._stop - 1,
                 new_accounts=new_accounts,
             )
+
+    def together(self) -> AbstractContextManager[None]:
+        """Inside, this thread's changes are waited for together, at the end: for whoever makes many in a row."""
+        return self._arrival.together()
+
+    @contextmanager
+    def _arriving(self) -> Iterator[None]:
+        """After a change was committed and every lock let go: wait until it is in force on all hosts."""
+        before = self._bitmap.last_change
+        yield
+        self._arrival.wait(before, self._bitmap.last_change)
 
     @contextmanager
     def _changing(self) -> Iterator[Callable[[DeviceFacts, DeviceFacts], None]]:
@@ -213,7 +242,7 @@ class Entitlements:
         Raises:
             CallerError: `too_many_devices`, the bitmap has no room for so many; none was added.
         """
-        with self._bitmap.locked():
+        with self._arriving(), self._bitmap.locked():
             self._replay()
             room = self._stop - 1
             if count > room or self._catalog.devices(after=room - count, limit=1):
@@ -236,15 +265,20 @@ class Entitlements:
         with self._bitmap.locked():
             return self._replay()
 
+    def follow(self) -> int:
+        """As `replay`, and waits for nobody who changes something: the feed's. Returns how many devices."""
+        return self._take_up()
+
     def rebuild(self) -> int:
         """Write every row anew, in place: after an unclean boot, or when the file is new. Returns how many."""
         with self._bitmap.locked():
+            seen = self._bitmap.last_change
             newest = self._catalog.newest_change()
-            self._require_all_seen(newest)
+            self._require_all_seen(seen, newest)
             self._bitmap.raise_closed_through(self._catalog.closed_through)
             count = self._write_all()
             self._bitmap.settle()
-            self._bitmap.set_last_change(newest)
+            self._raise_last_change(newest)
             self._bitmap.set_boot_id(machine_boot_id())
             return count
 
@@ -276,24 +310,11 @@ class Entitlements:
     def _replay(self, revoked: Collection[int] = ()) -> int:
         """Write the rows that the catalog changed. `revoked`: those that this holder of the lock has written since
         its first replay, so that nothing else is left to mend."""
-        devices, newest = self._catalog.changes_after(self._bitmap.last_change)
-        self._require_all_seen(newest)
         if not revoked:
             self._mend()
-        self._restore(sorted({*devices, *revoked}))
-        self._bitmap.set_last_change(newest)
+        count = self._take_up(revoked)
         self._bitmap.settle()
-        return len(devices)
-
-    def _require_all_seen(self, newest: int) -> None:
-        seen = self._bitmap.last_change
-        if newest < seen:
-            raise CatalogRestored(
-                f"its newest change is number {newest}, this host has seen {seen}: the catalog was restored or"
-                " replaced. Put the newer one back. When it is lost: stop the service and move entitlements.bitmap"
-                " aside, so that the next start makes it anew",
-                subject="catalog",
-            )
+        return count
 
     def _mend(self) -> None:
         """Write rows anew that a killed or failed writer left more restrictive than the catalog is."""
@@ -303,56 +324,104 @@ class Entitlements:
         elif unfinished:
             self._restore([unfinished])
 
+    # --- with the lock or without ---------------------------------------------------------------------------------
+
+    def _take_up(self, more: Collection[int] = ()) -> int:
+        """Write the rows of devices that the change log has and the bitmap has not, page by page, and of these."""
+        count, page_is_full = 0, True
+        while page_is_full:
+            seen = self._bitmap.last_change
+            devices, last = self._catalog.changes_after(seen)
+            self._require_all_seen(seen, last)
+            self._restore(sorted({*devices, *more}), read_at=last)
+            self._raise_last_change(last)
+            count += len(devices)
+            more, page_is_full = (), last - seen == CHANGES_PAGE
+        return count
+
+    def _require_all_seen(self, seen: int, newest: int) -> None:
+        """`seen` was read before `newest`: another one may have gone on meanwhile."""
+        if newest < seen:
+            raise CatalogRestored(
+                f"its newest change is number {newest}, this host has seen {seen}: the catalog was restored or"
+                " replaced. Put the newer one back. When it is lost: stop the service and move entitlements.bitmap"
+                " aside, so that the next start makes it anew",
+                subject="catalog",
+            )
+
+    def _raise_last_change(self, number: int) -> None:
+        with self._bitmap.writing():
+            if number > self._bitmap.last_change:
+                self._bitmap.set_last_change(number)
+
     def _write_all(self) -> int:
         """Page by page: nothing is held for a fleet, and no transaction lasts as long as this does."""
         compiler = BulkCompiler(self.today())
         self._write_limits()
         count = after = 0
-        while len((columns := self._catalog.device_columns(after=after, limit=BULK_DEVICES))[0]):
-            devices = columns[0]["device"]
-            known = devices < self._stop
-            self._bitmap.write_rows(devices[known], compiler.rows(*columns)[known])
-            after = int(devices[-1])
-            count += len(devices)
-        return count
+        while True:
+            read = partial(self._catalog.device_columns, after=after, limit=BULK_DEVICES)
+            numbers = self._write_read(read, compiler)
+            if not len(numbers):
+                return count
+            after = int(numbers[-1])
+            count += len(numbers)
 
-    def _restore(self, devices: Sequence[int]) -> None:
-        """Write the rows of these devices, in ascending order, as the catalog says."""
+    def _restore(self, devices: Sequence[int], read_at: int | None = None) -> None:
+        """Write the rows of these devices, in ascending order, as the catalog says.
+
+        Args:
+            read_at: a change that the catalog had before this was called, if the caller knows one.
+        """
         compiler = BulkCompiler(self.today())
-        for first, count in _runs(devices):
-            last = first + count - 1
-            columns = self._catalog.device_columns(after=first - 1, upto=last, limit=count)
-            numbers = columns[0]["device"]
-            for device in sorted({*range(first, last + 1)} - set(numbers.tolist())):
-                self._write(device, NO_ROW)
+        for start in range(0, len(devices), BATCH_ROWS):
+            page = devices[start : start + BATCH_ROWS]
+            read = partial(self._catalog.device_columns, numbers=page, limit=BATCH_ROWS)
+            numbers = self._write_read(read, compiler, read_at)
+            for device in sorted({*page} - {*numbers.tolist()}):
+                self._write(device, NO_ROW)  # no device is ever added under a number that was seen
+
+    def _write_read(
+        self,
+        read: Callable[[], tuple[np.ndarray, np.ndarray]],
+        compiler: BulkCompiler,
+        read_at: int | None = None,
+    ) -> NDArray[np.int64]:
+        """Read devices and write their rows; again, as long as the rows may be older than what is written meanwhile, or
+        are of the day before.
+
+        Returns:
+            The numbers of the devices, ascending.
+
+        Raises:
+            WorldError: `bitmap_busy`, others were always faster.
+        """
+        for _ in range(READ_TRIES):
+            newest = self._catalog.newest_change() if read_at is None else read_at
+            read_at = None
+            if compiler.on != self.today():
+                compiler = BulkCompiler(self.today())
+            columns = read()
+            numbers: NDArray[np.int64] = columns[0]["device"]
             known = numbers < self._stop
             rows = compiler.rows(*columns)[known]
             if any(not self._bitmap.limits_word(limit_class) for limit_class in limit_classes(rows)):
                 self._write_limits()  # before the first row that names them
-            self._bitmap.write_rows(numbers[known], rows)
+            with self._bitmap.writing():
+                if self._bitmap.last_change <= newest and compiler.on == self.today():
+                    self._bitmap.write_rows(numbers[known], rows)
+                    return numbers
+        raise WorldError("others change rights faster than this can; try again", code="bitmap_busy")
 
     def _write_limits(self) -> None:
-        self._bitmap.set_limits(
-            {
-                limit_class: UploadLimits(bytes_per_day, chunks_per_s).word
-                for limit_class, bytes_per_day, chunks_per_s in self._catalog.upload_limits()
-            }
-        )
+        words = {
+            limit_class: UploadLimits(bytes_per_day, chunks_per_s).word
+            for limit_class, bytes_per_day, chunks_per_s in self._catalog.upload_limits()
+        }
+        with self._bitmap.writing():
+            self._bitmap.set_limits(words)
 
     def _write(self, device: int, row: Row) -> None:
         if device < self._stop:
-            self._bitmap.write(device, row)
-
-
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(first, count) of the runs of consecutive numbers, each at most BATCH_ROWS long."""
-    first = count = 0
-    for number in numbers:
-        if count and number == first + count and count < BATCH_ROWS:
-            count += 1
-            continue
-        if count:
-            yield first, count
-        first, count = number, 1
-    if count:
-        yield first, count
+            with self._bitmap.writing():
+                self._bitmap.write(device, row)

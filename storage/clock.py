@@ -11,6 +11,7 @@ from storage.days import day_of_ms
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 UPTIME = Path("/proc/uptime")
+_BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,13 @@ def _uptime_ms() -> int:
     try:
         return round(float(UPTIME.read_text().split()[0]) * 1000)
     except (OSError, ValueError, IndexError):
-        return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
+        return boottime_ns() // 1_000_000
+
+
+def boottime_ns() -> int:
+    """CLOCK_BOOTTIME: ns since the machine booted, the same to all its processes. It runs on while they are stopped and
+    while the machine sleeps, and nobody sets it."""
+    return time.clock_gettime_ns(_BOOTTIME)
 
 
 def today(clock: Clock, closed_through: int) -> int:

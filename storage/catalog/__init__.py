@@ -23,6 +23,7 @@ from storage.catalog.check import CheckCatalog
 from storage.catalog.continuity import ContinuityCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
+from storage.catalog.hosts import HostsCatalog
 from storage.catalog.ingest import IngestCatalog
 from storage.catalog.leases import LeasesCatalog
 from storage.catalog.reading import ReadingCatalog
@@ -40,6 +41,7 @@ class Catalog(
     BooksCatalog,
     AccountKeysCatalog,
     LeasesCatalog,
+    HostsCatalog,
     SweepCatalog,
     ErasuresCatalog,
     ReportsCatalog,

@@ -8,8 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from storage.rows.devices import MAX_DEVICE, DeviceFacts, PlanRow
+from storage.rows.devices import DeviceFacts, PlanRow
 from storage.rows.recordings import Unindexed
+
+CHANGES_PAGE = 1000
+"""Changes of the log that are read at once."""
 
 
 class DevicesCatalog(Protocol):
@@ -25,10 +28,13 @@ class DevicesCatalog(Protocol):
 
     @abstractmethod
     def device_columns(
-        self, *, after: int, upto: int = MAX_DEVICE, limit: int = 1000
+        self, *, after: int = 0, limit: int = 1000, numbers: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What the entitlement bitmap needs of many devices, for little CPU: of the first `limit` devices with
-        after < number <= upto, in order of number.
+        """What the entitlement bitmap needs of many devices, for little CPU: of the first `limit` devices numbered
+        above `after`, in order of number.
+
+        Args:
+            numbers: of these devices alone, some thousand at most; those that no device has are left out.
 
         Returns:
             (n,) of DEVICE_COLUMNS, and of all their plans (m,) of PLAN_COLUMNS, in order of device and plan.
@@ -43,8 +49,9 @@ class DevicesCatalog(Protocol):
         """Facts of these devices, in order of number; numbers that no device has are left out."""
 
     @abstractmethod
-    def changes_after(self, number: int) -> tuple[list[int], int]:
-        """Devices changed after change `number`, each once, and the number of the newest change.
+    def changes_after(self, number: int, limit: int = CHANGES_PAGE) -> tuple[list[int], int]:
+        """Devices changed by the first `limit` changes after change `number`, each once, in order, and the number of
+        the last of these changes: of the newest one where there are fewer.
 
         Changes are numbered from 1 without gaps, and are seen in order of their numbers: who has read the log up to a
         number never misses one at or below it that is committed later. So the number is given in the transaction

@@ -6,6 +6,7 @@ from storage.contracts.check import CheckContract
 from storage.contracts.continuity import ContinuityContract
 from storage.contracts.devices import DevicesContract
 from storage.contracts.erasures import ErasuresContract
+from storage.contracts.hosts import HostsContract
 from storage.contracts.ingest import IngestContract
 from storage.contracts.leases import LeasesContract
 from storage.contracts.reading import ReadingContract
@@ -20,6 +21,7 @@ class CatalogContract(
     ReadingContract,
     DevicesContract,
     LeasesContract,
+    HostsContract,
     SweepContract,
     ErasuresContract,
     ReportsContract,

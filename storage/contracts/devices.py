@@ -93,10 +93,13 @@ class DevicesContract(OnCatalog):
         each = [(DAY, DAY + 13, WEEK, 0), (DAY + 14, NO_END, MONTH, 3)]
         assert found.dtype == PLAN_COLUMNS
         assert found.tolist() == [(first + n, *days) for n in range(3) for days in each]
-        page, of_page = catalog.device_columns(after=first, upto=bare, limit=1)
+        page, of_page = catalog.device_columns(after=first, limit=1)
         assert page["device"].tolist() == [first + 1]
         assert of_page["device"].tolist() == [first + 1] * 2
-        assert catalog.device_columns(after=first, upto=first + 1)[0]["device"].tolist() == [first + 1]
+        some, of_some = catalog.device_columns(numbers=[bare, first + 1, bare + 7, first])
+        assert some.tolist() == [devices[0].item(), devices[1].item(), devices[3].item()]
+        assert of_some.tolist() == found.tolist()[:4]
+        assert all(not len(nothing) for nothing in catalog.device_columns(numbers=[]))
         for nothing in catalog.device_columns(after=bare):
             assert len(nothing) == 0
 
@@ -174,6 +177,19 @@ class DevicesContract(OnCatalog):
         assert numbers[0] > seen
         assert catalog.changes_after(seen) == ([a, b], numbers[-1])
         assert catalog.changes_after(numbers[1]) == ([b], numbers[-1])
+
+    def test_the_change_log_is_read_page_by_page(self, catalog: Catalog) -> None:
+        a, b = add_device(catalog), add_device(catalog)
+        seen = catalog.newest_change()
+        for device in (b, a, b):
+            catalog.update_device(
+                device, lambda f: replace(f, suspended=not f.suspended), what="", now_ms=NOW
+            )
+        assert catalog.changes_after(seen, 1) == ([b], seen + 1)
+        assert catalog.changes_after(seen, 2) == ([a, b], seen + 2)
+        assert catalog.changes_after(seen + 2, 2) == ([b], seen + 3)
+        assert catalog.changes_after(seen + 3, 2) == ([], seen + 3)
+        assert catalog.changes_after(seen + 9, 2) == ([], seen + 3), "of an older catalog"
 
     def test_who_reads_changes_up_to_a_number_misses_none_that_is_committed_late(
         self, catalog: Catalog

@@ -240,6 +240,10 @@ class PostgresConnection:
     def overwrite_freed(self) -> None:
         """What it leaves is VACUUM's to take: sealed texts are worthless without their account's key."""
 
+    @property
+    def home_ms(self) -> str:
+        return "CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)"
+
     def larger(self, one: str, other: str) -> str:
         return f"greatest({one}, {other})"
 

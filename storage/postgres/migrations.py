@@ -306,6 +306,21 @@ CREATE TABLE identities (
 CREATE INDEX identities_by_subject ON identities (subject_bucket);
 """
 
+_HOSTS = """
+CREATE TABLE hosts (
+    host TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    release TEXT NOT NULL,
+    registered_ms BIGINT NOT NULL,
+    asked_ms BIGINT NOT NULL,
+    before_ms BIGINT NOT NULL,
+    applied BIGINT NOT NULL DEFAULT 0,
+    load_pct BIGINT NOT NULL DEFAULT 0,
+    lag_ms BIGINT NOT NULL DEFAULT 0,
+    offset_ms BIGINT NOT NULL DEFAULT 0
+);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
@@ -318,6 +333,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0012": Step("0013", before=_LIMITS_AND_FEES),
         "0013": Step("0014", before=_OPERATORS, after=_TOKENS_OF_OPERATORS),
         "0014": Step("0015", before=_IDENTITIES),
+        "0015": Step("0016", before=_HOSTS),
     }
 )
 """By the revision that each starts from."""

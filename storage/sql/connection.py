@@ -144,6 +144,10 @@ class Connection(Protocol):
     def locking(self) -> str:
         """What ends a SELECT whose rows nobody else may change before this transaction ends."""
 
+    @property
+    def home_ms(self) -> str:
+        """SQL for what home's clock says now, Unix milliseconds."""
+
     def larger(self, one: str, other: str) -> str:
         """SQL for the larger of two numbers."""
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from storage.catalog.devices import DevicesCatalog
+from storage.catalog.devices import CHANGES_PAGE, DevicesCatalog
 from storage.errors import CallerError, NotFound
 from storage.rows.devices import (
     DEVICE_COLUMNS,
-    MAX_DEVICE,
     NO_END,
     PLAN_COLUMNS,
     DeviceFacts,
@@ -51,25 +50,29 @@ class Devices(OnDatabase, DevicesCatalog):
             return facts_where(connection, "device > ? ORDER BY device LIMIT ?", (after, limit))
 
     def device_columns(
-        self, *, after: int, upto: int = MAX_DEVICE, limit: int = 1000
+        self, *, after: int = 0, limit: int = 1000, numbers: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         with self.db.read() as connection:
+            these: str = ""
+            values: tuple[str, ...] = ()
+            if numbers is not None:
+                these = f" AND {connection.among('device', '?')}"
+                values = (json.dumps(list(numbers)),)
             devices = connection.records(
                 "SELECT device, token_generation, viewer_generation, erase_epoch,"
                 " CAST(CASE WHEN devices.suspended <> 0 OR accounts.suspended_ms IS NOT NULL"
                 " OR accounts.state = 'cancelled' THEN 1 ELSE 0 END AS BIGINT),"
                 " CAST(CASE WHEN terminated_ms IS NULL THEN 0 ELSE 1 END AS BIGINT), erase_state"
                 " FROM devices LEFT JOIN accounts ON accounts.account = devices.account"
-                " WHERE device > ? AND device <= ? ORDER BY device LIMIT ?",
-                (after, upto, limit),
+                f" WHERE device > ?{these} ORDER BY device LIMIT ?",
+                (after, *values, limit),
                 DEVICE_COLUMNS,
             )
             last = int(devices["device"][-1]) if len(devices) else after
             plans = connection.records(
                 f"SELECT device, starts_on, coalesce(ends_on, {NO_END}), retention_days, limit_class"
-                " FROM plans"
-                " WHERE device > ? AND device <= ? ORDER BY device, plan_id",
-                (after, last),
+                f" FROM plans WHERE device > ? AND device <= ?{these} ORDER BY device, plan_id",
+                (after, last, *values),
                 PLAN_COLUMNS,
             )
         return devices, plans
@@ -100,13 +103,14 @@ class Devices(OnDatabase, DevicesCatalog):
     ) -> tuple[DeviceFacts, int]:
         return change_facts(connection, device, change, what=what, now_ms=now_ms, before_commit=before_commit)
 
-    def changes_after(self, number: int) -> tuple[list[int], int]:
+    def changes_after(self, number: int, limit: int = CHANGES_PAGE) -> tuple[list[int], int]:
         with self.db.read() as connection:
-            newest = newest_change(connection)
+            last = min(newest_change(connection), number + limit)
             rows = connection.execute(
-                "SELECT DISTINCT device FROM changes WHERE number > ? ORDER BY device", (number,)
+                "SELECT DISTINCT device FROM changes WHERE number > ? AND number <= ? ORDER BY device",
+                (number, last),
             )
-            return [row[0] for row in rows], newest
+            return [row[0] for row in rows], last
 
     def devices_changing_on(self, day: int) -> list[int]:
         with self.db.read() as connection:

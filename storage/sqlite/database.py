@@ -109,6 +109,10 @@ class SqliteConnection(sqlite3.Connection):
         self.overwriting = True
         self.execute("PRAGMA secure_delete=ON")
 
+    @property
+    def home_ms(self) -> str:
+        return "CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+
     def larger(self, one: str, other: str) -> str:
         return f"max({one}, {other})"
 

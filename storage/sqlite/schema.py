@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 16
-REVISION = "0015"
+SCHEMA_VERSION = 17
+REVISION = "0016"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -31,6 +31,7 @@ OUTDATED = {
     13: "0012",
     14: "0013",
     15: "0014",
+    16: "0015",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
@@ -158,6 +159,20 @@ CREATE TABLE daily_uploads (
     bytes INTEGER NOT NULL,
     chunks INTEGER NOT NULL,
     PRIMARY KEY (day, device)
+) STRICT, WITHOUT ROWID;
+
+-- Who serves this home: `storage.catalog.hosts`. Moments are by home's clock.
+CREATE TABLE hosts (
+    host TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    release TEXT NOT NULL,
+    registered_ms INTEGER NOT NULL,
+    asked_ms INTEGER NOT NULL,
+    before_ms INTEGER NOT NULL,  -- when it was heard before that
+    applied INTEGER NOT NULL DEFAULT 0,
+    load_pct INTEGER NOT NULL DEFAULT 0,
+    lag_ms INTEGER NOT NULL DEFAULT 0,
+    offset_ms INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- What the live playlist of a watched device lists, so that its numbers are the same from every process.

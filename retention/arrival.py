@@ -1,0 +1,115 @@
+"""A change of rights arrives: whoever made one waits until no host acts on what was before.
+
+Hosts learn of it from the change log (`retention.feed`), and say by their beat how far they are. A host that does not
+say so serves nothing by its old rows for long: it stamps its bitmap with the moment before it asked home, and what is
+older than `max_stale_s` refuses. So a wait ends when each host that is listed
+
+    has applied the change, or
+    was last heard by home more than `max_stale_s` and `GRACE_S` ago: what it was told then is over,
+
+and in any case so long after the commit, when home can't be asked: whoever has asked since has the change, and the
+stamps of the others are over. A host that registers after the commit reads the change with its first rows.
+
+Nobody waits inside a lock or a transaction. Whoever changes much in a row waits once, see `together`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+from storage.catalog.hosts import HostsCatalog
+from storage.errors import WorldError
+from storage.rows.hosts import HostRow
+
+GRACE_S = 1.0
+"""For home's clock and the host's, which run at different speeds, and for a beat that home has committed and not
+answered yet. A feed whose beat took longer does not stamp."""
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.2
+
+
+class Arrival(Protocol):
+    """How a change of rights arrives."""
+
+    def wait(self, before: int, number: int) -> None:
+        """Return when change `number` and all before it are in force. Nothing is waited for where it is no later one
+        than `before`. May take as long as `max_stale_s` and `GRACE_S`."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Inside, this thread's changes are not waited for one by one, but together at the end."""
+
+
+class Here:
+    """Home is on this host, and its processes read the rows that were just written."""
+
+    def wait(self, before: int, number: int) -> None:
+        pass
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+HERE = Here()
+
+
+def waited_for(hosts: Iterable[HostRow], number: int, *, now_ms: int, bound_ms: int) -> list[HostRow]:
+    """Those that may still act on what was before change `number`.
+
+    Args:
+        now_ms: home's clock, Unix milliseconds.
+        bound_ms: how long after home heard a host its stamp is over.
+    """
+    return [host for host in hosts if host.applied < number and now_ms - host.asked_ms <= bound_ms]
+
+
+class OnHosts:
+    """Home is a server, with any number of hosts. One object may be used by several threads."""
+
+    def __init__(
+        self,
+        catalog: HostsCatalog,
+        *,
+        max_stale_s: float,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._bound_s = max_stale_s + GRACE_S
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._mine = threading.local()
+
+    def wait(self, before: int, number: int) -> None:
+        if number <= before:
+            return
+        if getattr(self._mine, "together", False):
+            self._mine.number = max(number, self._mine.number)
+            return
+        until_s = self._monotonic() + self._bound_s
+        pause_s = FIRST_PAUSE_S
+        while self._is_waited_for(number) and (left_s := until_s - self._monotonic()) > 0:
+            self._sleep(min(pause_s, left_s))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _is_waited_for(self, number: int) -> bool:
+        try:
+            hosts, now_ms = self._catalog.hosts()
+        except WorldError:  # the change is committed; while home is away time alone tells
+            return True
+        return bool(waited_for(hosts, number, now_ms=now_ms, bound_ms=round(self._bound_s * 1000)))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        if getattr(self._mine, "together", False):
+            yield
+            return
+        self._mine.together, self._mine.number = True, 0
+        try:
+            yield
+        finally:
+            self._mine.together = False
+            self.wait(0, self._mine.number)

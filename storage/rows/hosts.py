@@ -1,0 +1,36 @@
+"""A host that serves, as home knows it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class HostRow(NamedTuple):
+    """One host of the list. Its own words are `name`, `release`, `applied`, `load_pct`, `lag_ms` and `offset_ms`; the
+    moments are by home's clock, Unix milliseconds."""
+
+    host: str
+    """Random, new with each start of `clipkeep serve`."""
+    name: str
+    release: str
+    registered_ms: int
+    asked_ms: int
+    """When home last heard its feed."""
+    applied: int
+    """Number of the last change of which its entitlement bitmap has the rows."""
+    load_pct: int
+    """Of its cores: the load average of a minute."""
+    lag_ms: int
+    """Between the two last times that its feed asked."""
+    offset_ms: int
+    """By how much its clock is ahead of home's."""
+
+
+class Beat(NamedTuple):
+    """What home says to a host's feed."""
+
+    before_ms: int
+    """When it heard the host before, by its own clock, Unix milliseconds."""
+    now_ms: int
+    closed_through: int
+    """Last expiry day that was swept, a day number."""

@@ -1,0 +1,52 @@
+"""The list of hosts."""
+
+from __future__ import annotations
+
+from storage.catalog.hosts import HostsCatalog
+from storage.rows.hosts import Beat, HostRow
+from storage.sql.base import OnDatabase
+from storage.sql.connection import Connection, Excludes, writing
+
+
+class Hosts(OnDatabase, HostsCatalog):
+    @writing(Excludes.NOTHING)
+    def register_host(self, connection: Connection, host: str, *, name: str, release: str) -> None:
+        now = connection.home_ms
+        connection.execute(
+            "INSERT INTO hosts (host, name, release, registered_ms, asked_ms, before_ms)"
+            f" VALUES (?, ?, ?, {now}, {now}, {now}) ON CONFLICT (host) DO UPDATE SET name = excluded.name,"
+            " release = excluded.release, registered_ms = excluded.registered_ms, asked_ms = excluded.asked_ms",
+            (host, name, release),
+        )
+
+    @writing(Excludes.NOTHING)
+    def beat(
+        self, connection: Connection, host: str, *, applied: int, load_pct: int, lag_ms: int, clock_ms: int
+    ) -> Beat | None:
+        # `before_ms` is set from the row as it was: of all that stands right of an equals sign.
+        row = connection.execute(
+            f"UPDATE hosts SET before_ms = asked_ms, asked_ms = {connection.home_ms}, applied = ?, load_pct = ?,"
+            f" lag_ms = ?, offset_ms = ? - {connection.home_ms} WHERE host = ? RETURNING before_ms, asked_ms,"
+            " (SELECT value FROM meta WHERE name = 'closed_through')",
+            (applied, load_pct, lag_ms, clock_ms, host),
+        ).fetchone()
+        return None if row is None else Beat(*map(int, row))
+
+    @writing(Excludes.NOTHING)
+    def leave_host(self, connection: Connection, host: str) -> None:
+        connection.execute("DELETE FROM hosts WHERE host = ?", (host,))
+
+    def hosts(self) -> tuple[list[HostRow], int]:
+        with self.db.read() as connection:
+            rows = connection.execute(
+                "SELECT host, name, release, registered_ms, asked_ms, applied, load_pct, lag_ms, offset_ms"
+                " FROM hosts ORDER BY name, host"
+            ).fetchall()
+            [now_ms] = connection.execute(f"SELECT {connection.home_ms}").fetchone()
+        return [HostRow(*row) for row in rows], int(now_ms)
+
+    @writing(Excludes.NOTHING)
+    def forget_hosts(self, connection: Connection, *, unseen_ms: int) -> int:
+        return connection.execute(
+            f"DELETE FROM hosts WHERE asked_ms < {connection.home_ms} - ?", (unseen_ms,)
+        ).rowcount
