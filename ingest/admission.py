@@ -102,13 +102,20 @@ class Credentials:
 
 
 def admit(
-    head: Head, *, credentials: Credentials, bitmap: EntitlementBitmap, now_ms: int, max_chunk_bytes: int
+    head: Head,
+    *,
+    credentials: Credentials,
+    bitmap: EntitlementBitmap,
+    now_ms: int,
+    max_chunk_bytes: int,
+    stale: bool = False,
 ) -> Admission | Answer:
     """Decide about one request from its head alone.
 
     Args:
         now_ms: the server's clock, Unix milliseconds.
         max_chunk_bytes: bytes; the configured limit, at most `segment.MAX_CHUNK_BYTES`.
+        stale: whether home may know what the bitmap does not (`retention.freshness`): neither a yes nor a no counts.
 
     Returns:
         An `Admission`, or the answer: a refusal, or 204 for what needs no body.
@@ -119,6 +126,8 @@ def admit(
         return answers.UNKNOWN_PATH if digits is None else answers.time_digits(digits)
     if route.is_fragmented:
         return answers.FRAGMENTED
+    if stale:
+        return answers.HOST_STALE
     today = max(now_ms // MS_PER_DAY, bitmap.closed_through)
     capture_ms = now_ms if route.capture_ms is None else route.capture_ms
     probe = bitmap.probe(route.device, capture_ms // MS_PER_DAY, today)

@@ -97,6 +97,11 @@ EXPIRED = Answer(410, "expired", "at this capture time the recording would alrea
 DELETED = Answer(410, "deleted", "this range of recordings was deleted")
 EMPTY = Answer(400, "empty", "a chunk has at least one byte")
 OVERLOADED = Answer(503, "overloaded", "more is under way than this server takes; try again")
+HOST_STALE = Answer(
+    503,
+    "host_stale",
+    "this host has not heard from home for too long to know who may what; try again, or another host",
+)
 STOPPING = Answer(503, "stopping", "this server is going down; connect again")
 STORE_DOWN = Answer(503, "store_unavailable", "chunks cannot be stored at the moment; try again")
 TRY_AGAIN = Answer(503, "not_stored", "the chunk could not be stored; send it again")

@@ -25,6 +25,7 @@ from ingest.stats import Stats
 from ingest.strangers import STRANGER_BYTES, Strangers
 from ingest.upload_limits import UploadCounts
 from retention.bitmap import EntitlementBitmap
+from retention.freshness import Freshness
 from storage import checksums
 from storage.clock import Clock
 from storage.days import MS_PER_DAY
@@ -94,6 +95,7 @@ class Receiver:
         stats: Stats,
         clock: Clock,
         token_secret: bytes,
+        freshness: Freshness | None = None,
     ) -> None:
         self.limits = limits
         self.budget = budget
@@ -104,6 +106,7 @@ class Receiver:
         self.stopping = False
         self._credentials = Credentials(token_secret)
         self._bitmap = bitmap
+        self._freshness = freshness or Freshness(bitmap, 0)
         self.uploads = uploads
         self._packer = uploads.packer
         uploads.answered = self.flush
@@ -143,6 +146,7 @@ class Receiver:
             bitmap=self._bitmap,
             now_ms=now_ms,
             max_chunk_bytes=self.limits.max_chunk_bytes,
+            stale=self._freshness.is_stale(),
         )
         if isinstance(decided, Answer):
             return decided

@@ -265,6 +265,12 @@ class Entitlements:
         with self._bitmap.locked():
             return self._replay()
 
+    def mend(self) -> None:
+        """Write anew the rows that a killed writer left more restrictive than the catalog is."""
+        if self._bitmap.unfinished:
+            with self._bitmap.locked():
+                self._replay()
+
     def follow(self) -> int:
         """As `replay`, and waits for nobody who changes something: the feed's. Returns how many devices."""
         return self._take_up()

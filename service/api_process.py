@@ -1,8 +1,5 @@
-"""The API process: playback for people and players, health, metrics; and the keeper of the bitmap.
-
-It replays the change log (so that changes made on other hosts arrive), and compiles rows anew at midnight UTC. Beside
-that it keeps house, see `service.housekeeping`.
-"""
+"""The API process: playback for people and players, health, metrics. Beside that it keeps house, see
+`service.housekeeping`. The bitmap is kept by the feed process."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ import structlog
 import trio
 
 from ingest.server import listen
+from retention.freshness import Freshness
 from service.agreement import my_data
 from service.agreement.consents import unsubscribe_url
 from service.agreement.openid.opening import open_providers
@@ -30,16 +28,15 @@ from service.folder import Opened, open_folder
 from service.housekeeping import Chore, DaysAhead, UploadsForgotten, Uses, chores, keep_house
 from service.http import HttpLimits, HttpServer
 from service.logs import configure_logs
-from service.metrics import STALE_MS, ApiFigures, published, render
+from service.metrics import STALE_MS, ApiFigures, FeedFigures, published, render
 from service.playback import Playback
 from service.playback.used import Used
 from service.promises import promises_of
 from service.ready import Question
+from storage.clock import boottime_ns
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError
 
-REPLAY_EVERY_S = 1.0
-"""Changes made on other hosts are seen here within this time (promised: 2 s)."""
 OLD_EXPORTS_EVERY_S = 3600.0
 """Each look lists what the store has of them."""
 OWN_FILES = 256
@@ -64,6 +61,7 @@ FOR_STRANGERS = {
     "store_full": "the object store is full",
     "catalog_replaced": "the catalog's file is not the one that was opened",
     "key_store_replaced": "a file of the key store is not the one that was opened",
+    "host_stale": "this host has not heard from home for too long",
     "bitmap_replaced": "the bitmap's file is not the one that was opened",
 }
 """What `/readyz` says to anybody, by code: no keys, addresses or words of a store, which are the log's."""
@@ -124,12 +122,14 @@ class ApiProcess:
     def __init__(self, opened: Opened) -> None:
         self._store = CountedStore(opened.store)
         self.opened = opened = replace(opened, store=self._store)
+        self._freshness = Freshness(opened.bitmap, opened.max_stale_ns)
         self._question = Question()
         self._prober = Prober(self._probe, self._question.unanswered)
         self._used = Used()
         self._used_accounts = Used()
         self.uses = Uses(opened.desk, devices=self._used, accounts=self._used_accounts)
         self._figures: Callable[[], ApiFigures] = ApiFigures
+        """What this process counts; set with its server."""
         self._promises = promises_of(opened.config.home)
         self._exports_cleared = False
         self._told: dict[str, str] = {}
@@ -146,6 +146,7 @@ class ApiProcess:
             store=opened.store,
             vault=opened.vault,
             bitmap=opened.bitmap,
+            max_stale_ns=opened.max_stale_ns,
             clock=opened.clock,
             token_secret=opened.vault.token_secret,
             desk=opened.desk,
@@ -165,7 +166,13 @@ class ApiProcess:
     def metrics(self) -> bytes:
         """The whole of `/metrics`. Blocks."""
         opened = self.opened
-        return render(opened.folder.run, opened.catalog, opened.clock, self._store.calls(), self._figures())
+        feed = FeedFigures(self._feed_lag_s(), opened.bitmap.last_change) if opened.has_hosts else None
+        calls = self._store.calls()
+        return render(opened.folder.run, opened.catalog, opened.clock, calls, self._figures(), feed)
+
+    def _feed_lag_s(self) -> float:
+        """Since the feed of this host asked home."""
+        return (boottime_ns() - self.opened.bitmap.asked_ns) / 1e9
 
     def _chores(self) -> list[Chore]:
         opened = self.opened
@@ -213,6 +220,9 @@ class ApiProcess:
         if problem is not None:
             problems[problem.code] = for_strangers(problem.code)
             details[problem.code] = str(problem)
+        if self._freshness.is_stale():
+            problems["host_stale"] = for_strangers("host_stale")
+            details["host_stale"] = f"the feed asked home {self._feed_lag_s():.1f} s ago"
         now_ms = self.opened.clock.now_ms()
         workers = published(self.opened.folder.run)
         if not workers:
@@ -246,7 +256,6 @@ class ApiProcess:
 
             async with trio.open_nursery() as nursery:
                 await nursery.start(on_stop_signal, stop)
-                nursery.start_soon(self._keep_bitmap)
                 nursery.start_soon(self._prober.run)
                 nursery.start_soon(keep_house, tasks)
                 async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
@@ -275,20 +284,6 @@ class ApiProcess:
         )
         self._figures = partial(_figures, server, app.state.api.playback)
         return server
-
-    async def _keep_bitmap(self) -> None:
-        entitlements = self.opened.entitlements
-        rolled_on = 0
-        while True:
-            try:
-                await trio.to_thread.run_sync(entitlements.replay)
-                if entitlements.today() != rolled_on:
-                    rolled_on = entitlements.today()
-                    rows = await trio.to_thread.run_sync(entitlements.roll)
-                    _log.info("rolled", rows=rows)
-            except ClipkeepError as error:
-                _log.warning("bitmap_not_kept", code=error.code, detail=str(error))
-            await trio.sleep(REPLAY_EVERY_S)
 
 
 def _figures(server: HttpServer, playback: Playback) -> ApiFigures:

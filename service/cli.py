@@ -55,6 +55,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "config": ("folder",),
         "clock": ("folder",),
         "serve": ("serving",),
+        "hosts": ("hosts",),
+        "host": ("hosts",),
         "device": ("devices",),
         "viewer-token": ("devices",),
         "recordings": ("devices",),

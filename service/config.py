@@ -75,6 +75,27 @@ class HomeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HostsSettings:
+    name: str = limit("", "of this host in `clipkeep hosts` and in logs; empty: the machine's")
+    feed_s: float = limit(
+        0.25,
+        "how often this host asks home what changed; a command that changes rights waits so long for it",
+        least=0.05,
+        most=1,
+    )
+    max_stale_s: float = limit(
+        5.0,
+        "how long ago it may have asked: then it answers 503 host_stale to devices and viewers. A command that changes"
+        " rights waits so long, and a second, for a host that does not answer; all hosts have the same",
+        least=2,
+        most=300,
+    )
+    forget_s: float = limit(
+        3600.0, "after which a host that was killed is taken from the list", least=60, most=365 * DAY_S
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSettings:
     url: str = limit(
         "", "file:///path or s3://bucket/prefix; empty: objects/ in the data folder", masked=without_user
@@ -548,6 +569,7 @@ class ClockSettings:
 @dataclass(frozen=True, slots=True)
 class Config:
     home: HomeSettings = field(default_factory=HomeSettings)
+    hosts: HostsSettings = field(default_factory=HostsSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     segments: SegmentSettings = field(default_factory=SegmentSettings)

@@ -6,17 +6,21 @@ import mmap
 import os
 import secrets
 import shutil
+import socket
 import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from importlib.metadata import version
 from pathlib import Path
 
 from retention import numbers
+from retention.arrival import HERE, Arrival, OnHosts
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
+from retention.feed import Feed, HostIs
 from retention.witness import SETTLED_MS, ClockWitness
 from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
@@ -31,7 +35,7 @@ from service.mounted import file_system, require_local
 from service.promises import require_promises
 from storage.catalog import Catalog
 from storage.catalog.continuity import ContinuityCatalog
-from storage.clock import ClockMark, SystemClock, WitnessedClock
+from storage.clock import Clock, ClockMark, SystemClock, WitnessedClock
 from storage.disk import DISK_FULL, allocate, is_full, make_room
 from storage.errors import CallerError, WorldError
 from storage.objects import ObjectStore
@@ -135,7 +139,7 @@ class OffsetClock:
             finally:
                 os.close(fd)  # the mapping has its own
         except OSError as error:
-            raise _refused(path, error) from error
+            raise refused(path, error) from error
 
     @property
     def offset_ms(self) -> int:
@@ -194,7 +198,7 @@ def create_folder(
         WorldError: the folder or the store cannot be made or reached. What was made is taken away again.
     """
     folder = DataFolder(root)
-    _require_new(folder)
+    require_new(folder)
     require_local(root, file_system(root.absolute()))
     home = _new_home(environ, catalog_address, vault_address)
     vault_place = place_of(home.vault, folder.keys)
@@ -202,7 +206,7 @@ def create_folder(
     config = Config(home=home, store=StoreSettings(url=store_url or ""), clock=ClockSettings(test=test_clock))
     with ExitStack() as undo:
         try:
-            _make_private(root)
+            make_private(root)
             # The store first: it is what a person gets wrong, and objects/ is harmless to leave.
             open_store(folder.store_url(config, None), environ=environ, create=True).close()
             if is_server(vault_place):
@@ -228,7 +232,7 @@ def create_folder(
                 undo.callback(folder.config.unlink, missing_ok=True)
                 file.write(render_config(config))
         except OSError as error:
-            raise _refused(root, error) from error
+            raise refused(root, error) from error
         undo.pop_all()
     return config
 
@@ -258,7 +262,7 @@ def private(path: str | Path, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _make_private(root: Path) -> None:
+def make_private(root: Path) -> None:
     """Make the folder, its owner's alone. An empty one that is there is made so; one that somebody else uses too
     (`.`, a home, `/srv`) is not ours to close.
 
@@ -299,7 +303,7 @@ def opened_clock(folder: DataFolder, config: Config) -> Iterator[WitnessedClock]
         yield clock
 
 
-def _require_new(folder: DataFolder) -> None:
+def require_new(folder: DataFolder) -> None:
     if folder.config.exists():
         raise CallerError(
             "a data folder is already here; use it as it is, or choose another with --data",
@@ -317,7 +321,7 @@ def _require_new(folder: DataFolder) -> None:
         )
 
 
-def _refused(path: Path, error: OSError) -> WorldError:
+def refused(path: Path, error: OSError) -> WorldError:
     subject = str(error.filename or path)
     if is_full(error):
         return WorldError(make_room(Path(subject)), subject=subject, code=DISK_FULL)
@@ -342,8 +346,29 @@ class Opened:
     store_url: str
 
     @property
+    def has_hosts(self) -> bool:
+        """Whether home is a server, which other hosts may serve too; else it is this folder."""
+        return not is_file(self.config.home.catalog)
+
+    @property
+    def max_stale_ns(self) -> int:
+        """See `retention.freshness`."""
+        return round(self.config.hosts.max_stale_s * 1e9) if self.has_hosts else 0
+
+    @property
+    def arrival(self) -> Arrival:
+        """How a change of rights is waited for."""
+        if not self.has_hosts:
+            return HERE
+        return OnHosts(self.catalog, max_stale_s=self.config.hosts.max_stale_s)
+
+    @property
     def entitlements(self) -> Entitlements:
-        return Entitlements(self.catalog, self.bitmap, self.clock)
+        return Entitlements(self.catalog, self.bitmap, self.clock, self.arrival)
+
+    def feed(self, host: str) -> Feed:
+        """See `feed_of`."""
+        return feed_of(self.catalog, self.bitmap, self.entitlements, self.clock, self.config, host)
 
     @property
     def witness(self) -> ClockWitness:
@@ -422,6 +447,36 @@ def _require_same_home(catalog: ContinuityCatalog, vault: Vault, folder: DataFol
             subject=str(folder.root),
             code="another_home",
         )
+
+
+def feed_of(
+    catalog: Catalog,
+    bitmap: EntitlementBitmap,
+    entitlements: Entitlements,
+    clock: Clock,
+    config: Config,
+    host: str,
+) -> Feed:
+    """The feed of this host, which is listed as `[hosts] name`, or by the machine's name.
+
+    Args:
+        host: the random id of this run of the service.
+    """
+    me = HostIs(host, config.hosts.name or socket.gethostname(), version("clipkeep"))
+    return Feed(
+        catalog,
+        bitmap,
+        entitlements,
+        clock,
+        me,
+        max_stale_ms=round(config.hosts.max_stale_s * 1000),
+        load_pct=load_pct,
+    )
+
+
+def load_pct() -> int:
+    """Of this machine's cores, in the last minute."""
+    return round(100 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @contextmanager

@@ -41,6 +41,14 @@ class ApiFigures:
     let_go: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FeedFigures:
+    """How far this host is, where home is a server."""
+
+    lag_s: float
+    applied: int
+
+
 StoreCalls = Mapping[tuple[str, str], int]
 """How often a process asked its store, by (call, outcome)."""
 
@@ -80,19 +88,29 @@ class ClipkeepCollector:
     """Turns published counters, this process's own and the catalog's totals into Prometheus metrics."""
 
     def __init__(
-        self, run: Path, catalog: MetricsCatalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures
+        self,
+        run: Path,
+        catalog: MetricsCatalog,
+        clock: Clock,
+        own_calls: StoreCalls,
+        api: ApiFigures,
+        feed: FeedFigures | None,
     ) -> None:
         self._run = run
         self._catalog = catalog
         self._clock = clock
         self._own_calls = own_calls
         self._api = api
+        self._feed = feed
 
     def collect(self) -> Iterator[Metric]:
         workers = published(self._run)
         yield from _worker_metrics(workers, self._clock.now_ms())
         yield _store_metric(workers, self._own_calls)
         yield from _api_metrics(self._api)
+        if self._feed is not None:
+            yield _gauge("clipkeep_feed_lag_seconds", "Since this host last asked home", self._feed.lag_s)
+            yield _gauge("clipkeep_feed_change", "Last change of rights on this host", self._feed.applied)
         try:
             yield from self._catalog_metrics()
         except ClipkeepError:
@@ -280,9 +298,15 @@ def _api_metrics(api: ApiFigures) -> Iterator[Metric]:
 
 
 def render(
-    run: Path, catalog: MetricsCatalog, clock: Clock, own_calls: StoreCalls, api: ApiFigures | None = None
+    run: Path,
+    catalog: MetricsCatalog,
+    clock: Clock,
+    own_calls: StoreCalls,
+    api: ApiFigures | None = None,
+    feed: FeedFigures | None = None,
 ) -> bytes:
-    """The whole of `/metrics`, in Prometheus' text format. `own_calls` and `api` are the API process's."""
+    """The whole of `/metrics`, in Prometheus' text format. `own_calls` and `api` are the API process's; `feed` is None
+    where home is on this host."""
     registry = CollectorRegistry()
-    registry.register(ClipkeepCollector(run, catalog, clock, own_calls, api or ApiFigures()))
+    registry.register(ClipkeepCollector(run, catalog, clock, own_calls, api or ApiFigures(), feed))
     return generate_latest(registry)

@@ -86,6 +86,8 @@ class Child:
 
     name: str
     command: list[str]
+    last: bool = False
+    """Stopped when all others have ended: they need it to the end."""
 
 
 class Supervisor:
@@ -99,6 +101,8 @@ class Supervisor:
         self._children = children
         self._stop_deadline_s = stop_deadline_s
         self._stopping = trio.Event()
+        self._others = sum(not child.last for child in children)
+        self._others_ended = trio.Event()
         self.restarts = 0
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -124,20 +128,31 @@ class Supervisor:
     async def _keep(
         self, child: Child, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Run one child, again and again, until the stop."""
+        """Run one child, again and again, until its stop."""
+        stopping = self._others_ended if child.last else self._stopping
+        try:
+            await self._keep_until(stopping, child, task_status)
+        finally:
+            self._others -= not child.last
+            if not self._others:
+                self._others_ended.set()
+
+    async def _keep_until(
+        self, stopping: trio.Event, child: Child, task_status: trio.TaskStatus[None]
+    ) -> None:
         pause_s = RESTART_PAUSE_S
         served = False
-        while not self._stopping.is_set():
+        while not stopping.is_set():
             began_s = trio.current_time()
             async with _process_of(child) as process, trio.open_nursery() as nursery:
-                nursery.start_soon(self._stop_with_us, process)
+                nursery.start_soon(self._stop_with_us, stopping, process)
                 if await self._became_ready(process) and not served:
                     served = True
                     _log.info("child_ready", child=child.name, pid=process.pid)
                     task_status.started()
                 await process.wait()
                 nursery.cancel_scope.cancel()
-            if self._stopping.is_set():
+            if stopping.is_set():
                 _log.info("child_stopped", child=child.name, code=process.returncode)
                 break
             _log.error("child_ended", child=child.name, code=process.returncode)
@@ -147,7 +162,7 @@ class Supervisor:
             if trio.current_time() - began_s > STEADY_S:
                 pause_s = RESTART_PAUSE_S
             with trio.move_on_after(pause_s):
-                await self._stopping.wait()
+                await stopping.wait()
             pause_s = min(pause_s * 2, MAX_RESTART_PAUSE_S)
         if not served:
             task_status.started()  # stopped before it was ready: nobody waits for more
@@ -162,9 +177,9 @@ class Supervisor:
                 return True
         return False
 
-    async def _stop_with_us(self, process: trio.Process) -> None:
+    async def _stop_with_us(self, stopping: trio.Event, process: trio.Process) -> None:
         """Pass the stop on; a child that ignores it is killed."""
-        await self._stopping.wait()
+        await stopping.wait()
         process.send_signal(signal.SIGTERM)
         await trio.sleep(self._stop_deadline_s + KILL_AFTER_S)
         _log.error("child_killed", pid=process.pid)
@@ -211,11 +226,13 @@ def _ignore_sigint() -> None:
 
 
 def children_of(
-    *, data: Path, ingest: Address, api: Address, workers: int, store_url: str | None
+    *, data: Path, ingest: Address, api: Address, workers: int, store_url: str | None, host: str
 ) -> list[Child]:
-    """The API process and `workers` ingest workers."""
+    """The feed, the API process and `workers` ingest workers. `host`: the random id of this run."""
     common = ["--data", str(data), *(["--store", store_url] if store_url else [])]
+    feed = python_module("service.feed_process", "--name", "feed", "--data", str(data), "--host-id", host)
     children = [
+        Child("feed", feed, last=True),
         Child("api", _module("service.api_process", api, "api", common)),
     ]
     for number in range(workers):

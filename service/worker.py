@@ -23,6 +23,7 @@ from ingest.server import IngestServer, listen
 from ingest.stats import Stats
 from ingest.upload_limits import EXCHANGE_S
 from retention.destruction import KEY_CACHE_S
+from retention.freshness import Freshness
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.config import IngestSettings
 from service.folder import Opened, open_folder
@@ -92,6 +93,7 @@ class Worker:
         self.budget = Budget(
             config.ingest.budget_bytes, config.ingest.share_bytes, wait_s=config.ingest.budget_wait_s
         )
+        self._freshness = Freshness(opened.bitmap, opened.max_stale_ns)
         self._receiver = receiver = Receiver(
             limits=limits_of(config.ingest),
             budget=self.budget,
@@ -101,6 +103,7 @@ class Worker:
             stats=self.stats,
             clock=opened.clock,
             token_secret=opened.vault.token_secret,
+            freshness=self._freshness,
         )
         own_files = OWN_FILES + 2 * config.segments.max_segments
         most = allowed_connections(config.ingest.max_connections, own_files)
@@ -193,8 +196,10 @@ class Worker:
             self.opened.bitmap.raise_segment_high_water(segment_id)
 
     def _is_live(self, key_id: KeyId) -> bool:
+        """Whether a key may still be needed. Of a host that does not hear home none is: it does not know what was
+        destroyed meanwhile."""
         row = self.opened.bitmap.probe(key_id.device, 0, 0)
-        return row[3] == key_id.epoch
+        return row[3] == key_id.epoch and not self._freshness.is_stale()
 
     def _publish(self) -> None:
         self.stats.budget_bytes = self.budget.in_use_bytes

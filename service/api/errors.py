@@ -37,6 +37,7 @@ _SAME_AS_INGEST = (
     answers.PLAN_LAPSED,
     answers.EXPIRED,
     answers.OVERLOADED,
+    answers.HOST_STALE,
 )
 STATUS_OF = {answer.code: answer.status for answer in _SAME_AS_INGEST} | {
     "erased": 403,

@@ -10,11 +10,13 @@ from fastapi import APIRouter, Path, Response
 from starlette.types import Receive, Scope, Send
 
 from ingest import answers
+from retention.freshness import Freshness
 from service.agreement import my_data
 from service.api.door import Account, Caller
 from service.api.models.base import MAX_ROW
 from service.api.models.people import DataExport
 from service.api.numbers import DIGITS
+from service.api.pieces import send_pieces
 from service.api.problems import NO_STORE, PrivateJSON
 from service.api.routing import Answers, add, content
 from service.api.services import Api
@@ -39,6 +41,7 @@ class Exports:
         self._desk = api.desk
         self._run = api.calls.run
         self._store = api.services.store
+        self._freshness = api.playback.freshness
         self._under_way: set[int] = set()
         """Accounts whose file is being sent: one at a time for each."""
         self._threads = trio.CapacityLimiter(THREADS)
@@ -67,14 +70,19 @@ class Exports:
         """The file: a zip with texts as JSON and CSV, and with a list of recordings and their links."""
         _require_room(self._under_way, account)
         row = await self._run(my_data.begin, self._desk, actor, account, export)
-        return Download(self._store, row, self._under_way, self._threads)
+        return Download(self._store, row, self._under_way, self._threads, self._freshness)
 
 
 class Download(Response):
     """A file, a frame at a time."""
 
     def __init__(
-        self, store: ObjectStore, row: ExportRow, under_way: set[int], threads: trio.CapacityLimiter
+        self,
+        store: ObjectStore,
+        row: ExportRow,
+        under_way: set[int],
+        threads: trio.CapacityLimiter,
+        freshness: Freshness,
     ) -> None:
         headers = {
             "Content-Type": "application/zip",
@@ -84,6 +92,7 @@ class Download(Response):
         super().__init__(None, 200, NO_STORE | headers)
         self._store, self._row = store, row
         self._under_way, self._threads = under_way, threads
+        self._freshness = freshness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
@@ -97,7 +106,7 @@ class Download(Response):
                 data = await trio.to_thread.run_sync(
                     my_data.read_frame, self._store, self._row, number, limiter=self._threads
                 )
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+                await send_pieces(send, data, self._freshness, more=True)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except ClipkeepError as error:
             # The server closes the connection of an answer that its application left unfinished.

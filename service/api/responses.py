@@ -11,6 +11,7 @@ from isal import igzip
 from starlette.types import Receive, Scope, Send
 
 from ingest.media import Media
+from service.api.pieces import require_fresh, send_pieces
 from service.api.problems import NO_STORE
 from service.playback import Export, LivePlaylist, Page, Playback, ReadChunk, Viewer
 from storage.days import to_date
@@ -28,7 +29,9 @@ _log = structlog.get_logger("api")
 class ChunkResponse(Response):
     """A chunk or a part of it, `start <= byte < stop`; without `read`, its headers. Gives its memory back."""
 
-    def __init__(self, row: ChunkRow, part: tuple[int, int], read: ReadChunk | None) -> None:
+    def __init__(
+        self, playback: Playback, row: ChunkRow, part: tuple[int, int], read: ReadChunk | None
+    ) -> None:
         start, stop = part
         whole = stop - start == row.length
         headers = {
@@ -45,10 +48,12 @@ class ChunkResponse(Response):
             body = read.data
         super().__init__(body, 200 if whole else 206, NO_STORE | headers)
         self._read = read
+        self._freshness = playback.freshness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send_pieces(send, self.body, self._freshness, start=start, more=False)
         finally:
             if self._read is not None:
                 self._read.release()
@@ -62,17 +67,19 @@ class HeldResponse(Response):
         super().__init__(response.body, response.status_code)
         self.raw_headers = response.raw_headers
         self._holding = playback.holding(viewer, len(response.body))
+        self._freshness = playback.freshness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._holding:
-            await super().__call__(scope, receive, send)
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send_pieces(send, self.body, self._freshness, start=start, more=False)
 
 
 class ExportResponse(Response):
     """An opened export, or the part of it that it was told to keep; one that was not opened is answered without its
     body."""
 
-    def __init__(self, export: Export, device: int, part: tuple[int, int]) -> None:
+    def __init__(self, playback: Playback, export: Export, device: int, part: tuple[int, int]) -> None:
         start, stop = part
         whole = stop - start == export.length_bytes
         headers = {
@@ -87,11 +94,13 @@ class ExportResponse(Response):
         super().__init__(None, 200 if whole else 206, NO_STORE | headers)
         self._export = export
         self._device = device
+        self._freshness = playback.freshness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             return await super().__call__(scope, receive, send)
         try:
+            require_fresh(self._freshness)
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
             finished = await self._stream(send)
@@ -107,7 +116,7 @@ class ExportResponse(Response):
 
         async def write(data: bytes) -> None:
             nonlocal sent_bytes
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send_pieces(send, data, self._freshness, more=True)
             sent_bytes += len(data)
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,11 +59,17 @@ def serve(
     folder = DataFolder(data)
     config = load_config(folder.config, os.environ)
     deadline_s = config.ingest.stop_deadline_s
+    host = secrets.token_hex(8)
     with alone(folder):
         for stale in folder.run.glob("*.json"):
             stale.unlink()  # counters of workers that no longer run
         with open_folder(data, store_url=store) as opened:
             _settle_numbers(opened)
+            opened.bitmap.stamp(0)  # of an earlier run: until the feed has asked, nothing is served
+            if opened.has_hosts:
+                opened.feed(
+                    host
+                ).register()  # before the rows are read: what is committed after waits for this host
             opened.entitlements.recover()
             _repeat_destructions(opened)
             adopt_key_months(opened.catalog, opened.vault)
@@ -74,7 +81,9 @@ def serve(
             claim(parse_address(ingest, option="--ingest"), option="--ingest") as ingest_at,
             claim(parse_address(api, option="--api"), option="--api") as api_at,
         ):
-            children = children_of(data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store)
+            children = children_of(
+                data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store, host=host
+            )
         supervisor = Supervisor(children, stop_deadline_s=deadline_s)
         with first_error():
             trio.run(_serve, supervisor, ingest_at, api_at, data, json)

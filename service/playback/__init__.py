@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from ingest.keyring import Keyring
+from retention.freshness import Freshness
 from service.playback.export import Export, Exports
 from service.playback.gate import Gate, Grant, Viewer
 from service.playback.listing import MAX_TIME_MS, Listings, LivePlaylist, Page
@@ -53,7 +54,10 @@ class Playback:
     """All reading of one process: `listings`, `chunks` and `exports`. `run` must be running."""
 
     def __init__(self, services: PlaybackServices) -> None:
-        self._gate = Gate(services.bitmap, services.clock, services.token_secret, services.used)
+        self.freshness = Freshness(services.bitmap, services.max_stale_ns)
+        self._gate = Gate(
+            services.bitmap, services.clock, services.token_secret, services.used, self.freshness
+        )
         self._keyring = Keyring(services.vault.get_each, max_keys=services.max_keys, wait_s=services.answer_s)
         self._purge_every_s = services.purge_every_s
         self._memory_wait_s = services.memory_wait_s

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ingest import answers
 from retention.bitmap import BUSY, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
+from retention.freshness import Freshness
 from retention.tokens import read_viewer_token
 from service.playback.refusals import Refused, expired, not_found
 from service.playback.used import Used
@@ -50,11 +51,19 @@ class Grant:
 class Gate:
     """Asks the bitmap. Synchronous: nothing happens between an answer and what is done with it."""
 
-    def __init__(self, bitmap: EntitlementBitmap, clock: Clock, token_secret: bytes, used: Used) -> None:
+    def __init__(
+        self,
+        bitmap: EntitlementBitmap,
+        clock: Clock,
+        token_secret: bytes,
+        used: Used,
+        freshness: Freshness | None = None,
+    ) -> None:
         self._bitmap = bitmap
         self._clock = clock
         self._secret = token_secret
         self._used = used
+        self.freshness = freshness or Freshness(bitmap, 0)
 
     def ask(self, viewer: Viewer) -> Grant:
         """May this viewer read this device's recordings, now? If so, the device is in use.
@@ -62,9 +71,11 @@ class Gate:
         The token comes first: who has none learns nothing of the device.
 
         Raises:
-            Refused: `overloaded` (the row is being written), `bad_token`, `suspended`, `terminated`, `erased`,
-                `plan_lapsed`.
+            Refused: `host_stale`, `overloaded` (the row is being written), `bad_token`, `suspended`, `terminated`,
+                `erased`, `plan_lapsed`.
         """
+        if self.freshness.is_stale():
+            raise Refused.by(answers.HOST_STALE)
         day = today(self._clock, self._bitmap.closed_through)
         now_ms = max(self._clock.now_ms(), ms_of_day(day))  # tokens, too, are judged by the later day
         flags, class_days, generation, epoch, today_ok, _, _ = self._bitmap.probe(viewer.device, day, day)
@@ -107,7 +118,10 @@ class Gate:
         return claims.expires_s * 1000
 
     def key_is_live(self) -> Callable[[KeyId], bool]:
-        """For `Keyring.purge`: whether a key may still be needed, as of now."""
+        """For `Keyring.purge`: whether a key may still be needed, as of now. Of a host that does not hear home none is:
+        what was destroyed meanwhile it does not know."""
+        if self.freshness.is_stale():
+            return lambda key_id: False
         day = today(self._clock, self._bitmap.closed_through)
         month = month_of_day(day)
 

@@ -29,6 +29,8 @@ class PlaybackServices:
     bitmap: EntitlementBitmap
     clock: Clock
     token_secret: bytes
+    max_stale_ns: int = 0
+    """How long ago the feed may have asked home; 0: home is on this host. See `retention.freshness`."""
     used: Used = field(default_factory=Used)
     """Where it is noted which devices were played back."""
 

@@ -1,0 +1,215 @@
+"""Another host for a home: what it needs goes into a file, and a data folder is made from that.
+
+The file has the wrapping keys: whoever reads it can read all recordings. It is its owner's alone, and goes away when
+the host has joined. Its expiry is judged by home's clock. It keeps a forgotten file from making hosts, and hides
+nothing: the keys in it stay good.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from retention.bitmap import EntitlementBitmap
+from service.config import Config, HostsSettings, StoreSettings
+from service.config_text import load_config, render_config
+from service.folder import (
+    DataFolder,
+    Opened,
+    home_of,
+    make_private,
+    others_may,
+    private,
+    refused,
+    require_new,
+)
+from service.mounted import file_system, require_local
+from service.promises import require_promises
+from storage.errors import CallerError
+from storage.open_catalog import open_catalog
+from storage.open_store import open_store
+from storage.open_vault import is_server, open_vault
+
+VERSION = 1
+MAX_BYTES = 1 << 20
+"""Of the file: a configuration and a few keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """What a host needs."""
+
+    home: int
+    """Number of the home, as `service.folder.home_of` tells it from the vault: addresses may be mistaken."""
+    expires_ms: int
+    """Unix ms, by home's clock."""
+    config: str
+    """config.toml, with the addresses of home in it."""
+    master_key: bytes
+    """The file of wrapping keys."""
+
+    def as_text(self) -> str:
+        document = asdict(self) | {"master_key": base64.b64encode(self.master_key).decode()}
+        return json.dumps({"clipkeep_invite": VERSION} | document, indent=1) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str, path: Path) -> Invite:
+        """Raises CallerError `bad_invite`: it is none, or of another release."""
+        try:
+            document = json.loads(text)
+            if document.pop("clipkeep_invite") == VERSION:
+                key = base64.b64decode(document.pop("master_key"), validate=True)
+                invite = cls(master_key=key, **document)
+                if isinstance(invite.home, int) and isinstance(invite.expires_ms, int):
+                    return invite
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+            pass
+        raise CallerError(
+            "not an invitation of this release; `clipkeep host invite --out FILE` makes one",
+            subject=str(path),
+            code="bad_invite",
+        )
+
+
+def invite(opened: Opened, out: Path, *, hours: float) -> Invite:
+    """Write what another host needs into a new file, its owner's alone.
+
+    Raises:
+        CallerError: `home_is_here`: catalog, vault or objects are in this data folder; `exists`: the file is there.
+        WorldError: the file can't be written.
+    """
+    config = opened.config
+    _require_elsewhere(config)
+    # Of the file, not of the environment, which may have secrets that are kept out of files; but for the addresses.
+    mine = load_config(opened.folder.config, {})
+    theirs = replace(
+        mine,
+        home=config.home,
+        store=StoreSettings(url=opened.store_url),
+        hosts=replace(config.hosts, name=HostsSettings().name),
+    )
+    _, now_ms = opened.catalog.hosts()
+    made = Invite(
+        home=home_of(opened.vault.token_secret),
+        expires_ms=now_ms + round(hours * 3_600_000),
+        config=render_config(theirs),
+        master_key=opened.folder.master_key.read_bytes(),
+    )
+    try:
+        with open(out, "x", encoding="utf-8", opener=private) as file:
+            file.write(made.as_text())
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise CallerError(
+            "it is there already, and was not changed", subject=str(out), code="exists"
+        ) from error
+    except OSError as error:
+        raise refused(out, error) from error
+    return made
+
+
+def _require_elsewhere(config: Config) -> None:
+    here = []
+    if not is_server(config.home.catalog):
+        here.append("the catalog (`clipkeep catalog copy` moves it to a server)")
+    if not is_server(config.home.vault):
+        here.append("the vault (`clipkeep init --vault` makes one on a server)")
+    if not config.store.url:
+        here.append("the objects ([store] url names a store that every host reaches)")
+    if here:
+        raise CallerError(
+            f"this home is in its data folder, which no other host reaches: {'; '.join(here)}",
+            code="home_is_here",
+        )
+
+
+def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
+    """Make the data folder of a host from its invitation.
+
+    Args:
+        environ: what the catalog, the vault and the store need besides their addresses, such as passwords.
+
+    Raises:
+        CallerError: `bad_invite`, `invite_open` (others may read it), `invite_expired`, `another_home`; and as
+            `service.folder.create_folder`.
+        WorldError: home can't be reached, or the folder not be made. What was made is taken away again.
+    """
+    found = _read(path)
+    folder = DataFolder(root)
+    require_new(folder)
+    require_local(root, file_system(root.absolute()))
+    with ExitStack() as undo:
+        try:
+            make_private(root)
+            folder.keys.mkdir(mode=0o700)
+            undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
+            with open(folder.master_key, "xb", opener=private) as key:
+                key.write(found.master_key)
+                key.flush()
+                os.fsync(key.fileno())
+            config = _config_of(folder, found, environ, undo)
+            _require_home(folder, config, found, path)
+            require_promises(config.home)
+            open_store(folder.store_url(config, None), environ=environ).close()
+            EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
+            undo.callback(folder.bitmap.unlink, missing_ok=True)
+            # Last: a folder without it was not finished.
+            (root / "config.new").rename(folder.config)
+        except OSError as error:
+            raise refused(root, error) from error
+        undo.pop_all()
+    return config
+
+
+def _read(path: Path) -> Invite:
+    try:
+        if others_may(path):
+            raise CallerError(
+                "others on this machine may read it, and whoever has read it can read all recordings:"
+                f" chmod 600 {path}. If somebody has: `clipkeep keys rotate`",
+                subject=str(path),
+                code="invite_open",
+            )
+        with path.open(encoding="utf-8") as file:
+            return Invite.from_text(file.read(MAX_BYTES), path)
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError):
+            raise refused(path, error) from error
+        raise CallerError("not an invitation", subject=str(path), code="bad_invite") from error
+
+
+def _config_of(folder: DataFolder, found: Invite, environ: Mapping[str, str], undo: ExitStack) -> Config:
+    """Write the configuration under another name, and read it as it will be read."""
+    new = folder.root / "config.new"
+    with open(new, "x", encoding="utf-8", opener=private) as file:
+        undo.callback(new.unlink, missing_ok=True)
+        file.write(found.config)
+    return load_config(new, environ)
+
+
+def _require_home(folder: DataFolder, config: Config, found: Invite, path: Path) -> None:
+    with (
+        open_vault(folder.vault_place(config), folder.master_key) as vault,
+        closing(open_catalog(config.home.catalog, folder.catalog, vault)) as catalog,
+    ):
+        if {home_of(vault.token_secret), catalog.home} != {found.home}:
+            raise CallerError(
+                "what answers at the addresses of this invitation is another home than the one that made it",
+                subject=str(path),
+                code="another_home",
+            )
+        _, now_ms = catalog.hosts()
+        if now_ms > found.expires_ms:
+            raise CallerError(
+                "this invitation is over; delete it, and make another one with `clipkeep host invite`",
+                subject=str(path),
+                code="invite_expired",
+            )

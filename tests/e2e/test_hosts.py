@@ -1,0 +1,148 @@
+"""Two services with data folders of their own over one home, as two machines have them: what is decided on one holds on
+the other, and a host that does not hear home serves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.e2e.load import chunk_body
+from tests.e2e.service import SOON_S, Device, Service, until
+from tests.servers.postgres import any_binaries, postgres_server
+
+pytestmark = pytest.mark.e2e
+
+REVOKED_S = 2.0
+MAX_STALE_S = 3.0
+PACKETS = 20
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Service]]:
+    """Two hosts that serve; the second one joined by an invitation."""
+    tmp_path = tmp_path_factory.mktemp("hosts")
+    settings = {"max_connections": "200"}
+    with postgres_server(any_binaries(), settings) as postgres:
+        with psycopg.connect(postgres.url(), autocommit=True) as operator:
+            operator.execute("CREATE DATABASE home")
+            operator.execute("CREATE DATABASE keys")
+        for name in "ab":
+            (tmp_path / name).mkdir()
+        with Service(tmp_path / "a") as a, Service(tmp_path / "b") as b:
+            shared = (tmp_path / "objects").as_uri()
+            a.configure(hosts_max_stale_s=MAX_STALE_S)
+            b.configure(hosts_max_stale_s=MAX_STALE_S, hosts_name="bravo")
+            a.command(
+                "init", "--catalog", postgres.url("home"), "--vault", postgres.url("keys"), "--store", shared
+            )
+            invitation = tmp_path / "invitation"
+            a.command("host", "invite", "--out", str(invitation))
+            assert invitation.stat().st_mode & 0o777 == 0o600
+            b.command("host", "join", str(invitation))
+            a.configure(hosts_name="alpha")
+            a.start()
+            b.start()
+            yield a, b
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def upload(service: Service, device: Device, capture_ms: int) -> tuple[int, str]:
+    answer = service.put(device, capture_ms, chunk_body(device.number, capture_ms, PACKETS))
+    return answer.status, "" if answer.status < 300 else answer.code
+
+
+def watch(service: Service, device: Device, token: str, capture_ms: int) -> tuple[int, str]:
+    answer = service.get(f"/v1/devices/{device.number}/chunks/{capture_ms}", token=token)
+    return answer.status, "" if answer.status < 300 else answer.code
+
+
+def test_what_is_decided_on_one_host_holds_on_the_other(hosts: tuple[Service, Service]) -> None:
+    a, b = hosts
+    assert {host["name"]: host["state"] for host in b.command("hosts")["hosts"]} == {
+        "alpha": "serves",
+        "bravo": "serves",
+    }
+    [camera] = a.add_devices(1)
+    start_ms = now_ms() - 10_000
+    assert upload(b, camera, start_ms) == (201, ""), "the command waited for the other host"
+    token = b.viewer_token(camera.number)
+    assert watch(a, camera, token, start_ms) == (200, ""), "what one host acknowledged the other plays"
+    began_s = time.monotonic()
+    b.command("device", "terminate", "--device", str(camera.number), "--reason", "sold")
+    assert upload(a, camera, start_ms + 1000) == (403, "terminated")
+    assert watch(a, camera, token, start_ms) == (403, "terminated")
+    took_s = time.monotonic() - began_s
+    print(f"terminate returned, and was refused, within {took_s:.2f} s, the command's start included")
+    assert a.problems() == b.problems() == {}
+
+
+def test_a_host_whose_feed_is_stopped_serves_nothing_and_is_not_waited_for_long(
+    hosts: tuple[Service, Service],
+) -> None:
+    a, b = hosts
+    [camera] = a.add_devices(1)
+    start_ms = now_ms() - 10_000
+    assert upload(a, camera, start_ms) == (201, "")
+    token = a.viewer_token(camera.number)
+    feed = b.children()["feed"]
+    os.kill(feed, signal.SIGSTOP)
+    stopped_s = time.monotonic()
+    a.command("device", "suspend", "--device", str(camera.number), "--reason", "late")
+    returned_s = time.monotonic() - stopped_s
+    assert returned_s >= MAX_STALE_S - 1, "b's stamp ran so long at most"
+    assert watch(a, camera, token, start_ms) == (403, "suspended")
+    assert watch(b, camera, token, start_ms) == (503, "host_stale")
+    assert upload(b, camera, start_ms + 1000) == (503, "host_stale")
+    answer = b.put(camera, start_ms + 2000, chunk_body(1, start_ms, PACKETS))
+    assert "Retry-After" in answer.headers
+    assert "host_stale" in b.problems()
+    os.kill(feed, signal.SIGCONT)
+    until(lambda: watch(b, camera, token, start_ms) == (403, "suspended"), "the host hears home again")
+    until(lambda: b.problems() == {}, "the host is ready again")
+    assert a.problems() == {}
+
+
+def test_a_host_that_was_frozen_as_a_whole_refuses_the_first_request(hosts: tuple[Service, Service]) -> None:
+    """All of its processes stand still, and go on; what waited in its sockets meanwhile is not served by old rows."""
+    a, b = hosts
+    [camera] = a.add_devices(1)
+    start_ms = now_ms() - 10_000
+    assert upload(a, camera, start_ms) == (201, "")
+    token = a.viewer_token(camera.number)
+    assert watch(b, camera, token, start_ms) == (200, "")
+    members = b.members()
+    for pid in members:
+        os.kill(pid, signal.SIGSTOP)
+    waiting = [HTTPConnection(*to, timeout=SOON_S) for to in (b.api, b.ingest)]
+    path = f"/v1/devices/{camera.number}/chunks/"
+    waiting[0].request("GET", f"{path}{start_ms}", headers={"Authorization": f"Bearer {token}"})
+    body = chunk_body(camera.number, start_ms + 1000, PACKETS)
+    waiting[1].request("PUT", f"{path}{start_ms + 1000}", body, {"Authorization": f"Bearer {camera.token}"})
+    a.command("device", "suspend", "--device", str(camera.number), "--reason", "late")
+    time.sleep(0.5)
+    feed = b.children()["feed"]
+    for pid in members:  # the feed last, so that it is no race who is first
+        if pid != feed:
+            os.kill(pid, signal.SIGCONT)
+    assert [connection.getresponse().status for connection in waiting] == [503, 503]
+    for connection in waiting:
+        connection.close()
+    os.kill(feed, signal.SIGCONT)
+    until(lambda: watch(b, camera, token, start_ms) == (403, "suspended"), "the host hears home again")
+
+
+def test_a_host_that_stops_leaves_the_list(hosts: tuple[Service, Service]) -> None:
+    """The last one: the others need both."""
+    a, b = hosts
+    assert a.stop() == 0
+    assert [host["name"] for host in b.command("hosts")["hosts"]] == ["bravo"]
