@@ -64,7 +64,7 @@ def measure_entitlement(rows: int, checks: int) -> EntitlementResult:
     with tempfile.TemporaryDirectory(prefix="clipkeep-bench-") as folder:
         path = Path(folder) / "entitlement.bitmap"
         EntitlementBitmap.create(path, rows + 1)  # row 0 is no device
-        with EntitlementBitmap.open(path, writable=True) as bitmap, bitmap.locked():
+        with EntitlementBitmap.open(path, writable=True) as bitmap, bitmap.locked(), bitmap.writing():
             for device in range(1, rows + 1):
                 bitmap.write(device, row)
         with EntitlementBitmap.open(path) as bitmap:

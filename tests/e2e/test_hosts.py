@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
-from pathlib import Path
 
 import psycopg
 import pytest

@@ -70,6 +70,37 @@ def admitted(decided: Admission | Answer) -> Admission:
     return decided
 
 
+# --- a host that does not hear home -----------------------------------------------------------------------------
+
+
+def test_a_stale_host_says_neither_yes_nor_no(bitmap: EntitlementBitmap) -> None:
+    """A refusal by an old row would be as wrong as an admission: a camera takes it for an answer."""
+
+    def ask_stale(head: Head) -> Admission | Answer:
+        return admit(
+            head,
+            credentials=Credentials(SECRET),
+            bitmap=bitmap,
+            now_ms=NOW_MS,
+            max_chunk_bytes=MAX_BYTES,
+            stale=True,
+        )
+
+    write(bitmap, OTHER, replace(ALWAYS, flags=PRESENT | SUSPENDED))
+    heads = (
+        head_for(),
+        head_for(token="wrong"),
+        head_for(authorization=b""),
+        head_for("a.m3u8"),
+        head_for(device=OTHER, token=mint_device_token(SECRET, OTHER, 0)),
+        head_for(device=UNKNOWN),
+    )
+    assert [ask_stale(head) for head in heads] == [answers.HOST_STALE] * len(heads)
+    assert b"503" in answers.HOST_STALE.render()
+    assert b"Retry-After" in answers.HOST_STALE.render()
+    assert ask_stale(replace(head_for(), target=b"/nothing")) is answers.UNKNOWN_PATH
+
+
 # --- who may ----------------------------------------------------------------------------------------------------
 
 

@@ -277,6 +277,39 @@ def test_what_a_writer_notes_is_seen_by_readers_that_are_open_and_survives(path:
             again.set_boot_id(b"short")
 
 
+def test_the_stamp_is_one_word_and_a_file_of_before_has_none(path: Path) -> None:
+    with EntitlementBitmap.open(path) as reader, EntitlementBitmap.open(path, writable=True) as feed:
+        assert reader.asked_ns == 0, "the place was zero in every release before"
+        assert reader.is_stale(10**15, 10**9)
+        feed.stamp(2**64 - 1)
+        assert reader.asked_ns == 2**64 - 1
+        assert path.read_bytes()[112:120] == b"\xff" * 8
+        feed.stamp(10**15)
+        assert not reader.is_stale(10**15 + 10**9, 10**9)
+        assert reader.is_stale(10**15 + 10**9 + 1, 10**9)
+        assert reader.is_stale(10**15 - 1, 10**9), "of another boot"
+        assert not reader.is_stale(0, 0), "home is on this host"
+        with pytest.raises(CallerError) as caught:
+            reader.stamp(1)
+        assert caught.value.code == "bitmap_read_only"
+
+
+def test_rows_are_written_under_a_lock_of_their_own_beside_who_changes_rights(path: Path) -> None:
+    with (
+        EntitlementBitmap.open(path, writable=True) as one,
+        EntitlementBitmap.open(path, writable=True) as feed,
+        one.locked(),
+    ):
+        one.write(1, whole(1))
+        with feed.writing(), feed.writing():
+            feed.write(2, whole(2))
+            with pytest.raises(WorldError) as caught, one.writing(wait_s=0):
+                pass
+        assert caught.value.code == "bitmap_busy"
+        assert one.unfinished == 1, "the mark of who changes rights stays his"
+        assert (one.read(1), one.read(2)) == (whole(1), whole(2))
+
+
 def test_writing_needs_the_lock(path: Path) -> None:
     with EntitlementBitmap.open(path, writable=True) as bitmap:
         writes = [

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ingest.stats import Stats
-from service.metrics import publish, published, render
+from service.metrics import FeedFigures, publish, published, render
 from storage.catalog.books import Books
 from storage.days import day_of_ms
 from storage.rows.accounts import (
@@ -74,7 +74,8 @@ def test_what_waits_in_the_account_books(tmp_path: Path) -> None:
 
 
 def text_of(world: World, folder: Path) -> str:
-    return render(folder / "run", world.catalog, world.clock, {}).decode()
+    feed = FeedFigures(lag_s=0.25, applied=7)
+    return render(folder / "run", world.catalog, world.clock, {}, feed=feed).decode()
 
 
 def test_every_metric_that_is_to_alert_is_there(tmp_path: Path) -> None:

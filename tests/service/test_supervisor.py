@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -58,6 +59,37 @@ async def test_a_child_that_ignores_the_stop_is_killed(monkeypatch: pytest.Monke
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(supervisor.run)
+            supervisor.stop()
+
+
+async def test_what_others_need_to_the_end_is_stopped_last(tmp_path: Path) -> None:
+    noting = "signal.signal(15, lambda *a: (time.sleep({}), open({!r}, 'a').write({!r}), sys.exit(0)))"
+    ended = str(tmp_path / "ended")
+
+    def notes(name: str, after_s: float, *, last: bool = False) -> Child:
+        code = f"import signal, sys, time; {noting.format(after_s, ended, name)}; {SAY}; sys.stdin.read()"
+        return Child(name, [sys.executable, "-c", code], last=last)
+
+    supervisor = Supervisor([notes("f", 0, last=True), notes("a", 0.3), notes("a", 0.1)], stop_deadline_s=5)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            supervisor.stop()
+    assert (tmp_path / "ended").read_text() == "aaf"
+
+
+@pytest.mark.parametrize("which", ["a", "f"])
+async def test_a_stop_while_the_last_one_is_not_ready(which: str) -> None:
+    deaf = "import sys; sys.stdin.read()"
+    children = [
+        Child(name, [sys.executable, "-c", deaf] if name == which else polite(name).command, last=name == "f")
+        for name in "af"
+    ]
+    supervisor = Supervisor(children, stop_deadline_s=5)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run)
+            await trio.sleep(0.3)
             supervisor.stop()
 
 

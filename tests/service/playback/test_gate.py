@@ -6,13 +6,19 @@ import pytest
 import structlog
 
 from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED
+from retention.freshness import Freshness
 from retention.tokens import mint_device_token, mint_viewer_token
 from service.playback import (
     MAX_TIME_MS,
+    Gate,
     Viewer,
 )
-from storage.days import ms_of_day
+from service.playback.used import Used
+from storage.clock import boottime_ns
+from storage.days import month_of_day, ms_of_day
+from storage.vault import KeyId
 from tests.service.world import (
+    EXPIRES_ON,
     HOUR_MS,
     NOON_MS,
     TODAY,
@@ -24,6 +30,9 @@ from tests.service.world import (
     playing,
     refused,
 )
+
+STALE_NS = 600_000_000_000
+"""Far longer than a test takes."""
 
 
 @pytest.mark.parametrize(
@@ -122,6 +131,40 @@ async def test_what_was_found_for_one_viewer_is_not_read_for_another(world: Worl
         for read in (playback.chunks.read, playback.chunks.readable):
             with refused("not_found"):
                 await read(world.viewer(other), row)
+
+
+@pytest.mark.parametrize("moment", ["before", "after the row was found", "while it is fetched"])
+async def test_a_host_that_does_not_hear_home_gives_nothing_at_any_moment(world: World, moment: str) -> None:
+    """Neither does it refuse anybody for a reason: the reason may be over."""
+    world.keep(*clips(1))
+    viewer, at_ms = world.viewer(), clips(1)[0].capture_ms
+    over_ns = boottime_ns() - STALE_NS - 1
+    async with playing(world, max_stale_ns=STALE_NS) as playback:
+        with refused("host_stale"):  # its feed has never asked
+            await playback.chunks.find(viewer, at_ms)
+        world.bitmap.stamp(boottime_ns())
+        row = await playback.chunks.find(viewer, at_ms)
+        if moment == "while it is fetched":
+            world.during_next_fetch(lambda: world.bitmap.stamp(over_ns))
+        else:
+            world.bitmap.stamp(over_ns)
+            world.change(flags=PRESENT | SUSPENDED)
+        with refused("host_stale"):
+            if moment == "before":
+                await playback.chunks.find(viewer, at_ms)
+            await playback.chunks.read(viewer, row)
+        world.change(flags=PRESENT)
+        world.bitmap.stamp(boottime_ns())
+        assert await fetched(playback, viewer, at_ms) == clips(1)[0].data
+
+
+def test_a_host_that_does_not_hear_home_keeps_no_key(world: World) -> None:
+    freshness = Freshness(world.bitmap, STALE_NS)
+    gate = Gate(world.bitmap, world.clock, world.vault.token_secret, Used(), freshness)
+    key_id = KeyId(1, 0, month_of_day(EXPIRES_ON))
+    assert not gate.key_is_live()(key_id)
+    world.bitmap.stamp(boottime_ns())
+    assert gate.key_is_live()(key_id)
 
 
 async def test_the_last_millisecond_of_the_last_day(world: World) -> None:

@@ -1,0 +1,80 @@
+"""service.api.pieces: a long answer stops where its host no longer hears home."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.types import Message
+
+from retention.bitmap import EntitlementBitmap
+from retention.freshness import Freshness
+from service.api.pieces import PIECE_BYTES, send_pieces
+from tests.service.world import refused
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+NOW_NS, STALE_NS = 10**15, 10**9
+
+
+@pytest.fixture
+def bitmap(tmp_path: Path) -> Iterator[EntitlementBitmap]:
+    EntitlementBitmap.create(tmp_path / "bitmap", 2)
+    with EntitlementBitmap.open(tmp_path / "bitmap", writable=True) as opened:
+        opened.stamp(NOW_NS)
+        yield opened
+
+
+class Client:
+    """Takes messages; after the given number of pieces of the body its host no longer hears home."""
+
+    def __init__(self, bitmap: EntitlementBitmap, *, stale_after: int = 99) -> None:
+        self.messages: list[Message] = []
+        self._bitmap = bitmap
+        self._left = stale_after
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+        if message["type"] == "http.response.body":
+            self._left -= 1
+        if not self._left:
+            self._bitmap.stamp(NOW_NS - STALE_NS - 1)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(bytes(message.get("body", b"")) for message in self.messages)
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
+@pytest.mark.parametrize("more", [False, True])
+async def test_all_of_it_in_pieces(bitmap: EntitlementBitmap, size: int, more: bool) -> None:
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    client = Client(bitmap)
+    await send_pieces(client.send, data, Freshness(bitmap, STALE_NS, lambda: NOW_NS), start=START, more=more)
+    assert client.messages[0] == START
+    assert client.body == data
+    pieces = client.messages[1:]
+    assert all(len(piece["body"]) <= PIECE_BYTES for piece in pieces)
+    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [more]
+
+
+async def test_nothing_is_sent_of_an_answer_that_begins_too_late(bitmap: EntitlementBitmap) -> None:
+    bitmap.stamp(0)
+    client = Client(bitmap)
+    with refused("host_stale"):
+        await send_pieces(
+            client.send, b"x", Freshness(bitmap, STALE_NS, lambda: NOW_NS), start=START, more=False
+        )
+    assert client.messages == []
+
+
+async def test_no_further_piece_is_sent_of_one_that_is_under_way(bitmap: EntitlementBitmap) -> None:
+    """As of a process that was stopped in the middle of it, and goes on."""
+    client = Client(bitmap, stale_after=2)
+    data = bytes(5 * PIECE_BYTES)
+    with refused("host_stale"):
+        await send_pieces(
+            client.send, data, Freshness(bitmap, STALE_NS, lambda: NOW_NS), start=START, more=False
+        )
+    assert len(client.body) == 2 * PIECE_BYTES
+    assert client.messages[-1]["more_body"] is True, "it does not look like one that is whole"
