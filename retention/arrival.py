@@ -10,15 +10,14 @@ older than `max_stale_s` refuses. So a wait ends when each host that is listed
 and in any case so long after the commit, when home can't be asked: whoever has asked since has the change, and the
 stamps of the others are over. A host that registers after the commit reads the change with its first rows.
 
-Nobody waits inside a lock or a transaction. Whoever changes much in a row waits once, see `together`.
+Nobody waits inside a lock or a transaction. Whoever changes much in a row waits once, see `Entitlements.together`.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from storage.catalog.hosts import HostsCatalog
@@ -39,18 +38,12 @@ class Arrival(Protocol):
         """Return when change `number` and all before it are in force. Nothing is waited for where it is no later one
         than `before`. May take as long as `max_stale_s` and `GRACE_S`."""
 
-    def together(self) -> AbstractContextManager[None]:
-        """Inside, this thread's changes are not waited for one by one, but together at the end."""
-
 
 class Here:
     """Home is on this host, and its processes read the rows that were just written."""
 
     def wait(self, before: int, number: int) -> None:
         pass
-
-    def together(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 HERE = Here()
@@ -81,13 +74,9 @@ class OnHosts:
         self._bound_s = max_stale_s + GRACE_S
         self._sleep = sleep
         self._monotonic = monotonic
-        self._mine = threading.local()
 
     def wait(self, before: int, number: int) -> None:
         if number <= before:
-            return
-        if getattr(self._mine, "together", False):
-            self._mine.number = max(number, self._mine.number)
             return
         until_s = self._monotonic() + self._bound_s
         pause_s = FIRST_PAUSE_S
@@ -102,14 +91,20 @@ class OnHosts:
             return True
         return bool(waited_for(hosts, number, now_ms=now_ms, bound_ms=round(self._bound_s * 1000)))
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        if getattr(self._mine, "together", False):
-            yield
-            return
-        self._mine.together, self._mine.number = True, 0
-        try:
-            yield
-        finally:
-            self._mine.together = False
-            self.wait(0, self._mine.number)
+
+class Later:
+    """Notes what is to be waited for, by whatever threads, and waits once: for whoever makes many changes in a row."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._arrival = arrival
+        self._lock = threading.Lock()
+        self._number = 0
+
+    def wait(self, before: int, number: int) -> None:
+        if number > before:
+            with self._lock:
+                self._number = max(number, self._number)
+
+    def arrive(self) -> None:
+        """Return when all that was noted is in force."""
+        self._arrival.wait(0, self._number)

@@ -19,14 +19,14 @@ is ever older than `last_change` says, and `last_change` only grows. Whoever has
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retention.arrival import HERE, Arrival
+from retention.arrival import HERE, Arrival, Later
 from retention.bitmap import ALL_DEVICES, ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
 from retention.bulk import BulkCompiler
 from retention.compile import PAST_DAYS, compile_row
@@ -206,9 +206,15 @@ class Entitlements:
                 new_accounts=new_accounts,
             )
 
-    def together(self) -> AbstractContextManager[None]:
-        """Inside, this thread's changes are waited for together, at the end: for whoever makes many in a row."""
-        return self._arrival.together()
+    @contextmanager
+    def together(self) -> Iterator[Entitlements]:
+        """For whoever makes many changes in a row: by what this yields each is in force on this host when it returns,
+        and all of them on all hosts at the end of the block, however it ends."""
+        later = Later(self._arrival)
+        try:
+            yield Entitlements(self._catalog, self._bitmap, self._clock, later)
+        finally:
+            later.arrive()
 
     @contextmanager
     def _arriving(self) -> Iterator[None]:

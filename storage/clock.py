@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -72,10 +74,9 @@ def _uptime_ms() -> int:
         return boottime_ns() // 1_000_000
 
 
-def boottime_ns() -> int:
-    """CLOCK_BOOTTIME: ns since the machine booted, the same to all its processes. It runs on while they are stopped and
-    while the machine sleeps, and nobody sets it."""
-    return time.clock_gettime_ns(_BOOTTIME)
+boottime_ns: Callable[[], int] = partial(time.clock_gettime_ns, _BOOTTIME)
+"""CLOCK_BOOTTIME: ns since the machine booted, the same to all its processes. It runs on while they are stopped and
+while the machine sleeps, and nobody sets it. (Asked once a chunk: a function of ours around it would add 30 ns.)"""
 
 
 def today(clock: Clock, closed_through: int) -> int:

@@ -216,7 +216,8 @@ def settle(desk: Desk) -> list[int]:
     Returns:
         The accounts that were cancelled by this call.
     """
-    cancelled = [account for account in _approved_accounts(desk) if _take_effect(desk, account)]
+    with desk.together() as together:
+        cancelled = [account for account in _approved_accounts(desk) if _take_effect(together, account)]
     # What a run that was killed left of the rest; a read each when there is nothing.
     desk.entitlements.replay()
     _destroy_keys(desk)

@@ -140,6 +140,11 @@ def step_due(desk: Desk, *, limit: int = 10_000) -> dict[str, int]:
     Returns:
         How many of each.
     """
+    with desk.together() as desk:
+        return _step_due(desk, limit)
+
+
+def _step_due(desk: Desk, limit: int) -> dict[str, int]:
     done = {str(step): 0 for step in (Step.REMIND, Step.SUSPEND, Step.CANCEL)}
     after = looked = 0
     while looked < limit:

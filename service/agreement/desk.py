@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
 from argon2 import Parameters
 from argon2.profiles import RFC_9106_LOW_MEMORY
@@ -130,11 +130,17 @@ class Desk:
 
     def change(self, work: Callable[[Books], T | CallerError]) -> T:
         """Do `work` in one transaction that may change what devices are allowed: through the one path to the bitmap,
-        so that every process of this host acts on it when this returns. Errors are as for `write`."""
+        so that every process of every host acts on it when this returns, or serves nothing. Errors as for `write`."""
         done = self.entitlements.transact(work)
         if isinstance(done, CallerError):
             raise done
         return done
+
+    @contextmanager
+    def together(self) -> Iterator[Self]:
+        """For runs that make many changes: see `Entitlements.together`."""
+        with self.entitlements.together() as entitlements:
+            yield replace(self, entitlements=entitlements)
 
     def record(
         self,

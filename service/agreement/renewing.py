@@ -59,7 +59,11 @@ def renew(desk: Desk, *, limit: int = DEFAULT_LIMIT, turn: Turn | None = None) -
         limit: subscriptions looked at, and pending payments settled, at most.
         turn: how long the gateway may be asked.
     """
-    turn = turn or Turn(desk)
+    with desk.together() as desk:
+        return _renew(desk, limit, turn or Turn(desk))
+
+
+def _renew(desk: Desk, limit: int, turn: Turn) -> RenewReport:
     told = fees.tell_all(desk, limit=limit)
     pending = settle_pending(desk, limit=limit, turn=turn)
     counts: Counter[str] = Counter()

@@ -59,7 +59,8 @@ def settle_pending(
         due = books.pending_payments(
             before_ms=desk.now_ms() - older_than_ms + 1, now_ms=desk.now_ms(), limit=limit
         )
-    return settle_all(desk, [row.reference for row in due], turn or Turn(desk))
+    with desk.together() as desk:
+        return settle_all(desk, [row.reference for row in due], turn or Turn(desk))
 
 
 def settle_all(desk: Desk, references: Sequence[str], turn: Turn) -> Counter[str]:

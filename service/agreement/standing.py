@@ -85,10 +85,11 @@ def suspend_dormant(
     actor.require_operator()
     found = [one.account for one in _all_dormant(desk) if not one.suspended]
     done = []
-    for number, account in enumerate(found, start=1):
-        if _suspend_if_dormant(desk, actor, account):
-            done.append(account)
-        progress(number, len(found))
+    with desk.together() as together:
+        for number, account in enumerate(found, start=1):
+            if _suspend_if_dormant(together, actor, account):
+                done.append(account)
+            progress(number, len(found))
     return done
 
 

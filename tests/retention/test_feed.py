@@ -378,9 +378,9 @@ def test_while_home_is_away_time_alone_tells(
 
 def test_who_changes_many_waits_once(world: World, host: Host, changing: Entitlements, waits: Waits) -> None:
     devices = [world.add() for _ in range(5)]
-    with changing.together():
+    with changing.together() as together:
         for device in devices:
-            changing.change(device, suspended, what="test")
+            together.change(device, suspended, what="test")
         assert waits.now_s == 0
         waits.meanwhile = [host.feed.step]
     assert 0 < waits.now_s < 1
