@@ -25,7 +25,6 @@ from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from storage.catalog.hosts import HostsCatalog
 from storage.clock import Clock, boottime_ns
-from storage.rows.hosts import Beat
 
 NS_PER_MS = 1_000_000
 MAX_OFFSET_MS = 60_000
@@ -58,16 +57,15 @@ class Step:
     """By how much this host's clock is ahead of home's."""
 
 
-def may_stamp(beat: Beat | None, *, took_ms: float, max_stale_ms: int) -> bool:
-    """Whether what was read before this beat may be acted on.
+def may_stamp(*, silent_ms: float, took_ms: float, max_stale_ms: int) -> bool:
+    """Whether what was read before a beat that home has taken may be acted on. Both times are by a clock that nobody
+    sets, and no shorter than what home saw.
 
     Args:
-        beat: what home answered; None: the host is not in the list, so nobody waits for it.
-        took_ms: between asking and the answer, by a clock that nobody sets.
+        silent_ms: from the beginning of the beat before to the end of this one.
+        took_ms: of this one.
     """
-    if beat is None:
-        return False
-    return beat.now_ms - beat.before_ms <= max_stale_ms and took_ms <= GRACE_S * 1000
+    return silent_ms <= max_stale_ms and took_ms <= GRACE_S * 1000
 
 
 class Feed:
@@ -98,10 +96,14 @@ class Feed:
         self._load_pct = load_pct
         self._boottime_ns = boottime_ns
         self._lag_ms = 0
+        self._heard_ns: int | None = None
+        """When this feed began the last beat or registration that home has taken."""
 
     def register(self) -> None:
         """Have the host listed. Before the bitmap is made from the catalog: see `HostsCatalog.register_host`."""
+        began_ns = self._boottime_ns()
         self._catalog.register_host(self._me.host, name=self._me.name, release=self._me.release)
+        self._heard_ns = began_ns
 
     def step(self) -> Step:
         """See the module docstring. Blocks for as long as home takes.
@@ -121,15 +123,20 @@ class Feed:
             lag_ms=self._lag_ms,
             clock_ms=clock_ms,
         )
-        took_ms = (self._boottime_ns() - beat_ns) / NS_PER_MS
+        ended_ns = self._boottime_ns()
         if beat is None:
             self.register()
             return Step(devices, stamped=False, lag_ms=self._since_ms(asked_ns), offset_ms=0)
+        heard_ns, self._heard_ns = self._heard_ns, beat_ns
         if beat.closed_through > self._bitmap.closed_through:
             with self._bitmap.writing():
                 self._bitmap.raise_closed_through(beat.closed_through)
         self._lag_ms = self._since_ms(asked_ns)
-        stamped = may_stamp(beat, took_ms=took_ms, max_stale_ms=self._max_stale_ms)
+        stamped = heard_ns is not None and may_stamp(
+            silent_ms=(ended_ns - heard_ns) / NS_PER_MS,
+            took_ms=(ended_ns - beat_ns) / NS_PER_MS,
+            max_stale_ms=self._max_stale_ms,
+        )
         if stamped:
             self._bitmap.stamp(asked_ns)
         return Step(devices, stamped, self._lag_ms, clock_ms - beat.now_ms)

@@ -82,7 +82,10 @@ class FeedProcess:
 
     def _note(self, step: Step) -> None:
         if not step.stamped:
-            self._tell("host_was_away", f"home had not heard this host for {step.lag_ms} ms; it asks anew")
+            if self._fed.is_set():
+                self._tell(
+                    "host_was_away", f"home had not heard this host for {step.lag_ms} ms; it asks anew"
+                )
             return
         if self._told:
             _log.info("feed_goes_on", lag_ms=step.lag_ms)
@@ -149,18 +152,22 @@ def main() -> None:
 def run(folder: DataFolder, host: str) -> None:
     """Open what the feed needs of a data folder, and run it."""
     config = load_config(folder.config, os.environ)
-    answer_s = min(config.home.answer_s, config.hosts.max_stale_s)
-    catalog = open_catalog(config.home.catalog, folder.catalog, answer_s=answer_s)
+    answer_s = config.home.answer_s
     with (
-        closing(catalog),
+        closing(open_catalog(config.home.catalog, folder.catalog, answer_s=answer_s)) as catalog,
+        # Of its own, and impatient: an answer that comes later than this is no use to the feed.
+        closing(
+            open_catalog(
+                config.home.catalog, folder.catalog, answer_s=min(answer_s, config.hosts.max_stale_s)
+            )
+        ) as followed,
         opened_clock(folder, config) as clock,
         EntitlementBitmap.open(folder.bitmap, writable=True) as bitmap,
     ):
-        entitlements = Entitlements(catalog, bitmap, clock)
         feed = None
         if not is_file(config.home.catalog):
-            feed = feed_of(catalog, bitmap, entitlements, clock, config, host)
-        trio.run(FeedProcess(entitlements, feed, config).run)
+            feed = feed_of(followed, bitmap, Entitlements(followed, bitmap, clock), clock, config, host)
+        trio.run(FeedProcess(Entitlements(catalog, bitmap, clock), feed, config).run)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class Invite:
     """Number of the home, as `service.folder.home_of` tells it from the vault: addresses may be mistaken."""
     expires_ms: int
     """Unix ms, by home's clock."""
+    newest_change: int
+    """Of the catalog then: the new host sees by it whether the catalog was restored since."""
     config: str
     """config.toml, with the addresses of home in it."""
     master_key: bytes
@@ -67,7 +69,9 @@ class Invite:
             if document.pop("clipkeep_invite") == VERSION:
                 key = base64.b64decode(document.pop("master_key"), validate=True)
                 invite = cls(master_key=key, **document)
-                if isinstance(invite.home, int) and isinstance(invite.expires_ms, int):
+                if all(
+                    type(number) is int for number in (invite.home, invite.expires_ms, invite.newest_change)
+                ):
                     return invite
         except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
             pass
@@ -98,6 +102,7 @@ def invite(opened: Opened, out: Path, *, hours: float) -> Invite:
     _, now_ms = opened.catalog.hosts()
     made = Invite(
         home=home_of(opened.vault.token_secret),
+        newest_change=opened.catalog.newest_change(),
         expires_ms=now_ms + round(hours * 3_600_000),
         config=render_config(theirs),
         master_key=opened.folder.master_key.read_bytes(),
@@ -161,6 +166,8 @@ def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
             open_store(folder.store_url(config, None), environ=environ).close()
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)
+            with EntitlementBitmap.open(folder.bitmap, writable=True) as bitmap, bitmap.writing():
+                bitmap.set_last_change(found.newest_change)  # its rows are made when it serves
             # Last: a folder without it was not finished.
             (root / "config.new").rename(folder.config)
         except OSError as error:

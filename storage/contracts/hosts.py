@@ -25,18 +25,18 @@ class HostsContract(OnCatalog):
         catalog.leave_host("b2")
         assert catalog.hosts()[0] == [a]
 
-    def test_a_beat_says_what_home_knew_and_is_in_the_list(self, catalog: Catalog) -> None:
+    def test_a_beat_says_what_home_knows_and_is_in_the_list(self, catalog: Catalog) -> None:
         catalog.register_host("a1", name="a", release="1")
         [registered], _ = catalog.hosts()
         time.sleep(0.005)
         before_ms = catalog.hosts()[1]
         first = beat(catalog, "a1", applied=7)
         assert first is not None
-        assert first.before_ms == registered.asked_ms < before_ms <= first.now_ms
+        assert registered.asked_ms < before_ms <= first.now_ms
         assert first.closed_through == catalog.closed_through
         second = beat(catalog, "a1", applied=9)
         assert second is not None
-        assert second.before_ms == first.now_ms
+        assert second.now_ms >= first.now_ms
         [a], now_ms = catalog.hosts()
         assert (a.applied, a.load_pct, a.lag_ms) == (9, 30, 250)
         assert a.asked_ms == second.now_ms <= now_ms

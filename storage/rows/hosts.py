@@ -29,8 +29,7 @@ class HostRow(NamedTuple):
 class Beat(NamedTuple):
     """What home says to a host's feed."""
 
-    before_ms: int
-    """When it heard the host before, by its own clock, Unix milliseconds."""
     now_ms: int
+    """Its clock when it heard this, Unix milliseconds."""
     closed_through: int
     """Last expiry day that was swept, a day number."""

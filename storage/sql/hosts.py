@@ -13,8 +13,8 @@ class Hosts(OnDatabase, HostsCatalog):
     def register_host(self, connection: Connection, host: str, *, name: str, release: str) -> None:
         now = connection.home_ms
         connection.execute(
-            "INSERT INTO hosts (host, name, release, registered_ms, asked_ms, before_ms)"
-            f" VALUES (?, ?, ?, {now}, {now}, {now}) ON CONFLICT (host) DO UPDATE SET name = excluded.name,"
+            "INSERT INTO hosts (host, name, release, registered_ms, asked_ms)"
+            f" VALUES (?, ?, ?, {now}, {now}) ON CONFLICT (host) DO UPDATE SET name = excluded.name,"
             " release = excluded.release, registered_ms = excluded.registered_ms, asked_ms = excluded.asked_ms",
             (host, name, release),
         )
@@ -23,10 +23,9 @@ class Hosts(OnDatabase, HostsCatalog):
     def beat(
         self, connection: Connection, host: str, *, applied: int, load_pct: int, lag_ms: int, clock_ms: int
     ) -> Beat | None:
-        # `before_ms` is set from the row as it was: of all that stands right of an equals sign.
         row = connection.execute(
-            f"UPDATE hosts SET before_ms = asked_ms, asked_ms = {connection.home_ms}, applied = ?, load_pct = ?,"
-            f" lag_ms = ?, offset_ms = ? - {connection.home_ms} WHERE host = ? RETURNING before_ms, asked_ms,"
+            f"UPDATE hosts SET asked_ms = {connection.home_ms}, applied = ?, load_pct = ?,"
+            f" lag_ms = ?, offset_ms = ? - {connection.home_ms} WHERE host = ? RETURNING asked_ms,"
             " (SELECT value FROM meta WHERE name = 'closed_through')",
             (applied, load_pct, lag_ms, clock_ms, host),
         ).fetchone()

@@ -168,7 +168,6 @@ CREATE TABLE hosts (
     release TEXT NOT NULL,
     registered_ms INTEGER NOT NULL,
     asked_ms INTEGER NOT NULL,
-    before_ms INTEGER NOT NULL,  -- when it was heard before that
     applied INTEGER NOT NULL DEFAULT 0,
     load_pct INTEGER NOT NULL DEFAULT 0,
     lag_ms INTEGER NOT NULL DEFAULT 0,

@@ -79,7 +79,7 @@ def test_a_killed_worker_is_restarted_and_the_other_goes_on(service: Service) ->
     kept = Acknowledged()
     service.start(workers=2)
     with Load([Uploader(service, device, kept) for device in devices]):
-        for name in ("w0", "w1", "api"):
+        for name in ("w0", "w1", "api", "feed"):
             acknowledge_some(kept)
             killed = service.children()[name]
             os.kill(killed, signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_children_die_with_a_killed_supervisor(service: Service) -> None:
     (device,) = service.add_devices(1)
     kept = Acknowledged()
     service.start(workers=2)
-    assert set(service.children()) == {"api", "w0", "w1"}
+    assert set(service.children()) == {"api", "feed", "w0", "w1"}
     with Load([Uploader(service, device, kept)]):
         acknowledge_some(kept)
         service.send(signal.SIGKILL)

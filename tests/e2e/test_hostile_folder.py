@@ -49,7 +49,7 @@ def assert_nothing_ran(hostile: Path) -> None:
 def test_the_service_imports_nothing_from_where_it_is_started(service: Service, hostile: Path) -> None:
     service.init()
     service.start(workers=2)
-    assert sorted(service.children()) == ["api", "w0", "w1"]
+    assert sorted(service.children()) == ["api", "feed", "w0", "w1"]
     assert_nothing_ran(hostile)
     assert service.stop() == 0
 

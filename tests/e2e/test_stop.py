@@ -72,7 +72,8 @@ def test_stderr_is_json_from_the_start_to_the_end(service: Service, found: str, 
     assert events[-1] == "stopped"
     assert events.index("serving") < events.index("stopping")
     ready, gone = ([x["child"] for x in lines if x["event"] == e] for e in ("child_ready", "child_stopped"))
-    assert sorted(ready) == sorted(gone) == ["api", "w0", "w1"]
+    assert sorted(ready) == sorted(gone) == ["api", "feed", "w0", "w1"]
+    assert gone[-1] == "feed", "the others need it to the end"
     assert {line["code"] for line in lines if line["event"] == "child_stopped"} == {0}
     assert told is None or told in events
 

@@ -154,7 +154,8 @@ def test_a_frozen_feed_stamps_the_moment_before_it_asked(
     monkeypatch.setattr(host.catalog, "beat", frozen)
     host.feed.step()
     assert host.is_stale()
-    host.feed.step()
+    assert not host.feed.step().stamped, "when home heard the one before is known to 20 s only"
+    assert host.feed.step().stamped
     assert not host.is_stale()
     assert host.bitmap.read(device) == world.bitmap.read(device)
 
@@ -190,19 +191,41 @@ def test_who_leaves_serves_nothing_any_more(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("beat", "took_ms", "may"),
+    ("silent_ms", "took_ms", "may"),
     [
-        (Beat(1000, 1250, 0), 3, True),
-        (Beat(1000, 1000 + MAX_STALE_MS, 0), 3, True),
-        (Beat(1000, 1001 + MAX_STALE_MS, 0), 3, False),  # others may have gone on without this host
-        (Beat(1000, 1250, 0), GRACE_S * 1000 + 1, False),  # they may not have seen this beat in time
-        (None, 3, False),
+        (250, 3, True),
+        (MAX_STALE_MS, GRACE_S * 1000, True),
+        (MAX_STALE_MS + 1, 3, False),  # others may have gone on without this host
+        (1250, GRACE_S * 1000 + 1, False),  # they may not have seen this beat in time
     ],
 )
-def test_when_a_beat_vouches_for_what_was_read_before_it(
-    beat: Beat | None, took_ms: float, may: bool
-) -> None:
-    assert may_stamp(beat, took_ms=took_ms, max_stale_ms=MAX_STALE_MS) is may
+def test_when_a_beat_vouches_for_what_was_read_before_it(silent_ms: float, took_ms: float, may: bool) -> None:
+    assert may_stamp(silent_ms=silent_ms, took_ms=took_ms, max_stale_ms=MAX_STALE_MS) is may
+
+
+def test_a_host_that_home_had_not_heard_for_long_asks_once_more(host: Host) -> None:
+    """What it read before that beat may be what others did not wait for any more."""
+    host.feed.step()
+    host.boottime.pass_s(MAX_STALE_MS / 1000 + 0.1)
+    assert not host.feed.step().stamped
+    assert host.is_stale()
+    assert host.feed.step().stamped
+    assert not host.is_stale()
+
+
+def test_a_feed_that_was_started_again_stamps_at_its_second_step(world: World, host: Host) -> None:
+    """It does not know when home heard the host before."""
+    host.feed.step()
+    again = Feed(
+        host.catalog,
+        host.bitmap,
+        host.entitlements,
+        world.clock,
+        HostIs("id-b", "b", "1.0"),
+        max_stale_ms=MAX_STALE_MS,
+        boottime_ns=host.boottime,
+    )
+    assert [again.step().stamped for _ in range(2)] == [False, True]
 
 
 def test_days_that_are_closed_at_home_are_closed_on_every_host(world: World, host: Host) -> None:

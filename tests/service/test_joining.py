@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.folder import open_folder
 from service.joining import Invite
 from tests.servers.catalogs import empty_database, sqlite_only
 from tests.service.test_cli_postgres import _no_variables as _no_variables
@@ -33,6 +34,7 @@ def invitation(tmp_path: Path, home: Path) -> Path:
     path = tmp_path / "invitation"
     config = home / "config.toml"
     config.write_text(config.read_text().replace("# max_stale_s = 5.0", "max_stale_s = 7.5"))
+    document(home, "device", "add", "--plan", "annual")
     document(home, "host", "invite", "--out", str(path))
     return path
 
@@ -55,6 +57,11 @@ def test_another_host_has_the_same_home_and_what_its_folder_says(
     device = document(home, "device", "add", "--plan", "annual")
     assert document(other, "device", "show", "--device", str(device["device"]))["device"] == device["device"]
     assert document(other, "hosts")["hosts"] == []
+    with open_folder(other) as opened:
+        assert not opened.settle_numbers(ask_store=True), "nobody is logged out because a host has joined"
+        opened.entitlements.recover()
+        row = opened.bitmap.read(int(str(device["device"])))
+        assert row is not None, "its rows are made anew, those from before the invitation too"
 
 
 def test_an_invitation_is_its_owners_alone_and_never_overwritten(
@@ -73,6 +80,7 @@ def test_what_makes_no_host_leaves_nothing(tmp_path: Path, home: Path, invitatio
     for fields, code in (
         ({"expires_ms": 1}, "invite_expired"),
         ({"home": 7}, "another_home"),
+        ({"newest_change": "9"}, "bad_invite"),
         ({"clipkeep_invite": 2}, "bad_invite"),
         ({"more": 1}, "bad_invite"),
         ({"master_key": "?"}, "bad_invite"),
@@ -95,7 +103,7 @@ def test_what_makes_no_host_leaves_nothing(tmp_path: Path, home: Path, invitatio
 
 
 def test_an_invitation_is_read_as_it_was_written() -> None:
-    made = Invite(home=5, expires_ms=7, config="[home]\n", master_key=bytes(range(256)))
+    made = Invite(home=5, expires_ms=7, newest_change=9, config="[home]\n", master_key=bytes(range(256)))
     assert Invite.from_text(made.as_text(), Path("x")) == made
 
 
@@ -111,8 +119,6 @@ def test_a_home_in_its_folder_invites_nobody_and_says_what_to_do(tmp_path: Path)
 
 
 def test_the_list_says_how_far_each_host_is(tmp_path: Path, home: Path) -> None:
-    from service.folder import open_folder
-
     with open_folder(home) as opened:
         opened.feed("id-a").register()
         opened.feed("id-a").step()

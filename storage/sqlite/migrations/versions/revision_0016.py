@@ -18,7 +18,6 @@ CREATE TABLE hosts (
     release TEXT NOT NULL,
     registered_ms INTEGER NOT NULL,
     asked_ms INTEGER NOT NULL,
-    before_ms INTEGER NOT NULL,
     applied INTEGER NOT NULL DEFAULT 0,
     load_pct INTEGER NOT NULL DEFAULT 0,
     lag_ms INTEGER NOT NULL DEFAULT 0,
