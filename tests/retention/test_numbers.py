@@ -143,3 +143,37 @@ def test_what_somebody_else_wrote_there_is_not_believed(folder: Path) -> None:
         world.store.put(KEY, body, crc32(body))
         with pytest.raises(CorruptError):
             settled(world)
+
+
+def without_a_bitmap(folder: Path) -> None:
+    (folder / "entitlements.bitmap").unlink()
+    EntitlementBitmap.create(folder / "entitlements.bitmap", ROWS)
+
+
+@pytest.mark.parametrize("applied", ["all", "more than there is", "nothing yet"])
+def test_a_new_host_beside_one_that_serves_is_no_restored_catalog(folder: Path, applied: str) -> None:
+    """It would log everybody out each time a host joins, or begins with an empty disk."""
+    begun(folder)
+    without_a_bitmap(folder)
+    with World(folder, local=True) as world:
+        newest = world.catalog.newest_change()
+        seen = {"all": newest, "more than there is": newest + 1, "nothing yet": 0}[applied]
+        world.catalog.register_host("other", name="other", release="1")
+        world.catalog.beat("other", applied=seen, load_pct=0, lag_ms=0, clock_ms=0)
+        assert settled(world) is (applied != "all")
+
+
+def test_hosts_reserve_one_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the store keeps the lower ceilings of two that read it at the same moment."""
+    monkeypatch.setattr("retention.numbers.LOCK_WAIT_S", 0.2)
+    with World(folder, local=True) as world:
+        _, now_ms = world.catalog.hosts()
+        fence = world.catalog.acquire_lease("numbers", holder="other", ttl_ms=60_000, now_ms=now_ms)
+        assert fence is not None
+        with pytest.raises(WorldError) as caught:
+            settled(world)
+        assert caught.value.code == "numbers_busy"
+        assert world.catalog.ceilings() == {}
+        world.catalog.release_lease("numbers", fence=fence)
+        settled(world)
+        assert world.catalog.ceilings() == read_ceilings(world.store)
