@@ -128,7 +128,7 @@ def admit(
         return answers.FRAGMENTED
     if stale:
         return answers.HOST_STALE
-    today = max(now_ms // MS_PER_DAY, bitmap.closed_through)
+    today = max(now_ms // MS_PER_DAY, bitmap.least_day)
     capture_ms = now_ms if route.capture_ms is None else route.capture_ms
     probe = bitmap.probe(route.device, capture_ms // MS_PER_DAY, today)
     flags, class_days, generation, epoch, today_ok, capture_ok, limit_class = probe

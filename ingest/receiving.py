@@ -236,9 +236,7 @@ class Receiver:
         day = now_ms // MS_PER_DAY
         if start_ms // MS_PER_DAY == day:
             return start_ms
-        entitled = self._bitmap.probe(device, start_ms // MS_PER_DAY, max(day, self._bitmap.closed_through))[
-            5
-        ]
+        entitled = self._bitmap.probe(device, start_ms // MS_PER_DAY, max(day, self._bitmap.least_day))[5]
         return start_ms if entitled else day * MS_PER_DAY
 
     def done(self, slot: Slot, outcome: Outcome, now_s: float) -> None:

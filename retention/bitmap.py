@@ -33,6 +33,7 @@ from retention.header import (
     BOOT_ID,
     CLOSED_THROUGH,
     HEADER_BYTES,
+    HOME_DAY,
     LAST_CHANGE,
     LIMITS,
     MAX_ROWS,
@@ -306,6 +307,12 @@ class EntitlementBitmap:
         """CLOCK_BOOTTIME, in ns, before the feed last read the change log of which this bitmap has all; 0: never."""
         return self._words[ASKED]
 
+    @property
+    def least_day(self) -> int:
+        """The day number before which nothing is entitled, whatever this host's clock says: the later of the last
+        expiry day that was swept and the day by home's clock."""
+        return max(self._words[CLOSED_THROUGH], self._words[HOME_DAY])
+
     def is_stale(self, boottime_ns: int, max_stale_ns: int) -> bool:
         """Whether home may know what the rows do not: the feed has not asked for too long. One word is read.
 
@@ -462,6 +469,11 @@ class EntitlementBitmap:
         """Note when the feed asked, one store: see `asked_ns`. 0: from here on the rows are stale. The feed's alone."""
         self._require_writable()
         self._words[ASKED] = asked_ns
+
+    def set_home_day(self, day: int) -> None:
+        """Note the day by home's clock, one store. It may go back, as that clock may. The feed's alone."""
+        self._require_writable()
+        self._words[HOME_DAY] = day
 
     def lower_closed_through(self, day: int) -> None:
         """Take back that days after `day` are closed; see `retention.reopening`. Not for a running service."""

@@ -161,7 +161,7 @@ class Entitlements:
 
     def today(self) -> int:
         """The day number that entitlement is judged by."""
-        return today(self._clock, self._bitmap.closed_through)
+        return today(self._clock, self._bitmap.least_day)
 
     @property
     def recovered(self) -> bool:

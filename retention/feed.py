@@ -25,6 +25,7 @@ from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from storage.catalog.hosts import HostsCatalog
 from storage.clock import Clock, boottime_ns
+from storage.days import day_of_ms
 
 NS_PER_MS = 1_000_000
 MAX_OFFSET_MS = 60_000
@@ -72,6 +73,7 @@ class Feed:
     """See the module docstring. One per host; for one thread.
 
     Args:
+        home_days: whether nothing is entitled before the day by home's clock: not where this host's is moved for tests.
         load_pct: of the host's cores, of late.
     """
 
@@ -84,6 +86,7 @@ class Feed:
         me: HostIs,
         *,
         max_stale_ms: int,
+        home_days: bool = True,
         load_pct: Callable[[], int] = lambda: 0,
         boottime_ns: Callable[[], int] = boottime_ns,
     ) -> None:
@@ -93,6 +96,7 @@ class Feed:
         self._clock = clock
         self._me = me
         self._max_stale_ms = max_stale_ms
+        self._home_days = home_days
         self._load_pct = load_pct
         self._boottime_ns = boottime_ns
         self._lag_ms = 0
@@ -128,6 +132,8 @@ class Feed:
             self.register()
             return Step(devices, stamped=False, lag_ms=self._since_ms(asked_ns), offset_ms=0)
         heard_ns, self._heard_ns = self._heard_ns, beat_ns
+        if self._home_days:
+            self._bitmap.set_home_day(day_of_ms(beat.now_ms))
         if beat.closed_through > self._bitmap.closed_through:
             with self._bitmap.writing():
                 self._bitmap.raise_closed_through(beat.closed_through)

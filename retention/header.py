@@ -14,6 +14,7 @@
         88     8  unfinished          device whose change was begun and not finished
         96    16  boot_id             boot of the machine in which the rows were last rebuilt
        112     8  asked_ns            CLOCK_BOOTTIME before the feed last read the change log of home; 0: never
+       120     8  home_day            the day by home's clock when the feed last heard it, a day number; 0: never
       1024  1024  limits              word n of 128: what limit class n allows (`retention.upload_limits`)
       2048  2048  blocks              a bit for each block of the file that has its place on the disk
 
@@ -39,7 +40,8 @@ LAST_CHANGE, CLOSED_THROUGH, SEGMENT_HIGH_WATER, UNFINISHED = range(8, 12)
 """Places of the changing fields, in words of 8 bytes."""
 BOOT_ID = slice(96, 112)
 ASKED = 14
-"""Place of `asked_ns`, in words of 8 bytes; zero in files of earlier releases."""
+HOME_DAY = 15
+"""Places of `asked_ns` and `home_day`, in words of 8 bytes; zero in files of earlier releases."""
 LIMITS = 128
 """Place of the word of limit class 0, which is always 0, in words of 8 bytes."""
 BLOCKS = slice(2048, 4096)

@@ -470,6 +470,7 @@ def feed_of(
         clock,
         me,
         max_stale_ms=round(config.hosts.max_stale_s * 1000),
+        home_days=not config.clock.test,
         load_pct=load_pct,
     )
 

@@ -79,10 +79,10 @@ boottime_ns: Callable[[], int] = partial(time.clock_gettime_ns, _BOOTTIME)
 while the machine sleeps, and nobody sets it. (Asked once a chunk: a function of ours around it would add 30 ns.)"""
 
 
-def today(clock: Clock, closed_through: int) -> int:
+def today(clock: Clock, least_day: int) -> int:
     """The UTC day number that entitlement is judged by.
 
-    Never before the last expiry day that was swept, so that a clock set back resurrects nothing
-    (invariant 12).
+    Never before the last expiry day that was swept, nor before the day by home's clock, so that a clock set back
+    resurrects nothing (invariant 12).
     """
-    return max(day_of_ms(clock.now_ms()), closed_through)
+    return max(day_of_ms(clock.now_ms()), least_day)

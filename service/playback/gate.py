@@ -76,7 +76,7 @@ class Gate:
         """
         if self.freshness.is_stale():
             raise Refused.by(answers.HOST_STALE)
-        day = today(self._clock, self._bitmap.closed_through)
+        day = today(self._clock, self._bitmap.least_day)
         now_ms = max(self._clock.now_ms(), ms_of_day(day))  # tokens, too, are judged by the later day
         flags, class_days, generation, epoch, today_ok, _, _ = self._bitmap.probe(viewer.device, day, day)
         if flags & BUSY:
@@ -122,7 +122,7 @@ class Gate:
         what was destroyed meanwhile it does not know."""
         if self.freshness.is_stale():
             return lambda key_id: False
-        day = today(self._clock, self._bitmap.closed_through)
+        day = today(self._clock, self._bitmap.least_day)
         month = month_of_day(day)
 
         def is_live(key_id: KeyId) -> bool:

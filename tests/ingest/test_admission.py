@@ -101,6 +101,15 @@ def test_a_stale_host_says_neither_yes_nor_no(bitmap: EntitlementBitmap) -> None
     assert ask_stale(replace(head_for(), target=b"/nothing")) is answers.UNKNOWN_PATH
 
 
+def test_a_plan_that_is_over_by_homes_clock_is_over(bitmap: EntitlementBitmap) -> None:
+    write(bitmap, DEVICE, replace(ALWAYS, days=days(TODAY)))
+    admitted(ask(bitmap, head_for()))
+    bitmap.set_home_day(TODAY + 1)
+    assert ask(bitmap, head_for()) is answers.PLAN_LAPSED
+    bitmap.set_home_day(TODAY - 1)
+    admitted(ask(bitmap, head_for()))
+
+
 # --- who may ----------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from retention.arrival import GRACE_S, OnHosts, waited_for
 from retention.bitmap import SUSPENDED, EntitlementBitmap
 from retention.entitlements import Entitlements, bitmap_row
 from retention.feed import Feed, HostIs, may_stamp
+from storage.days import MS_PER_DAY, day_of_ms
 from storage.errors import CatalogUnavailable, WorldError
 from storage.rows.devices import DeviceFacts
 from storage.rows.hosts import Beat, HostRow
@@ -54,6 +55,7 @@ class Host:
             world.clock,
             HostIs(f"id-{name}", name, "1.0"),
             max_stale_ms=MAX_STALE_MS,
+            home_days=False,
             boottime_ns=self.boottime,
         )
         self.feed.register()
@@ -234,6 +236,20 @@ def test_days_that_are_closed_at_home_are_closed_on_every_host(world: World, hos
     world.catalog.advance_closed_through(TODAY + 3, fence=fence)
     host.feed.step()
     assert host.bitmap.closed_through == TODAY + 3
+
+
+def test_nothing_is_entitled_before_the_day_by_homes_clock(world: World, host: Host) -> None:
+    """The world's clock is months behind that of the machine, which is home's."""
+    host.feed.step()
+    assert (host.bitmap.least_day, host.entitlements.today()) == (0, TODAY)
+    feed = Feed(
+        host.catalog, host.bitmap, host.entitlements, world.clock, HostIs("id-b", "b", "1"), max_stale_ms=1000
+    )
+    home_day = day_of_ms(world.catalog.hosts()[1])
+    feed.step()
+    assert home_day <= host.bitmap.least_day == host.entitlements.today() <= home_day + 1
+    world.clock.ms += 10_000 * MS_PER_DAY
+    assert host.entitlements.today() == day_of_ms(world.clock.ms)
 
 
 def test_the_feed_waits_for_nobody_who_changes_rights(world: World, host: Host) -> None:
