@@ -28,8 +28,6 @@ from storage.clock import Clock, boottime_ns
 from storage.days import day_of_ms
 
 NS_PER_MS = 1_000_000
-MAX_OFFSET_MS = 60_000
-"""By which a host's clock may differ from home's before the host says so."""
 
 
 class FollowedCatalog(HostsCatalog, Protocol):

@@ -1,8 +1,9 @@
 """Whether the wall clock may be believed, before something is destroyed or charged by it.
 
 A clock that is wrong by days destroys what lives, and nothing brings that back. So each pass that destroys or charges
-asks three witnesses, in this order:
+asks its witnesses, in this order:
 
+    home's clock            where home is a server: hosts differ from it by `MAX_OFFSET_MS` at most
     the store's own clock   where it has one, it decides
     the mark                a moment that was believed: wall clock and uptime. In the same boot the time since is known
     the newest of all       across a boot, or where there is no mark yet, nothing tells a jump from a long rest: what
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage.catalog.continuity import ContinuityCatalog
-from storage.clock import ClockMark, WitnessedClock
+from storage.clock import Clock, ClockMark, WitnessedClock
 from storage.errors import ClipkeepError
 from storage.objects import ObjectStore
 
@@ -27,6 +28,8 @@ SETTLED_MS = 900_000
 with a wrong one, until the network tells the time."""
 DRIFT = 0.001
 """How far two clocks may run apart: twice the fastest that a time service slews a clock."""
+MAX_OFFSET_MS = 60_000
+"""By which a host's clock may differ from home's."""
 MARK_EVERY_MS = 30_000
 """A mark that is younger is not replaced: each costs a transaction."""
 
@@ -52,6 +55,8 @@ class ClockFacts:
     store_ms: int | None
     mark: ClockMark | None
     seen_ms: int
+    home_ms: int | None = None
+    """This moment by home's clock; None where that is this host's."""
 
 
 def doubt(facts: ClockFacts, *, max_skew_ms: int, max_rest_ms: int) -> ClockDoubted | None:
@@ -62,6 +67,8 @@ def doubt(facts: ClockFacts, *, max_skew_ms: int, max_rest_ms: int) -> ClockDoub
         max_rest_ms: how far back the last witness may lie where nothing tells how long ago that was.
     """
     now, mark = facts.now, facts.mark
+    if facts.home_ms is not None and abs(now.wall_ms - facts.home_ms) > MAX_OFFSET_MS:
+        return _off_home(now.wall_ms - facts.home_ms)
     if facts.store_ms is not None:
         skew_ms = abs(facts.store_ms - now.wall_ms)
         return _store_differs(skew_ms) if skew_ms > max_skew_ms else None
@@ -79,6 +86,15 @@ def doubt(facts: ClockFacts, *, max_skew_ms: int, max_rest_ms: int) -> ClockDoub
 def _same_run(mark: ClockMark, now: ClockMark) -> bool:
     """Whether the machine has run all the time since the mark, and the mark was taken when its clock had been set."""
     return mark.boot == now.boot != 0 and SETTLED_MS <= mark.uptime_ms <= now.uptime_ms
+
+
+def _off_home(off_ms: int) -> ClockDoubted:
+    way = "ahead of" if off_ms > 0 else "behind"
+    return ClockDoubted(
+        f"this host's clock is {_span(abs(off_ms))} {way} home's, which is its database server's. Nothing was changed;"
+        " other hosts do it meanwhile. Set the clock right",
+        code="clock_off_home",
+    )
 
 
 def _store_differs(skew_ms: int) -> ClockDoubted:
@@ -118,6 +134,7 @@ class ClockWitness:
 
     Args:
         store: the one whose clock is asked.
+        home: home's clock, where it is another machine's.
     """
 
     def __init__(
@@ -128,21 +145,36 @@ class ClockWitness:
         *,
         max_skew_ms: int,
         max_rest_ms: int,
+        home: Clock | None = None,
     ) -> None:
+        self._home = home
         self._catalog = catalog
         self._clock = clock
         self._store = store
         self._max_skew_ms = max_skew_ms
         self._max_rest_ms = max_rest_ms
 
+    def require_home(self) -> None:
+        """To be called before what other hosts do as well, and what a clock that is a little off does wrong.
+
+        Raises:
+            ClockDoubted: `clock_off_home`.
+            WorldError: home could not be asked.
+        """
+        if self._home is None:
+            return
+        off_ms = self._clock.now_ms() - self._home.now_ms()
+        if abs(off_ms) > MAX_OFFSET_MS:
+            raise _off_home(off_ms)
+
     def require(self, *, accept: bool = False) -> None:
         """To be called before anything is destroyed or charged by the clock. Writes nothing.
 
         Args:
-            accept: the caller knows that the clock is right: only a store's clock is still asked.
+            accept: the caller knows that the clock is right: only home's clock and a store's are still asked.
 
         Raises:
-            ClockDoubted: `clock_skew`, `clock_jumped`.
+            ClockDoubted: `clock_off_home`, `clock_skew`, `clock_jumped`.
             WorldError: store or catalog could not be asked.
         """
         self._require(self._clock.mark(), accept=accept)
@@ -156,11 +188,12 @@ class ClockWitness:
 
     def _require(self, now: ClockMark, *, accept: bool) -> ClockMark | None:
         """Returns the mark."""
+        home_ms = None if self._home is None else self._home.now_ms()
         store_s = self._store.server_time_s()
         store_ms = None if store_s is None else round(store_s * 1000)
         mark = self._catalog.clock_mark()
-        facts = ClockFacts(now, store_ms, mark, 0 if mark else self._catalog.newest_seen_ms())
+        facts = ClockFacts(now, store_ms, mark, 0 if mark else self._catalog.newest_seen_ms(), home_ms)
         doubted = doubt(facts, max_skew_ms=self._max_skew_ms, max_rest_ms=self._max_rest_ms)
-        if doubted is not None and not (accept and store_ms is None):
+        if doubted is not None and not (accept and doubted.code == ClockDoubted.code and store_ms is None):
             raise doubted
         return mark

@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "privacy": ("privacy",),
         "operator": ("operators",),
         "operator-token": ("operators",),
+        "schedule": ("schedule",),
         "sweep": ("sweeping",),
         "check": ("sweeping",),
         "catalog": ("sweeping", "migrating", "granting", "copying", "reopening"),

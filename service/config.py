@@ -96,6 +96,21 @@ class HostsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSettings:
+    on: bool = limit(
+        True,
+        "a running service sweeps and renews by itself, on one of its hosts at a time; false: timers run"
+        " `clipkeep sweep` and `clipkeep renew` (deploy/)",
+    )
+    sweep_every_s: float = limit(
+        3600.0, "between two sweeps; by default at 20 past each hour", least=1, most=DAY_S
+    )
+    renew_every_s: float = limit(
+        3600.0, "between two runs that charge what is due; by default at 40 past", least=1, most=DAY_S
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSettings:
     url: str = limit(
         "", "file:///path or s3://bucket/prefix; empty: objects/ in the data folder", masked=without_user
@@ -570,6 +585,7 @@ class ClockSettings:
 class Config:
     home: HomeSettings = field(default_factory=HomeSettings)
     hosts: HostsSettings = field(default_factory=HostsSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
     ingest: IngestSettings = field(default_factory=IngestSettings)
     segments: SegmentSettings = field(default_factory=SegmentSettings)

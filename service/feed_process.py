@@ -22,7 +22,8 @@ import trio
 
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
-from retention.feed import MAX_OFFSET_MS, Feed, Step
+from retention.feed import Feed, Step
+from retention.witness import MAX_OFFSET_MS
 from service.child import die_with_supervisor, on_stop_signal, say_ready
 from service.config import Config
 from service.config_text import load_config
@@ -93,7 +94,8 @@ class FeedProcess:
         self._fed.set()
         is_off = abs(step.offset_ms) > MAX_OFFSET_MS
         if is_off and not self._clock_told:
-            detail = f"this host's clock is {step.offset_ms / 1000:+.0f} s off home's: set it right"
+            off = f"this host's clock is {step.offset_ms / 1000:+.0f} s off home's"
+            detail = f"{off}: set it right; it sweeps and settles nothing until then"
             _log.warning("clock_off_home", detail=detail)
         self._clock_told = is_off
 

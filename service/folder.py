@@ -21,6 +21,7 @@ from retention.arrival import HERE, Arrival, OnHosts
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
 from retention.feed import Feed, HostIs
+from retention.sweep import Lease
 from retention.witness import SETTLED_MS, ClockWitness
 from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
@@ -35,7 +36,7 @@ from service.mounted import file_system, require_local
 from service.promises import require_promises
 from storage.catalog import Catalog
 from storage.catalog.continuity import ContinuityCatalog
-from storage.clock import Clock, ClockMark, SystemClock, WitnessedClock
+from storage.clock import Clock, ClockMark, HomeClock, SystemClock, WitnessedClock
 from storage.disk import DISK_FULL, allocate, is_full, make_room
 from storage.errors import CallerError, WorldError
 from storage.objects import ObjectStore
@@ -380,6 +381,18 @@ class Opened:
             self.store,
             max_skew_ms=round(retention.max_clock_skew_s * 1000),
             max_rest_ms=round(retention.max_rest_h * 3_600_000),
+            home=self.home_clock,
+        )
+
+    @property
+    def home_clock(self) -> Clock | None:
+        """Home's clock, where it is another machine's and this host's is not moved for tests."""
+        return HomeClock(self.catalog.home_ms) if self.has_hosts and not self.config.clock.test else None
+
+    def sweep_lease(self) -> Lease:
+        """The lease of who sweeps, or does what no sweep may do meanwhile."""
+        return Lease(
+            self.catalog, self.home_clock or self.clock, ttl_ms=round(self.config.retention.lease_s * 1000)
         )
 
     def settle_numbers(self, *, ask_store: bool = False, **more: int) -> bool:

@@ -58,8 +58,8 @@ def chores(desk: Desk, senders: Senders, uses: Uses, witness: ClockWitness, *, e
             Chore(name, min(every_s, SENT_EVERY_S), partial(_send, desk, senders, lane))
             for name, lane in LANES.items()
         ),
-        Chore("closings", every_s, lambda: {"closed": closing.settle(desk)}),
-        Chore("payments", every_s, lambda: dict(settling.settle_pending(desk))),
+        Chore("closings", every_s, lambda: closings_by_clock(desk, witness)),
+        Chore("payments", every_s, lambda: payments_by_clock(desk, witness)),
         Chore("stale", every_s, lambda: {"rows": tidy_by_clock(desk, witness)}),
         Chore("erased", every_s, lambda: {"left": not desk.catalog.overwrite_erased()}),
         Chore("corrections", every_s, lambda: corrections_by_clock(desk, witness)),
@@ -67,6 +67,18 @@ def chores(desk: Desk, senders: Senders, uses: Uses, witness: ClockWitness, *, e
         Chore("used", every_s, uses.note),
         Chore("accepted", every_s, Accepting(desk)),
     ]
+
+
+def closings_by_clock(desk: Desk, witness: ClockWitness) -> dict[str, list[int]]:
+    """Let cancelled accounts end, by a clock that is home's."""
+    witness.require_home()
+    return {"closed": closing.settle(desk)}
+
+
+def payments_by_clock(desk: Desk, witness: ClockWitness) -> dict[str, int]:
+    """Finish what a crash left of payments, by a clock that is home's."""
+    witness.require_home()
+    return dict(settling.settle_pending(desk))
 
 
 def tidy_by_clock(desk: Desk, witness: ClockWitness) -> int:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import date
 
-from retention.sweep import Lease, SweepRefused, check_catalog, check_clock, read_mark
+from retention.sweep import SweepRefused, check_catalog, check_clock, read_mark
 from service.checks import is_anothers
 from service.folder import Opened
 from storage.days import to_day
@@ -59,7 +59,7 @@ def repair_orphans(
     for number, orphan in enumerate(chosen, 1):
         _refuse_anothers(opened, orphan)
         progress("orphans", number, len(chosen))
-    lease = Lease(opened.catalog, opened.clock, ttl_ms=round(limits.lease_s * 1000))
+    lease = opened.sweep_lease()
     with lease.taken():
         for start in range(0, len(chosen), DELETE_BATCH_KEYS):
             lease.renew()

@@ -226,15 +226,29 @@ def _ignore_sigint() -> None:
 
 
 def children_of(
-    *, data: Path, ingest: Address, api: Address, workers: int, store_url: str | None, host: str
+    *,
+    data: Path,
+    ingest: Address,
+    api: Address,
+    workers: int,
+    store_url: str | None,
+    host: str,
+    schedule: bool,
 ) -> list[Child]:
-    """The feed, the API process and `workers` ingest workers. `host`: the random id of this run."""
+    """The feed, the API process, the `schedule` where it is wanted, and `workers` ingest workers.
+
+    Args:
+        host: the random id of this run.
+    """
     common = ["--data", str(data), *(["--store", store_url] if store_url else [])]
     feed = python_module("service.feed_process", "--name", "feed", "--data", str(data), "--host-id", host)
     children = [
         Child("feed", feed, last=True),
         Child("api", _module("service.api_process", api, "api", common)),
     ]
+    if schedule:
+        command = python_module("service.schedule_process", "--name", "schedule", *common)
+        children.append(Child("schedule", command))
     for number in range(workers):
         name = f"w{number}"
         children.append(Child(name, _module("service.worker", ingest, name, common)))

@@ -58,6 +58,21 @@ class SystemClock:
         return ClockMark(self.now_ms(), _uptime_ms(), boot)
 
 
+class HomeClock:
+    """Home's clock, asked each time: one for all hosts. What it says is past by the time that it is heard, so who goes
+    by it believes a lease of others for a moment longer, and its own for a moment shorter.
+
+    Args:
+        ask: raises a WorldError where home does not answer.
+    """
+
+    def __init__(self, ask: Callable[[], int]) -> None:
+        self._ask = ask
+
+    def now_ms(self) -> int:
+        return self._ask()
+
+
 def machine_boot_id() -> bytes:
     """16 bytes that change with every boot of this machine; zeros where the system does not say."""
     try:

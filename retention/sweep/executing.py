@@ -33,7 +33,7 @@ from retention.witness import ClockWitness
 from storage.catalog.account_keys import AccountKeysCatalog
 from storage.catalog.leases import LeasesCatalog
 from storage.catalog.reports import ReportsCatalog
-from storage.clock import WitnessedClock
+from storage.clock import Clock, WitnessedClock
 from storage.objects import DELETE_BATCH_KEYS, ObjectStore
 from storage.rows.devices import DeviceFacts, EraseState
 from storage.vault import Vault
@@ -61,6 +61,8 @@ class Sweep:
         progress: called with (phase, done, of) as work goes on.
         sleep: how time passes between deletes, in s.
         who: for the report.
+        home: home's clock, where it is another machine's: leases go by it, and the clock of this host may not differ
+            much from it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Sweep:
         progress: Progress = lambda phase, done, of: None,
         sleep: Callable[[float], None] = time.sleep,
         who: str = "",
+        home: Clock | None = None,
     ) -> None:
         self._catalog = catalog
         self._store = store
@@ -83,13 +86,18 @@ class Sweep:
         self._entitlements = Entitlements(catalog, bitmap, clock)
         self._clock = clock
         self._witness = ClockWitness(
-            catalog, clock, store, max_skew_ms=limits.max_clock_skew_ms, max_rest_ms=limits.max_rest_ms
+            catalog,
+            clock,
+            store,
+            max_skew_ms=limits.max_clock_skew_ms,
+            max_rest_ms=limits.max_rest_ms,
+            home=home,
         )
         self._limits = limits
         self._progress = progress
         self._sleep = sleep
         self._who = who
-        self._lease = Lease(catalog, clock, ttl_ms=limits.lease_ms)
+        self._lease = Lease(catalog, home or clock, ttl_ms=limits.lease_ms)
         self.report: SweepReport | None = None
         """What the pass that `run` is at, or was, has done so far; of one that was refused there is none."""
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from retention.reopening import Closed, closed, reopen
-from retention.sweep import Lease
 from service import terminal
 from service.commands.serving import alone
 from service.commands.sweeping import catalog_app
@@ -40,7 +39,7 @@ def catalog_reopen(
         return
     day = to_day(parse_date(through, field="--through"))
     with alone(DataFolder(data)), open_folder(data, store_url=store) as opened:
-        lease = Lease(opened.catalog, opened.clock, ttl_ms=round(opened.config.retention.lease_s * 1000))
+        lease = opened.sweep_lease()
         opened.witness.require(accept=True)  # a store's clock has the last word
         begun = reopen(
             opened.catalog,

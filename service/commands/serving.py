@@ -82,7 +82,13 @@ def serve(
             claim(parse_address(api, option="--api"), option="--api") as api_at,
         ):
             children = children_of(
-                data=data, ingest=ingest_at, api=api_at, workers=workers, store_url=store, host=host
+                data=data,
+                ingest=ingest_at,
+                api=api_at,
+                workers=workers,
+                store_url=store,
+                host=host,
+                schedule=config.schedule.on,
             )
         supervisor = Supervisor(children, stop_deadline_s=deadline_s)
         with first_error():

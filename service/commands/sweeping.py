@@ -48,6 +48,7 @@ def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | N
         ),
         progress=progress,
         who=who_runs(),
+        home=opened.home_clock,
     )
 
 
@@ -99,14 +100,14 @@ def sweep(
                 allow_bulk=allow_bulk, accept_catalog=accept_catalog, accept_clock=accept_clock
             )
     terminal.report(report.as_dict(), json, lambda: _show_report(report.as_dict()))
-    left = _left_undone(report)
+    left = left_undone(report)
     for sentence in left:
         terminal.say(sentence)
     if left:
         raise typer.Exit(1)
 
 
-def _left_undone(report: SweepReport) -> list[str]:
+def left_undone(report: SweepReport) -> list[str]:
     """What the operator has to know of a pass that did not do everything."""
     left = []
     if report.failed_delete_count:

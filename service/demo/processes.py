@@ -180,8 +180,9 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _embedded_defaults() -> dict[str, str]:
-    """The environment without what would change the configuration."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("CLIPKEEP_")}
+    """The environment without what would change the configuration; the demo says itself what is swept when."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("CLIPKEEP_")}
+    return others | {"CLIPKEEP_SCHEDULE_ON": "false"}
 
 
 async def _listens(address: Address) -> bool:

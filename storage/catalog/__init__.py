@@ -25,9 +25,9 @@ from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
 from storage.catalog.hosts import HostsCatalog
 from storage.catalog.ingest import IngestCatalog
-from storage.catalog.leases import LeasesCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.catalog.reports import ReportsCatalog
+from storage.catalog.schedule import ScheduleCatalog
 from storage.catalog.sweep import SweepCatalog
 from storage.catalog.uploads import UploadsCatalog
 
@@ -40,8 +40,8 @@ class Catalog(
     ChangesCatalog,
     BooksCatalog,
     AccountKeysCatalog,
-    LeasesCatalog,
     HostsCatalog,
+    ScheduleCatalog,
     SweepCatalog,
     ErasuresCatalog,
     ReportsCatalog,

@@ -41,5 +41,9 @@ class HostsCatalog(Protocol):
         """All hosts by name and id, and home's clock at that moment, Unix milliseconds."""
 
     @abstractmethod
+    def home_ms(self) -> int:
+        """What home's clock says, Unix milliseconds."""
+
+    @abstractmethod
     def forget_hosts(self, *, unseen_ms: int) -> int:
         """Take those from the list that home has not heard for longer than this. Returns how many."""

@@ -11,6 +11,7 @@ from storage.contracts.ingest import IngestContract
 from storage.contracts.leases import LeasesContract
 from storage.contracts.reading import ReadingContract
 from storage.contracts.reports import ReportsContract
+from storage.contracts.schedule import ScheduleContract
 from storage.contracts.sweep import SweepContract
 from storage.contracts.uploads import UploadsContract
 
@@ -22,6 +23,7 @@ class CatalogContract(
     DevicesContract,
     LeasesContract,
     HostsContract,
+    ScheduleContract,
     SweepContract,
     ErasuresContract,
     ReportsContract,

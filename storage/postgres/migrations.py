@@ -306,6 +306,17 @@ CREATE TABLE identities (
 CREATE INDEX identities_by_subject ON identities (subject_bucket);
 """
 
+_SCHEDULED_RUNS = """
+CREATE TABLE scheduled_runs (
+    job TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    began_ms BIGINT NOT NULL,
+    ended_ms BIGINT,
+    outcome TEXT NOT NULL,
+    detail TEXT NOT NULL
+);
+"""
+
 _HOSTS = """
 CREATE TABLE hosts (
     host TEXT PRIMARY KEY,
@@ -333,6 +344,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0013": Step("0014", before=_OPERATORS, after=_TOKENS_OF_OPERATORS),
         "0014": Step("0015", before=_IDENTITIES),
         "0015": Step("0016", before=_HOSTS),
+        "0016": Step("0017", before=_SCHEDULED_RUNS),
     }
 )
 """By the revision that each starts from."""

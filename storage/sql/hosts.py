@@ -41,11 +41,20 @@ class Hosts(OnDatabase, HostsCatalog):
                 "SELECT host, name, release, registered_ms, asked_ms, applied, load_pct, lag_ms, offset_ms"
                 " FROM hosts ORDER BY name, host"
             ).fetchall()
-            [now_ms] = connection.execute(f"SELECT {connection.home_ms}").fetchone()
-        return [HostRow(*row) for row in rows], int(now_ms)
+            now_ms = _home_ms(connection)
+        return [HostRow(*row) for row in rows], now_ms
+
+    def home_ms(self) -> int:
+        with self.db.read() as connection:
+            return _home_ms(connection)
 
     @writing(Excludes.NOTHING)
     def forget_hosts(self, connection: Connection, *, unseen_ms: int) -> int:
         return connection.execute(
             f"DELETE FROM hosts WHERE asked_ms < {connection.home_ms} - ?", (unseen_ms,)
         ).rowcount
+
+
+def _home_ms(connection: Connection) -> int:
+    [now_ms] = connection.execute(f"SELECT {connection.home_ms}").fetchone()
+    return int(now_ms)

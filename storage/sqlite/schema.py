@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 17
-REVISION = "0016"
+SCHEMA_VERSION = 18
+REVISION = "0017"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -32,6 +32,7 @@ OUTDATED = {
     14: "0013",
     15: "0014",
     16: "0015",
+    17: "0016",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
@@ -181,6 +182,16 @@ CREATE TABLE live_lists (
     epoch INTEGER NOT NULL,
     state TEXT NOT NULL  -- JSON of `service.playback.live`
 ) STRICT;
+
+-- The newest run of each job: `storage.catalog.schedule`.
+CREATE TABLE scheduled_runs (
+    job TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    began_ms INTEGER NOT NULL,
+    ended_ms INTEGER,
+    outcome TEXT NOT NULL,
+    detail TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE leases (
     name TEXT PRIMARY KEY, holder TEXT NOT NULL, fence INTEGER NOT NULL, expires_ms INTEGER NOT NULL

@@ -69,6 +69,7 @@ class Service:
     def __init__(self, root: Path, *, environ: Mapping[str, str] | None = None) -> None:
         self.data = root / "data"
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("CLIPKEEP_")}
+        self.environ["CLIPKEEP_SCHEDULE_ON"] = "false"  # tests say themselves what is swept when
         self.environ["CLIPKEEP_HOME_SURVIVES"] = "server_crash"  # the servers of tests do not sync
         self.environ |= environ or {}
         self.lines: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retention.sweep import SweepRefused
@@ -21,9 +21,14 @@ MARK = ClockMark(NOON, UP, boot=7)
 
 
 def doubted(
-    now: ClockMark, mark: ClockMark | None = MARK, *, store_ms: int | None = None, seen_ms: int = 0
+    now: ClockMark,
+    mark: ClockMark | None = MARK,
+    *,
+    store_ms: int | None = None,
+    seen_ms: int = 0,
+    home_ms: int | None = None,
 ) -> str | None:
-    found = doubt(ClockFacts(now, store_ms, mark, seen_ms), max_skew_ms=SKEW_MS, max_rest_ms=DAY)
+    found = doubt(ClockFacts(now, store_ms, mark, seen_ms, home_ms), max_skew_ms=SKEW_MS, max_rest_ms=DAY)
     return None if found is None else found.code
 
 
@@ -32,6 +37,16 @@ def test_in_one_boot_the_time_since_the_mark_is_known(passed_ms: int, off_ms: in
     now = ClockMark(NOON + passed_ms + off_ms, UP + passed_ms, boot=7)
     allowed = SKEW_MS + passed_ms * 0.001
     assert doubted(now) == ("clock_jumped" if abs(off_ms) > allowed else None)
+
+
+@given(off_ms=st.integers(-HOUR, HOUR))
+@example(60_000)
+@example(-60_001)
+def test_a_host_differs_from_home_by_a_minute_at_most(off_ms: int) -> None:
+    """Whatever the other witnesses say."""
+    wanted = "clock_off_home" if abs(off_ms) > 60_000 else None
+    assert doubted(MARK, home_ms=NOON - off_ms) == wanted
+    assert doubted(MARK, home_ms=NOON - off_ms, store_ms=NOON) == wanted
 
 
 @given(rest_ms=st.integers(-400 * DAY, 400 * DAY))

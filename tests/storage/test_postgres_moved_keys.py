@@ -82,7 +82,9 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
         connection.execute("ALTER TABLE notices DROP COLUMN bulk")  # its indexes go with it
         connection.execute("DROP TABLE closed_payments, methods")
         connection.execute("DROP INDEX payments_open, payments_by_time, payments_disputed")
-        connection.execute("DROP TABLE packages, operator_tokens, operators, identities, hosts")
+        connection.execute(
+            "DROP TABLE packages, operator_tokens, operators, identities, hosts, scheduled_runs"
+        )
         connection.execute("DELETE FROM numbers WHERE name LIKE 'operator%'")
         connection.execute("ALTER TABLE events DROP COLUMN operator")
         connection.execute(
