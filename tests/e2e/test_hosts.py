@@ -21,6 +21,8 @@ pytestmark = pytest.mark.e2e
 REVOKED_S = 2.0
 MAX_STALE_S = 3.0
 PACKETS = 20
+EVERY_S = 6
+"""Between two sweeps, and two renewals. The schedule looks every 5 s."""
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, S
             (tmp_path / name).mkdir()
         with Service(tmp_path / "a") as a, Service(tmp_path / "b") as b:
             shared = (tmp_path / "objects").as_uri()
-            a.configure(hosts_max_stale_s=MAX_STALE_S)
-            b.configure(hosts_max_stale_s=MAX_STALE_S, hosts_name="bravo")
+            both = {"hosts_max_stale_s": MAX_STALE_S, "schedule_on": "true"}
+            both |= {"schedule_sweep_every_s": EVERY_S, "schedule_renew_every_s": EVERY_S}
+            a.configure(**both)
+            b.configure(**both, hosts_name="bravo")
             a.command(
                 "init", "--catalog", postgres.url("home"), "--vault", postgres.url("keys"), "--store", shared
             )
@@ -145,3 +149,25 @@ def test_a_host_that_stops_leaves_the_list(hosts: tuple[Service, Service]) -> No
     a, b = hosts
     assert a.stop() == 0
     assert [host["name"] for host in b.command("hosts")["hosts"]] == ["bravo"]
+
+
+def test_the_schedule_is_run_by_one_host_at_a_time(hosts: tuple[Service, Service]) -> None:
+    """Both look; each time one acts, and nobody is told `busy`."""
+    a, b = hosts
+
+    def passes() -> list[dict[str, object]]:
+        return list(a.command("sweeps", "--limit", "1000")["sweeps"])
+
+    before = len(passes())
+    until(lambda: len(passes()) >= before + 3, "the service sweeps by itself", every_s=1.0)
+    found = a.command("sweeps", "--limit", "1000")
+    assert found["failed"] == []
+    every_ms = EVERY_S * 1000
+    slots = [(one["started_ms"] - every_ms // 3) // every_ms for one in found["sweeps"]]
+    assert len(slots) == len(set(slots)), "one in each stretch of time"
+    jobs = {job["job"]: job for job in b.command("schedule")["jobs"]}
+    assert jobs.keys() == {"sweep", "renew"}
+    for job in jobs.values():
+        assert job["host"] in ("alpha", "bravo")
+        assert job["outcome"] in ("done", "")
+    assert not [line for line in a.lines + b.lines if "job_failed" in line]
