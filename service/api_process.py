@@ -24,7 +24,7 @@ from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.clients import Clients, parse_proxies
-from service.folder import Opened, open_folder
+from service.folder import Opened, host_name, open_folder
 from service.housekeeping import Chore, DaysAhead, UploadsForgotten, Uses, chores, keep_house
 from service.http import HttpLimits, HttpServer
 from service.logs import configure_logs
@@ -37,6 +37,8 @@ from storage.clock import boottime_ns
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError
 
+KEEP_UP_EVERY_S = 2.0
+"""With rotations of the wrapping key: whoever rotates waits for the hosts that serve."""
 OLD_EXPORTS_EVERY_S = 3600.0
 """Each look lists what the store has of them."""
 OWN_FILES = 256
@@ -184,12 +186,17 @@ class ApiProcess:
         return [
             *made,
             Chore("numbers", every_s, opened.settle_numbers),
+            Chore("wrapping_keys", KEEP_UP_EVERY_S, self._keep_up),
             Chore("exports", every_s, self._make_export),
             Chore("old_exports", max(every_s, OLD_EXPORTS_EVERY_S), self._tidy_exports),
             Chore("promise", every_s, self._look_at_promises),
             Chore("days", every_s, DaysAhead(opened.catalog, opened.clock)),
             Chore("uploads", every_s, UploadsForgotten(opened.catalog, opened.clock)),
         ]
+
+    def _keep_up(self) -> None:
+        config = self.opened.config
+        self.opened.vault.keep_up(host_name(config), lasting=config.hosts.lasting)
 
     def _make_export(self) -> dict[str, int]:
         opened = self.opened

@@ -93,6 +93,11 @@ class HostsSettings:
     forget_s: float = limit(
         3600.0, "after which a host that was killed is taken from the list", least=60, most=365 * DAY_S
     )
+    lasting: bool = limit(
+        True,
+        "this data folder stays when the host goes; false: it goes with it, as on a volume of a pod's own, and no"
+        " rotation of the wrapping keys waits for one that was not heard for ten minutes",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,13 @@ class ScheduleSettings:
     )
     renew_every_s: float = limit(
         3600.0, "between two runs that charge what is due; by default at 40 past", least=1, most=DAY_S
+    )
+    rotate_days: int = limit(
+        0,
+        "age of the wrapping key at which it is rotated; 0: only `clipkeep keys rotate` does. Backups must then take"
+        " keys/master.key, or keys/, with them each time",
+        least=0,
+        most=3650,
     )
 
 

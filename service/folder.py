@@ -462,6 +462,11 @@ def _require_same_home(catalog: ContinuityCatalog, vault: Vault, folder: DataFol
         )
 
 
+def host_name(config: Config) -> str:
+    """What people call this host: `[hosts] name`, or the machine's name."""
+    return config.hosts.name or socket.gethostname()
+
+
 def feed_of(
     catalog: Catalog,
     bitmap: EntitlementBitmap,
@@ -475,7 +480,7 @@ def feed_of(
     Args:
         host: the random id of this run of the service.
     """
-    me = HostIs(host, config.hosts.name or socket.gethostname(), version("clipkeep"))
+    me = HostIs(host, host_name(config), version("clipkeep"))
     return Feed(
         catalog,
         bitmap,

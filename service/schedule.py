@@ -20,6 +20,7 @@ import structlog
 from service.config import ScheduleSettings
 from storage.catalog.schedule import ScheduleCatalog
 from storage.clock import Clock
+from storage.days import MS_PER_DAY
 from storage.errors import ClipkeepError
 from storage.rows.schedule import RunRow
 
@@ -30,6 +31,7 @@ RENEW_EVERY_S = 15.0
 """Of the lease, while a job runs."""
 ANEW_AFTER_MS = 120_000
 """A job whose run has not ended for so long, and whose runner lost the lease, is run anew."""
+ROTATE_AFTER_MS = 3 * 3_600_000
 DONE = "done"
 
 _log = structlog.get_logger("schedule")
@@ -70,7 +72,8 @@ def is_due(job: Job, last: RunRow | None, now_ms: int) -> bool:
 def jobs_of(
     settings: ScheduleSettings, runs: Mapping[str, Callable[[], str]] = MappingProxyType({})
 ) -> list[Job]:
-    """All jobs. Hourly ones are at 20 and 40 past: a day ends at 00:15 UTC, and what is renewed needs no sweep.
+    """All jobs. Hourly ones are at 20 and 40 past: a day ends at 00:15 UTC, and what is renewed needs no sweep. The
+    age of the wrapping key is looked at daily.
 
     Args:
         runs: what each job does, by its name; of who only asks when, nothing.
@@ -79,6 +82,11 @@ def jobs_of(
     return [
         Job("sweep", sweep_ms, sweep_ms // 3, runs.get("sweep", str)),
         Job("renew", renew_ms, renew_ms * 2 // 3, runs.get("renew", str)),
+        *(
+            [Job("rotate", MS_PER_DAY, ROTATE_AFTER_MS, runs.get("rotate", str))]
+            if settings.rotate_days
+            else []
+        ),
     ]
 
 

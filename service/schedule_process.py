@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -21,10 +20,11 @@ from service.agreement import renewing
 from service.child import die_with_supervisor, on_stop_signal, say_ready
 from service.commands.sweeping import left_undone, sweep_of
 from service.commands.sweeps import failures_noted
-from service.folder import Opened, open_folder
+from service.folder import Opened, host_name, open_folder
 from service.logs import configure_logs
 from service.schedule import LOOK_EVERY_S, RENEW_EVERY_S, Schedule, jobs_of
 from service.supervisor import first_error
+from storage.days import MS_PER_DAY
 from storage.errors import ClipkeepError
 
 NICE = 10
@@ -51,8 +51,10 @@ class ScheduleProcess:
         self._schedule = Schedule(
             opened.catalog,
             opened.home_clock or opened.clock,
-            jobs_of(opened.config.schedule, {"sweep": self._sweep, "renew": self._renew}),
-            host=opened.config.hosts.name or socket.gethostname(),
+            jobs_of(
+                opened.config.schedule, {"sweep": self._sweep, "renew": self._renew, "rotate": self._rotate}
+            ),
+            host=host_name(opened.config),
             holder=secrets.token_hex(8),
         )
 
@@ -77,6 +79,15 @@ class ScheduleProcess:
         elif not report.complete:
             said.append("there is more than one run takes")
         return "; ".join(said)
+
+    def _rotate(self) -> str:
+        vault, days = self._opened.vault, self._opened.config.schedule.rotate_days
+        age_ms = self._opened.clock.now_ms() - vault.inventory().rotated_ms
+        if age_ms < days * MS_PER_DAY:
+            return f"the wrapping key is {age_ms // MS_PER_DAY} days old"
+        done = vault.rotate(self._progress)
+        waiting = "; ".join(f"{name} has the old wrapping key still" for name in done.waiting_for)
+        return f"{done.rewrapped} keys wrapped anew" + (f"; {waiting}" if waiting else "")
 
     async def run(self) -> None:
         """Look again and again, until SIGTERM or SIGINT."""

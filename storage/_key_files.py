@@ -152,7 +152,8 @@ def fsync(path: Path) -> None:
 
 RESTORE_FOLDER = "restore the whole key store folder from its backup"
 RESTORE_DATABASE = (
-    "restore the vault's database from its backup, and master.key from the copy of the same time"
+    "restore the vault's database from its backup, and master.key from the copy of the same time; on a host that"
+    " another rotation did not reach, copy keys/master.key from one of the others"
 )
 
 

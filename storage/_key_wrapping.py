@@ -80,16 +80,18 @@ class WrappingKeys:
             CorruptError: master.key does not hold it, or is cut or corrupt itself.
             CallerError, WorldError: as `read_key_file`.
         """
-        if wrapping_key_id not in self._ciphers:
-            self._ciphers = {number: AESGCM(key) for number, key in read_key_file(self._path, MASTER_MAGIC)}
-        if wrapping_key_id not in self._ciphers:
+        ciphers = self._ciphers  # another thread may forget them
+        if wrapping_key_id not in ciphers:
+            ciphers = {number: AESGCM(key) for number, key in read_key_file(self._path, MASTER_MAGIC)}
+            self._ciphers = ciphers
+        if wrapping_key_id not in ciphers:
             raise corrupt(
                 self._path,
                 f"field id: {self._rows} was written with wrapping key {wrapping_key_id:016x}, which is not here,"
                 " so the two are of different key stores or backups",
                 RESTORE_FOLDER if self._rows == _FOLDERS_ROWS else RESTORE_DATABASE,
             )
-        return self._ciphers[wrapping_key_id]
+        return ciphers[wrapping_key_id]
 
     def wrap(self, wrapping_key_id: int, name: Name, key: bytes) -> bytes:
         """The `WRAPPED_BYTES` that `unwrap` takes. Raises as `cipher`."""

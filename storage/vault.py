@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from storage.errors import CallerError, ClipkeepError, KeyDestroyed
+from storage.errors import CallerError, ClipkeepError, KeyDestroyed, NotFound
 
 MAX_IDS_PER_CALL = 10_000
 """Most ids, devices or accounts in one call: bounds one transaction, and so everyone else's wait. Measured in a folder:
@@ -107,6 +107,19 @@ class Rotation:
     rewrapped: int
     retired: tuple[int, ...]
     """Ids of the wrapping keys that were destroyed."""
+    waiting_for: tuple[str, ...] = ()
+    """Names of the hosts that have earlier wrapping keys still. Nothing erased is cleared before they drop those."""
+
+
+class KeyHost(NamedTuple):
+    """A host that has wrapping keys."""
+
+    name: str
+    wrapping_keys: tuple[int, ...]
+    """Ids, oldest first."""
+    seen_ms: int
+    """When it last said so, Unix ms by the vault's clock."""
+    serves: bool
 
 
 class Vault(ABC):
@@ -308,6 +321,27 @@ class Vault(ABC):
         Raises:
             CorruptError: rows that do not unwrap; all others were re-wrapped, and the old wrapping key stays.
         """
+
+    def keep_up(self, name: str, *, lasting: bool = True) -> None:  # noqa: B027 - a folder has one host
+        """Take part in rotations that other hosts carry out: take the new wrapping key, drop those that are over.
+        To be called every few seconds while a host serves, by one of its processes. Nothing in a vault of one host.
+
+        Args:
+            name: of this host, for people.
+            lasting: False: this host's keys go away with it. Once it was not heard for ten minutes it has none.
+        """
+
+    def hosts(self) -> list[KeyHost]:
+        """The hosts that have wrapping keys of this vault, by name; none where it is a folder."""
+        return []
+
+    def forget_host(self, name: str) -> None:
+        """Take a host from that list which is gone for good, its master.key with it. No rotation waits for it any more.
+
+        Raises:
+            NotFound: `no_such_host`. CallerError: `host_serves`.
+        """
+        raise NotFound("this vault is a folder, of one host", subject=name, code="no_such_host")
 
     @abstractmethod
     def backup(self, folder: Path) -> None:

@@ -21,7 +21,8 @@ keys_app = typer.Typer(help="The vault: rotate, show, back up.", no_args_is_help
 def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     """Wrap every key of recordings and accounts with a new wrapping key, then destroy the old one.
 
-    A running service goes on. When this was interrupted, run it again: it goes on where it stood. Backups of the
+    A running service goes on. When this was interrupted, run it again: it goes on where it stood. Every host takes the
+    new key and drops the old one by itself; one that is away does so when it is back. Backups of the
     key store made before hold the old wrapping key, so they stay readable until they are deleted.
     """
     with (
@@ -38,9 +39,15 @@ def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
             "resumed": done.resumed,
             "rewrapped_keys": done.rewrapped,
             "destroyed_wrapping_keys": [_shown(number) for number in done.retired],
+            "waiting_for_hosts": list(done.waiting_for),
         },
         json,
     )
+    for name in done.waiting_for:
+        terminal.say(
+            f"{name} has the old wrapping key still. It drops it when it is back; is it gone for good, destroy its"
+            f" keys/ and run `clipkeep keys forget-host {name}`. Until then no erasure counts as cleared"
+        )
 
 
 @keys_app.command("show")
@@ -49,6 +56,18 @@ def keys_show(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     with open_folder(data) as opened:
         document = _inventory(opened)
     terminal.report(document, json, lambda: _print_inventory(document))
+
+
+@keys_app.command("forget-host")
+def keys_forget_host(
+    name: Annotated[str, typer.Argument(help="As `clipkeep keys show` lists it.")],
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Take a host that is gone for good, and whose keys/ was destroyed, from those that rotations have to reach."""
+    with open_folder(data) as opened:
+        opened.vault.forget_host(name)
+    terminal.report({"forgotten": name}, json, lambda: print(f"{name} is no host of this home any more"))
 
 
 @keys_app.command("backup")
@@ -89,6 +108,15 @@ def _inventory(opened: Opened) -> dict[str, Any]:
         "rotated_at": _time(found.rotated_ms),
         "rotated_days_ago": round(age_s / 86_400, 1),
         "rotation_unfinished": len(found.wrapping_keys) > 1,
+        "hosts": [
+            {
+                "name": host.name,
+                "wrapping_keys": [_shown(number) for number in host.wrapping_keys],
+                "seen_at": _time(host.seen_ms),
+                "serves": host.serves,
+            }
+            for host in opened.vault.hosts()
+        ],
     }
 
 
@@ -99,6 +127,12 @@ def _print_inventory(document: dict[str, Any]) -> None:
     terminal.table(
         "wrapping keys", ["id", "current", "keys"], [list(row.values()) for row in document["wrapping_keys"]]
     )
+    if document["hosts"]:
+        rows = [
+            [host["name"], ", ".join(host["wrapping_keys"]), host["seen_at"], host["serves"]]
+            for host in document["hosts"]
+        ]
+        terminal.table("hosts", ["name", "wrapping keys", "seen", "serves"], rows)
     print(f"account keys: {document['account_keys']}")
     print(f"last rotated {document['rotated_at']}, {document['rotated_days_ago']} days ago")
     if document["rotation_unfinished"]:

@@ -49,6 +49,12 @@ class HostsContract(OnCatalog):
         [a], later_ms = catalog.hosts()
         assert 3_600_000 - (later_ms - home_ms) - 1 <= a.offset_ms <= 3_600_000
 
+    def test_homes_clock_goes_on(self, catalog: Catalog) -> None:
+        """What leases and grants of rights go by is what a beat and the list tell."""
+        before_ms = catalog.home_ms()
+        listed_ms = catalog.hosts()[1]
+        assert before_ms <= listed_ms <= catalog.home_ms()
+
     def test_who_is_not_listed_is_told_so(self, catalog: Catalog) -> None:
         assert beat(catalog, "a1") is None
         assert catalog.hosts()[0] == []

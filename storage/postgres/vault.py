@@ -32,7 +32,7 @@ from typing import TypeVar
 
 from storage._key_files import MASTER_MAGIC, read_key_file, unavailable
 from storage._key_wrapping import WrappingKeys
-from storage.errors import CallerError, CorruptError
+from storage.errors import CallerError, CorruptError, NotFound
 from storage.open_files import Version, version
 from storage.postgres.vault_database import (
     TOKENS,
@@ -46,14 +46,16 @@ from storage.postgres.vault_database import (
     require_tables,
     state,
 )
+from storage.postgres.vault_hosts import forget, rows_of
 from storage.postgres.vault_reports import count_of_devices, damage_of, every_key, take_inventory
-from storage.postgres.vault_rotation import rotate
+from storage.postgres.vault_rotation import keep_up, rotate, take_missing
 from storage.sql.connection import Connection
 from storage.vault import (
     KEY_BYTES,
     AccountKeyFacts,
     Inventory,
     KeyCount,
+    KeyHost,
     KeyId,
     Outcome,
     Progress,
@@ -121,6 +123,7 @@ class PostgresVault(Vault):
         try:
             require_tables(vault._database)
             _require_master_key(master_key)
+            take_missing(vault._database, master_key)
             vault._token_secret = vault._settled(vault._read_token_secret)
         except BaseException:
             vault.close()
@@ -149,6 +152,7 @@ class PostgresVault(Vault):
         _require_master_key(self._master_key)
         fresh = WrappingKeys(self._master_key, "the vault")
         self._settled(lambda connection: fresh.cipher(state(connection)[0]))
+        self._wrapping_keys.forget()  # none that a rotation has ended stays in memory
         self._seen = now
 
     # --- data keys ------------------------------------------------------------------------------------------------
@@ -209,6 +213,10 @@ class PostgresVault(Vault):
             rotated_ms = self._master_key.stat().st_mtime_ns // 1_000_000
         except OSError as error:
             raise unavailable(self._master_key, error) from error
+        for row in self._database.reading(rows_of):
+            if row.alone_ms is None:
+                return 0  # that host has an earlier one
+            rotated_ms = max(rotated_ms, row.alone_ms)
         return rotated_ms if rotated_ms <= window_end_ms else 0
 
     def require_usable(self) -> None:
@@ -312,6 +320,23 @@ class PostgresVault(Vault):
         """See `storage.postgres.vault_rotation`."""
         self._require_open()
         return rotate(self._database, self._master_key, self._wrapping_keys, progress)
+
+    def keep_up(self, name: str, *, lasting: bool = True) -> None:
+        self._require_open()
+        if keep_up(self._database, self._master_key, name, lasting):
+            self._wrapping_keys.forget()
+
+    def hosts(self) -> list[KeyHost]:
+        self._require_open()
+        rows = self._database.reading(rows_of)
+        return [KeyHost(row.name, row.holds, row.seen_ms, row.is_live) for row in rows]
+
+    def forget_host(self, name: str) -> None:
+        self._require_open()
+        if not self._database.destroying(lambda connection: forget(connection, name)):
+            if any(host.name == name for host in self.hosts()):
+                raise CallerError("it serves; stop it first", subject=name, code="host_serves")
+            raise NotFound("no such host; `clipkeep keys show` lists them", subject=name, code="no_such_host")
 
     def backup(self, folder: Path) -> None:
         raise CallerError(

@@ -6,6 +6,7 @@
     vault_months        the months that have a table
     vault_month_N       one table per month N (yyyymm): device, epoch, wrapping_key_id, wrapped (NULL: destroyed)
     vault_account_keys  id, made_ms, wrapping_key_id, wrapped
+    vault_hosts         see `storage.postgres.vault_hosts`
 
 **What keeps transactions apart.** Two advisory locks, for the length of a transaction:
 
@@ -45,6 +46,7 @@ from storage.postgres.database import (
     PostgresDatabase,
 )
 from storage.postgres.schema import require_empty
+from storage.postgres.vault_hosts import TABLE as HOSTS_TABLE
 from storage.sql.connection import Connection
 
 R = TypeVar("R")
@@ -63,6 +65,7 @@ CREATE TABLE vault_account_keys (
     id BYTEA PRIMARY KEY, made_ms BIGINT NOT NULL, wrapping_key_id BIGINT NOT NULL, wrapped BYTEA
 );
 INSERT INTO vault_state VALUES ({FORMAT}, 0, 0);
+{HOSTS_TABLE}
 """
 
 
@@ -172,7 +175,7 @@ def create_tables(database: VaultDatabase, wrapping_key_id: int, wrapping_keys: 
 def drop_tables(database: VaultDatabase) -> None:
     """Undo `create_tables`."""
     with database.hold() as connection:
-        names = re.findall(r"CREATE TABLE (\w+)", _TABLES)
+        names = re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", _TABLES)
         if has_table(connection, "vault_months"):
             names += [month_table(month) for month in months_of(connection)]
         connection.execute(f"DROP TABLE IF EXISTS {', '.join(names)}")

@@ -1,9 +1,11 @@
 """Rotating the wrapping key of a vault on PostgreSQL: the steps of `storage._key_rotation`.
 
-    1 begin    master.key gets a second, new entry; then `vault_state` names it as current: new keys take it
-    2 re-wrap  rows of the old one, in bounded batches
-    3 retire   nothing is wrapped with the old one any more: master.key is replaced by one without it, and the bytes of
-               the old file are overwritten
+    1 begin    master.key gets a second, new entry
+    2 hand     it is handed to every host. When those that serve have it, `vault_state` names it as current: new keys
+               take it
+    3 re-wrap  rows of the old one, in bounded batches
+    4 retire   nothing is wrapped with the old one any more: master.key is replaced by one without it, and the bytes of
+               the old file are overwritten. Each host does so with its own
 
 Each step is one transaction, and what is left to do can be seen in master.key and the rows: a rotation that was killed
 goes on where it stood, and two at once do the work of one.
@@ -11,6 +13,8 @@ goes on where it stood, and two at once do the work of one.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from storage._key_files import (
@@ -22,7 +26,8 @@ from storage._key_files import (
     unavailable,
 )
 from storage._key_wrapping import Name, WrappingKeys, new_wrapping_key
-from storage.errors import CorruptError
+from storage.errors import CorruptError, WorldError
+from storage.postgres.connection import has_table
 from storage.postgres.vault_database import (
     KEYS_LOCK,
     VaultDatabase,
@@ -31,34 +36,55 @@ from storage.postgres.vault_database import (
     months_of,
     state,
 )
+from storage.postgres.vault_hosts import (
+    drop_passing,
+    hand,
+    handed_to,
+    host_key,
+    is_alone,
+    nobody_is_alone,
+    note,
+    opened,
+    require_table,
+    rows_of,
+)
 from storage.sql.connection import Connection
 from storage.vault import KeyId, Progress, Rotation
 
 REWRAP_BATCH_ROWS = 2000
 """Rows of one transaction, while others wait."""
+LOOKS, LOOK_EVERY_S = 120, 0.5
+"""For the hosts that serve, at both ends of a rotation. Each looks every few seconds."""
 _OTHERWISE = "wrapping_key_id <> ? AND wrapped IS NOT NULL"
 
 
 def rotate(
-    database: VaultDatabase, master: Path, wrapping_keys: WrappingKeys, progress: Progress
+    database: VaultDatabase,
+    master: Path,
+    wrapping_keys: WrappingKeys,
+    progress: Progress,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Rotation:
     """Carry out a rotation, or the rest of one.
 
     Raises:
+        WorldError: `hosts_lack_key`: hosts that serve did not take the new key within LOOKS * LOOK_EVERY_S.
         CorruptError: rows that master.key does not unwrap. All others are re-wrapped and the old key stays.
         WorldError, CallerError: as `Vault`. Call again to go on.
     """
     try:
         current, resumed = _begin(database, master)
+        _hand(database, master, current, progress, pause)
         wrapping_keys.forget()  # what is in memory may be of before
         rewrapped, unreadable = _rewrap_all(database, current, wrapping_keys, progress)
         if unreadable is not None:
             raise unreadable
         retired = _retire(database, master, current)
+        waiting_for = _drops(database, current, progress, pause)
     except OSError as error:
         raise unavailable(master, error) from error
     wrapping_keys.forget()
-    return Rotation(current, resumed, rewrapped, retired)
+    return Rotation(current, resumed, rewrapped, retired, waiting_for)
 
 
 def _begin(database: VaultDatabase, master: Path) -> tuple[int, bool]:
@@ -71,9 +97,105 @@ def _begin(database: VaultDatabase, master: Path) -> tuple[int, bool]:
         if not resumed:
             entries.append(new_wrapping_key())
             replace_key_file(master, MASTER_MAGIC, entries)
-        newest = entries[-1][0]
-        connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (newest,))
-        return newest, resumed
+        require_table(connection)
+        return entries[-1][0], resumed
+
+
+def _hand(
+    database: VaultDatabase, master: Path, newest: int, progress: Progress, pause: Callable[[float], None]
+) -> None:
+    """Hand the new wrapping key to every host, and have it current once those that serve have it."""
+    mine = host_key(master).public_key().public_bytes_raw()
+    for _ in range(LOOKS):
+        with database.hold() as connection:
+            connection.execute(exclusive(KEYS_LOCK))
+            if state(connection)[0] == newest:  # an earlier rotation is being finished
+                return
+            entries = read_key_file(master, MASTER_MAGIC)
+            others = [row for row in rows_of(connection) if row.public != mine]
+            handed = [row for row in others if not row.lacks(newest) or hand(connection, row, entries)]
+            serving = [row for row in handed if row.is_live]
+            lacking = [row.name for row in serving if row.lacks(newest)]
+            if not lacking:
+                connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (newest,))
+                nobody_is_alone(connection)
+                return
+        progress("hosts take the new key", len(serving) - len(lacking), len(serving))
+        pause(LOOK_EVERY_S)
+    raise WorldError(
+        f"{', '.join(lacking)}: not there yet, and the old wrapping key goes on being used. Look at the log of these"
+        " hosts, and run `clipkeep keys rotate` again: it goes on where it stood",
+        subject=str(master),
+        code="hosts_lack_key",
+    )
+
+
+def _drops(
+    database: VaultDatabase, current: int, progress: Progress, pause: Callable[[float], None]
+) -> tuple[str, ...]:
+    """Wait until the hosts that serve have dropped the earlier wrapping keys. Returns the names of those that have
+    not, and of those that are away."""
+    for _ in range(LOOKS):
+        rows = database.reading(rows_of)
+        left = [row for row in rows if row.holds != (current,)]
+        serving = [row for row in left if row.is_live]
+        if not serving:
+            break
+        progress("hosts drop the old key", len(rows) - len(serving), len(rows))
+        pause(LOOK_EVERY_S)
+    return tuple(row.name for row in left)
+
+
+def keep_up(database: VaultDatabase, master: Path, name: str, lasting: bool) -> bool:
+    """Say that this host is there; take wrapping keys that were handed to it, and drop those that are over. Returns
+    whether master.key was replaced. Raises as `Vault`."""
+    try:
+        key, entries = host_key(master), read_key_file(master, MASTER_MAGIC)
+
+        def noted(connection: Connection) -> tuple[int, bytes]:
+            require_table(connection)
+            current = state(connection)[0]
+            drop_passing(connection)
+            return current, note(connection, key, name, entries, current, lasting=lasting)
+
+        current, handed = database.making(noted)
+        if not opened(key, handed, entries) and (len(entries) == 1 or entries[-1][0] != current):
+            return False
+        if not _follow(database, master):
+            return False
+        entries = read_key_file(master, MASTER_MAGIC)
+        database.making(noted)
+    except OSError as error:
+        raise unavailable(master, error) from error
+    return True
+
+
+def _follow(database: VaultDatabase, master: Path) -> bool:
+    """Take what was handed to this host, and drop what is over. Returns whether there was any."""
+    key = host_key(master)
+    with database.hold() as connection:
+        connection.execute(exclusive(KEYS_LOCK))
+        if not has_table(connection, "vault_hosts"):
+            return False
+        shred_leftovers(master)
+        before = read_key_file(master, MASTER_MAGIC)
+        entries = before + opened(key, handed_to(connection, key.public_key().public_bytes_raw()), before)
+        current = state(connection)[0]
+        if len(entries) > 1 and entries[-1][0] == current and not _left(connection, current):
+            entries = entries[-1:]
+        if entries != before:
+            replace_key_file(master, MASTER_MAGIC, entries)
+        return entries != before
+
+
+def take_missing(database: VaultDatabase, master: Path) -> None:
+    """Take the current wrapping key, where it was handed to this host while that was away. Raises as `Vault`."""
+    try:
+        current = database.reading(state)[0]
+        if all(number != current for number, _ in read_key_file(master, MASTER_MAGIC)):
+            _follow(database, master)
+    except OSError as error:
+        raise unavailable(master, error) from error
 
 
 def _tables(connection: Connection) -> list[tuple[str, str, int]]:
@@ -155,4 +277,5 @@ def _retire(database: VaultDatabase, master: Path, current: int) -> tuple[int, .
             return ()
         keep = [entry for entry in entries if entry[0] == current]
         replace_key_file(master, MASTER_MAGIC, keep)
+        is_alone(connection, host_key(master).public_key().public_bytes_raw(), current)
         return tuple(number for number, _ in entries if number != current)

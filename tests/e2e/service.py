@@ -64,9 +64,20 @@ class Service:
     Args:
         root: an empty folder of this test; the data folder is made inside it.
         environ: variables for all commands and processes, over this process's own.
+        under: a command that runs all of them, which are given to it as arguments.
+        address: where it listens.
     """
 
-    def __init__(self, root: Path, *, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
+        address: str = "127.0.0.1",
+    ) -> None:
+        self._under = under
+        self._address = address
         self.data = root / "data"
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("CLIPKEEP_")}
         self.environ["CLIPKEEP_SCHEDULE_ON"] = "false"  # tests say themselves what is swept when
@@ -97,7 +108,7 @@ class Service:
 
     def run(self, *args: str, timeout_s: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, whatever that is."""
-        command = [str(CLIPKEEP), *args, "--data", str(self.data)]
+        command = [*self._under, str(CLIPKEEP), *args, "--data", str(self.data)]
         done = subprocess.run(
             command, env=self.environ, capture_output=True, text=True, timeout=timeout_s, check=False
         )
@@ -157,9 +168,10 @@ class Service:
         """
         assert self._process is None, "it runs already"
         command = [
+            *self._under,
             *under,
             *(str(CLIPKEEP), "serve", "--data", str(self.data), "--workers", str(workers), "--json"),
-            *("--ingest", f"127.0.0.1:{ports[0]}", "--api", f"127.0.0.1:{ports[1]}"),
+            *("--ingest", f"{self._address}:{ports[0]}", "--api", f"{self._address}:{ports[1]}"),
         ]
         with open(log or os.devnull, "a") as file:
             self._process = subprocess.Popen(

@@ -144,13 +144,6 @@ def test_a_host_that_was_frozen_as_a_whole_refuses_the_first_request(hosts: tupl
     until(lambda: watch(b, camera, token, start_ms) == (403, "suspended"), "the host hears home again")
 
 
-def test_a_host_that_stops_leaves_the_list(hosts: tuple[Service, Service]) -> None:
-    """The last one: the others need both."""
-    a, b = hosts
-    assert a.stop() == 0
-    assert [host["name"] for host in b.command("hosts")["hosts"]] == ["bravo"]
-
-
 def test_the_schedule_is_run_by_one_host_at_a_time(hosts: tuple[Service, Service]) -> None:
     """Both look; each time one acts, and nobody is told `busy`."""
     a, b = hosts
@@ -171,3 +164,10 @@ def test_the_schedule_is_run_by_one_host_at_a_time(hosts: tuple[Service, Service
         assert job["host"] in ("alpha", "bravo")
         assert job["outcome"] in ("done", "")
     assert not [line for line in a.lines + b.lines if "job_failed" in line]
+
+
+def test_a_host_that_stops_leaves_the_list(hosts: tuple[Service, Service]) -> None:
+    """The last one: the others need both."""
+    a, b = hosts
+    assert a.stop() == 0
+    assert [host["name"] for host in b.command("hosts")["hosts"]] == ["bravo"]

@@ -106,10 +106,10 @@ class Watch:
 class Keeper:
     """Starts the service again until it serves, as a service manager does."""
 
-    def __init__(self, service: Service, workers: int) -> None:
+    def __init__(self, service: Service, workers: int, ports: tuple[int, int] | None = None) -> None:
         self._service = service
         self._workers = workers
-        ingest, api = free_ports(2)
+        ingest, api = ports or free_ports(2)
         self._ports = ingest, api
         self.starts = 0
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,19 +70,55 @@ def serving() -> list[list[str]]:
 
 def test_plain_http_is_not_offered_to_every_address() -> None:
     addresses = [words[words.index(option) + 1] for words in serving() for option in ("--ingest", "--api")]
-    assert len(addresses) == 4
+    assert len(addresses) == 6
     assert {address.rpartition(":")[0] for address in addresses} == {"127.0.0.1", "$(POD_IP)"}
-    [policy] = [m for m in documents(DEPLOY / "kubernetes/clipkeep.yaml") if m["kind"] == "NetworkPolicy"]
-    [rule] = policy["spec"]["ingress"]
-    assert rule["from"][0]["podSelector"]["matchLabels"]
-    assert {port["port"] for port in rule["ports"]} == {"ingest", "api"}
+    for name in ("clipkeep", "hosts"):
+        found = documents(DEPLOY / f"kubernetes/{name}.yaml")
+        [policy] = [m for m in found if m["kind"] == "NetworkPolicy"]
+        [rule] = policy["spec"]["ingress"]
+        assert rule["from"][0]["podSelector"]["matchLabels"]
+        assert {port["port"] for port in rule["ports"]} == {"ingest", "api"}
+        [deployment] = [m for m in found if m["kind"] == "Deployment"]
+        assert policy["spec"]["podSelector"] == deployment["spec"]["selector"]
+        [service] = [m for m in found if m["kind"] == "Service"]
+        assert service["spec"].get("type", "ClusterIP") == "ClusterIP"
+    lines = (DEPLOY / "haproxy/haproxy.cfg").read_text().splitlines()
+    assert all(" ssl " in line for line in lines if line.strip().startswith("bind "))
+    assert all(" 127.0.0.1:" in line for line in lines if line.strip().startswith("server "))
+
+
+def test_a_disruption_takes_one_host_at_a_time() -> None:
+    found = {m["kind"]: m["spec"] for m in documents(DEPLOY / "kubernetes/hosts.yaml")}
+    assert found["PodDisruptionBudget"]["maxUnavailable"] == 1
+    assert found["PodDisruptionBudget"]["selector"] == found["Deployment"]["selector"]
+    assert found["Deployment"]["replicas"] > 2
+    [data] = [v for v in found["Deployment"]["template"]["spec"]["volumes"] if v["name"] == "data"]
+    assert "emptyDir" in data, "what a host has for itself goes with it"
+    [container] = found["Deployment"]["template"]["spec"]["containers"]
+    assert {"name": "CLIPKEEP_HOSTS_LASTING", "value": "false"} in container["env"]
+
+
+def test_haproxy_takes_its_file(tmp_path: Path) -> None:
+    program = shutil.which("haproxy")
+    if program is None:
+        pytest.skip("haproxy is not installed")
+    key = tmp_path / "clipkeep.pem"
+    subject = ("-subj", "/CN=clipkeep", "-days", "1")
+    made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/stdout", *subject)
+    key.write_bytes(subprocess.run(made, capture_output=True, check=True).stdout)
+    text = (DEPLOY / "haproxy/haproxy.cfg").read_text().replace("/etc/haproxy/clipkeep.pem", str(key))
+    (tmp_path / "haproxy.cfg").write_text(text)
+    said = subprocess.run([program, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert "[WARNING]" not in said.stderr
 
 
 def test_a_stop_has_the_time_it_needs() -> None:
     deadline_s = IngestSettings().stop_deadline_s
     assert float(unit(DEPLOY / "systemd/clipkeep.service")["Service"]["TimeoutStopSec"]) > deadline_s
-    [deployment] = [m for m in documents(DEPLOY / "kubernetes/clipkeep.yaml") if m["kind"] == "Deployment"]
-    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > deadline_s
+    for name in ("clipkeep", "hosts"):
+        [deployment] = [m for m in documents(DEPLOY / f"kubernetes/{name}.yaml") if m["kind"] == "Deployment"]
+        assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > deadline_s
 
 
 def documents(path: Path) -> list[Any]:
@@ -104,6 +143,10 @@ def test_kubernetes_manifests(path: Path) -> None:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             if "args" in container:
                 assert_known(container["args"])
+            for line in re.findall(
+                r"clipkeep ((?:init|host) [^;&|]*)", " ".join(container.get("command", ()))
+            ):
+                assert_known(shlex.split(line))
         assert pod["securityContext"]["runAsNonRoot"]
 
 

@@ -55,7 +55,7 @@ def test_a_making_that_was_interrupted_is_repeated(database_url: str, master_key
     """master.key was written, the tables were not."""
     create_vault(database_url, master_key)
     with psycopg.connect(database_url, autocommit=True) as connection:
-        for name in ("state", "secrets", "floors", "months", "account_keys"):
+        for name in ("state", "secrets", "floors", "months", "account_keys", "hosts"):
             connection.execute(f"DROP TABLE vault_{name}")  # type: ignore[arg-type]
     kept = master_key.read_bytes()
     create_vault(database_url, master_key)

@@ -62,7 +62,8 @@ class ShopWorld(MoneyWorld):
     """A data folder whose money is moved by the gateway at an address."""
 
     def __init__(self, folder: Path, url: str, *, answer_s: float = 10, clock_ms: int | None = None) -> None:
-        self.url, self.answer_s, self._bounds = url, answer_s, Bounds(min(answer_s, 5), answer_s, 65536)
+        self.data, self.url, self.answer_s = folder, url, answer_s
+        self._bounds = Bounds(min(answer_s, 5), answer_s, 65536)
         super().__init__(folder, clock_ms=clock_ms, gateway=self._open, rows=ROWS, **SETTINGS)  # type: ignore[arg-type]
 
     def _open(self, folder: Path) -> PatientGateway:
@@ -197,10 +198,30 @@ def report(world: ShopWorld, body: str, timestamp: str, signature: str) -> Any:
     return str(reports.hear(world.desk, TOLD.validate_json(raw)))
 
 
-def renew(world: ShopWorld) -> Any:
+def renew(world: ShopWorld, hosts: int = 1) -> Any:
+    """`hosts`: so many do it at the same moment, in processes of their own."""
+    if hosts > 1:
+        others = [_forked(world, renew) for _ in range(hosts)]
+        assert [os.waitpid(pid, 0)[1] for pid in others] == [0] * hosts
     report = renewing.renew(world.desk)
     trials.tell_ending(world.desk)
     return {"waiting": report.waiting}
+
+
+def _forked(world: ShopWorld, act: Callable[[ShopWorld], Any]) -> int:
+    """Do it in another process, which opens everything anew. Returns its number."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with ShopWorld(world.data, world.url, answer_s=world.answer_s, clock_ms=world.clock.ms) as mine:
+                act(mine)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return child
 
 
 def roll(world: ShopWorld) -> Any:
