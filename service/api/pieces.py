@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from starlette.types import Message, Send
 
 from ingest import answers
@@ -19,25 +21,32 @@ def require_fresh(freshness: Freshness) -> None:
         raise Refused.by(answers.HOST_STALE)
 
 
-async def send_pieces(
-    send: Send, data: bytes | memoryview, freshness: Freshness, *, start: Message | None = None, more: bool
-) -> None:
+async def send_pieces(send: Send, data: bytes | memoryview, freshness: Freshness, *, more: bool) -> None:
     """Send a part of a body.
 
     Args:
-        start: what begins the answer. It goes out with the first piece, so a host that is stale by then can say so.
         more: whether more of the body follows.
 
     Raises:
-        Refused: `host_stale`. When the answer has begun, the server closes its connection, for it stays unfinished.
+        Refused: `host_stale`; no further piece was sent.
     """
     view = memoryview(data)
     for begin in range(0, max(len(view), 1), PIECE_BYTES):
         require_fresh(freshness)
-        if start is not None:
-            await send(start)
-            start = None
         rest = more or begin + PIECE_BYTES < len(view)
         await send(
             {"type": "http.response.body", "body": view[begin : begin + PIECE_BYTES], "more_body": rest}
         )
+
+
+async def send_whole(send: Send, start: Message, body: bytes | memoryview, freshness: Freshness) -> None:
+    """Send an answer whose body is at hand. One that has begun and may not go on stays unfinished: the server closes
+    its connection.
+
+    Raises:
+        Refused: `host_stale`, before anything was sent.
+    """
+    require_fresh(freshness)
+    await send(start)
+    with suppress(Refused):
+        await send_pieces(send, body, freshness, more=False)

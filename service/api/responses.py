@@ -11,7 +11,7 @@ from isal import igzip
 from starlette.types import Receive, Scope, Send
 
 from ingest.media import Media
-from service.api.pieces import require_fresh, send_pieces
+from service.api.pieces import require_fresh, send_pieces, send_whole
 from service.api.problems import NO_STORE
 from service.playback import Export, LivePlaylist, Page, Playback, ReadChunk, Viewer
 from storage.days import to_date
@@ -53,7 +53,7 @@ class ChunkResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            await send_pieces(send, self.body, self._freshness, start=start, more=False)
+            await send_whole(send, start, self.body, self._freshness)
         finally:
             if self._read is not None:
                 self._read.release()
@@ -72,7 +72,7 @@ class HeldResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._holding:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            await send_pieces(send, self.body, self._freshness, start=start, more=False)
+            await send_whole(send, start, self.body, self._freshness)
 
 
 class ExportResponse(Response):

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -195,6 +196,11 @@ class Fleet:
 
     def _listed(self) -> int:
         return sum(host["state"] == "serves" for host in self.hosts[0].command("hosts")["hosts"])
+
+    def add_devices(self, count: int) -> list[Device]:
+        """With a plan that has run for three days."""
+        began = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
+        return self.hosts[0].add_devices(count, "annual", "--starts-on", began)
 
     def load(self, devices: Sequence[Device], scenes: list[bytes], pause_s: float) -> Load:
         began_ms = earlier_today_ms(3_600_000)

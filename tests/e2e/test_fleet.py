@@ -32,7 +32,7 @@ def test_hosts_are_killed_cut_off_and_frozen(tmp_path: Path, seaweed: SeaweedSer
         fleet_of(3, tmp_path, postgres, seaweed, seed=seed, max_stale_s=MAX_STALE_S) as fleet,
     ):
         fleet.start()
-        devices = fleet.hosts[0].add_devices(CLIENTS + 1, "annual")
+        devices = fleet.add_devices(CLIENTS + 1)
         with fleet.load(devices[:CLIENTS], film_chunks(tmp_path), pause_s=0.5):
             fleet.heal()
             cut_off_hosts_serve_nothing(fleet, tmp_path, devices[-1].number, devices[-1].token)

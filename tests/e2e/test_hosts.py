@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection
 
 import psycopg
 import pytest
 
+from tests.e2e.denials import WAYS, deny
 from tests.e2e.load import chunk_body
 from tests.e2e.service import SOON_S, Device, Service, until
-from tests.servers.postgres import any_binaries, postgres_server
+from tests.servers.postgres import PostgresServer, any_binaries, postgres_server
 
 pytestmark = pytest.mark.e2e
 
-REVOKED_S = 2.0
 MAX_STALE_S = 3.0
 PACKETS = 20
 EVERY_S = 6
@@ -26,33 +28,42 @@ EVERY_S = 6
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Service]]:
-    """Two hosts that serve; the second one joined by an invitation."""
-    tmp_path = tmp_path_factory.mktemp("hosts")
-    settings = {"max_connections": "200"}
-    with postgres_server(any_binaries(), settings) as postgres:
-        with psycopg.connect(postgres.url(), autocommit=True) as operator:
+def postgres() -> Iterator[PostgresServer]:
+    with postgres_server(any_binaries(), {"max_connections": "200"}) as server:
+        with psycopg.connect(server.url(), autocommit=True) as operator:
             operator.execute("CREATE DATABASE home")
             operator.execute("CREATE DATABASE keys")
-        for name in "ab":
-            (tmp_path / name).mkdir()
-        with Service(tmp_path / "a") as a, Service(tmp_path / "b") as b:
-            shared = (tmp_path / "objects").as_uri()
-            both = {"hosts_max_stale_s": MAX_STALE_S, "schedule_on": "true"}
-            both |= {"schedule_sweep_every_s": EVERY_S, "schedule_renew_every_s": EVERY_S}
-            a.configure(**both)
-            b.configure(**both, hosts_name="bravo")
-            a.command(
-                "init", "--catalog", postgres.url("home"), "--vault", postgres.url("keys"), "--store", shared
-            )
-            invitation = tmp_path / "invitation"
-            a.command("host", "invite", "--out", str(invitation))
-            assert invitation.stat().st_mode & 0o777 == 0o600
-            b.command("host", "join", str(invitation))
-            a.configure(hosts_name="alpha")
-            a.start()
-            b.start()
-            yield a, b
+        yield server
+
+
+@pytest.fixture(scope="module")
+def home_url(postgres: PostgresServer) -> str:
+    return postgres.url("home")
+
+
+@pytest.fixture(scope="module")
+def hosts(
+    postgres: PostgresServer, home_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Service, Service]]:
+    """Two hosts that serve; the second one joined by an invitation."""
+    tmp_path = tmp_path_factory.mktemp("hosts")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with Service(tmp_path / "a") as a, Service(tmp_path / "b") as b:
+        shared = (tmp_path / "objects").as_uri()
+        both = {"hosts_max_stale_s": MAX_STALE_S, "schedule_on": "true"}
+        both |= {"schedule_sweep_every_s": EVERY_S, "schedule_renew_every_s": EVERY_S}
+        a.configure(**both)
+        b.configure(**both, hosts_name="bravo")
+        a.command("init", "--catalog", home_url, "--vault", postgres.url("keys"), "--store", shared)
+        invitation = tmp_path / "invitation"
+        a.command("host", "invite", "--out", str(invitation))
+        assert invitation.stat().st_mode & 0o777 == 0o600
+        b.command("host", "join", str(invitation))
+        a.configure(hosts_name="alpha")
+        a.start()
+        b.start()
+        yield a, b
 
 
 def now_ms() -> int:
@@ -67,6 +78,15 @@ def upload(service: Service, device: Device, capture_ms: int) -> tuple[int, str]
 def watch(service: Service, device: Device, token: str, capture_ms: int) -> tuple[int, str]:
     answer = service.get(f"/v1/devices/{device.number}/chunks/{capture_ms}", token=token)
     return answer.status, "" if answer.status < 300 else answer.code
+
+
+def read_to_the_end(connection: socket.socket) -> int:
+    """How many bytes still come."""
+    found = 0
+    with connection, suppress(ConnectionError):
+        while piece := connection.recv(1 << 20):
+            found += len(piece)
+    return found
 
 
 def test_what_is_decided_on_one_host_holds_on_the_other(hosts: tuple[Service, Service]) -> None:
@@ -87,6 +107,18 @@ def test_what_is_decided_on_one_host_holds_on_the_other(hosts: tuple[Service, Se
     took_s = time.monotonic() - began_s
     print(f"terminate returned, and was refused, within {took_s:.2f} s, the command's start included")
     assert a.problems() == b.problems() == {}
+
+
+def test_every_way_to_take_a_right_away_holds_on_all_hosts(
+    hosts: tuple[Service, Service], home_url: str
+) -> None:
+    a, b = hosts
+    cameras = a.add_devices(len(WAYS))
+    for way, camera in zip(WAYS, cameras, strict=True):
+        start_ms = now_ms() - 10_000
+        assert upload(b, camera, start_ms) == (201, "")
+        denied = deny(way, home_url, b, hosts, camera, start_ms)
+        print(f"{way}: served until {denied.served_s:.2f} s, told after {denied.returned_s:.2f} s")
 
 
 def test_a_host_whose_feed_is_stopped_serves_nothing_and_is_not_waited_for_long(
@@ -123,11 +155,20 @@ def test_a_host_that_was_frozen_as_a_whole_refuses_the_first_request(hosts: tupl
     assert upload(a, camera, start_ms) == (201, "")
     token = a.viewer_token(camera.number)
     assert watch(b, camera, token, start_ms) == (200, "")
+    path = f"/v1/devices/{camera.number}/chunks/"
+    large_ms = start_ms - 60_000
+    large = chunk_body(camera.number, large_ms, 4000) * 16
+    assert a.put(camera, large_ms, large).status == 201
+    slow = socket.create_connection(b.api, SOON_S)
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    lines = (f"GET {path}{large_ms} HTTP/1.1", "Host: b", f"Authorization: Bearer {token}", "", "")
+    slow.sendall("\r\n".join(lines).encode())
+    begun = slow.recv(65536)
+    assert begun.startswith(b"HTTP/1.1 200")
     members = b.members()
     for pid in members:
         os.kill(pid, signal.SIGSTOP)
     waiting = [HTTPConnection(*to, timeout=SOON_S) for to in (b.api, b.ingest)]
-    path = f"/v1/devices/{camera.number}/chunks/"
     waiting[0].request("GET", f"{path}{start_ms}", headers={"Authorization": f"Bearer {token}"})
     body = chunk_body(camera.number, start_ms + 1000, PACKETS)
     waiting[1].request("PUT", f"{path}{start_ms + 1000}", body, {"Authorization": f"Bearer {camera.token}"})
@@ -140,6 +181,8 @@ def test_a_host_that_was_frozen_as_a_whole_refuses_the_first_request(hosts: tupl
     assert [connection.getresponse().status for connection in waiting] == [503, 503]
     for connection in waiting:
         connection.close()
+    rest = read_to_the_end(slow)
+    assert rest < len(large) / 2, "what the kernel had already, and no further piece"
     os.kill(feed, signal.SIGCONT)
     until(lambda: watch(b, camera, token, start_ms) == (403, "suspended"), "the host hears home again")
 

@@ -38,7 +38,7 @@ def test_thirty_kills_of_three_hosts(tmp_path: Path, seaweed: SeaweedServer) -> 
         fleet_of(3, tmp_path, postgres, seaweed, seed=SEED) as fleet,
     ):
         fleet.start()
-        devices = fleet.hosts[0].add_devices(CLIENTS + 1, "annual")
+        devices = fleet.add_devices(CLIENTS + 1)
         with fleet.load(devices[:CLIENTS], film_chunks(tmp_path), pause_s=1.0):
             fleet.heal()
             cut_off_hosts_serve_nothing(fleet, tmp_path, devices[-1].number, devices[-1].token)
@@ -77,7 +77,7 @@ def test_home_fails_over(tmp_path: Path, seaweed: SeaweedServer) -> None:
                 3, tmp_path, primary, seaweed, seed=SEED, standby=standby, survives="primary_loss"
             ) as fleet:
                 fleet.start()
-                devices = fleet.hosts[0].add_devices(CLIENTS, "annual")
+                devices = fleet.add_devices(CLIENTS)
                 with fleet.load(devices, film_chunks(tmp_path), pause_s=0.5):
                     fleet.heal()
                     primary.kill()

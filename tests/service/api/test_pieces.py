@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from retention.bitmap import EntitlementBitmap
 from retention.freshness import Freshness
-from service.api.pieces import PIECE_BYTES, send_pieces
+from service.api.pieces import PIECE_BYTES, send_pieces, send_whole
 from tests.service.world import refused
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -45,36 +45,50 @@ class Client:
         return b"".join(bytes(message.get("body", b"")) for message in self.messages)
 
 
+def fresh(bitmap: EntitlementBitmap) -> Freshness:
+    return Freshness(bitmap, STALE_NS, lambda: NOW_NS)
+
+
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
 @pytest.mark.parametrize("more", [False, True])
 async def test_all_of_it_in_pieces(bitmap: EntitlementBitmap, size: int, more: bool) -> None:
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
     client = Client(bitmap)
-    await send_pieces(client.send, data, Freshness(bitmap, STALE_NS, lambda: NOW_NS), start=START, more=more)
+    await send_pieces(client.send, data, fresh(bitmap), more=more)
+    assert client.body == data
+    assert all(len(piece["body"]) <= PIECE_BYTES for piece in client.messages)
+    assert [piece["more_body"] for piece in client.messages] == [True] * (len(client.messages) - 1) + [more]
+
+
+async def test_a_whole_answer(bitmap: EntitlementBitmap) -> None:
+    data = bytes(2 * PIECE_BYTES)
+    client = Client(bitmap)
+    await send_whole(client.send, START, data, fresh(bitmap))
     assert client.messages[0] == START
     assert client.body == data
-    pieces = client.messages[1:]
-    assert all(len(piece["body"]) <= PIECE_BYTES for piece in pieces)
-    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [more]
+    assert client.messages[-1]["more_body"] is False
 
 
 async def test_nothing_is_sent_of_an_answer_that_begins_too_late(bitmap: EntitlementBitmap) -> None:
     bitmap.stamp(0)
     client = Client(bitmap)
     with refused("host_stale"):
-        await send_pieces(
-            client.send, b"x", Freshness(bitmap, STALE_NS, lambda: NOW_NS), start=START, more=False
-        )
+        await send_whole(client.send, START, b"x", fresh(bitmap))
+    with refused("host_stale"):
+        await send_pieces(client.send, b"x", fresh(bitmap), more=False)
     assert client.messages == []
 
 
 async def test_no_further_piece_is_sent_of_one_that_is_under_way(bitmap: EntitlementBitmap) -> None:
-    """As of a process that was stopped in the middle of it, and goes on."""
+    """As of a process that was stopped in the middle of it, and goes on. It is no failure of the application's."""
     client = Client(bitmap, stale_after=2)
-    data = bytes(5 * PIECE_BYTES)
-    with refused("host_stale"):
-        await send_pieces(
-            client.send, data, Freshness(bitmap, STALE_NS, lambda: NOW_NS), start=START, more=False
-        )
+    await send_whole(client.send, START, bytes(5 * PIECE_BYTES), fresh(bitmap))
     assert len(client.body) == 2 * PIECE_BYTES
     assert client.messages[-1]["more_body"] is True, "it does not look like one that is whole"
+
+
+async def test_who_makes_a_body_as_it_goes_is_told_to_stop(bitmap: EntitlementBitmap) -> None:
+    client = Client(bitmap, stale_after=2)
+    with refused("host_stale"):
+        await send_pieces(client.send, bytes(5 * PIECE_BYTES), fresh(bitmap), more=True)
+    assert len(client.body) == 2 * PIECE_BYTES
