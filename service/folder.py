@@ -223,6 +223,7 @@ def create_folder(
             ):
                 undo.callback(remove_catalog, home.catalog, folder.catalog)
                 catalog.settle_home(home_of(vault.token_secret))
+                vault.keep_up(host_name(config), lasting=config.hosts.lasting, serves=False)
                 versions.ensure(catalog, now_ms=clock.now_ms())
                 privacy.ensure(catalog, now_ms=clock.now_ms())
                 catalog.note_clock(clock.mark())

@@ -24,6 +24,7 @@ from service.folder import (
     DataFolder,
     Opened,
     home_of,
+    host_name,
     make_private,
     others_may,
     private,
@@ -168,6 +169,9 @@ def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
             undo.callback(folder.bitmap.unlink, missing_ok=True)
             with EntitlementBitmap.open(folder.bitmap, writable=True) as bitmap, bitmap.writing():
                 bitmap.set_last_change(found.newest_change)  # its rows are made when it serves
+            with open_vault(folder.vault_place(config), folder.master_key) as vault:
+                # From here on each rotation of the wrapping key reaches it, whether it has served yet or not.
+                vault.keep_up(host_name(config), lasting=config.hosts.lasting, serves=False)
             # Last: a folder without it was not finished.
             (root / "config.new").rename(folder.config)
         except OSError as error:

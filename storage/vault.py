@@ -322,13 +322,16 @@ class Vault(ABC):
             CorruptError: rows that do not unwrap; all others were re-wrapped, and the old wrapping key stays.
         """
 
-    def keep_up(self, name: str, *, lasting: bool = True) -> None:  # noqa: B027 - a folder has one host
+    def keep_up(  # noqa: B027 - a folder has one host
+        self, name: str, *, lasting: bool = True, serves: bool = True
+    ) -> None:
         """Take part in rotations that other hosts carry out: take the new wrapping key, drop those that are over.
         To be called every few seconds while a host serves, by one of its processes. Nothing in a vault of one host.
 
         Args:
             name: of this host, for people.
             lasting: False: this host's keys go away with it. Once it was not heard for ten minutes it has none.
+            serves: False: it is there, and rotations need not wait for it.
         """
 
     def hosts(self) -> list[KeyHost]:

@@ -321,9 +321,9 @@ class PostgresVault(Vault):
         self._require_open()
         return rotate(self._database, self._master_key, self._wrapping_keys, progress)
 
-    def keep_up(self, name: str, *, lasting: bool = True) -> None:
+    def keep_up(self, name: str, *, lasting: bool = True, serves: bool = True) -> None:
         self._require_open()
-        if keep_up(self._database, self._master_key, name, lasting):
+        if keep_up(self._database, self._master_key, name, lasting=lasting, serves=serves):
             self._wrapping_keys.forget()
 
     def hosts(self) -> list[KeyHost]:

@@ -12,8 +12,8 @@ wrapping key before it:
 - who can write to this database can't make one up that the hosts would take
 
 A host takes what was handed to it when it opens the vault and lacks the current one, and every few seconds while it
-serves. Then it also drops the earlier ones, once no key is wrapped with them. What was handed to a host that is away
-stays until it is back.
+serves. Then it also drops the earlier ones, once no key is wrapped with them. What was handed to a host stays, the
+newest `MAX_HANDED` times.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ from storage.sql.connection import Connection
 HOST_MAGIC = b"CKHOSTK1"
 LIVE_MS = 30_000
 """A host that was heard within this serves, and is waited for."""
+MAX_HANDED = 64
+"""Records of a host that are kept, the newest: it may be away for so many rotations. Those that it has taken stay, for
+a folder that is put back from its backup, or was copied with its machine, takes them again."""
 PASSED_MS = 600_000
 """One that is not lasting, and was not heard for so long, is gone, and its master.key with it."""
 
@@ -124,18 +127,31 @@ def note(
     current: int,
     *,
     lasting: bool,
+    serves: bool,
 ) -> bytes:
     """Say that this host is there and which wrapping keys it has. Returns what was handed to it."""
     public, holds = key.public_key().public_bytes_raw(), [number for number, _ in entries]
-    number, secret = entries[-1]
+    # With the current wrapping key, which every host has that can rotate; one that is to become current few have. Who
+    # lacks it was away, and stays vouched for by whoever handed it over.
+    has_current = current in holds
+    number, secret = next((entry for entry in entries if entry[0] == current), entries[-1])
     connection.execute(
         "INSERT INTO vault_hosts AS h"
-        f" VALUES (?, ?, ? = 1, ?, ?, ?::bigint[], '', {_NOW}, CASE WHEN ? = 1 THEN {_NOW} END)"
+        f" VALUES (?, ?, ? = 1, ?, ?, ?::bigint[], '', {_NOW} - ?, CASE WHEN ? = 1 THEN {_NOW} END)"
         " ON CONFLICT (public) DO UPDATE SET name = excluded.name, lasting = excluded.lasting,"
-        " vouched_with = excluded.vouched_with, vouch = excluded.vouch, holds = excluded.holds,"
-        " seen_ms = excluded.seen_ms,"
+        + (" vouched_with = excluded.vouched_with, vouch = excluded.vouch," if has_current else "")
+        + " holds = excluded.holds, seen_ms = excluded.seen_ms,"
         " alone_ms = CASE WHEN excluded.alone_ms IS NOT NULL THEN coalesce(h.alone_ms, excluded.alone_ms) END",
-        (public, name, lasting, number, _vouch(secret, public), holds, holds == [current]),
+        (
+            public,
+            name,
+            lasting,
+            number,
+            _vouch(secret, public),
+            holds,
+            0 if serves else LIVE_MS,
+            holds == [current],
+        ),
     )
     return handed_to(connection, public)
 
@@ -158,27 +174,38 @@ def handed_to(connection: Connection, public: bytes) -> bytes:
     return b"" if row is None else bytes(row[0])
 
 
-def hand(connection: Connection, row: HostRow, entries: Sequence[Entry]) -> bool:
-    """Hand the newest of these wrapping keys to a host that lacks it. Returns False when no wrapping key that is here
-    vouches for it: it has been away for longer than the keys of then, or was never a host."""
+def hand(connection: Connection, row: HostRow, entries: Sequence[Entry], target: int) -> bool:
+    """Hand wrapping key `target` to a host, if it lacks that. Returns False when no wrapping key that is here vouches
+    for it: it was never a host."""
     secrets = dict(entries)
-    (before, _), (newest, fresh) = entries[-2], entries[-1]
-    vouching = secrets.get(row.vouched_with)
-    if vouching is None or not hmac.compare_digest(row.vouch, _vouch(vouching, row.public)):
+    if not _is_vouched_for(row, secrets):
         return False
-    records = [record for record in _HANDED.iter_unpack(row.handed) if row.lacks(record[1])]
-    if all(record[1] != newest for record in records):
-        records.append(_sealed(row.public, (before, secrets[before]), (newest, fresh)))
-    connection.execute(
-        "UPDATE vault_hosts SET handed = ?, vouched_with = ?, vouch = ? WHERE public = ?",
-        (
-            b"".join(_HANDED.pack(*record) for record in records),
-            newest,
-            _vouch(fresh, row.public),
-            row.public,
-        ),
-    )
+    records = list(_HANDED.iter_unpack(row.handed))
+    if row.lacks(target) and row.vouched_with != target and all(record[1] != target for record in records):
+        before = (row.vouched_with, secrets[row.vouched_with])
+        records.append(_sealed(row.public, before, (target, secrets[target])))
+        handed = b"".join(_HANDED.pack(*record) for record in records[-MAX_HANDED:])
+        connection.execute("UPDATE vault_hosts SET handed = ? WHERE public = ?", (handed, row.public))
     return True
+
+
+def vouch_for(connection: Connection, rows: Sequence[HostRow], entries: Sequence[Entry], target: int) -> None:
+    """Vouch for these hosts with wrapping key `target`, which becomes current in this transaction: who has only that
+    hands the next one to those that are away, this host among them."""
+    secrets = dict(entries)
+    connection.executemany(
+        "UPDATE vault_hosts SET vouched_with = ?, vouch = ? WHERE public = ?",
+        [
+            (target, _vouch(secrets[target], row.public), row.public)
+            for row in rows
+            if _is_vouched_for(row, secrets)
+        ],
+    )
+
+
+def _is_vouched_for(row: HostRow, secrets: Mapping[int, bytes]) -> bool:
+    vouching = secrets.get(row.vouched_with)
+    return vouching is not None and hmac.compare_digest(row.vouch, _vouch(vouching, row.public))
 
 
 def opened(key: X25519PrivateKey, handed: bytes, entries: Sequence[Entry]) -> list[Entry]:

@@ -1,20 +1,19 @@
 """Rotating the wrapping key of a vault on PostgreSQL: the steps of `storage._key_rotation`.
 
-    1 begin    master.key gets a second, new entry
-    2 hand     it is handed to every host. When those that serve have it, `vault_state` names it as current: new keys
-               take it
+    1 begin    master.key gets a second, new entry, and it is handed to every host
+    2 hand     when those that serve have it, `vault_state` names it as current: new keys take it
     3 re-wrap  rows of the old one, in bounded batches
     4 retire   nothing is wrapped with the old one any more: master.key is replaced by one without it, and the bytes of
                the old file are overwritten. Each host does so with its own
 
 Each step is one transaction, and what is left to do can be seen in master.key and the rows: a rotation that was killed
-goes on where it stood, and two at once do the work of one.
+goes on where it stood, from whichever host, and two at once do the work of one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from storage._key_files import (
@@ -37,6 +36,7 @@ from storage.postgres.vault_database import (
     state,
 )
 from storage.postgres.vault_hosts import (
+    HostRow,
     drop_passing,
     hand,
     handed_to,
@@ -47,6 +47,7 @@ from storage.postgres.vault_hosts import (
     opened,
     require_table,
     rows_of,
+    vouch_for,
 )
 from storage.sql.connection import Connection
 from storage.vault import KeyId, Progress, Rotation
@@ -73,8 +74,8 @@ def rotate(
         WorldError, CallerError: as `Vault`. Call again to go on.
     """
     try:
-        current, resumed = _begin(database, master)
-        _hand(database, master, current, progress, pause)
+        before, target, resumed = _begin(database, master, wrapping_keys)
+        current = _hand(database, master, before, target, progress, pause)
         wrapping_keys.forget()  # what is in memory may be of before
         rewrapped, unreadable = _rewrap_all(database, current, wrapping_keys, progress)
         if unreadable is not None:
@@ -87,39 +88,65 @@ def rotate(
     return Rotation(current, resumed, rewrapped, retired, waiting_for)
 
 
-def _begin(database: VaultDatabase, master: Path) -> tuple[int, bool]:
-    """The wrapping key to rotate to, and whether it was there already."""
+def _begin(database: VaultDatabase, master: Path, wrapping_keys: WrappingKeys) -> tuple[int, int, bool]:
+    """Make a new wrapping key and hand it to every host, in one step; or go on with one that is there already, made
+    here or handed to this host. Two that were made at once would each become current without hosts that know only the
+    other.
+
+    Returns:
+        The current wrapping key, the one to rotate to, and whether that was there already.
+
+    Raises:
+        CorruptError: this host lacks the current one.
+    """
     with database.hold() as connection:  # never tried again by itself: the file is no part of the transaction
         connection.execute(exclusive(KEYS_LOCK))
+        require_table(connection)
         unfinished = shred_leftovers(master)  # the last step of the last rotation, when that was killed in it
-        entries = read_key_file(master, MASTER_MAGIC)
+        entries = _with_handed(connection, master)
+        current = state(connection)[0]
+        if all(number != current for number, _ in entries):
+            wrapping_keys.cipher(current)  # raises
         resumed = unfinished or len(entries) > 1
         if not resumed:
             entries.append(new_wrapping_key())
+        if entries != read_key_file(master, MASTER_MAGIC):
             replace_key_file(master, MASTER_MAGIC, entries)
-        require_table(connection)
-        return entries[-1][0], resumed
+        target = entries[-1][0]
+        for row in _others(connection, master):
+            hand(connection, row, entries, target)
+        return current, target, resumed
 
 
 def _hand(
-    database: VaultDatabase, master: Path, newest: int, progress: Progress, pause: Callable[[float], None]
-) -> None:
-    """Hand the new wrapping key to every host, and have it current once those that serve have it."""
-    mine = host_key(master).public_key().public_bytes_raw()
+    database: VaultDatabase,
+    master: Path,
+    before: int,
+    target: int,
+    progress: Progress,
+    pause: Callable[[float], None],
+) -> int:
+    """Hand the new wrapping key to hosts that came since, and have it current once those that serve have it.
+
+    Returns:
+        The current one: of another rotation, when that was faster.
+    """
     for _ in range(LOOKS):
         with database.hold() as connection:
             connection.execute(exclusive(KEYS_LOCK))
-            if state(connection)[0] == newest:  # an earlier rotation is being finished
-                return
+            current = state(connection)[0]
+            if current == target or current != before:
+                return current  # an earlier rotation is being finished, or another one was faster
             entries = read_key_file(master, MASTER_MAGIC)
-            others = [row for row in rows_of(connection) if row.public != mine]
-            handed = [row for row in others if not row.lacks(newest) or hand(connection, row, entries)]
+            others = _others(connection, master)
+            handed = [row for row in others if hand(connection, row, entries, target)]
             serving = [row for row in handed if row.is_live]
-            lacking = [row.name for row in serving if row.lacks(newest)]
+            lacking = [row.name for row in serving if row.lacks(target)]
             if not lacking:
-                connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (newest,))
+                connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (target,))
+                vouch_for(connection, [*handed, *_mine(connection, master)], entries, target)
                 nobody_is_alone(connection)
-                return
+                return target
         progress("hosts take the new key", len(serving) - len(lacking), len(serving))
         pause(LOOK_EVERY_S)
     raise WorldError(
@@ -130,12 +157,34 @@ def _hand(
     )
 
 
+def _public(master: Path) -> bytes:
+    return host_key(master).public_key().public_bytes_raw()
+
+
+def _others(connection: Connection, master: Path) -> list[HostRow]:
+    mine = _public(master)
+    return [row for row in rows_of(connection) if row.public != mine]
+
+
+def _mine(connection: Connection, master: Path) -> list[HostRow]:
+    mine = _public(master)
+    return [row for row in rows_of(connection) if row.public == mine]
+
+
+def _with_handed(connection: Connection, master: Path) -> list[tuple[int, bytes]]:
+    """The wrapping keys of this host, and what was handed to it."""
+    before = read_key_file(master, MASTER_MAGIC)
+    return before + opened(host_key(master), handed_to(connection, _public(master)), before)
+
+
 def _drops(
     database: VaultDatabase, current: int, progress: Progress, pause: Callable[[float], None]
 ) -> tuple[str, ...]:
     """Wait until the hosts that serve have dropped the earlier wrapping keys. Returns the names of those that have
     not, and of those that are away."""
     for _ in range(LOOKS):
+        if database.reading(state)[0] != current:
+            return ()  # the next rotation waits for them
         rows = database.reading(rows_of)
         left = [row for row in rows if row.holds != (current,)]
         serving = [row for row in left if row.is_live]
@@ -146,7 +195,7 @@ def _drops(
     return tuple(row.name for row in left)
 
 
-def keep_up(database: VaultDatabase, master: Path, name: str, lasting: bool) -> bool:
+def keep_up(database: VaultDatabase, master: Path, name: str, *, lasting: bool, serves: bool) -> bool:
     """Say that this host is there; take wrapping keys that were handed to it, and drop those that are over. Returns
     whether master.key was replaced. Raises as `Vault`."""
     try:
@@ -156,10 +205,10 @@ def keep_up(database: VaultDatabase, master: Path, name: str, lasting: bool) -> 
             require_table(connection)
             current = state(connection)[0]
             drop_passing(connection)
-            return current, note(connection, key, name, entries, current, lasting=lasting)
+            return current, note(connection, key, name, entries, current, lasting=lasting, serves=serves)
 
         current, handed = database.making(noted)
-        if not opened(key, handed, entries) and (len(entries) == 1 or entries[-1][0] != current):
+        if not opened(key, handed, entries) and not _has_earlier(entries, current):
             return False
         if not _follow(database, master):
             return False
@@ -170,19 +219,23 @@ def keep_up(database: VaultDatabase, master: Path, name: str, lasting: bool) -> 
     return True
 
 
+def _has_earlier(entries: Sequence[tuple[int, bytes]], current: int) -> bool:
+    """Whether there are wrapping keys before the current one. Those behind it are to become current."""
+    return any(number == current for number, _ in entries[1:])
+
+
 def _follow(database: VaultDatabase, master: Path) -> bool:
     """Take what was handed to this host, and drop what is over. Returns whether there was any."""
-    key = host_key(master)
     with database.hold() as connection:
         connection.execute(exclusive(KEYS_LOCK))
         if not has_table(connection, "vault_hosts"):
             return False
         shred_leftovers(master)
         before = read_key_file(master, MASTER_MAGIC)
-        entries = before + opened(key, handed_to(connection, key.public_key().public_bytes_raw()), before)
+        entries = _with_handed(connection, master)
         current = state(connection)[0]
-        if len(entries) > 1 and entries[-1][0] == current and not _left(connection, current):
-            entries = entries[-1:]
+        if _has_earlier(entries, current) and not _left(connection, current):
+            entries = entries[[number for number, _ in entries].index(current) :]
         if entries != before:
             replace_key_file(master, MASTER_MAGIC, entries)
         return entries != before
@@ -242,6 +295,8 @@ def _rewrap_batch(
 
     def rewrap(connection: Connection) -> tuple[tuple[object, ...] | None, int, CorruptError | None]:
         if table not in _tables(connection):  # it was destroyed meanwhile
+            return None, 0, None
+        if state(connection)[0] != current:  # overtaken: hosts drop what this one would wrap with
             return None, 0, None
         rows = connection.execute(
             f"SELECT wrapping_key_id, wrapped, {key} FROM {name} WHERE {_OTHERWISE} {behind}"

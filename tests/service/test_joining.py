@@ -64,6 +64,18 @@ def test_another_host_has_the_same_home_and_what_its_folder_says(
         assert row is not None, "its rows are made anew, those from before the invitation too"
 
 
+def test_a_rotation_reaches_a_host_that_has_joined_and_not_served_yet(
+    tmp_path: Path, home: Path, invitation: Path
+) -> None:
+    """And the one that made the home, which has not served either."""
+    other = tmp_path / "second"
+    document(other, "host", "join", str(invitation))
+    for folder in (home, other, home):
+        document(folder, "keys", "rotate")
+    for folder in (home, other):
+        assert document(folder, "device", "add", "--plan", "annual")["device"]
+
+
 def test_an_invitation_is_its_owners_alone_and_never_overwritten(
     tmp_path: Path, home: Path, invitation: Path
 ) -> None:

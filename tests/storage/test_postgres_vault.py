@@ -177,7 +177,7 @@ def test_what_was_destroyed_is_gone_with_the_wrapping_key(vault: Vault, master_k
     age(NOW)
     assert vault.gone_before(NOW - 1) == 0
     assert vault.gone_before(NOW) == NOW
-    begin_rotation(vault._database, master_key)  # type: ignore[attr-defined]
+    begin_rotation(vault._database, master_key, vault._wrapping_keys)  # type: ignore[attr-defined]
     age(NOW)
     assert vault.gone_before(NOW + 1) == 0, "two wrapping keys are at hand"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from storage._key_files import MASTER_MAGIC, read_key_file
 from storage.contracts.vault import code_of
 from storage.errors import CorruptError, WorldError
 from storage.open_vault import create_vault, open_vault
-from storage.postgres import vault_hosts
+from storage.postgres import vault_hosts, vault_rotation
 from storage.postgres.vault import PostgresVault
 from storage.postgres.vault_rotation import rotate
 from storage.vault import KeyId, Rotation
@@ -220,6 +221,100 @@ def test_a_rotation_that_was_interrupted_goes_on_from_the_other_host(hosts: tupl
     assert done.resumed
     assert a.wrapping_keys() == b.wrapping_keys() == [done.wrapping_key_id]
     assert a.vault.get(IDS) == b.vault.get(IDS) == before
+
+
+def test_one_that_was_killed_before_it_handed_anything_over_does_not_shut_a_host_out(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a has a new key in its file, and nobody else knows of it. b's rotation reaches a all the same."""
+    a, b = hosts
+    before = a.vault.ensure(IDS)
+
+    class Died(Exception):
+        pass
+
+    def die(*args: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vault_rotation, "hand", die)
+        with pytest.raises(Died):
+            a.rotate()
+    assert len(a.wrapping_keys()) == 2
+    a.keep_up()
+    done = b.rotate(a.keep_up)
+    assert done.waiting_for == ()
+    assert a.wrapping_keys() == b.wrapping_keys() == [done.wrapping_key_id]
+    made = b.vault.ensure([KeyId(9, 0, 202601)])
+    assert a.vault.get([*IDS, KeyId(9, 0, 202601)]) == before | made
+
+
+def test_two_rotations_at_once_do_the_work_of_one(hosts: tuple[Host, Host]) -> None:
+    """b begins while a waits for b, which then has a's new key by itself."""
+    a, b = hosts
+    before = a.vault.ensure(IDS)
+    done: list[Rotation] = []
+
+    def other_host() -> None:
+        if not done:
+            done.append(b.rotate(a.keep_up))
+
+    assert a.rotate(other_host).wrapping_key_id == done[0].wrapping_key_id
+    for host in hosts:
+        host.keep_up()
+        assert host.wrapping_keys() == [done[0].wrapping_key_id]
+        assert host.vault.get(IDS) == before
+
+
+def test_a_rotation_that_another_one_has_overtaken_wraps_nothing_with_its_own_key(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts have dropped that key by then."""
+    a, b = hosts
+    before, began = a.vault.ensure(IDS), vault_rotation._rewrap_all
+    others: list[Rotation] = []
+
+    def overtaken(*args: Any) -> Any:
+        with monkeypatch.context() as inner:
+            inner.setattr(vault_rotation, "_rewrap_all", began)
+            for _ in range(2):
+                others.append(b.rotate(a.keep_up))
+        return began(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vault_rotation, "_rewrap_all", overtaken)
+        a.rotate(b.keep_up)
+    assert a.wrapping_keys() == b.wrapping_keys() == [others[-1].wrapping_key_id]
+    assert a.vault.get(IDS) == b.vault.get(IDS) == before
+
+
+def test_who_rotates_while_it_does_not_serve_is_handed_the_next_one(hosts: tuple[Host, Host]) -> None:
+    """Its row is of before its own rotation, and the wrapping key of then is nowhere any more."""
+    a, b = hosts
+    before = a.vault.ensure(IDS)
+    a.rotate(b.keep_up)
+    a.vault.close()
+    away(a)
+    b.rotate()
+    a.vault = a.open()
+    assert a.vault.get(IDS) == before
+
+
+def test_a_folder_that_is_put_back_from_its_backup_takes_what_it_had_taken(
+    hosts: tuple[Host, Host], tmp_path: Path
+) -> None:
+    a, b = hosts
+    before = a.vault.ensure(IDS)
+    shutil.copytree(b.master.parent, tmp_path / "backup")
+    for _ in range(3):
+        a.rotate(b.keep_up)
+    b.vault.close()
+    shutil.rmtree(b.master.parent)
+    shutil.copytree(tmp_path / "backup", b.master.parent)
+    b.vault = b.open()
+    assert b.vault.get(IDS) == before
+    b.keep_up()
+    assert b.wrapping_keys() == a.wrapping_keys()
 
 
 def test_a_vault_of_an_earlier_release_gets_its_list_of_hosts(database_url: str, tmp_path: Path) -> None:
