@@ -147,6 +147,8 @@ class _Lines:
         self._told_s = -LINE_EVERY_S
 
     def __call__(self, phase: str, done: int, of: int) -> None:
+        if self._last == (phase, done, of):
+            return  # who waits for something asks again and again
         if self._last is not None and self._last[0] != phase:
             self.flush()
             self._told_s = -LINE_EVERY_S

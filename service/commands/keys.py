@@ -45,8 +45,8 @@ def keys_rotate(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     )
     for name in done.waiting_for:
         terminal.say(
-            f"{name} has the old wrapping key still. It drops it when it is back; is it gone for good, destroy its"
-            f" keys/ and run `clipkeep keys forget-host {name}`. Until then no erasure counts as cleared"
+            f"{name} still has the old wrapping key. It drops it when it is back. If it is gone for good, destroy its"
+            f" keys/ and run `clipkeep keys forget-host {name}`. Until one of them no erasure counts as cleared"
         )
 
 
@@ -64,10 +64,14 @@ def keys_forget_host(
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
-    """Take a host that is gone for good, and whose keys/ was destroyed, from those that rotations have to reach."""
+    """Take a host that is gone for good, and whose keys/ was destroyed, from those that rotations have to reach.
+
+    One that serves is refused: stop it first. Of several hosts with one name those that are away are taken. If the keys/
+    may have been copied or were not destroyed, run `clipkeep keys rotate` afterwards.
+    """
     with open_folder(data) as opened:
         opened.vault.forget_host(name)
-    terminal.report({"forgotten": name}, json, lambda: print(f"{name} is no host of this home any more"))
+    terminal.report({"forgotten": name}, json, lambda: print(f"no rotation waits for {name} any more"))
 
 
 @keys_app.command("backup")
@@ -125,11 +129,13 @@ def _print_inventory(document: dict[str, Any]) -> None:
         "data keys", ["month", "keys", "destroyed"], [list(row.values()) for row in document["months"]]
     )
     terminal.table(
-        "wrapping keys", ["id", "current", "keys"], [list(row.values()) for row in document["wrapping_keys"]]
+        "wrapping keys",
+        ["id", "current", "keys"],
+        [[row["id"], _yes(row["current"]), row["keys"]] for row in document["wrapping_keys"]],
     )
     if document["hosts"]:
         rows = [
-            [host["name"], ", ".join(host["wrapping_keys"]), host["seen_at"], host["serves"]]
+            [host["name"], ", ".join(host["wrapping_keys"]), host["seen_at"], _yes(host["serves"])]
             for host in document["hosts"]
         ]
         terminal.table("hosts", ["name", "wrapping keys", "seen", "serves"], rows)
@@ -137,6 +143,10 @@ def _print_inventory(document: dict[str, Any]) -> None:
     print(f"last rotated {document['rotated_at']}, {document['rotated_days_ago']} days ago")
     if document["rotation_unfinished"]:
         print("a rotation was interrupted: run `clipkeep keys rotate`")
+
+
+def _yes(it_is: bool) -> str:
+    return "yes" if it_is else "no"
 
 
 def _shown(wrapping_key_id: int) -> str:

@@ -46,9 +46,9 @@ from storage.postgres.vault_database import (
     require_tables,
     state,
 )
-from storage.postgres.vault_hosts import forget, rows_of
+from storage.postgres.vault_hosts import HostRow, forget, host_key, rotation_of, rows_of
 from storage.postgres.vault_reports import count_of_devices, damage_of, every_key, take_inventory
-from storage.postgres.vault_rotation import keep_up, rotate, take_missing
+from storage.postgres.vault_rotation import keep_up, rotate, take_missing, written_ms
 from storage.sql.connection import Connection
 from storage.vault import (
     KEY_BYTES,
@@ -205,19 +205,27 @@ class PostgresVault(Vault):
         return destroyed
 
     def gone_before(self, window_end_ms: int) -> int:
-        """The end of the last rotation, once the copies of master.key from before it are gone: what was destroyed later
-        is still wrapped by a wrapping key that is at hand."""
+        """When the current wrapping key became that, once the earlier one was dropped everywhere before the window, so
+        that its copies are gone: what was destroyed later may have been wrapped with the one that is at hand."""
         try:
             if len(read_key_file(self._master_key, MASTER_MAGIC)) > 1:
                 return 0  # a rotation is under way
-            rotated_ms = self._master_key.stat().st_mtime_ns // 1_000_000
+            mine = host_key(self._master_key).public_key().public_bytes_raw()
+            here_ms = written_ms(self._master_key)
         except OSError as error:
             raise unavailable(self._master_key, error) from error
-        for row in self._database.reading(rows_of):
-            if row.alone_ms is None:
-                return 0  # that host has an earlier one
-            rotated_ms = max(rotated_ms, row.alone_ms)
-        return rotated_ms if rotated_ms <= window_end_ms else 0
+
+        def found(connection: Connection) -> tuple[tuple[int, int | None] | None, list[HostRow]]:
+            return rotation_of(connection, state(connection)[0]), rows_of(connection)
+
+        rotation, rows = self._database.reading(found)
+        since_ms, ended_ms = rotation or (here_ms, here_ms)
+        dropped = [ended_ms, *(row.alone_ms for row in rows)]
+        if all(row.public != mine for row in rows):
+            dropped.append(here_ms)
+        known = [moment for moment in dropped if moment is not None]
+        # One that is not known: a host has an earlier wrapping key, or something is wrapped with it.
+        return since_ms if len(known) == len(dropped) and max(known) <= window_end_ms else 0
 
     def require_usable(self) -> None:
         super().require_usable()

@@ -47,6 +47,7 @@ from storage.postgres.database import (
 )
 from storage.postgres.schema import require_empty
 from storage.postgres.vault_hosts import TABLE as HOSTS_TABLE
+from storage.postgres.vault_hosts import begin_current
 from storage.sql.connection import Connection
 
 R = TypeVar("R")
@@ -168,6 +169,7 @@ def create_tables(database: VaultDatabase, wrapping_key_id: int, wrapping_keys: 
         _require_no_vault(database, connection)
         cast(PostgresConnection, connection).run(_TABLES)
         connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (wrapping_key_id,))
+        begin_current(connection, wrapping_key_id, has_ended=True)
         wrapped = wrapping_keys.wrap(wrapping_key_id, TOKENS, secrets.token_bytes(SECRET_BYTES))
         connection.execute("INSERT INTO vault_secrets VALUES (?, ?, ?)", (TOKENS, wrapping_key_id, wrapped))
 

@@ -1,6 +1,8 @@
 """The hosts that have the wrapping keys of a vault on PostgreSQL, and how a new one comes to each.
 
-    vault_hosts   one row per master.key: public, name, lasting, vouched_with, vouch, holds, handed, seen_ms, alone_ms
+    vault_hosts      one row per master.key: public, name, lasting, vouched_with, vouch, holds, handed, seen_ms,
+                     alone_ms
+    vault_rotations  one row, of the current wrapping key: wrapping_key_id, since_ms, ended_ms
 
 A host makes a key pair beside its master.key, `host.key`, whose secret half leaves it never. Its row has the public
 half, and a MAC of that under a wrapping key: who can write to this database, and has no wrapping key, can name no host.
@@ -49,9 +51,14 @@ CREATE TABLE IF NOT EXISTS vault_hosts (
     public BYTEA PRIMARY KEY, name TEXT NOT NULL, lasting BOOLEAN NOT NULL, vouched_with BIGINT NOT NULL,
     vouch BYTEA NOT NULL, holds BIGINT[] NOT NULL, handed BYTEA NOT NULL, seen_ms BIGINT NOT NULL, alone_ms BIGINT
 );
+CREATE TABLE IF NOT EXISTS vault_rotations (
+    wrapping_key_id BIGINT PRIMARY KEY, since_ms BIGINT NOT NULL, ended_ms BIGINT
+);
 """
 """`handed`: records of _HANDED, oldest first. `seen_ms`, `alone_ms`: by this server's clock; since when the host has
-the current wrapping key and no other, NULL while it has others."""
+the current wrapping key and no other, NULL while it has others. `since_ms`: since when the wrapping key is the current
+one, by the same clock; `ended_ms`: since when nothing is wrapped with another, NULL before. No file tells either: a
+host that has joined has a new one."""
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _HANDED = struct.Struct(f">QQ32s{SECRET_BYTES + 16}s")
@@ -94,10 +101,48 @@ def host_key(master: Path) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(read_key_file(path, HOST_MAGIC)[0][1])
 
 
-def require_table(connection: Connection) -> None:
-    """Make the table in a vault of an earlier release."""
-    if not has_table(connection, "vault_hosts"):
+def require_table(connection: Connection, current: int, rotated_ms: int) -> None:
+    """Make the tables in a vault of an earlier release, which one host served: its master.key was written at the end of
+    the last rotation, `rotated_ms`."""
+    if not (has_table(connection, "vault_rotations") and has_table(connection, "vault_hosts")):
         cast(PostgresConnection, connection).run(TABLE)
+        connection.execute(
+            "INSERT INTO vault_rotations VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (current, rotated_ms, rotated_ms),
+        )
+
+
+def begin_current(connection: Connection, current: int, *, has_ended: bool = False) -> None:
+    """Note that a wrapping key is the current one from now on, in the transaction that makes it so: every host has the
+    earlier one until it says otherwise.
+
+    Args:
+        has_ended: nothing is wrapped with another one.
+    """
+    connection.execute("DELETE FROM vault_rotations")
+    connection.execute(
+        f"INSERT INTO vault_rotations VALUES (?, {_NOW}, CASE WHEN ? = 1 THEN {_NOW} END)",
+        (current, has_ended),
+    )
+    connection.execute("UPDATE vault_hosts SET alone_ms = NULL")
+
+
+def end_rotation(connection: Connection, current: int) -> None:
+    """Note that nothing is wrapped with another wrapping key than the current one."""
+    connection.execute(
+        f"UPDATE vault_rotations SET ended_ms = coalesce(ended_ms, {_NOW}) WHERE wrapping_key_id = ?",
+        (current,),
+    )
+
+
+def rotation_of(connection: Connection, current: int) -> tuple[int, int | None] | None:
+    """`since_ms` and `ended_ms` of the current wrapping key. None: no host of this release has served the vault yet."""
+    if not has_table(connection, "vault_rotations"):
+        return None
+    row = connection.execute(
+        "SELECT since_ms, ended_ms FROM vault_rotations WHERE wrapping_key_id = ?", (current,)
+    ).fetchone()
+    return None if row is None else (int(row[0]), row[1])
 
 
 def rows_of(connection: Connection) -> list[HostRow]:
@@ -137,11 +182,14 @@ def note(
     number, secret = next((entry for entry in entries if entry[0] == current), entries[-1])
     connection.execute(
         "INSERT INTO vault_hosts AS h"
-        f" VALUES (?, ?, ? = 1, ?, ?, ?::bigint[], '', {_NOW} - ?, CASE WHEN ? = 1 THEN {_NOW} END)"
+        f" VALUES (?, ?, ? = 1, ?, ?, ?::bigint[], '', {_NOW} - ?,"
+        # A host that has joined never had an earlier one: it adds no time to the rotation.
+        " (SELECT ended_ms FROM vault_rotations WHERE wrapping_key_id = ? AND ? = 1))"
         " ON CONFLICT (public) DO UPDATE SET name = excluded.name, lasting = excluded.lasting,"
         + (" vouched_with = excluded.vouched_with, vouch = excluded.vouch," if has_current else "")
         + " holds = excluded.holds, seen_ms = excluded.seen_ms,"
-        " alone_ms = CASE WHEN excluded.alone_ms IS NOT NULL THEN coalesce(h.alone_ms, excluded.alone_ms) END",
+        " alone_ms = CASE WHEN excluded.alone_ms IS NOT NULL THEN"
+        f" coalesce(h.alone_ms, CASE WHEN h.holds = excluded.holds THEN excluded.alone_ms ELSE {_NOW} END) END",
         (
             public,
             name,
@@ -150,15 +198,11 @@ def note(
             _vouch(secret, public),
             holds,
             0 if serves else LIVE_MS,
+            current,
             holds == [current],
         ),
     )
     return handed_to(connection, public)
-
-
-def nobody_is_alone(connection: Connection) -> None:
-    """Note that another wrapping key is the current one: every host has the earlier one until it says otherwise."""
-    connection.execute("UPDATE vault_hosts SET alone_ms = NULL")
 
 
 def is_alone(connection: Connection, public: bytes, current: int) -> None:

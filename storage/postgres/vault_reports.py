@@ -11,6 +11,8 @@ from storage._key_files import MASTER_MAGIC, read_key_file
 from storage._key_wrapping import WrappingKeys
 from storage.errors import CorruptError
 from storage.postgres.vault_database import VaultDatabase, month_table, months_of, state
+from storage.postgres.vault_hosts import rotation_of
+from storage.postgres.vault_rotation import written_ms
 from storage.sql.connection import Connection
 from storage.vault import Inventory, KeyCount, KeyId
 
@@ -36,7 +38,8 @@ def take_inventory(connection: Connection, master_key: Path) -> Inventory:
         wrapping_keys[number] = wrapping_keys.get(number, 0) + count
         account_keys += count
     [erased] = connection.execute("SELECT count(*) FROM vault_floors").fetchone()
-    rotated_ms = master_key.stat().st_mtime_ns // 1_000_000
+    rotation = rotation_of(connection, current)
+    rotated_ms = written_ms(master_key) if rotation is None else rotation[0]
     return Inventory(months, month_floor, erased, account_keys, current, wrapping_keys, rotated_ms)
 
 

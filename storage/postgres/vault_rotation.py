@@ -37,12 +37,13 @@ from storage.postgres.vault_database import (
 )
 from storage.postgres.vault_hosts import (
     HostRow,
+    begin_current,
     drop_passing,
+    end_rotation,
     hand,
     handed_to,
     host_key,
     is_alone,
-    nobody_is_alone,
     note,
     opened,
     require_table,
@@ -101,7 +102,7 @@ def _begin(database: VaultDatabase, master: Path, wrapping_keys: WrappingKeys) -
     """
     with database.hold() as connection:  # never tried again by itself: the file is no part of the transaction
         connection.execute(exclusive(KEYS_LOCK))
-        require_table(connection)
+        require_table(connection, state(connection)[0], written_ms(master))
         unfinished = shred_leftovers(master)  # the last step of the last rotation, when that was killed in it
         entries = _with_handed(connection, master)
         current = state(connection)[0]
@@ -145,7 +146,7 @@ def _hand(
             if not lacking:
                 connection.execute("UPDATE vault_state SET wrapping_key_id = ?", (target,))
                 vouch_for(connection, [*handed, *_mine(connection, master)], entries, target)
-                nobody_is_alone(connection)
+                begin_current(connection, target)
                 return target
         progress("hosts take the new key", len(serving) - len(lacking), len(serving))
         pause(LOOK_EVERY_S)
@@ -195,6 +196,11 @@ def _drops(
     return tuple(row.name for row in left)
 
 
+def written_ms(master: Path) -> int:
+    """When this host's master.key was written, Unix ms. Raises OSError."""
+    return master.stat().st_mtime_ns // 1_000_000
+
+
 def keep_up(database: VaultDatabase, master: Path, name: str, *, lasting: bool, serves: bool) -> bool:
     """Say that this host is there; take wrapping keys that were handed to it, and drop those that are over. Returns
     whether master.key was replaced. Raises as `Vault`."""
@@ -202,8 +208,8 @@ def keep_up(database: VaultDatabase, master: Path, name: str, *, lasting: bool, 
         key, entries = host_key(master), read_key_file(master, MASTER_MAGIC)
 
         def noted(connection: Connection) -> tuple[int, bytes]:
-            require_table(connection)
             current = state(connection)[0]
+            require_table(connection, current, written_ms(master))
             drop_passing(connection)
             return current, note(connection, key, name, entries, current, lasting=lasting, serves=serves)
 
@@ -327,6 +333,7 @@ def _retire(database: VaultDatabase, master: Path, current: int) -> tuple[int, .
             return ()
         if left := _left(connection, current):
             raise corrupt(master, f"{left} keys are still wrapped with an earlier wrapping key")
+        end_rotation(connection, current)
         entries = read_key_file(master, MASTER_MAGIC)
         if len(entries) == 1:
             return ()

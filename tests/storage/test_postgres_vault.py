@@ -55,7 +55,7 @@ def test_a_making_that_was_interrupted_is_repeated(database_url: str, master_key
     """master.key was written, the tables were not."""
     create_vault(database_url, master_key)
     with psycopg.connect(database_url, autocommit=True) as connection:
-        for name in ("state", "secrets", "floors", "months", "account_keys", "hosts"):
+        for name in ("state", "secrets", "floors", "months", "account_keys", "hosts", "rotations"):
             connection.execute(f"DROP TABLE vault_{name}")  # type: ignore[arg-type]
     kept = master_key.read_bytes()
     create_vault(database_url, master_key)
@@ -163,11 +163,16 @@ def test_rotation_killed_at_every_line(database_url: str, vault: Vault, master_k
     assert not list(master_key.parent.glob("master.[no]*"))
 
 
-def test_what_was_destroyed_is_gone_with_the_wrapping_key(vault: Vault, master_key: Path) -> None:
+def test_what_was_destroyed_is_gone_with_the_wrapping_key(
+    vault: Vault, master_key: Path, database_url: str
+) -> None:
     """And with the last copy of it: not before a rotation, nor within the window after it."""
 
     def age(ms: int) -> None:
+        """The last rotation was at `ms`, and this host dropped the earlier wrapping key then."""
         os.utime(master_key, ns=(ms * 1_000_000, ms * 1_000_000))
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("UPDATE vault_rotations SET since_ms = %s, ended_ms = %s", (ms, ms))
 
     vault.ensure(IDS)
     vault.destroy_device(1, below_epoch=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,6 +129,54 @@ def test_one_that_was_away_takes_it_when_it_is_back(hosts: tuple[Host, Host], ro
     b.keep_up()
     assert b.wrapping_keys() == a.wrapping_keys() == [done.wrapping_key_id]
     assert a.vault.gone_before(1 << 60) > 0
+
+
+def test_a_host_that_joins_is_no_rotation(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    """What is destroyed after a rotation waits for the next one, whoever joins; and what a rotation ended does not wait
+    for those who never had the earlier wrapping key."""
+    a, b = hosts
+    a.vault.ensure(IDS)
+    a.rotate(b.keep_up)
+    for host in hosts:
+        host.keep_up()
+    rotated_ms = a.vault.gone_before(1 << 60)
+    window_end_ms = _now_ms(a.url)
+    assert a.vault.gone_before(window_end_ms) == rotated_ms > 0
+    a.vault.destroy_device(1, below_epoch=1)
+    keys = tmp_path / "c"
+    keys.mkdir(mode=0o700)
+    (keys / "master.key").write_bytes(a.master.read_bytes())
+    (keys / "master.key").chmod(0o600)
+    joined = Host(a.url, keys, "c")
+    joined.keep_up()
+    for host in (a, b, joined):
+        assert host.vault.gone_before(1 << 60) == rotated_ms, (
+            "the destroyed key is under the wrapping key of now"
+        )
+        assert host.vault.gone_before(window_end_ms) == rotated_ms, "the new host never had the earlier one"
+        assert host.vault.inventory().rotated_ms == rotated_ms
+    joined.vault.close()
+
+
+def test_a_vault_of_an_earlier_release_was_rotated_when_its_master_key_was_written(
+    hosts: tuple[Host, Host],
+) -> None:
+    a, _ = hosts
+    with psycopg.connect(a.url, autocommit=True) as connection:
+        connection.execute("DROP TABLE vault_rotations, vault_hosts")
+    written_ms = 1_700_000_000_000
+    os.utime(a.master, ns=(written_ms * 1_000_000, written_ms * 1_000_000))
+    assert a.vault.gone_before(written_ms) == a.vault.inventory().rotated_ms == written_ms
+    assert a.vault.gone_before(written_ms - 1) == 0
+    a.keep_up()
+    assert a.vault.gone_before(written_ms) == a.vault.inventory().rotated_ms == written_ms
+
+
+def _now_ms(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_a_copy_of_an_earlier_master_key_opens_nothing_new(hosts: tuple[Host, Host], tmp_path: Path) -> None:
