@@ -66,8 +66,8 @@ def keys_forget_host(
 ) -> None:
     """Take a host that is gone for good, and whose keys/ was destroyed, from those that rotations have to reach.
 
-    One that serves is refused: stop it first. Of several hosts with one name those that are away are taken. If the keys/
-    may have been copied or were not destroyed, run `clipkeep keys rotate` afterwards.
+    One that serves is refused: stop it first. Of several hosts with one name those that are away are taken. If its
+    keys/ were not destroyed, or may have been copied, run `clipkeep keys rotate` afterwards.
     """
     with open_folder(data) as opened:
         opened.vault.forget_host(name)

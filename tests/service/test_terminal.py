@@ -40,6 +40,16 @@ def test_a_line_a_second(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     assert [done for _, done, _ in lines(capsys)] == [0, 2, 4]
 
 
+def test_what_waits_says_so_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now_s[0])
+    with terminal.progress_bar() as progress:
+        for done in (0, 1, 1, 1, 2):
+            progress("hosts", done, 2)
+            now_s[0] += 2 * terminal.LINE_EVERY_S
+    assert [done for _, done, _ in lines(capsys)] == [0, 1, 2]
+
+
 def test_an_error_leaves_the_last_word(capsys: pytest.CaptureFixture[str]) -> None:
     def three_and_no_more() -> None:
         with terminal.progress_bar() as progress:
