@@ -21,6 +21,9 @@ from storage.rows.recordings import MAX_CLOCK_AHEAD_MS
 MAX_CLIP_DURATION_MS = 3_600_000
 """Longest duration a chunk may claim: an hour, far above the few seconds of one upload unit."""
 _MAX_DIGITS = 20
+ASKED_AGAIN_MS = 100
+"""After which a body that is complete is asked for once more: its device may have lost its rights while it came, or
+this process have been stopped."""
 MAX_REMEMBERED = 20_000
 """Devices whose credentials are remembered, 10 MB at most; past it all are forgotten, and each costs a MAC again."""
 
@@ -39,6 +42,8 @@ class Admission:
     digest: tuple[bytes, bytes] | None
     head_ms: int
     """When the head was admitted, by the server's clock."""
+    generation: int
+    """Of the token that it came with."""
     may_move: bool
     """Its time is not the device's word to the millisecond, and gives way to another chunk that has it."""
     limit_class: int
@@ -55,6 +60,7 @@ class Admission:
         head_ms: int,
         may_move: bool,
         limit_class: int = 0,
+        generation: int = 0,
     ) -> None:
         self.device = device
         self.capture_ms = capture_ms
@@ -65,6 +71,7 @@ class Admission:
         self.head_ms = head_ms
         self.may_move = may_move
         self.limit_class = limit_class
+        self.generation = generation
 
     def expires_on(self, capture_ms: int, now_ms: int) -> int:
         """The day number of the first day on which the chunk may no longer be served, fixed at write."""
@@ -155,7 +162,27 @@ def admit(
         return answers.clock_ahead(capture_ms, now_ms)
     if expiry_day(min(capture_ms, now_ms) // MS_PER_DAY, class_days) <= today:
         return answers.expired(now_ms)
-    return _admit_body(head, route, epoch, class_days, limit_class, max_chunk_bytes, now_ms)
+    return _admit_body(head, route, epoch, class_days, limit_class, generation, max_chunk_bytes, now_ms)
+
+
+def still_admitted(
+    admission: Admission, *, bitmap: EntitlementBitmap, now_ms: int, stale: bool
+) -> Answer | None:
+    """Why a body that is complete is not taken, though it was admitted a while ago; None when it is. Arguments as of
+    `admit`."""
+    if stale:
+        return answers.HOST_STALE
+    today = max(now_ms // MS_PER_DAY, bitmap.least_day)
+    flags, _, generation, _, today_ok, _, _ = bitmap.probe(admission.device, today, today)
+    if flags & BUSY:
+        return answers.OVERLOADED
+    if not flags & PRESENT or generation != admission.generation:
+        return answers.BAD_TOKEN
+    if flags & SUSPENDED:
+        return answers.SUSPENDED
+    if flags & TERMINATED:
+        return answers.TERMINATED
+    return None if today_ok else answers.PLAN_LAPSED
 
 
 def _admit_body(
@@ -164,6 +191,7 @@ def _admit_body(
     epoch: int,
     class_days: int,
     limit_class: int,
+    generation: int,
     max_chunk_bytes: int,
     now_ms: int,
 ) -> Admission | Answer:
@@ -197,4 +225,5 @@ def _admit_body(
         now_ms,
         may_move,
         limit_class,
+        generation,
     )

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ingest import answers, media
-from ingest.admission import Admission, Credentials, admit
+from ingest.admission import ASKED_AGAIN_MS, Admission, Credentials, admit, still_admitted
 from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import REQUEST_BYTES, Budget
@@ -175,7 +175,7 @@ class Receiver:
         data = body.data()
         try:
             found = media.inspect(data)
-            refusal = _refusal(admission, data, found)
+            refusal = self._taken_back(admission) or _refusal(admission, data, found)
             if refusal is None and admission.limit_class:
                 refusal = self.counts.take(
                     admission.device, admission.limit_class, len(data), self._clock.now_ms()
@@ -191,6 +191,14 @@ class Receiver:
         if refusal is not None:
             self.refuse(slot, refusal)
         return None
+
+    def _taken_back(self, admission: Admission) -> Answer | None:
+        """Why a body may no longer be taken, when it has taken its time."""
+        now_ms = self._clock.now_ms()
+        if 0 <= now_ms - admission.head_ms < ASKED_AGAIN_MS:
+            return None
+        stale = self._freshness.is_stale()
+        return still_admitted(admission, bitmap=self._bitmap, now_ms=now_ms, stale=stale)
 
     def gather(self, wait: ForPacking, now_s: float) -> bool:
         """Whether a chunk that could not be packed waits for others of its day, so that its connection goes on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import structlog
@@ -16,7 +17,7 @@ from service.api.door import Account, Caller
 from service.api.models.base import MAX_ROW
 from service.api.models.people import DataExport
 from service.api.numbers import DIGITS
-from service.api.pieces import send_pieces
+from service.api.pieces import require_fresh, send_pieces
 from service.api.problems import NO_STORE, PrivateJSON
 from service.api.routing import Answers, add, content
 from service.api.services import Api
@@ -100,13 +101,14 @@ class Download(Response):
         _require_room(self._under_way, self._row.account)  # of several at once, one is the first
         self._under_way.add(self._row.account)
         try:
+            confirm = partial(require_fresh, self._freshness)
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
             for number in range(my_data.frames(self._row)):
                 data = await trio.to_thread.run_sync(
                     my_data.read_frame, self._store, self._row, number, limiter=self._threads
                 )
-                await send_pieces(send, data, self._freshness, more=True)
+                await send_pieces(send, data, confirm, more=True)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except ClipkeepError as error:
             # The server closes the connection of an answer that its application left unfinished.

@@ -141,8 +141,8 @@ class Recordings:
             return _out_of_range(row.length, "the chunk")
         if request.method == "HEAD":
             await self._playback.chunks.readable(viewer, row)
-            return ChunkResponse(self._playback, row, part, None)
-        return ChunkResponse(self._playback, row, part, await self._playback.chunks.read(viewer, row))
+            return ChunkResponse(self._playback, viewer, row, part, None)
+        return ChunkResponse(self._playback, viewer, row, part, await self._playback.chunks.read(viewer, row))
 
     async def clip(
         self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs, range_: Range = None
@@ -166,13 +166,13 @@ class Recordings:
         export.keep(*part)
         if request.method == "HEAD":
             await export.probe()
-            return ExportResponse(self._playback, export, viewer.device, part)
+            return ExportResponse(self._playback, export, viewer, part)
         try:
             await export.open()
         except BaseException:
             export.close()
             raise
-        return ExportResponse(self._playback, export, viewer.device, part)
+        return ExportResponse(self._playback, export, viewer, part)
 
 
 def _out_of_range(length: int, what: str) -> Response:

@@ -11,7 +11,7 @@ from isal import igzip
 from starlette.types import Receive, Scope, Send
 
 from ingest.media import Media
-from service.api.pieces import require_fresh, send_pieces, send_whole
+from service.api.pieces import send_pieces, send_whole
 from service.api.problems import NO_STORE
 from service.playback import Export, LivePlaylist, Page, Playback, ReadChunk, Viewer
 from storage.days import to_date
@@ -30,7 +30,12 @@ class ChunkResponse(Response):
     """A chunk or a part of it, `start <= byte < stop`; without `read`, its headers. Gives its memory back."""
 
     def __init__(
-        self, playback: Playback, row: ChunkRow, part: tuple[int, int], read: ReadChunk | None
+        self,
+        playback: Playback,
+        viewer: Viewer,
+        row: ChunkRow,
+        part: tuple[int, int],
+        read: ReadChunk | None,
     ) -> None:
         start, stop = part
         whole = stop - start == row.length
@@ -48,12 +53,12 @@ class ChunkResponse(Response):
             body = read.data
         super().__init__(body, 200 if whole else 206, NO_STORE | headers)
         self._read = read
-        self._freshness = playback.freshness
+        self._confirm = playback.confirming(viewer, row)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            await send_whole(send, start, self.body, self._freshness)
+            await send_whole(send, start, self.body, self._confirm)
         finally:
             if self._read is not None:
                 self._read.release()
@@ -67,25 +72,25 @@ class HeldResponse(Response):
         super().__init__(response.body, response.status_code)
         self.raw_headers = response.raw_headers
         self._holding = playback.holding(viewer, len(response.body))
-        self._freshness = playback.freshness
+        self._confirm = playback.confirming(viewer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._holding:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            await send_whole(send, start, self.body, self._freshness)
+            await send_whole(send, start, self.body, self._confirm)
 
 
 class ExportResponse(Response):
     """An opened export, or the part of it that it was told to keep; one that was not opened is answered without its
     body."""
 
-    def __init__(self, playback: Playback, export: Export, device: int, part: tuple[int, int]) -> None:
+    def __init__(self, playback: Playback, export: Export, viewer: Viewer, part: tuple[int, int]) -> None:
         start, stop = part
         whole = stop - start == export.length_bytes
         headers = {
             "Content-Type": MEDIA_TYPES[Media.MPEG_TS],
             "Content-Length": str(stop - start),
-            "Content-Disposition": f'attachment; filename="device-{device}-{export.from_ms}.ts"',
+            "Content-Disposition": f'attachment; filename="device-{viewer.device}-{export.from_ms}.ts"',
             "Accept-Ranges": "bytes",
             "ETag": export.etag,
         }
@@ -93,14 +98,14 @@ class ExportResponse(Response):
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{export.length_bytes}"
         super().__init__(None, 200 if whole else 206, NO_STORE | headers)
         self._export = export
-        self._device = device
-        self._freshness = playback.freshness
+        self._device = viewer.device
+        self._confirm = playback.confirming(viewer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             return await super().__call__(scope, receive, send)
         try:
-            require_fresh(self._freshness)
+            self._confirm()
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await send(start)
             finished = await self._stream(send)
@@ -116,7 +121,7 @@ class ExportResponse(Response):
 
         async def write(data: bytes) -> None:
             nonlocal sent_bytes
-            await send_pieces(send, data, self._freshness, more=True)
+            await send_pieces(send, data, self._confirm, more=True)
             sent_bytes += len(data)
 
         try:

@@ -4,8 +4,8 @@
 and `following` what is live, `hls` writes playlists), `reading` is one chunk, `export` many; `sharing` bounds them and
 shares out what there is, `sharers` knows among whom, `services` has the limits.
 
-Entitlement is asked at every read, and once more when the bytes have come back from the store, right before
-they are sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
+Entitlement is asked at every read, and once more when the bytes have come back from the store, before each piece of
+them is sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
 that: the row says which erase epoch and expiry day a chunk is of, the bitmap says which are served now.
 
 Blocking calls run in threads, in three groups that don't wait for each other: listings, which take long,
@@ -14,8 +14,9 @@ look-ups of one chunk, and the store.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
@@ -29,6 +30,7 @@ from service.playback.refusals import Refused
 from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
 from service.playback.sharing import Sharer, Shares
+from storage.rows.recordings import ChunkRow
 
 __all__ = [
     "MAX_TIME_MS",
@@ -67,6 +69,11 @@ class Playback:
         self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory, self._sharers)
         self.exports = Exports(services, self.listings, self.chunks)
         self.running = False
+
+    def confirming(self, viewer: Viewer, row: ChunkRow | None = None) -> Callable[[], object]:
+        """What to call before each piece of an answer to this viewer, of one chunk or of several. It raises as `Gate`
+        does when no more may be sent."""
+        return partial(self._gate.ask, viewer) if row is None else partial(self._gate.check, viewer, row)
 
     @asynccontextmanager
     async def holding(self, viewer: Viewer, size: int) -> AsyncIterator[None]:

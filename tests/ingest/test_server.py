@@ -16,6 +16,7 @@ import trio.lowlevel
 from structlog.testing import capture_logs
 
 from ingest import server
+from ingest.admission import ASKED_AGAIN_MS
 from ingest.answers import CHALLENGE, RETRY_AFTER_S
 from storage import checksums
 from storage.days import MS_PER_DAY
@@ -510,6 +511,34 @@ async def test_a_device_erased_while_its_body_came(client: Client, worker: Worke
     await client.send(wire[-10:])
     reply = await client.reply()
     assert (reply.status, reply.code) == (403, "terminated")
+    assert worker.stored() is None
+
+
+def new_token(worker: Worker) -> None:
+    worker.change(1, lambda facts: replace(facts, token_generation=facts.token_generation + 1))
+
+
+@pytest.mark.parametrize(
+    ("lose", "status", "code"),
+    [
+        (suspend, 403, "suspended"),
+        (terminate, 403, "terminated"),
+        (lambda worker: worker.lapse(1), 403, "plan_lapsed"),
+        (new_token, 401, "bad_token"),
+    ],
+)
+async def test_a_device_that_loses_its_rights_while_its_body_comes(
+    client: Client, worker: Worker, lose: Prepare, status: int, code: str
+) -> None:
+    """The command has returned: what is complete later is not taken, however long ago its head was admitted."""
+    wire = client.request(DATA)
+    await client.send(wire[:-10])
+    await until_bodies(worker, 1)
+    lose(worker)
+    worker.clock.ms += ASKED_AGAIN_MS
+    await client.send(wire[-10:])
+    reply = await client.reply()
+    assert (reply.status, reply.code) == (status, code)
     assert worker.stored() is None
 
 

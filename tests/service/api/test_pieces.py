@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from starlette.types import Message
 
-from retention.bitmap import EntitlementBitmap
+from retention.bitmap import PRESENT, SUSPENDED, EntitlementBitmap
 from retention.freshness import Freshness
-from service.api.pieces import PIECE_BYTES, send_pieces, send_whole
-from tests.service.world import refused
+from service.api.pieces import PIECE_BYTES, Confirm, require_fresh, send_pieces, send_whole
+from service.api.responses import ChunkResponse
+from tests.service.world import World, clips, playing, refused
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 NOW_NS, STALE_NS = 10**15, 10**9
@@ -45,8 +47,8 @@ class Client:
         return b"".join(bytes(message.get("body", b"")) for message in self.messages)
 
 
-def fresh(bitmap: EntitlementBitmap) -> Freshness:
-    return Freshness(bitmap, STALE_NS, lambda: NOW_NS)
+def fresh(bitmap: EntitlementBitmap) -> Confirm:
+    return partial(require_fresh, Freshness(bitmap, STALE_NS, lambda: NOW_NS))
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
@@ -85,6 +87,30 @@ async def test_no_further_piece_is_sent_of_one_that_is_under_way(bitmap: Entitle
     await send_whole(client.send, START, bytes(5 * PIECE_BYTES), fresh(bitmap))
     assert len(client.body) == 2 * PIECE_BYTES
     assert client.messages[-1]["more_body"] is True, "it does not look like one that is whole"
+
+
+async def test_a_chunk_stops_where_its_viewer_loses_the_right_to_it(world: World) -> None:
+    """The host hears home; its API process was stopped in the middle, or the reader is slow."""
+    pieces: list[bytes] = []
+    [clip] = clips(1, size=188 * 4000)
+    world.keep(clip)
+
+    async def send(message: Message) -> None:
+        pieces.append(bytes(message.get("body", b"")))
+        if len(pieces) == 2:  # the first is the head
+            world.change(flags=PRESENT | SUSPENDED)
+
+    async with playing(world) as playback:
+        viewer = world.viewer()
+        row = await playback.chunks.find(viewer, clip.capture_ms)
+        read = await playback.chunks.read(viewer, row)
+        answer = ChunkResponse(playback, viewer, row, (0, row.length), read)
+        await answer({}, receive_nothing, send)
+    assert b"".join(pieces) == clip.data[:PIECE_BYTES]
+
+
+async def receive_nothing() -> Message:
+    raise AssertionError("nothing is received")
 
 
 async def test_who_makes_a_body_as_it_goes_is_told_to_stop(bitmap: EntitlementBitmap) -> None:
