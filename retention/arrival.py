@@ -5,7 +5,7 @@ say so serves nothing by its old rows for long: it stamps its bitmap with the mo
 older than `max_stale_s` refuses. So a wait ends when each host that is listed
 
     has applied the change, or
-    was last heard by home more than `max_stale_s` and `GRACE_S` ago: what it was told then is over,
+    was last heard by home more than its `max_stale_s` and `GRACE_S` ago: what it was told then is over,
 
 and in any case so long after the commit, when home can't be asked: whoever has asked since has the change, and the
 stamps of the others are over. A host that registers after the commit reads the change with its first rows.
@@ -49,18 +49,27 @@ class Here:
 HERE = Here()
 
 
-def waited_for(hosts: Iterable[HostRow], number: int, *, now_ms: int, bound_ms: int) -> list[HostRow]:
+def bound_ms(host: HostRow) -> int:
+    """How long after home heard a host its stamp is over. Each says its own: while it is being changed they differ."""
+    return host.max_stale_ms + round(GRACE_S * 1000)
+
+
+def waited_for(hosts: Iterable[HostRow], number: int, *, now_ms: int) -> list[HostRow]:
     """Those that may still act on what was before change `number`.
 
     Args:
         now_ms: home's clock, Unix milliseconds.
-        bound_ms: how long after home heard a host its stamp is over.
     """
-    return [host for host in hosts if host.applied < number and now_ms - host.asked_ms <= bound_ms]
+    return [host for host in hosts if host.applied < number and now_ms - host.asked_ms <= bound_ms(host)]
 
 
 class OnHosts:
-    """Home is a server, with any number of hosts. One object may be used by several threads."""
+    """Home is a server, with any number of hosts. One object may be used by several threads.
+
+    Args:
+        max_stale_s: this host's. How long the others act by what they have asked the list says; while home is away, it
+            is the longest that this object has read there.
+    """
 
     def __init__(
         self,
@@ -78,9 +87,9 @@ class OnHosts:
     def wait(self, before: int, number: int) -> None:
         if number <= before:
             return
-        until_s = self._monotonic() + self._bound_s
+        began_s = self._monotonic()
         pause_s = FIRST_PAUSE_S
-        while self._is_waited_for(number) and (left_s := until_s - self._monotonic()) > 0:
+        while self._is_waited_for(number) and (left_s := began_s + self._bound_s - self._monotonic()) > 0:
             self._sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -89,7 +98,9 @@ class OnHosts:
             hosts, now_ms = self._catalog.hosts()
         except WorldError:  # the change is committed; while home is away time alone tells
             return True
-        return bool(waited_for(hosts, number, now_ms=now_ms, bound_ms=round(self._bound_s * 1000)))
+        waited = waited_for(hosts, number, now_ms=now_ms)
+        self._bound_s = max([self._bound_s, *(bound_ms(host) / 1000 for host in waited)])
+        return bool(waited)
 
 
 class Later:

@@ -104,7 +104,9 @@ class Feed:
     def register(self) -> None:
         """Have the host listed. Before the bitmap is made from the catalog: see `HostsCatalog.register_host`."""
         began_ns = self._boottime_ns()
-        self._catalog.register_host(self._me.host, name=self._me.name, release=self._me.release)
+        self._catalog.register_host(
+            self._me.host, name=self._me.name, release=self._me.release, max_stale_ms=self._max_stale_ms
+        )
         self._heard_ns = began_ns
 
     def step(self) -> Step:

@@ -86,7 +86,7 @@ class HostsSettings:
     max_stale_s: float = limit(
         5.0,
         "how long ago it may have asked: then it answers 503 host_stale to devices and viewers. A command that changes"
-        " rights waits so long, and a second, for a host that does not answer; all hosts have the same",
+        " rights waits so long, and a second, for a host that does not answer; each host for its own",
         least=2,
         most=300,
     )

@@ -31,8 +31,7 @@ def hosts(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     with open_folder(data) as opened:
         rows, now_ms = opened.catalog.hosts()
         newest = opened.catalog.newest_change()
-        stale_ms = opened.config.hosts.max_stale_s * 1000
-    found = [_document(row, now_ms, newest, stale_ms) for row in rows]
+    found = [_document(row, now_ms, newest) for row in rows]
 
     def human() -> None:
         if not opened.has_hosts:
@@ -47,9 +46,9 @@ def hosts(data: Data = DEFAULT_DATA, json: Json = False) -> None:
     terminal.report({"hosts": document, "newest_change": newest}, json, human)
 
 
-def _document(row: HostRow, now_ms: int, newest: int, stale_ms: float) -> dict[str, Any]:
+def _document(row: HostRow, now_ms: int, newest: int) -> dict[str, Any]:
     silent_ms = max(0, now_ms - row.asked_ms)
-    state = "serves" if silent_ms <= stale_ms else "gone"
+    state = "serves" if silent_ms <= row.max_stale_ms else "gone"
     behind = max(0, newest - row.applied)
     return {
         "host": row.host,
@@ -62,6 +61,7 @@ def _document(row: HostRow, now_ms: int, newest: int, stale_ms: float) -> dict[s
         "behind": behind,
         "lag_ms": row.lag_ms,
         "load_pct": row.load_pct,
+        "max_stale_s": row.max_stale_ms / 1000,
         "clock_offset_ms": row.offset_ms,
         "state": state,
         "_name": terminal.visible(row.name),

@@ -12,12 +12,13 @@ class HostsCatalog(Protocol):
     """The list of hosts. All moments are by home's clock: a server's own, the machine's where home is a folder."""
 
     @abstractmethod
-    def register_host(self, host: str, *, name: str, release: str) -> None:
+    def register_host(self, host: str, *, name: str, release: str, max_stale_ms: int) -> None:
         """List a host, as heard now. To be called before it reads what its bitmap is made from: whatever is committed
         after this finds the host in the list, and whatever was committed before is in what it reads.
 
         Args:
             host: a random id. One that is listed is listed anew: the feed of a host was restarted.
+            max_stale_ms: for how long it acts by what it has asked.
         """
 
     @abstractmethod

@@ -15,10 +15,10 @@ class HostsContract(OnCatalog):
 
     def test_a_host_is_listed_from_when_it_registers_until_it_leaves(self, catalog: Catalog) -> None:
         assert catalog.hosts()[0] == []
-        catalog.register_host("b2", name="b", release="1.2")
-        catalog.register_host("a1", name="a", release="1.3")
+        catalog.register_host("b2", name="b", release="1.2", max_stale_ms=5000)
+        catalog.register_host("a1", name="a", release="1.3", max_stale_ms=5000)
         [a, b], now_ms = catalog.hosts()
-        assert (a.host, a.name, a.release, a.applied) == ("a1", "a", "1.3", 0)
+        assert (a.host, a.name, a.release, a.applied, a.max_stale_ms) == ("a1", "a", "1.3", 0, 5000)
         assert (b.host, b.name) == ("b2", "b")
         assert b.registered_ms == b.asked_ms <= a.asked_ms <= now_ms
         catalog.leave_host("b2")
@@ -26,7 +26,7 @@ class HostsContract(OnCatalog):
         assert catalog.hosts()[0] == [a]
 
     def test_a_beat_says_what_home_knows_and_is_in_the_list(self, catalog: Catalog) -> None:
-        catalog.register_host("a1", name="a", release="1")
+        catalog.register_host("a1", name="a", release="1", max_stale_ms=5000)
         [registered], _ = catalog.hosts()
         time.sleep(0.005)
         before_ms = catalog.hosts()[1]
@@ -43,7 +43,7 @@ class HostsContract(OnCatalog):
         assert a.registered_ms == registered.registered_ms
 
     def test_home_tells_how_far_a_hosts_clock_is_off(self, catalog: Catalog) -> None:
-        catalog.register_host("a1", name="a", release="1")
+        catalog.register_host("a1", name="a", release="1", max_stale_ms=5000)
         home_ms = catalog.hosts()[1]
         assert beat(catalog, "a1", clock_ms=home_ms + 3_600_000) is not None
         [a], later_ms = catalog.hosts()
@@ -58,24 +58,24 @@ class HostsContract(OnCatalog):
     def test_who_is_not_listed_is_told_so(self, catalog: Catalog) -> None:
         assert beat(catalog, "a1") is None
         assert catalog.hosts()[0] == []
-        catalog.register_host("a1", name="a", release="1")
+        catalog.register_host("a1", name="a", release="1", max_stale_ms=5000)
         catalog.leave_host("a1")
         assert beat(catalog, "a1") is None
 
     def test_one_that_registers_again_is_heard_now_and_keeps_how_far_it_was(self, catalog: Catalog) -> None:
-        catalog.register_host("a1", name="a", release="1")
+        catalog.register_host("a1", name="a", release="1", max_stale_ms=5000)
         beat(catalog, "a1", applied=5)
         [before], _ = catalog.hosts()
         time.sleep(0.005)
-        catalog.register_host("a1", name="a", release="2")
+        catalog.register_host("a1", name="a", release="2", max_stale_ms=5000)
         [after], _ = catalog.hosts()
         assert (after.release, after.applied) == ("2", 5)
         assert after.asked_ms > before.asked_ms
 
     def test_hosts_unseen_for_long_are_forgotten(self, catalog: Catalog) -> None:
-        catalog.register_host("a1", name="a", release="1")
+        catalog.register_host("a1", name="a", release="1", max_stale_ms=5000)
         time.sleep(0.02)
-        catalog.register_host("b2", name="b", release="1")
+        catalog.register_host("b2", name="b", release="1", max_stale_ms=5000)
         assert catalog.forget_hosts(unseen_ms=3_600_000) == 0
         beat(catalog, "b2")
         assert catalog.forget_hosts(unseen_ms=10) <= 1  # a slow machine may forget both
@@ -88,7 +88,7 @@ class HostsContract(OnCatalog):
     ) -> None:
         names = [f"h{n}" for n in range(4)]
         for name in names:
-            catalog.register_host(name, name=name, release="1")
+            catalog.register_host(name, name=name, release="1", max_stale_ms=5000)
 
         def beats(name: str) -> None:
             for number in range(1, 11):

@@ -324,6 +324,7 @@ CREATE TABLE hosts (
     release TEXT NOT NULL,
     registered_ms BIGINT NOT NULL,
     asked_ms BIGINT NOT NULL,
+    max_stale_ms BIGINT NOT NULL,
     applied BIGINT NOT NULL DEFAULT 0,
     load_pct BIGINT NOT NULL DEFAULT 0,
     lag_ms BIGINT NOT NULL DEFAULT 0,

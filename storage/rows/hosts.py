@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class HostRow(NamedTuple):
-    """One host of the list. Its own words are `name`, `release`, `applied`, `load_pct`, `lag_ms` and `offset_ms`; the
-    moments are by home's clock, Unix milliseconds."""
+    """One host of the list. Its own words are `name`, `release`, `applied`, `load_pct`, `lag_ms`, `offset_ms` and
+    `max_stale_ms`; the moments are by home's clock, Unix milliseconds."""
 
     host: str
     """Random, new with each start of `clipkeep serve`."""
@@ -24,6 +24,8 @@ class HostRow(NamedTuple):
     """Between the two last times that its feed asked."""
     offset_ms: int
     """By how much its clock is ahead of home's."""
+    max_stale_ms: int
+    """For how long it acts by what it has asked."""
 
 
 class Beat(NamedTuple):

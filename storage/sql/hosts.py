@@ -10,13 +10,16 @@ from storage.sql.connection import Connection, Excludes, writing
 
 class Hosts(OnDatabase, HostsCatalog):
     @writing(Excludes.NOTHING)
-    def register_host(self, connection: Connection, host: str, *, name: str, release: str) -> None:
+    def register_host(
+        self, connection: Connection, host: str, *, name: str, release: str, max_stale_ms: int
+    ) -> None:
         now = connection.home_ms
         connection.execute(
-            "INSERT INTO hosts (host, name, release, registered_ms, asked_ms)"
-            f" VALUES (?, ?, ?, {now}, {now}) ON CONFLICT (host) DO UPDATE SET name = excluded.name,"
-            " release = excluded.release, registered_ms = excluded.registered_ms, asked_ms = excluded.asked_ms",
-            (host, name, release),
+            "INSERT INTO hosts (host, name, release, registered_ms, asked_ms, max_stale_ms)"
+            f" VALUES (?, ?, ?, {now}, {now}, ?) ON CONFLICT (host) DO UPDATE SET name = excluded.name,"
+            " release = excluded.release, registered_ms = excluded.registered_ms, asked_ms = excluded.asked_ms,"
+            " max_stale_ms = excluded.max_stale_ms",
+            (host, name, release, max_stale_ms),
         )
 
     @writing(Excludes.NOTHING)
@@ -38,7 +41,8 @@ class Hosts(OnDatabase, HostsCatalog):
     def hosts(self) -> tuple[list[HostRow], int]:
         with self.db.read() as connection:
             rows = connection.execute(
-                "SELECT host, name, release, registered_ms, asked_ms, applied, load_pct, lag_ms, offset_ms"
+                "SELECT host, name, release, registered_ms, asked_ms, applied, load_pct, lag_ms, offset_ms,"
+                " max_stale_ms"
                 " FROM hosts ORDER BY name, host"
             ).fetchall()
             now_ms = _home_ms(connection)

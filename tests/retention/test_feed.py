@@ -402,6 +402,23 @@ def test_a_host_that_says_nothing_is_waited_for_until_its_stamp_is_over(
     assert host.is_stale()
 
 
+def test_a_host_that_acts_for_longer_is_waited_for_longer(
+    world: World, host: Host, changing: Entitlements, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `max_stale_s` is being changed, or was not changed on all hosts. While home is away, too."""
+    device = world.add()
+    host.catalog.register_host("id-b", name="b", release="1", max_stale_ms=3 * MAX_STALE_MS)
+    changing.change(device, suspended, what="test")
+    assert waits.now_s == pytest.approx(3 * MAX_STALE_MS / 1000 + GRACE_S)
+
+    def away() -> tuple[list[HostRow], int]:
+        raise CatalogUnavailable("no answer")
+
+    monkeypatch.setattr(world.catalog, "hosts", away)
+    changing.change(device, suspended, what="test")
+    assert waits.now_s == pytest.approx(2 * (3 * MAX_STALE_MS / 1000 + GRACE_S))
+
+
 def test_while_home_is_away_time_alone_tells(
     world: World, host: Host, changing: Entitlements, waits: Waits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,14 +444,16 @@ def test_who_changes_many_waits_once(world: World, host: Host, changing: Entitle
 
 
 def test_whom_a_change_waits_for() -> None:
-    def listed(name: str, *, asked_ms: int, applied: int) -> HostRow:
-        return HostRow(name, name, "1", 0, asked_ms, applied, 0, 0, 0)
+    def listed(name: str, *, asked_ms: int, applied: int, stale_ms: int = 5000) -> HostRow:
+        return HostRow(name, name, "1", 0, asked_ms, applied, 0, 0, 0, stale_ms)
 
     hosts = [
         listed("has it", asked_ms=9000, applied=7),
         listed("has it not", asked_ms=9000, applied=6),
         listed("just heard", asked_ms=4000, applied=6),
         listed("gone", asked_ms=3999, applied=6),
+        listed("acts for longer", asked_ms=3999, applied=6, stale_ms=5001),
+        listed("acts for less", asked_ms=4000, applied=6, stale_ms=4999),
     ]
-    found = waited_for(hosts, 7, now_ms=10_000, bound_ms=6000)
-    assert [host.name for host in found] == ["has it not", "just heard"]
+    found = waited_for(hosts, 7, now_ms=10_000)
+    assert [host.name for host in found] == ["has it not", "just heard", "acts for longer"]

@@ -158,7 +158,7 @@ def test_a_new_host_beside_one_that_serves_is_no_restored_catalog(folder: Path, 
     with World(folder, local=True) as world:
         newest = world.catalog.newest_change()
         seen = {"all": newest, "more than there is": newest + 1, "nothing yet": 0}[applied]
-        world.catalog.register_host("other", name="other", release="1")
+        world.catalog.register_host("other", name="other", release="1", max_stale_ms=5000)
         world.catalog.beat("other", applied=seen, load_pct=0, lag_ms=0, clock_ms=0)
         assert settled(world) is (applied != "all")
 

@@ -18,6 +18,7 @@ CREATE TABLE hosts (
     release TEXT NOT NULL,
     registered_ms INTEGER NOT NULL,
     asked_ms INTEGER NOT NULL,
+    max_stale_ms INTEGER NOT NULL,
     applied INTEGER NOT NULL DEFAULT 0,
     load_pct INTEGER NOT NULL DEFAULT 0,
     lag_ms INTEGER NOT NULL DEFAULT 0,
