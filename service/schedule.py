@@ -97,16 +97,26 @@ class Schedule:
         clock: home's, where it is another machine's.
         host: this host's name.
         holder: a random id of this process.
+        require: raises ClipkeepError when this host may run none of the jobs, for its clock is off home's. A run that
+            it began and could not carry out would be the one of that stretch of time, and no other host would act.
     """
 
     def __init__(
-        self, catalog: ScheduleCatalog, clock: Clock, jobs: Sequence[Job], *, host: str, holder: str
+        self,
+        catalog: ScheduleCatalog,
+        clock: Clock,
+        jobs: Sequence[Job],
+        *,
+        host: str,
+        holder: str,
+        require: Callable[[], None] = lambda: None,
     ) -> None:
         self._catalog = catalog
         self._clock = clock
         self._jobs = jobs
         self._host = host
         self._holder = holder
+        self._require = require
 
     def due(self) -> list[Job]:
         """What is to be run now. Changes nothing. Raises WorldError."""
@@ -119,9 +129,11 @@ class Schedule:
 
         Raises:
             WorldError: home does not answer. A run that was begun then counts as one that never ended.
+            ClipkeepError: this host may run none.
         """
         if not self.due():
             return 0
+        self._require()
         with self._leased() as is_mine:
             due = self.due() if is_mine else []
             for job in due:

@@ -56,6 +56,7 @@ class ScheduleProcess:
             ),
             host=host_name(opened.config),
             holder=secrets.token_hex(8),
+            require=opened.witness.require_home,
         )
 
     def _sweep(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retention.witness import ClockDoubted
 from service.config import ScheduleSettings
 from service.schedule import ANEW_AFTER_MS, LEASE_MS, Job, Schedule, is_due, jobs_of
 from storage.catalog import Catalog
@@ -58,8 +59,16 @@ def world() -> Iterator[World]:
         yield made
 
 
-def schedule(world: World, jobs: list[Job], host: str, catalog: Catalog | None = None) -> Schedule:
-    return Schedule(catalog or world.catalog, world.clock, jobs, host=host, holder=f"process of {host}")
+def schedule(
+    world: World,
+    jobs: list[Job],
+    host: str,
+    catalog: Catalog | None = None,
+    require: Callable[[], None] = lambda: None,
+) -> Schedule:
+    return Schedule(
+        catalog or world.catalog, world.clock, jobs, host=host, holder=f"process of {host}", require=require
+    )
 
 
 def test_one_of_several_hosts_acts_and_the_others_go_their_way(world: World) -> None:
@@ -87,6 +96,20 @@ def test_one_of_several_hosts_acts_and_the_others_go_their_way(world: World) -> 
     world.clock.ms += HOUR_MS
     assert b.run_due() == 1
     assert acted == ["a", "b"]
+
+
+def test_a_host_that_may_run_nothing_leaves_it_to_the_others(world: World) -> None:
+    """Its clock is off home's. It takes no lease, and notes no run."""
+
+    def off() -> None:
+        raise ClockDoubted("off", code="clock_off_home")
+
+    a = schedule(world, [job()], "a", require=off)
+    with pytest.raises(ClockDoubted):
+        a.run_due()
+    assert world.catalog.scheduled_runs() == {}
+    assert schedule(world, [job()], "b").run_due() == 1
+    assert a.run_due() == 0
 
 
 def test_a_job_that_fails_is_noted_and_the_next_one_runs(world: World) -> None:
