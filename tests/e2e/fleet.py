@@ -28,8 +28,9 @@ import psycopg
 import pytest
 
 from service.demo.ports import free_ports
-from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept, earlier_today_ms
-from tests.e2e.service import COMMAND_S, Device, Service, until
+from tests.e2e.load import Acknowledged, Load, Uploader, assert_all_kept
+from tests.e2e.releases import COMING_RELEASE, coming_release
+from tests.e2e.service import COMMAND_S, CommandFailed, Device, Service, until
 from tests.e2e.violence import BUDGET_BYTES, CLIENTS, HEAL_S, SCENE_MS, Keeper
 from tests.servers.postgres import PostgresServer
 from tests.servers.seaweed import SeaweedServer
@@ -185,6 +186,7 @@ class Fleet:
         self.front.ingest, self.front.api = balancer.ingest, balancer.api
         self.kept = Acknowledged()
         self.healed_s: list[float] = []
+        self._tokens: dict[int, str] = {}
 
     def tell(self, text: str) -> None:
         print(f"[seed {self.seed}] {text}", file=sys.stderr, flush=True)
@@ -203,7 +205,8 @@ class Fleet:
         return self.hosts[0].add_devices(count, "annual", "--starts-on", began)
 
     def load(self, devices: Sequence[Device], scenes: list[bytes], pause_s: float) -> Load:
-        began_ms = earlier_today_ms(3_600_000)
+        began_ms = int(time.time() * 1000) - 86_400_000
+        self._tokens = self.hosts[0].viewer_tokens([device.number for device in devices])
         return Load(
             [
                 Uploader(
@@ -240,6 +243,26 @@ class Fleet:
         for pid in members:
             os.kill(pid, signal.SIGCONT)
 
+    def upgrade(self, folder: Path) -> None:
+        """Bring one host after another to a release that is yet to come, as operations.md says."""
+        coming = coming_release(folder)
+        first = self.hosts[0]
+        first.environ |= coming  # its commands are of that release before its service is
+        first.command("catalog", "migrate", "--before")
+        for n, host in enumerate(self.hosts):
+            assert host.stop() == 0
+            host.environ |= coming
+            self.keepers[n].start()
+            listed = [one for one in first.command("hosts")["hosts"] if one["state"] == "serves"]
+            later = [one["name"] for one in listed if one["release"] == COMING_RELEASE]
+            assert sorted(later) == self.network.names[: n + 1], listed
+            self.heal()
+            if n < len(self.hosts) - 1:
+                with pytest.raises(CommandFailed, match="catalog_in_use"):
+                    first.command("catalog", "migrate", "--after")
+        first.command("catalog", "migrate", "--after")
+        self.heal()
+
     def heal(self) -> None:
         """Wait until every client had a chunk acknowledged, and every host says that it is ready."""
         seen, began_s = set(self.kept.chunks), time.monotonic()
@@ -263,7 +286,7 @@ class Fleet:
 
     def assert_sound(self) -> None:
         """Nothing that was acknowledged is lost, through any host; catalog and objects fit together."""
-        assert_all_kept(self.front, self.kept)
+        assert_all_kept(self.front, self.kept, self._tokens)
         checked = self.hosts[0].command("check", "--deep")
         assert checked["broken"] == [], checked["broken"][:10]
         assert checked["chunks"] >= len(self.kept.chunks)

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -240,12 +240,18 @@ class Load:
             uploader.join()
 
 
-def lost_chunks(service: Service, kept: Acknowledged, *, threads: int = 4) -> list[str]:
-    """Read every acknowledged chunk through the API, and tell which are not what was acknowledged."""
+def lost_chunks(
+    service: Service, kept: Acknowledged, *, threads: int = 4, tokens: Mapping[int, str] | None = None
+) -> list[str]:
+    """Read every acknowledged chunk through the API, and tell which are not what was acknowledged.
+
+    Args:
+        tokens: of viewers, by device; else they are made.
+    """
     by_device: dict[int, list[tuple[int, bytes]]] = {}
     for (device, capture_ms), digest in kept.chunks.items():
         by_device.setdefault(device, []).append((capture_ms, digest))
-    tokens = service.viewer_tokens(by_device)
+    tokens = tokens or service.viewer_tokens(by_device)
 
     def read(device: int) -> list[str]:
         lost = []
@@ -268,9 +274,9 @@ def lost_chunks(service: Service, kept: Acknowledged, *, threads: int = 4) -> li
         return [line for lines in pool.map(read, by_device) for line in lines]
 
 
-def assert_all_kept(service: Service, kept: Acknowledged) -> None:
+def assert_all_kept(service: Service, kept: Acknowledged, tokens: Mapping[int, str] | None = None) -> None:
     """Invariant 1: what was acknowledged is readable, byte for byte; and nothing strange was answered."""
     assert not kept.surprises, kept.surprises[:20]
     assert kept.chunks, f"nothing was acknowledged: {kept.answers}"
-    lost = lost_chunks(service, kept)
+    lost = lost_chunks(service, kept, tokens=tokens)
     assert not lost, f"{len(lost)} of {len(kept.chunks)} lost: {lost[:20]}"

@@ -1,4 +1,4 @@
-"""Three hosts in network namespaces behind HAProxy: killed, cut off and frozen under load. `make soak` has
+"""Three hosts in network namespaces behind HAProxy: killed, cut off, frozen and upgraded under load. `make soak` has
 the long form."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ AWAY_S = 8.0
 
 
 @pytest.mark.long
-def test_hosts_are_killed_cut_off_and_frozen(tmp_path: Path, seaweed: SeaweedServer) -> None:
+def test_hosts_are_killed_cut_off_frozen_and_upgraded(tmp_path: Path, seaweed: SeaweedServer) -> None:
     require_tools()
     seed = random.randrange(1 << 32)
     with (
@@ -42,6 +42,7 @@ def test_hosts_are_killed_cut_off_and_frozen(tmp_path: Path, seaweed: SeaweedSer
             for _ in range(KILLS):
                 fleet.kill(fleet.random.randrange(3))
                 fleet.heal()
+            fleet.upgrade(tmp_path / "coming")
         fleet.assert_sound()
 
 
