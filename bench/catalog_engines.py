@@ -164,6 +164,15 @@ def started_postgres(shared_buffers: str) -> Iterator[tuple[str, int]]:
         yield server.url(), pid
 
 
+def new_database(url: str, name: str) -> str:
+    """Make a database on that server. Returns its address."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}".encode())
+    return _with_database(url, name)
+
+
 @contextlib.contextmanager
 def _in_new_database(url: str, postmaster: int | None) -> Iterator[Engine]:
     import psycopg

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.catalog_engines import started_postgres
+from bench.catalog_engines import new_database, started_postgres
 from bench.children import LOG_TAIL_CHARS, Child, pinned
 from bench.errors import BenchError
 from bench.promises import check_promises
@@ -38,11 +38,13 @@ class Home:
     Attributes:
         data: the data folder.
         catalog: as `init --catalog` takes it.
+        vault: as `init --vault` takes it; None is a folder.
         catalog_server: the process whose children are the catalog's server, where it has one.
     """
 
     data: Path
     catalog: str = SQLITE
+    vault: str | None = None
     catalog_server: int | None = None
 
 
@@ -54,6 +56,8 @@ class ClipkeepServer:
     """
 
     name = "clipkeep"
+    _warm_rounds = 1
+    """Chunks of each device after which it has its data key wherever its chunks come to."""
 
     def __init__(self) -> None:
         self.promises: tuple[str, ...] = ()
@@ -76,7 +80,7 @@ class ClipkeepServer:
                 # With its first chunk of a month a device gets its data key, and the worker fetches it: what all
                 # devices do once is no part of what a chunk costs.
                 devices = running.target.devices
-                target = replace(running.target, warm_chunks=len(devices))
+                target = replace(running.target, warm_chunks=self._warm_rounds * len(devices))
                 if is_first and setup.store_url is None and home.catalog_server is None:
                     self.promises = check_promises(target, setup.store_port, home.data, setup.environment())
                 yield replace(running, target=target, catalog_server=home.catalog_server)
@@ -93,8 +97,10 @@ class ClipkeepServer:
         yield Home(setup.folder / DATA_FOLDER)
 
     @contextlib.contextmanager
-    def serving(self, setup: Setup, data: Path, *, within_s: float = START_TIMEOUT_S) -> Iterator[Running]:
-        """Serve a data folder that is there.
+    def serving(
+        self, setup: Setup, data: Path, *, within_s: float = START_TIMEOUT_S, name: str = ""
+    ) -> Iterator[Running]:
+        """Serve a data folder that is there. `name` is the log's.
 
         Raises:
             BenchError: it was not ready within `within_s`.
@@ -106,7 +112,7 @@ class ClipkeepServer:
             *("--ingest", f"127.0.0.1:{ingest}", "--api", f"127.0.0.1:{api}"),
         ]
         with Child(
-            self.name,
+            name or self.name,
             [_command(), *argv],
             cpus=setup.cpus,
             folder=setup.folder,
@@ -127,7 +133,41 @@ class ClipkeepOnPostgres(ClipkeepServer):
     def _home(self, setup: Setup) -> Iterator[Home]:
         with pinned(setup.cpus), started_postgres(SHARED_BUFFERS) as (url, postmaster):
             data = Path(tempfile.mkdtemp(prefix=f"{DATA_FOLDER}-", dir=setup.folder)) / "data"
-            yield Home(data, url, postmaster)
+            yield Home(data, url, catalog_server=postmaster)
+
+
+class ClipkeepHosts(ClipkeepServer):
+    """One home on a durable PostgreSQL server, its vault there too, and several hosts over it, each with its own data
+    folder and as many workers as a single one. All are on the same cores, and connections go to each in turn."""
+
+    def __init__(self, hosts: int) -> None:
+        super().__init__()
+        self.hosts = hosts
+        self.name = f"clipkeep-hosts-{hosts}"
+        self._warm_rounds = 1 if hosts == 1 else 4 * hosts  # each of them comes to any host
+
+    @contextlib.contextmanager
+    def _home(self, setup: Setup) -> Iterator[Home]:
+        with pinned(setup.cpus), started_postgres(SHARED_BUFFERS) as (url, postmaster):
+            data = Path(tempfile.mkdtemp(prefix=f"{DATA_FOLDER}-", dir=setup.folder)) / "data"
+            yield Home(data, url, new_database(url, "keys"), postmaster)
+
+    @contextlib.contextmanager
+    def serving(
+        self, setup: Setup, data: Path, *, within_s: float = START_TIMEOUT_S, name: str = ""
+    ) -> Iterator[Running]:
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(super().serving(setup, data, within_s=within_s))
+            more = []
+            for number in range(2, self.hosts + 1):
+                joined, invitation = data.with_name(f"data-{number}"), data.with_name(f"invitation-{number}")
+                run_command(setup, ["host", "invite", "--data", str(data), "--out", str(invitation)])
+                run_command(setup, ["host", "join", str(invitation), "--data", str(joined)])
+                serving = super().serving(setup, joined, within_s=within_s, name=f"{self.name}-{number}")
+                more.append(stack.enter_context(serving))
+            target = replace(first.target, more_ports=tuple(running.target.port for running in more))
+            sessions = tuple(running.session for running in more)
+            yield replace(first, target=target, more_sessions=sessions)
 
 
 def _program() -> str | None:
@@ -145,7 +185,8 @@ def _command() -> str:
 def _prepare(setup: Setup, home: Home) -> None:
     data = home.data
     store_url = setup.store_url or f"s3://{BUCKET}/x"
-    run_command(setup, ["init", "--data", str(data), "--store", store_url, "--catalog", home.catalog])
+    vault = [] if home.vault is None else ["--vault", home.vault]
+    run_command(setup, ["init", "--data", str(data), "--store", store_url, "--catalog", home.catalog, *vault])
     starts = ["--starts-on", setup.starts_on] if setup.starts_on else []
     added = run_command(
         setup,

@@ -113,6 +113,7 @@ class Load:
         self._target = target
         self._body = memoryview(body)
         self._wanted = connections
+        self._connected = 0
         self._announce = announce
         self._clock_s = clock_s
         self._chunks_left = sys.maxsize if max_chunks is None else max_chunks
@@ -182,7 +183,8 @@ class Load:
         return TICK_S
 
     def _connect(self) -> Connection:
-        sock = socket.create_connection((self._target.host, self._target.port), CONNECT_TIMEOUT_S)
+        sock = socket.create_connection(self._target.address(self._connected), CONNECT_TIMEOUT_S)
+        self._connected += 1
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         conn = self._open[sock.fileno()] = Connection(sock)

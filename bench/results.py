@@ -227,6 +227,41 @@ def uploads_document(
     }
 
 
+def hosts_ratios(measurements: Sequence[Measurement], many: str, one: str) -> list[str]:
+    """What several hosts take in and cost over what one does in the same run: a line per size, medians over the
+    runs, PostgreSQL's CPU counted with both."""
+    lines = []
+    for size in dict.fromkeys(m.size_bytes for m in measurements):
+        pairs = [
+            (a, b)
+            for a in measurements
+            for b in measurements
+            if (a.server, b.server) == (many, one)
+            and a.size_bytes == b.size_bytes == size
+            and (a.run, a.connections, a.workers) == (b.run, b.connections, b.workers)
+        ]
+        found = [
+            (
+                a.mb_per_s / b.mb_per_s,
+                a.cpu_s_per_gb_with_catalog / b.cpu_s_per_gb_with_catalog,
+                1 - a.cpu_s_per_gb / a.cpu_s_per_gb_with_catalog,
+                1 - b.cpu_s_per_gb / b.cpu_s_per_gb_with_catalog,
+            )
+            for a, b in pairs
+            if a.cpu_s_per_gb
+            and a.cpu_s_per_gb_with_catalog
+            and b.cpu_s_per_gb
+            and b.cpu_s_per_gb_with_catalog
+        ]
+        if found:
+            speed, cost, of_many, of_one = (statistics.median(values) for values in zip(*found, strict=True))
+            lines.append(
+                f"{many} over {one} at {size} bytes: {speed:.2f} times its bytes a second, {cost:.2f} times its"
+                f" CPU-s/GB; PostgreSQL's share of the CPU {of_many:.0%} and {of_one:.0%}"
+            )
+    return lines
+
+
 def catalog_ratios(measurements: Sequence[Measurement], one: str, other: str) -> list[str]:
     """What a gigabyte costs with one server over what it costs with the other in the same run: a line per size, medians
     over the runs, without and with the CPU of the catalog's own server."""

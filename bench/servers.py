@@ -74,13 +74,19 @@ class Setup:
 @dataclass(frozen=True, slots=True)
 class Running:
     """A server that is ready: its processes' session, and where to send; of Clipkeep also where to read, its data
-    folder, and the process whose children are its catalog's server, where that has one."""
+    folder, the process whose children are its catalog's server, where that has one, and the sessions of further hosts.
+    """
 
     session: int
     target: Target
     api_port: int = 0
     data: Path = Path()
     catalog_server: int | None = None
+    more_sessions: tuple[int, ...] = ()
+
+    @property
+    def sessions(self) -> tuple[int, ...]:
+        return (self.session, *self.more_sessions)
 
 
 class Server(Protocol):

@@ -164,14 +164,14 @@ class Stage:
             load.event(CHILD_TIMEOUT_S + settings.seconds, "measured")
             after = self._snapshot(running)
             beside_s = sum(session_cpu_s(child.session) for child in also) - beside_s
-            memory = session_memory(running.session)
+            peak_bytes = sum(session_memory(session).peak_bytes for session in running.sessions)
             result = load.event(CHILD_TIMEOUT_S + DRAIN_S, "result")
-        return result, _usage(before, after, result["cpu_s"] + beside_s, memory.peak_bytes)
+        return result, _usage(before, after, result["cpu_s"] + beside_s, peak_bytes)
 
     def _snapshot(self, running: Running) -> _Snapshot:
         stats = self._store.stats()
         return _Snapshot(
-            session_cpu_s(running.session),
+            sum(map(session_cpu_s, running.sessions)),
             0.0 if running.catalog_server is None else children_cpu_s(running.catalog_server),
             stats["cpu_s"],
             stats["calls_total"],

@@ -38,6 +38,7 @@ class Target:
 
     Attributes:
         warm_chunks: answers after which the server is in its stride, where that takes more than one a connection.
+        more_ports: of further hosts; connections go to each in turn.
     """
 
     host: str
@@ -45,12 +46,26 @@ class Target:
     devices: tuple[Device, ...]
     dialect: str = CLIPKEEP
     warm_chunks: int = 0
+    more_ports: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Target:
         document = json.loads(path.read_text())
         devices = tuple(Device(*x) for x in document["devices"])
-        return cls(document["host"], document["port"], devices, document["dialect"], document["warm_chunks"])
+        more_ports = tuple(document["more_ports"])
+        return cls(
+            document["host"],
+            document["port"],
+            devices,
+            document["dialect"],
+            document["warm_chunks"],
+            more_ports,
+        )
+
+    def address(self, number: int) -> tuple[str, int]:
+        """Where the connection of this number goes, counted from 0."""
+        ports = (self.port, *self.more_ports)
+        return self.host, ports[number % len(ports)]
 
     def write(self, path: Path) -> None:
         """Write it for a load generator, readable by this user alone: it holds tokens."""

@@ -198,9 +198,10 @@ def test_quantiles() -> None:
 
 
 def test_target_survives_its_file(tmp_path: Path) -> None:
-    target = Target("127.0.0.1", 8080, DEVICES)
+    target = Target("127.0.0.1", 8080, DEVICES, more_ports=(8082, 8084))
     target.write(tmp_path / "target.json")
     assert Target.read(tmp_path / "target.json") == target
+    assert [target.address(number)[1] for number in range(5)] == [8080, 8082, 8084, 8080, 8082]
 
 
 @pytest.mark.parametrize("size", [1, 187, 188, 189, 375, 376, 65_536])

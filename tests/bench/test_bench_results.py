@@ -15,7 +15,7 @@ from bench.errors import BenchError
 from bench.machine import Cores, share_out
 from bench.peers.starlette_peer import MAX_THREADS, THREADS, pool_threads
 from bench.procfs import spent_s, stat_fields
-from bench.results import GB, Measurement, catalog_ratios, ratios, summarise, uploads_document
+from bench.results import GB, Measurement, catalog_ratios, hosts_ratios, ratios, summarise, uploads_document
 from bench.run import IngestSettings, forecast_s, plan
 from bench.servers import Server, all_servers, choose, split_available
 from bench.tables import count_text, duration_text, promise_lines, size_text, upload_notes, upload_tables
@@ -265,6 +265,24 @@ def test_what_a_gigabyte_costs_with_a_catalogs_server_is_told_within_each_run() 
     assert "1.02 times without" in line
     assert "1.40 times with it" in line
     assert catalog_ratios(measured[:1], "clipkeep-postgres", "clipkeep") == []
+
+
+def test_what_several_hosts_take_in_and_cost_is_told_beside_one() -> None:
+    def run(number: int, body_bytes: int, cpu_s: float) -> list[Measurement]:
+        one = replace(
+            ONE, server="clipkeep-hosts-1", run=number, body_bytes=GB, server_cpu_s=0.9, catalog_cpu_s=0.1
+        )
+        many = replace(
+            one, server="clipkeep-hosts-3", body_bytes=body_bytes, server_cpu_s=cpu_s, catalog_cpu_s=0.4
+        )
+        return [one, many]
+
+    measured = [*run(1, GB, 0.6), *run(2, 2 * GB, 1.6), *run(3, GB, 1.1)]
+    [line] = hosts_ratios(measured, "clipkeep-hosts-3", "clipkeep-hosts-1")
+    assert "1.00 times its bytes a second" in line
+    assert "1.00 times its CPU-s/GB" in line
+    assert "27% and 10%" in line
+    assert hosts_ratios(measured[1:2], "clipkeep-hosts-3", "clipkeep-hosts-1") == []
 
 
 def test_cpu_of_processes_that_ended_between_two_looks_is_not_taken_off() -> None:
