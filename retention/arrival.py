@@ -34,15 +34,15 @@ LONGEST_PAUSE_S = 0.2
 class Arrival(Protocol):
     """How a change of rights arrives."""
 
-    def wait(self, before: int, number: int) -> None:
-        """Return when change `number` and all before it are in force. Nothing is waited for where it is no later one
-        than `before`. May take as long as `max_stale_s` and `GRACE_S`."""
+    def wait(self, number: int) -> None:
+        """Return when change `number` and all before it are in force, whoever made them. May take as long as
+        `max_stale_s` and `GRACE_S`."""
 
 
 class Here:
     """Home is on this host, and its processes read the rows that were just written."""
 
-    def wait(self, before: int, number: int) -> None:
+    def wait(self, number: int) -> None:
         pass
 
 
@@ -84,9 +84,7 @@ class OnHosts:
         self._sleep = sleep
         self._monotonic = monotonic
 
-    def wait(self, before: int, number: int) -> None:
-        if number <= before:
-            return
+    def wait(self, number: int) -> None:
         began_s = self._monotonic()
         pause_s = FIRST_PAUSE_S
         while self._is_waited_for(number) and (left_s := began_s + self._bound_s - self._monotonic()) > 0:
@@ -111,11 +109,11 @@ class Later:
         self._lock = threading.Lock()
         self._number = 0
 
-    def wait(self, before: int, number: int) -> None:
-        if number > before:
-            with self._lock:
-                self._number = max(number, self._number)
+    def wait(self, number: int) -> None:
+        with self._lock:
+            self._number = max(number, self._number)
 
     def arrive(self) -> None:
         """Return when all that was noted is in force."""
-        self._arrival.wait(0, self._number)
+        if self._number:
+            self._arrival.wait(self._number)

@@ -218,10 +218,10 @@ class Entitlements:
 
     @contextmanager
     def _arriving(self) -> Iterator[None]:
-        """After a change was committed and every lock let go: wait until it is in force on all hosts."""
-        before = self._bitmap.last_change
+        """After a change was committed and every lock let go: wait until it is in force on all hosts. Also what was
+        found to be so already: whoever decided it may be waiting still, or have been killed in that."""
         yield
-        self._arrival.wait(before, self._bitmap.last_change)
+        self._arrival.wait(self._bitmap.last_change)
 
     @contextmanager
     def _changing(self) -> Iterator[Callable[[DeviceFacts, DeviceFacts], None]]:

@@ -383,6 +383,23 @@ def test_books_alone_wait_for_nobody(host: Host, changing: Entitlements, waits: 
     assert waits.now_s == 0
 
 
+def test_what_is_so_already_is_waited_for_too(
+    world: World, host: Host, changing: Entitlements, waits: Waits
+) -> None:
+    """Whoever decided it was killed before it had arrived, or waits still; who asks again is told no sooner."""
+    device = world.add()
+    host.feed.step()
+    world.change(device, suspended)
+    waits.meanwhile = [lambda: None, host.feed.step]
+    changing.change(device, lambda facts: facts, what="test")
+    assert waits.meanwhile == []
+    assert host.bitmap.read(device) == world.bitmap.read(device)
+    world.change(device, suspended)
+    waits.meanwhile = [host.feed.step]
+    changing.transact(lambda books: books.backlog(on=TODAY))
+    assert waits.meanwhile == []
+
+
 def test_no_lock_is_held_meanwhile(world: World, host: Host, changing: Entitlements, waits: Waits) -> None:
     device = world.add()
     other = world.add()
