@@ -16,7 +16,7 @@ from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
-from retention import numbers
+from retention import home_store, numbers
 from retention.arrival import HERE, Arrival, OnHosts
 from retention.bitmap import EntitlementBitmap
 from retention.entitlements import Entitlements
@@ -395,6 +395,10 @@ class Opened:
         return Lease(
             self.catalog, self.home_clock or self.clock, ttl_ms=round(self.config.retention.lease_s * 1000)
         )
+
+    def require_own_store(self) -> None:
+        """See `retention.home_store.require_own`."""
+        home_store.require_own(self.catalog, self.store, self.store_url)
 
     def settle_numbers(self, *, ask_store: bool = False, **more: int) -> bool:
         """See `retention.numbers.settle`."""

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from retention.bitmap import EntitlementBitmap
+from retention.home_store import require_own
 from service.config import Config, HostsSettings, StoreSettings
 from service.config_text import load_config, render_config
 from service.folder import (
@@ -33,7 +34,7 @@ from service.folder import (
 )
 from service.mounted import file_system, require_local
 from service.promises import require_promises
-from storage.errors import CallerError
+from storage.errors import CallerError, CorruptError
 from storage.open_catalog import open_catalog
 from storage.open_store import open_store
 from storage.open_vault import is_server, open_vault
@@ -125,14 +126,14 @@ def invite(opened: Opened, out: Path, *, hours: float) -> Invite:
 def _require_elsewhere(config: Config) -> None:
     here = []
     if not is_server(config.home.catalog):
-        here.append("the catalog (`clipkeep catalog copy` moves it to a server)")
+        here.append("the catalog: `clipkeep catalog copy` moves it to a server")
     if not is_server(config.home.vault):
-        here.append("the vault (`clipkeep init --vault` makes one on a server)")
+        here.append("the vault: a new home has it on a server by `clipkeep init --vault`; it can't be moved")
     if not config.store.url:
-        here.append("the objects ([store] url names a store that every host reaches)")
+        here.append("the objects: [store] url names a store that every host reaches")
     if here:
         raise CallerError(
-            f"this home is in its data folder, which no other host reaches: {'; '.join(here)}",
+            f"other hosts can't reach what this home keeps in its data folder. {'; '.join(here)}",
             code="home_is_here",
         )
 
@@ -144,8 +145,8 @@ def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
         environ: what the catalog, the vault and the store need besides their addresses, such as passwords.
 
     Raises:
-        CallerError: `bad_invite`, `invite_open` (others may read it), `invite_expired`, `another_home`; and as
-            `service.folder.create_folder`.
+        CallerError: `bad_invite`, `invite_open` (others may read it), `invite_expired`, `another_home`,
+            `another_store`; and as `service.folder.create_folder`.
         WorldError: home can't be reached, or the folder not be made. What was made is taken away again.
     """
     found = _read(path)
@@ -162,9 +163,8 @@ def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
                 key.flush()
                 os.fsync(key.fileno())
             config = _config_of(folder, found, environ, undo)
-            _require_home(folder, config, found, path)
+            _require_home(folder, config, found, path, environ)
             require_promises(config.home)
-            open_store(folder.store_url(config, None), environ=environ).close()
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
             undo.callback(folder.bitmap.unlink, missing_ok=True)
             with EntitlementBitmap.open(folder.bitmap, writable=True) as bitmap, bitmap.writing():
@@ -206,10 +206,25 @@ def _config_of(folder: DataFolder, found: Invite, environ: Mapping[str, str], un
     return load_config(new, environ)
 
 
-def _require_home(folder: DataFolder, config: Config, found: Invite, path: Path) -> None:
+def _require_home(
+    folder: DataFolder, config: Config, found: Invite, path: Path, environ: Mapping[str, str]
+) -> None:
+    url = folder.store_url(config, None)
+    try:
+        vault = open_vault(folder.vault_place(config), folder.master_key)
+    except CorruptError as error:
+        if error.code != "key_store_corrupt":
+            raise
+        raise CallerError(
+            "the vault can't be read with the wrapping key of this invitation: `clipkeep keys rotate` has ended"
+            " that since, or the addresses are another home's. Delete it, and make another with `clipkeep host invite`",
+            subject=str(path),
+            code="invite_expired",
+        ) from error
     with (
-        open_vault(folder.vault_place(config), folder.master_key) as vault,
+        vault,
         closing(open_catalog(config.home.catalog, folder.catalog, vault)) as catalog,
+        closing(open_store(url, environ=environ)) as store,
     ):
         if {home_of(vault.token_secret), catalog.home} != {found.home}:
             raise CallerError(
@@ -224,3 +239,4 @@ def _require_home(folder: DataFolder, config: Config, found: Invite, path: Path)
                 subject=str(path),
                 code="invite_expired",
             )
+        require_own(catalog, store, url)

@@ -62,6 +62,7 @@ class ScheduleProcess:
     def _sweep(self) -> str:
         one_pass = sweep_of(self._opened, self._progress)
         with failures_noted(self._opened, one_pass):
+            self._opened.require_own_store()
             report = one_pass.run()
         return "; ".join(left_undone(report))
 

@@ -79,7 +79,7 @@ def _document(row: HostRow, now_ms: int, newest: int) -> dict[str, Any]:
 def host_invite(
     out: Annotated[Path, typer.Option("--out", help="The file to write; it must not be there.")],
     hours: Annotated[
-        float, typer.Option("--hours", help="For how long a host may join with it.", min=0.01, max=24 * 30)
+        float, typer.Option("--hours", help="For how long a host may join with it.", min=0.01, max=24 * 366)
     ] = 24.0,
     data: Data = DEFAULT_DATA,
     json: Json = False,

@@ -97,8 +97,13 @@ def serve(
 
 
 def _settle_numbers(opened: Opened) -> None:
-    """Before the bitmap takes the catalog's word: a new one tells that nobody here knows how old the catalog is."""
+    """Before the bitmap takes the catalog's word: a new one tells that nobody here knows how old the catalog is.
+
+    Raises:
+        CallerError: `another_store`.
+    """
     try:
+        opened.require_own_store()
         if opened.settle_numbers(ask_store=True):
             detail = (
                 "this catalog may be an older one: numbers and tokens start above all that may be out, and everybody"

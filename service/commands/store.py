@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retention import home_store
 from service import terminal
 from service.agreement import packages
 from service.folder import Opened, open_folder
@@ -55,6 +56,20 @@ def store_setup(
     terminal.report(document, json, lambda: _show(document))
     for warning in document["warnings"]:
         terminal.say(f"warning: {warning}")
+
+
+@store_app.command("accept")
+def store_accept(data: Data = DEFAULT_DATA, store: Store = None, json: Json = False) -> None:
+    """Say that this store is this home's, when the earlier one is lost, or all its objects were moved here.
+
+    Each home keeps its number in its store (sweep/home), and `clipkeep serve`, `clipkeep sweep` and `clipkeep host
+    join` refuse another one (another_store): mostly a wrong address. Correct that first: whatever is in the store that
+    you leave is neither served nor deleted any more.
+    """
+    with open_folder(data, store_url=store) as opened:
+        home_store.accept(opened.catalog, opened.store)
+        url = opened.store_url
+    terminal.report({"store": url}, json, lambda: print(f"{url} is this home's store"))
 
 
 def classes_in_use(opened: Opened) -> set[int]:

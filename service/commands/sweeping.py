@@ -89,6 +89,7 @@ def sweep(
     ):
         one_pass = sweep_of(opened, progress, max_deletes_per_s=max_deletes_per_s)
         if dry_run:
+            opened.require_own_store()
             plan = one_pass.plan(
                 allow_bulk=allow_bulk, accept_catalog=accept_catalog, accept_clock=accept_clock
             )
@@ -96,6 +97,7 @@ def sweep(
             show(plan.summary(), one_pass.due_keys(plan))
             return
         with failures_noted(opened, one_pass):
+            opened.require_own_store()
             report = one_pass.run(
                 allow_bulk=allow_bulk, accept_catalog=accept_catalog, accept_clock=accept_clock
             )

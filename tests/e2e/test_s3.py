@@ -110,7 +110,9 @@ def test_upload_playback_sweep_and_check(on_s3: Service, s3: SeaweedServer) -> N
 
     def swept() -> bool:
         service.command("sweep")
-        return s3.object_keys(BUCKET) == ["some/prefix/sweep/high-water", "some/prefix/sweep/numbers"]
+        return s3.object_keys(BUCKET) == [
+            f"some/prefix/sweep/{name}" for name in ("high-water", "home", "numbers")
+        ]
 
     until(swept, "the objects are deleted")
     assert service.command("check", "--deep")["broken"] == []

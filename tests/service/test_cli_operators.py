@@ -88,6 +88,7 @@ HOST = {
     "renew",
     "schedule",
     "serve",
+    "store accept",
     "store setup",
     "sweep",
     "sweeps",

@@ -10,6 +10,7 @@ import pytest
 
 from service.folder import open_folder
 from service.joining import Invite
+from storage.open_store import open_store
 from tests.servers.catalogs import empty_database, sqlite_only
 from tests.service.test_cli_postgres import _no_variables as _no_variables
 from tests.service.test_cli_postgres import document, refused, run
@@ -112,6 +113,34 @@ def test_what_makes_no_host_leaves_nothing(tmp_path: Path, home: Path, invitatio
     invitation.write_text(good)
     assert "exists" in refused(home, "host", "join", str(invitation))
     assert run(other, "host", "join", str(invitation)).code == 0
+
+
+def test_a_rotation_ends_earlier_invitations(tmp_path: Path, home: Path, invitation: Path) -> None:
+    document(home, "keys", "rotate")
+    said = refused(tmp_path / "second", "host", "join", str(invitation))
+    assert "invite_expired" in said
+    assert "host invite" in said
+    assert not list((tmp_path / "second").rglob("*"))
+
+
+@pytest.mark.parametrize("command", [("host", "join"), ("serve",), ("sweep",), ("sweep", "--dry-run")])
+def test_a_host_with_another_store_acknowledges_and_deletes_nothing(
+    tmp_path: Path, home: Path, invitation: Path, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another share or bucket in its environment. (One that is not mounted is told from a store by itself.)"""
+    with open_folder(home) as opened:
+        opened.settle_numbers(ask_store=True)
+        opened.require_own_store()
+    other = tmp_path / "second"
+    if command != ("host", "join"):
+        document(other, "host", "join", str(invitation))
+    open_store((tmp_path / "elsewhere").as_uri(), environ={}, create=True).close()
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+    monkeypatch.setenv("CLIPKEEP_STORE_URL", (tmp_path / "elsewhere").as_uri())
+    said = refused(other, *command, *([str(invitation)] if "join" in command else []))
+    assert "another_store" in said
+    assert "store accept" in said
+    assert sorted((tmp_path / "elsewhere").rglob("*")) == before
 
 
 def test_an_invitation_is_read_as_it_was_written() -> None:
