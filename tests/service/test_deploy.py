@@ -31,7 +31,7 @@ def unit(path: Path) -> configparser.ConfigParser:
 
 
 def assert_known(words: list[str]) -> None:
-    """The command and its options parse."""
+    """The command and its options parse, and their values are within bounds."""
     command: Any = typer.main.get_command(application())
     context = command.make_context("clipkeep", list(words), resilient_parsing=True)
     while hasattr(command, "commands"):
@@ -85,6 +85,45 @@ def test_plain_http_is_not_offered_to_every_address() -> None:
     lines = (DEPLOY / "haproxy/haproxy.cfg").read_text().splitlines()
     assert all(" ssl " in line for line in lines if line.strip().startswith("bind "))
     assert all(" 127.0.0.1:" in line for line in lines if line.strip().startswith("server "))
+    lines = [line.strip() for line in (DEPLOY / "haproxy/balancer.cfg").read_text().splitlines()]
+    assert "mode tcp" in lines, "what comes encrypted is passed on encrypted"
+    ports = [line.rpartition(":")[2] for line in lines if line.startswith(("bind ", "server "))]
+    assert set(ports) == {"443", "8443"}, "where machines terminate TLS"
+
+
+def test_who_asks_is_told_by_the_proxy_and_not_by_the_client() -> None:
+    lines = [line.strip() for line in (DEPLOY / "haproxy/haproxy.cfg").read_text().splitlines()]
+    people = lines[lines.index("frontend people") : lines.index("backend ingest")]
+    assert people.index("http-request del-header X-Forwarded-For") < people.index("option forwardfor")
+    assert any("/metrics" in line and line.startswith("http-request deny") for line in people)
+    balancer = (DEPLOY / "haproxy/balancer.cfg").read_text()
+    assert "send-proxy-v2" in balancer
+    assert "on-marked-down shutdown-sessions" in balancer, "a camera keeps its connection for days"
+    assert "httpchk GET /readyz" in balancer
+
+
+def test_a_host_joins_as_what_it_serves_as() -> None:
+    """It is listed from then on: a pod's name, and that its keys go with it."""
+    [deployment] = [m for m in documents(DEPLOY / "kubernetes/hosts.yaml") if m["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    [join], [serve] = pod["initContainers"], pod["containers"]
+    assert join["env"] == [env for env in serve["env"] if env["name"].startswith("CLIPKEEP_HOSTS_")]
+    assert len(join["env"]) == 2
+    assert "rm /data/invite.json" in " ".join(join["command"])
+
+
+def test_a_service_whose_home_is_away_is_started_until_it_is_back() -> None:
+    assert unit(DEPLOY / "systemd/clipkeep.service")["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+def test_the_commands_of_the_readme_are_those_of_this_release() -> None:
+    """In its code blocks, and with values that are taken."""
+    text = (DEPLOY / "README.md").read_text()
+    blocks = "\n".join(text.split("```")[1::2]).replace("\\\n", " ")
+    lines = re.findall(r"(?:^|/bin/)clipkeep (\S.*)", blocks, re.M)
+    assert len(lines) >= 6
+    for line in lines:
+        assert_known(shlex.split(line))
 
 
 def test_a_disruption_takes_one_host_at_a_time() -> None:
@@ -98,7 +137,8 @@ def test_a_disruption_takes_one_host_at_a_time() -> None:
     assert {"name": "CLIPKEEP_HOSTS_LASTING", "value": "false"} in container["env"]
 
 
-def test_haproxy_takes_its_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["haproxy", "balancer"])
+def test_haproxy_takes_its_file(tmp_path: Path, name: str) -> None:
     program = shutil.which("haproxy")
     if program is None:
         pytest.skip("haproxy is not installed")
@@ -106,7 +146,7 @@ def test_haproxy_takes_its_file(tmp_path: Path) -> None:
     subject = ("-subj", "/CN=clipkeep", "-days", "1")
     made = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "/dev/stdout", *subject)
     key.write_bytes(subprocess.run(made, capture_output=True, check=True).stdout)
-    text = (DEPLOY / "haproxy/haproxy.cfg").read_text().replace("/etc/haproxy/clipkeep.pem", str(key))
+    text = (DEPLOY / f"haproxy/{name}.cfg").read_text().replace("/etc/haproxy/clipkeep.pem", str(key))
     (tmp_path / "haproxy.cfg").write_text(text)
     said = subprocess.run([program, "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
