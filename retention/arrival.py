@@ -69,6 +69,7 @@ class OnHosts:
     Args:
         max_stale_s: this host's. How long the others act by what they have asked the list says; while home is away, it
             is the longest that this object has read there.
+        interrupted: is given what a person should know who stops waiting.
     """
 
     def __init__(
@@ -76,20 +77,29 @@ class OnHosts:
         catalog: HostsCatalog,
         *,
         max_stale_s: float,
+        interrupted: Callable[[str], None] = lambda said: None,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalog = catalog
         self._bound_s = max_stale_s + GRACE_S
+        self._interrupted = interrupted
         self._sleep = sleep
         self._monotonic = monotonic
 
     def wait(self, number: int) -> None:
         began_s = self._monotonic()
         pause_s = FIRST_PAUSE_S
-        while self._is_waited_for(number) and (left_s := began_s + self._bound_s - self._monotonic()) > 0:
-            self._sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        try:
+            while self._is_waited_for(number) and (left_s := began_s + self._bound_s - self._monotonic()) > 0:
+                self._sleep(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        except KeyboardInterrupt:
+            self._interrupted(
+                f"the change is made. A host that does not answer yet has it, or serves nothing, {self._bound_s:g} s"
+                " after it; `clipkeep hosts` shows which"
+            )
+            raise
 
     def _is_waited_for(self, number: int) -> bool:
         try:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -362,7 +363,11 @@ class Opened:
         """How a change of rights is waited for."""
         if not self.has_hosts:
             return HERE
-        return OnHosts(self.catalog, max_stale_s=self.config.hosts.max_stale_s)
+        return OnHosts(
+            self.catalog,
+            max_stale_s=self.config.hosts.max_stale_s,
+            interrupted=lambda said: print(f"interrupted: {said}", file=sys.stderr),
+        )
 
     @property
     def entitlements(self) -> Entitlements:

@@ -338,6 +338,7 @@ class Waits:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.meanwhile: list[Callable[[], object]] = []
+        self.said: list[str] = []
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -356,7 +357,11 @@ def waits() -> Waits:
 @pytest.fixture
 def changing(world: World, waits: Waits) -> Entitlements:
     arrival = OnHosts(
-        world.catalog, max_stale_s=MAX_STALE_MS / 1000, sleep=waits.sleep, monotonic=waits.monotonic
+        world.catalog,
+        max_stale_s=MAX_STALE_MS / 1000,
+        interrupted=waits.said.append,
+        sleep=waits.sleep,
+        monotonic=waits.monotonic,
     )
     return Entitlements(world.catalog, world.bitmap, world.clock, arrival)
 
@@ -369,6 +374,24 @@ def test_a_change_returns_when_every_host_has_it(
     waits.meanwhile = [lambda: None, host.feed.step]
     changing.change(device, suspended, what="test")
     assert 0 < waits.now_s < 1
+    assert host.bitmap.read(device) == world.bitmap.read(device)
+
+
+def test_who_stops_waiting_is_told_that_the_change_is_made(
+    world: World, host: Host, changing: Entitlements, waits: Waits
+) -> None:
+    def ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    device = world.add()
+    host.feed.step()
+    waits.meanwhile = [ctrl_c]
+    with pytest.raises(KeyboardInterrupt):
+        changing.change(device, suspended, what="test")
+    [said] = waits.said
+    assert "the change is made" in said
+    assert "6 s after it" in said
+    host.feed.step()
     assert host.bitmap.read(device) == world.bitmap.read(device)
 
 
