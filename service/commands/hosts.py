@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from retention.witness import MAX_OFFSET_MS
 from service import terminal
 from service.folder import open_folder
 from service.joining import invite, join
@@ -22,11 +23,15 @@ host_app = typer.Typer(
 
 
 def hosts(data: Data = DEFAULT_DATA, json: Json = False) -> None:
-    """List the hosts that serve this home: name, release, when home last heard each, the last change of rights that it
-    has, how long ago it asked, its load, and by how much its clock is off home's.
+    """List the hosts that serve this home: name, release, when home last heard each, how far it is, its load and clock.
 
-    A host that was killed stays in the list for an hour; nobody waits for it longer than some seconds. Where home is
-    this data folder there is one host, and nothing to list.
+    seen: when home heard it last, in UTC, by home's clock. change: the last change of rights that it has; behind: how
+    many it lacks. lag: between the two last times that it asked home. load: of its cores, in the last minute. clock: by
+    how much its clock is off home's; with more than a minute it sweeps, renews and settles nothing.
+
+    state: serves; or silent, when home has not heard it for [hosts] max_stale_s: it was killed, frozen or cut off, and
+    serves nothing. One that stops as it should leaves the list; a silent one leaves after [hosts] forget_s, an hour.
+    Where home is this data folder there is one host, and nothing to list.
     """
     with open_folder(data) as opened:
         rows, now_ms = opened.catalog.hosts()
@@ -38,9 +43,11 @@ def hosts(data: Data = DEFAULT_DATA, json: Json = False) -> None:
             print("home is this data folder: it has one host")
             return
         columns = ("name", "release", "seen", "change", "behind", "lag", "load", "clock", "state")
-        terminal.table(
-            f"{len(found)} hosts", columns, [[host[f"_{column}"] for column in columns] for host in found]
-        )
+        if not found:
+            print("no host serves this home now: clipkeep serve")
+            return
+        title = f"{len(found)} host{'s' if len(found) > 1 else ''}"
+        terminal.table(title, columns, [[host[f"_{column}"] for column in columns] for host in found])
 
     document = [{key: value for key, value in host.items() if key[0] != "_"} for host in found]
     terminal.report({"hosts": document, "newest_change": newest}, json, human)
@@ -48,7 +55,7 @@ def hosts(data: Data = DEFAULT_DATA, json: Json = False) -> None:
 
 def _document(row: HostRow, now_ms: int, newest: int) -> dict[str, Any]:
     silent_ms = max(0, now_ms - row.asked_ms)
-    state = "serves" if silent_ms <= row.max_stale_ms else "gone"
+    state = "serves" if silent_ms <= row.max_stale_ms else "silent"
     behind = max(0, newest - row.applied)
     return {
         "host": row.host,
@@ -72,7 +79,7 @@ def _document(row: HostRow, now_ms: int, newest: int) -> dict[str, Any]:
         "_lag": f"{row.lag_ms / 1000:.2f} s",
         "_load": f"{row.load_pct} %",
         "_clock": f"{row.offset_ms / 1000:+.1f} s",
-        "_state": state,
+        "_state": f"{state}, clock is off" if abs(row.offset_ms) > MAX_OFFSET_MS else state,
     }
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from service.commands.hosts import _document
 from service.folder import open_folder
 from service.joining import Invite
 from storage.open_store import open_store
+from storage.rows.hosts import HostRow
 from tests.servers.catalogs import empty_database, sqlite_only
 from tests.service.test_cli_postgres import _no_variables as _no_variables
 from tests.service.test_cli_postgres import document, refused, run
@@ -168,3 +170,15 @@ def test_the_list_says_how_far_each_host_is(tmp_path: Path, home: Path) -> None:
     said = run(home, "hosts").out
     assert host["name"] in said
     assert "serves" in said
+
+
+def test_the_list_tells_who_is_silent_whose_clock_is_off_and_that_nobody_serves(home: Path) -> None:
+    assert "no host serves this home now: clipkeep serve" in run(home, "hosts").out
+    host = HostRow("id", "a", "1", 0, 10_000, 7, 50, 250, 0, 5000)
+    for row, state, shown in (
+        (host, "serves", "serves"),
+        (host._replace(asked_ms=4999), "silent", "silent"),
+        (host._replace(offset_ms=-60_001), "serves", "serves, clock is off"),
+    ):
+        told = _document(row, now_ms=10_000, newest=9)
+        assert (told["state"], told["_state"], told["behind"]) == (state, shown, 2)
