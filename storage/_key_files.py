@@ -89,19 +89,23 @@ def read_key_file(path: Path, magic: bytes) -> list[tuple[int, bytes]]:
     check_private(path)
     data = _read_in_use(path)
     if len(data) < _HEAD.size:
-        raise corrupt(path, f"field magic: the file is cut to {len(data)} bytes")
+        raise corrupt(path, f"field magic: the file is cut to {len(data)} bytes", RESTORE_FILE)
     found, count = _HEAD.unpack_from(data)
     if found != magic:
-        raise corrupt(path, f"field magic: {found!r} instead of {magic!r}, so this is another file")
+        raise corrupt(
+            path, f"field magic: {found!r} instead of {magic!r}, so this is another file", RESTORE_FILE
+        )
     if not 1 <= count <= MAX_ENTRIES:
-        raise corrupt(path, f"field count: {count} is not from 1 to {MAX_ENTRIES}")
+        raise corrupt(path, f"field count: {count} is not from 1 to {MAX_ENTRIES}", RESTORE_FILE)
     end = _HEAD.size + count * _ENTRY.size
     if len(data) != end + _CRC.size:
         raise corrupt(
-            path, f"field count: {count} entries take {end + _CRC.size} bytes, and the file has {len(data)}"
+            path,
+            f"field count: {count} entries take {end + _CRC.size} bytes, and the file has {len(data)}",
+            RESTORE_FILE,
         )
     if _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
-        raise corrupt(path, "field crc32: the content is not what was written")
+        raise corrupt(path, "field crc32: the content is not what was written", RESTORE_FILE)
     return list(_ENTRY.iter_unpack(data[_HEAD.size : end]))
 
 
@@ -151,6 +155,10 @@ def fsync(path: Path) -> None:
 
 
 RESTORE_FOLDER = "restore the whole key store folder from its backup"
+RESTORE_FILE = (
+    f"{RESTORE_FOLDER}. Where the vault is a database, put this file alone back: from its copy, or from another"
+    " host"
+)
 RESTORE_DATABASE = (
     "restore the vault's database from its backup, and master.key from the copy of the same time; on a host that"
     " another rotation did not reach, copy keys/master.key from one of the others"

@@ -19,7 +19,8 @@ def schedule(data: Data = DEFAULT_DATA, json: Json = False) -> None:
 
     A running service sweeps and renews hourly, on one host at a time ([schedule] in config.toml; `on = false` is for
     those who run `clipkeep sweep` and `clipkeep renew` from timers). A run that went wrong is made again at its next
-    time; to make one now, run the command of its name.
+    time; to make one now, run the command of its name. Times are UTC. With rotate_days a third job looks once a day how
+    old the wrapping key is, and does what `clipkeep keys rotate` does.
     """
     with open_folder(data) as opened:
         settings = opened.config.schedule
@@ -31,20 +32,25 @@ def schedule(data: Data = DEFAULT_DATA, json: Json = False) -> None:
         if not settings.on:
             print("[schedule] on = false: the service does none of this by itself")
         columns = ("job", "last run", "took", "host", "outcome", "next")
-        terminal.table(f"{len(jobs)} jobs", columns, [_line(job) for job in jobs])
+        terminal.table(f"{len(jobs)} jobs", columns, [_line(job, is_on=settings.on) for job in jobs])
 
     terminal.report({"on": settings.on, "jobs": jobs}, json, human)
 
 
 def _document(job: Job, last: RunRow | None, now_ms: int) -> dict[str, Any]:
     next_ms = now_ms if is_due(job, last, now_ms) else job.slot_ms(now_ms) + job.every_ms
-    document: dict[str, Any] = {"job": job.name, "every_s": job.every_ms / 1000, "next_ms": next_ms}
+    document: dict[str, Any] = {
+        "job": job.name,
+        "every_s": job.every_ms / 1000,
+        "next_ms": next_ms,
+        "due": next_ms <= now_ms,
+    }
     if last is not None:
         document |= {key: value for key, value in last._asdict().items() if key != "job"}
     return document
 
 
-def _line(job: dict[str, Any]) -> list[str]:
+def _line(job: dict[str, Any], *, is_on: bool) -> list[str]:
     began_ms, ended_ms = job.get("began_ms"), job.get("ended_ms")
     took = "" if began_ms is None or ended_ms is None else f"{(ended_ms - began_ms) / 1000:.1f} s"
     outcome = job.get("outcome") or ("under way" if began_ms is not None else "")
@@ -55,7 +61,7 @@ def _line(job: dict[str, Any]) -> list[str]:
         took,
         terminal.visible(job.get("host", "")),
         terminal.visible(said),
-        _moment(job["next_ms"]),
+        "" if not is_on else "now" if job["due"] else _moment(job["next_ms"]),
     ]
 
 

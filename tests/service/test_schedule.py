@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retention.witness import ClockDoubted
+from service.commands.schedule import _document, _line
 from service.config import ScheduleSettings
 from service.schedule import ANEW_AFTER_MS, LEASE_MS, Job, Schedule, is_due, jobs_of
 from storage.catalog import Catalog
@@ -164,3 +165,13 @@ def test_a_lease_that_is_kept_is_nobody_elses(world: World) -> None:
     a = schedule(world, [job(long)], "a")
     assert a.run_due() == 1
     assert acted == []
+
+
+def test_the_list_says_what_comes_next_and_nothing_where_nothing_runs_by_itself() -> None:
+    [sweep, renew] = jobs_of(ScheduleSettings())
+    at_0 = 1_700_000_000_000 // sweep.every_ms * sweep.every_ms
+    ran = RunRow(sweep.name, "a", at_0, at_0 + 500, "done", "")
+    due, waits = _document(renew, None, at_0), _document(sweep, ran, at_0 + 1)
+    assert _line(due, is_on=True)[-1] == "now"
+    assert _line(waits, is_on=True)[-1].endswith(":20:00")
+    assert _line(due, is_on=False)[-1] == _line(waits, is_on=False)[-1] == ""
