@@ -4,6 +4,9 @@ One step, of which nothing waits for a client, nor for whoever changes rights on
 
     note CLOCK_BOOTTIME -> read the change log, write the rows of the devices changed -> beat -> stamp that moment
 
+The beat is a write, and tells which change was the newest where it was taken. The stamp is made when the rows are of
+that one: so it holds though a pooler, or a failover, has another server answer the reading.
+
 **What a stamp says**: of all that was committed before that moment, the bitmap has the rows. Admission, playback and
 each piece of a long answer refuse when it is older than `max_stale_s`. A host that was cut off, or that was stopped and
 goes on, is refused by the first comparison: the clock ran on.
@@ -26,6 +29,7 @@ from retention.entitlements import Entitlements
 from storage.catalog.hosts import HostsCatalog
 from storage.clock import Clock, boottime_ns
 from storage.days import day_of_ms
+from storage.errors import WorldError
 
 NS_PER_MS = 1_000_000
 
@@ -113,7 +117,7 @@ class Feed:
         """See the module docstring. Blocks for as long as home takes.
 
         Raises:
-            WorldError: home can't be asked; nothing was stamped.
+            WorldError: home can't be asked, or `reads_behind`; nothing was stamped.
             CatalogRestored: home is behind this host.
         """
         asked_ns = self._boottime_ns()
@@ -132,6 +136,7 @@ class Feed:
             self.register()
             return Step(devices, stamped=False, lag_ms=self._since_ms(asked_ns), offset_ms=0)
         heard_ns, self._heard_ns = self._heard_ns, beat_ns
+        devices += self._catch_up(beat.newest_change)
         if self._home_days:
             self._bitmap.set_home_day(day_of_ms(beat.now_ms))
         if beat.closed_through > self._bitmap.closed_through:
@@ -146,6 +151,23 @@ class Feed:
         if stamped:
             self._bitmap.stamp(asked_ns)
         return Step(devices, stamped, self._lag_ms, clock_ms - beat.now_ms)
+
+    def _catch_up(self, newest: int) -> int:
+        """Take up what was committed between the reading of the log and the beat. Returns how many devices.
+
+        Raises:
+            WorldError: `reads_behind`: the log lacks what the server knew that took the beat.
+        """
+        if newest <= self._bitmap.last_change:
+            return 0
+        devices = self._entitlements.follow()
+        if newest > self._bitmap.last_change:
+            raise WorldError(
+                "reads are answered by another server than writes, which is behind: a replica, or an earlier primary."
+                " Have the address of [home] catalog lead to the primary alone, without a pooler that splits reads off",
+                code="reads_behind",
+            )
+        return devices
 
     def leave(self) -> None:
         """Have the host taken from the list. Its rows are refused first."""

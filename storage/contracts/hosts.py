@@ -34,6 +34,11 @@ class HostsContract(OnCatalog):
         assert first is not None
         assert registered.asked_ms < before_ms <= first.now_ms
         assert first.closed_through == catalog.closed_through
+        assert first.newest_change == catalog.newest_change()
+        catalog.add_devices(1, account=1, plans=[], now_ms=1)
+        now = beat(catalog, "a1", applied=8)
+        assert now is not None
+        assert now.newest_change == catalog.newest_change() > first.newest_change
         second = beat(catalog, "a1", applied=9)
         assert second is not None
         assert second.now_ms >= first.now_ms

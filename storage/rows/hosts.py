@@ -35,3 +35,5 @@ class Beat(NamedTuple):
     """Its clock when it heard this, Unix milliseconds."""
     closed_through: int
     """Last expiry day that was swept, a day number."""
+    newest_change: int
+    """Number of the newest change that was committed when home heard this."""

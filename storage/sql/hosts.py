@@ -29,7 +29,8 @@ class Hosts(OnDatabase, HostsCatalog):
         row = connection.execute(
             f"UPDATE hosts SET asked_ms = {connection.home_ms}, applied = ?, load_pct = ?,"
             f" lag_ms = ?, offset_ms = ? - {connection.home_ms} WHERE host = ? RETURNING asked_ms,"
-            " (SELECT value FROM meta WHERE name = 'closed_through')",
+            " (SELECT value FROM meta WHERE name = 'closed_through'),"
+            " (SELECT coalesce(max(number), 0) FROM changes)",
             (applied, load_pct, lag_ms, clock_ms, host),
         ).fetchone()
         return None if row is None else Beat(*map(int, row))

@@ -162,6 +162,41 @@ def test_a_frozen_feed_stamps_the_moment_before_it_asked(
     assert host.bitmap.read(device) == world.bitmap.read(device)
 
 
+def test_a_log_that_is_read_from_a_server_that_is_behind_is_no_stamp(
+    world: World, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica behind a pooler that splits reads off, or an earlier primary; the beat was taken by the new one."""
+    device = world.add()
+    host.feed.step()
+    before_ns, behind = host.bitmap.asked_ns, host.bitmap.last_change
+    host.boottime.pass_s(1)
+    world.change(device, suspended)
+    with monkeypatch.context() as patch:
+        patch.setattr(host.catalog, "changes_after", lambda number, limit=1000: ([], behind))
+        with pytest.raises(WorldError) as caught:
+            host.feed.step()
+    assert caught.value.code == "reads_behind"
+    assert host.bitmap.asked_ns == before_ns
+    assert host.feed.step().stamped
+
+
+def test_what_is_committed_between_reading_and_beat_is_taken_up_at_once(
+    world: World, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = world.add()
+    host.feed.step()
+    real = host.catalog.beat
+
+    def late(*args: Any, **kwargs: Any) -> Beat | None:
+        world.change(device, suspended)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(host.catalog, "beat", late)
+    step = host.feed.step()
+    assert (step.devices, step.stamped) == (1, True)
+    assert host.bitmap.read(device) == world.bitmap.read(device)
+
+
 def test_a_home_that_is_away_is_no_stamp(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_args: str, **_kwargs: int) -> Beat:
         raise CatalogUnavailable("no answer")
