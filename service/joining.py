@@ -138,6 +138,23 @@ def _require_elsewhere(config: Config) -> None:
         )
 
 
+def kept_apart(config: Config) -> list[str]:
+    """What each host would keep in files of its own, though it is home's: for people to read before there are several
+    hosts."""
+    found = []
+    if config.payments.gateway == "record":
+        found.append(
+            '[payments] gateway = "record": each host knows only the payments that it recorded itself, so another one'
+            " can't refund them, and may record a charge again. Use a payment gateway"
+        )
+    if "files" in (config.notices.mail, config.notices.mobile):
+        found.append(
+            "[notices] mail or mobile is `files`: each host writes messages into notices/ of its own data folder, where"
+            " somebody has to forward them. Use a mail server and a hook"
+        )
+    return found
+
+
 def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
     """Make the data folder of a host from its invitation.
 

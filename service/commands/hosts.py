@@ -12,7 +12,7 @@ import typer
 from retention.witness import MAX_OFFSET_MS
 from service import terminal
 from service.folder import open_folder
-from service.joining import invite, join
+from service.joining import invite, join, kept_apart
 from service.terminal import DEFAULT_DATA, Data, Json
 from storage.rows.hosts import HostRow
 from storage.urls import without_password
@@ -101,8 +101,9 @@ def host_invite(
     """
     with open_folder(data) as opened:
         made = invite(opened, out, hours=hours)
+        warnings = kept_apart(opened.config)
     ends = datetime.fromtimestamp(made.expires_ms / 1000, UTC)
-    document = {"invitation": str(out), "expires": ends.isoformat(timespec="seconds")}
+    document = {"invitation": str(out), "expires": ends.isoformat(timespec="seconds"), "warnings": warnings}
 
     def human() -> None:
         print(
@@ -110,6 +111,8 @@ def host_invite(
         )
 
     terminal.report(document, json, human)
+    for warning in warnings:
+        terminal.say(f"warning: {warning}")
 
 
 def host_join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from service.commands.hosts import _document
 from service.folder import open_folder
-from service.joining import Invite
+from service.joining import Invite, kept_apart
 from storage.open_store import open_store
 from storage.rows.hosts import HostRow
 from tests.servers.catalogs import empty_database, sqlite_only
@@ -77,6 +78,20 @@ def test_a_rotation_reaches_a_host_that_has_joined_and_not_served_yet(
         document(folder, "keys", "rotate")
     for folder in (home, other):
         assert document(folder, "device", "add", "--plan", "annual")["device"]
+
+
+def test_who_invites_is_told_what_each_host_would_keep_for_itself(tmp_path: Path, home: Path) -> None:
+    told = document(home, "host", "invite", "--out", str(tmp_path / "one"))["warnings"]
+    assert ["[payments]" in str(told), "[notices]" in str(told)] == [True, True]
+    assert "warning: [payments]" in run(home, "host", "invite", "--out", str(tmp_path / "two")).err
+    with open_folder(home) as opened:
+        mine = opened.config
+    theirs = replace(
+        mine,
+        payments=replace(mine.payments, gateway="http"),
+        notices=replace(mine.notices, mail="smtp://mail.example:25", mobile="https://sms.example/"),
+    )
+    assert kept_apart(theirs) == []
 
 
 def test_an_invitation_is_its_owners_alone_and_never_overwritten(
