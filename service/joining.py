@@ -168,18 +168,18 @@ def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
     """
     found = _read(path)
     folder = DataFolder(root)
+    host_key = _take_interrupted(folder)
     require_new(folder)
     require_local(root, file_system(root.absolute()))
     with ExitStack() as undo:
         try:
             make_private(root)
+            config = _config_of(folder, found, environ, undo)
             folder.keys.mkdir(mode=0o700)
             undo.callback(shutil.rmtree, folder.keys, ignore_errors=True)
-            with open(folder.master_key, "xb", opener=private) as key:
-                key.write(found.master_key)
-                key.flush()
-                os.fsync(key.fileno())
-            config = _config_of(folder, found, environ, undo)
+            _write_key(folder.master_key, found.master_key)
+            if host_key:
+                _write_key(folder.master_key.with_name("host.key"), host_key)
             _require_home(folder, config, found, path, environ)
             require_promises(config.home)
             EntitlementBitmap.create(folder.bitmap, config.retention.max_devices)
@@ -190,11 +190,38 @@ def join(root: Path, path: Path, *, environ: Mapping[str, str]) -> Config:
                 # From here on each rotation of the wrapping key reaches it, whether it has served yet or not.
                 vault.keep_up(host_name(config), lasting=config.hosts.lasting, serves=False)
             # Last: a folder without it was not finished.
-            (root / "config.new").rename(folder.config)
+            _new_config(folder).rename(folder.config)
         except OSError as error:
             raise refused(root, error) from error
         undo.pop_all()
     return config
+
+
+def _take_interrupted(folder: DataFolder) -> bytes:
+    """Remove what a `join` left here that was killed: its configuration comes first, under another name. Returns the
+    host's own key, if it had one: home may list the host by that already."""
+    if folder.config.exists() or not _new_config(folder).exists():
+        return b""
+    host_key = folder.master_key.with_name("host.key")
+    try:
+        kept = host_key.read_bytes() if host_key.exists() else b""
+        shutil.rmtree(folder.keys, ignore_errors=True)
+        folder.bitmap.unlink(missing_ok=True)
+        _new_config(folder).unlink()
+    except OSError as error:
+        raise refused(folder.root, error) from error
+    return kept
+
+
+def _new_config(folder: DataFolder) -> Path:
+    return folder.root / "config.new"
+
+
+def _write_key(path: Path, content: bytes) -> None:
+    with open(path, "xb", opener=private) as key:
+        key.write(content)
+        key.flush()
+        os.fsync(key.fileno())
 
 
 def _read(path: Path) -> Invite:
@@ -216,7 +243,7 @@ def _read(path: Path) -> Invite:
 
 def _config_of(folder: DataFolder, found: Invite, environ: Mapping[str, str], undo: ExitStack) -> Config:
     """Write the configuration under another name, and read it as it will be read."""
-    new = folder.root / "config.new"
+    new = _new_config(folder)
     with open(new, "x", encoding="utf-8", opener=private) as file:
         undo.callback(new.unlink, missing_ok=True)
         file.write(found.config)

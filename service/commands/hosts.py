@@ -121,6 +121,7 @@ def host_join(
     json: Json = False,
 ) -> None:
     """Make this machine's data folder from an invitation. Then: `clipkeep serve`, and delete the file.
+    When this was killed, run it again.
 
     Passwords and credentials that the addresses lack come from the environment, as on the other hosts (PGPASSWORD,
     PGSERVICEFILE, AWS_*). What is to differ on this machine, such as its name in `clipkeep hosts` ([hosts] name), is

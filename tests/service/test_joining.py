@@ -80,6 +80,21 @@ def test_a_rotation_reaches_a_host_that_has_joined_and_not_served_yet(
         assert document(folder, "device", "add", "--plan", "annual")["device"]
 
 
+def test_a_join_that_was_killed_is_run_again(tmp_path: Path, home: Path, invitation: Path) -> None:
+    """A pod's folder outlives its first container, and home may list the host already."""
+    other = tmp_path / "second"
+    document(other, "host", "join", str(invitation))
+    listed = document(home, "keys", "show")["hosts"]
+    (other / "config.toml").rename(other / "config.new")  # the last step was not reached
+    document(other, "host", "join", str(invitation))
+    assert not (other / "config.new").exists()
+    hosts = document(home, "keys", "show")["hosts"]
+    assert len(hosts) == len(listed), "it is the same host"  # type: ignore[arg-type]
+    assert document(other, "hosts")["hosts"] == []
+    (other / "config.toml").unlink()
+    assert "exists" in refused(other, "host", "join", str(invitation)), "not what a join left"
+
+
 def test_who_invites_is_told_what_each_host_would_keep_for_itself(tmp_path: Path, home: Path) -> None:
     told = document(home, "host", "invite", "--out", str(tmp_path / "one"))["warnings"]
     assert ["[payments]" in str(told), "[notices]" in str(told)] == [True, True]
