@@ -74,6 +74,11 @@ def shred_leftovers(path: Path) -> bool:
     return replaced
 
 
+def has_leftovers(path: Path) -> bool:
+    """Whether a file is there that `shred_leftovers` removes: of a process that was killed, or is at work."""
+    return any(leftover.exists() for leftover in _beside(path))
+
+
 def _beside(path: Path) -> tuple[Path, Path]:
     return path.with_suffix(".new"), path.with_suffix(".old")
 

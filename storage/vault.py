@@ -116,7 +116,7 @@ class KeyHost(NamedTuple):
 
     name: str
     wrapping_keys: tuple[int, ...]
-    """Ids, oldest first."""
+    """Ids, oldest first; 0 for those in a file that was replaced and is not overwritten yet."""
     seen_ms: int
     """When it last said so, Unix ms by the vault's clock."""
     serves: bool

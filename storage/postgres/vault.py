@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from storage._key_files import MASTER_MAGIC, read_key_file, unavailable
+from storage._key_files import MASTER_MAGIC, has_leftovers, read_key_file, unavailable
 from storage._key_wrapping import WrappingKeys
 from storage.errors import CallerError, CorruptError, NotFound
 from storage.open_files import Version, version
@@ -208,7 +208,8 @@ class PostgresVault(Vault):
         """When the current wrapping key became that, once the earlier one was dropped everywhere before the window, so
         that its copies are gone: what was destroyed later may have been wrapped with the one that is at hand."""
         try:
-            if len(read_key_file(self._master_key, MASTER_MAGIC)) > 1:
+            here = read_key_file(self._master_key, MASTER_MAGIC)
+            if len(here) > 1 or has_leftovers(self._master_key):
                 return 0  # a rotation is under way
             mine = host_key(self._master_key).public_key().public_bytes_raw()
             here_ms = written_ms(self._master_key)

@@ -43,6 +43,8 @@ LIVE_MS = 30_000
 MAX_HANDED = 64
 """Records of a host that are kept, the newest: it may be away for so many rotations. Those that it has taken stay, for
 a folder that is put back from its backup, or was copied with its machine, takes them again."""
+LEFT_OVER = 0
+"""Stands in a host's list for wrapping keys in a file that is not overwritten yet. No wrapping key has this id."""
 PASSED_MS = 600_000
 """One that is not lasting, and was not heard for so long, is gone, and its master.key with it."""
 
@@ -171,14 +173,20 @@ def note(
     entries: Sequence[Entry],
     current: int,
     *,
+    left_over: bool,
     lasting: bool,
     serves: bool,
 ) -> bytes:
-    """Say that this host is there and which wrapping keys it has. Returns what was handed to it."""
+    """Say that this host is there and which wrapping keys it has. Returns what was handed to it.
+
+    Args:
+        left_over: a file that was replaced lies beside its master.key, and is not overwritten yet.
+    """
     public, holds = key.public_key().public_bytes_raw(), [number for number, _ in entries]
+    has_current = current in holds
+    holds = [*([LEFT_OVER] if left_over else []), *holds]
     # With the current wrapping key, which every host has that can rotate; one that is to become current few have. Who
     # lacks it was away, and stays vouched for by whoever handed it over.
-    has_current = current in holds
     number, secret = next((entry for entry in entries if entry[0] == current), entries[-1])
     connection.execute(
         "INSERT INTO vault_hosts AS h"

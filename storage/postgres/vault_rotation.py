@@ -19,6 +19,7 @@ from pathlib import Path
 from storage._key_files import (
     MASTER_MAGIC,
     corrupt,
+    has_leftovers,
     read_key_file,
     replace_key_file,
     shred_leftovers,
@@ -211,18 +212,21 @@ def keep_up(database: VaultDatabase, master: Path, name: str, *, lasting: bool, 
             current = state(connection)[0]
             require_table(connection, current, written_ms(master))
             drop_passing(connection)
-            return current, note(connection, key, name, entries, current, lasting=lasting, serves=serves)
+            left = has_leftovers(master)
+            return current, note(
+                connection, key, name, entries, current, left_over=left, lasting=lasting, serves=serves
+            )
 
         current, handed = database.making(noted)
-        if not opened(key, handed, entries) and not _has_earlier(entries, current):
+        todo = opened(key, handed, entries) or has_leftovers(master)
+        if not todo and not _has_earlier(entries, current):
             return False
-        if not _follow(database, master):
-            return False
+        is_other = _follow(database, master)
         entries = read_key_file(master, MASTER_MAGIC)
         database.making(noted)
     except OSError as error:
         raise unavailable(master, error) from error
-    return True
+    return is_other
 
 
 def _has_earlier(entries: Sequence[tuple[int, bytes]], current: int) -> bool:

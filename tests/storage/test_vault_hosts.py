@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from storage import _key_files
 from storage._key_files import MASTER_MAGIC, read_key_file
 from storage.contracts.vault import code_of
 from storage.errors import CorruptError, WorldError
@@ -364,6 +366,38 @@ def test_a_folder_that_is_put_back_from_its_backup_takes_what_it_had_taken(
     assert b.vault.get(IDS) == before
     b.keep_up()
     assert b.wrapping_keys() == a.wrapping_keys()
+
+
+def test_a_host_that_was_killed_while_it_dropped_the_old_key_has_it_until_that_is_overwritten(
+    hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that was replaced lies beside the new one."""
+    a, b = hosts
+    old, shredded = b.master.with_suffix(".old"), _key_files.shred_leftovers
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path) -> bool:
+        if path == b.master and old.exists() and len(b.wrapping_keys()) == 1:
+            raise Killed
+        return shredded(path)
+
+    def drop() -> None:
+        with suppress(Killed):
+            b.keep_up()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_key_files, "shred_leftovers", killed)
+        patch.setattr(vault_rotation, "shred_leftovers", killed)
+        a.rotate(drop)
+        assert old.exists()
+        drop()
+        assert a.vault.gone_before(1 << 60) == b.vault.gone_before(1 << 60) == 0
+        assert [len(host.wrapping_keys) for host in a.vault.hosts()] == [1, 2]
+    b.keep_up()
+    assert not old.exists()
+    assert a.vault.gone_before(1 << 60) > 0
 
 
 def test_a_vault_of_an_earlier_release_gets_its_list_of_hosts(database_url: str, tmp_path: Path) -> None:
