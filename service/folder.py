@@ -27,6 +27,7 @@ from retention.witness import SETTLED_MS, ClockWitness
 from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
 from service.agreement.gateway.opening import open_gateway, open_keys
+from service.agreement.gateway.recording import RecordFiles, RecordRows
 from service.agreement.gateway.signing import Keys
 from service.agreement.patience import PatientGateway
 from service.agreement.templates import Templates
@@ -412,6 +413,11 @@ class Opened:
             self.catalog, self.bitmap, self.store, lock=lock, ask_store=ask_store, more=more
         )
 
+    def payment_records(self) -> RecordFiles | RecordRows:
+        """Where the recording gateway writes."""
+        files = RecordFiles(self.folder.payments)
+        return RecordRows(self.catalog, files) if is_server(self.config.home.catalog) else files
+
     @property
     def report_keys(self) -> Keys | None:
         """What the payment gateway signs its reports with. Raises as `open_gateway`."""
@@ -421,7 +427,7 @@ class Opened:
     @property
     def desk(self) -> Desk:
         """The agreement's use cases, on this folder. Raises as `open_gateway`."""
-        gateway = open_gateway(self.config.payments, self.folder.root, self.folder.payments)
+        gateway = open_gateway(self.config.payments, self.folder.root, self.payment_records())
         return Desk(
             catalog=self.catalog,
             entitlements=self.entitlements,

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from retention.bitmap import EntitlementBitmap
 from retention.home_store import require_own
+from service.agreement.gateway.recording import RecordRows
 from service.config import Config, HostsSettings, StoreSettings
 from service.config_text import load_config, render_config
 from service.folder import (
@@ -89,7 +90,7 @@ def invite(opened: Opened, out: Path, *, hours: float) -> Invite:
 
     Raises:
         CallerError: `home_is_here`: catalog, vault or objects are in this data folder; `exists`: the file is there.
-        WorldError: the file can't be written.
+        WorldError: the file can't be written; `payment_unavailable`: a record of a payment can't be read.
     """
     config = opened.config
     _require_elsewhere(config)
@@ -101,6 +102,7 @@ def invite(opened: Opened, out: Path, *, hours: float) -> Invite:
         store=StoreSettings(url=opened.store_url),
         hosts=replace(config.hosts, name=HostsSettings().name),
     )
+    _take_in_payments(opened)
     _, now_ms = opened.catalog.hosts()
     made = Invite(
         home=home_of(opened.vault.token_secret),
@@ -121,6 +123,12 @@ def invite(opened: Opened, out: Path, *, hours: float) -> Invite:
     except OSError as error:
         raise refused(out, error) from error
     return made
+
+
+def _take_in_payments(opened: Opened) -> None:
+    """What this host's recording gateway has in files, another host must be able to refund."""
+    if isinstance(records := opened.payment_records(), RecordRows):
+        records.take_in()
 
 
 def _require_elsewhere(config: Config) -> None:

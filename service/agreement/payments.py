@@ -1,4 +1,4 @@
-"""The payment gateway: what moves money, and the one that only writes down what it was asked.
+"""The payment gateway: what moves money. `service.agreement.gateway` has those that there are.
 
 Clipkeep holds no card. A *method* is the gateway's own name for what is charged, and opaque here. Every call carries
 a reference, and a gateway acts once for each: whoever was killed before it heard the answer asks again under the
@@ -7,20 +7,13 @@ same one. That is all that the crash safety of the desk asks of a gateway.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from pathlib import Path
-from secrets import token_hex
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from retention.money import Money
 from service.agreement.errors import PaymentRefused, Unprocessable
-from storage.disk import is_full, make_room
 from storage.errors import WorldError
 
 MAX_REFERENCE_CHARS = 120
@@ -28,8 +21,6 @@ MAX_REFERENCE_CHARS = 120
 MAX_METHOD_CHARS = 200
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _METHOD = re.compile(r"[\x21-\x7e]+")
-DECLINED = "declined"
-"""The recording gateway declines methods that begin so: with it operators rehearse what a customer will see."""
 
 
 class PaymentDeclined(PaymentRefused):
@@ -192,172 +183,3 @@ def checked_method(method: str) -> str:
             code="bad_method",
         )
     return method
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What a file of the recording gateway says. No method, no name, no address: when an account is cancelled its
-    rows in the books are cleared, and nothing here leads to a person."""
-
-    reference: str
-    kind: str
-    minor: int
-    currency: str
-    outcome: str  # "done" or "declined"
-    detail: str
-    of_reference: str = ""
-
-
-class RecordingGateway:
-    """Writes down what it is asked to charge and refund, one JSON file per reference, and moves no money. The default:
-    for installations that bill elsewhere, and for rehearsals.
-
-    A file is written aside, fsynced, and linked to its name: so it is whole when it is there, and of two processes
-    with one reference exactly one makes it. One that is killed in between leaves its `.tmp` file, which means nothing.
-
-    Args:
-        folder: made when something is first recorded.
-
-    Raises (all methods):
-        PaymentUnavailable: the file system refused, or a file is no record.
-    """
-
-    keeps_methods = False
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def charge(self, reference: str, money: Money, method: str, why: str) -> Receipt:
-        outcome = DECLINED if method.startswith(DECLINED) else "done"
-        return self._once(_Record(reference, "charge", money.minor, money.currency, outcome, why))
-
-    def refund(self, reference: str, of_reference: str, money: Money) -> Receipt:
-        charge = self._read(of_reference)
-        refusal = ""
-        if charge is None or charge.kind != "charge" or charge.outcome != "done":
-            refusal = f"nothing was charged under {of_reference}"
-        elif charge.currency != money.currency or charge.minor < money.minor:
-            refusal = f"more than the {charge.minor} {charge.currency} that were charged under {of_reference}"
-        return self._once(
-            _Record(
-                reference,
-                "refund",
-                money.minor,
-                money.currency,
-                DECLINED if refusal else "done",
-                refusal,
-                of_reference,
-            )
-        )
-
-    def void(self, reference: str, money: Money) -> Receipt | None:
-        try:
-            return self._once(_Record(reference, "charge", money.minor, money.currency, DECLINED, "void"))
-        except PaymentDeclined:
-            return None
-
-    def look_up(self, reference: str, kind: str, money: Money, of_reference: str = "") -> Receipt | None:
-        record = self._read(reference)
-        if record is None:
-            return None
-        return self._once(_Record(reference, kind, money.minor, money.currency, "done", "", of_reference))
-
-    def set_up_method(self, reference: str) -> Method:
-        """Nothing is kept: any name is charged."""
-        return Method(reference, "not charged: payments are only written down")
-
-    def look_up_method(self, reference: str) -> Method | None:
-        return self.set_up_method(reference)
-
-    def remove_method(self, reference: str, method: str) -> None:
-        pass
-
-    def receipts(self) -> Iterator[Receipt]:
-        """Yield what was charged and refunded, in order of reference."""
-        for path in sorted(self._folder.glob("*.json")):
-            record = self._read(path.stem)
-            if record is not None and record.outcome == "done":
-                yield _receipt(record)
-
-    def _once(self, wanted: _Record) -> Receipt:
-        record = self._read(wanted.reference)
-        if record is None:
-            self._write(wanted)
-            record = self._read(wanted.reference)
-            assert record is not None, "nobody deletes records"
-        self._make_durable(wanted.reference)  # also one that another process has only just linked
-        asked, had = ((r.kind, r.minor, r.currency, r.of_reference) for r in (wanted, record))
-        if asked != had:
-            raise PaymentDeclined(
-                "another payment has this reference; choose a new one",
-                subject=wanted.reference,
-                code="reference_taken",
-            )
-        if record.outcome != "done":
-            raise PaymentDeclined(record.detail if record.kind == "refund" else "the payment was declined")
-        return _receipt(record)
-
-    def _path(self, reference: str) -> Path:
-        return self._folder / f"{checked_reference(reference)}.json"
-
-    def _read(self, reference: str) -> _Record | None:
-        path = self._path(reference)
-        try:
-            document: Any = json.loads(path.read_text("utf-8"))
-            return _Record(**document)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unavailable(path, error) from error
-        except (ValueError, TypeError) as error:
-            detail = "this is no payment record; restore it from a backup"
-            raise PaymentUnavailable(detail, subject=str(path)) from error
-
-    def _write(self, record: _Record) -> None:
-        path = self._path(record.reference)
-        temporary = self._folder / f".{record.reference}.{token_hex(4)}.tmp"
-        try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            with open(
-                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-            ) as file:
-                json.dump(asdict(record), file)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                with suppress(FileExistsError):  # another process was first: its record is read
-                    os.link(temporary, path)
-            finally:
-                temporary.unlink()
-        except OSError as error:
-            raise _unavailable(path, error) from error
-
-    def _make_durable(self, reference: str) -> None:
-        try:
-            for folder in (self._folder, self._folder.parent):
-                _fsync_folder(folder)
-        except OSError as error:
-            raise _unavailable(self._path(reference), error) from error
-
-
-def _receipt(record: _Record) -> Receipt:
-    number = "rec-" + sha256(record.reference.encode()).hexdigest()[:16]
-    return Receipt(
-        record.reference, record.kind, Money(record.minor, record.currency), number, record.of_reference
-    )
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _unavailable(path: Path, error: OSError) -> PaymentUnavailable:
-    if is_full(error):
-        return PaymentUnavailable(f"the payment could not be recorded: {make_room(path)}", subject=str(path))
-    return PaymentUnavailable(
-        f"the payment could not be recorded: {error.strerror or error}. Try again later", subject=str(path)
-    )

@@ -9,6 +9,7 @@ from storage.contracts.erasures import ErasuresContract
 from storage.contracts.hosts import HostsContract
 from storage.contracts.ingest import IngestContract
 from storage.contracts.leases import LeasesContract
+from storage.contracts.payment_records import PaymentRecordsContract
 from storage.contracts.reading import ReadingContract
 from storage.contracts.reports import ReportsContract
 from storage.contracts.schedule import ScheduleContract
@@ -22,6 +23,7 @@ class CatalogContract(
     ReadingContract,
     DevicesContract,
     LeasesContract,
+    PaymentRecordsContract,
     HostsContract,
     ScheduleContract,
     SweepContract,

@@ -317,6 +317,18 @@ CREATE TABLE scheduled_runs (
 );
 """
 
+_PAYMENT_RECORDS = """
+CREATE TABLE payment_records (
+    reference TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    minor BIGINT NOT NULL,
+    currency TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    of_reference TEXT NOT NULL
+);
+"""
+
 _HOSTS = """
 CREATE TABLE hosts (
     host TEXT PRIMARY KEY,
@@ -346,6 +358,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0014": Step("0015", before=_IDENTITIES),
         "0015": Step("0016", before=_HOSTS),
         "0016": Step("0017", before=_SCHEDULED_RUNS),
+        "0017": Step("0018", before=_PAYMENT_RECORDS),
     }
 )
 """By the revision that each starts from."""

@@ -1,8 +1,8 @@
 """The catalog in SQL that every engine runs: `storage.sqlite` and `storage.postgres` give it connections.
 
 A part for each interface of `storage.catalog`: `commits` (ingest), `reads` (reading), `devices` and `deletions`,
-`books`, `uploads`, `leases`, `hosts`, `schedule`, `sweeping` with `rewriting`, `erasures`, `reports`, `checking`,
-`continuity`. `connection` is what an engine gives.
+`books`, `payment_records`, `uploads`, `leases`, `hosts`, `schedule`, `sweeping` with `rewriting`, `erasures`,
+`reports`, `checking`, `continuity`. `connection` is what an engine gives.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from storage.sql.connection import Database
 from storage.sql.continuity import Continuing
 from storage.sql.erasures import Erasures
 from storage.sql.hosts import Hosts
+from storage.sql.payment_records import PaymentRecords
 from storage.sql.reads import Reads
 from storage.sql.reports import Reports
 from storage.sql.schedule import Schedule
@@ -23,7 +24,18 @@ from storage.sql.uploads import Uploads
 
 
 class SqlCatalog(
-    Commits, Uploads, Reads, Bookkeeping, Hosts, Schedule, Sweeping, Erasures, Reports, Checking, Continuing
+    Commits,
+    Uploads,
+    Reads,
+    Bookkeeping,
+    PaymentRecords,
+    Hosts,
+    Schedule,
+    Sweeping,
+    Erasures,
+    Reports,
+    Checking,
+    Continuing,
 ):
     """See `storage.catalog.Catalog`. Made by an engine, on its database."""
 

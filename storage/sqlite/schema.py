@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 18
-REVISION = "0017"
+SCHEMA_VERSION = 19
+REVISION = "0018"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -33,6 +33,7 @@ OUTDATED = {
     15: "0014",
     16: "0015",
     17: "0016",
+    18: "0017",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
@@ -192,6 +193,17 @@ CREATE TABLE scheduled_runs (
     ended_ms INTEGER,
     outcome TEXT NOT NULL,
     detail TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What the recording gateway was asked, where a home has several hosts: `storage.catalog.payment_records`.
+CREATE TABLE payment_records (
+    reference TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    minor INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    of_reference TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE leases (

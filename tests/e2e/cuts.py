@@ -29,7 +29,6 @@ from retention.tokens import mint_viewer_token
 from service.agreement.desk import Desk
 from service.agreement.holdings import held
 from service.agreement.idempotency import TAKE_OVER_MS
-from service.agreement.payments import RecordingGateway
 from service.folder import DataFolder, OffsetClock, Opened, open_folder
 from storage.days import MS_PER_DAY, day_of_ms
 from storage.rows.accounts import PaymentRow
@@ -448,7 +447,7 @@ class Ledger:
     def __init__(self, opened: Opened) -> None:
         self.desk: Desk = opened.desk
         self.bitmap: EntitlementBitmap = opened.bitmap
-        self.gateway = RecordingGateway(opened.folder.payments)
+        self.gateway = opened.desk.gateway
 
     def plans(self, device: int) -> list[Subscription]:
         with self.desk.reading() as books:

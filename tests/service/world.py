@@ -23,7 +23,7 @@ from retention.tokens import mint_viewer_token
 from retention.witness import ClockWitness
 from service.agreement import packages, privacy, versions
 from service.agreement.desk import Desk
-from service.agreement.payments import RecordingGateway
+from service.agreement.gateway.recording import RecordFiles, RecordingGateway
 from service.config import AgreementSettings, NoticeSettings, RetentionSettings
 from service.playback import (
     MAX_TIME_MS,
@@ -127,7 +127,7 @@ class World:
             clock=self.clock,
             settings=AgreementSettings(**settings),
             notices=NoticeSettings(),
-            gateway=RecordingGateway(self.folder / "payments"),
+            gateway=RecordingGateway(RecordFiles(self.folder / "payments")),
             address_secret=bytes(32),
             random_bytes=secrets.token_bytes,
             hashing=CHEAPEST,

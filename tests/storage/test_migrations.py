@@ -396,8 +396,8 @@ def without_people(path: Path) -> None:
 
 
 def without_operators(path: Path) -> None:
-    """As before revisions 0014 to 0017."""
-    for table in ("operator_tokens", "operators", "identities", "hosts", "scheduled_runs"):
+    """As before revisions 0014 to 0018."""
+    for table in ("operator_tokens", "operators", "identities", "hosts", "scheduled_runs", "payment_records"):
         raw(path, f"DROP TABLE {table}")
     raw(path, "ALTER TABLE events DROP COLUMN operator")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from service.agreement.gateway.recording import PaymentRecords, RecordingGateway
 from service.agreement.gateway.signing import Keys, keys_of
-from service.agreement.payments import PaymentGateway, RecordingGateway
+from service.agreement.payments import PaymentGateway
 from service.config import PaymentSettings
 
 
-def open_gateway(settings: PaymentSettings, root: Path, records: Path) -> PaymentGateway:
+def open_gateway(settings: PaymentSettings, root: Path, records: PaymentRecords) -> PaymentGateway:
     """Args:
         root: the data folder, which a relative `key_file` is in.
         records: where the recording gateway writes.

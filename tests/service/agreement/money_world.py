@@ -16,8 +16,9 @@ from retention.subscriptions import Subscription
 from service.agreement import cancelling, devices, packages, purchases, renewing
 from service.agreement.cancelling import Cancelled
 from service.agreement.desk import OPERATOR, Actor, Desk
+from service.agreement.gateway.recording import RecordFiles, RecordingGateway
 from service.agreement.holdings import held
-from service.agreement.payments import PaymentUnavailable, Receipt, RecordingGateway
+from service.agreement.payments import PaymentUnavailable, Receipt
 from service.agreement.purchases import Started
 from service.agreement.renewing import RenewReport
 from service.config import AgreementSettings, NoticeSettings, RetentionSettings
@@ -56,7 +57,7 @@ class MetGateway(RecordingGateway):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(RecordFiles(folder))
         self.before: Callable[[], object] | None = None
         self.after: Callable[[], object] | None = None
         self.away = ""

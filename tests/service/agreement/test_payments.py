@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from retention.money import Money
-from service.agreement import payments
+from service.agreement.gateway import recording
+from service.agreement.gateway.recording import RecordFiles, RecordingGateway, RecordRows
 from service.agreement.payments import (
     MAX_METHOD_CHARS,
     MAX_REFERENCE_CHARS,
     PaymentDeclined,
-    RecordingGateway,
     checked_method,
     checked_reference,
 )
+from storage.keys import KeyStore
+from tests.servers.catalogs import make_catalog
 from tests.service.agreement.refusing import refused
 
 FEE = Money(5999, "USD")
@@ -27,7 +31,41 @@ FEE = Money(5999, "USD")
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> RecordingGateway:
-    return RecordingGateway(tmp_path / "payments")
+    return RecordingGateway(RecordFiles(tmp_path / "payments"))
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[list[RecordRows]]:
+    """Records of two hosts over one catalog, each with a folder of its own."""
+    with KeyStore.create(tmp_path / "keys") as vault, closing(make_catalog(tmp_path, vault)) as catalog:
+        yield [RecordRows(catalog, RecordFiles(tmp_path / name / "payments")) for name in "ab"]
+
+
+def test_what_one_host_charged_another_refunds(hosts: list[RecordRows], tmp_path: Path) -> None:
+    a, b = map(RecordingGateway, hosts)
+    first = a.charge("a", FEE, "card", "why")
+    assert b.charge("a", FEE, "card", "why") == first
+    assert b.look_up("a", "charge", FEE) == first
+    refund = b.refund("a.r1", "a", FEE)
+    assert list(a.receipts()) == [first, refund]
+    assert a.void("b", FEE) is None
+    with pytest.raises(PaymentDeclined):
+        b.charge("b", FEE, "card", "why")
+    with refused(402, "reference_taken"):
+        b.charge("a", Money(1, "USD"), "card", "why")
+    assert list(tmp_path.glob("*/payments")) == []
+
+
+def test_what_a_host_has_in_files_counts_until_another_joins(hosts: list[RecordRows], tmp_path: Path) -> None:
+    before = RecordingGateway(RecordFiles(tmp_path / "a" / "payments"))
+    (tmp_path / "a").mkdir()
+    charged = [before.charge(name, FEE, "card", "why") for name in ("a", "b")]
+    a, b = map(RecordingGateway, hosts)
+    assert a.charge("a", FEE, "declined", "why") == charged[0], "it was charged, and is not asked anew"
+    assert b.look_up("b", "charge", FEE) is None, "it is in the other host's folder"
+    hosts[0].take_in()
+    hosts[0].take_in()
+    assert list(b.receipts()) == list(a.receipts()) == charged
 
 
 def test_a_charge_is_recorded_once(gateway: RecordingGateway, tmp_path: Path) -> None:
@@ -81,7 +119,7 @@ def test_of_many_at_once_one_records(gateway: RecordingGateway, tmp_path: Path) 
 @pytest.mark.parametrize("call", ["fsync", "link"])
 def test_a_full_disk_can_be_tried_again(gateway: RecordingGateway, call: str) -> None:
     with (
-        mock.patch.object(payments.os, call, side_effect=OSError(28, "No space left")),
+        mock.patch.object(recording.os, call, side_effect=OSError(28, "No space left")),
         refused(503, "payment_unavailable"),
     ):
         gateway.charge("a", FEE, "card", "why")
@@ -92,7 +130,7 @@ def test_a_full_disk_can_be_tried_again(gateway: RecordingGateway, call: str) ->
 def test_a_record_is_durable_before_it_is_told(gateway: RecordingGateway) -> None:
     """Also for who comes second, while the first has linked it and not yet synced the folder."""
     gateway.charge("a", FEE, "card", "why")
-    with mock.patch.object(payments.os, "fsync", wraps=os.fsync) as fsync:
+    with mock.patch.object(recording.os, "fsync", wraps=os.fsync) as fsync:
         gateway.charge("a", FEE, "card", "why")
     assert fsync.call_count == 2
 
