@@ -150,11 +150,6 @@ def kept_apart(config: Config) -> list[str]:
     """What each host would keep in files of its own, though it is home's: for people to read before there are several
     hosts."""
     found = []
-    if config.payments.gateway == "record":
-        found.append(
-            '[payments] gateway = "record": each host knows only the payments that it recorded itself, so another one'
-            " can't refund them, and may record a charge again. Use a payment gateway"
-        )
     if "files" in (config.notices.mail, config.notices.mobile):
         found.append(
             "[notices] mail or mobile is `files`: each host writes messages into notices/ of its own data folder, where"
