@@ -182,5 +182,5 @@ def test_damaged_counters_and_a_catalog_that_breaks_while_it_is_used(copy: Servi
         copy.put(device, now_ms, chunk_body(device.number, now_ms, 50))
         (copy.get(f"/v1/devices/{device.number}/recordings", token="ckv_nonsense"))
     assert copy.get("/healthz").status == 200
-    until(lambda: copy.children().keys() == {"api", "w0"}, "all processes are there")
+    until(lambda: copy.children().keys() == {"api", "feed", "w0"}, "all processes are there")
     assert copy.stop() == 0

@@ -33,6 +33,7 @@ REFUSALS = {
     ("suspended", 403),
     ("terminated", 403),
     ("plan_lapsed", 403),
+    ("host_stale", 503),
     ("not_entitled_at_capture", 403),
     ("not_found", 404),
     ("time_digits", 400),
