@@ -17,7 +17,7 @@ from service.api.door import Account, Caller
 from service.api.models.base import MAX_ROW
 from service.api.models.people import DataExport
 from service.api.numbers import DIGITS
-from service.api.pieces import require_fresh, send_pieces
+from service.api.pieces import PiecewiseAnswer, require_fresh
 from service.api.problems import NO_STORE, PrivateJSON
 from service.api.routing import Answers, add, content
 from service.api.services import Api
@@ -100,17 +100,18 @@ class Download(Response):
             return await super().__call__(scope, receive, send)
         _require_room(self._under_way, self._row.account)  # of several at once, one is the first
         self._under_way.add(self._row.account)
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        answer = PiecewiseAnswer(send, start, partial(require_fresh, self._freshness))
         try:
-            confirm = partial(require_fresh, self._freshness)
-            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            await send(start)
             for number in range(my_data.frames(self._row)):
                 data = await trio.to_thread.run_sync(
                     my_data.read_frame, self._store, self._row, number, limiter=self._threads
                 )
-                await send_pieces(send, data, confirm, more=True)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await answer.send(data, more=True)
+            await answer.send(b"", more=False)
         except ClipkeepError as error:
+            if not answer.has_begun:
+                raise
             # The server closes the connection of an answer that its application left unfinished.
             _log.warning("download_stopped", account=self._row.account, code=error.code)
         finally:

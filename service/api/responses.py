@@ -11,7 +11,7 @@ from isal import igzip
 from starlette.types import Receive, Scope, Send
 
 from ingest.media import Media
-from service.api.pieces import send_pieces, send_whole
+from service.api.pieces import PiecewiseAnswer, send_whole
 from service.api.problems import NO_STORE
 from service.playback import Export, LivePlaylist, Page, Playback, ReadChunk, Viewer
 from storage.days import to_date
@@ -104,32 +104,29 @@ class ExportResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "HEAD":
             return await super().__call__(scope, receive, send)
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        answer = PiecewiseAnswer(send, start, self._confirm)
         try:
-            self._confirm()
-            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-            await send(start)
-            finished = await self._stream(send)
+            await self._stream(answer)
         finally:
             self._export.close()
-        if finished:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        # Else nothing: the server closes the connection of an answer that its application left unfinished.
 
-    async def _stream(self, send: Send) -> bool:
-        """Whether all of it was sent."""
+    async def _stream(self, answer: PiecewiseAnswer) -> None:
         sent_bytes = 0
 
         async def write(data: bytes) -> None:
             nonlocal sent_bytes
-            await send_pieces(send, data, self._confirm, more=True)
+            await answer.send(data, more=True)
             sent_bytes += len(data)
 
         try:
             await self._export.stream(write)
+            await answer.send(b"", more=False)
         except ClipkeepError as error:
+            if not answer.has_begun:
+                raise
+            # The server closes the connection of an answer that its application left unfinished.
             _log.warning("export_stopped", device=self._device, code=error.code, sent_bytes=sent_bytes)
-            return False
-        return True
 
 
 def listing(device: int, gzip: bool, page: Page) -> Response:

@@ -92,7 +92,11 @@ def deny(
         returned_s = time.time()
         time.sleep(0.5)
     committed_s = _change_ms(home_url, device, began_ms) / 1000
-    assert {status for _, status in watcher.statuses} <= {200, 201, 403, 404, 410, 503}, watcher.statuses
+    bugs = [line for host in hosts for line in host.lines if '"bug"' in line]
+    assert {status for _, status in watcher.statuses} <= {200, 201, 403, 404, 410, 503}, (
+        watcher.statuses,
+        bugs,
+    )
     assert watcher.last_served_s < returned_s, "nothing that was asked for after the command's end was served"
     return Denied(returned_s - committed_s, watcher.last_served_s - committed_s)
 

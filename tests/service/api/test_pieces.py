@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.types import Message
 
+from ingest import answers
 from retention.bitmap import PRESENT, SUSPENDED, EntitlementBitmap
 from retention.freshness import Freshness
-from service.api.pieces import PIECE_BYTES, Confirm, require_fresh, send_pieces, send_whole
+from service.api.pieces import PIECE_BYTES, Confirm, PiecewiseAnswer, require_fresh, send_whole
 from service.api.responses import ChunkResponse
+from service.playback import Refused
 from tests.service.world import World, clips, playing, refused
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
@@ -56,10 +58,27 @@ def fresh(bitmap: EntitlementBitmap) -> Confirm:
 async def test_all_of_it_in_pieces(bitmap: EntitlementBitmap, size: int, more: bool) -> None:
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
     client = Client(bitmap)
-    await send_pieces(client.send, data, fresh(bitmap), more=more)
+    await PiecewiseAnswer(client.send, START, fresh(bitmap)).send(data, more=more)
+    assert client.messages[0] == START
     assert client.body == data
-    assert all(len(piece["body"]) <= PIECE_BYTES for piece in client.messages)
-    assert [piece["more_body"] for piece in client.messages] == [True] * (len(client.messages) - 1) + [more]
+    pieces = client.messages[1:]
+    assert all(len(piece["body"]) <= PIECE_BYTES for piece in pieces)
+    assert [piece["more_body"] for piece in pieces] == [True] * (len(pieces) - 1) + [more]
+
+
+async def test_the_head_goes_with_a_piece_that_was_confirmed(bitmap: EntitlementBitmap) -> None:
+    """A head without a piece would be answered as a fault of the service."""
+    client = Client(bitmap)
+    asked: list[int] = []
+
+    def confirm() -> None:
+        asked.append(len(client.messages))
+        if len(asked) == 2:
+            raise Refused.by(answers.HOST_STALE)
+
+    await send_whole(client.send, START, bytes(3 * PIECE_BYTES), confirm)
+    assert asked == [0, 2]
+    assert [message["type"] for message in client.messages] == ["http.response.start", "http.response.body"]
 
 
 async def test_a_whole_answer(bitmap: EntitlementBitmap) -> None:
@@ -77,7 +96,7 @@ async def test_nothing_is_sent_of_an_answer_that_begins_too_late(bitmap: Entitle
     with refused("host_stale"):
         await send_whole(client.send, START, b"x", fresh(bitmap))
     with refused("host_stale"):
-        await send_pieces(client.send, b"x", fresh(bitmap), more=False)
+        await PiecewiseAnswer(client.send, START, fresh(bitmap)).send(b"x", more=False)
     assert client.messages == []
 
 
@@ -115,6 +134,8 @@ async def receive_nothing() -> Message:
 
 async def test_who_makes_a_body_as_it_goes_is_told_to_stop(bitmap: EntitlementBitmap) -> None:
     client = Client(bitmap, stale_after=2)
+    answer = PiecewiseAnswer(client.send, START, fresh(bitmap))
     with refused("host_stale"):
-        await send_pieces(client.send, bytes(5 * PIECE_BYTES), fresh(bitmap), more=True)
+        await answer.send(bytes(5 * PIECE_BYTES), more=True)
+    assert answer.has_begun
     assert len(client.body) == 2 * PIECE_BYTES
