@@ -317,34 +317,38 @@ def fleet_of(
             operator.execute(f"DROP DATABASE IF EXISTS {name} (FORCE)".encode())
             operator.execute(f"CREATE DATABASE {name}".encode())
     store.make_bucket(BUCKET)
-    with Network(hosts) as network, Balancer(root, network, databases, store) as balancer:
-        environ = store.environ | {"PGPASSWORD": postgres.password}
-        environ["CLIPKEEP_S3_ENDPOINT"] = f"http://{network.home}:{STORE_PORT}"
-        made = []
-        for name, address in zip(network.names, network.addresses, strict=True):
-            (root / name).mkdir()
-            host = Service(root / name, environ=environ, under=("ip", "netns", "exec", name), address=address)
-            host.configure(
-                hosts_max_stale_s=max_stale_s,
-                hosts_name=name,
-                ingest_budget_bytes=BUDGET_BYTES,
-                home_survives=survives,
-            )
-            made.append(host)
-        home, keys = (_over(postgres, network.home, name) for name in ("home", "keys"))
-        made[0].command("init", "--catalog", home, "--vault", keys, "--store", f"s3://{BUCKET}/p")
-        for n, host in enumerate(made[1:], 1):
-            made[0].command("host", "invite", "--out", str(root / f"invite-{n}"))
-            host.command("host", "join", str(root / f"invite-{n}"))
-        fleet = Fleet(made, network, balancer, seed)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PGPASSWORD", postgres.password)  # for what this process opens by itself
-            try:
-                yield fleet
-            finally:
-                for host in made:
-                    host.__exit__(*sys.exc_info())
-    store.remove_bucket(BUCKET)
+    try:
+        with Network(hosts) as network, Balancer(root, network, databases, store) as balancer:
+            environ = store.environ | {"PGPASSWORD": postgres.password}
+            environ["CLIPKEEP_S3_ENDPOINT"] = f"http://{network.home}:{STORE_PORT}"
+            made = []
+            for name, address in zip(network.names, network.addresses, strict=True):
+                (root / name).mkdir()
+                host = Service(
+                    root / name, environ=environ, under=("ip", "netns", "exec", name), address=address
+                )
+                host.configure(
+                    hosts_max_stale_s=max_stale_s,
+                    hosts_name=name,
+                    ingest_budget_bytes=BUDGET_BYTES,
+                    home_survives=survives,
+                )
+                made.append(host)
+            home, keys = (_over(postgres, network.home, name) for name in ("home", "keys"))
+            made[0].command("init", "--catalog", home, "--vault", keys, "--store", f"s3://{BUCKET}/p")
+            for n, host in enumerate(made[1:], 1):
+                made[0].command("host", "invite", "--out", str(root / f"invite-{n}"))
+                host.command("host", "join", str(root / f"invite-{n}"))
+            fleet = Fleet(made, network, balancer, seed)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("PGPASSWORD", postgres.password)  # for what this process opens by itself
+                try:
+                    yield fleet
+                finally:
+                    for host in made:
+                        host.__exit__(*sys.exc_info())
+    finally:
+        store.remove_bucket(BUCKET)
 
 
 def _over(postgres: PostgresServer, address: str, database: str) -> str:

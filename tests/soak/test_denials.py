@@ -107,7 +107,7 @@ def test_every_way_to_take_a_right_away(
                 f" told after {max(returned):.2f} s (median {median(returned):.2f})"
             )
             assert max(served) <= SOON_S
-            assert max(returned) <= SOON_S + (MAX_STALE_S if away is not all_there else 0)
+            assert max(returned) <= SOON_S + MAX_STALE_S
 
 
 def assert_refused_when_back(host: Service, device: Device, token: str, capture_ms: int, way: str) -> None:
