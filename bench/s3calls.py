@@ -15,7 +15,8 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-KEPT_SUFFIX = ".info"
+KEPT_SUFFIXES = (".info", "/sweep/home", "/sweep/numbers")
+"""What tus servers read again, and what tells Clipkeep whose the store is."""
 MAX_KEPT_BYTES = 16 * 1024
 """Of one kept object; tus servers write some 300 bytes."""
 MAX_KEPT = 20_000
@@ -58,7 +59,7 @@ class Request:
     @property
     def is_kept(self) -> bool:
         """True when the body is wanted: calls with a document in it, and the small objects that are kept."""
-        return self.method == "POST" or (self.method == "PUT" and self.path.endswith(KEPT_SUFFIX))
+        return self.method == "POST" or (self.method == "PUT" and self.path.endswith(KEPT_SUFFIXES))
 
     @property
     def path(self) -> str:

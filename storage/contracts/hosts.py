@@ -20,7 +20,7 @@ class HostsContract(OnCatalog):
         [a, b], now_ms = catalog.hosts()
         assert (a.host, a.name, a.release, a.applied, a.max_stale_ms) == ("a1", "a", "1.3", 0, 5000)
         assert (b.host, b.name) == ("b2", "b")
-        assert b.registered_ms == b.asked_ms <= a.asked_ms <= now_ms
+        assert b.registered_ms <= b.asked_ms <= a.asked_ms <= now_ms
         catalog.leave_host("b2")
         catalog.leave_host("b2")
         assert catalog.hosts()[0] == [a]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from retention.money import Money
 from retention.plans import PlanKind
-from service.agreement import cancelling, crediting, payments, purchases
+from service.agreement import cancelling, crediting, purchases
 from service.agreement.cancelling import Cancelled
 from service.agreement.desk import OPERATOR
+from service.agreement.gateway import recording
 from service.agreement.idempotency import Answer, Decide, once, reference_for
 from service.agreement.purchases import Started
 from storage.catalog.books import Books
@@ -90,7 +91,7 @@ def ask(world: MoneyWorld, case: str) -> Answer:
 
 def run(case: str, folder: Path, step: Steps) -> None:
     with MoneyWorld(folder) as world:
-        payments.os = Counting(payments.os, step)  # type: ignore[attr-defined, assignment]
+        recording.os = Counting(recording.os, step)  # type: ignore[attr-defined, assignment]
         world.desk = world.desk_of(SteppingCatalog(world.catalog, step), Counting(world.bitmap, step))
         (folder / ANSWERS).write_text(ask(world, case).body)
         step("answered")

@@ -20,6 +20,7 @@ from retention.plans import PlanKind
 from service.agreement import cancelling, payments, purchases
 from service.agreement.desk import Actor
 from service.agreement.errors import Conflict
+from service.agreement.gateway import recording
 from service.agreement.payments import PaymentUnavailable
 from service.agreement.settling import SETTLE_AFTER_MS, settle_pending
 from tests.killing import Counting, Steps, run_and_kill
@@ -129,7 +130,7 @@ class SteppingCatalog:
 
 def run(case: str, folder: Path, step: Steps) -> None:
     with MoneyWorld(folder, clock_ms=noon_ms(DUE)) as world:
-        payments.os = Counting(os, step)  # type: ignore[attr-defined, assignment]
+        recording.os = Counting(os, step)  # type: ignore[attr-defined, assignment]
         world.desk = world.desk_of(SteppingCatalog(world.catalog, step), Counting(world.bitmap, step))
         try:
             CASES[case](world)

@@ -58,6 +58,7 @@ class MetGateway(RecordingGateway):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(RecordFiles(folder))
+        self.folder = folder
         self.before: Callable[[], object] | None = None
         self.after: Callable[[], object] | None = None
         self.away = ""

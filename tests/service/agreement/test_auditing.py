@@ -55,7 +55,7 @@ def change(money: MoneyWorld, reference: str, **fields: Any) -> None:
 
 
 def record(money: MoneyWorld, reference: str) -> Path:
-    return money.gateway._folder / f"{reference}.json"
+    return money.gateway.folder / f"{reference}.json"
 
 
 def test_nothing_is_found_where_all_is_right(money: MoneyWorld, ada: Actor, device: int) -> None:
