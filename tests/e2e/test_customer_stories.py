@@ -8,6 +8,7 @@ from datetime import date, timedelta
 
 import pytest
 
+from service.folder import open_folder
 from tests.e2e.customers import Customer, Town
 from tests.e2e.service import Service, until
 from tests.servers.raw_catalogs import files_of_catalog
@@ -88,8 +89,12 @@ def test_annual_cancelled_in_the_fifth_month(service: Service) -> None:
     done = ada.once(page, {})
     assert (done["last_day"], done["refund"]["minor"]) == ("2030-08-14", refund)
     assert ada.payments() == [("charge", ANNUAL, "done"), ("refund", refund, "done")]
-    records = [json.loads(path.read_text()) for path in (service.data / "payments").glob("*.json")]
-    assert sorted((r["kind"], r["minor"]) for r in records) == [("charge", ANNUAL), ("refund", refund)]
+    with open_folder(service.data, environ=service.environ) as opened:
+        records = list(opened.payment_records().all())
+    assert sorted((record.kind, record.minor) for record in records) == [
+        ("charge", ANNUAL),
+        ("refund", refund),
+    ]
 
     town.move_to(date(2030, 8, 14), 23.9)
     ada = town.log_in(ADA)
