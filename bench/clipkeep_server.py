@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def _command() -> str:
 
 def _prepare(setup: Setup, home: Home) -> None:
     data = home.data
-    store_url = setup.store_url or f"s3://{BUCKET}/x"
+    store_url = setup.store_url or f"s3://{BUCKET}/{secrets.token_hex(4)}"  # two homes never share a store
     vault = [] if home.vault is None else ["--vault", home.vault]
     run_command(setup, ["init", "--data", str(data), "--store", store_url, "--catalog", home.catalog, *vault])
     starts = ["--starts-on", setup.starts_on] if setup.starts_on else []
