@@ -227,19 +227,28 @@ def uploads_document(
     }
 
 
+def _pairs(
+    measurements: Sequence[Measurement], one: str, other: str
+) -> dict[int, list[tuple[Measurement, Measurement]]]:
+    """By chunk size, what was measured of both servers in the same run."""
+    pairs: dict[int, list[tuple[Measurement, Measurement]]] = {}
+    for a in measurements:
+        for b in measurements:
+            if (a.server, b.server) == (one, other) and (a.size_bytes, a.run, a.connections, a.workers) == (
+                b.size_bytes,
+                b.run,
+                b.connections,
+                b.workers,
+            ):
+                pairs.setdefault(a.size_bytes, []).append((a, b))
+    return pairs
+
+
 def hosts_ratios(measurements: Sequence[Measurement], many: str, one: str) -> list[str]:
     """What several hosts take in and cost over what one does in the same run: a line per size, medians over the
     runs, PostgreSQL's CPU counted with both."""
     lines = []
-    for size in dict.fromkeys(m.size_bytes for m in measurements):
-        pairs = [
-            (a, b)
-            for a in measurements
-            for b in measurements
-            if (a.server, b.server) == (many, one)
-            and a.size_bytes == b.size_bytes == size
-            and (a.run, a.connections, a.workers) == (b.run, b.connections, b.workers)
-        ]
+    for size, pairs in _pairs(measurements, many, one).items():
         found = [
             (
                 a.mb_per_s / b.mb_per_s,
@@ -266,15 +275,7 @@ def catalog_ratios(measurements: Sequence[Measurement], one: str, other: str) ->
     """What a gigabyte costs with one server over what it costs with the other in the same run: a line per size, medians
     over the runs, without and with the CPU of the catalog's own server."""
     lines = []
-    for size in dict.fromkeys(m.size_bytes for m in measurements):
-        pairs = [
-            (a, b)
-            for a in measurements
-            for b in measurements
-            if (a.server, b.server) == (one, other)
-            and a.size_bytes == b.size_bytes == size
-            and (a.run, a.connections, a.workers) == (b.run, b.connections, b.workers)
-        ]
+    for size, pairs in _pairs(measurements, one, other).items():
         costs = [
             (a.cpu_s_per_gb / b.cpu_s_per_gb, a.cpu_s_per_gb_with_catalog / b.cpu_s_per_gb)
             for a, b in pairs

@@ -147,12 +147,9 @@ def admit(
         return answers.BAD_TOKEN
     if route.ignored:
         return answers.NOTHING_TO_DO
-    if flags & SUSPENDED:
-        return answers.SUSPENDED
-    if flags & TERMINATED:
-        return answers.TERMINATED
-    if not today_ok:
-        return answers.PLAN_LAPSED
+    denied = _denied(flags, today_ok)
+    if denied is not None:
+        return denied
     if not capture_ok:
         # Beyond the days that a row holds nobody knows whether it was entitled: only a wrong clock says so.
         if day_of_ms(capture_ms) < today - PAST_DAYS:
@@ -178,6 +175,11 @@ def still_admitted(
         return answers.OVERLOADED
     if not flags & PRESENT or generation != admission.generation:
         return answers.BAD_TOKEN
+    return _denied(flags, today_ok)
+
+
+def _denied(flags: int, today_ok: bool) -> Answer | None:
+    """Why a device with a good token may send nothing today; None when it may."""
     if flags & SUSPENDED:
         return answers.SUSPENDED
     if flags & TERMINATED:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from retention.arrival import GRACE_S
 from retention.bitmap import EntitlementBitmap
@@ -32,10 +31,6 @@ from storage.days import day_of_ms
 from storage.errors import WorldError
 
 NS_PER_MS = 1_000_000
-
-
-class FollowedCatalog(HostsCatalog, Protocol):
-    """What the feed itself asks; the rows go through `Entitlements`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +70,14 @@ class Feed:
     """See the module docstring. One per host; for one thread.
 
     Args:
+        catalog: what the feed itself asks; the rows go through `entitlements`.
         home_days: whether nothing is entitled before the day by home's clock: not where this host's is moved for tests.
         load_pct: of the host's cores, of late.
     """
 
     def __init__(
         self,
-        catalog: FollowedCatalog,
+        catalog: HostsCatalog,
         bitmap: EntitlementBitmap,
         entitlements: Entitlements,
         clock: Clock,

@@ -115,7 +115,7 @@ class FeedProcess:
                 _log.info("hosts_forgotten", hosts=gone)
 
     async def _keep(self) -> None:
-        rolled_on = 0
+        rolled_on, told = 0, ""
         keep = self._entitlements.replay if self._feed is None else self._entitlements.mend
         while True:
             try:
@@ -125,8 +125,11 @@ class FeedProcess:
                     rows = await trio.to_thread.run_sync(self._entitlements.roll)
                     rolled_on = today
                     _log.info("rolled", rows=rows)
+                told = ""
             except ClipkeepError as error:
-                _log.warning("bitmap_not_kept", code=error.code, detail=str(error))
+                if error.code != told:
+                    _log.warning("bitmap_not_kept", code=error.code, detail=str(error))
+                told = error.code
             await trio.sleep(KEEP_EVERY_S)
 
     def _leave(self, feed: Feed) -> None:

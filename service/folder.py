@@ -416,7 +416,7 @@ class Opened:
     def payment_records(self) -> RecordFiles | RecordRows:
         """Where the recording gateway writes."""
         files = RecordFiles(self.folder.payments)
-        return RecordRows(self.catalog, files) if is_server(self.config.home.catalog) else files
+        return RecordRows(self.catalog, files) if self.has_hosts else files
 
     @property
     def report_keys(self) -> Keys | None:

@@ -76,7 +76,7 @@ def jobs_of(
     age of the wrapping key is looked at daily.
 
     Args:
-        runs: what each job does, by its name; of who only asks when, nothing.
+        runs: what each job does, by its name. Who only asks when jobs are due leaves it out.
     """
     sweep_ms, renew_ms = round(settings.sweep_every_s * 1000), round(settings.renew_every_s * 1000)
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
@@ -143,7 +144,7 @@ class Worker:
         turn = 0
         while True:
             self._publish()
-            self.keyring.purge(self._is_live)
+            self.keyring.purge(self._live_keys())
             turn += 1
             if turn % TRIM_EVERY == 0:
                 self._receiver.pool.trim()
@@ -195,11 +196,13 @@ class Worker:
         with suppress(WorldError), self.opened.bitmap.locked():
             self.opened.bitmap.raise_segment_high_water(segment_id)
 
-    def _is_live(self, key_id: KeyId) -> bool:
-        """Whether a key may still be needed. Of a host that does not hear home none is: it does not know what was
-        destroyed meanwhile."""
-        row = self.opened.bitmap.probe(key_id.device, 0, 0)
-        return row[3] == key_id.epoch and not self._freshness.is_stale()
+    def _live_keys(self) -> Callable[[KeyId], bool]:
+        """For `Keyring.purge`: whether a key may still be needed, as of now. Of a host that does not hear home none is:
+        what was destroyed meanwhile it does not know."""
+        if self._freshness.is_stale():
+            return lambda key_id: False
+        probe = self.opened.bitmap.probe
+        return lambda key_id: probe(key_id.device, 0, 0)[3] == key_id.epoch
 
     def _publish(self) -> None:
         self.stats.budget_bytes = self.budget.in_use_bytes

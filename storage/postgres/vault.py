@@ -46,7 +46,7 @@ from storage.postgres.vault_database import (
     require_tables,
     state,
 )
-from storage.postgres.vault_hosts import HostRow, forget, host_key, rotation_of, rows_of
+from storage.postgres.vault_hosts import HostRow, forget, public_key, rotation_of, rows_of
 from storage.postgres.vault_reports import count_of_devices, damage_of, every_key, take_inventory
 from storage.postgres.vault_rotation import keep_up, rotate, take_missing, written_ms
 from storage.sql.connection import Connection
@@ -211,7 +211,7 @@ class PostgresVault(Vault):
             here = read_key_file(self._master_key, MASTER_MAGIC)
             if len(here) > 1 or has_leftovers(self._master_key):
                 return 0  # a rotation is under way
-            mine = host_key(self._master_key).public_key().public_bytes_raw()
+            mine = public_key(self._master_key)
             here_ms = written_ms(self._master_key)
         except OSError as error:
             raise unavailable(self._master_key, error) from error

@@ -103,6 +103,11 @@ def host_key(master: Path) -> X25519PrivateKey:
     return X25519PrivateKey.from_private_bytes(read_key_file(path, HOST_MAGIC)[0][1])
 
 
+def public_key(master: Path) -> bytes:
+    """By which the vault knows this host. Raises as `host_key`."""
+    return host_key(master).public_key().public_bytes_raw()
+
+
 def require_table(connection: Connection, current: int, rotated_ms: int) -> None:
     """Make the tables in a vault of an earlier release, which one host served: its master.key was written at the end of
     the last rotation, `rotated_ms`."""

@@ -47,6 +47,7 @@ from storage.postgres.vault_hosts import (
     is_alone,
     note,
     opened,
+    public_key,
     require_table,
     rows_of,
     vouch_for,
@@ -159,24 +160,20 @@ def _hand(
     )
 
 
-def _public(master: Path) -> bytes:
-    return host_key(master).public_key().public_bytes_raw()
-
-
 def _others(connection: Connection, master: Path) -> list[HostRow]:
-    mine = _public(master)
+    mine = public_key(master)
     return [row for row in rows_of(connection) if row.public != mine]
 
 
 def _mine(connection: Connection, master: Path) -> list[HostRow]:
-    mine = _public(master)
+    mine = public_key(master)
     return [row for row in rows_of(connection) if row.public == mine]
 
 
 def _with_handed(connection: Connection, master: Path) -> list[tuple[int, bytes]]:
     """The wrapping keys of this host, and what was handed to it."""
     before = read_key_file(master, MASTER_MAGIC)
-    return before + opened(host_key(master), handed_to(connection, _public(master)), before)
+    return before + opened(host_key(master), handed_to(connection, public_key(master)), before)
 
 
 def _drops(
@@ -343,5 +340,5 @@ def _retire(database: VaultDatabase, master: Path, current: int) -> tuple[int, .
             return ()
         keep = [entry for entry in entries if entry[0] == current]
         replace_key_file(master, MASTER_MAGIC, keep)
-        is_alone(connection, host_key(master).public_key().public_bytes_raw(), current)
+        is_alone(connection, public_key(master), current)
         return tuple(number for number, _ in entries if number != current)

@@ -13,7 +13,7 @@ from ingest import answers
 from retention.bitmap import PRESENT, SUSPENDED, EntitlementBitmap
 from retention.freshness import Freshness
 from service.api.pieces import PIECE_BYTES, Confirm, PiecewiseAnswer, require_fresh, send_whole
-from service.api.responses import ChunkResponse
+from service.api.responses import ChunkResponse, ExportResponse
 from service.playback import Refused
 from tests.service.world import World, clips, playing, refused
 
@@ -126,6 +126,26 @@ async def test_a_chunk_stops_where_its_viewer_loses_the_right_to_it(world: World
         answer = ChunkResponse(playback, viewer, row, (0, row.length), read)
         await answer({}, receive_nothing, send)
     assert b"".join(pieces) == clip.data[:PIECE_BYTES]
+
+
+async def test_an_export_that_may_not_begin_is_refused(world: World) -> None:
+    """It was opened, and its viewer lost the right before the first piece: that is told by its code."""
+    sent: list[Message] = []
+    [clip] = clips(1, size=188 * 4000)
+    world.keep(clip)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with playing(world) as playback:
+        viewer = world.viewer()
+        export = await playback.exports.plan(viewer, clip.capture_ms, clip.capture_ms + 1000)
+        await export.open()
+        answer = ExportResponse(playback, export, viewer, (0, export.length_bytes))
+        world.change(flags=PRESENT | SUSPENDED)
+        with refused("suspended"):
+            await answer({"method": "GET"}, receive_nothing, send)
+    assert sent == []
 
 
 async def receive_nothing() -> Message:
