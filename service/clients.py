@@ -19,12 +19,15 @@ Network = IPv4Network | IPv6Network
 FORWARDED_FOR = "x-forwarded-for"
 FORWARDED = "forwarded"
 HEADERS = (FORWARDED_FOR, FORWARDED)
+FORWARDED_PROTO = "x-forwarded-proto"
+"""What proxies that set X-Forwarded-For say of the connection that they took."""
 MAX_HOPS = 16
 """Of named proxies, one behind the other. Whoever may write more of them into a header has nothing looked at."""
 UNKNOWN = "unknown"
 
 _FOR = re.compile(r'(?:^|;)[ \t]*for=("[^"\\]*"|[^";,=\s]+)[ \t]*(?=;|$)', re.IGNORECASE)
 """The `for` of one element of Forwarded (RFC 7239 §4)."""
+_PROTO = re.compile(r'(?:^|;)[ \t]*proto="?(https?)"?[ \t]*(?=;|$)', re.IGNORECASE)
 
 
 def parse_proxies(text: str) -> tuple[Network, ...]:
@@ -77,6 +80,19 @@ class Clients:
             if not self._is_named(address):
                 return seen
         return seen
+
+    def scheme_of_request(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """ "https" when a named proxy says that it was asked so; else "http", which is all that this server speaks. Of
+        several proxies the nearest one's word counts, which alone is known to be a proxy's."""
+        if not self.is_proxy(peer):
+            return "http"
+        name = (FORWARDED_PROTO if self.header == FORWARDED_FOR else self.header).encode()
+        said = ",".join(value.decode("latin-1") for key, value in headers if key == name)
+        nearest = said.rpartition(",")[2].strip()
+        if self.header == FORWARDED_FOR:
+            return "https" if nearest.lower() == "https" else "http"
+        found = _PROTO.findall(nearest)
+        return "https" if len(found) == 1 and found[0].lower() == "https" else "http"
 
     def _is_named(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self.proxies)

@@ -263,6 +263,10 @@ class ApiSettings:
         "whose pages may call this port from a browser: origins like https://app.example, separated by commas;"
         " * is any, empty is none",
     )
+    ingest_url: str = limit(
+        "",
+        "where cameras send to, as owners are shown it: https://in.example; empty: port 8080 of the page's own host",
+    )
     live_wait_s: float = limit(
         10.0, "that a live playlist waits for a camera's first chunks", least=0.0, most=60.0
     )

@@ -65,6 +65,8 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         parse_origins(config.api.cors_origins)
     except ValueError as error:
         raise _bad(path, "api.cors_origins", str(error)) from None
+    if config.api.ingest_url and not _ORIGIN.fullmatch(config.api.ingest_url.rstrip("/")):
+        raise _bad(path, "api.ingest_url", "is an address such as https://in.example, without a path")
     try:
         parse_proxies(config.http.trusted_proxies)
     except ValueError as error:

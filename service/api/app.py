@@ -74,6 +74,10 @@ def create_app(services: ApiServices) -> FastAPI:
 
     What is in `services` stays the caller's, who closes it after the application has ended.
     """
+    # Pages stand on the API's parts: what they import is being imported while this module is.
+    from service.pages import routers as pages_of
+    from service.pages.site import Site
+
     playback = Playback(services)
 
     @asynccontextmanager
@@ -104,7 +108,8 @@ def create_app(services: ApiServices) -> FastAPI:
         wait_s=services.answer_s,
     )
     app.state.api = api = Api(services, playback, calls, Watching(services.desk))
-    routers = [*(part(api).routes() for part in PARTS), docs.routes()]
+    app.state.site = site = Site(api)
+    routers = [*(part(api).routes() for part in PARTS), docs.routes(), *pages_of(site)]
     for router in routers:
         app.include_router(router)
     app.state.methods = Methods(routers)

@@ -27,6 +27,9 @@ UPLOADS_ELSEWHERE = (
 _UPLOAD = re.compile(r"/v1/devices/[^/]+/(chunks|live)/.+")
 FORM = "/v1/unsubscribe"
 """A mail program posts a form there, as RFC 8058 has it, and nobody reads that."""
+FORM_TYPE = "application/x-www-form-urlencoded"
+API = "/v1/"
+"""Below it bodies are JSON. What else is posted to this port are the forms of its pages (`service.pages`)."""
 _WITHOUT = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods whose bodies nobody reads."""
 
@@ -70,7 +73,11 @@ class StrictBodies:
             body = await self._read(headers, receive)
             if scope["path"] == FORM:
                 body = b""
-            check_body(Headers(raw=[]) if scope["path"] == FORM else headers, body)
+            elif scope["path"].startswith(API):
+                check_body(headers, body)
+            else:
+                check_form(headers, body)
+                return await self._app(scope, _replayed(body, receive), send)
         except BadBody as error:
             if is_upload(scope["path"]):
                 error.detail += f"; {UPLOADS_ELSEWHERE}"
@@ -128,6 +135,23 @@ def check_address(path: bytes, query: bytes) -> None:
     if _ENCODED_SLASH.search(path):
         # Decoded it would be another path than the one that a proxy has let through.
         raise BadBody(400, "malformed", "path: has an encoded slash")
+
+
+def check_form(headers: Headers, body: bytes) -> None:
+    """The body of a form, as browsers send one: percent-encoded UTF-8.
+
+    Raises:
+        BadBody: 415 `unsupported_media_type`, 400 `malformed`.
+    """
+    kind = headers.get("content-type", "").lower().partition(";")[0].strip()
+    if body and (kind != FORM_TYPE or headers.get("content-encoding", "identity").lower() != "identity"):
+        raise BadBody(415, "unsupported_media_type", f"pages take forms, as {FORM_TYPE}")
+    try:
+        text = unquote_to_bytes(body).decode()
+    except UnicodeDecodeError:
+        raise BadBody(400, "malformed", "body: is not UTF-8") from None
+    if "\0" in text:
+        raise BadBody(400, "malformed", "body: has a NUL")
 
 
 def check_body(headers: Headers, body: bytes) -> None:

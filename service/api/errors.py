@@ -14,7 +14,7 @@ from ingest import answers
 from service.agreement import errors
 from service.agreement.errors import TooMany, Unprocessable
 from service.agreement.payments import CustomerNeeded, PaymentUnavailable
-from service.api.bodies import UPLOADS_ELSEWHERE, is_upload
+from service.api.bodies import API, UPLOADS_ELSEWHERE, is_upload
 from service.api.models.base import fields_of
 from service.api.problems import problem
 from service.http.server import OUT_OF_FILES
@@ -77,6 +77,19 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_bug)
 
 
+async def answer_to(request: Request, error: Exception) -> Response:
+    """What an error that left a handler is answered with, for whoever words it otherwise."""
+    match error:
+        case ClipkeepError():
+            return await _on_clipkeep_error(request, error)
+        case RequestValidationError():
+            return await _on_malformed(request, error)
+        case HTTPException():
+            return _of_router(request, error)
+        case _:
+            return await _on_bug(request, error)
+
+
 async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ClipkeepError)
     failures: Sampled = request.app.state.failures
@@ -121,8 +134,16 @@ async def _on_malformed(request: Request, error: Exception) -> Response:
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    """What the router has to say."""
+    """What the router has to say: to a browser with a page."""
     assert isinstance(error, HTTPException)
+    browser = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith(API)
+    if browser and error.status_code in (404, 405):
+        page: Response = await request.app.state.site.failure(request, error)
+        return page
+    return _of_router(request, error)
+
+
+def _of_router(request: Request, error: HTTPException) -> Response:
     match error.status_code:
         case 404 if request.method in ("PUT", "POST") and is_upload(request.url.path):
             return problem(404, "not_found", f"there is no such page here: {UPLOADS_ELSEWHERE}")

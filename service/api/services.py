@@ -37,6 +37,8 @@ class ApiServices(PlaybackServices):
     """What the payment gateway signs its reports with; None when there is none that reports."""
     cors_origins: str = ""
     """Whose pages may call this port from a browser: as in the configuration."""
+    ingest_url: str = ""
+    """Where cameras send to, as owners are shown it; "": the usual port of the host that was asked."""
     open_metrics: bool = True
     """Whether anybody may read `/metrics`; else operators, with their token."""
     body_wait_s: float = 20.0

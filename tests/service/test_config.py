@@ -44,6 +44,7 @@ def value_of(config: Config, section: str, key: str) -> Any:
 
 TEXTS = {
     "cors_origins": "https://b.example",
+    "ingest_url": "https://in.example",
     "trusted_proxies": "10.0.0.0/8",
     "forwarded_header": "forwarded",
     "survives": "server_crash",
@@ -150,6 +151,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ),
         ("[ingest]\nshare_bytes = 600000000", "ingest.budget_bytes"),
         ('[api]\ncors_origins = "https://a.example/page"', "api.cors_origins"),
+        ('[api]\ningest_url = "https://in.example/path"', "api.ingest_url"),
         ('[api]\ncors_origins = "*, https://a.example"', "api.cors_origins"),
         ('[http]\ntrusted_proxies = "10.0.0.1/8"', "http.trusted_proxies"),
         ('[http]\ntrusted_proxies = "proxy.internal"', "http.trusted_proxies"),

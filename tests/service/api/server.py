@@ -23,6 +23,8 @@ class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
+    cookies: tuple[str, ...] = ()
+    """Each Set-Cookie, of which there may be several."""
 
     @property
     def error(self) -> str:
@@ -114,7 +116,9 @@ class Server:
         try:
             connection.request(method, path, body, headers=names)
             response = connection.getresponse()
-            return Reply(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+            pairs = [(name.lower(), value) for name, value in response.getheaders()]
+            made = tuple(value for name, value in pairs if name == "set-cookie")
+            return Reply(response.status, dict(pairs), response.read(), made)
         finally:
             connection.close()
 
