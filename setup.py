@@ -36,6 +36,7 @@ HOT = (
     "ingest/rate.py",
     "ingest/receiving.py",
     "ingest/requests.py",
+    "ingest/sightings.py",
     "ingest/stats.py",
     "ingest/ts_edges.py",
     "ingest/ts_quick.py",

@@ -85,10 +85,12 @@ class Credentials:
     generation is compared too, so that a revocation holds from the next request on.
     """
 
-    __slots__ = ("_good", "_secret")
+    __slots__ = ("_good", "_secret", "shown")
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        self.shown = 0
+        """The device whose token a request came with that was looked at since this was set to 0."""
         self._good: dict[int, tuple[int, bytes]] = {}
 
     def good(self, authorization: bytes, device: int, generation: int) -> bool:
@@ -96,6 +98,7 @@ class Credentials:
         known = self._good.get(device)
         # In constant time: they were shown by somebody else perhaps, and are a secret.
         if known is not None and known[0] == generation and compare_digest(known[1], authorization):
+            self.shown = device
             return True
         parsed = parse_credentials(authorization)
         if parsed is None or parsed[0] not in (None, device):
@@ -105,6 +108,7 @@ class Credentials:
         if len(self._good) >= MAX_REMEMBERED:
             self._good.clear()
         self._good[device] = (generation, authorization)
+        self.shown = device
         return True
 
 

@@ -21,6 +21,7 @@ from ingest.packing import MAX_MOVES, Chunk, Outcome
 from ingest.polling import Poller
 from ingest.rate import DeviceRate
 from ingest.refusals import Refusals
+from ingest.sightings import Sightings
 from ingest.stats import Stats
 from ingest.strangers import STRANGER_BYTES, Strangers
 from ingest.upload_limits import UploadCounts
@@ -114,6 +115,8 @@ class Receiver:
         self._rate = DeviceRate(limits.chunks_per_s)
         self.counts = UploadCounts(bitmap.limits_word)
         """Of devices whose package has limits. Exchanged with the catalog by the worker."""
+        self.sightings = Sightings()
+        """Of whoever showed a device's token. Told to the catalog by the worker."""
         self._health = health
         self._stats = stats
         self._clock = clock
@@ -130,15 +133,28 @@ class Receiver:
     def answered(
         self, answer: Answer, now_s: float, *, device: int | None = None, target: bytes = b""
     ) -> None:
-        """Count an answer, and see to it that a refusal is in the log."""
+        """Count an answer, and see to it that a refusal is in the log.
+
+        Args:
+            device: whose token the request came with, unless `admit` refused it.
+        """
         self.count(answer)
         if answer.status >= 400:
+            if device is not None:
+                self.sightings.refused(device, answer.code, now_s)
             self._refusals.note(answer, now_s, device=device, target=target)
 
     # --- admission --------------------------------------------------------------------------------------------
 
     def admit(self, head: Head, now_s: float) -> Admission | Answer:
         """Decide about one request. Synchronous. `now_s` is monotonic."""
+        self._credentials.shown = 0
+        decided = self._decide(head, now_s)
+        if isinstance(decided, Answer) and decided.status >= 400 and self._credentials.shown:
+            self.sightings.refused(self._credentials.shown, decided.code, now_s)
+        return decided
+
+    def _decide(self, head: Head, now_s: float) -> Admission | Answer:
         now_ms = self._clock.now_ms()
         decided = admit(
             head,
@@ -257,6 +273,7 @@ class Receiver:
             self.counts.give_back(slot.device, slot.charged - REQUEST_BYTES, self._clock.now_ms())
         if answer.status < 300:
             self._stats.acked((now_s - slot.complete_s) * 1000)
+            self.sightings.seen(slot.device, now_s)
         self._finish(slot, answer, now_s)
         self._touched[slot.connection] = None
 

@@ -21,6 +21,7 @@ from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.receiving import Limits, Receiver
 from ingest.server import IngestServer, listen
+from ingest.sightings import FLUSH_EVERY_S
 from ingest.stats import Stats
 from ingest.upload_limits import EXCHANGE_S
 from retention.destruction import KEY_CACHE_S
@@ -64,6 +65,8 @@ class Worker:
         """Why the last counters could not be published, an errno."""
         self._counts_alone = False
         """The catalog could not be told of what devices with limits uploaded."""
+        self._sees_alone = False
+        """The catalog could not be told of what was seen of devices."""
         self.keyring = Keyring(
             opened.vault.ensure_each,
             max_keys=config.ingest.max_cached_keys,
@@ -128,12 +131,14 @@ class Worker:
                 await parts.start(self.uploads.run)
                 parts.start_soon(self._housekeeping)
                 parts.start_soon(self._exchanging)
+                parts.start_soon(self._telling)
                 async with trio.open_nursery() as serving:
                     await serving.start(self.server.run, listen(host, port))
                     say_ready()
                 await self.uploads.drain()
                 self._receiver.counts.unreported(self.opened.clock.now_ms())
                 await self._exchange()
+                await self._tell(all_of_it=True)
                 parts.cancel_scope.cancel()
         self._publish()
         if all_of_it.cancelled_caught:
@@ -172,6 +177,32 @@ class Worker:
             self._counts_alone = False
             counts.learn(day, sent, sums, trio.current_time())
             page_is_full = len(sent) == EXCHANGED_AT_ONCE
+
+    async def _telling(self) -> None:
+        """Have the catalog know when devices were last seen, and what they were refused."""
+        while True:
+            await trio.sleep(FLUSH_EVERY_S)
+            await self._tell()
+
+    async def _tell(self, *, all_of_it: bool = False) -> None:
+        """Once, so much as is told at once; `all_of_it` in several turns."""
+        sightings, asked_s = self._receiver.sightings, trio.current_time()
+        while True:
+            now_s, now_ms = trio.current_time(), self.opened.clock.now_ms()
+            seen, refused = sightings.due(now_s, now_ms, before_s=asked_s if all_of_it else None)
+            if not seen and not refused:
+                return
+            try:
+                await trio.to_thread.run_sync(self.opened.catalog.note_sightings, seen, refused)
+            except WorldError as error:  # it stays due
+                if not self._sees_alone:
+                    _log.warning("sightings_not_kept", code=error.code, detail=str(error))
+                self._sees_alone = True
+                return
+            self._sees_alone = False
+            sightings.told(seen, refused, now_s)
+            if not all_of_it:
+                return
 
     async def _look(self) -> None:
         self.uploads.require_answers()

@@ -24,6 +24,7 @@ from storage.catalog.reading import ReadingCatalog
 from storage.days import MS_PER_DAY, to_date
 from storage.errors import Unprocessable
 from storage.rows.recordings import MAX_CAPTURE_MS, ChunkRow
+from storage.rows.sightings import Sighting
 
 PAGE = 500
 ROWS = 4096
@@ -96,6 +97,7 @@ class Archive:
             "codes": self._all(lambda books: books.codes(self.account)),
             "consents": self._all(lambda books: books.consents_of(self.account)),
             "devices": self._devices,
+            "refusals": self._refusals,
             "plans": self._plans,
             "payments": self._paged(
                 lambda books, after: books.payments_of(self.account, after=after, limit=PAGE), "payment_id"
@@ -163,12 +165,26 @@ class Archive:
 
     def _devices(self) -> Iterator[Row]:
         for facts, serial, _ in self._device_pages():
+            with self.desk.reading() as books:
+                name = books.device_names([facts.device]).get(facts.device)
             yield {
                 "device": facts.device,
+                "name": None if name is None else name.name,
+                "label": None if name is None else name.label,
                 "serial": serial,
                 "suspended": facts.suspended,
                 "terminated_ms": facts.terminated_ms,
+                "seen_ms": self._seen(facts.device).seen_ms,
             }
+
+    def _refusals(self) -> Iterator[Row]:
+        """Of uploads that came with a device's token: how often, and when last."""
+        for facts, _, _ in self._device_pages():
+            for one in self._seen(facts.device).refused:
+                yield {"device": facts.device, **plain(one)}
+
+    def _seen(self, device: int) -> Sighting:
+        return self.desk.catalog.sightings([device])[device]
 
     def _plans(self) -> Iterator[Row]:
         for facts, _, subscriptions in self._device_pages():

@@ -19,6 +19,7 @@ from service.config import AgreementSettings, NoticeSettings, PaymentSettings
 from storage.catalog.books import Books, BooksCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
+from storage.catalog.sightings import SightingsCatalog
 from storage.clock import Clock
 from storage.days import to_date
 from storage.errors import CallerError, NotFound
@@ -72,8 +73,8 @@ OPERATOR = Actor("operator", operator=BUILT_IN)
 SYSTEM = Actor("system")
 
 
-class DeskCatalog(BooksCatalog, DevicesCatalog, ChangesCatalog, ErasuresCatalog, Protocol):
-    """The account books, the devices that they are about, and what ends when an account does."""
+class DeskCatalog(BooksCatalog, DevicesCatalog, ChangesCatalog, ErasuresCatalog, SightingsCatalog, Protocol):
+    """The account books, the devices that they are about, what was seen of those, and what ends with an account."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -16,13 +17,14 @@ from retention.tokens import mint_device_token, mint_viewer_token
 from service.agreement import serials
 from service.agreement.desk import Actor, Desk, account_of, device_of, require_open
 from service.agreement.errors import Conflict, Unprocessable
-from service.agreement.holdings import held, keep
+from service.agreement.holdings import held, held_by_each, keep
 from service.agreement.limits import count_failure, forgive, wrong_serials
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
 from storage.days import ms_of_day
 from storage.rows.accounts import OPERATOR_ACCOUNT
-from storage.rows.devices import DeviceFacts, EraseState
+from storage.rows.devices import DeviceFacts, DeviceName, EraseState
+from storage.rows.sightings import Sighting
 
 MAX_VIEWER_HOURS = 24 * 366
 _PAGE = 1000
@@ -38,6 +40,8 @@ class Standing:
         entitled_through: the last day that is certain, plans that follow without a gap included; of a plan without an
             end that of its running month.
         retention_days: of what is recorded today.
+        name: what its owner calls it.
+        seen: what workers saw of it.
     """
 
     facts: DeviceFacts
@@ -45,6 +49,8 @@ class Standing:
     state: str
     entitled_through: date | None
     retention_days: int | None
+    name: DeviceName
+    seen: Sighting
 
 
 def add_device(desk: Desk, actor: Actor, account: int, serial: str | None = None) -> DeviceFacts:
@@ -97,27 +103,63 @@ def add_in(
 
 def show(desk: Desk, actor: Actor, device: int) -> Standing:
     """Raises NotFound, also for somebody else's device."""
-    with desk.reading() as books:
-        facts = device_of(books, actor, device)
-        return standing(facts, held(books, facts), desk.date())
+    return standings(desk, lambda books: [device_of(books, actor, device)])[0]
 
 
 def devices_of(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100) -> list[Standing]:
     """An account's devices by number. Raises NotFound."""
-    with desk.reading() as books:
+
+    def page(books: Books) -> list[DeviceFacts]:
         account_of(books, actor, account)
-        found = books.devices_of(account, after=after, limit=limit)
-        return [standing(facts, held(books, facts), desk.date()) for facts in found]
+        return books.devices_of(account, after=after, limit=limit)
+
+    return standings(desk, page)
 
 
 def all_devices(desk: Desk, *, after: int = 0, limit: int = 100) -> list[Standing]:
     """Everybody's devices by number: for operators."""
     facts = desk.catalog.devices(after=after, limit=limit)
+    return standings(desk, lambda books: facts)
+
+
+def silent(desk: Desk, *, silent_ms: int, after: int = 0, limit: int = 100) -> list[Standing]:
+    """Everybody's devices that may record today and uploaded nothing for so long, by number: for operators."""
+    before_ms = desk.now_ms() - silent_ms
+    found = desk.catalog.silent(day=desk.today(), before_ms=before_ms, after=after, limit=limit)
+    facts = desk.catalog.devices_numbered([device for device, _ in found])
+    return standings(desk, lambda books: facts)
+
+
+def standings(desk: Desk, choose: Callable[[Books], Sequence[DeviceFacts]]) -> list[Standing]:
+    """How devices stand today, each with its name and what was seen of it: a few queries for each 1000 of them. Raises
+    what `choose` raises."""
+    names: dict[int, DeviceName] = {}
+    subscriptions_of_each: list[tuple[Subscription, ...]] = []
     with desk.reading() as books:
-        return [standing(one, held(books, one), desk.date()) for one in facts]
+        found = choose(books)
+        pages = [found[start : start + _PAGE] for start in range(0, len(found), _PAGE)]
+        for page in pages:
+            names |= books.device_names([facts.device for facts in page])
+            subscriptions_of_each += held_by_each(books, page)
+    seen: dict[int, Sighting] = {}
+    for page in pages:
+        seen |= desk.catalog.sightings([facts.device for facts in page])
+    on = desk.date()
+    return [
+        _standing(
+            facts,
+            subscriptions,
+            on,
+            names.get(facts.device, DeviceName(facts.device, facts.account)),
+            seen[facts.device],
+        )
+        for facts, subscriptions in zip(found, subscriptions_of_each, strict=True)
+    ]
 
 
-def standing(facts: DeviceFacts, subscriptions: tuple[Subscription, ...], on: date) -> Standing:
+def _standing(
+    facts: DeviceFacts, subscriptions: tuple[Subscription, ...], on: date, name: DeviceName, seen: Sighting
+) -> Standing:
     """What these facts come to on a day."""
     plans = [plan_of(row) for row in facts.plans]
     running = [plan for plan in plans if plan.runs(on)]
@@ -127,6 +169,8 @@ def standing(facts: DeviceFacts, subscriptions: tuple[Subscription, ...], on: da
         _state(facts, plans, running, on),
         _covered(plans, running, on),
         max((plan.retention_days for plan in running), default=None),
+        name,
+        seen,
     )
 
 
@@ -189,17 +233,16 @@ def _set_suspended(desk: Desk, actor: Actor, device: int, suspended: bool, *, wh
     why = one_line(why, "the reason")
     what = "suspended" if suspended else "resumed"
 
-    def work(books: Books) -> tuple[DeviceFacts, tuple[Subscription, ...]]:
+    def work(books: Books) -> None:
         facts = device_of(books, actor, device)
         if facts.suspended != suspended:
-            facts = books.change_device(
+            books.change_device(
                 device, lambda f: replace(f, suspended=suspended), what=f"{actor.role}: {what}"
             )
             desk.record(books, actor, facts.account, f"device_{what}", why=why, device=device)
-        return facts, held(books, facts)
 
-    facts, subscriptions = desk.change(work)
-    return standing(facts, subscriptions, desk.date())
+    desk.change(work)
+    return show(desk, actor, device)
 
 
 def viewer_token(desk: Desk, actor: Actor, device: int, *, hours: float = 24.0) -> tuple[str, int]:
@@ -265,7 +308,7 @@ def terminate(
     """
     why = one_line(why, "the reason")
 
-    def end(books: Books) -> tuple[DeviceFacts, tuple[Subscription, ...]]:
+    def end(books: Books) -> DeviceFacts:
         facts = device_of(books, actor, device)
         subscriptions = held(books, facts)
         if actor.role == "owner":
@@ -282,14 +325,14 @@ def terminate(
             why=why,
             also=lambda f: mark_terminated(f, now_ms=now_ms, erase=erase),
         )
-        return changed, held(books, changed)
+        return changed
 
-    facts, subscriptions = desk.change(end)
+    facts = desk.change(end)
     destroyed = 0
     if facts.erase_state is EraseState.ERASING:
         destroyed = desk.vault.destroy_device(device, below_epoch=facts.erase_epoch)
         note_destroyed(desk.catalog, desk.vault, [facts], fence=None, now_ms=desk.now_ms())
-    return standing(facts, subscriptions, desk.date()), destroyed
+    return show(desk, actor, device), destroyed
 
 
 def _require_cancelled(subscriptions: tuple[Subscription, ...], on: date, device: int) -> None:

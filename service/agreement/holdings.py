@@ -36,6 +36,18 @@ def held(books: Books, facts: DeviceFacts) -> tuple[Subscription, ...]:
     return subscriptions_of(facts.plans, books.subscriptions_of_device(facts.device))
 
 
+def held_by_each(books: Books, found: Sequence[DeviceFacts]) -> list[tuple[Subscription, ...]]:
+    """`held`, of several devices at once."""
+    with_plans = [facts.device for facts in found if facts.plans]
+    of_device: dict[int, list[SubscriptionRow]] = {}
+    for row in books.subscriptions_of_device(*with_plans) if with_plans else ():
+        of_device.setdefault(row.device, []).append(row)
+    return [
+        subscriptions_of(facts.plans, of_device.get(facts.device, [])) if facts.plans else ()
+        for facts in found
+    ]
+
+
 def keep(
     desk: Desk,
     books: Books,

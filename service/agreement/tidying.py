@@ -12,11 +12,11 @@ or waits out a pause, for longer."""
 
 
 def tidy(desk: Desk) -> int:
-    """Forget what is stale, and the hashes of addresses that can be used again (agreement 6.5.2). Returns how many
-    rows."""
+    """Forget what is stale, the hashes of addresses that can be used again (agreement 6.5.2), and what workers wrote of
+    devices whose account was just ended. Returns how many rows."""
 
     def work(books: Books) -> int:
         stale = books.drop_stale(before_ms=desk.now_ms() - STALE_DAYS * MS_PER_DAY)
         return stale + books.drop_reserved(before_day=desk.today())
 
-    return desk.write(work)
+    return desk.write(work) + desk.catalog.drop_sightings()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
 
-from service.agreement import devices
+from fastapi import APIRouter, Query, Response
+
+from service.agreement import devices, naming
+from service.agreement.naming import MAX_LABEL_CHARS
 from service.api.door import Account, Caller, Device
 from service.api.models.accounts import WithReason
 from service.api.models.base import Page
 from service.api.models.devices import (
     DeviceAsked,
+    DeviceNaming,
     DeviceToken,
     DeviceView,
     NewDevice,
@@ -36,6 +40,7 @@ class Devices:
         add(router, "GET", of_account, self.listed, refuses=(401, 403, 404))
         add(router, "POST", of_account, self.add, refuses=(401, 403, 404, 409, 422, 429), status=201)
         add(router, "GET", device, self.show, refuses=(401, 403, 404))
+        add(router, "PATCH", device, self.rename, refuses=(401, 403, 404, 422))
         add(router, "GET", f"{device}/token", self.token, refuses=(401, 403, 404))
         add(router, "POST", f"{device}/token", self.new_token, refuses=(401, 403, 404, 422))
         add(
@@ -50,9 +55,24 @@ class Devices:
         return router
 
     async def listed(
-        self, account: Account, actor: Caller, after: After = 0, limit: Rows = DEFAULT_PAGE_ROWS
+        self,
+        account: Account,
+        actor: Caller,
+        after: After = 0,
+        limit: Rows = DEFAULT_PAGE_ROWS,
+        name: Annotated[
+            str | None,
+            Query(min_length=1, max_length=MAX_LABEL_CHARS, description="a part of its name or label"),
+        ] = None,
     ) -> Page[DeviceView]:
-        """The devices of an account, in order of number."""
+        """The devices of an account, in order of number, each with its name, when it was last seen, and what it was
+        refused. With `name` those alone that have this text in their name or label; a page of these may be empty and
+        not the last."""
+        if name is not None:
+            some, following = await self._run(
+                naming.named, self._desk, actor, account, name, after=after, limit=limit
+            )
+            return Page(items=[DeviceView.of(standing) for standing in some], next=following)
         found = await self._run(devices.devices_of, self._desk, actor, account, after=after, limit=limit + 1)
         return page_of(found, limit, lambda standing: standing.facts.device, DeviceView.of)
 
@@ -67,6 +87,12 @@ class Devices:
     async def show(self, n: Device, actor: Caller) -> DeviceView:
         """A device: what it may do now, and its plans."""
         return DeviceView.of(await self._run(devices.show, self._desk, actor, n))
+
+    async def rename(self, n: Device, actor: Caller, asked: DeviceNaming) -> DeviceView:
+        """What the device is called from now on; neither changes what it may do."""
+        return DeviceView.of(
+            await self._run(naming.rename, self._desk, actor, n, name=asked.name, label=asked.label)
+        )
 
     async def token(self, n: Device, actor: Caller) -> DeviceToken:
         """The device's token: what the camera sends when it uploads."""

@@ -15,13 +15,13 @@ from retention.subscriptions import begin
 from retention.tokens import mint_device_token
 from service import terminal
 from service.agreement import devices as desk_devices
-from service.agreement import packages, recordings
+from service.agreement import naming, packages, recordings
 from service.agreement.desk import Actor, Desk
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
 from service.agreement.equipping import Grant, equip
 from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
-from service.commands.showing import next_after, next_page
+from service.commands.showing import next_after, next_page, when
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.days import parse_date, to_date
@@ -34,6 +34,7 @@ MAX_MS = 253_402_300_800_000
 """The first millisecond of the year 10000: no capture time lies behind it."""
 
 HOUR_MS = 3_600_000
+MAX_SILENT_MIN = 366 * 24 * 60
 
 device_app = typer.Typer(help="Devices: add, list, show, suspend, resume, terminate.", no_args_is_help=True)
 recordings_app = typer.Typer(help="Recordings: delete a range.", no_args_is_help=True)
@@ -110,20 +111,87 @@ def device_list(
         int, typer.Option("--after", help="Only devices with higher numbers.", min=0, max=MAX_DEVICE)
     ] = 0,
     limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1, max=100_000)] = 100,
+    account: Annotated[
+        int | None,
+        typer.Option(
+            "--account", help="Only those of this account, see `account list`.", min=1, max=MAX_NUMBER
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Only those with this text in their name or label; with --account."),
+    ] = None,
+    silent_min: Annotated[
+        int | None,
+        typer.Option(
+            "--silent",
+            help="Only those that may record today and uploaded nothing for so many minutes.",
+            min=1,
+            max=MAX_SILENT_MIN,
+        ),
+    ] = None,
+    as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
-    """List devices by number with their state and plans: 100, unless --limit says otherwise, and how to see more."""
+    """List devices by number with their state, when they were last seen and what they were refused last: 100, unless
+    --limit says otherwise, and how to see more.
+
+    Names are sealed with the key of their account, so --name needs --account; `account list --address` finds the
+    account of an e-mail address or mobile number.
+
+    Example: `clipkeep device list --account 7 --name door`
+    """
+    if name is not None and (account is None or not name.strip()):
+        raise CallerError("--name is a text, and goes with --account", code="bad_usage")
+    if silent_min is not None and (account is not None or name is not None):
+        raise CallerError("--silent goes without --account and --name", code="bad_usage")
     with open_folder(data) as opened:
-        rows = [_shown(found) for found in desk_devices.all_devices(opened.desk, after=after, limit=limit)]
-    columns = ["device", "account", "state", "entitled_through", "retention_days"]
+        actor, desk = acting(opened, as_), opened.desk
+        following: int | None = None
+        if account is not None and name is not None:
+            found, following = naming.named(desk, actor, account, name, after=after, limit=limit)
+        elif account is not None:
+            found = desk_devices.devices_of(desk, actor, account, after=after, limit=limit)
+        elif silent_min is not None:
+            found = desk_devices.silent(desk, silent_ms=silent_min * 60_000, after=after, limit=limit)
+        else:
+            found = desk_devices.all_devices(desk, after=after, limit=limit)
+    rows = [_shown(one) for one in found]
+    if name is None:
+        following = next_after(rows, limit, "device")
+    heads = ["device", "account", "name", "state", "entitled through", "last seen", "last refusal"]
 
     def draw() -> None:
-        heads = [name.replace("_", " ") for name in columns]
-        terminal.table("devices", heads, [[row[name] for name in columns] for row in rows])
-        next_page(rows, limit, "device")
+        terminal.table("devices", heads, [_cells(standing) for standing in found])
+        if name is None:
+            next_page(rows, limit, "device")
+        elif following is not None:
+            print(f"there may be more: --after {following}")
 
-    terminal.report({"devices": rows, "next": next_after(rows, limit, "device")}, json, draw)
+    terminal.report({"devices": rows, "next": following}, json, draw)
+
+
+@device_app.command("rename")
+def device_rename(
+    device: Device,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What its owner calls it; the empty text takes it away.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Where it is, say; the empty text takes it away.")
+    ] = None,
+    reason: Why = "",
+    as_: As = BUILT_IN,
+    data: Data = DEFAULT_DATA,
+    json: Json = False,
+) -> None:
+    """Name a device. Both texts are sealed with the key of its account, and go with it."""
+    if name is None and label is None:
+        raise CallerError("--name, --label, or both", code="bad_usage")
+    with open_folder(data) as opened:
+        actor = acting(opened, as_, reason)
+        terminal.report(_shown(naming.rename(opened.desk, actor, device, name=name, label=label)), json)
 
 
 @device_app.command("show")
@@ -303,12 +371,32 @@ def _shown(standing: Standing) -> dict[str, Any]:
     return {
         "device": facts.device,
         "account": facts.account,
+        "name": standing.name.name,
+        "label": standing.name.label,
         "state": standing.state,
         "entitled_through": None if through is None else through.isoformat(),
         "retention_days": standing.retention_days,
         "erasure": facts.erase_state.name.lower(),
+        "seen_ms": standing.seen.seen_ms,
+        "refusals": [
+            {"code": one.code, "count": one.count, "last_ms": one.last_ms} for one in standing.seen.refused
+        ],
         "plans": [shown_plan(facts.device, sub) for sub in standing.subscriptions],
     }
+
+
+def _cells(standing: Standing) -> list[object]:
+    """A device's line of a table."""
+    facts, through, refused = standing.facts, standing.entitled_through, standing.seen.refused
+    return [
+        facts.device,
+        facts.account,
+        standing.name.name,
+        standing.state,
+        None if through is None else through.isoformat(),
+        when(standing.seen.seen_ms),
+        f"{refused[0].code} {when(refused[0].last_ms)}" if refused else None,
+    ]
 
 
 def register(app: typer.Typer) -> None:

@@ -29,6 +29,7 @@ from storage.catalog.payment_records import PaymentRecordsCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.catalog.reports import ReportsCatalog
 from storage.catalog.schedule import ScheduleCatalog
+from storage.catalog.sightings import SightingsCatalog
 from storage.catalog.sweep import SweepCatalog
 from storage.catalog.uploads import UploadsCatalog
 
@@ -36,6 +37,7 @@ from storage.catalog.uploads import UploadsCatalog
 class Catalog(
     IngestCatalog,
     UploadsCatalog,
+    SightingsCatalog,
     ReadingCatalog,
     DevicesCatalog,
     ChangesCatalog,

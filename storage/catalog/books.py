@@ -267,7 +267,8 @@ class Books(PeopleBooks):
         """All of an account, or of several together, in the order of their numbers."""
 
     @abstractmethod
-    def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]: ...
+    def subscriptions_of_device(self, *devices: int) -> list[SubscriptionRow]:
+        """All of a device, or of several together, some thousand at most, in the order of their numbers."""
 
     @abstractmethod
     def fee_changes_due(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from storage.rows.accounts import AgreementRow
+from storage.rows.devices import DeviceName
 from storage.rows.people import AnnouncementRow, ConsentRow, CorrectionRow, ExportRow
 
 
@@ -66,6 +68,20 @@ class PeopleBooks(ABC):
     @abstractmethod
     def consenting(self, subject: str, *, after: int = 0, limit: int = 100) -> list[int]:
         """Numbers of the accounts that have said yes, above `after`."""
+
+    # --- names of devices -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def put_device_name(self, row: DeviceName) -> None:
+        """What its owner calls a device, from now on; with two empty texts nothing."""
+
+    @abstractmethod
+    def device_names(self, devices: Sequence[int]) -> dict[int, DeviceName]:
+        """Of these devices, some thousand at most, those that have a name or a label."""
+
+    @abstractmethod
+    def named_devices(self, account: int, *, after: int = 0, limit: int = 1000) -> list[DeviceName]:
+        """Devices of an account that have a name or a label, with numbers above `after`, in order."""
 
     # --- serials of devices -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from storage.contracts.payment_records import PaymentRecordsContract
 from storage.contracts.reading import ReadingContract
 from storage.contracts.reports import ReportsContract
 from storage.contracts.schedule import ScheduleContract
+from storage.contracts.sightings import SightingsContract
 from storage.contracts.sweep import SweepContract
 from storage.contracts.uploads import UploadsContract
 
@@ -20,6 +21,7 @@ from storage.contracts.uploads import UploadsContract
 class CatalogContract(
     IngestContract,
     UploadsContract,
+    SightingsContract,
     ReadingContract,
     DevicesContract,
     LeasesContract,

@@ -329,6 +329,24 @@ CREATE TABLE payment_records (
 );
 """
 
+_NAMES_AND_SIGHTINGS = """
+CREATE TABLE device_names (
+    device BIGINT PRIMARY KEY REFERENCES devices,
+    account BIGINT NOT NULL REFERENCES accounts,
+    name BYTEA NOT NULL,
+    label BYTEA NOT NULL
+);
+CREATE INDEX device_names_of_account ON device_names (account, device);
+CREATE TABLE sightings (device BIGINT PRIMARY KEY, seen_ms BIGINT NOT NULL);
+CREATE TABLE refusals (
+    device BIGINT NOT NULL,
+    code TEXT NOT NULL,
+    count BIGINT NOT NULL,
+    last_ms BIGINT NOT NULL,
+    PRIMARY KEY (device, code)
+);
+"""
+
 _HOSTS = """
 CREATE TABLE hosts (
     host TEXT PRIMARY KEY,
@@ -359,6 +377,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0015": Step("0016", before=_HOSTS),
         "0016": Step("0017", before=_SCHEDULED_RUNS),
         "0017": Step("0018", before=_PAYMENT_RECORDS),
+        "0018": Step("0019", before=_NAMES_AND_SIGHTINGS),
     }
 )
 """By the revision that each starts from."""

@@ -54,6 +54,16 @@ class DeviceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceName:
+    """What an owner calls a device. Both are sealed with the account's key, and may be empty."""
+
+    device: int
+    account: int
+    name: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ErasureRecord:
     """One erasure, step by step. Times are Unix ms, None until the step is done."""
 

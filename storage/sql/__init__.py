@@ -1,8 +1,8 @@
 """The catalog in SQL that every engine runs: `storage.sqlite` and `storage.postgres` give it connections.
 
 A part for each interface of `storage.catalog`: `commits` (ingest), `reads` (reading), `devices` and `deletions`,
-`books`, `payment_records`, `uploads`, `leases`, `hosts`, `schedule`, `sweeping` with `rewriting`, `erasures`,
-`reports`, `checking`, `continuity`. `connection` is what an engine gives.
+`books`, `payment_records`, `uploads`, `sightings`, `leases`, `hosts`, `schedule`, `sweeping` with `rewriting`,
+`erasures`, `reports`, `checking`, `continuity`. `connection` is what an engine gives.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from storage.sql.payment_records import PaymentRecords
 from storage.sql.reads import Reads
 from storage.sql.reports import Reports
 from storage.sql.schedule import Schedule
+from storage.sql.sightings import Sightings
 from storage.sql.sweeping import Sweeping
 from storage.sql.uploads import Uploads
 
@@ -26,6 +27,7 @@ from storage.sql.uploads import Uploads
 class SqlCatalog(
     Commits,
     Uploads,
+    Sightings,
     Reads,
     Bookkeeping,
     PaymentRecords,

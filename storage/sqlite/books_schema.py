@@ -289,6 +289,14 @@ CREATE INDEX serials_of_account ON serials (account);
 -- Keyed hashes of serials that had their trial; they stay when accounts end.
 CREATE TABLE serial_trials (serial_hash BLOB PRIMARY KEY, began_on INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
+CREATE TABLE device_names (
+    device INTEGER PRIMARY KEY REFERENCES devices,
+    account INTEGER NOT NULL REFERENCES accounts,
+    name BLOB NOT NULL,
+    label BLOB NOT NULL
+) STRICT;
+CREATE INDEX device_names_of_account ON device_names (account, device);
+
 CREATE TABLE data_exports (
     export_id INTEGER PRIMARY KEY AUTOINCREMENT,
     account INTEGER NOT NULL REFERENCES accounts,

@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 19
-REVISION = "0018"
+SCHEMA_VERSION = 20
+REVISION = "0019"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -34,6 +34,7 @@ OUTDATED = {
     16: "0015",
     17: "0016",
     18: "0017",
+    19: "0018",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
@@ -161,6 +162,16 @@ CREATE TABLE daily_uploads (
     bytes INTEGER NOT NULL,
     chunks INTEGER NOT NULL,
     PRIMARY KEY (day, device)
+) STRICT, WITHOUT ROWID;
+
+-- What workers saw of devices: `storage.catalog.sightings`.
+CREATE TABLE sightings (device INTEGER PRIMARY KEY, seen_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE refusals (
+    device INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    PRIMARY KEY (device, code)
 ) STRICT, WITHOUT ROWID;
 
 -- Who serves this home: `storage.catalog.hosts`. Moments are by home's clock.

@@ -325,8 +325,15 @@ async def test_a_refusal_and_the_connection_works_on(begin: Begin, name: str) ->
     assert worker.catalog.latest_chunks(1, limit=10) == []
     assert (await client.ask(DATA, device=2)).status == 201
     assert worker.stats.answers[status, code] == 2
+    seen, refused = worker.receiver.sightings.due(trio.current_time(), NOW_MS)
+    assert list(seen) == [2]
+    counted = {key: count for key, (count, _) in refused.items()}
+    assert counted == ({} if code in ANYBODYS else {(1, code): 2}), (
+        "of whoever has the token, and nobody else"
+    )
 
 
+ANYBODYS = ("not_found", "bad_token")
 DENIED = [
     name
     for name, (status, *_) in REFUSED.items()

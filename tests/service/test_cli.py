@@ -228,6 +228,8 @@ def test_the_docs_name_no_command_that_is_not_there() -> None:
         ("operator-token", {*COMMON, "--hours", "--revoke-all"}),
         ("device add", {*COMMON, "--account", "--count", "--plan", "--retention-days", "--starts-on"}),
         ("device add", {"--serial"}),
+        ("device list", {*COMMON, "--account", "--name", "--silent", "--after", "--limit"}),
+        ("device rename", {*COMMON, "--device", "--name", "--label"}),
         ("init", {"--check-store", "--data", "--json", "--store"}),
         ("serve", {"--data", "--json", "--store", "--ingest", "--api", "--workers"}),
         ("plan start", {*COMMON, "--device", "--plan", "--retention-days", "--starts-on"}),
@@ -478,6 +480,33 @@ def test_the_life_of_a_device(run: Run, made: Path) -> None:
     assert [d["device"] for d in report["erased_devices"]] == [1, 4]
     assert shown(run, made)["erasure"] == "erased"
     assert len(go("device", "list", "--after", 3, "--limit", 1)["devices"]) == 1
+
+
+def test_devices_are_named_and_found(run: Run, made: Path) -> None:
+    def listed(*words: object) -> list[int]:
+        document = run("device", "list", *words, "--data", made, "--json").document
+        return [row["device"] for row in document["devices"]]
+
+    assert run("device", "add", "--count", 2, "--data", made).code == 0
+    for device, name in ((1, "Front door"), (2, "Back door")):
+        reply = run("device", "rename", "--device", device, "--name", name, "--data", made, "--json")
+        assert reply.document["name"] == name
+    run("device", "rename", "--device", 2, "--label", "Elm Street", "--data", made)
+    assert run("device", "show", "--device", 2, "--data", made, "--json").document["label"] == "Elm Street"
+    assert listed("--account", 1, "--name", "DOOR") == [1, 2]
+    assert listed("--account", 1, "--name", "elm") == [2]
+    assert listed("--account", 1, "--name", "door", "--limit", 1) == [1]
+    assert listed("--account", 1, "--after", 1)[0] == 2
+    assert set(listed("--silent", 5)) <= set(listed())
+    drawn = run("device", "list", "--account", 1, "--name", "door", "--limit", 1, "--data", made)
+    assert "Front door" in drawn.out
+    assert "--after 1" in drawn.out
+    for wrong in (
+        ("list", "--name", "door"),
+        ("list", "--account", 1, "--silent", 5),
+        ("rename", "--device", 1),
+    ):
+        assert run("device", *wrong, "--data", made, "--json").error == "bad_usage"
 
 
 def test_cancelling_goes_from_the_last_plan_to_the_first(run: Run, made: Path) -> None:

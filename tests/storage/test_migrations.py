@@ -396,8 +396,11 @@ def without_people(path: Path) -> None:
 
 
 def without_operators(path: Path) -> None:
-    """As before revisions 0014 to 0018."""
-    for table in ("operator_tokens", "operators", "identities", "hosts", "scheduled_runs", "payment_records"):
+    """As before revisions 0014 to 0019."""
+    for table in (
+        *("operator_tokens", "operators", "identities", "hosts", "scheduled_runs", "payment_records"),
+        *("device_names", "sightings", "refusals"),
+    ):
         raw(path, f"DROP TABLE {table}")
     raw(path, "ALTER TABLE events DROP COLUMN operator")
 

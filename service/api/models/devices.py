@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field
 
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
+from service.agreement.naming import MAX_DEVICE_NAME_CHARS, MAX_LABEL_CHARS
+from service.agreement.refused import WHY
 from service.agreement.serials import MAX_SERIAL_CHARS
 from service.api.models.accounts import WithReason
 from service.api.models.base import Asked, Ms, fields_of
@@ -20,6 +22,18 @@ class DeviceAsked(Asked):
     ] = None
 
 
+class DeviceNaming(Asked):
+    name: Annotated[
+        str | None, Field(max_length=MAX_DEVICE_NAME_CHARS, description="null leaves it, empty takes it away")
+    ] = None
+    label: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_LABEL_CHARS, description="where it is, say; null leaves it, empty takes it away"
+        ),
+    ] = None
+
+
 class ViewerTokenAsked(Asked):
     hours: Annotated[int, Field(ge=1, le=MAX_VIEWER_HOURS, description="how long it may be used")] = 24
 
@@ -28,15 +42,31 @@ class Termination(WithReason):
     erase: Annotated[bool, Field(description="destroy its keys at once")] = False
 
 
+class Refusal(BaseModel):
+    code: Annotated[str, Field(description="of the ingest port")]
+    why: Annotated[str, Field(description="a sentence for its owner; may be empty")]
+    count: Annotated[int, Field(description="requests refused for this since the device was added")]
+    last_ms: Annotated[Ms, Field(description="of the newest one")]
+
+
 class DeviceView(BaseModel):
     device: int
     account: int
+    name: Annotated[str, Field(description="what its owner calls it; may be empty")]
+    label: str
     state: Literal["terminated", "suspended", "recording", "not started", "lapsed", "no plan"]
     entitled_through: Annotated[
         str | None, Field(description="UTC date, the last day on which it may record as things stand")
     ]
     retention_days: Annotated[int | None, Field(description="for which what it records today is kept")]
     terminated_ms: Ms | None
+    seen_ms: Annotated[
+        Ms | None, Field(description="when its newest upload was acknowledged, known within about a minute")
+    ]
+    refusals: Annotated[
+        list[Refusal],
+        Field(description="of uploads that came with its token, one for each code, the newest first"),
+    ]
     subscriptions: list[SubscriptionView]
 
     @classmethod
@@ -45,6 +75,12 @@ class DeviceView(BaseModel):
         return cls(
             **fields_of(facts, "device", "account", "terminated_ms"),
             **fields_of(standing, "state", "retention_days"),
+            **fields_of(standing.name, "name", "label"),
+            seen_ms=standing.seen.seen_ms,
+            refusals=[
+                Refusal(code=one.code, why=WHY.get(one.code, ""), count=one.count, last_ms=one.last_ms)
+                for one in standing.seen.refused
+            ],
             entitled_through=iso(standing.entitled_through),
             subscriptions=[SubscriptionView.of(facts.device, sub) for sub in standing.subscriptions],
         )

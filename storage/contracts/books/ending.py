@@ -41,7 +41,7 @@ from storage.rows.accounts import (
     SessionRow,
     SubscriptionRow,
 )
-from storage.rows.devices import EraseState
+from storage.rows.devices import DeviceName, EraseState
 from storage.rows.people import ConsentRow
 
 
@@ -68,6 +68,7 @@ class EndingContract(OnBooks):
             books.add_correction(correction(account, detail="ann@example.com"))
             books.put_consent(ConsentRow(account, "advertisements", True, "owner", NOW))
             books.add_serial(device, account, f"serial-{account}")
+            books.put_device_name(DeviceName(device, account, "ann's door", "of ann@example.com"))
             books.add_export(export(account, secret="0f"))
         commit(catalog, Upload(device, NOON), Upload(device, NOON + 1))
         catalog.delete_range(
@@ -92,6 +93,8 @@ class EndingContract(OnBooks):
             books.consents_of(account),
             [serial for facts in books.devices_of(account) if (serial := books.serial_of(facts.device))],
             books.exports(account=account),
+            books.named_devices(account),
+            books.device_names([facts.device for facts in books.devices_of(account)]),
         ]
 
     def end(self, books: Books, account: int) -> None:
@@ -131,6 +134,25 @@ class EndingContract(OnBooks):
         [record] = catalog.erasures(device=device)
         assert (record.why, record.who) == ("account cancelled", "owner")
         assert list(catalog.broken_rows()) == []
+
+    def test_what_was_seen_of_devices_goes_with_their_account(
+        self, catalog: Catalog, write: Any, ann: int, bob: int, device: int
+    ) -> None:
+        with write() as books:
+            other = books.add_device(bob).device
+        both = dict.fromkeys((device, other), NOW)
+        refused = {(number, "expired"): (1, NOW) for number in both}
+        catalog.note_sightings(both, refused)
+        with write() as books:
+            self.end(books, ann)
+        found = catalog.sightings([device, other])
+        assert (found[device].seen_ms, found[device].refused) == (None, ())
+        assert (found[other].seen_ms, found[other].refusals) == (NOW, 1)
+        catalog.note_sightings(both, refused)
+        found = catalog.sightings([device, other])
+        assert (found[device].seen_ms, found[device].refused) == (None, ()), "a worker was late"
+        assert found[other].refusals == 2
+        assert catalog.drop_sightings() == 0
 
     def test_of_an_erased_account_stays_what_moved_and_nothing_of_whose(
         self, catalog: Catalog, write: Any, ann: int, bob: int, device: int

@@ -46,6 +46,8 @@ class MoneyContract(OnBooks):
             assert books.subscription(subscription.plan_id) == changed
             assert books.subscriptions_of(ann) == books.subscriptions_of_device(device) == [changed]
             assert books.subscriptions_of(bob) == books.subscriptions_of_device(99) == []
+            assert books.subscriptions_of_device() == []
+            assert books.subscriptions_of_device(99, device, device) == [changed]
             assert books.subscriptions_of(bob, ann) == [changed]
             assert books.subscriptions_of(bob, 99) == []
             unknown = replace(subscription, plan_id=99)

@@ -12,6 +12,7 @@ from storage.contracts.books.given import OnBooks, code_of, notice
 from storage.contracts.given import DAY, NOW
 from storage.errors import NotFound
 from storage.rows.accounts import NoticeLane
+from storage.rows.devices import DeviceName
 from storage.rows.people import (
     AnnouncementRow,
     ConsentRow,
@@ -153,6 +154,29 @@ class PeopleContract(OnBooks):
             assert books.drop_exports(before_ms=NOW + 100) == 0
             assert books.drop_exports(before_ms=NOW + 101) == 1
             assert books.exports() == [second]
+
+    def test_names_of_devices(self, catalog: Catalog, write: Any, ann: int, bob: int) -> None:
+        with write() as books:
+            first, second, third = (books.add_device(account).device for account in (ann, ann, bob))
+            named = [
+                DeviceName(first, ann, "Front door", "Ünter den Linden, 家"),
+                DeviceName(second, ann, "", "2nd floor"),
+                DeviceName(third, bob, "Front door"),
+            ]
+            for row in named:
+                books.put_device_name(row)
+        with catalog.books() as books:
+            assert books.device_names([first, third, 99]) == {first: named[0], third: named[2]}
+            assert books.device_names([]) == {}
+            assert books.named_devices(ann) == named[:2]
+            assert books.named_devices(ann, after=first) == books.named_devices(ann)[1:]
+            assert books.named_devices(ann, limit=1) == named[:1]
+        with write() as books:
+            books.put_device_name(replace(named[0], name="Back door"))
+            books.put_device_name(DeviceName(second, ann))
+            assert books.named_devices(ann) == [replace(named[0], name="Back door")]
+            with pytest.raises(NotFound):
+                books.put_device_name(DeviceName(99, ann, "nobody's"))
 
     def test_notices_to_many_wait_for_no_other_lane(self, catalog: Catalog, write: Any, ann: int) -> None:
         with write() as books:

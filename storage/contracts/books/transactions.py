@@ -32,6 +32,7 @@ from storage.rows.accounts import (
     SessionRow,
     SubscriptionRow,
 )
+from storage.rows.devices import DeviceName
 from storage.rows.identities import IdentityRow
 from storage.rows.operators import OperatorRow, OperatorTokenRow
 from storage.rows.people import ConsentRow
@@ -186,6 +187,7 @@ class TransactionsContract(OnBooks):
             "put_consent": lambda b: b.put_consent(ConsentRow(1, "x", True, "owner", 0)),
             "add_serial": lambda b: b.add_serial(1, 1, "x"),
             "release_serial": lambda b: b.release_serial(1),
+            "put_device_name": lambda b: b.put_device_name(DeviceName(1, 1, "x")),
             "add_export": lambda b: b.add_export(export(1)),
             "put_export": lambda b: b.put_export(export(1)),
             "drop_exports": lambda b: b.drop_exports(before_ms=NOW),

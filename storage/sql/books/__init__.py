@@ -17,6 +17,7 @@ from storage.sql.books.history import History
 from storage.sql.books.identities import Identities
 from storage.sql.books.keys import AccountKeyRows
 from storage.sql.books.money import Money
+from storage.sql.books.names import Names
 from storage.sql.books.notices import Notices
 from storage.sql.books.operators import Operators
 from storage.sql.books.packages import Packages
@@ -27,7 +28,9 @@ from storage.sql.connection import Connection, writing
 T = TypeVar("T")
 
 
-class SqlBooks(Erasing, Sessions, Identities, Operators, Packages, Money, History, Notices, People, Waiting):
+class SqlBooks(
+    Erasing, Sessions, Identities, Operators, Packages, Money, History, Notices, People, Names, Waiting
+):
     """See `storage.catalog.books.Books`."""
 
 

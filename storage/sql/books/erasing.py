@@ -25,6 +25,7 @@ OF_ACCOUNT = (
     "corrections",
     "consents",
     "serials",
+    "device_names",
     "data_exports",
     *HISTORY,
 )
@@ -68,7 +69,8 @@ class Erasing(Accounts):
         for table in (table for table in OF_ACCOUNT if table not in HISTORY):
             connection.execute(f"DELETE FROM {table} WHERE account = ?", (account,))
         devices = "device IN (SELECT device FROM devices WHERE account = ?)"
-        connection.execute(f"DELETE FROM plans WHERE {devices}", (account,))
+        for table in ("plans", "sightings", "refusals"):
+            connection.execute(f"DELETE FROM {table} WHERE {devices}", (account,))
         connection.execute(f"UPDATE deletions SET reason = ? WHERE {devices}", (b"", account))
         end_key(connection, account)
         connection.execute("INSERT INTO meta VALUES (?, 1) ON CONFLICT DO NOTHING", (LEFT_IN_LOG,))

@@ -63,8 +63,9 @@ class Money(OnBooks):
         of_them, value = of_accounts(self._reader, accounts)
         return SUBSCRIPTIONS.select(self._reader, self._keys, f"{of_them} ORDER BY plan_id", (value,))
 
-    def subscriptions_of_device(self, device: int) -> list[SubscriptionRow]:
-        return SUBSCRIPTIONS.select(self._reader, self._keys, "device = ? ORDER BY plan_id", (device,))
+    def subscriptions_of_device(self, *devices: int) -> list[SubscriptionRow]:
+        where = f"{self._reader.among('device', '?')} ORDER BY plan_id"
+        return SUBSCRIPTIONS.select(self._reader, self._keys, where, (json.dumps(devices),))
 
     def fee_changes_due(
         self, package: str, version: int, *, after: int = 0, limit: int = 100

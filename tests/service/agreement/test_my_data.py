@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from service.agreement import closing, consents, my_data, registration, sessions, standing
+from service.agreement import closing, consents, my_data, naming, registration, sessions, standing
 from service.agreement.archive import Archive
 from service.agreement.desk import OPERATOR
 from service.agreement.errors import Conflict, TooMany, Unprocessable
@@ -64,6 +64,8 @@ def test_all_that_is_kept_is_in_the_file_and_no_secret(office: Office) -> None:
     device = office.device(row.account)
     office.keep([(device, NOON), (device, NOON + 500_000)])
     consents.say(office.desk, owner(row), row.account, "advertisements", True)
+    naming.rename(office.desk, owner(row), device, name="Front door", label="of ann")
+    office.desk.catalog.note_sightings({device: NOON}, {(device, "expired"): (2, NOON + 1)})
     standing.suspend(office.desk, OPERATOR, row.account, "an authority's demand")
     standing.resume(office.desk, OPERATOR, row.account, "lifted")
     office.active("bob@example.org", name="Bob")
@@ -76,7 +78,11 @@ def test_all_that_is_kept_is_in_the_file_and_no_secret(office: Office) -> None:
     assert (account["email"], account["account"]) == (EMAIL, row.account)
     assert [one["why"] for one in found["history"] if one["what"] == "suspended"] == ["an authority's demand"]
     assert [one["subject"] for one in found["consents"]] == ["advertisements"]
-    assert {one["device"] for one in found["devices"]} == {device}
+    [camera] = found["devices"]
+    assert [camera[name] for name in ("device", "name", "label", "seen_ms")] == [
+        *(device, "Front door", "of ann", NOON)
+    ]
+    assert found["refusals"] == [{"device": device, "code": "expired", "count": 2, "last_ms": NOON + 1}]
     assert found["agreement"][0]["how"] == "registered"
     assert any(one["address"] == EMAIL for one in found["notices"])
     clips = [(one["from_ms"], one["clip"]) for one in found["recordings"]]
@@ -99,6 +105,7 @@ def test_no_table_about_an_account_is_forgotten(office: Office) -> None:
         **{"devices": "devices", "events": "history", "identities": "identities", "methods": "methods"},
         **{"notices": "notices", "payments": "payments", "plans": "plans", "serials": "devices"},
         **{"sessions": "log_ins", "subscriptions": "plans"},
+        **{"device_names": "devices", "sightings": "devices", "refusals": "refusals"},
     }
     left_out = {
         "account_keys": "a number of a key",

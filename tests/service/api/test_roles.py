@@ -51,6 +51,7 @@ OF_OWNERS = [
     Ask("GET", "/v1/accounts/{account}/exports/{export}/file"),
     Ask("PUT", "/v1/accounts/{account}/consents/{subject}", {"given": True}),
     Ask("GET", "/v1/devices/{n}"),
+    Ask("PATCH", "/v1/devices/{n}", {"name": "Front door"}),
     Ask("GET", "/v1/devices/{n}/token"),
     Ask("POST", "/v1/devices/{n}/token", REASON),
     Ask("POST", "/v1/devices/{n}/viewer-tokens", {}),
