@@ -161,6 +161,7 @@ def test_whatever_an_operator_does_is_in_the_history_with_name_and_reason(
     assert (event.what, event.operator, event.why) == ("export_downloaded", "eve", WHY)
     done.add(("GET", "/v1/accounts/1/exports/1/file"))
     do(ada.account, Ask("POST", f"{plan}/cancellation", {"reason": own}), why=own)
+    do(ada.account, Ask("PATCH", one, {"name": "Front door"}))
     for path in (f"{one}/token", f"{one}/termination", f"{home}/suspension"):
         do(ada.account, Ask("POST", path, {"reason": own}), why=own)
     do(ada.account, Ask("DELETE", f"{home}/suspension?reason={quote(own)}"), why=own)
