@@ -33,6 +33,7 @@ from service.playback import Playback
 from service.playback.used import Used
 from service.promises import promises_of
 from service.ready import Question
+from service.remuxing.limits import RemuxLimits
 from storage.clock import boottime_ns
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError
@@ -162,6 +163,7 @@ class ApiProcess:
             answer_s=opened.config.home.answer_s,
             providers=open_providers(opened.config.openid),
             openid_threads=opened.config.openid.threads,
+            remux=RemuxLimits(**asdict(opened.config.remux)),
             **asdict(opened.config.api),
         )
 
@@ -299,6 +301,9 @@ def _figures(server: HttpServer, playback: Playback) -> ApiFigures:
         held_bytes=playback.memory.held,
         exports=playback.exports.under_way.held,
         let_go=server.let_go,
+        remux_jobs=playback.remuxer.figures.jobs,
+        remux_failures=playback.remuxer.figures.failures,
+        remux_kills=playback.remuxer.figures.kills,
     )
 
 

@@ -311,6 +311,28 @@ class ApiSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RemuxSettings:
+    processes: int = limit(
+        2,
+        "of their own in which recordings are put into MP4 and pictures made, one at a time",
+        least=1,
+        most=256,
+    )
+    job_s: float = limit(
+        5.0, "for one chunk; a process that takes longer is killed and replaced", least=0.5, most=600
+    )
+    memory_bytes: int = limit(
+        512 * MIB, "of each, beside the 170 MiB of addresses that it starts with", least=64 * MIB, most=TIB
+    )
+    max_input_bytes: int = limit(33 * MIB, "of one chunk with its header", least=MIB, most=GIB)
+    max_waiting: int = limit(64, "chunks that wait for a process before 503", least=1, most=100_000)
+    wait_s: float = limit(20.0, "how long they wait", least=0.1, most=HOUR_S)
+    max_jobs: int = limit(
+        5000, "after which a process is replaced, with what libraries lost track of", least=1, most=1_000_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     max_connections: int = limit(2000, "to the API port, 10 to 120 kB each", least=8, most=1_000_000)
     client_share: float = limit(
@@ -607,6 +629,7 @@ class Config:
     segments: SegmentSettings = field(default_factory=SegmentSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
+    remux: RemuxSettings = field(default_factory=RemuxSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     agreement: AgreementSettings = field(default_factory=AgreementSettings)
     payments: PaymentSettings = field(default_factory=PaymentSettings)

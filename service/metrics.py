@@ -39,6 +39,9 @@ class ApiFigures:
     held_bytes: int = 0
     exports: int = 0
     let_go: int = 0
+    remux_jobs: int = 0
+    remux_failures: int = 0
+    remux_kills: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +297,19 @@ def _api_metrics(api: ApiFigures) -> Iterator[Metric]:
     yield _gauge("clipkeep_api_exports", "Exports under way", api.exports)
     yield CounterMetricFamily(
         "clipkeep_api_slow_readers", "Readers let go for reading too slowly", value=api.let_go
+    )
+    yield CounterMetricFamily(
+        "clipkeep_remux_jobs", "Chunks put into MP4, pictures made, or tried", value=api.remux_jobs
+    )
+    yield CounterMetricFamily(
+        "clipkeep_remux_failures",
+        "Of these, those that this could not be done with",
+        value=api.remux_failures,
+    )
+    yield CounterMetricFamily(
+        "clipkeep_remux_kills",
+        "Of these, those that broke their process, or took too long",
+        value=api.remux_kills,
     )
 
 

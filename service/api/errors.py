@@ -20,6 +20,7 @@ from service.api.problems import problem
 from service.http.server import OUT_OF_FILES
 from service.logs import Sampled
 from service.playback import Refused
+from service.remuxing.remuxer import RemuxFailed
 from storage.errors import (
     CallerError,
     ClipkeepError,
@@ -94,6 +95,8 @@ async def _on_clipkeep_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ClipkeepError)
     failures: Sampled = request.app.state.failures
     match error:
+        case RemuxFailed():
+            return problem(422, error.code, error.detail)
         case Refused():
             return problem(STATUS_OF[error.code], error.code, error.detail)
         case TooMany():

@@ -30,6 +30,7 @@ from service.playback.refusals import Refused
 from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
 from service.playback.sharing import Sharer, Shares
+from service.remuxing.remuxer import Remuxer
 from storage.rows.recordings import ChunkRow
 
 __all__ = [
@@ -53,7 +54,8 @@ __all__ = [
 
 
 class Playback:
-    """All reading of one process: `listings`, `chunks` and `exports`. `run` must be running."""
+    """All reading of one process: `listings`, `chunks` and `exports`. `run` must be running. `remuxer` does media jobs
+    for all of them, on the share of whom they are for."""
 
     def __init__(self, services: PlaybackServices) -> None:
         self.freshness = Freshness(services.bitmap, services.max_stale_ns)
@@ -67,6 +69,8 @@ class Playback:
         self.memory = services.shares(services.max_bytes_held)
         self.listings = Listings(services, self._gate, self._sharers)
         self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory, self._sharers)
+        remux = services.remux
+        self.remuxer = Remuxer(remux, services.shares(remux.processes, max_waiting=remux.max_waiting))
         self.exports = Exports(services, self.listings, self.chunks)
         self.running = False
 
@@ -90,7 +94,8 @@ class Playback:
             self.memory.give(who, size)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the key cache, until cancelled. Keys that are over leave it every `purge_every_s`."""
+        """Own the key cache and the remuxer's children, until cancelled. Keys that are over leave it every
+        `purge_every_s`."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._keyring.run)
             self.running = True
@@ -101,3 +106,4 @@ class Playback:
                     self._keyring.purge(self._gate.key_is_live())
             finally:
                 self.running = False
+                await self.remuxer.close()

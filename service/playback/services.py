@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from retention.bitmap import EntitlementBitmap
 from service.playback.sharing import Shares
 from service.playback.used import Used
+from service.remuxing.limits import RemuxLimits
 from storage.catalog.devices import DevicesCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.clock import Clock
@@ -69,9 +71,16 @@ class PlaybackServices:
     answer is bounded by the same."""
     max_keys: int = 4096
     """Data keys kept in memory: 11 MB, and a purge takes some 5 ms of the loop."""
+    remux: RemuxLimits = field(default_factory=RemuxLimits)
+    """Of what puts recordings into MP4, and makes pictures."""
     purge_every_s: float = 5.0
     """How soon the keys of erased devices and past months leave memory. They are never used in between."""
 
-    def shares(self, total: int) -> Shares:
+    def shares(self, total: int, *, max_waiting: float = math.inf) -> Shares:
         """So much of something, shared out as these settings say."""
-        return Shares(total, account_share=self.account_share, viewer_share=self.viewer_share)
+        return Shares(
+            total,
+            account_share=self.account_share,
+            viewer_share=self.viewer_share,
+            max_waiting=max_waiting,
+        )

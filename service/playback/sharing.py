@@ -44,13 +44,22 @@ class Shares:
         total: how much there is. Whoever asks for more than that is let in when nobody else holds any.
         account_share: of what other accounts leave, 0 < share <= 1; who holds nothing may always hold something.
         viewer_share: of what an account may hold and its other viewers leave.
+        max_waiting: so many wait at most; more are refused at once.
     """
 
-    def __init__(self, total: int, *, account_share: float = 0.5, viewer_share: float = 0.5) -> None:
+    def __init__(
+        self,
+        total: int,
+        *,
+        account_share: float = 0.5,
+        viewer_share: float = 0.5,
+        max_waiting: float = math.inf,
+    ) -> None:
         self.total = total
         self.held = 0
         self._account_share = account_share
         self._viewer_share = viewer_share
+        self._max_waiting = max_waiting
         self._by_account: Counter[Hashable] = Counter()
         self._by_sharer: Counter[Sharer] = Counter()
         self._waiting: dict[Sharer, deque[_Waiter]] = {}
@@ -60,10 +69,13 @@ class Shares:
         """Hold so much.
 
         Raises:
-            Refused: `overloaded`, no room for `wait_s`. Nothing is held then, nor on cancellation.
+            Refused: `overloaded`, no room for `wait_s`, or `max_waiting` wait already. Nothing is held
+                then, nor on cancellation.
         """
         if self.try_take(who, amount):
             return
+        if sum(map(len, self._waiting.values())) >= self._max_waiting:
+            raise Refused.by(answers.OVERLOADED)
         self._asked += 1
         waiter = _Waiter(amount, self._asked)
         self._waiting.setdefault(who, deque()).append(waiter)
