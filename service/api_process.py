@@ -172,7 +172,9 @@ class ApiProcess:
         opened = self.opened
         feed = FeedFigures(self._feed_lag_s(), opened.bitmap.last_change) if opened.has_hosts else None
         calls = self._store.calls()
-        return render(opened.folder.run, opened.catalog, opened.clock, calls, self._figures(), feed)
+        return render(
+            opened.folder.run, opened.catalog, opened.clock, calls, self._figures(), feed, opened.config
+        )
 
     def _feed_lag_s(self) -> float:
         """Since the feed of this host asked home."""

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 )
 
 from ingest.stats import ACK_BUCKETS_MS, Stats
+from service.config import Config
 from storage.catalog.books import BooksCatalog
 from storage.catalog.erasures import ErasuresCatalog
 from storage.catalog.reports import ReportsCatalog
@@ -51,6 +52,16 @@ class FeedFigures:
     lag_s: float
     applied: int
 
+
+SETTINGS = (
+    "ingest.budget_bytes",
+    "api.max_bytes_held",
+    "api.max_exports",
+    "http.max_connections",
+    "hosts.max_stale_s",
+    "schedule.sweep_every_s",
+)
+"""Settings that figures are to be held against: alarms read them from here, and needn't be changed with them."""
 
 StoreCalls = Mapping[tuple[str, str], int]
 """How often a process asked its store, by (call, outcome)."""
@@ -98,6 +109,7 @@ class ClipkeepCollector:
         own_calls: StoreCalls,
         api: ApiFigures,
         feed: FeedFigures | None,
+        config: Config,
     ) -> None:
         self._run = run
         self._catalog = catalog
@@ -105,12 +117,14 @@ class ClipkeepCollector:
         self._own_calls = own_calls
         self._api = api
         self._feed = feed
+        self._config = config
 
     def collect(self) -> Iterator[Metric]:
         workers = published(self._run)
         yield from _worker_metrics(workers, self._clock.now_ms())
         yield _store_metric(workers, self._own_calls)
         yield from _api_metrics(self._api)
+        yield _settings_metric(self._config)
         if self._feed is not None:
             yield _gauge("clipkeep_feed_lag_seconds", "Since this host last asked home", self._feed.lag_s)
             yield _gauge("clipkeep_feed_change", "Last change of rights on this host", self._feed.applied)
@@ -313,6 +327,16 @@ def _api_metrics(api: ApiFigures) -> Iterator[Metric]:
     )
 
 
+def _settings_metric(config: Config) -> Metric:
+    settings = GaugeMetricFamily(
+        "clipkeep_setting", "Settings of this host that figures are to be held against", labels=["key"]
+    )
+    for key in SETTINGS:
+        section, _, name = key.partition(".")
+        settings.add_metric([key], getattr(getattr(config, section), name))
+    return settings
+
+
 def render(
     run: Path,
     catalog: MetricsCatalog,
@@ -320,9 +344,12 @@ def render(
     own_calls: StoreCalls,
     api: ApiFigures | None = None,
     feed: FeedFigures | None = None,
+    config: Config | None = None,
 ) -> bytes:
     """The whole of `/metrics`, in Prometheus' text format. `own_calls` and `api` are the API process's; `feed` is None
-    where home is on this host."""
+    where home is on this host; without `config` all settings are the defaults."""
     registry = CollectorRegistry()
-    registry.register(ClipkeepCollector(run, catalog, clock, own_calls, api or ApiFigures(), feed))
+    registry.register(
+        ClipkeepCollector(run, catalog, clock, own_calls, api or ApiFigures(), feed, config or Config())
+    )
     return generate_latest(registry)
