@@ -135,8 +135,8 @@ def admit(
     if route is None:
         digits = digits_of_time(head.target)
         return answers.UNKNOWN_PATH if digits is None else answers.time_digits(digits)
-    if route.is_fragmented:
-        return answers.FRAGMENTED
+    if route.is_dash:
+        return answers.DASH
     if stale:
         return answers.HOST_STALE
     today = max(now_ms // MS_PER_DAY, bitmap.least_day)

@@ -73,15 +73,20 @@ UNKNOWN_PATH = Answer(
     404,
     "not_found",
     "PUT or POST /v1/devices/{n}/chunks/{capture_ms} (Unix milliseconds, digits alone), or "
-    "/v1/devices/{n}/live/{name}.ts, where a name has letters, digits, "
+    "/v1/devices/{n}/live/{name}.ts (or .m4s, .mp4, .mov), where a name has letters, digits, "
     "folders and . _ - : + = , @ ~, 200 characters at most",
 )
-FRAGMENTED = Answer(
+DASH = Answer(
     415,
     "unsupported_name",
-    "live chunks are MPEG-TS, named {name}.ts: fMP4 and DASH (.m4s, .mp4, .mpd) are not taken. "
-    "With ffmpeg: -f hls -hls_segment_type mpegts; whole MP4 clips go to /v1/devices/{n}/chunks/{capture_ms}",
+    "DASH (.mpd, init-stream…, chunk-stream…) is not taken, for it sends picture and sound apart. With ffmpeg: -f hls "
+    "-hls_segment_type mpegts, or -hls_segment_type fmp4",
     cuts_off=True,
+)
+NO_INIT = Answer(
+    409,
+    "no_init",
+    "fMP4 without its init segment: send that first (with ffmpeg: start it anew), then its fragments",
 )
 NO_TOKEN = Answer(401, "no_token", "send this device's token: Bearer, or Basic with the device number")
 BAD_TOKEN = Answer(401, "bad_token", "this is not the token of this device, or no longer")
@@ -159,11 +164,18 @@ def unknown_media(looks_like: str) -> Answer:
 
 
 def unplayable(missing: str, what: str) -> Answer:
-    """A chunk that could be kept and never be played. `missing`: `header` or `frames`."""
-    status, begins = (
-        (415, "this MP4 lacks its header: ") if missing == "header" else (422, "nothing to play: ")
-    )
-    return Answer(status, f"no_{missing}", begins + what)
+    """A chunk that could be kept and never be played. `missing`: one of the words in `_UNPLAYABLE`."""
+    status, code, begins = _UNPLAYABLE[missing]
+    return Answer(status, code, begins + what)
+
+
+_UNPLAYABLE = {
+    "header": (415, "no_header", "this MP4 lacks its header: "),
+    "frames": (422, "no_frames", "nothing to play: "),
+    "init": (409, "no_init", "fMP4 without its init segment: "),
+    "clear": (415, "encrypted", "this MP4 can't be played by anybody who has no key of its own: "),
+    "codec": (415, "unknown_codec", "H.264, H.265, AAC, MP3, Opus and AC-3 can be played, this can't: "),
+}
 
 
 def malformed(detail: str) -> Answer:

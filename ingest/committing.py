@@ -21,6 +21,7 @@ import trio
 from ingest.calls import CallsUnderWay
 from ingest.gathering import Gathering, Pack
 from ingest.health import Health
+from ingest.inits import Inits
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
@@ -171,6 +172,7 @@ class Uploads:
         self._catalog_calls = CallsUnderWay()
         self._committer = Committer(catalog, clock, self._catalog_calls)
         self._next_month = NextMonth(keyring)
+        self.inits = Inits(store, catalog, keyring)
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
         self._nursery: trio.Nursery | None = None
@@ -192,6 +194,11 @@ class Uploads:
         finally:
             self._ended = True
             self._room.unpark_all()  # who waits is shielded, and would keep the process from ending
+
+    @property
+    def ended(self) -> bool:
+        """Nothing that is packed is carried any more."""
+        return self._ended
 
     def require_answers(self) -> None:
         """Make sure that the catalog answers what it was asked: one that is frozen fails no call for a while, and takes
@@ -301,7 +308,7 @@ class Uploads:
     # --- the way of one segment -----------------------------------------------------------------------------
 
     async def _carry(self, segment: OpenSegment) -> None:
-        again: list[tuple[Chunk, bytes]] = []
+        again: list[tuple[Chunk, bytes, bool]] = []
         outcomes: list[int] | None = None
         try:
             index, body, verdicts = await self._store_segment(segment)
@@ -323,7 +330,7 @@ class Uploads:
         finally:
             self.packer.recycle(segment)
             self._room.unpark_all()
-            self._answer(segment, outcomes, {id(chunk) for chunk, _ in again})
+            self._answer(segment, outcomes, {id(chunk) for chunk, _, _ in again})
         await self._pack_all_again(again)
         self._one_has_ended()
 
@@ -372,14 +379,19 @@ class Uploads:
 
     async def _moved_on(
         self, segment: OpenSegment, index: np.ndarray, body: bytearray, outcomes: list[int]
-    ) -> list[tuple[Chunk, bytes]]:
-        """Chunks timed by arrival that met another chunk at their millisecond, with their plaintext."""
+    ) -> list[tuple[Chunk, bytes, bool]]:
+        """Chunks that are to be packed once more, with their plaintext, and whether at another time: those timed by
+        arrival that met another chunk, and fragments whose init segment was deleted since it was last seen."""
         moved = []
         for ordinal, chunk in enumerate(segment.chunks):
-            if outcomes[ordinal] != Verdict.CONFLICT or not chunk.moves_left:
+            if outcomes[ordinal] == Verdict.NO_INIT and chunk.init is not None and not chunk.has_lacked_init:
+                chunk.has_lacked_init = True
+                chunk.init.stored(chunk.epoch, chunk.expires_on, False)
+            elif outcomes[ordinal] != Verdict.CONFLICT or not chunk.moves_left:
                 continue
             try:
-                moved.append((chunk, await self._plaintext(chunk, index[ordinal], body)))
+                plaintext = await self._plaintext(chunk, index[ordinal], body)
+                moved.append((chunk, plaintext, outcomes[ordinal] == Verdict.CONFLICT))
             except KeyDestroyed:
                 outcomes[ordinal] = Verdict.ERASED
             except ClipkeepError as error:
@@ -387,14 +399,14 @@ class Uploads:
                 outcomes[ordinal] = Verdict.RECLAIMED  # nothing of it is stored: to be sent again
         return moved
 
-    async def _pack_all_again(self, again: list[tuple[Chunk, bytes]]) -> None:
+    async def _pack_all_again(self, again: list[tuple[Chunk, bytes, bool]]) -> None:
         left = deque(again)
         chosen: set[tuple[int, int]] = set()
         try:
             while left:
                 await self._pack_again(*left.popleft(), chosen)
         finally:
-            for chunk, _ in left:  # the worker stops
+            for chunk, _, _ in left:  # the worker stops
                 chunk.done(None, trio.current_time())
 
     async def _plaintext(self, chunk: Chunk, row: np.void, body: bytearray) -> bytes:
@@ -404,17 +416,23 @@ class Uploads:
         nonce = row["nonce"].tobytes()
         return decrypt_chunk(cipher, nonce, stored, device=chunk.device, capture_ms=chunk.capture_ms)
 
-    async def _pack_again(self, chunk: Chunk, plaintext: bytes, chosen: set[tuple[int, int]]) -> None:
+    async def _pack_again(
+        self, chunk: Chunk, plaintext: bytes, moves: bool, chosen: set[tuple[int, int]]
+    ) -> None:
         """Pack a chunk at the next time that is free as far as the catalog knows, or that holds the same bytes: it was
         sent before. A put for each time that is taken would let one device, or one name, make many of them.
 
         Args:
+            moves: whether its time is taken; else it is packed at its own.
             chosen: what others of its segment were given, (device, capture time); this one's is added.
         """
         look = partial(
             self._catalog.chunks, chunk.device, chunk.capture_ms, chunk.latest_ms + 1, limit=MAX_MOVED_MS + 1
         )
         try:
+            if not moves:
+                await self.pack(chunk, memoryview(plaintext))
+                return
             rows = await trio.to_thread.run_sync(look, limiter=self._threads)
             to_ms = _next_time(chunk, rows, chosen)
             if to_ms is None:

@@ -61,6 +61,16 @@ class UntilRead:
     """The peer has read its answers, and no more are owed than may be."""
 
 
+class ForInit:
+    """What taking this body takes, of which no more is known than that it is fMP4: the init segment that it is, or
+    that it is read by."""
+
+    def __init__(self, admission: Admission, body: Body, slot: Slot) -> None:
+        self.admission = admission
+        self.body = body
+        self.slot = slot
+
+
 class ForPacking:
     """What packing this chunk takes: its data key, or room in a segment."""
 
@@ -70,7 +80,7 @@ class ForPacking:
         self.slot = slot
 
 
-Wait = ForBudget | ForRoom | UntilRead | ForPacking
+Wait = ForBudget | ForRoom | UntilRead | ForPacking | ForInit
 """What the connection's task is to wait for before reading goes on."""
 
 
@@ -111,6 +121,8 @@ class Connection(Outbox):
         self._ended = False
         self._failure: Exception | None = None
         self.arrivals = Arrivals()
+        self.init: object = None
+        """What fragments on it are read by: an `inits.KnownInit`, sent on it, or found for the first of them."""
 
     # --- for the task beside it ---------------------------------------------------------------------------------
 
@@ -368,19 +380,27 @@ class Connection(Outbox):
         self._body = self._admission = None
         self.phase = Phase.OURS
         try:
-            chunk = self.receiver.take(admission, body, slot)
+            left = self.receiver.take(admission, body, slot)
         except Exception:  # a bug: the connection ends with it, and nothing may stay charged
             body.release()
             self.receiver.refuse(slot, answers.TRY_AGAIN)
             raise
-        if chunk is not None:
+        if isinstance(left, Admission):
             body.keep()
-            wait = ForPacking(chunk, body, slot)
-            if not self.receiver.gather(wait, self._now_s):
+            return ForInit(left, body, slot)
+        if left is not None:
+            body.keep()
+            wait = ForPacking(left, body, slot)
+            if not self.gathers(wait):
                 return wait
-            self.gathered += 1
         self.next_request()
         return None
+
+    def gathers(self, wait: ForPacking) -> bool:
+        """Whether a chunk that can't be packed now waits for others of its day, so that reading goes on."""
+        held = self.receiver.gather(wait, self._now_s)
+        self.gathered += held
+        return held
 
     def _on_malformed(self, event: Malformed) -> None:
         self._closing = True

@@ -7,6 +7,7 @@ means that the recording can be watched. A chunk that lies about itself harms on
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
 from typing import Final
 
@@ -53,6 +54,9 @@ class Media(IntEnum):
     UNKNOWN = 0
     MPEG_TS = 1
     MP4 = 2
+    FMP4 = 3
+    """Fragments whose header, the init segment, came before them; at a capture time below 0 such an init segment. The
+    catalog has two bits for this number."""
 
 
 MPEG_TS: Final = Media.MPEG_TS
@@ -64,7 +68,12 @@ class Found:
     __slots__ = ("duration_ms", "facts", "media", "missing", "what")
 
     def __init__(
-        self, media: Media, duration_ms: int = 0, facts: bytes = b"", missing: str = "", what: str = ""
+        self,
+        media: Media,
+        duration_ms: int = 0,
+        facts: bytes = b"",
+        missing: str = "",
+        what: str = "",
     ) -> None:
         self.media = media
         self.duration_ms = duration_ms
@@ -72,7 +81,7 @@ class Found:
         self.facts = facts
         """Packed: `storage.media_facts`."""
         self.missing = missing
-        """Why it can't be played: `header` or `frames`; empty when it can."""
+        """Why it can't be played, a word that `answers.unplayable` knows; empty when it can."""
         self.what = what
         """For people: what it looks like, or what is missing."""
 
@@ -99,6 +108,9 @@ def inspect(data: bytes | bytearray | memoryview) -> Found:
     Args:
         data: bytes, one-dimensional, contiguous. Read in place, and no view of it is left when this returns, so that a
             bytearray can be resized afterwards.
+
+    Returns:
+        Of FMP4 no more than that it is: `fragment` and `init_segment` read it.
     """
     quick = ts_quick.read(data)
     if quick is not None:
@@ -138,16 +150,48 @@ def _transport_stream(data: bytes | bytearray | memoryview, junk_bytes: int) -> 
 
 def _clip(data: bytes | bytearray | memoryview) -> Found:
     read = mp4.read(data)
-    found = Found(Media.MP4, _ms(read.ticks, read.timescale), read.facts.pack())
-    if read.fault is mp4.Fault.NO_HEADER:
-        found.missing = "header"
-        found.what = "moov is missing or cut; send whole clips, or fragments with their header before them"
-    elif read.fault is mp4.Fault.NO_FRAMES:
-        found.missing, found.what = (
-            "frames",
-            "a header without a frame behind it, or cut before the first one",
-        )
-    return found
+    if read.part is not mp4.Part.CLIP:
+        return Found(Media.FMP4)
+    return _found(Media.MP4, read)
+
+
+def init_segment(data: bytes | bytearray | memoryview) -> tuple[Found, mp4.Movie | None]:
+    """What an init segment says, and what its fragments are read by; None where it is no init segment."""
+    read = mp4.read(data)
+    return _found(Media.FMP4, read), read.movie
+
+
+def fragment(data: bytes | bytearray | memoryview, movie: mp4.Movie, init: int) -> Found:
+    """What fragments hold.
+
+    Args:
+        movie: of their init segment.
+        init: number of that: `parameters` of their facts.
+    """
+    read = mp4.read_fragment(data, movie)
+    return _found(Media.FMP4, replace(read, facts=read.facts._replace(parameters=init)))
+
+
+def _found(kind: Media, read: mp4.Clip) -> Found:
+    missing, what = _FAULTS[read.fault] if read.fault is not None else ("", "")
+    if read.entry:
+        what = f"{what}: {read.entry}"
+    return Found(kind, _ms(read.ticks, read.timescale), read.facts.pack(), missing, what)
+
+
+_FAULTS = {
+    mp4.Fault.NO_HEADER: (
+        "header",
+        "moov is missing or cut; send whole clips, or fragments with their header before them",
+    ),
+    mp4.Fault.NO_FRAMES: ("frames", "a header without a frame behind it, or cut before the first one"),
+    mp4.Fault.OTHER_INIT: (
+        "init",
+        "these fragments have a track that is not in the init segment that was sent last; send theirs, then them",
+    ),
+    mp4.Fault.ENCRYPTED: ("clear", "its samples are encrypted"),
+    mp4.Fault.UNKNOWN_CODEC: ("codec", "the sample entry of a track"),
+}
 
 
 def _ms(ticks: int, per_second: int) -> int:

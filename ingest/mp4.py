@@ -3,6 +3,9 @@
 A whole file says it in its movie header. A fragmented one (cameras that write as they record) says it
 nowhere for sure: its sample durations are added up. Sizes and counts come from the device, so each is
 checked against the bytes that are there and against a bound of our own.
+
+A stream of fragments (CMAF, fMP4 in HLS) has its header in an *init segment* of its own, sent once: `read` tells it and
+its fragments, and `read_fragment` reads one of these by the header that was sent before.
 """
 
 from __future__ import annotations
@@ -10,13 +13,13 @@ from __future__ import annotations
 import struct
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import pairwise
 
 import numpy as np
 
-from ingest.mp4_boxes import MAX_SAMPLES, Boxes, Unreadable
+from ingest.mp4_boxes import MAX_BOXES, MAX_SAMPLES, Boxes, Unreadable
 from storage.media_facts import CLOCK_TICKS, MAX_SPAN_TICKS, TICKS_PER_MS, Codec, KeyFrame, MediaFacts, Times
 
 JUMP_S = 10
@@ -50,6 +53,17 @@ _CODECS = {  # sample entries, §8.5.2
     b"ac-3": Codec.AC3,
     b"ec-3": Codec.EAC3,
 }
+_ENCRYPTED = (b"encv", b"enca", b"drmi", b"drms")
+"""Sample entries whose own codec is hidden (ISO/IEC 23001-7 §4.1, and QuickTime's)."""
+_OBJECT_TYPES = {  # of `mp4a`, by what its `esds` says (ISO/IEC 14496-1 table 5, and its registration authority)
+    0x69: Codec.MPEG_AUDIO,
+    0x6B: Codec.MPEG_AUDIO,
+    0xA5: Codec.AC3,
+    0xA6: Codec.EAC3,
+    0xAD: Codec.OPUS,
+}
+_ENTRY_BYTES = 1024
+"""Of a sample entry of sound that are looked at: an AAC one has some 100."""
 _SET_UP = (b"avcC", b"hvcC", b"av1C")  # boxes of a sample entry that set up a decoder
 
 
@@ -58,6 +72,17 @@ class Fault(Enum):
 
     NO_HEADER = auto()  # no `moov`, or one that was cut
     NO_FRAMES = auto()  # a header, and no frame in the chunk
+    ENCRYPTED = auto()
+    UNKNOWN_CODEC = auto()
+    OTHER_INIT = auto()  # fragments of a track that their header does not have
+
+
+class Part(Enum):
+    """What there is of a recording."""
+
+    CLIP = auto()  # all that playing it needs
+    INIT = auto()  # the header of fragments that are still to come
+    FRAGMENT = auto()  # fragments whose header came before
 
 
 @dataclass(slots=True)
@@ -74,6 +99,8 @@ class _Track:
     first_place: int = -1
     first_is_key: bool = True
     codec: Codec = Codec.NONE
+    entry: bytes = b""
+    """Type of its sample entry: four characters."""
     width: int = 0
     height: int = 0
     parameters: int = 0
@@ -81,7 +108,7 @@ class _Track:
 
 
 @dataclass(slots=True)
-class _Movie:
+class Movie:
     """What a `moov` says. `default_ticks`: sample duration by track id, from `trex`. Durations in ticks."""
 
     timescale: int = 0
@@ -113,6 +140,11 @@ class Clip:
     timescale: int
     facts: MediaFacts
     fault: Fault | None = None
+    part: Part = Part.CLIP
+    entry: str = ""
+    """The sample entry that is the fault, where one is."""
+    movie: Movie | None = None
+    """Of an init segment."""
 
 
 def read(data: bytes | bytearray | memoryview) -> Clip:
@@ -135,12 +167,57 @@ def read(data: bytes | bytearray | memoryview) -> Clip:
     with suppress(struct.error, Unreadable):  # struct.error: a field past the end of its box
         reader.scan()
     if reader.movie_found is None:
+        if reader.moofs:
+            return Clip(0, 1, MediaFacts(), part=Part.FRAGMENT)
         # A bound that was passed says nothing of the clip; a chunk has room for more boxes than are looked at.
         return Clip(0, 1, MediaFacts(), None if reader.boxes_left < 0 else Fault.NO_HEADER)
     try:
         return reader.clip(reader.movie_found)
     except (struct.error, Unreadable):
         return Clip(0, 1, MediaFacts())
+
+
+def read_fragment(data: bytes | bytearray | memoryview, movie: Movie) -> Clip:
+    """What fragments hold whose header was sent before.
+
+    Args:
+        data: as for `read`, of what that calls a FRAGMENT.
+        movie: of the init segment, as `read` gave it.
+
+    Returns:
+        As `read`. `Fault.OTHER_INIT`: a track of theirs is not in this header.
+    """
+    reader = _Reader(memoryview(data))
+    with suppress(struct.error, Unreadable):
+        reader.scan()
+    try:
+        if not reader.track_ids() <= {track.id for track in movie.tracks}:
+            return Clip(0, 1, MediaFacts(), Fault.OTHER_INIT, Part.FRAGMENT)
+        reader.boxes_left = MAX_BOXES
+        return replace(reader.clip(movie), part=Part.FRAGMENT)
+    except (struct.error, Unreadable):  # a bound that was passed says nothing of them
+        fault = None if reader.boxes_left < 0 else Fault.NO_FRAMES
+        return Clip(0, 1, MediaFacts(), fault, Part.FRAGMENT)
+
+
+def is_first(data: bytes | bytearray | memoryview) -> bool:
+    """Whether these fragments say that they are the first after their header: `mfhd` (§8.8.5) counts from 1, or 0."""
+    reader = _Reader(memoryview(data))
+    with suppress(struct.error, Unreadable):
+        for _, start, end in reader.only(b"moof", 0, len(reader.data)):
+            for _, inner, inner_end in reader.only(b"mfhd", start, end):
+                return reader.u32(inner + 4, inner_end) <= 1
+    return False
+
+
+def _fault_of(movie: Movie) -> tuple[Fault | None, str]:
+    """What no player could do with the tracks that are looked at, and the sample entry that says so."""
+    for kind in ("video", "sound"):
+        track = next((t for t in movie.tracks if getattr(t, kind)), None)
+        if track is not None and track.codec is Codec.OTHER:
+            fault = Fault.ENCRYPTED if track.entry in _ENCRYPTED else Fault.UNKNOWN_CODEC
+            return fault, "".join(chr(c) if 0x20 < c < 0x7F else "." for c in track.entry)
+    return None, ""
 
 
 def _fragments_ticks(fragments: list[_Fragment], timescale: int) -> int:
@@ -160,7 +237,7 @@ def _fragments_ticks(fragments: list[_Fragment], timescale: int) -> int:
     return spanned if total < spanned <= total + JUMP_S * timescale else total
 
 
-def _duration_ticks(movie: _Movie, track: _Track, fragments: list[_Fragment]) -> tuple[int, int]:
+def _duration_ticks(movie: Movie, track: _Track, fragments: list[_Fragment]) -> tuple[int, int]:
     """Ticks and timescale of the whole chunk; 0 where unknown."""
     if not movie.fragmented and movie.duration:
         return movie.duration, movie.timescale
@@ -171,7 +248,7 @@ def _duration_ticks(movie: _Movie, track: _Track, fragments: list[_Fragment]) ->
 
 
 def _facts(
-    movie: _Movie,
+    movie: Movie,
     video: tuple[_Track | None, list[_Fragment]],
     sound: tuple[_Track | None, list[_Fragment]],
 ) -> MediaFacts:
@@ -223,7 +300,7 @@ class _Reader(Boxes):
 
     def __init__(self, data: memoryview) -> None:
         super().__init__(data)
-        self.movie_found: _Movie | None = None
+        self.movie_found: Movie | None = None
         self.movie_cut = False
         self.moofs: list[tuple[int, int]] = []
         self.mdats: list[tuple[int, int]] = []
@@ -240,7 +317,7 @@ class _Reader(Boxes):
             elif kind == b"mdat":
                 self.mdats.append((start, end))
 
-    def clip(self, movie: _Movie) -> Clip:
+    def clip(self, movie: Movie) -> Clip:
         """What header and fragments come to."""
         video = next((t for t in movie.tracks if t.video), None)
         sound = next((t for t in movie.tracks if t.sound), None)
@@ -252,14 +329,31 @@ class _Reader(Boxes):
             bool(self.mdats) and any(f.samples for found in (of_video, of_sound, fragments) for f in found)
         )
         facts = _facts(movie, (video, of_video), (sound, of_sound))
-        fault = Fault.NO_HEADER if self.movie_cut else None if has_frames else Fault.NO_FRAMES
+        fault, entry = _fault_of(movie)
+        if self.movie_cut:
+            fault, entry = Fault.NO_HEADER, ""
+        elif not has_frames:
+            if movie.fragmented and movie.tracks and not self.moofs and not self.mdats:
+                return Clip(0, 1, facts, fault, Part.INIT, entry, movie)
+            fault, entry = Fault.NO_FRAMES, ""
         ticks, timescale = _duration_ticks(movie, track, fragments)
-        return Clip(ticks, timescale, facts, fault) if timescale > 0 else Clip(0, 1, facts, fault)
+        if timescale <= 0:
+            ticks, timescale = 0, 1
+        return Clip(ticks, timescale, facts, fault, entry=entry)
+
+    def track_ids(self) -> set[int]:
+        """Of all fragments."""
+        return {
+            self.u32(inner + 4, inner_end)
+            for start, end in self.moofs
+            for _, traf, traf_end in self.only(b"traf", start, end)
+            for _, inner, inner_end in self.only(b"tfhd", traf, traf_end)
+        }
 
     def is_media(self, place: int) -> bool:
         return any(start <= place < end for start, end in self.mdats)
 
-    def fragments_of(self, movie: _Movie, track: _Track | None) -> list[_Fragment]:
+    def fragments_of(self, movie: Movie, track: _Track | None) -> list[_Fragment]:
         """A track's part of each fragment, in order; of a damaged one and what follows it nothing."""
         found: list[_Fragment] = []
         if track is None:
@@ -271,9 +365,9 @@ class _Reader(Boxes):
                 found.append(fragment)
         return found
 
-    def movie(self, start: int, end: int) -> _Movie:
+    def movie(self, start: int, end: int) -> Movie:
         """`moov` (§8.2.1): `mvhd`, `mvex` and its tracks."""
-        movie = _Movie()
+        movie = Movie()
         for kind, inner, inner_end in self.boxes(start, end):
             if kind == b"mvhd":
                 movie.timescale, movie.duration = self.timed(inner, inner_end)
@@ -284,7 +378,7 @@ class _Reader(Boxes):
                 self.extends(inner, inner_end, movie)
         return movie
 
-    def extends(self, start: int, end: int, movie: _Movie) -> None:
+    def extends(self, start: int, end: int, movie: Movie) -> None:
         """`mvex` (§8.8.1): overall duration and the defaults of each track's samples, into `movie`."""
         for kind, inner, inner_end in self.boxes(start, end):
             if kind == b"mehd":
@@ -336,6 +430,7 @@ class _Reader(Boxes):
         """The first sample entry of `stsd` (§8.5.2, §12.1.3, §12.2.3), into `track`."""
         for kind, inner, inner_end in self.boxes(start + 8, end):
             track.codec = _CODECS.get(kind, Codec.OTHER)
+            track.entry = kind
             if track.video:
                 size = self.u32(inner + 24, inner_end)
                 track.width, track.height = size >> 16, size & 0xFFFF
@@ -345,7 +440,27 @@ class _Reader(Boxes):
             elif track.sound:  # channels and bits, then the rate
                 said = bytes(self.data[inner + 16 : min(inner + 28, inner_end)])
                 track.parameters = zlib.crc32(said) or 1
+                if kind == b"mp4a":
+                    track.codec = self.object_type(inner, inner_end)
             return
+
+    def object_type(self, start: int, end: int) -> Codec:
+        """What `mp4a` is, by its `esds` (ISO/IEC 14496-1 §7.2.6), wherever QuickTime has put that; AAC as a rule."""
+        entry = bytes(self.data[start : min(end, start + _ENTRY_BYTES)])
+        found = entry.find(b"esds")
+        if found < 0:
+            return Codec.AAC
+        at = found + 8  # behind its version and flags
+        for tag, skip in ((3, 3), (4, 0)):  # ES_Descriptor with its number and flags, DecoderConfigDescriptor
+            if entry[at : at + 1] != bytes([tag]):
+                return Codec.AAC
+            at += 1
+            while (
+                entry[at : at + 1] >= b"\x80"
+            ):  # a length, in as many bytes as there are with the upper bit, and one
+                at += 1
+            at += 1 + skip
+        return _OBJECT_TYPES.get(entry[at], Codec.AAC) if at < len(entry) else Codec.AAC
 
     def time_table(self, start: int, end: int) -> tuple[int, int]:
         """How many samples `stts` (§8.6.1.2) has, and how long they are together: pairs of sample count and ticks."""

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.gathering import Gathering
 from storage.days import month_of_day
+from storage.rows.recordings import FMP4, Verdict
 from storage.segment import (
+    INDEX_DTYPE,
     NONCE_BYTES,
+    TAG_BYTES,
     SegmentWriter,
     buffer_bytes,
 )
@@ -33,8 +37,68 @@ free as far as the catalog knows: a second one is needed only where two meet aga
 MAX_MOVED_MS = 518
 """How far it may go: within the second that it was named by."""
 
+STORED_DAYS = 64
+"""Expiry days that are remembered of an init segment, as those that have it: one that a day has already is refused as
+a duplicate, and costs its kilobyte."""
+
 NONCES_AT_ONCE = 256
 """A system call for each costs 1 to 2 us, a twentieth of a small chunk."""
+
+
+Outcome = int | None
+"""A `catalog.Verdict`, or None: it could not be stored, the device is to send it again."""
+
+
+class Init:
+    """The init segment that fragments of a device are read by: what is needed to store it beside them.
+
+    It is stored as a chunk of the device at the capture time −`number`, once for each expiry day that has fragments of
+    it: in the segment of the first of them, so that one commit decides about both.
+    """
+
+    def __init__(self, device: int, number: int, data: bytes, crc32: int, crc64: int, facts: bytes) -> None:
+        self.device = device
+        self.number = number
+        """1 to 2**32 - 1: a hash of `data`, `parameters` in the facts of each fragment."""
+        self.data = data
+        self.crc32 = crc32
+        self.crc64 = crc64
+        self.facts = facts
+        self._stored: dict[tuple[int, int], None] = {}
+
+    def is_stored(self, epoch: int, expires_on: int) -> bool:
+        """Whether it is known to be stored for this day. A commit looks, too."""
+        return (epoch, expires_on) in self._stored
+
+    def stored(self, epoch: int, expires_on: int, is_it: bool = True) -> None:
+        """Note that it is stored for a day, or that it is not."""
+        if not is_it:
+            self._stored.pop((epoch, expires_on), None)
+            return
+        if len(self._stored) >= STORED_DAYS:
+            self._stored.clear()
+        self._stored[epoch, expires_on] = None
+
+    def chunk(self, epoch: int, class_days: int, expires_on: int) -> Chunk:
+        """Itself as a chunk of a day."""
+        return Chunk(
+            device=self.device,
+            capture_ms=-self.number,
+            epoch=epoch,
+            class_days=class_days,
+            expires_on=expires_on,
+            duration_ms=0,
+            crc32=self.crc32,
+            crc64=self.crc64,
+            media=FMP4,
+            length=len(self.data),
+            facts=self.facts,
+            moves_left=0,
+            done=partial(self._done, epoch, expires_on),
+        )
+
+    def _done(self, epoch: int, expires_on: int, outcome: Outcome, now_s: float) -> None:
+        self.stored(epoch, expires_on, outcome in (Verdict.STORED, Verdict.DUPLICATE))
 
 
 @dataclass(slots=True, init=False)
@@ -62,6 +126,10 @@ class Chunk:
     latest_ms: int
     """The latest capture time that it may be given."""
     done: Callable[[Outcome, float], None]
+    init: Init | None
+    """Of fragments: what they are read by."""
+    has_lacked_init: bool
+    """It was packed once more, with its init segment."""
 
     def __init__(
         self,
@@ -94,6 +162,8 @@ class Chunk:
         self.moves_left = moves_left
         self.latest_ms = capture_ms + MAX_MOVED_MS if moves_left else capture_ms
         self.done = done
+        self.init = None
+        self.has_lacked_init = False
 
     def move(self, to_ms: int) -> None:
         """Give way to another chunk, at most `moves_left` times and not beyond `latest_ms`."""
@@ -105,10 +175,6 @@ class Chunk:
     def key_id(self) -> KeyId:
         """Of the data key that encrypts it."""
         return KeyId(self.device, self.epoch, month_of_day(self.expires_on))
-
-
-Outcome = int | None
-"""A `catalog.Verdict`, or None: it could not be stored, the device is to send it again."""
 
 
 @dataclass(slots=True)
@@ -124,6 +190,8 @@ class OpenSegment:
     oversize: bool = False
     """Its buffer was made for one chunk that fits no ordinary one, and is not kept."""
     chunks: list[Chunk] = field(default_factory=list)
+    inits: set[tuple[int, int]] = field(default_factory=set)
+    """(device, number) of the init segments that are in it."""
     writer: SegmentWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -193,34 +261,52 @@ class Packer:
         if segment is None:
             return False
         try:
-            segment.writer.append(
-                cipher,
-                self._nonce(),
-                body,
-                device=chunk.device,
-                capture_ms=chunk.capture_ms,
-                epoch=chunk.epoch,
-                duration_ms=chunk.duration_ms,
-                crc32=chunk.crc32,
-                crc64=chunk.crc64,
-                media=chunk.media,
-                facts=chunk.facts,
-            )
+            if chunk.init is not None:
+                self._append_init(cipher, segment, chunk, chunk.init)
+            self._append(cipher, segment, chunk, body)
         except Exception:
             if not segment.chunks:  # it was opened for this chunk: none without chunks is left open
                 del self._open[segment.class_days, segment.expires_on]
                 self.recycle(segment)
             raise
-        segment.chunks.append(chunk)
         enough_bytes = self.target_bytes if len(segment.chunks) >= FEW_CHUNKS else self._stretched_bytes
         if segment.writer.used_bytes >= enough_bytes:
             self.seal(segment)
         return True
 
+    def _append(
+        self, cipher: AESGCM, segment: OpenSegment, chunk: Chunk, body: bytes | bytearray | memoryview
+    ) -> None:
+        segment.writer.append(
+            cipher,
+            self._nonce(),
+            body,
+            device=chunk.device,
+            capture_ms=chunk.capture_ms,
+            epoch=chunk.epoch,
+            duration_ms=chunk.duration_ms,
+            crc32=chunk.crc32,
+            crc64=chunk.crc64,
+            media=chunk.media,
+            facts=chunk.facts,
+        )
+        segment.chunks.append(chunk)
+
+    def _append_init(self, cipher: AESGCM, segment: OpenSegment, chunk: Chunk, init: Init) -> None:
+        """Have the init segment of fragments before them, where neither their day nor this segment has it."""
+        known = (init.device, init.number)
+        if known in segment.inits or init.is_stored(chunk.epoch, chunk.expires_on):
+            return
+        self._append(cipher, segment, init.chunk(chunk.epoch, chunk.class_days, chunk.expires_on), init.data)
+        segment.inits.add(known)
+
     def _segment_for(self, chunk: Chunk, now_s: float, has_waited: bool) -> OpenSegment | None:
         """The open segment that this chunk fits into. None: it is to wait until one has left."""
         segment = self._open.get((chunk.class_days, chunk.expires_on))
-        if segment is not None and segment.writer.fits(chunk.length):
+        length = chunk.length
+        if chunk.init is not None:
+            length += len(chunk.init.data) + TAG_BYTES + INDEX_DTYPE.itemsize
+        if segment is not None and segment.writer.fits(length):
             return segment
         if segment is None and not has_waited and self.has_to_wait(chunk, now_s):
             return None
@@ -231,7 +317,7 @@ class Packer:
             return None
         if segment is not None:
             self.seal(segment)
-        return self._begin(chunk, now_s)
+        return self._begin(chunk, length, now_s)
 
     def _nonce(self) -> bytes:
         """Random bytes that no other chunk gets. The system is asked for many at once; nobody forks a worker."""
@@ -242,8 +328,8 @@ class Packer:
         self._nonces_used += 1
         return self._nonces[at : at + NONCE_BYTES]
 
-    def _begin(self, chunk: Chunk, now_s: float) -> OpenSegment:
-        needed = buffer_bytes(chunk.length, 0)
+    def _begin(self, chunk: Chunk, length: int, now_s: float) -> OpenSegment:
+        needed = buffer_bytes(length, 0)
         oversize = needed > self._buffer_bytes
         kept = not oversize and self._free
         size = max(needed, self._buffer_bytes)

@@ -48,6 +48,7 @@ _BY_VERDICT: dict[int, Answer] = {
     Verdict.ERASED: answers.TERMINATED,
     Verdict.EXPIRED: answers.EXPIRED,
     Verdict.DELETED: answers.DELETED,
+    Verdict.NO_INIT: answers.TRY_AGAIN,
 }
 
 _DIGESTS: dict[bytes, Callable[[memoryview], bytes]] = {
@@ -182,22 +183,21 @@ class Receiver:
 
     # --- a complete body ----------------------------------------------------------------------------------------
 
-    def take(self, admission: Admission, body: Body, slot: Slot) -> Chunk | None:
+    def take(self, admission: Admission, body: Body, slot: Slot) -> Chunk | Admission | None:
         """Check a complete body and pack it, when that takes no waiting; the answer comes by itself.
 
         Returns:
-            None when its memory has been given back, else the chunk that is to wait for its data key or for room.
+            None when its memory has been given back, the chunk that is to wait for its data key or for room, or its
+            admission, when it is fMP4: `ingest.fragments` goes on with that.
         """
         data = body.data()
         try:
             found = media.inspect(data)
-            refusal = self._taken_back(admission) or _refusal(admission, data, found)
-            if refusal is None and admission.limit_class:
-                refusal = self.counts.take(
-                    admission.device, admission.limit_class, len(data), self._clock.now_ms()
-                )
+            if found.media is media.Media.FMP4:
+                return admission
+            refusal = self.refusal(admission, data, found)
             if refusal is None:
-                chunk = self._chunk(admission, data, found, slot)
+                chunk = self.chunk(admission, data, found, slot)
                 if not self._packer.pack_now(chunk, data, slot.complete_s):
                     return chunk
                 self.packed(slot, chunk)
@@ -207,6 +207,15 @@ class Receiver:
         if refusal is not None:
             self.refuse(slot, refusal)
         return None
+
+    def refusal(self, admission: Admission, data: memoryview, found: media.Found) -> Answer | None:
+        """Why a complete body is not stored. What is stored counts from now on."""
+        refusal = self._taken_back(admission) or _refusal(admission, data, found)
+        if refusal is None and admission.limit_class:
+            refusal = self.counts.take(
+                admission.device, admission.limit_class, len(data), self._clock.now_ms()
+            )
+        return refusal
 
     def _taken_back(self, admission: Admission) -> Answer | None:
         """Why a body may no longer be taken, when it has taken its time."""
@@ -229,7 +238,7 @@ class Receiver:
             slot.packed_bytes = chunk.length
             self.budget.packed_bytes += chunk.length
 
-    def _chunk(self, admission: Admission, data: memoryview, found: media.Found, slot: Slot) -> Chunk:
+    def chunk(self, admission: Admission, data: memoryview, found: media.Found, slot: Slot) -> Chunk:
         now_ms = self._clock.now_ms()
         capture_ms = admission.capture_ms
         duration_ms = admission.duration_ms or found.duration_ms
@@ -253,6 +262,9 @@ class Receiver:
             moves_left=MAX_MOVES if admission.may_move else 0,
             done=slot.done,
         )
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
 
     def _entitled_ms(self, device: int, start_ms: int, now_ms: int) -> int:
         """When a chunk is dated that began before midnight and came after it: at midnight, where a plan begins then.

@@ -16,15 +16,18 @@ _TARGET = re.compile(
 )
 _ODD_TIME = re.compile(
     _ORIGIN + rb"/v1/devices/[0-9]{1,10}/"
-    rb"(?:chunks/([0-9]{14,})|live/(?:[^?]*/)?([0-9]{16}|[0-9]{19})\.[Tt][Ss])(?:\?.*)?",
+    rb"(?:chunks/([0-9]{14,})|live/(?:[^?]*/)?([0-9]{16}|[0-9]{19})\.(?i:ts|m4s|mp4|mov|m4v|m4a|cmfv|cmfa))"
+    rb"(?:\?.*)?",
     re.DOTALL,
 )
 _DEVICE = re.compile(_ORIGIN + rb"/v1/devices/([0-9]{1,10})/")
 _DIGEST = re.compile(rb"\s*([a-z0-9-]+)\s*=\s*:([A-Za-z0-9+/=]*):\s*")
 _DIGEST_BYTES = {b"sha-256": 32, b"crc32": 4}
 _IGNORED_LIVE = (b".m3u8",)
-_FRAGMENTED = (b".m4s", b".mp4", b".m4v", b".m4a", b".cmfv", b".cmfa", b".mpd")
-"""Endings of what encoders send for fMP4 (HLS) and DASH."""
+_CHUNKS = (b".ts", b".m4s", b".mp4", b".mov", b".m4v", b".m4a", b".cmfv", b".cmfa")
+"""Endings of live chunks. What they are their bytes say."""
+_DASH = re.compile(rb"(?:init|chunk)-?(?:stream|[0-9]+-).*|.*\.mpd", re.IGNORECASE | re.DOTALL)
+"""What encoders of DASH send: a manifest, and ffmpeg's `init-stream0.m4s`, `chunk-stream0-00001.m4s`."""
 _FINER_DIGITS = (16, 19)
 """Of microseconds and nanoseconds, from 2001 to 2286. Of 14 or 17 digits is a date and time as `strftime` writes it,
 and of others a count: neither is an instant, and both are timed by arrival."""
@@ -40,8 +43,8 @@ class Route:
     """Unix milliseconds; None for a live chunk whose time is that of its arrival."""
     ignored: bool
     """A playlist, or a deletion by the encoder: answered 204, and changes nothing."""
-    is_fragmented: bool
-    """A part of fMP4 or DASH, which is not taken."""
+    is_dash: bool
+    """A part of DASH, which is not taken."""
     is_second: bool
     """The capture time was given in seconds: several chunks may have it."""
 
@@ -51,13 +54,13 @@ class Route:
         device: int,
         capture_ms: int | None = None,
         ignored: bool = False,
-        is_fragmented: bool = False,
+        is_dash: bool = False,
         is_second: bool = False,
     ) -> None:
         self.device = device
         self.capture_ms = capture_ms
         self.ignored = ignored
-        self.is_fragmented = is_fragmented
+        self.is_dash = is_dash
         self.is_second = is_second
 
 
@@ -89,9 +92,11 @@ def _parse_live(method: bytes, device: int, name: bytes) -> Route | None:
         return Route(device, ignored=True)
     if method not in (b"PUT", b"POST"):
         return None
-    ending = name[-5:].lower()
-    if ending.endswith(b".ts"):
-        stem = name[:-3]
+    if _DASH.fullmatch(name) is not None:
+        return Route(device, is_dash=True)
+    stem, dot, ending = name.rpartition(b".")
+    ending = dot + ending.lower()
+    if ending in _CHUNKS:
         if stem.isdigit() and len(stem) == 10:
             return Route(device, int(stem) * 1000, is_second=True)
         if stem.isdigit() and len(stem) == 13:
@@ -99,9 +104,7 @@ def _parse_live(method: bytes, device: int, name: bytes) -> Route | None:
         if stem.isdigit() and len(stem) in _FINER_DIGITS:
             return None
         return Route(device)
-    if ending.endswith(_IGNORED_LIVE):
-        return Route(device, ignored=True)
-    return Route(device, is_fragmented=True) if ending.endswith(_FRAGMENTED) else None
+    return Route(device, ignored=True) if ending in _IGNORED_LIVE else None
 
 
 def digits_of_time(target: bytes) -> int | None:

@@ -13,7 +13,8 @@ import trio
 
 from ingest import answers
 from ingest.budget import REQUEST_BYTES, Account, Budget
-from ingest.connection import Connection, ForPacking, ForRoom, Phase, UntilRead, Wait
+from ingest.connection import Connection, ForInit, ForPacking, ForRoom, Phase, UntilRead, Wait
+from ingest.fragments import taken
 from ingest.outbox import Outbox
 from ingest.receiving import Receiver
 from storage.errors import ClipkeepError, KeyDestroyed
@@ -50,10 +51,12 @@ async def _attend(connection: Connection) -> None:
 
 
 async def _wait(connection: Connection, wait: Wait) -> None:
-    if isinstance(wait, ForPacking):
+    if isinstance(wait, (ForPacking, ForInit)):
         _, began_s = connection.begin_wait()
         with trio.CancelScope(shield=True):  # a complete body commits, whatever becomes of the connection
-            await _pack(connection.receiver, wait)
+            packing = await taken(connection, wait) if isinstance(wait, ForInit) else wait
+            if packing is not None and not (isinstance(wait, ForInit) and connection.gathers(packing)):
+                await _pack(connection.receiver, packing)
         connection.end_wait(Phase.IDLE, began_s)
         connection.next_request()
     elif isinstance(wait, UntilRead):

@@ -163,7 +163,12 @@ class Prover:
 
     def _ask_neighbours(self, chunks: Iterable[_Chunk], proof: Proof) -> None:
         """Decrypt a chunk of another device in the same object: one that the catalog serves."""
-        others = {c.key_id: c for c in chunks if c.key_id.device != proof.device}
+        others = {
+            # No reader asks for an init segment by its time, which is below 0.
+            c.key_id: c
+            for c in chunks
+            if c.key_id.device != proof.device and c.capture_ms >= 0
+        }
         for key_id, chunk in islice(others.items(), MAX_ASKED):
             row = self._catalog.chunk(key_id.device, chunk.capture_ms)
             if row is None or row.segment_key != chunk.key:

@@ -33,6 +33,9 @@ _PACKED: Final = struct.Struct("<IIIIIHHHBBB")
 FACTS_BYTES = _PACKED.size
 """29 bytes for each chunk in its segment's index, before compression, and 29 in its catalog row."""
 
+PARAMETERS_AT = 16
+"""Where `MediaFacts.parameters` is in packed facts: 4 bytes, little-endian."""
+
 # Bits of the last byte.
 _VIDEO_CLOCK_HIGH, _AUDIO_CLOCK_HIGH = 0x01, 0x02  # the 33rd bit of each first time
 _VIDEO_TIMES: Final = 0x04  # those times are known
@@ -92,8 +95,9 @@ class MediaFacts(NamedTuple):
     tracks: int = 0
     """16 bits of a hash of which tracks there are, their numbers and kinds; 0: not known."""
     parameters: int = 0
-    """32 bits of a hash of how the decoders are set up (H.264 and H.265 parameter sets, AAC's rate and channels); 0:
-    not known, as in a chunk that begins in the midst of a group of pictures."""
+    """32 bits of a hash of how the decoders are set up (H.264 and H.265 parameter sets, AAC's rate and channels; of
+    fragments: their init segment, by its number); 0: not known, as in a chunk that begins in the midst of a group of
+    pictures."""
     width: int = 0
     """Picture width in pixels as the decoder is told; 0: not known, or no picture."""
     height: int = 0

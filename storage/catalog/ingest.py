@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from storage.rows.recordings import PreparedKey, SegmentCommit
+from storage.rows.recordings import PreparedKey, SegmentCommit, SentInit
 
 
 class IngestCatalog(Protocol):
@@ -37,6 +37,20 @@ class IngestCatalog(Protocol):
         lost get no row, and their ordinals are kept on the segment row as refused. A segment without any
         stored chunk is tombstoned at once. A row of an earlier erase epoch gives way to a new chunk.
 
+        A chunk of a capture time below 0 is an init segment of its device, -n that of number n, which each expiry day
+        has for itself. Fragments (`media` FMP4, the number is `parameters` in their facts) are stored when theirs is
+        stored for this day, or is in this segment, else they are NO_INIT.
+
         Raises:
             CallerError: `expires_on` is not the day that the key was prepared for (`wrong_day`).
         """
+
+    @abstractmethod
+    def note_init(self, device: int, sent: SentInit) -> None:
+        """Note that a device sent an init segment, which is stored, in place of the one that it sent before. Of a
+        device that is of another erase epoch by now nothing is noted."""
+
+    @abstractmethod
+    def sent_init(self, device: int) -> SentInit | None:
+        """What was noted last; None before the first, and after an erasure. A commit moves its `expires_on` on, and
+        notes an init segment that it stores where none is noted."""

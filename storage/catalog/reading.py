@@ -16,8 +16,13 @@ class ReadingCatalog(Protocol):
         """The stored chunk, or None. Like all reading: nothing of an earlier erase epoch or of a closed day."""
 
     @abstractmethod
+    def init(self, device: int, number: int, expires_on: int) -> ChunkRow | None:
+        """The init segment of this number as the day's fragments have it."""
+
+    @abstractmethod
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
-        """Chunks with from_ms <= capture_ms < to_ms in order of capture, at most `limit`, the earliest ones."""
+        """Chunks with from_ms <= capture_ms < to_ms in order of capture, at most `limit`, the earliest ones. Times are
+        from 0 on: below it are init segments."""
 
     @abstractmethod
     def latest_chunks(self, device: int, *, limit: int, before_ms: int = MAX_CAPTURE_MS) -> list[ChunkRow]:

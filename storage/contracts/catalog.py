@@ -8,6 +8,7 @@ from storage.contracts.devices import DevicesContract
 from storage.contracts.erasures import ErasuresContract
 from storage.contracts.hosts import HostsContract
 from storage.contracts.ingest import IngestContract
+from storage.contracts.inits import InitsContract
 from storage.contracts.leases import LeasesContract
 from storage.contracts.payment_records import PaymentRecordsContract
 from storage.contracts.reading import ReadingContract
@@ -20,6 +21,7 @@ from storage.contracts.uploads import UploadsContract
 
 class CatalogContract(
     IngestContract,
+    InitsContract,
     UploadsContract,
     SightingsContract,
     ReadingContract,

@@ -47,7 +47,7 @@ from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES
 from storage.objects import checked_key
 from storage.rows.devices import EraseState
-from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, ChunkRow, SegmentState
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, ChunkRow, SegmentState, SentInit
 
 
 def commit_for_ever(opener: Opener, device: int, worker: int, chunks: int, reports: Connection) -> None:
@@ -72,6 +72,13 @@ class IngestContract(OnCatalog):
         catalog.make_ready(DAY)
         assert captures(catalog.chunks(device, 0, 1 << 50, limit=9)) == [NOON]
         assert list(catalog.broken_rows()) == []
+
+    def test_an_init_segment_that_a_device_sent_is_noted(self, catalog: Catalog) -> None:
+        """More is in `InitsContract`."""
+        device = add_device(catalog)
+        assert catalog.sent_init(device) is None
+        catalog.note_init(device, SentInit(0, 7, ENDS, NOW))
+        assert catalog.sent_init(device) == SentInit(0, 7, ENDS, NOW)
 
     def test_prepared_keys_are_new_and_say_when_they_may_go(self, catalog: Catalog, sound: None) -> None:
         """Invariant 5: the key is there before the first byte. Invariant 4: none is given twice."""

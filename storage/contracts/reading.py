@@ -47,6 +47,16 @@ from storage.rows.recordings import (
 class ReadingContract(OnCatalog):
     """See the module docstring."""
 
+    def test_an_init_segment_is_no_chunk_of_a_time(self, catalog: Catalog) -> None:
+        """More is in `InitsContract`."""
+        device = add_device(catalog)
+        assert commit(catalog, Upload(device, -7), Upload(device, NOON)) == [STORED, STORED]
+        found = catalog.init(device, 7, ENDS)
+        assert found is not None
+        assert found.capture_ms == -7
+        assert catalog.init(device, 8, ENDS) is None
+        assert captures(catalog.chunks(device, 0, 1 << 50, limit=9)) == [NOON]
+
     def test_a_range_is_half_open_sorted_and_bounded(self, catalog: Catalog, sound: None) -> None:
         device = add_device(catalog, WEEK, MONTH)
         for i in range(5):  # in turns on two expiry days

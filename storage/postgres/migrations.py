@@ -362,6 +362,16 @@ CREATE TABLE hosts (
 );
 """
 
+_INITS = """
+CREATE TABLE inits (
+    device BIGINT PRIMARY KEY REFERENCES devices,
+    epoch BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    expires_on BIGINT NOT NULL,
+    at_ms BIGINT NOT NULL
+);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
@@ -378,6 +388,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0016": Step("0017", before=_SCHEDULED_RUNS),
         "0017": Step("0018", before=_PAYMENT_RECORDS),
         "0018": Step("0019", before=_NAMES_AND_SIGHTINGS),
+        "0019": Step("0020", before=_INITS),
     }
 )
 """By the revision that each starts from."""

@@ -28,7 +28,7 @@ ORDINAL_BITS = 17
 DURATION_BITS = 22
 """An hour at most: `ingest.media.MAX_DURATION_MS`."""
 MEDIA_BITS = 2
-"""`ingest.media.Media` goes to 2."""
+"""`ingest.media.Media` goes to 3."""
 LENGTH_BYTES = 3
 """MAX_CHUNK_BYTES, which is 2^24, is kept as 0: no chunk is empty."""
 assert MAX_CHUNK_BYTES == 1 << 8 * LENGTH_BYTES

@@ -16,6 +16,10 @@ MAX_CAPTURE_MS = 1 << 62
 """Above every capture time."""
 
 
+FMP4 = 3
+"""`media` of fragments whose header, an init segment, came before them; and of that."""
+
+
 class SegmentState(IntEnum):
     """A key is in exactly one of these, or absent (invariant 4)."""
 
@@ -34,6 +38,7 @@ class Verdict(IntEnum):
     EXPIRED = 4  # its expiry day has been swept
     DELETED = 5  # its owner or an operator deleted this range
     RECLAIMED = 6  # the segment's key was no longer prepared: nothing of it is stored
+    NO_INIT = 7  # of fragments: their init segment is not stored for this day
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +127,16 @@ class LiveListRow(NamedTuple):
     version: int
     epoch: int
     state: str
+
+
+class SentInit(NamedTuple):
+    """The init segment that a device sent last: its fragments are read by that. `number` is minus the capture time of
+    its chunk rows, `expires_on` the latest day that has one, `at_ms` when it was sent, 0 not known."""
+
+    epoch: int
+    number: int
+    expires_on: int
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,16 @@ from storage.days import (
     to_date,
 )
 from storage.errors import CallerError
-from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, PreparedKey, SegmentCommit, SegmentState, Verdict
+from storage.media_facts import FACTS_BYTES, PARAMETERS_AT
+from storage.rows.recordings import (
+    FMP4,
+    MAX_CLOCK_AHEAD_MS,
+    PreparedKey,
+    SegmentCommit,
+    SegmentState,
+    SentInit,
+    Verdict,
+)
 from storage.sql.base import OnDatabase
 from storage.sql.chunktables import chunk_days, chunk_table, create_chunk_table
 from storage.sql.connection import Connection, Excludes, Taken, writing
@@ -96,6 +105,26 @@ class Commits(OnDatabase, IngestCatalog):
         """With a class that the catalog did not know: other commits decide by a device's classes where to look."""
         connection.exclude_commits()
         return Committing(connection, segments, careful=True, alone=True).segments(segments, now_ms)
+
+    @writing(Excludes.NOTHING)
+    def note_init(self, connection: Connection, device: int, sent: SentInit) -> None:
+        connection.execute(
+            "INSERT INTO inits (device, epoch, number, expires_on, at_ms)"
+            " SELECT device, :epoch, :number, :expires_on, :at_ms FROM devices"
+            " WHERE device = :device AND erase_epoch = :epoch"
+            " ON CONFLICT (device) DO UPDATE SET epoch = excluded.epoch, number = excluded.number,"
+            " expires_on = excluded.expires_on, at_ms = excluded.at_ms",
+            {**sent._asdict(), "device": device},
+        )
+
+    def sent_init(self, device: int) -> SentInit | None:
+        with self.db.read() as connection:
+            row = connection.execute(
+                "SELECT i.epoch, i.number, i.expires_on, i.at_ms FROM inits i JOIN devices d USING (device)"
+                " WHERE device = ? AND i.epoch = d.erase_epoch",
+                (device,),
+            ).fetchone()
+            return None if row is None else SentInit(*row)
 
 
 class _NotThisWay(Exception):
@@ -193,11 +222,11 @@ class Committing:
         self.note_used(day_of_ms(now_ms))
         # These look nowhere else. So they come first, for the others to find them there.
         for day in sorted({segment.expires_on for segment, _ in plain}):
-            self._insert(day, [pair for pair in plain if pair[0].expires_on == day], now_ms)
+            self._store(day, [pair for pair in plain if pair[0].expires_on == day], now_ms)
         for segment, verdicts in others:
             self.refuse_lost(segment.index, verdicts)
             self._refuse_stored_elsewhere(segment, verdicts, now_ms)
-            self._insert(segment.expires_on, [(segment, verdicts)], now_ms)
+            self._store(segment.expires_on, [(segment, verdicts)], now_ms)
         finish_segments(self.connection, [pair for pair in pairs if self._is_prepared(pair[0])], now_ms)
         return [verdicts for _, verdicts in pairs]
 
@@ -248,7 +277,9 @@ class Committing:
             return False
         captured_from_ms = ms_of_day(recorded_day(expires_on, classes.pop()))
         times = index["capture_ms"]
-        return bool(
+        if times.min() < 0:
+            times = times[times >= 0]
+        return not len(times) or bool(
             captured_from_ms + MAX_CLOCK_AHEAD_MS <= times.min()
             and times.max() < captured_from_ms + MS_PER_DAY
         )
@@ -293,7 +324,7 @@ class Committing:
         recorded_on = [recorded_day(expires_on, c[0]) if len(c) == 1 else -1 for c in classes]
         day, into_day_ms = np.divmod(index["capture_ms"], MS_PER_DAY)
         fits = day == np.array(recorded_on, dtype=np.int64)[inverse]
-        plain = fits & (into_day_ms >= MAX_CLOCK_AHEAD_MS)
+        plain = fits & (into_day_ms >= MAX_CLOCK_AHEAD_MS) | (index["capture_ms"] < 0)
         return np.flatnonzero(~plain & (verdicts == Verdict.STORED)).tolist()
 
     def known_days(self, chunk: np.void, expires_on: int) -> list[int]:
@@ -327,6 +358,87 @@ class Committing:
             self._with_table.add(expires_on)
             self._days.add(expires_on)
         return self.connection.insert_chunks(chunk_table(expires_on), rows, self._careful)
+
+    def _store(self, day: int, pairs: Sequence[tuple[SegmentCommit, np.ndarray]], now_ms: int) -> None:
+        """Insert what is still STORED of segments of one day: fragments after the init segments that they need."""
+        if not any((segment.index["media"] == FMP4).any() for segment, _ in pairs):
+            self._insert(day, pairs, now_ms)
+            return
+        inits = [
+            (segment, np.where(segment.index["capture_ms"] < 0, verdicts, _LATER))
+            for segment, verdicts in pairs
+        ]
+        self._insert(day, inits, now_ms)
+        for (segment, verdicts), (_, of_inits) in zip(pairs, inits, strict=True):
+            is_init = segment.index["capture_ms"] < 0
+            verdicts[is_init] = of_inits[is_init]
+        self._refuse_without_init(day, pairs)
+        self._note_inits(day, pairs)
+        rest = [
+            (segment, np.where(segment.index["capture_ms"] < 0, _LATER, verdicts))
+            for segment, verdicts in pairs
+        ]
+        self._insert(day, rest, now_ms)
+        for (segment, verdicts), (_, of_rest) in zip(pairs, rest, strict=True):
+            is_chunk = segment.index["capture_ms"] >= 0
+            verdicts[is_chunk] = of_rest[is_chunk]
+
+    def _refuse_without_init(self, day: int, pairs: Sequence[tuple[SegmentCommit, np.ndarray]]) -> None:
+        """Nobody could play fragments whose init segment was deleted since their worker saw it, or is another one that
+        has its number by chance."""
+        fragments = [
+            np.flatnonzero(
+                (segment.index["media"] == FMP4)
+                & (segment.index["capture_ms"] >= 0)
+                & (verdicts == Verdict.STORED)
+            )
+            for segment, verdicts in pairs
+        ]
+        devices = {
+            device
+            for (segment, _), places in zip(pairs, fragments, strict=True)
+            for device in segment.index["device"][places].tolist()
+        }
+        if not devices:
+            return
+        stored: set[tuple[int, int]] = set()
+        if day in self._with_table:
+            rows = self.connection.execute(
+                f"SELECT device, capture_ms, epoch FROM {chunk_table(day)}"
+                f" WHERE {self.connection.among('device', '?')} AND capture_ms < 0",
+                (_json(devices),),
+            )
+            stored = {
+                (int(device), -capture_ms)
+                for device, capture_ms, epoch in rows
+                if epoch == self._devices[int(device)].epoch
+            }
+        for (segment, verdicts), places in zip(pairs, fragments, strict=True):
+            others = {
+                (int(chunk["device"]), -int(chunk["capture_ms"]))
+                for chunk, verdict in zip(segment.index, verdicts, strict=True)
+                if chunk["capture_ms"] < 0 and verdict == Verdict.CONFLICT
+            }
+            numbers = _init_numbers(segment.index)
+            for place in places.tolist():
+                named = int(segment.index["device"][place]), int(numbers[place])
+                if named not in stored or named in others:
+                    verdicts[place] = Verdict.NO_INIT
+
+    def _note_inits(self, day: int, pairs: Sequence[tuple[SegmentCommit, np.ndarray]]) -> None:
+        """What a device sent last is stored for a later day now; or nothing is noted of it, as after an erasure."""
+        noted = sorted(
+            (int(chunk["device"]), int(chunk["epoch"]), -int(chunk["capture_ms"]), day)
+            for segment, verdicts in pairs
+            for chunk in segment.index[(segment.index["capture_ms"] < 0) & (verdicts == Verdict.STORED)]
+        )
+        if noted:
+            self.connection.executemany(
+                "INSERT INTO inits (device, epoch, number, expires_on, at_ms) VALUES (?, ?, ?, ?, 0)"
+                " ON CONFLICT (device) DO UPDATE SET expires_on = excluded.expires_on"
+                " WHERE inits.number = excluded.number AND inits.expires_on < excluded.expires_on",
+                noted,
+            )
 
     def _insert(self, day: int, pairs: Sequence[tuple[SegmentCommit, np.ndarray]], now_ms: int) -> None:
         """Insert the chunks that are still STORED of segments of one day, and judge those whose place is taken."""
@@ -380,6 +492,16 @@ def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:
         if into_day_ms < MAX_CLOCK_AHEAD_MS:
             found.append(expiry_day(day - 1, days))
     return found
+
+
+_LATER = np.uint8(255)
+"""In place of a verdict: not asked yet."""
+
+
+def _init_numbers(index: np.ndarray) -> np.ndarray:
+    """The init segment that each chunk's facts name, uint32."""
+    facts = np.frombuffer(index["facts"].tobytes(), dtype=np.uint8).reshape(-1, FACTS_BYTES)
+    return facts[:, PARAMETERS_AT : PARAMETERS_AT + 4].copy().view("<u4")[:, 0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ import re
 from storage.account_keys import AccountKeys
 from storage.catalog.devices import ChangesCatalog
 from storage.errors import Unprocessable
-from storage.rows.recordings import Unindexed
+from storage.media_facts import PARAMETERS_AT
+from storage.rows.recordings import FMP4, Unindexed
 from storage.sql.chunktables import chunk_table
 from storage.sql.commits import mark_dead
 from storage.sql.connection import Connection, writing
@@ -104,6 +105,9 @@ def _remove_some(
     if found is None:
         return total, True  # somebody else has finished it
     device, from_ms, to_ms = found
+    sent = connection.execute("SELECT number, expires_on FROM inits WHERE device = ?", (device,)).fetchone()
+    if sent is not None:
+        connection.exclude_commits()  # which look for the init segments that go here
     done = True
     where = "device = ? AND capture_ms >= ? AND capture_ms < ?"
     for day in days_of_range(connection, classes_of(connection, device), from_ms, to_ms):
@@ -118,11 +122,44 @@ def _remove_some(
         if beyond is not None:
             done = False
             break
+        if sent is not None:
+            total = add_unindexed(
+                total, _remove_unneeded_inits(connection, day, device, sent, delete_after_ms)
+            )
     connection.execute(
         "UPDATE deletions SET chunks = chunks + ?, done_ms = ? WHERE deletion_id = ?",
         (total.chunks, now_ms if done else None, deletion_id),
     )
     return total, done
+
+
+def _remove_unneeded_inits(
+    connection: Connection, day: int, device: int, sent: tuple[int, int], delete_after_ms: int
+) -> Unindexed:
+    """Remove the init segments of a day that no fragments of it name any more. The one that the device sent last stays
+    where it was stored last, for those that are still to come: there is no recording in it."""
+    table = chunk_table(day)
+    kept = {sent[0]} if day == sent[1] else set()
+    stored = {
+        -capture_ms
+        for (capture_ms,) in connection.execute(
+            f"SELECT capture_ms FROM {table} WHERE device = ? AND capture_ms < 0", (device,)
+        )
+    }
+    if not stored - kept:
+        return Unindexed()
+    named = connection.execute(
+        f"SELECT DISTINCT substr(facts, {PARAMETERS_AT + 1}, 4) FROM {table}"
+        " WHERE device = ? AND capture_ms >= 0 AND media = ?",
+        (device, FMP4),
+    ).fetchall()
+    needed = {int.from_bytes(number, "little") for (number,) in named}
+    total = Unindexed()
+    for number in sorted(stored - kept - needed):
+        where = "device = ? AND capture_ms = ?"
+        total = add_unindexed(total, unindex_rows(connection, day, where, (device, -number), delete_after_ms))
+    # What an owner counts are recordings.
+    return Unindexed(0, 0, total.dead_segments)
 
 
 def unindex_rows(

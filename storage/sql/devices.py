@@ -267,6 +267,7 @@ def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: i
     )
     if new.erase_epoch != old.erase_epoch:
         connection.execute("DELETE FROM live_lists WHERE device = ?", (new.device,))
+        connection.execute("DELETE FROM inits WHERE device = ?", (new.device,))
     known = {plan.plan_id: plan for plan in old.plans}
     for plan in new.plans:
         if plan.plan_id == 0:

@@ -49,6 +49,13 @@ class Reads(OnDatabase, ReadingCatalog):
         found = self.chunks(device, capture_ms, capture_ms + 1, limit=1)
         return found[0] if found else None
 
+    def init(self, device: int, number: int, expires_on: int) -> ChunkRow | None:
+        with self.db.read() as connection:
+            if expires_on not in open_days(connection):
+                return None
+            found = _select(connection, expires_on, device, -number, 1 - number, 1)
+        return found[0] if found else None
+
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
         return self.chunks_stored_after(device, NOTHING_STORED, from_ms, to_ms, limit=limit)
 

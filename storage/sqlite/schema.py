@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 20
-REVISION = "0019"
+SCHEMA_VERSION = 21
+REVISION = "0020"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -35,6 +35,7 @@ OUTDATED = {
     17: "0016",
     18: "0017",
     19: "0018",
+    20: "0019",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000
@@ -194,6 +195,15 @@ CREATE TABLE live_lists (
     version INTEGER NOT NULL,  -- counts its changes: who writes one names the version that it was made of
     epoch INTEGER NOT NULL,
     state TEXT NOT NULL  -- JSON of `service.playback.live`
+) STRICT;
+
+-- The init segment that a device sent last: `storage.rows.recordings.SentInit`.
+CREATE TABLE inits (
+    device INTEGER PRIMARY KEY REFERENCES devices,
+    epoch INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    expires_on INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL
 ) STRICT;
 
 -- The newest run of each job: `storage.catalog.schedule`.

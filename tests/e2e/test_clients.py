@@ -16,7 +16,6 @@ pytestmark = pytest.mark.e2e
 
 FRAGMENTED = {
     "dash": ("x.mpd", ("-f", "dash", "-seg_duration", "1")),
-    "fmp4": ("x.m3u8", ("-f", "hls", "-hls_time", "1", "-hls_segment_type", "fmp4")),
 }
 
 

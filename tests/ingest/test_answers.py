@@ -22,7 +22,7 @@ EVERY = [
     answers.too_large(5),
     answers.unknown_media("this looks like Matroska or WebM"),
     answers.unplayable("header", "why"),
-    answers.unplayable("frames", "why"),
+    *(answers.unplayable(word, "why") for word in ("frames", "init", "clear", "codec")),
 ]
 REFUSALS = {
     ("malformed", 400),
@@ -47,6 +47,9 @@ REFUSALS = {
     ("unknown_media", 415),
     ("unsupported_name", 415),
     ("no_header", 415),
+    ("no_init", 409),
+    ("encrypted", 415),
+    ("unknown_codec", 415),
     ("no_frames", 422),
     ("clock_ahead", 422),
     ("digest_mismatch", 422),

@@ -20,7 +20,8 @@ def answered() -> set[tuple[str, str]]:
     """(status, code) of every refusal that stands in the sources of the ingest port."""
     sources = "\n".join(path.read_text() for path in (ROOT / "ingest").glob("*.py"))
     found = set(re.findall(r'\bAnswer\(\s*(\d{3}),\s*"(\w+)"', sources))
-    found |= {(str(said.status), said.code) for said in (unplayable("header", ""), unplayable("frames", ""))}
+    words = ("header", "frames", "init", "clear", "codec")
+    found |= {(str(said.status), said.code) for said in (unplayable(word, "") for word in words)}
     assert {("413", "too_large"), ("401", "bad_token"), ("503", "not_stored")} <= found
     return found
 

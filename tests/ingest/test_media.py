@@ -194,7 +194,7 @@ def test_unknown_media_has_no_duration(clips: dict[str, Clip]) -> None:
     assert duration_ms(clips["b_frames"].data, Media.UNKNOWN) is None
     assert duration_ms(clips["b_frames"].data, Media.MP4) is None
     assert duration_ms(clips["mp4"].data, Media.MPEG_TS) is None
-    assert [int(m) for m in Media] == [0, 1, 2]
+    assert [int(m) for m in Media] == [0, 1, 2, 3]
 
 
 # ---- MPEG-TS made by hand
@@ -393,7 +393,7 @@ def test_mp4_fragments_by_their_start_times_when_samples_say_less() -> None:
 def test_mp4_declared_fragment_duration_only_without_fragments() -> None:
     for mehd in (full(b"mehd", 0, 2400), full(b"mehd", 1 << 24, 0, 2400)):
         moov = box(b"moov", mvhd(600, 0), trak(1, 1000), box(b"mvex", mehd, TREX))
-        assert mp4_ms(moov) == 4000
+        assert mp4_ms(moov, box(b"mdat")) == 4000
         assert mp4_ms(moov, moof(full(b"trun", 0, 25))) == 1000
 
 

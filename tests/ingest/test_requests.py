@@ -42,9 +42,14 @@ from ingest.requests import MAX_DEVICE, Route, digits_of_time, parse_credentials
         (b"/v1/devices/7/live/cam=1,front@home~2.ts", Route(7)),
         (b"http://host:8080/v1/devices/7/chunks/1", Route(7, 1)),
         (b"HTTPS://h/v1/devices/7/live/1760000000.ts?x", Route(7, 1_760_000_000_000, is_second=True)),
-        (b"/v1/devices/7/live/stream.mpd", Route(7, is_fragmented=True)),
-        (b"/v1/devices/7/live/init-0.mp4", Route(7, is_fragmented=True)),
-        (b"/v1/devices/7/live/0/chunk-1.M4S", Route(7, is_fragmented=True)),
+        (b"/v1/devices/7/live/stream.mpd", Route(7, is_dash=True)),
+        (b"/v1/devices/7/live/init-stream0.m4s", Route(7, is_dash=True)),
+        (b"/v1/devices/7/live/0/chunk-stream1-00001.m4s", Route(7, is_dash=True)),
+        (b"/v1/devices/7/live/init-0.mp4", Route(7)),
+        (b"/v1/devices/7/live/init.mp4", Route(7)),
+        (b"/v1/devices/7/live/0/chunk-1.M4S", Route(7)),
+        (b"/v1/devices/7/live/1760000000.m4s", Route(7, 1_760_000_000_000, is_second=True)),
+        (b"/v1/devices/7/live/1760000000123.mov", Route(7, 1_760_000_000_123)),
     ],
 )
 def test_where_a_request_goes(method: bytes, target: bytes, route: Route) -> None:

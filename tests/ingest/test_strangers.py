@@ -119,8 +119,8 @@ async def test_a_receive_of_a_stranger_is_small(worker: Worker) -> None:
         assert (await client.reply()).status == 404
 
 
-@pytest.mark.parametrize("name", ["x.mpd", "init.mp4", "a/seg-1.m4s"])
-async def test_a_name_of_fmp4_ends_the_connection_at_once(worker: Worker, name: str) -> None:
+@pytest.mark.parametrize("name", ["x.mpd", "init-stream0.m4s", "a/chunk-stream0-00001.m4s"])
+async def test_a_name_of_dash_ends_the_connection_at_once(worker: Worker, name: str) -> None:
     """ffmpeg reads no answers: the sending has to fail, else it exits 0 and nothing was stored."""
     client = await worker.connect()
     await client.send(client.request(bytes(100_000), name)[:-1])

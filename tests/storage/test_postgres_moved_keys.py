@@ -84,7 +84,7 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
         connection.execute("DROP INDEX payments_open, payments_by_time, payments_disputed")
         connection.execute(
             "DROP TABLE packages, operator_tokens, operators, identities, hosts, scheduled_runs, payment_records,"
-            " device_names, sightings, refusals"
+            " device_names, sightings, refusals, inits"
         )
         connection.execute("DELETE FROM numbers WHERE name LIKE 'operator%'")
         connection.execute("ALTER TABLE events DROP COLUMN operator")

@@ -114,6 +114,7 @@ def test_no_table_about_an_account_is_forgotten(office: Office) -> None:
         "daily_uploads": "sums that limits are counted with, for a day",
         "deletions": "each is in the history",
         "erasures": "no personal data",
+        "inits": "numbers of headers; the recordings have them",
         "live_lists": "numbers of chunks; the recordings have them",
         "operators": "an operator's own",
     }

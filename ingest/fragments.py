@@ -1,0 +1,127 @@
+"""The way of fMP4: an init segment is stored and noted, and a fragment gets the one that it is read by.
+
+Asynchronous, for both may have to wait: beside the connection, in its own task. A fragment then goes the way of every
+chunk, with its init segment beside it in the same segment of the store, unless its day has that.
+"""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+from ingest import answers, inits, media, mp4
+from ingest.answers import Answer
+from ingest.connection import Connection, ForInit, ForPacking
+from ingest.inits import KnownInit
+from ingest.packing import Chunk, Outcome
+from ingest.receiving import Receiver
+from storage.errors import ClipkeepError, KeyDestroyed
+from storage.rows.recordings import SentInit, Verdict
+
+ENDED_EVERY_S = 0.5
+"""How often it is looked whether uploads have ended, which tells nobody."""
+
+_log = structlog.get_logger("ingest")
+
+
+async def taken(connection: Connection, wait: ForInit) -> ForPacking | None:
+    """Take a body that is fMP4. Returns what is to be packed; None: its answer is given, and its memory given back.
+    Raises nothing but Cancelled."""
+    data = wait.body.data()
+    packing: ForPacking | None = None
+    refusal: Answer | None = None
+    try:
+        if mp4.read(data).part is mp4.Part.INIT:
+            refusal = await _take_init(connection, wait, data)
+        else:
+            found = await _take_fragment(connection, wait, data)
+            if isinstance(found, Chunk):
+                packing = ForPacking(found, wait.body, wait.slot)
+            else:
+                refusal = found
+    except KeyDestroyed:
+        refusal = answers.TERMINATED
+    except ClipkeepError as error:
+        _log.warning("fragment_not_taken", code=error.code, device=wait.admission.device, detail=str(error))
+        refusal = answers.TRY_AGAIN
+    except Exception:  # its place in the order of answers, and what it is charged, must not be lost with it
+        _log.exception("fragment_not_taken", code="internal")
+        refusal = answers.TRY_AGAIN
+    finally:
+        data.release()
+        if packing is None:
+            wait.body.release()
+    if refusal is not None:
+        connection.receiver.refuse(wait.slot, refusal)
+    return packing
+
+
+async def _take_init(connection: Connection, wait: ForInit, data: memoryview) -> Answer | None:
+    """Store an init segment, note it, and answer it; or say why not."""
+    receiver, admission = connection.receiver, wait.admission
+    if len(data) > inits.MAX_INIT_BYTES:
+        return answers.too_large(inits.MAX_INIT_BYTES)
+    read = inits.read(admission.device, bytes(data))
+    found = read if isinstance(read, media.Found) else media.Found(media.Media.FMP4)
+    refusal = receiver.refusal(admission, data, found)
+    if refusal is not None or isinstance(read, media.Found):
+        return refusal or answers.NO_INIT
+    known = receiver.uploads.inits.remember(read)
+    now_ms = receiver.now_ms()
+    expires_on = admission.expires_on(
+        now_ms if admission.capture_ms is None else admission.capture_ms, now_ms
+    )
+    outcome = await _stored(
+        receiver, known.init.chunk(admission.epoch, admission.class_days, expires_on), data
+    )
+    if outcome in (Verdict.STORED, Verdict.DUPLICATE):
+        sent = SentInit(admission.epoch, known.init.number, expires_on, now_ms)
+        await receiver.uploads.inits.note(admission.device, sent)
+        connection.init = known
+    receiver.done(wait.slot, outcome, trio.current_time())
+    receiver.flush()
+    return None
+
+
+async def _take_fragment(connection: Connection, wait: ForInit, data: memoryview) -> Chunk | Answer:
+    """A fragment as a chunk; or why it is none."""
+    receiver, admission = connection.receiver, wait.admission
+    known = connection.init
+    if not isinstance(known, KnownInit) or known.init.device != admission.device:
+        known = await receiver.uploads.inits.sent_by(
+            admission.device, admission.epoch, first=mp4.is_first(data), head_ms=admission.head_ms
+        )
+        if known is None:
+            return answers.NO_INIT
+        connection.init = known
+    found = media.fragment(data, known.movie, known.init.number)
+    refusal = receiver.refusal(admission, data, found)
+    if refusal is not None:
+        return refusal
+    chunk = receiver.chunk(admission, data, found, wait.slot)
+    chunk.init = known.init
+    return chunk
+
+
+async def _stored(receiver: Receiver, chunk: Chunk, data: memoryview) -> Outcome:
+    """Pack a chunk, and wait until it is committed. None: it is not.
+
+    Raises:
+        As `Uploads.pack`.
+    """
+    done = trio.Event()
+    outcomes: list[Outcome] = []
+    noted = chunk.done
+
+    def committed(outcome: Outcome, now_s: float) -> None:
+        noted(outcome, now_s)
+        outcomes.append(outcome)
+        done.set()
+
+    chunk.done = committed
+    await receiver.uploads.pack(chunk, data)
+    # Who calls this is shielded, and uploads that end leave what is in open segments without an outcome.
+    while not done.is_set() and not receiver.uploads.ended:
+        with trio.move_on_after(ENDED_EVERY_S):
+            await done.wait()
+    return outcomes[0] if outcomes else None

@@ -1,0 +1,147 @@
+"""Init segments: the headers that the fragments of fMP4 are read by. Each device sends its own once, at its start.
+
+Stock ffmpeg sends it, and each fragment, on a connection of its own, so any worker of any host may get the one or the
+other. What was sent is stored like a chunk, and noted as what its device sent last, before it is answered; whoever
+gets a fragment on a connection that knows no init segment asks for that note.
+
+A fragment that says that it is the first one (`mp4.is_first`) may be here before the init segment that was sent just
+before it. It waits until one is noted that was sent within FRESH_MS of it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from ingest import media, mp4
+from ingest.keyring import Keyring
+from ingest.packing import Init
+from storage import checksums
+from storage.catalog.ingest import IngestCatalog
+from storage.catalog.reading import ReadingCatalog
+from storage.days import month_of_day
+from storage.errors import CorruptError, ObjectMissing
+from storage.objects import ObjectStore
+from storage.rows.recordings import SentInit
+from storage.segment import TAG_BYTES, decrypt_chunk
+from storage.vault import KeyId
+
+MAX_INIT_BYTES = 64 * 1024
+"""Of an init segment. Stock ones have 1 to 3 kB."""
+HELD_BYTES = 8 * 1024 * 1024
+"""Of all init segments that a worker remembers together, each counted with what it was read as: a few thousand. Beside
+the budget, as the memories of tables and pictures are."""
+READ_BYTES = 2048
+"""What an init segment was read as, at most: tracks and numbers."""
+FRESH_MS = 10_000
+"""A first fragment's init segment was sent no longer than this before it: encoders that send a fragment while they
+record it begin with the init segment, and a fragment is a few seconds."""
+WAIT_S = 3.0
+"""How long a fragment waits for an init segment: some puts and commits of another worker, of a store that is slow."""
+ASK_EVERY_S = 0.1
+LOOK_UPS = 4
+"""At once, of a worker. Each is a thread."""
+
+
+class InitsCatalog(IngestCatalog, ReadingCatalog, Protocol):
+    """What is noted, and where it lies."""
+
+
+class KnownInit:
+    """An init segment, read."""
+
+    def __init__(self, init: Init, movie: mp4.Movie) -> None:
+        self.init = init
+        self.movie = movie
+
+
+class Inits:
+    """The init segments of one worker's devices: those that it remembers, and the way to the others."""
+
+    def __init__(self, store: ObjectStore, catalog: InitsCatalog, keyring: Keyring) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._keyring = keyring
+        self._threads = trio.CapacityLimiter(LOOK_UPS)
+        self._known: OrderedDict[tuple[int, int], KnownInit] = OrderedDict()
+        self._held_bytes = 0
+
+    def remember(self, known: KnownInit) -> KnownInit:
+        """Keep one, and let go of those that were not asked for for longest, for `HELD_BYTES`. Returns the one that
+        stands for it from now on."""
+        key = (known.init.device, known.init.number)
+        mine = self._known.get(key)
+        if mine is not None:
+            self._known.move_to_end(key)
+            return mine
+        self._known[key] = known
+        self._held_bytes += len(known.init.data) + READ_BYTES
+        while self._held_bytes > HELD_BYTES:
+            _, old = self._known.popitem(last=False)
+            self._held_bytes -= len(old.init.data) + READ_BYTES
+        return known
+
+    async def note(self, device: int, sent: SentInit) -> None:
+        """A device sent it, and it is stored.
+
+        Raises:
+            CatalogUnavailable: it may be noted or not.
+        """
+        await trio.to_thread.run_sync(self._catalog.note_init, device, sent, limiter=self._threads)
+
+    async def sent_by(self, device: int, epoch: int, *, first: bool, head_ms: int) -> KnownInit | None:
+        """What the fragments of a device are read by now; None: it never sent one, or that is gone.
+
+        Args:
+            first: they say that they are the first ones.
+            head_ms: when they began to come.
+
+        Raises:
+            CorruptError, WorldError: it can't be read now.
+        """
+        deadline_s = trio.current_time() + WAIT_S
+        while True:
+            sent = await trio.to_thread.run_sync(self._catalog.sent_init, device, limiter=self._threads)
+            if sent is not None and sent.epoch == epoch and not (first and sent.at_ms < head_ms - FRESH_MS):
+                break
+            if trio.current_time() >= deadline_s:
+                if sent is None or sent.epoch != epoch:
+                    return None
+                break  # its encoder counts anew, and sent no other header: it has gone on with the one of before
+            await trio.sleep(ASK_EVERY_S)
+        known = self._known.get((device, sent.number))
+        if known is not None:
+            return self.remember(known)
+        return await self._read(device, sent)
+
+    async def _read(self, device: int, sent: SentInit) -> KnownInit | None:
+        look = partial(self._catalog.init, device, sent.number, sent.expires_on)
+        row = await trio.to_thread.run_sync(look, limiter=self._threads)
+        if row is None:
+            return None
+        key_id = KeyId(device, row.epoch, month_of_day(row.expires_on))
+        cipher = self._keyring.cached(key_id) or await self._keyring.load(key_id)
+        get = partial(self._store.get_range, row.segment_key, row.offset, row.length + TAG_BYTES)
+        try:
+            stored = await trio.to_thread.run_sync(get, limiter=self._threads)
+        except ObjectMissing as error:
+            raise CorruptError("its segment is not in the store", code=error.code) from error
+        data = decrypt_chunk(cipher, row.nonce, stored, device=device, capture_ms=row.capture_ms)
+        known = read(device, data)
+        if isinstance(known, media.Found):
+            raise CorruptError("what is stored is no init segment", code="chunk_corrupt")
+        known.init.stored(row.epoch, row.expires_on)
+        return self.remember(known)
+
+
+def read(device: int, data: bytes) -> KnownInit | media.Found:
+    """An init segment that a device sent; or what is wrong with it."""
+    found, movie = media.init_segment(data)
+    if movie is None or found.missing:
+        return found
+    crc64 = checksums.crc64nvme(data)
+    init = Init(device, crc64 & 0xFFFF_FFFF or 1, data, checksums.crc32(data), crc64, found.facts)
+    return KnownInit(init, movie)
