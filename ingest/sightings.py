@@ -18,7 +18,7 @@ FLUSHED_AT_ONCE = 2000
 worker are told of within a minute; those of a larger one come later."""
 TELL_EVERY_S = 30.0
 """Between two rows about a device, or about one code of it."""
-MAX_SEEN = 50_000
+MAX_SEEN = 30_000
 """Devices that wait to be told of, and as many codes of devices: 10 MB at most. Past it whoever comes is left out,
 until others have been told of."""
 

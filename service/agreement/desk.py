@@ -14,11 +14,13 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 from retention.entitlements import Entitlements
 from retention.operators import BUILT_IN, OperatorRole
 from service.agreement.errors import Conflict, Forbidden
+from service.agreement.kept_counts import KeptCounts
 from service.agreement.templates import Templates, shipped
 from service.config import AgreementSettings, NoticeSettings, PaymentSettings
 from storage.catalog.books import Books, BooksCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
+from storage.catalog.kept import KeptCatalog
 from storage.catalog.sightings import SightingsCatalog
 from storage.clock import Clock
 from storage.days import to_date
@@ -73,8 +75,10 @@ OPERATOR = Actor("operator", operator=BUILT_IN)
 SYSTEM = Actor("system")
 
 
-class DeskCatalog(BooksCatalog, DevicesCatalog, ChangesCatalog, ErasuresCatalog, SightingsCatalog, Protocol):
-    """The account books, the devices that they are about, what was seen of those, and what ends with an account."""
+class DeskCatalog(
+    BooksCatalog, DevicesCatalog, ChangesCatalog, ErasuresCatalog, SightingsCatalog, KeptCatalog, Protocol
+):
+    """The account books, the devices that they are about, what was seen and is kept of those, and their ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Desk:
     hashing: Parameters = field(default_factory=lambda: RFC_9106_LOW_MEMORY)
     templates: Templates = field(default_factory=shipped)
     payments: PaymentSettings = field(default_factory=PaymentSettings)
+    kept: KeptCounts = field(default_factory=KeptCounts)
 
     def now_ms(self) -> int:
         return self.clock.now_ms()

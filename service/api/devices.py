@@ -6,16 +6,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service.agreement import devices, naming
+from service.agreement import devices, kept, naming
 from service.agreement.naming import MAX_LABEL_CHARS
 from service.api.door import Account, Caller, Device
 from service.api.models.accounts import WithReason
 from service.api.models.base import Page
 from service.api.models.devices import (
+    AccountKept,
     DeviceAsked,
     DeviceNaming,
     DeviceToken,
     DeviceView,
+    KeptView,
     NewDevice,
     Termination,
     ViewerToken,
@@ -41,6 +43,8 @@ class Devices:
         add(router, "POST", of_account, self.add, refuses=(401, 403, 404, 409, 422, 429), status=201)
         add(router, "GET", device, self.show, refuses=(401, 403, 404))
         add(router, "PATCH", device, self.rename, refuses=(401, 403, 404, 422))
+        add(router, "GET", f"{device}/kept", self.kept, refuses=(401, 403, 404))
+        add(router, "GET", "/v1/accounts/{account}/kept", self.kept_of_account, refuses=(401, 403, 404))
         add(router, "GET", f"{device}/token", self.token, refuses=(401, 403, 404))
         add(router, "POST", f"{device}/token", self.new_token, refuses=(401, 403, 404, 422))
         add(
@@ -93,6 +97,18 @@ class Devices:
         return DeviceView.of(
             await self._run(naming.rename, self._desk, actor, n, name=asked.name, label=asked.label)
         )
+
+    async def kept(self, n: Device, actor: Caller) -> KeptView:
+        """How much is kept of the device, by the day on which it was recorded (UTC). Counted in a quarter of a
+        second at most, and remembered: a day may be a minute old, an earlier one an hour."""
+        return KeptView.of(n, await self._run(kept.of_device, self._desk, actor, n))
+
+    async def kept_of_account(
+        self, account: Account, actor: Caller, after: After = 0, limit: Rows = DEFAULT_PAGE_ROWS
+    ) -> AccountKept:
+        """How much is kept of the account's devices: of each, and of all of this page by day. As for a device."""
+        found = await self._run(kept.of_account, self._desk, actor, account, after=after, limit=limit)
+        return AccountKept.of(found, limit)
 
     async def token(self, n: Device, actor: Caller) -> DeviceToken:
         """The device's token: what the camera sends when it uploads."""

@@ -15,6 +15,7 @@ from retention.subscriptions import begin
 from retention.tokens import mint_device_token
 from service import terminal
 from service.agreement import devices as desk_devices
+from service.agreement import kept as desk_kept
 from service.agreement import naming, packages, recordings
 from service.agreement.desk import Actor, Desk
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
@@ -28,6 +29,7 @@ from storage.days import parse_date, to_date
 from storage.errors import CallerError
 from storage.rows.accounts import OPERATOR_ACCOUNT
 from storage.rows.devices import DeviceFacts
+from storage.rows.kept import KeptDay
 
 MAX_ADDED = 1_000_000
 MAX_MS = 253_402_300_800_000
@@ -210,6 +212,32 @@ def device_show(device: Device, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, j
         terminal.report(document, json)
 
 
+@device_app.command("kept")
+def device_kept(device: Device, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False) -> None:
+    """Say how much is kept of a device: bytes and hours, by the day (UTC) on which they were recorded.
+
+    It is counted from the catalog's rows, one for each upload, which takes a second or more where there are millions.
+    """
+    with open_folder(data) as opened:
+        actor = acting(opened, as_)
+        while not (found := desk_kept.of_device(opened.desk, actor, device)).is_complete:
+            pass  # each turn counts for a bounded time
+    whole = found.devices[device]
+    rows = [{"day": to_date(one.day).isoformat(), **_amount(one)} for one in found.days]
+
+    def draw() -> None:
+        cells = [
+            [day, one.chunks, one.length_bytes, f"{one.duration_ms / HOUR_MS:.2f}"]
+            for day, one in (
+                *((to_date(one.day).isoformat(), one) for one in found.days),
+                ("all", whole),
+            )
+        ]
+        terminal.table(f"device {device}", ["day (UTC)", "chunks", "bytes", "hours"], cells)
+
+    terminal.report({"device": device, **_amount(whole), "days": rows}, json, draw)
+
+
 @device_app.command("suspend")
 def device_suspend(
     device: Device, reason: Reason, as_: As = BUILT_IN, data: Data = DEFAULT_DATA, json: Json = False
@@ -383,6 +411,10 @@ def _shown(standing: Standing) -> dict[str, Any]:
         ],
         "plans": [shown_plan(facts.device, sub) for sub in standing.subscriptions],
     }
+
+
+def _amount(kept: KeptDay) -> dict[str, int]:
+    return {"chunks": kept.chunks, "length_bytes": kept.length_bytes, "duration_ms": kept.duration_ms}
 
 
 def _cells(standing: Standing) -> list[object]:

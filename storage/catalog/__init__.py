@@ -25,6 +25,7 @@ from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
 from storage.catalog.hosts import HostsCatalog
 from storage.catalog.ingest import IngestCatalog
+from storage.catalog.kept import KeptCatalog
 from storage.catalog.payment_records import PaymentRecordsCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.catalog.reports import ReportsCatalog
@@ -38,6 +39,7 @@ class Catalog(
     IngestCatalog,
     UploadsCatalog,
     SightingsCatalog,
+    KeptCatalog,
     ReadingCatalog,
     DevicesCatalog,
     ChangesCatalog,

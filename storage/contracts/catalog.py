@@ -9,6 +9,7 @@ from storage.contracts.erasures import ErasuresContract
 from storage.contracts.hosts import HostsContract
 from storage.contracts.ingest import IngestContract
 from storage.contracts.inits import InitsContract
+from storage.contracts.kept import KeptContract
 from storage.contracts.leases import LeasesContract
 from storage.contracts.payment_records import PaymentRecordsContract
 from storage.contracts.reading import ReadingContract
@@ -24,6 +25,7 @@ class CatalogContract(
     InitsContract,
     UploadsContract,
     SightingsContract,
+    KeptContract,
     ReadingContract,
     DevicesContract,
     LeasesContract,

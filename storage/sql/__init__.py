@@ -1,7 +1,7 @@
 """The catalog in SQL that every engine runs: `storage.sqlite` and `storage.postgres` give it connections.
 
 A part for each interface of `storage.catalog`: `commits` (ingest), `reads` (reading), `devices` and `deletions`,
-`books`, `payment_records`, `uploads`, `sightings`, `leases`, `hosts`, `schedule`, `sweeping` with `rewriting`,
+`books`, `payment_records`, `uploads`, `sightings`, `kept`, `leases`, `hosts`, `schedule`, `sweeping` with `rewriting`,
 `erasures`, `reports`, `checking`, `continuity`. `connection` is what an engine gives.
 """
 
@@ -15,6 +15,7 @@ from storage.sql.connection import Database
 from storage.sql.continuity import Continuing
 from storage.sql.erasures import Erasures
 from storage.sql.hosts import Hosts
+from storage.sql.kept import Kept
 from storage.sql.payment_records import PaymentRecords
 from storage.sql.reads import Reads
 from storage.sql.reports import Reports
@@ -28,6 +29,7 @@ class SqlCatalog(
     Commits,
     Uploads,
     Sightings,
+    Kept,
     Reads,
     Bookkeeping,
     PaymentRecords,

@@ -229,6 +229,7 @@ def test_the_docs_name_no_command_that_is_not_there() -> None:
         ("device add", {*COMMON, "--account", "--count", "--plan", "--retention-days", "--starts-on"}),
         ("device add", {"--serial"}),
         ("device list", {*COMMON, "--account", "--name", "--silent", "--after", "--limit"}),
+        ("device kept", {*COMMON, "--device"}),
         ("device rename", {*COMMON, "--device", "--name", "--label"}),
         ("init", {"--check-store", "--data", "--json", "--store"}),
         ("serve", {"--data", "--json", "--store", "--ingest", "--api", "--workers"}),
@@ -501,6 +502,8 @@ def test_devices_are_named_and_found(run: Run, made: Path) -> None:
     drawn = run("device", "list", "--account", 1, "--name", "door", "--limit", 1, "--data", made)
     assert "Front door" in drawn.out
     assert "--after 1" in drawn.out
+    kept = run("device", "kept", "--device", 1, "--data", made, "--json").document
+    assert kept == {"device": 1, "chunks": 0, "length_bytes": 0, "duration_ms": 0, "days": []}
     for wrong in (
         ("list", "--name", "door"),
         ("list", "--account", 1, "--silent", 5),

@@ -7,11 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field
 
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
+from service.agreement.kept_counts import Kept as KeptSums
 from service.agreement.naming import MAX_DEVICE_NAME_CHARS, MAX_LABEL_CHARS
 from service.agreement.refused import WHY
 from service.agreement.serials import MAX_SERIAL_CHARS
 from service.api.models.accounts import WithReason
-from service.api.models.base import Asked, Ms, fields_of
+from service.api.models.base import Asked, Day, Ms, day, fields_of
 from service.api.models.subscriptions import SubscriptionView, iso
 
 
@@ -84,6 +85,61 @@ class DeviceView(BaseModel):
             entitled_through=iso(standing.entitled_through),
             subscriptions=[SubscriptionView.of(facts.device, sub) for sub in standing.subscriptions],
         )
+
+
+class Amount(BaseModel):
+    chunks: int
+    length_bytes: int
+    duration_ms: Annotated[int, Field(description="what they play, as their media says")]
+
+
+class KeptOfDay(Amount):
+    day: Annotated[Day, Field(description="UTC date on which it was recorded")]
+
+
+class KeptOfDevice(Amount):
+    device: int
+
+
+class _Counted(BaseModel):
+    days: Annotated[list[KeptOfDay], Field(description="in order")]
+    complete: Annotated[
+        bool, Field(description="every day was counted; else ask again, and more of them are")
+    ]
+
+
+class KeptView(_Counted, KeptOfDevice):
+    @classmethod
+    def of(cls, device: int, kept: KeptSums) -> Self:
+        whole = kept.devices[device]
+        return cls(
+            device=device,
+            days=_days(kept),
+            complete=kept.is_complete,
+            **fields_of(whole, *Amount.model_fields),
+        )
+
+
+class AccountKept(_Counted):
+    devices: list[KeptOfDevice]
+    next: Annotated[int | None, Field(description="`after` of the next page of devices, null after the last")]
+
+    @classmethod
+    def of(cls, kept: KeptSums, limit: int) -> Self:
+        amounts = Amount.model_fields
+        return cls(
+            days=_days(kept),
+            devices=[
+                KeptOfDevice(device=device, **fields_of(kept.devices[device], *amounts))
+                for device in sorted(kept.devices)
+            ],
+            complete=kept.is_complete,
+            next=max(kept.devices) if len(kept.devices) == limit else None,
+        )
+
+
+def _days(kept: KeptSums) -> list[KeptOfDay]:
+    return [KeptOfDay(day=day(one.day), **fields_of(one, *Amount.model_fields)) for one in kept.days]
 
 
 class NewDevice(BaseModel):

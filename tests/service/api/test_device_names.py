@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.service.api.office import add_operator, add_owner
 from tests.service.api.server import Server, refused
-from tests.service.world import NOON_MS, World
+from tests.service.world import CHUNK_MS, NOON_MS, World, clips
 
 
 def test_an_owner_names_devices_and_finds_them(world: World, server: Server) -> None:
@@ -48,3 +48,29 @@ def test_when_it_was_seen_and_what_it_was_refused(server: Server) -> None:
     assert newest == {"code": "of_a_later_release", "why": "", "count": 1, "last_ms": NOON_MS + 1}
     assert (lapsed["code"], lapsed["count"], lapsed["last_ms"]) == ("plan_lapsed", 3, NOON_MS)
     assert "buy one" in lapsed["why"]
+
+
+def test_how_much_is_kept_by_day(world: World, server: Server) -> None:
+    kept = clips(3)
+    world.keep(*kept)
+    operator, ada = add_operator(server), add_owner(server)
+    amount = {
+        "chunks": 3,
+        "length_bytes": sum(len(clip.data) for clip in kept),
+        "duration_ms": 3 * CHUNK_MS,
+    }
+    day = {"day": "2026-07-06", **amount}
+    shown = operator.get("/v1/devices/1/kept")
+    assert shown == {"device": 1, **amount, "days": [day], "complete": True}
+    of_account = operator.get("/v1/accounts/1/kept?limit=1")
+    assert of_account["days"] == [day]
+    assert of_account["devices"] == [{"device": 1, **amount}]
+    assert of_account["next"] == 1
+    refused(ada.ask("GET", "/v1/devices/1/kept"), 404, "not_found")
+    refused(ada.ask("GET", "/v1/accounts/1/kept"), 404, "not_found")
+    device = ada.add_device()
+    nothing = {"chunks": 0, "length_bytes": 0, "duration_ms": 0}
+    assert ada.get(f"{ada.home}/kept") == {
+        **{"days": [], "complete": True, "next": None},
+        "devices": [{"device": device, **nothing}],
+    }

@@ -52,6 +52,8 @@ OF_OWNERS = [
     Ask("PUT", "/v1/accounts/{account}/consents/{subject}", {"given": True}),
     Ask("GET", "/v1/devices/{n}"),
     Ask("PATCH", "/v1/devices/{n}", {"name": "Front door"}),
+    Ask("GET", "/v1/devices/{n}/kept"),
+    Ask("GET", "/v1/accounts/{account}/kept"),
     Ask("GET", "/v1/devices/{n}/token"),
     Ask("POST", "/v1/devices/{n}/token", REASON),
     Ask("POST", "/v1/devices/{n}/viewer-tokens", {}),
