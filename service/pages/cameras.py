@@ -10,9 +10,10 @@ from fastapi import APIRouter, Request, Response
 from markupsafe import Markup
 
 from retention.tokens import mint_viewer_token
-from service.agreement import devices, serials
+from service.agreement import devices, naming, serials
 from service.agreement.devices import Standing
 from service.agreement.errors import Unprocessable
+from service.agreement.refused import WHY
 from service.api.door import Device
 from service.pages.door import Owner
 from service.pages.forms import Form
@@ -20,6 +21,7 @@ from service.pages.site import Person, Site
 from storage.days import ms_of_day
 from storage.errors import CallerError
 from storage.rows.devices import DeviceFacts
+from storage.rows.sightings import Refused
 
 PAGE_CAMERAS = 24
 """In one page: each has a still."""
@@ -46,7 +48,14 @@ class Camera:
 
     @property
     def name(self) -> str:
-        return f"Camera {self.number}"
+        return self.standing.name.name or f"Camera {self.number}"
+
+    @property
+    def refused(self) -> Refused | None:
+        """The newest refusal, where nothing was taken since."""
+        seen = self.standing.seen
+        newest = seen.refused[0] if seen.refused else None
+        return None if newest is None or newest.last_ms <= (seen.seen_ms or 0) else newest
 
     @property
     def may_be_watched(self) -> bool:
@@ -68,6 +77,7 @@ class Cameras:
         site.post(router, "/cameras/new", self.add)
         site.get(router, "/cameras/{n}/set-up", self.set_up)
         site.get(router, "/cameras/{n}/settings", self.settings)
+        site.post(router, "/cameras/{n}/name", self.rename)
         site.post(router, "/cameras/{n}/token", self.new_token)
         site.post(router, "/cameras/{n}/end", self.end)
         return router
@@ -78,7 +88,7 @@ class Cameras:
         found = await self._run(self._cameras, person, first)
         more = found[PAGE_CAMERAS - 1].number if len(found) > PAGE_CAMERAS else None
         cameras = found[:PAGE_CAMERAS]
-        return self._site.page(request, "cameras", cameras=cameras, more=more, now_ms=self._desk.now_ms())
+        return self._site.page(request, "cameras", cameras=cameras, more=more, why=WHY)
 
     def _cameras(self, person: Person, after: int) -> list[Camera]:
         found = devices.devices_of(
@@ -162,10 +172,19 @@ class Cameras:
         self, request: Request, n: int, person: Person, error: Exception | None = None
     ) -> Response:
         standing = await self._run(devices.show, self._desk, person.actor, n)
-        shown = {"camera": Camera(standing, None, "")}
+        shown = {"camera": Camera(standing, None, ""), "why": WHY}
         if error is not None:
             return await self._site.again(request, error, "camera_settings", **shown)
         return self._site.page(request, "camera_settings", **shown)
+
+    async def rename(self, request: Request, n: Device, person: Owner) -> Response:
+        try:
+            form = await self._site.form(request)
+            name, label = form.text("name"), form.text("label")
+            await self._run(naming.rename, self._desk, person.actor, n, name=name, label=label)
+        except CallerError as error:
+            return await self._settings(request, n, person, error)
+        return self._site.to(f"/cameras/{n}/settings", "saved")
 
     async def new_token(self, request: Request, n: Device, person: Owner) -> Response:
         try:

@@ -17,6 +17,7 @@ from isal import igzip
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from retention.money import Money
 from service.agreement.bearer import OPERATOR_PREFIX, OWNER_PREFIX
 from service.agreement.desk import Actor
 from service.agreement.errors import Forbidden, Unauthorized
@@ -104,6 +105,7 @@ class Site:
         )
         self._templates.filters.update(cast(dict[str, Callable[..., Any]], dict(FILTERS)))
         self._templates.globals["static"] = self.static.address
+        self._templates.globals["money"] = Money
 
     # --- routes -----------------------------------------------------------------------------------------------
 

@@ -193,6 +193,41 @@ class Listings:
 
         return await self._list(viewer, make)
 
+    async def stretches(
+        self, viewer: Viewer, from_ms: int, to_ms: int, *, limit: int
+    ) -> tuple[list[tuple[int, int]], int | None]:
+        """When something was recorded in [from_ms, to_ms), without gaps: what a timeline is drawn of.
+
+        Args:
+            limit: most chunks that are looked at.
+
+        Returns:
+            (from_ms, to_ms) of each stretch, and where to ask on; None: that was all.
+        """
+
+        def make(grant: Grant) -> tuple[list[tuple[int, int]], int | None]:
+            rows = list(islice(self._rows(grant, from_ms, to_ms, limit + 1), limit + 1))
+            next_ms = rows[limit].capture_ms if len(rows) > limit else None
+            return timeline.stretches(rows[:limit], self._services.gap_ms), next_ms
+
+        return await self._list(viewer, make)
+
+    async def which(self, viewer: Viewer, ranges: Sequence[tuple[int, int]]) -> list[bool]:
+        """Which of some ranges [from_ms, to_ms) have something that may be read. Looks at BATCH_ROWS of each at most:
+        what begins with more that has just expired counts as empty until the sweep has passed."""
+        catalog = self._services.catalog
+
+        def make(grant: Grant) -> list[bool]:
+            def has_any(from_ms: int, to_ms: int) -> bool:
+                first = catalog.chunks(grant.device, from_ms, to_ms, limit=1)
+                if not first or grant.covers(first[0]):
+                    return bool(first)
+                return any(map(grant.covers, catalog.chunks(grant.device, from_ms, to_ms, limit=BATCH_ROWS)))
+
+            return [has_any(from_ms, to_ms) for from_ms, to_ms in ranges]
+
+        return await self._list(viewer, make)
+
     async def _list(self, viewer: Viewer, make: Callable[[Grant], T]) -> T:
         """Ask, make the listing in a thread, ask again."""
         grant = self._gate.ask(viewer)

@@ -159,4 +159,24 @@ def spans(chunks: Iterable[ListedChunk], gap_ms: int) -> list[Span]:
     return found
 
 
+def stretches(rows: Sequence[ChunkRow], gap_ms: int) -> list[tuple[int, int]]:
+    """(from_ms, to_ms) of the `spans` that rows make: for a whole day at once, of which nothing else is asked.
+
+    Args:
+        rows: of one device, ascending by `capture_ms`.
+    """
+    if not all(row.duration_ms for row in rows):
+        return [(span.from_ms, span.to_ms) for span in spans(timed(rows), gap_ms)]
+    found: list[tuple[int, int]] = []
+    from_ms = end_ms = -1
+    for row in rows:
+        start_ms = row.capture_ms
+        if from_ms < 0 or start_ms - end_ms > gap_ms:
+            if from_ms >= 0:
+                found.append((from_ms, end_ms))
+            from_ms = end_ms = start_ms
+        end_ms = max(end_ms, start_ms + row.duration_ms)
+    return [*found, (from_ms, end_ms)] if rows else found
+
+
 _MEDIA = {int(media): media for media in Media}

@@ -42,3 +42,393 @@ function stills(root) {
 }
 
 stills(document);
+
+// --- timeline and player ---------------------------------------------------------------------------------------------
+
+const S = 1000, MIN = 60 * S, HOUR = 60 * MIN;
+/** How much of a recording a playlist lists at once; when it has played, the next one is loaded. */
+const WINDOW_MS = HOUR;
+/** Stills while the pointer moves over the timeline: at most one in this time. */
+const STILL_EVERY_MS = 150;
+const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+const startOfDay = (ms) => new Date(ms).setHours(0, 0, 0, 0);
+/** Days are the viewer's: one has 23 or 25 hours when clocks are set. */
+const startOfNextDay = (ms) => { const d = new Date(ms); d.setHours(0, 0, 0, 0); d.setDate(d.getDate() + 1); return d.getTime(); };
+const forInput = (ms) => { const d = new Date(ms); return new Date(ms - d.getTimezoneOffset() * MIN).toISOString().slice(0, 19); };
+
+/** Video of one camera: what is played, and which moment of the recording that is. */
+class Playing {
+  constructor(video, camera, hlsAddress, said) {
+    this.video = video; this.camera = camera; this.hlsAddress = hlsAddress; this.said = said;
+    this.token = ""; this.hls = null; this.from = null; this.to = null; this.speed = 1; this.live = false;
+    this.native = !("MediaSource" in window || "ManagedMediaSource" in window);
+    this.turn = 0;
+  }
+
+  /** Unix ms of the picture that shows; null when there is none. */
+  at() {
+    if (this.hls) { const date = this.hls.playingDate; return date ? date.getTime() : this.from; }
+    if (this.native && this.video.getStartDate && this.video.currentSrc) {
+      const start = this.video.getStartDate().getTime();
+      if (Number.isFinite(start)) return start + this.video.currentTime * S;
+    }
+    return this.from;
+  }
+
+  /** Play [from, to) from its beginning; without `to` what comes in now. */
+  async load(from, to, plays) {
+    const turn = ++this.turn;
+    this.close();
+    this.from = from; this.to = to; this.live = to === null;
+    const range = this.live ? "" : `from=${Math.floor(from)}&to=${Math.ceil(to)}&`;
+    const address = `/v1/devices/${this.camera}/playlist.m3u8?${range}token=${this.token}`;
+    this.said("Loading …");
+    if (this.native) {
+      this.video.src = address;
+      if (plays) this.video.play().catch(() => this.said("Press Play to go on."));
+    } else {
+      const { default: Hls } = await import(this.hlsAddress);
+      if (turn !== this.turn) return;
+      const hls = this.hls = new Hls({ enableWorker: false, maxBufferLength: 30, backBufferLength: 60 });
+      hls.on(Hls.Events.ERROR, (_, data) => { if (data.fatal) this.failed(data); });
+      hls.on(Hls.Events.MANIFEST_PARSED, () => { if (plays) this.video.play().catch(() => this.said("Press Play to go on.")); });
+      hls.on(Hls.Events.FRAG_BUFFERED, () => this.said(""));
+      hls.loadSource(address);
+      hls.attachMedia(this.video);
+    }
+    this.video.playbackRate = this.video.defaultPlaybackRate = this.live ? 1 : this.speed;
+  }
+
+  async failed(data) {
+    this.close();
+    let why = "The recording can't be played.";
+    const address = data.response?.url || data.url || data.frag?.url || data.context?.url;
+    if (address) {
+      try { const answer = await fetch(address); if (!answer.ok) why = (await answer.json()).detail; } catch { /* what is said stays */ }
+    }
+    this.said(why);
+  }
+
+  /** Go to a moment within what is loaded. Returns whether it is. */
+  seek(ms) {
+    const details = this.hls?.levels?.[this.hls.currentLevel >= 0 ? this.hls.currentLevel : 0]?.details;
+    for (const part of details?.fragments ?? []) {
+      const begin = part.programDateTime;
+      if (begin !== null && begin <= ms && ms < begin + part.duration * S) {
+        this.video.currentTime = part.start + (ms - begin) / S;
+        return true;
+      }
+    }
+    return false;
+  }
+
+  close() {
+    if (this.hls) { this.hls.destroy(); this.hls = null; }
+    if (this.native && this.video.src) { this.video.removeAttribute("src"); this.video.load(); }
+  }
+}
+
+/** A camera's page: the player, a day's timeline, the calendar, and the range that is marked. */
+class CameraPage {
+  constructor(root) {
+    this.root = root;
+    const find = (name) => root.querySelector(`[data-${name}]`);
+    this.camera = root.dataset.camera;
+    this.video = root.querySelector("video");
+    this.timeline = find("timeline"); this.svg = this.timeline.querySelector("svg");
+    this.spansGroup = find("spans"); this.marks = find("marks"); this.needle = find("needle");
+    this.preview = find("preview"); this.clock = find("clock"); this.scale = find("scale");
+    this.rangeForm = find("range"); this.fromInput = find("from"); this.toInput = find("to");
+    this.daysGrid = find("days"); this.monthTitle = find("month");
+    const message = find("message");
+    this.said = (text) => { if (message.textContent !== text) message.textContent = text; };
+    this.skew = Number(root.dataset.now) - Date.now();
+    this.playing = new Playing(this.video, this.camera, root.dataset.hls, this.said);
+    this.playing.token = root.dataset.token;
+    this.spans = []; this.stillAt = 0; this.wanted = null;
+    this.video.muted = true;
+    root.hidden = false;
+    this.wire();
+    const asked = Number(new URLSearchParams(location.search).get("at"));
+    this.begin(Number.isSafeInteger(asked) && asked > 0 ? asked : null);
+  }
+
+  now() { return Date.now() + this.skew; }
+
+  async begin(asked) {
+    await this.show(asked ?? this.now());
+    if (asked === null && this.spans.length) {
+      // The last minutes of what there is, ready and not playing.
+      const last = this.spans[this.spans.length - 1];
+      this.choose(Math.max(last[0], last[1] - 10 * S));
+    } else if (asked !== null) this.choose(asked);
+    await this.showMonth(this.day);
+  }
+
+  /** Show the day in which a moment lies. */
+  async show(ms) {
+    this.day = startOfDay(ms); this.dayEnd = startOfNextDay(ms);
+    this.svg.setAttribute("viewBox", `0 0 ${this.length()} 40`);
+    this.timeline.setAttribute("aria-valuemax", String(Math.round(this.length())));
+    this.spans = await this.fetchSpans(this.day, this.dayEnd);
+    this.draw(); this.drawScale(); this.markDay();
+  }
+
+  length() { return (this.dayEnd - this.day) / S; }
+  x(ms) { return (ms - this.day) / S; }
+
+  async ask(path) {
+    const answer = await fetch(path, { headers: { Accept: "application/json" } });
+    if (answer.redirected) { location.reload(); throw new Error("logged out"); }
+    if (!answer.ok) { this.said("The timeline can't be had right now. Load the page again in a while."); throw new Error(answer.status); }
+    return answer.json();
+  }
+
+  async fetchSpans(from, to) {
+    const found = [];
+    while (from !== null && from < to) {
+      const told = await this.ask(`/cameras/${this.camera}/spans?from=${from}&to=${to}`);
+      for (const [begin, end] of told.spans) {
+        const last = found[found.length - 1];
+        if (last && begin - last[1] <= S) last[1] = Math.max(last[1], end); else found.push([begin, end]);
+      }
+      this.playing.token = told.token; this.skew = told.now - Date.now();
+      from = told.next;
+    }
+    return found;
+  }
+
+  draw() {
+    const rect = (from, to) => {
+      const made = document.createElementNS(this.svg.namespaceURI, "rect");
+      made.setAttribute("x", this.x(from)); made.setAttribute("y", 0); made.setAttribute("height", 40);
+      made.setAttribute("width", Math.max((to - from) / S, this.length() / 1500));
+      return made;
+    };
+    this.spansGroup.replaceChildren(...this.spans.map(([from, to]) => rect(from, to)));
+    const from = Date.parse(this.fromInput.value), to = Date.parse(this.toInput.value);
+    const marked = from < to && to > this.day && from < this.dayEnd;
+    this.marks.replaceChildren(...(marked ? [rect(Math.max(from, this.day), Math.min(to, this.dayEnd))] : []));
+    if (!this.spans.length) this.said("Nothing is recorded on this day.");
+    else if (this.wanted === null) this.said("");
+  }
+
+  drawScale() {
+    const steps = this.root.clientWidth < 560 ? 4 : 12;
+    const texts = [];
+    for (let i = 0; i <= steps; i++) {
+      const span = document.createElement("span");
+      const at = new Date(this.day + i * (this.dayEnd - this.day) / steps);
+      span.textContent = i === steps ? "24:00" : `${String(at.getHours()).padStart(2, "0")}:${String(at.getMinutes()).padStart(2, "0")}`;
+      texts.push(span);
+    }
+    this.scale.replaceChildren(...texts);
+  }
+
+  /** The moment, or where the next recording of the day begins; null when none does. */
+  recorded(ms) {
+    for (const [from, to] of this.spans) if (ms < to) return Math.max(ms, from);
+    return null;
+  }
+
+  /** Go to a moment, playing on if it plays. */
+  choose(ms, plays = !this.video.paused) {
+    const at = this.recorded(ms);
+    this.wanted = at ?? ms;
+    this.point(this.wanted);
+    if (at === null) { this.said(this.spans.length ? "Nothing is recorded after this, on this day." : "Nothing is recorded on this day."); return; }
+    if (!this.playing.live && this.playing.seek(at)) return;
+    this.playing.load(at, Math.min(at + WINDOW_MS, this.dayEnd), plays);
+  }
+
+  /** What follows when a window has played: across a gap, and into the next day. */
+  async goOn() {
+    const to = this.playing.to;
+    if (to === null) return;
+    if (to >= this.dayEnd) {
+      if (this.dayEnd > this.now()) { this.said("That was the newest."); return; }
+      await this.show(this.dayEnd);
+    }
+    const at = this.recorded(to);
+    if (at === null) {
+      if (this.dayEnd > this.now()) { this.said("That was the newest."); return; }
+      this.playing.to = this.dayEnd;
+      this.said("Nothing more is recorded on this day.");
+      return;
+    }
+    this.choose(at, true);
+  }
+
+  point(ms) {
+    const x = Math.max(0, Math.min(this.x(ms), this.length()));
+    this.needle.setAttribute("x1", x); this.needle.setAttribute("x2", x);
+    this.timeline.setAttribute("aria-valuenow", String(Math.round(x)));
+    const has = this.spans.some(([from, to]) => from <= ms && ms < to);
+    this.timeline.setAttribute("aria-valuetext", `${clockTime.format(ms)}, ${has ? "recorded" : "nothing recorded"}`);
+    this.clock.textContent = dayTime.format(ms);
+  }
+
+  tick() {
+    const at = this.playing.at();
+    if (at === null || this.video.readyState < 2 || this.video.seeking) return;
+    this.wanted = at;
+    if (this.playing.live && at >= this.dayEnd) this.show(at);
+    this.point(at);
+  }
+
+  // --- the pointer, the keyboard, buttons ---
+
+  momentAt(event) {
+    const box = this.timeline.getBoundingClientRect();
+    const part = Math.max(0, Math.min(1, (event.clientX - box.left) / box.width));
+    return this.day + part * (this.dayEnd - this.day);
+  }
+
+  peek(event) {
+    const box = this.timeline.getBoundingClientRect(), ms = this.momentAt(event);
+    const has = this.spans.some(([from, to]) => from <= ms && ms < to);
+    const half = Math.min(this.preview.offsetWidth || 250, box.width) / 2;
+    this.preview.hidden = false;
+    this.preview.style.left = `${Math.max(half, Math.min(event.clientX - box.left, box.width - half))}px`;
+    this.preview.querySelector("span").textContent = has ? clockTime.format(ms) : `${clockTime.format(ms)}, nothing recorded`;
+    const image = this.preview.querySelector("img");
+    image.hidden = !has;
+    if (has && performance.now() - this.stillAt > STILL_EVERY_MS) {
+      this.stillAt = performance.now();
+      image.src = `/v1/devices/${this.camera}/still.jpg?at=${Math.floor(ms)}&width=240&token=${this.playing.token}`;
+    }
+  }
+
+  wire() {
+    const { timeline, video } = this;
+    let dragging = false;
+    timeline.addEventListener("pointerdown", (event) => { dragging = true; timeline.setPointerCapture(event.pointerId); this.peek(event); });
+    timeline.addEventListener("pointermove", (event) => { this.peek(event); if (dragging) this.point(this.momentAt(event)); });
+    timeline.addEventListener("pointerup", (event) => { if (dragging) this.choose(this.momentAt(event)); dragging = false; if (event.pointerType !== "mouse") this.preview.hidden = true; });
+    timeline.addEventListener("pointercancel", () => { dragging = false; this.preview.hidden = true; });
+    timeline.addEventListener("pointerleave", () => { this.preview.hidden = true; });
+    this.preview.querySelector("img").addEventListener("error", (event) => { event.target.hidden = true; });
+    timeline.addEventListener("keydown", (event) => {
+      const at = this.wanted ?? this.day, step = event.shiftKey ? MIN : 10 * S, first = this.spans[0], last = this.spans[this.spans.length - 1];
+      const to = { ArrowLeft: at - step, ArrowDown: at - step, ArrowRight: at + step, ArrowUp: at + step, PageDown: at - HOUR, PageUp: at + HOUR,
+        Home: first?.[0] ?? this.day, End: last ? Math.max(last[0], last[1] - 10 * S) : this.day }[event.key];
+      if (to === undefined) return;
+      event.preventDefault();
+      this.choose(Math.max(this.day, Math.min(to, this.dayEnd - S)));
+    });
+    const actions = {
+      play: () => {
+        if (!video.paused) return video.pause();
+        if (!this.playing.hls && !video.currentSrc) { if (this.wanted !== null) this.choose(this.wanted, true); return; }
+        video.play().catch(() => {});
+      },
+      back: () => this.wanted !== null && this.choose(this.wanted - 10 * S),
+      on: () => this.wanted !== null && this.choose(this.wanted + 10 * S),
+      sound: () => { video.muted = !video.muted; this.button("sound").setAttribute("aria-pressed", String(!video.muted)); },
+      live: () => this.goLive(),
+      "month-back": () => { const d = new Date(this.month); d.setMonth(d.getMonth() - 1); this.showMonth(d.getTime()); },
+      "month-on": () => { const d = new Date(this.month); d.setMonth(d.getMonth() + 1); this.showMonth(d.getTime()); },
+      "mark-from": () => this.mark(this.fromInput),
+      "mark-to": () => this.mark(this.toInput),
+    };
+    for (const [name, act] of Object.entries(actions)) this.button(name)?.addEventListener("click", act);
+    this.button("speed").addEventListener("change", (event) => {
+      this.playing.speed = Number(event.target.value);
+      if (!this.playing.live) video.playbackRate = video.defaultPlaybackRate = this.playing.speed;
+    });
+    const pressed = () => { const play = this.button("play"); play.textContent = video.paused ? "Play" : "Pause"; play.setAttribute("aria-pressed", String(!video.paused)); };
+    video.addEventListener("play", pressed); video.addEventListener("pause", pressed);
+    video.addEventListener("timeupdate", () => this.tick());
+    video.addEventListener("ended", () => this.goOn());
+    video.addEventListener("playing", () => this.said(""));
+    video.addEventListener("click", () => actions.play());
+    this.root.querySelector("[data-jump]").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const at = Date.parse(event.target.querySelector("input").value);
+      if (!Number.isFinite(at)) return;
+      if (at < this.day || at >= this.dayEnd) await this.show(at);
+      this.choose(at); timeline.focus();
+    });
+    this.fromInput.addEventListener("change", () => this.draw());
+    this.toInput.addEventListener("change", () => this.draw());
+    this.rangeForm.addEventListener("submit", (event) => {
+      const from = Date.parse(this.fromInput.value), to = Date.parse(this.toInput.value);
+      if (!(from < to)) { event.preventDefault(); this.toInput.setCustomValidity("A range ends after it begins."); this.toInput.reportValidity(); return; }
+      this.rangeForm.elements.from.value = String(from); this.rangeForm.elements.to.value = String(to);
+    });
+    this.toInput.addEventListener("input", () => this.toInput.setCustomValidity(""));
+    new ResizeObserver(() => this.day && this.drawScale()).observe(this.root);
+    setInterval(() => this.refresh(), 15 * S);
+  }
+
+  button(name) { return this.root.querySelector(`[data-do="${name}"]`); }
+
+  mark(input) {
+    if (this.wanted === null) return;
+    input.value = forInput(this.wanted);
+    this.draw();
+  }
+
+  async goLive() {
+    await this.show(this.now());
+    this.wanted = this.now();
+    this.playing.load(this.now(), null, true);
+  }
+
+  /** Today grows while the page is open. */
+  async refresh() {
+    if (document.hidden || !this.day || this.now() < this.day || this.now() > this.dayEnd + MIN) return;
+    const from = this.spans.length ? this.spans[this.spans.length - 1][0] : this.day;
+    const day = this.day, news = await this.fetchSpans(from, this.dayEnd);
+    if (day !== this.day) return;
+    const begins = news.length ? news[0][0] : Infinity;
+    this.spans = [...this.spans.filter(([, to]) => to <= begins && to <= from), ...news];
+    this.draw();
+  }
+
+  // --- the calendar ---
+
+  async showMonth(ms) {
+    const first = new Date(ms); first.setHours(0, 0, 0, 0); first.setDate(1);
+    this.month = first.getTime();
+    const starts = [], day = new Date(first);
+    while (day.getMonth() === first.getMonth()) { starts.push(day.getTime()); day.setDate(day.getDate() + 1); }
+    starts.push(day.getTime());
+    this.monthTitle.textContent = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric" }).format(first);
+    const { days } = await this.ask(`/cameras/${this.camera}/days?starts=${starts.join(",")}`);
+    if (this.month !== first.getTime()) return;
+    const names = new Intl.DateTimeFormat(undefined, { weekday: "short" }), cells = [];
+    for (let i = 0; i < 7; i++) {
+      const name = document.createElement("span");
+      name.textContent = names.format(new Date(2024, 0, 1 + i)); // a Monday
+      cells.push(name);
+    }
+    for (let i = 0; i < (first.getDay() + 6) % 7; i++) cells.push(document.createElement("span"));
+    const long = new Intl.DateTimeFormat(undefined, { dateStyle: "full" });
+    days.forEach((has, i) => {
+      const button = document.createElement("button");
+      button.type = "button"; button.textContent = String(i + 1); button.dataset.day = String(starts[i]);
+      button.setAttribute("aria-label", `${long.format(starts[i])}, ${has ? "has video" : "no video"}`);
+      button.classList.toggle("has", has);
+      button.addEventListener("click", async () => {
+        await this.show(starts[i]);
+        if (this.spans.length) this.choose(this.spans[0][0]);
+        else this.point(starts[i]);
+      });
+      cells.push(button);
+    });
+    this.daysGrid.replaceChildren(...cells);
+    this.markDay();
+  }
+
+  markDay() {
+    for (const button of this.daysGrid.querySelectorAll("button")) {
+      if (Number(button.dataset.day) === this.day) button.setAttribute("aria-current", "date");
+      else button.removeAttribute("aria-current");
+    }
+  }
+}
+
+for (const root of document.querySelectorAll("[data-player]")) new CameraPage(root);

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest.media import Media
 from service.playback import MAX_TIME_MS
 from service.playback.hls import entries
-from service.playback.timeline import DEFAULT_DURATION_MS, ListedChunk, beginning, follows
+from service.playback.timeline import (
+    DEFAULT_DURATION_MS,
+    ListedChunk,
+    beginning,
+    follows,
+    spans,
+    stretches,
+    timed,
+)
 from storage.media_facts import CLOCK_TICKS, Codec, KeyFrame, MediaFacts, Times
+from storage.rows.recordings import ChunkRow
 from tests.service.world import HOUR_MS, NOON_MS, Clip, World, exported, playing
 
 GAP_MS = 1000
@@ -129,3 +140,15 @@ def test_without_that_key_frame_a_range_begins_at_the_next_one() -> None:
     assert beginning([], 0, GAP_MS) == 0
     restarted = [chunk(0, facts(0)), chunk(4000, facts(90_000, key=NO)), chunk(8000, facts(94_000))]
     assert beginning(restarted, 4000, GAP_MS) == 2, "its key frame was lost; the one before is another's"
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9000), st.sampled_from([4000, 4000, 1000, 0])), max_size=12),
+    st.sampled_from([0, 1000]),
+)
+def test_stretches_are_the_spans_of_the_same_rows(steps: list[tuple[int, int]], gap_ms: int) -> None:
+    rows, at_ms = [], 0
+    for step_ms, duration_ms in steps:
+        at_ms += step_ms
+        rows.append(ChunkRow(1, at_ms, duration_ms, 9, 1, "", 0, 0, 9, 0, b"", int(Media.MPEG_TS), 0))
+    assert stretches(rows, gap_ms) == [(one.from_ms, one.to_ms) for one in spans(timed(rows), gap_ms)]

@@ -1,0 +1,161 @@
+"""The recordings of a camera: the page with player and timeline, what they ask for, and what is done with a range."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from service.agreement import devices, recordings
+from service.agreement.errors import Unprocessable
+from service.api.asking import unix_ms
+from service.api.door import Device
+from service.api.problems import PrivateJSON
+from service.api.responses import HeldResponse
+from service.pages.cameras import Camera, view_token
+from service.pages.door import Owner
+from service.pages.site import Person, Site
+from service.playback import MAX_TIME_MS, Viewer
+from storage.errors import CallerError
+
+MAX_SPAN_MS = 26 * 3_600_000
+"""Asked of a timeline at once: the longest day that there is, when clocks are set back, and an hour."""
+MAX_SPAN_CHUNKS = 50_000
+"""Of them; a day of the shortest chunks that cameras send by default has 21,600. More are asked for again."""
+MAX_DAYS = 43
+"""Of a calendar: a month has parts of six weeks."""
+_DAYS = re.compile(r"\d{1,15}(,\d{1,15}){1,43}")
+
+
+class Recordings:
+    """The handlers."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._desk = site.desk
+        self._run = site.calls.run
+        self._playback = site.api.playback
+
+    def routes(self) -> APIRouter:
+        site, router = self._site, self._site.router()
+        site.get(router, "/cameras/{n}", self.watch)
+        site.get(router, "/cameras/{n}/spans", self.spans)
+        site.get(router, "/cameras/{n}/days", self.days)
+        site.get(router, "/cameras/{n}/range", self.range)
+        site.post(router, "/cameras/{n}/delete", self.delete)
+        return router
+
+    async def watch(self, request: Request, n: Device, person: Owner) -> Response:
+        """The page; its script asks for the rest. Why nothing plays, if nothing does, is told by the gate."""
+        standing = await self._run(devices.show, self._desk, person.actor, n)
+        viewer = Viewer(n, view_token(self._site, standing.facts))
+        problem = None
+        try:
+            self._playback.confirming(viewer)()
+        except CallerError as error:
+            problem = await self._site.problem(request, error)
+        camera = Camera(standing, None, viewer.token)
+        return self._site.page(request, "camera", camera=camera, problem=problem, now_ms=self._desk.now_ms())
+
+    async def _viewer(self, person: Person, device: int) -> Viewer:
+        """Raises NotFound, also for somebody else's."""
+        standing = await self._run(devices.show, self._desk, person.actor, device)
+        return Viewer(device, view_token(self._site, standing.facts))
+
+    async def spans(self, request: Request, n: Device, person: Owner) -> Response:
+        """What a timeline is drawn of: stretches of recording, and a token for the media of the page."""
+        from_ms, to_ms = self._bounds(request)
+        if to_ms - from_ms > MAX_SPAN_MS:
+            raise _malformed(f"at most {MAX_SPAN_MS} ms at once")
+        viewer = await self._viewer(person, n)
+        found, next_ms = await self._playback.listings.stretches(
+            viewer, from_ms, to_ms, limit=MAX_SPAN_CHUNKS
+        )
+        told = {"spans": found, "next": next_ms, "token": viewer.token, "now": self._desk.now_ms()}
+        answer = PrivateJSON(told)
+        return HeldResponse(self._playback, viewer, answer)
+
+    async def days(self, request: Request, n: Device, person: Owner) -> Response:
+        """Which days have video. `starts`: when they begin, Unix ms, in the viewer's zone; the last is an end."""
+        asked = request.query_params.get("starts", "")
+        if not _DAYS.fullmatch(asked):
+            raise _malformed(f"starts: up to {MAX_DAYS} days as Unix ms, separated by commas, and the end")
+        starts = [int(one) for one in asked.split(",")]
+        if starts != sorted(set(starts)) or starts[-1] > MAX_TIME_MS:
+            raise _malformed("starts: are to ascend")
+        viewer = await self._viewer(person, n)
+        have = await self._playback.listings.which(viewer, list(pairwise(starts)))
+        return HeldResponse(self._playback, viewer, PrivateJSON({"days": have}))
+
+    async def range(self, request: Request, n: Device, person: Owner) -> Response:
+        """What may be done with a range: to have it, to keep it, to show it to others, to delete it."""
+        from_ms, to_ms = self._bounds(request)
+        return await self._range(request, n, person, from_ms, to_ms)
+
+    async def _range(
+        self,
+        request: Request,
+        n: int,
+        person: Person,
+        from_ms: int,
+        to_ms: int,
+        error: Exception | None = None,
+    ) -> Response:
+        standing = await self._run(devices.show, self._desk, person.actor, n)
+        camera = Camera(standing, None, view_token(self._site, standing.facts))
+        shown = {"camera": camera, "from_ms": from_ms, "to_ms": to_ms}
+        if error is not None:
+            return await self._site.again(request, error, "range", **shown)
+        return self._site.page(request, "range", **shown)
+
+    async def delete(self, request: Request, n: Device, person: Owner) -> Response:
+        """For ever."""
+        form = await self._site.form(request)
+        from_ms, to_ms = form.whole("from"), form.whole("to")
+        try:
+            _check_order(from_ms, to_ms)
+            if not form.ticked("sure"):
+                raise Unprocessable("tick the box that says that you mean it", code="not_sure")
+            await self._run(
+                recordings.delete,
+                self._desk,
+                person.actor,
+                n,
+                from_ms,
+                to_ms,
+                why=form.text("reason"),
+                delete_delay_ms=self._site.api.services.delete_delay_ms,
+            )
+        except CallerError as error:
+            return await self._range(request, n, person, from_ms, to_ms, error)
+        return self._site.to(f"/cameras/{n}", "deleted", at=from_ms)
+
+    @staticmethod
+    def _bounds(request: Request) -> tuple[int, int]:
+        from_ms, to_ms = (_moment(request.query_params.get(name, "")) for name in ("from", "to"))
+        _check_order(from_ms, to_ms)
+        return from_ms, to_ms
+
+
+def _moment(text: str) -> int:
+    """Unix ms, or ISO 8601, in UTC where it does not say."""
+    if re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,3})?)?", text):
+        text += "Z"
+    try:
+        found = int(str(unix_ms(text)))  # digits stay a text
+    except ValueError as error:
+        raise _malformed(str(error)) from None
+    if not 0 <= found <= MAX_TIME_MS:
+        raise _malformed("a moment is Unix ms, or like 2026-07-01T12:00:00Z")
+    return found
+
+
+def _check_order(from_ms: int, to_ms: int) -> None:
+    if not from_ms < to_ms <= MAX_TIME_MS:
+        raise _malformed("a range ends after it begins")
+
+
+def _malformed(what: str) -> RequestValidationError:
+    return RequestValidationError([{"loc": ("query",), "msg": what, "type": "value"}])
