@@ -82,6 +82,7 @@ PAGES: Mapping[tuple[str, str], Act] = MappingProxyType(
         ("GET", f"{_DEVICE}/chunks/{{capture_ms}}.ts"): Act.WATCH,
         ("GET", f"{_DEVICE}/chunks/{{capture_ms}}"): Act.WATCH,
         ("GET", f"{_DEVICE}/clip.ts"): Act.WATCH,
+        ("GET", f"{_DEVICE}/clip.mp4"): Act.WATCH,
         ("GET", "/v1/notices"): Act.LOOK,
         ("POST", "/v1/notices/{notice}/confirmation"): Act.CARE,
         ("POST", "/v1/announcements"): Act.PUBLISH,

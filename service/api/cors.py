@@ -12,6 +12,7 @@ ASKED_WITH = ("Authorization", "Clipkeep-Reason", "Content-Type", "Idempotency-K
 """Headers of requests, beside those that any page may send."""
 ANSWERED_WITH = (
     "Accept-Ranges",
+    "Clipkeep-Films",
     "Content-Disposition",
     "Content-Length",
     "Content-Range",

@@ -38,7 +38,7 @@ from service.api.responses import (
 )
 from service.api.routing import Answers, add, content
 from service.api.services import Api
-from service.playback import MAX_TIME_MS
+from service.playback import MAX_TIME_MS, Export, Viewer
 
 Range = Annotated[str | None, Header(alias="Range", description="one range of bytes; several are ignored")]
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
@@ -71,6 +71,8 @@ class Recordings:
         get(f"{device}/chunks/{{capture_ms}}", self.chunk, video, 410, 416)
         whole_or_part: Answers = {status: content("video/mp2t") for status in (200, 206)}
         get(f"{device}/clip.ts", self.clip, whole_or_part, 410, 416)
+        films: Answers = {status: content("video/mp4", "application/zip") for status in (200, 206)}
+        get(f"{device}/clip.mp4", self.clip_mp4, films, 400, 410, 416, 422)
         return router
 
     async def recordings(
@@ -155,8 +157,33 @@ class Recordings:
         or all of it anew. Without `If-Range` a `Range` is not taken where recordings of the range were deleted or have
         expired, for these may not be the same bytes."""
         check_order(from_ms, to_ms)
-        if_range = request.headers.get("if-range")
         export = await self._playback.exports.plan(viewer, from_ms, to_ms)
+        return await self._exported(request, viewer, export, from_ms, to_ms, range_)
+
+    async def clip_mp4(
+        self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs, range_: Range = None
+    ) -> Response:
+        """The recordings of a range as one MP4, fragmented, to keep as a file; nothing is transcoded. It begins and
+        breaks off as `clip.ts` does, and goes on with `Range` as that does: the same range has the same bytes, as long
+        as its recordings are the same.
+
+        Gaps are closed: what was recorded after one follows at once. Where codecs or their set-up change, a film can't
+        go on: then the answer is a zip archive (`application/zip`) with an MP4 for each. `Clipkeep-Films` says how many
+        there are. A recording that can't be put into MP4 is left out, and the film stands still for its time."""
+        check_order(from_ms, to_ms)
+        export = await self._playback.mp4_exports.plan(viewer, from_ms, to_ms)
+        return await self._exported(request, viewer, export, from_ms, to_ms, range_)
+
+    async def _exported(
+        self,
+        request: Request,
+        viewer: Viewer,
+        export: Export,
+        from_ms: int,
+        to_ms: int,
+        range_: str | None,
+    ) -> Response:
+        if_range = request.headers.get("if-range")
         if range_ is not None and if_range is None:
             settled = await self._playback.exports.is_settled(viewer, from_ms, to_ms, export)
             range_ = range_ if settled else None

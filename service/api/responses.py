@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from ingest.media import Media
 from service.api.pieces import PiecewiseAnswer, send_whole
 from service.api.problems import NO_STORE
-from service.playback import Export, LivePlaylist, Page, Playback, ReadChunk, Viewer
+from service.playback import Export, LivePlaylist, Mp4Export, Page, Playback, ReadChunk, Viewer
 from storage.days import to_date
 from storage.errors import ClipkeepError
 from storage.rows.recordings import ChunkRow
@@ -88,14 +88,16 @@ class ExportResponse(Response):
         start, stop = part
         whole = stop - start == export.length_bytes
         headers = {
-            "Content-Type": MEDIA_TYPES[Media.MPEG_TS],
+            "Content-Type": export.content_type,
             "Content-Length": str(stop - start),
-            "Content-Disposition": f'attachment; filename="device-{viewer.device}-{export.from_ms}.ts"',
+            "Content-Disposition": f'attachment; filename="{export.file_name}"',
             "Accept-Ranges": "bytes",
             "ETag": export.etag,
         }
         if not whole:
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{export.length_bytes}"
+        if isinstance(export, Mp4Export):
+            headers["Clipkeep-Films"] = str(export.film_count)
         super().__init__(None, 200 if whole else 206, NO_STORE | headers)
         self._export = export
         self._device = viewer.device
@@ -114,7 +116,7 @@ class ExportResponse(Response):
     async def _stream(self, answer: PiecewiseAnswer) -> None:
         sent_bytes = 0
 
-        async def write(data: bytes) -> None:
+        async def write(data: bytes | memoryview) -> None:
             nonlocal sent_bytes
             await answer.send(data, more=True)
             sent_bytes += len(data)

@@ -1,8 +1,9 @@
 """Reading recordings: who may, what there is, and the bytes. No HTTP in here.
 
 `gate` is entitlement, `listing` says what there is (`timeline` how long it plays and what follows from what, `live`
-and `following` what is live, `hls` writes playlists), `reading` is one chunk, `export` many; `sharing` bounds them and
-shares out what there is, `sharers` knows among whom, `services` has the limits.
+and `following` what is live, `hls` writes playlists), `reading` is one chunk, `export` many (`mp4_export` as MP4, of
+which `film` says what lies where); `sharing` bounds them and shares out what there is, `sharers` knows among whom,
+`services` has the limits.
 
 Entitlement is asked at every read, and once more when the bytes have come back from the store, before each piece of
 them is sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
@@ -25,6 +26,7 @@ from retention.freshness import Freshness
 from service.playback.export import Export, Exports
 from service.playback.gate import Gate, Grant, Viewer
 from service.playback.listing import MAX_TIME_MS, Listings, LivePlaylist, Page
+from service.playback.mp4_export import Mp4Export, Mp4Exports
 from service.playback.reading import ChunkReader, ReadChunk
 from service.playback.refusals import Refused
 from service.playback.services import PlaybackServices
@@ -42,6 +44,7 @@ __all__ = [
     "Grant",
     "Listings",
     "LivePlaylist",
+    "Mp4Export",
     "Page",
     "Playback",
     "PlaybackServices",
@@ -72,6 +75,7 @@ class Playback:
         remux = services.remux
         self.remuxer = Remuxer(remux, services.shares(remux.processes, max_waiting=remux.max_waiting))
         self.exports = Exports(services, self.listings, self.chunks)
+        self.mp4_exports = Mp4Exports(self.exports, self.remuxer)
         self.running = False
 
     def confirming(self, viewer: Viewer, row: ChunkRow | None = None) -> Callable[[], object]:

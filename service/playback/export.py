@@ -21,6 +21,8 @@ from service.playback.timeline import ListedChunk
 from storage.errors import ClipkeepError
 from storage.rows.recordings import ChunkRow
 
+Write = Callable[[bytes | memoryview], Awaitable[None]]
+
 
 class Exports:
     """The exports of one process: `max_exports` are open at most, shared out among viewers and their accounts."""
@@ -29,7 +31,7 @@ class Exports:
         self.services = services
         self.chunks = chunks
         self.under_way = services.shares(services.max_exports)
-        self._listings = listings
+        self.listings = listings
 
     async def plan(self, viewer: Viewer, from_ms: int, to_ms: int) -> Export:
         """The MPEG-TS chunks of `Listings.ranged`, to be read one after the other.
@@ -39,14 +41,14 @@ class Exports:
         Raises:
             Refused: `not_found`, there is nothing; and as `Listings.ranged`.
         """
-        chunks = await self._listings.ranged(viewer, from_ms, to_ms)
+        chunks = await self.listings.ranged(viewer, from_ms, to_ms)
         if not chunks:
             raise Refused("there are no recordings in this range")
         return Export(self, viewer, chunks)
 
     async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int, export: Export) -> bool:
         """Whether nothing of this export's range can have gone since somebody asked for it before."""
-        return await self._listings.is_settled(viewer, from_ms, to_ms, export.from_ms)
+        return await self.listings.is_settled(viewer, from_ms, to_ms, export.from_ms)
 
 
 class Export:
@@ -57,17 +59,19 @@ class Export:
         self.from_ms = chunks[0].capture_ms
         self.etag = _etag(chunks)
         """Of all its bytes: a deletion, an expiry or a late chunk in between gives another one."""
+        self.content_type = "video/mp2t"
+        self.file_name = f"device-{viewer.device}-{self.from_ms}.ts"
+        self.chunks = exports.chunks
         self._exports = exports
-        self._chunks = exports.chunks
         self._limits = exports.services
         self._viewer = viewer
-        self._planned = deque(_Part(chunk, 0, chunk.length_bytes) for chunk in chunks)
-        self._ahead: deque[_Ahead] = deque()
+        self._planned = deque(Part(chunk, 0, chunk.length_bytes) for chunk in chunks)
+        self._ahead: deque[Ahead] = deque()
         self._opened_by: Sharer | None = None
 
     def keep(self, start: int, stop: int) -> None:
         """Export the bytes `start <= i < stop` only. Chunks that are not needed for them are not read."""
-        parts: deque[_Part] = deque()
+        parts: deque[Part] = deque()
         begin = 0
         for part in self._planned:
             end = begin + part.chunk.length_bytes
@@ -76,14 +80,18 @@ class Export:
             begin = end
         self._planned = parts
 
+    async def prepare(self, read: ReadChunk, part: Part, who: Sharer) -> None:
+        """Make of a chunk what goes out for it."""
+        read.keep(part.start, part.stop)
+
     async def probe(self) -> None:
         """Whether its first chunk can be read, short of the bytes.
 
         Raises:
             As `ChunkReader.find` and `ChunkReader.readable`.
         """
-        row = await _find(self._chunks, self._viewer, self._planned[0].chunk)
-        await self._chunks.readable(self._viewer, row)
+        row = await find_planned(self.chunks, self._viewer, self._planned[0].chunk)
+        await self.chunks.readable(self._viewer, row)
 
     async def open(self) -> None:
         """Read the first chunk, so that what is wrong with it can still be answered.
@@ -92,15 +100,18 @@ class Export:
             Refused: `overloaded`, `max_exports` are under way, or all of this viewer's share of them; and what
                 `ChunkReader.read` raises.
         """
-        who = await self._chunks.sharer(self._viewer)
+        who = await self.chunks.sharer(self._viewer)
         if not self._exports.under_way.try_take(who, 1):
             raise Refused.by(answers.OVERLOADED)
         self._opened_by = who
-        await self._chunks.memory.take(
+        await self._open_first(who)
+
+    async def _open_first(self, who: Sharer) -> None:
+        await self.chunks.memory.take(
             who, self._planned[0].chunk.length_bytes, wait_s=self._limits.memory_wait_s
         )
-        self._ahead.append(_Ahead(self._planned.popleft()))
-        await self._ahead[0].fill(self._chunks, self._viewer, who)
+        self._ahead.append(Ahead(self._planned.popleft()))
+        await self._ahead[0].fill(self, self._viewer, who)
         await self._next()
 
     def close(self) -> None:
@@ -112,7 +123,7 @@ class Export:
             ahead.release()
         self._ahead.clear()
 
-    async def stream(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+    async def stream(self, write: Write) -> None:
         """Hand every chunk to `write` in turn, while the next ones are being read.
 
         Raises:
@@ -126,6 +137,7 @@ class Export:
                 while self._ahead or self._planned:
                     await self._read_ahead(nursery, self._opened_by)
                     await self._write_one(write)
+                await self._write_rest(write)
             except ClipkeepError as error:  # raised below: a nursery would wrap it
                 failure = error
                 nursery.cancel_scope.cancel()
@@ -136,24 +148,27 @@ class Export:
         """Have the next chunk read, and those behind it as far as there is room for them at once: who waits for memory
         holds none, so that no two exports wait for each other."""
         if not self._ahead:
-            await self._chunks.memory.take(who, self._planned[0].chunk.length_bytes)
+            await self.chunks.memory.take(who, self._planned[0].chunk.length_bytes)
             self._begin_next(nursery, who)
         while self._planned and len(self._ahead) <= self._limits.read_ahead_chunks:
             chunk_bytes = self._planned[0].chunk.length_bytes
             ahead_bytes = sum(ahead.part.chunk.length_bytes for ahead in self._ahead)
             if ahead_bytes + chunk_bytes > self._limits.read_ahead_bytes:
                 return
-            if not self._chunks.memory.try_take(who, chunk_bytes):
+            if not self.chunks.memory.try_take(who, chunk_bytes):
                 return
             self._begin_next(nursery, who)
 
     def _begin_next(self, nursery: trio.Nursery, who: Sharer) -> None:
-        self._ahead.append(_Ahead(self._planned.popleft()))
-        nursery.start_soon(self._ahead[-1].fill, self._chunks, self._viewer, who)
+        self._ahead.append(Ahead(self._planned.popleft()))
+        nursery.start_soon(self._ahead[-1].fill, self, self._viewer, who)
 
-    async def _write_one(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _write_one(self, write: Write) -> None:
         await write((await self._next()).data)
         self._ahead.popleft().release()
+
+    async def _write_rest(self, write: Write) -> None:
+        """What comes after the last chunk."""
 
     async def _next(self) -> ReadChunk:
         """The chunk whose turn it is, and it may be sent now: it may have waited long."""
@@ -162,40 +177,47 @@ class Export:
         if ahead.read is None:
             assert ahead.error is not None, "filled with neither"
             raise ahead.error
-        await self._chunks.confirm(self._viewer, ahead.read.row)
+        await self.chunks.confirm(self._viewer, ahead.read.row)
         return ahead.read
 
 
-class _Part(NamedTuple):
-    """The bytes `start <= i < stop` of a chunk."""
+class Part(NamedTuple):
+    """The bytes `start <= i < stop` of a chunk. `number`: of its place in the export, for who counts them."""
 
     chunk: ListedChunk
     start: int
     stop: int
+    number: int = 0
 
 
-class _Ahead:
+class Ahead:
     """One chunk that an export reads ahead: planned, then either read or failed."""
 
     __slots__ = ("error", "filled", "part", "read")
 
-    def __init__(self, part: _Part) -> None:
+    def __init__(self, part: Part) -> None:
         self.part = part
         self.filled = trio.Event()
         self.read: ReadChunk | None = None
         self.error: ClipkeepError | None = None
 
-    async def fill(self, chunks: ChunkReader, viewer: Viewer, who: Sharer) -> None:
+    async def fill(self, export: Export, viewer: Viewer, who: Sharer) -> None:
         """Read it, as if it had been asked for alone: what was deleted since the planning is not sent. Its memory was
         taken."""
+        chunks = export.chunks
         try:
             try:
-                row = await _find(chunks, viewer, self.part.chunk)
+                row = await find_planned(chunks, viewer, self.part.chunk)
             except BaseException:
                 chunks.memory.give(who, self.part.chunk.length_bytes)
                 raise
-            self.read = await chunks.fetch_charged(viewer, row, who)
-            self.read.keep(self.part.start, self.part.stop)
+            read = await chunks.fetch_charged(viewer, row, who)
+            try:
+                await export.prepare(read, self.part, who)
+            except BaseException:
+                read.release()
+                raise
+            self.read = read
         except ClipkeepError as error:
             self.error = error
         self.filled.set()
@@ -205,7 +227,7 @@ class _Ahead:
             self.read.release()
 
 
-async def _find(chunks: ChunkReader, viewer: Viewer, planned: ListedChunk) -> ChunkRow:
+async def find_planned(chunks: ChunkReader, viewer: Viewer, planned: ListedChunk) -> ChunkRow:
     """The row of a planned chunk, of the length and content that were promised for it."""
     row = await chunks.find(viewer, planned.capture_ms)
     if (row.length, row.crc32) != (planned.length_bytes, planned.crc32):

@@ -40,6 +40,11 @@ STARTING_POLL_S = 0.5
 PAST_HOUR_MS = 3_600_000
 """How much of the recordings a live playlist points to when there is nothing new."""
 
+STREAMS = frozenset({Media.MPEG_TS})
+"""What can be joined as it is."""
+PLAYABLE = frozenset({Media.MPEG_TS, Media.MP4})
+"""What can be put into MP4."""
+
 T = TypeVar("T")
 
 
@@ -173,14 +178,16 @@ class Listings:
         )
         return LivePlaylist(text, recorded)
 
-    async def ranged(self, viewer: Viewer, from_ms: int, to_ms: int) -> list[ListedChunk]:
-        """The MPEG-TS chunks with what was recorded in [from_ms, to_ms), and those before them that are needed to
-        decode it: see `timeline.beginning`.
+    async def ranged(
+        self, viewer: Viewer, from_ms: int, to_ms: int, *, media: frozenset[Media] = STREAMS
+    ) -> list[ListedChunk]:
+        """The chunks, MPEG-TS alone or of what media is asked for, with what was recorded in [from_ms, to_ms), and
+        those before them that are needed to decode it: see `timeline.beginning`.
 
         Raises:
             Refused: `range_too_large`, `only_mp4`: as `recorded`.
         """
-        return await self._list(viewer, lambda grant: self._ranged(grant, from_ms, to_ms))
+        return await self._list(viewer, lambda grant: self._ranged(grant, from_ms, to_ms, media))
 
     async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int, first_ms: int) -> bool:
         """Whether none of the recordings of [from_ms, to_ms) can have been deleted or have expired since somebody asked
@@ -237,7 +244,9 @@ class Listings:
             raise Refused.by(answers.OVERLOADED)
         return made
 
-    def _ranged(self, grant: Grant, from_ms: int, to_ms: int) -> list[ListedChunk]:
+    def _ranged(
+        self, grant: Grant, from_ms: int, to_ms: int, media: frozenset[Media] = STREAMS
+    ) -> list[ListedChunk]:
         """See `ranged`. Blocks."""
         limit, gap_ms = self._services.max_listed_chunks, self._services.gap_ms
         rows = list(islice(self._rows(grant, from_ms, to_ms, BATCH_ROWS), limit + 1))
@@ -246,7 +255,7 @@ class Listings:
         catalog = self._services.catalog
         earlier = catalog.latest_chunks(grant.device, limit=KEY_FRAME_ROWS, before_ms=from_ms)
         found = timeline.timed([*filter(grant.covers, earlier), *rows])
-        chunks = [chunk for chunk in found if chunk.media is Media.MPEG_TS]
+        chunks = [chunk for chunk in found if chunk.media in media]
         first = timeline.beginning(chunks, from_ms, gap_ms)
         if rows and first == len(chunks):
             raise only_mp4()

@@ -98,7 +98,7 @@ def fragment(
         near: of media whose clock runs on: its times are kept, but for whole turns of the clock, so that they come as
             near to this as they can.
         at: instead, where the media's time `of` comes to lie; None: its earliest picture (or sound, without picture).
-        until: sound that ends after it is left out: something else begins there.
+        until: sound of which more than half a frame lies behind it is left out: something else begins there.
         begins: nothing of it may lie before `at`: sound is left out, and pictures are decoded later. Something else
             ends there.
         sequence: number of the fragment.
@@ -186,6 +186,8 @@ def _written(
     for track in tracks:
         _move(track, shift, floor, until)
     tracks = [track for track in tracks if track.packets]
+    if not tracks:
+        raise Unplayable("nothing of it lies within its bounds")
     base = min(_ticks(track, track.packets[0].dts) for track in tracks)
     file = io.BytesIO()
     add: dict[int, int] = {}
@@ -238,7 +240,7 @@ def _move(track: _Track, shift: int, floor: int | None, until: int | None) -> No
         if not is_video:
             if least is not None and packet.pts < least:
                 continue
-            if most is not None and packet.pts + (packet.duration or 0) > most:
+            if most is not None and packet.pts + (packet.duration or 0) // 2 > most:
                 continue
         dts = packet.dts
         if least is not None:

@@ -37,9 +37,11 @@ _log = structlog.get_logger("remuxing")
 
 class RemuxFailed(CallerError):
     """A chunk that this can't be done with. `code`: `unplayable_media`; `no_parameters`, its pictures are set up by
-    one before it; `no_picture`."""
+    one before it; `no_picture`. `is_certain`: whether it was found out; else the child broke or took too long over it.
+    """
 
     code = "unplayable_media"
+    is_certain = True
 
 
 class Source(NamedTuple):
@@ -214,7 +216,9 @@ class Remuxer:
             self.figures.kills += 1
             code = await child.end()
             _log.warning("remuxer_ended", job=message["job"], exit=code, jobs=child.jobs)
-            raise RemuxFailed("this recording can't be played: what reads it broke, or took too long")
+            failed = RemuxFailed("this recording can't be played: what reads it broke, or took too long")
+            failed.is_certain = False
+            raise failed
         child.jobs += 1
         if child.jobs >= self._limits.max_jobs or self._closed:
             await child.end()

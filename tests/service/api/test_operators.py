@@ -84,7 +84,14 @@ def test_the_openapi_document_is_valid_and_lists_every_page(server: Server) -> N
     document = json.loads(server.get("/openapi.json", token=None).body)
     validate(document)
     device = "/v1/devices/{n}"
-    watched = {"recordings", "playlist.m3u8", "chunks/{capture_ms}", "chunks/{capture_ms}.ts", "clip.ts"}
+    watched = {
+        "recordings",
+        "playlist.m3u8",
+        "chunks/{capture_ms}",
+        "chunks/{capture_ms}.ts",
+        "clip.ts",
+        "clip.mp4",
+    }
     page = (ROOT / "docs" / "api.md").read_text().partition("# The ingest port")[0]
     assert set(re.findall(r"`([A-Z]+) (/[^`]*)`", page)) == {
         (method.upper(), path) for path, operations in document["paths"].items() for method in operations

@@ -75,6 +75,7 @@ MALFORMED = [
     "/v1/devices/1/playlist.m3u8?to=0",
     "/v1/devices/1/clip.ts",
     "/v1/devices/1/clip.ts?from=1",
+    "/v1/devices/1/clip.mp4?from=1",
     "/v1/devices/1/clip.ts?to=1",
     "/v1/devices/1/clip.ts?from=2&to=2",
     "/v1/devices/1/chunks/now",

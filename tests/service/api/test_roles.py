@@ -67,6 +67,7 @@ OF_OWNERS = [
     Ask("GET", f"/v1/devices/{{n}}/chunks/{AT}"),
     Ask("GET", f"/v1/devices/{{n}}/chunks/{AT}.ts"),
     Ask("GET", "/v1/devices/{n}/clip.ts?from=0&to=1"),
+    Ask("GET", "/v1/devices/{n}/clip.mp4?from=0&to=1"),
     Ask("DELETE", "/v1/devices/{n}/recordings?from=0&to=1"),
     Ask("GET", "/v1/accounts/{account}/purchases"),
     Ask("DELETE", "/v1/devices/{n}/purchase"),
@@ -224,6 +225,7 @@ def test_a_viewer_token_opens_recordings_and_nothing_else(world: World, server: 
             f"chunks/{AT}",
             f"chunks/{AT}.ts",
             "clip.ts",
+            "clip.mp4",
         )
         assert status in (200, 404) if watches else (status, code) == (401, "bad_credentials"), ask
     world.clock.ms += 2 * HOUR_MS
