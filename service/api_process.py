@@ -24,6 +24,7 @@ from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
 from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
 from service.clients import Clients, parse_proxies
+from service.errands.child import InChild
 from service.folder import Opened, host_name, open_folder
 from service.housekeeping import Chore, DaysAhead, UploadsForgotten, Uses, chores, keep_house
 from service.http import HttpLimits, HttpServer
@@ -122,7 +123,8 @@ class Prober:
 class ApiProcess:
     """The parts of the API process, joined up."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, store_url: str | None = None) -> None:
+        self._store_url = store_url
         self._store = CountedStore(opened.store)
         self.opened = opened = replace(opened, store=self._store)
         self._freshness = Freshness(opened.bitmap, opened.max_stale_ns)
@@ -160,6 +162,9 @@ class ApiProcess:
             ready=self.ready,
             survives=lambda: {whose: found.survives.word for whose, found in self._promises.items()},
             metrics=self.metrics,
+            operation=opened.catalog,
+            workers=partial(published, opened.folder.run),
+            errands=InChild(opened.folder.root, self._store_url),
             answer_s=opened.config.home.answer_s,
             providers=open_providers(opened.config.openid),
             openid_threads=opened.config.openid.threads,
@@ -321,7 +326,7 @@ def main() -> None:
     die_with_supervisor()
     try:
         with open_folder(args.data, store_url=args.store, serves=True) as opened:
-            trio.run(ApiProcess(opened).run, args.host, args.port)
+            trio.run(ApiProcess(opened, args.store).run, args.host, args.port)
     except ClipkeepError as error:
         _log.error("cannot_serve", code=error.code, detail=str(error))
         sys.exit(1)

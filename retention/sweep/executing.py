@@ -141,7 +141,12 @@ class Sweep:
             yield from (tombstone.key for tombstone in batch)
 
     def run(
-        self, *, allow_bulk: bool = False, accept_catalog: bool = False, accept_clock: bool = False
+        self,
+        *,
+        allow_bulk: bool = False,
+        accept_catalog: bool = False,
+        accept_clock: bool = False,
+        confirmed: str | None = None,
     ) -> SweepReport:
         """Carry out one pass.
 
@@ -149,9 +154,11 @@ class Sweep:
             allow_bulk: erase also when more devices than the bulk limit have lapsed.
             accept_catalog: this catalog is the newest there is, whatever the store has seen.
             accept_clock: this host's clock is right, whatever is known of the time. A store's own clock is still asked.
+            confirmed: the `decision` of a plan that somebody was shown; None: nobody was.
 
         Raises:
-            SweepRefused: a guard says no, or another sweeper is at work. Nothing was changed.
+            SweepRefused: a guard says no, or another sweeper is at work; `plan_changed`: it would do something else
+                than was confirmed. Nothing was changed.
             LeaseLost: another sweeper took over; nothing was done after that.
             WorldError: store or catalog failed; run it again later.
         """
@@ -159,6 +166,12 @@ class Sweep:
             check_clock(self._witness, accept=accept_clock, keep=True)
             mark = self._guard_and_note(accept_catalog=accept_catalog)
             plan = self._planned(allow_bulk=allow_bulk)
+            if confirmed not in (None, plan.decision):
+                raise SweepRefused(
+                    "a sweep would end other days or erase other devices by now than the plan that was confirmed; look"
+                    " at a new plan",
+                    code="plan_changed",
+                )
             if accept_catalog:
                 write_mark(self._store, mark := HighWater.of(self._catalog))
                 self._catalog.note_doubt(False)

@@ -6,8 +6,10 @@ moment that selects them; a dry run reads their keys, and the real run the rows,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from retention.destruction import last_month_over
@@ -15,7 +17,7 @@ from retention.erasure import erase_cause
 from storage.days import MS_PER_DAY, day_of_ms, to_date
 from storage.errors import CallerError
 from storage.objects import checked_key
-from storage.rows.devices import DeviceFacts
+from storage.rows.devices import DeviceFacts, EraseState
 from storage.rows.recordings import DayTotals, Due, SegmentRow
 
 SEGMENT_PREFIX = "v1/"
@@ -114,6 +116,15 @@ class SweepPlan:
     def destroy_keys_through(self) -> int:
         """The month whose data keys go, and all before it."""
         return last_month_over(self.moment.expired_through)
+
+    @property
+    def decision(self) -> str:
+        """What this plan decides, as one word: the days that end, the devices that are newly erased, the months whose
+        keys go. Two plans that decide the same have the same. What was decided before is not in it, for that changes
+        from second to second: objects whose delay is over, erasures that are under way."""
+        devices = [_shown_erasure(facts) for facts in self.erase if facts.erase_state is EraseState.NONE]
+        days = [totals.expires_on for totals in self.expire]
+        return sha256(json.dumps([days, devices, self.destroy_keys_through]).encode()).hexdigest()[:32]
 
     def summary(self) -> dict[str, Any]:
         """For `--dry-run`, all but the keys of the objects due (`Sweep.due_keys`)."""

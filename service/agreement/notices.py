@@ -81,11 +81,14 @@ def listed(
     account: int | None = None,
     after: int = 0,
     limit: int = 100,
+    newest_first: bool = False,
 ) -> list[NoticeRow]:
     """Notices for operators, codes not included."""
     actor.require_operator()
     with desk.reading() as books:
-        rows = books.notices(account=account, state=state, after=after, limit=limit)
+        rows = books.notices(
+            account=account, state=state, after=after, limit=limit, newest_first=newest_first
+        )
     return [without_code(row) for row in rows]
 
 

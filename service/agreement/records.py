@@ -37,18 +37,22 @@ def accounts(
         return books.accounts(after=after, limit=limit, state=state)
 
 
-def events(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100) -> list[EventRow]:
-    """An account's history, the oldest first. Raises NotFound."""
+def events(
+    desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100, newest_first: bool = False
+) -> list[EventRow]:
+    """An account's history, the oldest first unless asked otherwise. Raises NotFound."""
     with desk.reading() as books:
         account_of(books, actor, account)
-        return books.events_of(account, after=after, limit=limit)
+        return books.events_of(account, after=after, limit=limit, newest_first=newest_first)
 
 
-def payments(desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100) -> list[PaymentRow]:
-    """An account's charges, refunds and credits, the oldest first. Raises NotFound."""
+def payments(
+    desk: Desk, actor: Actor, account: int, *, after: int = 0, limit: int = 100, newest_first: bool = False
+) -> list[PaymentRow]:
+    """An account's charges, refunds and credits, the oldest first unless asked otherwise. Raises NotFound."""
     with desk.reading() as books:
         account_of(books, actor, account)
-        return books.payments_of(account, after=after, limit=limit)
+        return books.payments_of(account, after=after, limit=limit, newest_first=newest_first)
 
 
 def all_payments(

@@ -36,7 +36,9 @@ from service.api.services import Api, ApiServices
 from service.api.sessions import Sessions
 from service.api.subscriptions import Subscriptions
 from service.config_text import parse_origins
+from service.errands.running import Errands
 from service.playback import Playback
+from service.rates import Watch
 
 DESCRIPTION = """\
 Times are Unix milliseconds; days are UTC, and a plan's last day ends at 00:00 UTC of the next one. Amounts of money are
@@ -84,6 +86,8 @@ def create_app(services: ApiServices) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
             await nursery.start(playback.run)
+            nursery.start_soon(api.errands.run)
+            nursery.start_soon(api.watch.run)
             yield
             nursery.cancel_scope.cancel()
 
@@ -107,7 +111,10 @@ def create_app(services: ApiServices) -> FastAPI:
         most_waiting=services.desk_waiting,
         wait_s=services.answer_s,
     )
-    app.state.api = api = Api(services, playback, calls, Watching(services.desk))
+    errands = Errands(services.errands, services.clock.now_ms)
+    app.state.api = api = Api(
+        services, playback, calls, Watching(services.desk), errands, Watch(services.workers)
+    )
     app.state.site = site = Site(api)
     routers = [*(part(api).routes() for part in PARTS), docs.routes(), *pages_of(site)]
     for router in routers:

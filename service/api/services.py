@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, Protocol, cast
 
 from fastapi import Request
 
@@ -14,8 +14,22 @@ from service.agreement.gateway.signing import Keys
 from service.agreement.watching import Watching
 from service.api.calls import Calls
 from service.api.public import Public
+from service.errands.running import CarryOut, Errands, none_here
 from service.playback import Playback, PlaybackServices
 from service.playback.used import Used
+from service.rates import Watch
+from storage.catalog.continuity import ContinuityCatalog
+from storage.catalog.erasures import ErasuresCatalog
+from storage.catalog.hosts import HostsCatalog
+from storage.catalog.reports import ReportsCatalog
+from storage.catalog.schedule import ScheduleCatalog
+from storage.catalog.sweep import SweepCatalog
+
+
+class OperationCatalog(
+    ReportsCatalog, ContinuityCatalog, HostsCatalog, ScheduleCatalog, SweepCatalog, ErasuresCatalog, Protocol
+):
+    """What the pages of operators show: hosts, runs and reports, erasures, what each expiry day holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +43,11 @@ class ApiServices(PlaybackServices):
     """What an acknowledged chunk survives (`storage.promise`), by what holds it."""
     metrics: Callable[[], bytes]
     """The text of `/metrics`. May block: it is called in a thread."""
+    operation: OperationCatalog
+    workers: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
+    """What the ingest workers of this host count. See `service.rates`."""
+    errands: CarryOut = none_here
+    """How what operators ask for beside a page is carried out. See `service.errands`."""
     delete_delay_ms: int
     """From un-indexing an object that a deletion has emptied to deleting it."""
     used_accounts: Used = field(default_factory=Used)
@@ -63,6 +82,8 @@ class Api:
     playback: Playback
     calls: Calls
     watching: Watching
+    errands: Errands
+    watch: Watch
     public: Public = field(default_factory=Public)
 
     @property

@@ -22,8 +22,10 @@ catalog_app = typer.Typer(
 )
 
 
-def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | None = None) -> Sweep:
-    """The sweep of one data folder, with its configured limits."""
+def sweep_of(
+    opened: Opened, progress: Progress, *, max_deletes_per_s: float | None = None, who: str = ""
+) -> Sweep:
+    """The sweep of one data folder, with its configured limits. `who` runs it: for the report."""
     retention = opened.config.retention
     return Sweep(
         catalog=opened.catalog,
@@ -47,7 +49,7 @@ def sweep_of(opened: Opened, progress: Progress, *, max_deletes_per_s: float | N
             price_per_gb_month=retention.price_per_gb_month,
         ),
         progress=progress,
-        who=who_runs(),
+        who=who or who_runs(),
         home=opened.home_clock,
     )
 

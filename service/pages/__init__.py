@@ -19,13 +19,14 @@ from service.pages.account import Account
 from service.pages.cameras import Cameras
 from service.pages.entrance import Entrance
 from service.pages.leaving import Leaving
+from service.pages.operators import OPERATOR_PARTS
 from service.pages.plans import Plans
 from service.pages.recordings import Recordings
 from service.pages.registering import Registering
 from service.pages.site import Site
 from service.pages.texts import Texts
 
-PARTS = (Entrance, Registering, Texts, Cameras, Recordings, Plans, Account, Leaving)
+PARTS = (Entrance, Registering, Texts, Cameras, Recordings, Plans, Account, Leaving, *OPERATOR_PARTS)
 
 
 def routers(site: Site) -> Sequence[APIRouter]:

@@ -299,8 +299,10 @@ class Books(PeopleBooks):
     def payment(self, reference: str) -> PaymentRow | None: ...
 
     @abstractmethod
-    def payments_of(self, *accounts: int, after: int = 0, limit: int = 100) -> list[PaymentRow]:
-        """Payments with numbers above `after` of an account, or of several together, in order."""
+    def payments_of(
+        self, *accounts: int, after: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[PaymentRow]:
+        """Payments with numbers above `after` of an account, or of several together, in order, or the newest first."""
 
     @abstractmethod
     def payments_of_plan(self, plan_id: int) -> list[PaymentRow]: ...
@@ -373,7 +375,9 @@ class Books(PeopleBooks):
     def add_event(self, row: EventRow) -> EventRow: ...
 
     @abstractmethod
-    def events_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[EventRow]: ...
+    def events_of(
+        self, account: int, *, after: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[EventRow]: ...
 
     @abstractmethod
     def add_block(self, row: BlockRow) -> BlockRow: ...
@@ -445,6 +449,7 @@ class Books(PeopleBooks):
         purpose: str | None = None,
         after: int = 0,
         limit: int = 100,
+        newest_first: bool = False,
     ) -> list[NoticeRow]: ...
 
     @abstractmethod

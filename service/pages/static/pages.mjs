@@ -432,3 +432,21 @@ class CameraPage {
 }
 
 for (const root of document.querySelectorAll("[data-player]")) new CameraPage(root);
+
+/** A part that is asked for again now and then: while the page is looked at, and nothing in it is being filled in. */
+function freshening(root) {
+  const part = root.querySelector("[data-fresh]");
+  if (!part) return;
+  setInterval(async () => {
+    if (document.hidden || part.contains(document.activeElement) || part.querySelector("details[open]")) return;
+    const from = part.dataset.from || location.href;
+    const answer = await fetch(from, { headers: { Accept: "text/html" } }).catch(() => null);
+    if (!answer || !answer.ok || answer.redirected) return;
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("[data-fresh]");
+    if (!next) { location.assign(from); return; } // what it was asked for is done
+    part.replaceChildren(...next.childNodes);
+    localTimes(part);
+  }, Number(part.dataset.fresh) * 1000);
+}
+
+freshening(document);

@@ -41,6 +41,7 @@ class HistoryContract(OnBooks):
             assert books.events_of(ann) == rows
             assert books.events_of(ann, after=rows[0].event_id) == rows[1:]
             assert books.events_of(ann, limit=1) == rows[:1]
+            assert books.events_of(ann, limit=2, newest_first=True) == rows[::-1][:2]
             assert books.events_of(99) == []
 
     def test_blocks(self, catalog: Catalog, write: Any, ann: int, bob: int) -> None:

@@ -149,6 +149,7 @@ class MoneyContract(OnBooks):
             assert books.payments_of(ann) == [*rows, done, failed]
             assert books.payments_of(ann, after=rows[0].payment_id, limit=2) == rows[1:]
             assert books.payments_of(bob, ann) == [*rows, done, failed, others]
+            assert books.payments_of(ann, limit=2, newest_first=True) == [failed, done]
             assert books.payments_of(bob, ann, after=done.payment_id, limit=1) == [failed]
             assert books.payments_of_plan(plan_id) == rows
             assert books.payments_of_plan(99) == []

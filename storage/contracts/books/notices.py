@@ -84,6 +84,7 @@ class NoticesContract(OnBooks):
             assert books.notices(purpose="closing", account=ann) == rows[:3]
             assert books.notices(after=rows[3].notice_id, limit=2) == rows[4:6]
             assert books.notices(account=99) == []
+            assert books.notices(limit=2, newest_first=True) == rows[::-1][:2]
 
     def test_approved_closings(self, catalog: Catalog, write: Any) -> None:
         with write() as books:

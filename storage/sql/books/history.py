@@ -29,8 +29,11 @@ class History(OnBooks):
     def add_event(self, row: EventRow) -> EventRow:
         return replace(row, event_id=EVENTS.add(self._writer, self._keys, row, event_id=None))
 
-    def events_of(self, account: int, *, after: int = 0, limit: int = 100) -> list[EventRow]:
-        where = "account = ? AND event_id > ? ORDER BY event_id LIMIT ?"
+    def events_of(
+        self, account: int, *, after: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[EventRow]:
+        order = "DESC" if newest_first else "ASC"
+        where = f"account = ? AND event_id > ? ORDER BY event_id {order} LIMIT ?"
         return EVENTS.select(self._reader, self._keys, where, (account, after, limit))
 
     def add_block(self, row: BlockRow) -> BlockRow:

@@ -113,9 +113,12 @@ class Money(OnBooks):
         found = PAYMENTS.select(self._reader, self._keys, "reference = ?", (reference,))
         return found[0] if found else None
 
-    def payments_of(self, *accounts: int, after: int = 0, limit: int = 100) -> list[PaymentRow]:
+    def payments_of(
+        self, *accounts: int, after: int = 0, limit: int = 100, newest_first: bool = False
+    ) -> list[PaymentRow]:
         of_them, value = of_accounts(self._reader, accounts)
-        where = f"{of_them} AND payment_id > ? ORDER BY payment_id LIMIT ?"
+        order = "DESC" if newest_first else "ASC"
+        where = f"{of_them} AND payment_id > ? ORDER BY payment_id {order} LIMIT ?"
         return PAYMENTS.select(self._reader, self._keys, where, (value, after, limit))
 
     def payments_of_plan(self, plan_id: int) -> list[PaymentRow]:

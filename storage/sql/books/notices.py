@@ -54,6 +54,7 @@ class Notices(OnBooks):
         purpose: str | None = None,
         after: int = 0,
         limit: int = 100,
+        newest_first: bool = False,
     ) -> list[NoticeRow]:
         asked = {"account": account, "state": state, "purpose": purpose}
         named = {name: value for name, value in asked.items() if value is not None}
@@ -61,6 +62,6 @@ class Notices(OnBooks):
         return NOTICES.select(
             self._reader,
             self._keys,
-            f"{where} ORDER BY notice_id LIMIT :limit",
+            f"{where} ORDER BY notice_id {'DESC' if newest_first else 'ASC'} LIMIT :limit",
             {**named, "after": after, "limit": limit},
         )

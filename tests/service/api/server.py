@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from service.api import ApiServices, create_app
+from service.api.services import Api
 from service.clients import Clients, parse_proxies
 from service.http import HttpLimits, HttpServer
 from service.playback.used import Used
@@ -61,6 +62,7 @@ class Server:
             ready=self._ready,
             survives=lambda: {"catalog": "machine_crash"},
             metrics=lambda: b"clipkeep_up 1\n",
+            operation=world.catalog,
             **fields,
         )
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -83,9 +85,9 @@ class Server:
 
     async def _run(self) -> None:
         self._trio = trio.lowlevel.current_trio_token()
-        self._http = Recorded(
-            self.bugs, create_app(self._services), HttpLimits(linger_close_s=0.5), clients=self._clients
-        )
+        app = create_app(self._services)
+        self.api: Api = app.state.api
+        self._http = Recorded(self.bugs, app, HttpLimits(linger_close_s=0.5), clients=self._clients)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._http.run, self._listener)
             self._started.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.service.api.office import PASSWORD, Person, add_operator, add_owner
+from tests.service.api.office import PASSWORD, Person, add_operator, add_owner, log_in
 from tests.service.api.server import Server
 from tests.service.pages.visitor import Visitor
 
@@ -24,3 +24,8 @@ def operator(server: Server) -> tuple[Visitor, Person]:
     done = visitor.fill(page, "/log-in/operator", token=person.token)
     assert done.goes_to == "/operator", done.html.text
     return visitor, person
+
+
+def owner_token(server: Server, name: str = "ada") -> str:
+    """Of a new log-in."""
+    return log_in(server, f"{name}@example.org").token
