@@ -83,6 +83,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "sweeps": ("sweeps",),
         "erasure": ("erasure",),
         "keys": ("keys",),
+        "backup": ("backups",),
+        "restore": ("backups",),
         "store": ("store",),
         "demo": ("demo",),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from storage.catalog import Catalog
 from storage.errors import CallerError
 from storage.promise import OF_A_FILE, Promise
+from storage.server_backups import ServerBackups
 from storage.urls import without_password
 from storage.vault import Vault
 
@@ -170,3 +172,27 @@ def is_file(address: str) -> bool:
             "a catalog's address is `sqlite`, or postgresql://user@host:port/database", code="bad_catalog_url"
         )
     return False
+
+
+def copy_catalog_aside(
+    address: str, file: Path, to: Path, progress: Callable[[str, int, int], None]
+) -> ServerBackups | None:
+    """Copy a catalog in a file, consistently, beside who writes to it; or ask its server whether it is backed up.
+
+    Args:
+        to: the file to make, for a catalog in a file.
+
+    Returns:
+        What the server tells; None when there is a copy.
+
+    Raises:
+        CatalogUnavailable: no copy could be made, and nothing is left of it; or the server does not answer.
+    """
+    if is_file(address):
+        from storage.sqlite.backup import copy_catalog_file
+
+        copy_catalog_file(file, to, progress)
+        return None
+    from storage.postgres.server_backups import server_backups
+
+    return server_backups(address)

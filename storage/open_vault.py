@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from storage.errors import CallerError
 from storage.keys import KeyStore
+from storage.server_backups import ServerBackups
 from storage.vault import KeyId, Vault
 
 FOLDER = "folder"
@@ -92,6 +94,34 @@ def remove_vault(where: str | Path, master_key: Path | None = None) -> None:
 
     PostgresVault.remove(str(where))
     _needed(master_key).unlink(missing_ok=True)
+
+
+def copy_keys_aside(vault: Vault, where: str | Path, keys: Path, to: Path) -> ServerBackups | None:
+    """Copy the key files of this host, and all keys where they are in a folder, consistently, beside who uses them.
+
+    Args:
+        keys: the folder `keys/` of the host.
+        to: the folder to make, mode 0700; its parent is there.
+
+    Returns:
+        What the vault's server tells of its own backups; None where the vault is a folder.
+
+    Raises:
+        CallerError, WorldError: as `Vault.backup`; the server does not answer. OSError.
+    """
+    if not is_server(where):
+        vault.backup(to)
+        return None
+    to.mkdir(mode=0o700)
+    for name in ("master.key", "host.key"):
+        if (keys / name).exists():
+            with open(os.open(to / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write((keys / name).read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+    from storage.postgres.server_backups import server_backups
+
+    return server_backups(str(where))
 
 
 class HasKeys(Protocol):

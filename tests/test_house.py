@@ -199,7 +199,7 @@ def test_nothing_above_storage_knows_an_engine() -> None:
 NAMES_OF_ENGINES = re.compile("sqlite|postgres|psycopg|pgbouncer", re.IGNORECASE)
 SPEAKS_OF_ENGINES = {
     "service/config.py",
-    *(f"service/commands/{name}.py" for name in ("copying", "demo", "erasure", "folder")),
+    *(f"service/commands/{name}.py" for name in ("backups", "copying", "demo", "erasure", "folder")),
     *(f"service/commands/{name}.py" for name in ("granting", "migrating", "sweeping")),
     *(f"service/demo/{name}.py" for name in ("postgres", "stage", "story", "watchdog")),
 }
