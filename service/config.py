@@ -287,6 +287,7 @@ class ApiSettings:
     viewer_share: float = limit(
         0.5, "of that, what one viewer may have of what the account's others leave", least=0.01, most=1
     )
+    max_still_bytes: int = limit(16 * MIB, "pictures of recordings, kept in memory", least=0, most=TIB)
     read_ahead_chunks: int = limit(4, "chunks that an export reads ahead", least=1, most=1024)
     read_ahead_bytes: int = limit(8 * MIB, "bytes of them", least=1, most=GIB)
     max_keys: int = limit(4096, "data keys in memory, about 2.7 kB each", least=16, most=10_000_000)

@@ -83,6 +83,8 @@ PAGES: Mapping[tuple[str, str], Act] = MappingProxyType(
         ("GET", f"{_DEVICE}/chunks/{{capture_ms}}"): Act.WATCH,
         ("GET", f"{_DEVICE}/clip.ts"): Act.WATCH,
         ("GET", f"{_DEVICE}/clip.mp4"): Act.WATCH,
+        ("GET", f"{_DEVICE}/still.jpg"): Act.WATCH,
+        ("GET", f"{_DEVICE}/stills.jpg"): Act.WATCH,
         ("GET", "/v1/notices"): Act.LOOK,
         ("POST", "/v1/notices/{notice}/confirmation"): Act.CARE,
         ("POST", "/v1/announcements"): Act.PUBLISH,

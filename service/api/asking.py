@@ -53,6 +53,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORM = "Unix ms, or ISO 8601 with an offset (2026-07-01T12:00:00Z) or a date (00:00 UTC)"
 _Moment = Annotated[int, BeforeValidator(unix_ms, json_schema_input_type=int | datetime | date)]
 
+AtMs = Annotated[_Moment, Query(ge=0, le=MAX_TIME_MS, description=f"a moment; {_FORM}")]
 FromMs = Annotated[
     _Moment, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
 ]

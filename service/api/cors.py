@@ -13,6 +13,9 @@ ASKED_WITH = ("Authorization", "Clipkeep-Reason", "Content-Type", "Idempotency-K
 ANSWERED_WITH = (
     "Accept-Ranges",
     "Clipkeep-Films",
+    "Clipkeep-Grid",
+    "Clipkeep-Time",
+    "Clipkeep-Times",
     "Content-Disposition",
     "Content-Length",
     "Content-Range",

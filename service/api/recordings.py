@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from service.agreement import recordings
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.asking import (
+    AtMs,
     CaptureMs,
     Encodings,
     FromMs,
@@ -25,7 +26,8 @@ from service.api.asking import (
 from service.api.door import Asks, Caller, Device
 from service.api.models.recordings import DeletedRange
 from service.api.models.recordings import Recordings as Listing
-from service.api.problems import PrivateJSON, problem
+from service.api.numbers import DIGITS
+from service.api.problems import NO_STORE, PrivateJSON, problem
 from service.api.responses import (
     PLAYLIST_TYPE,
     ChunkResponse,
@@ -42,6 +44,11 @@ from service.playback import MAX_TIME_MS, Export, Viewer
 
 Range = Annotated[str | None, Header(alias="Range", description="one range of bytes; several are ignored")]
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
+
+
+Width = Annotated[int, DIGITS, Query(ge=16, le=1920, description="most pixels across")]
+SmallWidth = Annotated[int, DIGITS, Query(ge=16, le=320, description="pixels across of each picture")]
+Count = Annotated[int, DIGITS, Query(ge=1, le=60, description="how many pictures")]
 
 
 class Recordings:
@@ -73,7 +80,37 @@ class Recordings:
         get(f"{device}/clip.ts", self.clip, whole_or_part, 410, 416)
         films: Answers = {status: content("video/mp4", "application/zip") for status in (200, 206)}
         get(f"{device}/clip.mp4", self.clip_mp4, films, 400, 410, 416, 422)
+        jpeg: Answers = {200: content("image/jpeg")}
+        get(f"{device}/still.jpg", self.still, jpeg, 410, 422)
+        get(f"{device}/stills.jpg", self.stills, jpeg, 410, 422)
         return router
+
+    async def still(self, viewer: Asks, at: AtMs, width: Width = 640) -> Response:
+        """The key frame at or before a moment, as JPEG, at most `width` pixels across and no larger than it is.
+        `Clipkeep-Time` says when it was recorded, in Unix ms. Where nothing was recorded: `404 not_found`; where what
+        was recorded has no picture: `422`."""
+        taken = await self._playback.stills.still(viewer, at, width)
+        headers = {"Content-Type": "image/jpeg", "Clipkeep-Time": str(taken.at_ms)}
+        response = Response(taken.still.data, headers=NO_STORE | headers)
+        return HeldResponse(self._playback, viewer, response, taken.row)
+
+    async def stills(
+        self, viewer: Asks, from_ms: FromMs, to_ms: ToMs, count: Count = 20, width: SmallWidth = 160
+    ) -> Response:
+        """A strip for a timeline: one JPEG with `count` pictures, of the middle of each of as many parts of the range,
+        or of what was recorded in the part after that. Picture i, from 0 on, is at column i mod 10 and row i // 10 of a
+        grid of places `width` pixels wide and 9/16 of that high, rounded down to even; `Clipkeep-Grid` is
+        COLUMNSxWIDTHxHEIGHT. `Clipkeep-Times` has the time of each, Unix ms, separated by commas; where there is none
+        the place is grey and nothing stands between the commas."""
+        check_order(from_ms, to_ms)
+        strip = await self._playback.stills.strip(viewer, from_ms, to_ms, count, width & ~1)
+        times = ",".join("" if at_ms is None else str(at_ms) for at_ms in strip.times_ms)
+        headers = {
+            "Content-Type": "image/jpeg",
+            "Clipkeep-Grid": f"{strip.columns}x{strip.width}x{strip.height}",
+            "Clipkeep-Times": times,
+        }
+        return HeldResponse(self._playback, viewer, Response(strip.data, headers=NO_STORE | headers))
 
     async def recordings(
         self,

@@ -65,14 +65,20 @@ class ChunkResponse(Response):
 
 
 class HeldResponse(Response):
-    """A text about recordings, charged to its viewer while it is being sent: a slow reader of long lists holds as much
-    as one of chunks."""
+    """A text about recordings or a picture of one, charged to its viewer while it is being sent: a slow reader of long
+    lists holds as much as one of chunks.
 
-    def __init__(self, playback: Playback, viewer: Viewer, response: Response) -> None:
+    Args:
+        row: the chunk that it is of, when it is of one.
+    """
+
+    def __init__(
+        self, playback: Playback, viewer: Viewer, response: Response, row: ChunkRow | None = None
+    ) -> None:
         super().__init__(response.body, response.status_code)
         self.raw_headers = response.raw_headers
         self._holding = playback.holding(viewer, len(response.body))
-        self._confirm = playback.confirming(viewer)
+        self._confirm = playback.confirming(viewer, row)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._holding:

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import structlog
 import trio
 
 from ingest.keyring import Keyring
@@ -32,8 +33,12 @@ from service.playback.refusals import Refused
 from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
 from service.playback.sharing import Sharer, Shares
+from service.playback.sources import Sources
+from service.playback.stills import Stills, Strip, Taken
 from service.remuxing.remuxer import Remuxer
+from storage.errors import WorldError
 from storage.rows.recordings import ChunkRow
+from storage.vault import KeyId
 
 __all__ = [
     "MAX_TIME_MS",
@@ -52,8 +57,13 @@ __all__ = [
     "Refused",
     "Sharer",
     "Shares",
+    "Strip",
+    "Taken",
     "Viewer",
 ]
+
+
+_log = structlog.get_logger("playback")
 
 
 class Playback:
@@ -75,7 +85,9 @@ class Playback:
         remux = services.remux
         self.remuxer = Remuxer(remux, services.shares(remux.processes, max_waiting=remux.max_waiting))
         self.exports = Exports(services, self.listings, self.chunks)
-        self.mp4_exports = Mp4Exports(self.exports, self.remuxer)
+        self.sources = Sources(services, self.chunks)
+        self.mp4_exports = Mp4Exports(self.exports, self.remuxer, self.sources)
+        self.stills = Stills(services, self.listings, self.chunks, self.remuxer, self.sources)
         self.running = False
 
     def confirming(self, viewer: Viewer, row: ChunkRow | None = None) -> Callable[[], object]:
@@ -97,6 +109,14 @@ class Playback:
         finally:
             self.memory.give(who, size)
 
+    async def _forget_stills(self, is_live: Callable[[KeyId], bool]) -> None:
+        try:
+            await self.stills.purge(is_live)
+        except (
+            WorldError
+        ):  # asked again at the next purge; nothing is given meanwhile without asking the catalog
+            _log.warning("stills_not_purged")
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the key cache and the remuxer's children, until cancelled. Keys that are over leave it every
         `purge_every_s`."""
@@ -107,7 +127,9 @@ class Playback:
                 task_status.started()
                 while True:
                     await trio.sleep(self._purge_every_s)
-                    self._keyring.purge(self._gate.key_is_live())
+                    is_live = self._gate.key_is_live()
+                    self._keyring.purge(is_live)
+                    await self._forget_stills(is_live)
             finally:
                 self.running = False
                 await self.remuxer.close()

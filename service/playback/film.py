@@ -109,7 +109,7 @@ def _placed(chunks: Sequence[ListedChunk], gap_ms: int) -> list[Placed]:
 
 def _keeps_its_clock(chunk: ListedChunk) -> bool:
     """Whether its times are those of a clock that runs on from chunk to chunk; that of a clip begins with it."""
-    return chunk.media is Media.MPEG_TS
+    return chunk.media in (Media.MPEG_TS, Media.FMP4)
 
 
 _SET_UP = ("tracks", "video", "audio", "parameters", "width", "height")

@@ -37,12 +37,14 @@ chunks that cameras send. A group of pictures is a few seconds."""
 STARTING_MS = 30_000
 """A camera that sent its newest chunk within this time may be sending its first ones: see `Listings.live`."""
 STARTING_POLL_S = 0.5
+LOOKED_BACK = 8
+"""Chunks before a moment that are looked at for the one that it lies in, and for its key frame."""
 PAST_HOUR_MS = 3_600_000
 """How much of the recordings a live playlist points to when there is nothing new."""
 
 STREAMS = frozenset({Media.MPEG_TS})
 """What can be joined as it is."""
-PLAYABLE = frozenset({Media.MPEG_TS, Media.MP4})
+PLAYABLE = frozenset({Media.MPEG_TS, Media.MP4, Media.FMP4})
 """What can be put into MP4."""
 
 T = TypeVar("T")
@@ -188,6 +190,33 @@ class Listings:
             Refused: `range_too_large`, `only_mp4`: as `recorded`.
         """
         return await self._list(viewer, lambda grant: self._ranged(grant, from_ms, to_ms, media))
+
+    async def rows_at(self, viewer: Viewer, moments: Sequence[tuple[int, int]]) -> list[list[ChunkRow]]:
+        """Of each moment the chunk that it lies in, with those before it that it may need, in order; or else the first
+        one after it, before its end; or none.
+
+        Args:
+            moments: (at_ms, end_ms): at_ms < end_ms.
+        """
+
+        def make(grant: Grant) -> list[list[ChunkRow]]:
+            return [self._at(grant, at_ms, end_ms) for at_ms, end_ms in moments]
+
+        return await self._list(viewer, make)
+
+    def _at(self, grant: Grant, at_ms: int, end_ms: int) -> list[ChunkRow]:
+        catalog = self._services.catalog
+        before = catalog.latest_chunks(grant.device, limit=LOOKED_BACK, before_ms=at_ms + 1)
+        rows = [row for row in before if grant.covers(row) and row.media in PLAYABLE]
+        if rows:
+            gap_ms, listed = self._services.gap_ms, timeline.timed(rows)
+            if at_ms < listed[-1].capture_ms + listed[-1].duration_ms + gap_ms:
+                first = len(rows) - 1
+                while first and timeline.follows(listed[first - 1], listed[first], gap_ms):
+                    first -= 1
+                return rows[first:]
+        after = catalog.chunks(grant.device, at_ms + 1, end_ms, limit=1)
+        return [row for row in after if grant.covers(row) and row.media in PLAYABLE]
 
     async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int, first_ms: int) -> bool:
         """Whether none of the recordings of [from_ms, to_ms) can have been deleted or have expired since somebody asked

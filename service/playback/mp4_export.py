@@ -26,6 +26,7 @@ from service.playback.listing import PLAYABLE
 from service.playback.reading import ReadChunk
 from service.playback.refusals import Refused
 from service.playback.sharing import Sharer
+from service.playback.sources import Sources
 from service.remuxing import zipping
 from service.remuxing.layout import (
     FREE_HEADER_BYTES,
@@ -49,8 +50,9 @@ _log = structlog.get_logger("playback")
 class Mp4Exports:
     """The exports as MP4 of one process; they count among `exports`."""
 
-    def __init__(self, exports: Exports, remuxer: Remuxer) -> None:
+    def __init__(self, exports: Exports, remuxer: Remuxer, sources: Sources) -> None:
         self._exports = exports
+        self._sources = sources
         self._remuxer = remuxer
 
     async def plan(self, viewer: Viewer, from_ms: int, to_ms: int) -> Mp4Export:
@@ -63,7 +65,7 @@ class Mp4Exports:
         if not chunks:
             raise Refused("there are no recordings in this range")
         made = films(chunks, self._exports.services.gap_ms)
-        return Mp4Export(self._exports, self._remuxer, viewer, made)
+        return Mp4Export(self._exports, self._remuxer, self._sources, viewer, made)
 
 
 class _Step(NamedTuple):
@@ -81,9 +83,13 @@ class _Step(NamedTuple):
 class Mp4Export(Export):
     """One planned export as MP4."""
 
-    def __init__(self, exports: Exports, remuxer: Remuxer, viewer: Viewer, parts: Sequence[Film]) -> None:
+    def __init__(
+        self, exports: Exports, remuxer: Remuxer, sources: Sources, viewer: Viewer, parts: Sequence[Film]
+    ) -> None:
         super().__init__(exports, viewer, [parts[0].chunks[0].chunk])
         self._remuxer = remuxer
+        self._sources = sources
+        self._source_of: dict[int, Source] = {}
         self._films = parts
         self._entries = entries(parts, viewer.device) if len(parts) > 1 else []
         self._crc = 0
@@ -152,17 +158,19 @@ class Mp4Export(Export):
             raise Refused.by(answers.OVERLOADED)
         self._opened_by = who
         for number in sorted({step.film for step in self._steps}):
-            self._inits[number] = await self._init_of(self._films[number], who)
+            self._inits[number] = await self._init_of(number, who)
         if self._planned:
             await self._open_first(who)
 
-    async def _init_of(self, film: Film, who: Sharer) -> bytes:
+    async def _init_of(self, number: int, who: Sharer) -> bytes:
+        film = self._films[number]
         failure: RemuxFailed | None = None
         for placed in film.chunks[:INIT_TRIES]:
             row = await find_planned(self.chunks, self._viewer, placed.chunk)
+            self._source_of[number] = source = await self._sources.of(self._viewer, row)
             read = await self.chunks.fetch(self._viewer, row)
             try:
-                fragment = await self._rewrapped(placed, read, who)
+                fragment = await self._rewrapped(placed, source, read, who)
                 filled_init(fragment.init, film.ticks)
                 first_clock_hz(fragment.init)
                 await self.chunks.confirm(self._viewer, row)
@@ -176,12 +184,12 @@ class Mp4Export(Export):
         assert failure is not None, "a film without chunks"
         raise failure
 
-    async def _rewrapped(self, placed: Placed, read: ReadChunk, who: Sharer) -> Fragment:
+    async def _rewrapped(self, placed: Placed, source: Source, read: ReadChunk, who: Sharer) -> Fragment:
         """A chunk as a fragment. What broke a child does not have to be the chunk's fault, so it is tried again."""
         ask = partial(
             self._remuxer.placed,
             who,
-            Source(Media(read.row.media)),
+            source._replace(media=Media(read.row.media)),
             read.data,
             at_ticks=placed.at_ticks,
             of_ticks=placed.of_ticks,
@@ -202,7 +210,7 @@ class Mp4Export(Export):
         assert step.placed is not None, "a chunk without a slot"
         data = b""
         try:
-            fragment = await self._rewrapped(step.placed, read, who)
+            fragment = await self._rewrapped(step.placed, self._source_of[step.film], read, who)
             rest = step.length_bytes - len(fragment.data)
             if fragment.init == self._inits[step.film] and (rest == 0 or rest >= FREE_HEADER_BYTES):
                 data = fragment.data

@@ -71,6 +71,8 @@ class PlaybackServices:
     answer is bounded by the same."""
     max_keys: int = 4096
     """Data keys kept in memory: 11 MB, and a purge takes some 5 ms of the loop."""
+    max_still_bytes: int = 16 * 1024 * 1024
+    """Pictures of recordings, kept in memory: some 1000 of 320 pixels."""
     remux: RemuxLimits = field(default_factory=RemuxLimits)
     """Of what puts recordings into MP4, and makes pictures."""
     purge_every_s: float = 5.0

@@ -111,7 +111,8 @@ def strip(
     for i, part in enumerate(parts):
         picture = _picture(part, width, height)
         if picture is not None:
-            _paste(picture, buffers, sheet, i % columns * width, i // columns * height)
+            left, top = (width - picture.width) // 4 * 2, (height - picture.height) // 4 * 2
+            _paste(picture, buffers, sheet, i % columns * width + left, i // columns * height + top)
     return {"width": sheet.width, "height": sheet.height}, [_jpeg(sheet)]
 
 
@@ -122,7 +123,12 @@ def _picture(data: memoryview, width: int, height: int) -> VideoFrame | None:
     assert isinstance(decoder, VideoCodecContext)
     decoder.thread_count = 1
     frames = [*decoder.decode(av.Packet(bytes(data))), *decoder.decode(None)]
-    return frames[0].reformat(width, height, "yuvj420p") if frames else None
+    if not frames:
+        return None
+    frame = frames[0]
+    wide = min(width, round(frame.width * height / frame.height))
+    high = min(height, round(frame.height * width / frame.width))
+    return frame.reformat(max(wide & ~1, 2), max(high & ~1, 2), "yuvj420p")
 
 
 def _paste(picture: VideoFrame, buffers: list[memoryview], sheet: VideoFrame, x: int, y: int) -> None:

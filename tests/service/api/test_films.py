@@ -69,3 +69,23 @@ def test_what_can_not_be_put_into_mp4_is_refused(world: World, server: Server) -
     refused(server.get(PATH), 404, "not_found")
     world.keep(Clip(HOUR_AGO_MS, b"G" + bytes(187) * 40, Media.MPEG_TS, 2000))
     refused(server.get(PATH), 422, "unplayable_media")
+
+
+def test_a_still_and_a_strip(world: World, server: Server) -> None:
+    world.keep(*recorded("ts-h264-aac", HOUR_AGO_MS))
+    still = server.get(f"/v1/devices/1/still.jpg?at={HOUR_AGO_MS + 2500}&width=64")
+    assert (still.status, still.headers["content-type"]) == (200, "image/jpeg")
+    assert still.headers["clipkeep-time"] == str(HOUR_AGO_MS + 2000)
+    assert still.headers["cache-control"] == "no-store"
+    assert still.body.startswith(b"\xff\xd8\xff")
+    strip = server.get(
+        f"/v1/devices/1/stills.jpg?from={HOUR_AGO_MS}&to={HOUR_AGO_MS + 8000}&count=4&width=64"
+    )
+    assert (strip.status, strip.headers["clipkeep-grid"]) == (200, "4x64x36")
+    times = [HOUR_AGO_MS + at for at in (1000, 3000, 5000)]
+    assert strip.headers["clipkeep-times"] == ",".join([*map(str, times), ""])
+    refused(server.get("/v1/devices/1/still.jpg?at=5"), 404, "not_found")
+    refused(server.get(f"/v1/devices/1/still.jpg?at={HOUR_AGO_MS}&width=4000"), 400, "malformed")
+    refused(server.get("/v1/devices/1/still.jpg?at=5", token=None), 401, "bad_token")
+    world.keep(Clip(HOUR_AGO_MS + 60_000, b"G" + bytes(187) * 40, Media.MPEG_TS, 2000))
+    refused(server.get(f"/v1/devices/1/still.jpg?at={HOUR_AGO_MS + 60_001}"), 422, "unplayable_media")

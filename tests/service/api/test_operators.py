@@ -91,6 +91,8 @@ def test_the_openapi_document_is_valid_and_lists_every_page(server: Server) -> N
         "chunks/{capture_ms}.ts",
         "clip.ts",
         "clip.mp4",
+        "still.jpg",
+        "stills.jpg",
     }
     page = (ROOT / "docs" / "api.md").read_text().partition("# The ingest port")[0]
     assert set(re.findall(r"`([A-Z]+) (/[^`]*)`", page)) == {

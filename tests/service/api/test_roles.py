@@ -68,6 +68,8 @@ OF_OWNERS = [
     Ask("GET", f"/v1/devices/{{n}}/chunks/{AT}.ts"),
     Ask("GET", "/v1/devices/{n}/clip.ts?from=0&to=1"),
     Ask("GET", "/v1/devices/{n}/clip.mp4?from=0&to=1"),
+    Ask("GET", "/v1/devices/{n}/still.jpg?at=1"),
+    Ask("GET", "/v1/devices/{n}/stills.jpg?from=0&to=1"),
     Ask("DELETE", "/v1/devices/{n}/recordings?from=0&to=1"),
     Ask("GET", "/v1/accounts/{account}/purchases"),
     Ask("DELETE", "/v1/devices/{n}/purchase"),
@@ -226,6 +228,8 @@ def test_a_viewer_token_opens_recordings_and_nothing_else(world: World, server: 
             f"chunks/{AT}.ts",
             "clip.ts",
             "clip.mp4",
+            "still.jpg",
+            "stills.jpg",
         )
         assert status in (200, 404) if watches else (status, code) == (401, "bad_credentials"), ask
     world.clock.ms += 2 * HOUR_MS
