@@ -1,15 +1,18 @@
 """Tokens: who a device or a viewer is, told by a MAC alone. Pure: no clock, no database, no list of tokens.
 
-A token is void once the device's token generation (bitmap row) has moved on, and a viewer's also once the viewer
-generation has: a new password of the owner moves that on, and leaves the camera its token. Both kinds are keyed
-BLAKE2b, 16 bytes, over a fixed struct, personalised by kind: one kind's MAC never passes as the other's, whatever
-the bytes. The text form has one spelling only; any other is refused.
+A token is void once the device's token generation (bitmap row) has moved on, and a viewer's or a share link's also once
+the viewer generation has: a new password of the owner moves that on, and leaves the camera its token. All kinds are
+keyed BLAKE2b, 16 bytes, over a fixed struct, personalised by kind: one kind's MAC never passes as another's, whatever
+the bytes. The text form has one spelling only; any other is refused. A share link's token is also void once its row
+in the catalog is gone, so whoever has read it asks for that.
 
     device  ckd_ + base64url(MAC)                                   26 characters
     viewer  ckv_ + base64url(claims, MAC)                           47 characters
+    share   cks_ + base64url(claims, MAC)                           68 characters
 
 A viewer's claims are 16 bytes, little-endian: device (4), generation (4), expires_s (6), viewer_generation (2). Tokens
-of releases that knew no viewer generation have 0 there.
+of releases that knew no viewer generation have 0 there. A share's are the same, then share (4), from_ms (6), to_ms
+(6).
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from storage.errors import CallerError
 
 DEVICE_PREFIX = "ckd_"
 VIEWER_PREFIX = "ckv_"
+SHARE_PREFIX = "cks_"
 MAC_BYTES = 16
 """A guess succeeds once in 2^128."""
 MIN_SECRET_BYTES = 16
@@ -33,10 +37,15 @@ MAX_SECRET_BYTES = hashlib.blake2b.MAX_KEY_SIZE
 
 _DEVICE_PERSON = b"ck device v1"
 _VIEWER_PERSON = b"ck viewer v1"
+_SHARE_PERSON = b"ck share v1"
 _DEVICE = struct.Struct("<II")
 _VIEWER = struct.Struct("<IIQ")  # the last holds both expires_s and viewer_generation
+_SHARE = struct.Struct("<IIQI")  # from_ms and to_ms follow, of six bytes each
+_TIME_BYTES = 6
+_SHARE_BYTES = _SHARE.size + 2 * _TIME_BYTES
 _EXPIRES_BITS = 48
 _VIEWER_TEXT = re.compile(VIEWER_PREFIX + r"[A-Za-z0-9_-]{43}")
+_SHARE_TEXT = re.compile(SHARE_PREFIX + r"[A-Za-z0-9_-]{64}")  # no bit to spare: one spelling
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -48,6 +57,20 @@ class ViewerClaims:
     generation: int
     expires_s: int
     viewer_generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShareClaims:
+    """What a share link's token says, besides what a viewer's does: which link, and which capture times
+    `from_ms <= t < to_ms` (Unix ms)."""
+
+    device: int
+    generation: int
+    expires_s: int
+    viewer_generation: int
+    share: int
+    from_ms: int
+    to_ms: int
 
 
 def mint_device_token(secret: bytes, device: int, generation: int) -> str:
@@ -122,6 +145,46 @@ def read_viewer_token(secret: bytes, token: str) -> ViewerClaims:
     return ViewerClaims(device, generation, expires_s, viewer_generation)
 
 
+def mint_share_token(secret: bytes, claims: ShareClaims) -> str:
+    """Return the token of a share link: always the same for the same claims.
+
+    Args:
+        secret: 16 to 64 random bytes.
+
+    Raises:
+        CallerError: `bad_secret`, or `bad_token_claims` out of bounds.
+    """
+    try:
+        if not 0 <= claims.expires_s < 1 << _EXPIRES_BITS:
+            raise _bad_claims(claims.device)
+        last = claims.viewer_generation << _EXPIRES_BITS | claims.expires_s
+        packed = _SHARE.pack(claims.device, claims.generation, last, claims.share)
+        times = (time.to_bytes(_TIME_BYTES, "little") for time in (claims.from_ms, claims.to_ms))
+        packed += b"".join(times)
+    except (struct.error, OverflowError) as error:
+        raise _bad_claims(claims.device) from error
+    return SHARE_PREFIX + _text(packed + _mac(secret, _SHARE_PERSON, packed))
+
+
+def read_share_token(secret: bytes, token: str) -> ShareClaims:
+    """Return what a genuine token of a share link says. The caller compares it as a viewer's, and with the link's row.
+
+    Raises:
+        CallerError: `bad_token`, it is not one that `mint_share_token` made; `bad_secret`.
+    """
+    if not _SHARE_TEXT.fullmatch(token):
+        raise _bad_token()
+    raw = urlsafe_b64decode(token[len(SHARE_PREFIX) :])
+    packed, mac = raw[:_SHARE_BYTES], raw[_SHARE_BYTES:]
+    if not hmac.compare_digest(_mac(secret, _SHARE_PERSON, packed), mac):
+        raise _bad_token()
+    device, generation, last, share = _SHARE.unpack_from(packed)
+    viewer_generation, expires_s = divmod(last, 1 << _EXPIRES_BITS)
+    times = packed[_SHARE.size :]
+    from_ms, to_ms = (int.from_bytes(part, "little") for part in (times[:_TIME_BYTES], times[_TIME_BYTES:]))
+    return ShareClaims(device, generation, expires_s, viewer_generation, share, from_ms, to_ms)
+
+
 def _viewer_bytes(token: str) -> bytes:
     """Decode the text form, in its one spelling: the last character has two bits to spare."""
     if not _VIEWER_TEXT.fullmatch(token):
@@ -151,4 +214,4 @@ def _bad_claims(device: int) -> CallerError:
 
 
 def _bad_token() -> CallerError:
-    return CallerError("not a viewer token of this service; ask for a new one", code="bad_token")
+    return CallerError("not a token of this service; ask for a new one", code="bad_token")

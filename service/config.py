@@ -426,6 +426,8 @@ class AgreementSettings:
         600.0, "for which one run asks the gateway; what it did not come to is next", least=1, most=DAY_S
     )
     max_devices_per_account: int = limit(100, "of an owner", least=1, most=1_000_000)
+    max_shares_per_device: int = limit(50, "share links of a device", least=1, most=1000)
+    max_share_days: int = limit(90, "longest time for which a share link may be used", least=1, most=3660)
     serial_pattern: str = limit(
         "", "regular expression that the serial of an owner's device has to match; empty: no pattern"
     )

@@ -118,6 +118,7 @@ class Archive:
             ),
             "blocks": self._all(lambda books: books.blocks_of(self.account)),
             "downloads": self._all(lambda books: books.exports(account=self.account, limit=1000)),
+            "share_links": self._shares,
             "recordings": self._recordings,
         }
 
@@ -193,6 +194,12 @@ class Archive:
                 row = bought.get(plan.plan_id)
                 paid = dict.fromkeys(_BOUGHT) if row is None else plain(row)
                 yield {"device": facts.device, **plain(plan), **{name: paid[name] for name in _BOUGHT}}
+
+    def _shares(self) -> Iterator[Row]:
+        for facts, _, _ in self._device_pages():
+            with self.desk.reading() as books:
+                found = books.shares_of(facts.device, limit=1000)
+            yield from map(plain, found)
 
     def _recordings(self) -> Iterator[Row]:
         for facts, _, _ in self._device_pages():

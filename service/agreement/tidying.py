@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.agreement.desk import Desk
+from service.agreement.shares import SHOWN_MS
 from storage.catalog.books import Books
 from storage.days import MS_PER_DAY
 
@@ -17,6 +18,7 @@ def tidy(desk: Desk) -> int:
 
     def work(books: Books) -> int:
         stale = books.drop_stale(before_ms=desk.now_ms() - STALE_DAYS * MS_PER_DAY)
+        stale += books.drop_shares(before_ms=desk.now_ms() - SHOWN_MS)
         return stale + books.drop_reserved(before_day=desk.today())
 
     return desk.write(work) + desk.catalog.drop_sightings()

@@ -34,6 +34,7 @@ from service.api.reports import Reports, ReportsDoor
 from service.api.routing import Methods
 from service.api.services import Api, ApiServices
 from service.api.sessions import Sessions
+from service.api.shares import ShareLinks
 from service.api.subscriptions import Subscriptions
 from service.config_text import parse_origins
 from service.errands.running import Errands
@@ -67,6 +68,7 @@ PARTS = (
     Operators,
     Payments,
     Recordings,
+    ShareLinks,
     Health,
 )
 

@@ -51,18 +51,19 @@ _LIKE_SECONDS = range(10**9, 10**10)
 """Unix seconds of 2001 to 2286; as ms in 1970, of which nothing is kept."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FORM = "Unix ms, or ISO 8601 with an offset (2026-07-01T12:00:00Z) or a date (00:00 UTC)"
-_Moment = Annotated[int, BeforeValidator(unix_ms, json_schema_input_type=int | datetime | date)]
+Moment = Annotated[int, BeforeValidator(unix_ms, json_schema_input_type=int | datetime | date)]
+"""A moment as it may be written: see `unix_ms`."""
 
 AtMs = Annotated[_Moment, Query(ge=0, le=MAX_TIME_MS, description=f"a moment; {_FORM}")]
 FromMs = Annotated[
-    _Moment, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
+    Moment, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
 ]
-ToMs = Annotated[_Moment, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")]
+ToMs = Annotated[Moment, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")]
 MaybeFromMs = Annotated[
-    _Moment | None, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
+    Moment | None, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
 ]
 MaybeToMs = Annotated[
-    _Moment | None, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")
+    Moment | None, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")
 ]
 Limit = Annotated[
     int | None, DIGITS, Query(ge=1, le=MAX_PAGE_CHUNKS, description="most chunks in a page; default 1000")

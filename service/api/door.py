@@ -35,9 +35,11 @@ _account_bearer = HTTPBearer(
 _device_bearer = HTTPBearer(
     auto_error=False,
     scheme_name="HTTPBearer",
-    description="a viewer token of the device, or an account's token",
+    description="a viewer token of the device, the token of a share link, or an account's token",
 )
-_query = APIKeyQuery(name="token", auto_error=False, description="a viewer token, for players")
+_query = APIKeyQuery(
+    name="token", auto_error=False, description="a viewer token, or that of a share link: for players"
+)
 
 Reason = Annotated[
     str,
@@ -101,9 +103,9 @@ async def viewer(
     reason: Reason = "",
 ) -> Viewer:
     """Who watches. The header goes before the query, which takes no account's token: addresses end up in logs."""
-    if bearer is None or not bearer.credentials.startswith(PREFIXES):
-        return Viewer(device, bearer.credentials if bearer else token or "")
     api = api_of(request)
+    if bearer is None or not bearer.credentials.startswith(PREFIXES):
+        return await api.playback.admit(Viewer(device, bearer.credentials if bearer else token or ""))
     found = await actor_of(request, bearer.credentials, reason)
     return Viewer(device, await api.calls.run(api.watching.token, found, device))
 

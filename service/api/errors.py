@@ -44,6 +44,7 @@ STATUS_OF = {answer.code: answer.status for answer in _SAME_AS_INGEST} | {
     "erased": 403,
     "not_found": 404,
     "only_mp4": 404,
+    "range_only": 403,
     "range_too_large": 400,
 }
 """Status of each code that `Refused` carries."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from retention.tokens import SHARE_PREFIX
 from service.agreement import recordings
 from service.agreement.texts import MAX_REASON_CHARS
 from service.api.asking import (
@@ -155,8 +156,12 @@ class Recordings:
     ) -> Response:
         """HLS of the MPEG-TS chunks. With `to` the recording of that range, complete; without it live, where
         `from` is the earliest time listed. A live playlist with nothing new says in a comment and a `Link` where the
-        newest recordings are. Segment URLs carry the token of this request."""
+        newest recordings are. Segment URLs carry the token of this request. By a share link it is the recording of the
+        link's range, without `to` all of it."""
         gzip = takes_gzip(accept_encoding)
+        if to_ms is None and viewer.token.startswith(SHARE_PREFIX):
+            shared = await self._playback.shared(viewer.token)
+            from_ms, to_ms = shared.from_ms, shared.to_ms
         if to_ms is None:
             live = partial(live_playlist, viewer.device, gzip)
             playlist = await self._playback.listings.live(viewer, from_ms, finish=live)
@@ -164,6 +169,7 @@ class Recordings:
             finish = partial(as_text, PLAYLIST_TYPE, gzip)
             check_order(from_ms or 0, to_ms)
             playlist = await self._playback.listings.recorded(viewer, from_ms or 0, to_ms, finish=finish)
+        self._playback.note_open(viewer)
         return HeldResponse(self._playback, viewer, playlist)
 
     async def chunk(
@@ -236,6 +242,8 @@ class Recordings:
         except BaseException:
             export.close()
             raise
+        if part[0] == 0:  # else a download goes on
+            self._playback.note_open(viewer)
         return ExportResponse(self._playback, export, viewer, part)
 
 

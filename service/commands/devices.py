@@ -1,4 +1,4 @@
-"""`device`, `recordings`, `viewer-token`: who may record, and who may look. Plans: `plans`."""
+"""`device`, `recordings`, `viewer-token`: who may record, and who may look. Plans: `plans`; links: `shares`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from service.agreement import naming, packages, recordings
 from service.agreement.desk import Actor, Desk
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
 from service.agreement.equipping import Grant, equip
+from service.commands import shares
 from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
 from service.commands.showing import next_after, next_page, when
@@ -432,6 +433,7 @@ def _cells(standing: Standing) -> list[object]:
 
 
 def register(app: typer.Typer) -> None:
+    shares.register(device_app)
     app.add_typer(device_app, name="device")
     app.add_typer(recordings_app, name="recordings")
     app.command("viewer-token")(viewer_token)

@@ -20,7 +20,7 @@ from service.playback.following import Following
 from service.playback.gate import Gate, Grant, Viewer
 from service.playback.hls import TARGETS_LISTED
 from service.playback.live import LiveList
-from service.playback.refusals import Refused, only_mp4
+from service.playback.refusals import Refused, only_mp4, range_only
 from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
 from service.playback.timeline import ListedChunk, Span
@@ -132,10 +132,12 @@ class Listings:
             from_ms: the earliest capture time to be listed.
 
         Raises:
-            Refused: `only_mp4`.
+            Refused: `only_mp4`; `range_only`, by a share link.
         """
 
         def make(grant: Grant) -> tuple[T, bool]:
+            if grant.share is not None:
+                raise range_only()
             live = self._following.follow(grant)
             if live is not None and from_ms is not None:
                 live = live.from_time(from_ms)
@@ -218,12 +220,13 @@ class Listings:
         after = catalog.chunks(grant.device, at_ms + 1, end_ms, limit=1)
         return [row for row in after if grant.covers(row) and row.media in PLAYABLE]
 
-    async def is_settled(self, viewer: Viewer, from_ms: int, to_ms: int, first_ms: int) -> bool:
-        """Whether none of the recordings of [from_ms, to_ms) can have been deleted or have expired since somebody asked
+    async def is_settled(self, viewer: Viewer, asked_from_ms: int, asked_to_ms: int, first_ms: int) -> bool:
+        """Whether none of the recordings of this range can have been deleted or have expired since somebody asked
         for them; the first one that is left is of `first_ms`. What is left may begin with the oldest day that is kept:
         then the day before that, swept by now, may have been part of it."""
 
         def make(grant: Grant) -> bool:
+            from_ms, to_ms = grant.clamped(asked_from_ms, asked_to_ms)
             expired = grant.is_past(from_ms) and grant.is_past(first_ms - MS_PER_DAY)
             return not expired and not self._services.catalog.has_deletions(grant.device, from_ms, to_ms)
 
@@ -293,6 +296,7 @@ class Listings:
     def _rows(self, grant: Grant, from_ms: int, to_ms: int, first_rows: int) -> Iterator[ChunkRow]:
         """The rows that the grant covers, from the catalog in batches; of the first one the size is given. Blocks."""
         batch_rows = first_rows
+        from_ms, to_ms = grant.clamped(from_ms, to_ms)
         while True:
             rows = self._services.catalog.chunks(grant.device, from_ms, to_ms, limit=batch_rows)
             yield from filter(grant.covers, rows)

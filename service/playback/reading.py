@@ -85,6 +85,8 @@ class ChunkReader:
             Refused: when there is none, `not_found`, or `expired` where one could only have expired.
         """
         grant = self._gate.ask(viewer)
+        if not grant.shows(capture_ms):
+            raise not_found()
         row = await self._look_up(viewer, capture_ms)
         if row is None:
             raise expired() if grant.is_past(capture_ms) else not_found()

@@ -10,7 +10,7 @@ from storage.errors import CallerError
 
 class Refused(CallerError):
     """It is not given. `code` says why, one of `ingest.answers` where that is the same thing, else: `erased`,
-    `not_found`, `only_mp4`, `range_too_large`."""
+    `not_found`, `only_mp4`, `range_only`, `range_too_large`."""
 
     code = "not_found"
 
@@ -26,6 +26,10 @@ def not_found() -> Refused:
 
 def expired() -> Refused:
     return Refused("this recording has expired", code=EXPIRED.code)
+
+
+def range_only() -> Refused:
+    return Refused("this link shows a recorded range, and nothing live: ask with `to`", code="range_only")
 
 
 def only_mp4() -> Refused:

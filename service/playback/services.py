@@ -12,13 +12,14 @@ from service.playback.used import Used
 from service.remuxing.limits import RemuxLimits
 from storage.catalog.devices import DevicesCatalog
 from storage.catalog.reading import ReadingCatalog
+from storage.catalog.shares import SharesCatalog
 from storage.clock import Clock
 from storage.objects import ObjectStore
 from storage.vault import Vault
 
 
-class PlaybackCatalog(ReadingCatalog, DevicesCatalog, Protocol):
-    """Chunks, and whose device it is."""
+class PlaybackCatalog(ReadingCatalog, DevicesCatalog, SharesCatalog, Protocol):
+    """Chunks, whose device it is, and share links."""
 
 
 @dataclass(frozen=True, kw_only=True)

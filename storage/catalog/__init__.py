@@ -30,6 +30,7 @@ from storage.catalog.payment_records import PaymentRecordsCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.catalog.reports import ReportsCatalog
 from storage.catalog.schedule import ScheduleCatalog
+from storage.catalog.shares import SharesCatalog
 from storage.catalog.sightings import SightingsCatalog
 from storage.catalog.sweep import SweepCatalog
 from storage.catalog.uploads import UploadsCatalog
@@ -45,6 +46,7 @@ class Catalog(
     ChangesCatalog,
     BooksCatalog,
     AccountKeysCatalog,
+    SharesCatalog,
     PaymentRecordsCatalog,
     HostsCatalog,
     ScheduleCatalog,

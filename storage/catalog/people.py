@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from storage.rows.accounts import AgreementRow
 from storage.rows.devices import DeviceName
 from storage.rows.people import AnnouncementRow, ConsentRow, CorrectionRow, ExportRow
+from storage.rows.shares import ShareRow
 
 
 class PeopleBooks(ABC):
@@ -119,3 +120,19 @@ class PeopleBooks(ABC):
     @abstractmethod
     def drop_exports(self, *, before_ms: int) -> int:
         """Forget those that expired before then. Returns how many."""
+
+    # --- share links ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_share(self, row: ShareRow) -> ShareRow: ...
+
+    @abstractmethod
+    def shares_of(self, device: int, *, after: int = 0, limit: int = 100) -> list[ShareRow]: ...
+
+    @abstractmethod
+    def drop_share(self, device: int, share_id: int) -> bool:
+        """End one. Whether there was such a link of this device."""
+
+    @abstractmethod
+    def drop_shares(self, *, before_ms: int, device: int | None = None) -> int:
+        """Forget those that expired by then, of this device or of all. Returns how many."""

@@ -15,6 +15,7 @@ from storage.contracts.payment_records import PaymentRecordsContract
 from storage.contracts.reading import ReadingContract
 from storage.contracts.reports import ReportsContract
 from storage.contracts.schedule import ScheduleContract
+from storage.contracts.shares import SharesContract
 from storage.contracts.sightings import SightingsContract
 from storage.contracts.sweep import SweepContract
 from storage.contracts.uploads import UploadsContract
@@ -32,6 +33,7 @@ class CatalogContract(
     PaymentRecordsContract,
     HostsContract,
     ScheduleContract,
+    SharesContract,
     SweepContract,
     ErasuresContract,
     ReportsContract,

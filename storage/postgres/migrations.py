@@ -73,7 +73,7 @@ class Step:
     alone: Callable[[Given], None] | None = None
 
 
-_LATER = ("corrections", "data_exports", "operators", "operator_tokens")
+_LATER = ("corrections", "data_exports", "operators", "operator_tokens", "shares")
 _COUNTED_THEN = {table: column for table, column in COUNTED.items() if table not in _LATER}
 """What 0006 counts: without the tables that later steps add."""
 
@@ -372,6 +372,26 @@ CREATE TABLE inits (
 );
 """
 
+_SHARES = """
+INSERT INTO numbers VALUES ('shares', 0) ON CONFLICT DO NOTHING;
+CREATE TABLE shares (
+    share_id BIGINT PRIMARY KEY DEFAULT next_number('shares'),
+    account BIGINT NOT NULL REFERENCES accounts,
+    device BIGINT NOT NULL REFERENCES devices,
+    from_ms BIGINT NOT NULL,
+    to_ms BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    expires_ms BIGINT NOT NULL,
+    token_generation BIGINT NOT NULL,
+    viewer_generation BIGINT NOT NULL,
+    opens BIGINT NOT NULL DEFAULT 0,
+    opened_ms BIGINT
+);
+CREATE INDEX shares_of_device ON shares (device);
+CREATE INDEX shares_of_account ON shares (account);
+CREATE INDEX shares_by_end ON shares (expires_ms);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
@@ -389,6 +409,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0017": Step("0018", before=_PAYMENT_RECORDS),
         "0018": Step("0019", before=_NAMES_AND_SIGHTINGS),
         "0019": Step("0020", before=_INITS),
+        "0020": Step("0021", before=_SHARES),
     }
 )
 """By the revision that each starts from."""

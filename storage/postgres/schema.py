@@ -29,6 +29,7 @@ COUNTED = {
     "sweeps": "sweep_id",
     "failed_sweeps": "failure_id",
     "erasures": "erasure_id",
+    "shares": "share_id",
     "operators": "operator",
     "operator_tokens": "token_id",
 }

@@ -1,8 +1,8 @@
 """The catalog in SQL that every engine runs: `storage.sqlite` and `storage.postgres` give it connections.
 
 A part for each interface of `storage.catalog`: `commits` (ingest), `reads` (reading), `devices` and `deletions`,
-`books`, `payment_records`, `uploads`, `sightings`, `kept`, `leases`, `hosts`, `schedule`, `sweeping` with `rewriting`,
-`erasures`, `reports`, `checking`, `continuity`. `connection` is what an engine gives.
+`books`, `shares`, `payment_records`, `uploads`, `sightings`, `kept`, `leases`, `hosts`, `schedule`, `sweeping` with
+`rewriting`, `erasures`, `reports`, `checking`, `continuity`. `connection` is what an engine gives.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from storage.sql.payment_records import PaymentRecords
 from storage.sql.reads import Reads
 from storage.sql.reports import Reports
 from storage.sql.schedule import Schedule
+from storage.sql.shares import Shares
 from storage.sql.sightings import Sightings
 from storage.sql.sweeping import Sweeping
 from storage.sql.uploads import Uploads
@@ -32,6 +33,7 @@ class SqlCatalog(
     Kept,
     Reads,
     Bookkeeping,
+    Shares,
     PaymentRecords,
     Hosts,
     Schedule,

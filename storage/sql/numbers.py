@@ -35,8 +35,8 @@ def raise_ceiling(connection: Connection, kind: str, to: int) -> None:
 
 
 def start_above(connection: Connection, ceilings: Mapping[str, int]) -> None:
-    """Give no number up to these any more, and end all log-ins, operators' tokens and codes: those that ended since are
-    here again."""
+    """Give no number up to these any more, and end all log-ins, operators' tokens, share links and codes: those that
+    ended since are here again."""
     for kind, highest in ceilings.items():
         if highest <= highest_given(connection, kind):
             continue
@@ -47,6 +47,7 @@ def start_above(connection: Connection, ceilings: Mapping[str, int]) -> None:
             continue
         connection.start_above(_SEQUENCES[kind], highest)
     connection.execute("DELETE FROM sessions")
+    connection.execute("DELETE FROM shares")
     connection.execute("DELETE FROM operator_tokens")
     connection.execute("DELETE FROM codes")
 

@@ -22,6 +22,24 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_of_account ON sessions (account);
 CREATE INDEX sessions_by_end ON sessions (expires_ms);
 
+-- Links to a range of one device: `storage.rows.shares`.
+CREATE TABLE shares (
+    share_id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: a token names it
+    account INTEGER NOT NULL REFERENCES accounts,
+    device INTEGER NOT NULL REFERENCES devices,
+    from_ms INTEGER NOT NULL,
+    to_ms INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    token_generation INTEGER NOT NULL,
+    viewer_generation INTEGER NOT NULL,
+    opens INTEGER NOT NULL DEFAULT 0,
+    opened_ms INTEGER
+) STRICT;
+CREATE INDEX shares_of_device ON shares (device);
+CREATE INDEX shares_of_account ON shares (account);
+CREATE INDEX shares_by_end ON shares (expires_ms);
+
 CREATE TABLE identities (
     account INTEGER NOT NULL REFERENCES accounts,
     provider TEXT NOT NULL,

@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 21
-REVISION = "0020"
+SCHEMA_VERSION = 22
+REVISION = "0021"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -36,6 +36,7 @@ OUTDATED = {
     18: "0017",
     19: "0018",
     20: "0019",
+    21: "0020",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000

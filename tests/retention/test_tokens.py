@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retention.tokens import (
+    ShareClaims,
     ViewerClaims,
     check_device_token,
     mint_device_token,
+    mint_share_token,
     mint_viewer_token,
+    read_share_token,
     read_viewer_token,
 )
 from storage.errors import CallerError
@@ -137,3 +142,68 @@ def test_a_secret_that_is_none_is_refused(secret: bytes) -> None:
     with pytest.raises(CallerError) as caught:
         check_device_token(secret, 1, 1, mint_device_token(SECRET, 1, 1))
     assert caught.value.code == "bad_secret"
+
+
+# --- share links --------------------------------------------------------------------------------------------------
+
+SHARE = ShareClaims(7, 3, 1_800_000_000, 5, 9, 1_700_000_000_000, 1_700_000_060_000)
+
+
+@given(
+    st.builds(
+        ShareClaims,
+        device=st.integers(0, 2**32 - 1),
+        generation=st.integers(0, 2**32 - 1),
+        expires_s=st.integers(0, 2**48 - 1),
+        viewer_generation=st.integers(0, 2**16 - 1),
+        share=st.integers(0, 2**32 - 1),
+        from_ms=st.integers(0, 2**48 - 1),
+        to_ms=st.integers(0, 2**48 - 1),
+    )
+)
+def test_a_share_token_says_what_was_put_into_it(claims: ShareClaims) -> None:
+    token = mint_share_token(SECRET, claims)
+    assert len(token) == 68
+    assert read_share_token(SECRET, token) == claims
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": 2**32},
+        {"generation": -1},
+        {"expires_s": 2**48},
+        {"viewer_generation": 2**16},
+        {"share": 2**32},
+        {"from_ms": -1},
+        {"to_ms": 2**48},
+    ],
+)
+def test_claims_of_a_share_out_of_bounds(other: dict[str, int]) -> None:
+    with pytest.raises(CallerError) as caught:
+        mint_share_token(SECRET, replace(SHARE, **other))
+    assert caught.value.code == "bad_token_claims"
+
+
+@given(place=st.integers(0, 67), letter=st.sampled_from("ABab01-_ckdsv=+/ \n"))
+def test_a_share_token_with_another_letter_is_none(place: int, letter: str) -> None:
+    token = mint_share_token(SECRET, SHARE)
+    other = token[:place] + letter + token[place + 1 :]
+    if other == token:
+        return
+    with pytest.raises(CallerError) as caught:
+        read_share_token(SECRET, other)
+    assert caught.value.code == "bad_token"
+
+
+def test_no_kind_passes_as_another() -> None:
+    share = mint_share_token(SECRET, SHARE)
+    viewer = mint_viewer_token(SECRET, 7, 3, 1_800_000_000, 5)
+    for read, token in (
+        (read_viewer_token, share),
+        (read_viewer_token, "ckv_" + share[4:]),
+        (read_share_token, viewer),
+        (read_share_token, "cks_" + viewer[4:]),
+    ):
+        with pytest.raises(CallerError):
+            read(SECRET, token)

@@ -84,9 +84,9 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
         connection.execute("DROP INDEX payments_open, payments_by_time, payments_disputed")
         connection.execute(
             "DROP TABLE packages, operator_tokens, operators, identities, hosts, scheduled_runs, payment_records,"
-            " device_names, sightings, refusals, inits"
+            " device_names, sightings, refusals, inits, shares"
         )
-        connection.execute("DELETE FROM numbers WHERE name LIKE 'operator%'")
+        connection.execute("DELETE FROM numbers WHERE name LIKE 'operator%' OR name = 'shares'")
         connection.execute("ALTER TABLE events DROP COLUMN operator")
         connection.execute(
             "ALTER TABLE plans DROP COLUMN package, DROP COLUMN package_version, DROP COLUMN limit_class"

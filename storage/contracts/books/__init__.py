@@ -13,6 +13,7 @@ from storage.contracts.books.operators import OperatorsContract
 from storage.contracts.books.packages import PackagesContract
 from storage.contracts.books.people import PeopleContract
 from storage.contracts.books.sessions import SessionsContract
+from storage.contracts.books.shares import SharesContract
 from storage.contracts.books.transactions import TransactionsContract
 
 
@@ -28,6 +29,7 @@ class BooksContract(
     HistoryContract,
     NoticesContract,
     PeopleContract,
+    SharesContract,
     EndingContract,
 ):
     """See the module docstring."""

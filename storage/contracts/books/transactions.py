@@ -16,6 +16,7 @@ from storage.contracts.blocks import writing_books
 from storage.contracts.books.given import OnBooks, answer, charge, code_of, event, notice, owner, with_plan
 from storage.contracts.books.packages import FULL
 from storage.contracts.books.people import announced, correction, export
+from storage.contracts.books.shares import share
 from storage.contracts.given import DAY, NOW, Opener
 from storage.errors import CatalogUnavailable, ClipkeepError
 from storage.rows.accounts import (
@@ -191,6 +192,9 @@ class TransactionsContract(OnBooks):
             "add_export": lambda b: b.add_export(export(1)),
             "put_export": lambda b: b.put_export(export(1)),
             "drop_exports": lambda b: b.drop_exports(before_ms=NOW),
+            "add_share": lambda b: b.add_share(share(1, 1)),
+            "drop_share": lambda b: b.drop_share(1, 1),
+            "drop_shares": lambda b: b.drop_shares(before_ms=NOW),
             "put_answer": lambda b: b.put_answer(answer(1, "k")),
             "erase_account": lambda b: b.erase_account(2, cancelled_on=DAY),
             "reserve_address": lambda b: b.reserve_address(bytes(32), until_day=DAY),

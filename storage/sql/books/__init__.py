@@ -23,13 +23,25 @@ from storage.sql.books.operators import Operators
 from storage.sql.books.packages import Packages
 from storage.sql.books.people import People
 from storage.sql.books.sessions import Sessions
+from storage.sql.books.shares import SharesOfDevices
 from storage.sql.connection import Connection, writing
 
 T = TypeVar("T")
 
 
 class SqlBooks(
-    Erasing, Sessions, Identities, Operators, Packages, Money, History, Notices, People, Names, Waiting
+    Erasing,
+    Sessions,
+    Identities,
+    Operators,
+    Packages,
+    Money,
+    History,
+    Notices,
+    People,
+    Names,
+    SharesOfDevices,
+    Waiting,
 ):
     """See `storage.catalog.books.Books`."""
 

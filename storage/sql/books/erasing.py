@@ -27,6 +27,7 @@ OF_ACCOUNT = (
     "serials",
     "device_names",
     "data_exports",
+    "shares",
     *HISTORY,
 )
 """Tables with rows of an account; payments and subscriptions refer to plans, which go last."""

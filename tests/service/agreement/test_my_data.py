@@ -105,7 +105,12 @@ def test_no_table_about_an_account_is_forgotten(office: Office) -> None:
         **{"devices": "devices", "events": "history", "identities": "identities", "methods": "methods"},
         **{"notices": "notices", "payments": "payments", "plans": "plans", "serials": "devices"},
         **{"sessions": "log_ins", "subscriptions": "plans"},
-        **{"device_names": "devices", "sightings": "devices", "refusals": "refusals"},
+        **{
+            "device_names": "devices",
+            "sightings": "devices",
+            "refusals": "refusals",
+            "shares": "share_links",
+        },
     }
     left_out = {
         "account_keys": "a number of a key",

@@ -51,6 +51,7 @@ def act_of(ask: Ask) -> Act:
     path = ask.path.partition("?")[0].replace(str(AT), "{capture_ms}")
     path = re.sub(r"/(payments|announcements)/x", r"/\1/{reference}", path)
     path = path.replace("/methods/m-1", "/methods/{method}").replace("/acme", "/{provider}")
+    path = path.replace("/shares/1", "/shares/{share}")
     path = re.sub(r"/notices/1", "/notices/{notice}", path).replace("/blocks/1", "/blocks/{block}")
     return PAGES[ask.method, path.replace("/addresses/email", "/addresses/{kind}")]
 
@@ -133,6 +134,8 @@ def test_whatever_an_operator_does_is_in_the_history_with_name_and_reason(
         Ask("PATCH", home, {"name": "Ada L."}),
         Ask("GET", f"{one}/token"),
         Ask("POST", f"{one}/viewer-tokens", {}),
+        Ask("POST", f"{one}/shares", {"from": 0, "to": 1}),
+        Ask("DELETE", f"{one}/shares/1"),
         Ask("POST", f"{one}/trial"),
         Ask("GET", f"{one}/recordings"),
         Ask("DELETE", f"{one}/recordings?from=0&to=1"),

@@ -57,6 +57,9 @@ OF_OWNERS = [
     Ask("GET", "/v1/devices/{n}/token"),
     Ask("POST", "/v1/devices/{n}/token", REASON),
     Ask("POST", "/v1/devices/{n}/viewer-tokens", {}),
+    Ask("GET", "/v1/devices/{n}/shares"),
+    Ask("POST", "/v1/devices/{n}/shares", {"from": 0, "to": 1}),
+    Ask("DELETE", "/v1/devices/{n}/shares/1"),
     Ask("POST", "/v1/devices/{n}/termination", REASON),
     Ask("GET", "/v1/devices/{n}/subscriptions"),
     Ask("GET", "/v1/devices/{n}/quote?plan=annual"),
@@ -152,7 +155,8 @@ def test_every_page_is_in_one_of_the_lists(server: Server) -> None:
             .replace("{method}", "m-1")
             .replace("{provider}", "acme")
             .replace("{notice}", "1")
-            .replace("{reference}", "x"),
+            .replace("{reference}", "x")
+            .replace("{share}", "1"),
         )
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
