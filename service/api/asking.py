@@ -54,7 +54,7 @@ _FORM = "Unix ms, or ISO 8601 with an offset (2026-07-01T12:00:00Z) or a date (0
 Moment = Annotated[int, BeforeValidator(unix_ms, json_schema_input_type=int | datetime | date)]
 """A moment as it may be written: see `unix_ms`."""
 
-AtMs = Annotated[_Moment, Query(ge=0, le=MAX_TIME_MS, description=f"a moment; {_FORM}")]
+AtMs = Annotated[Moment, Query(ge=0, le=MAX_TIME_MS, description=f"a moment; {_FORM}")]
 FromMs = Annotated[
     Moment, Query(alias="from", ge=0, le=MAX_TIME_MS, description=f"the first included; {_FORM}")
 ]
