@@ -204,7 +204,7 @@ class CameraPage {
     const rect = (from, to) => {
       const made = document.createElementNS(this.svg.namespaceURI, "rect");
       made.setAttribute("x", this.x(from)); made.setAttribute("y", 0); made.setAttribute("height", 40);
-      made.setAttribute("width", Math.max((to - from) / S, this.length() / 1500));
+      made.setAttribute("width", Math.max(to - from, this.leastMs()) / S);
       return made;
     };
     this.spansGroup.replaceChildren(...this.spans.map(([from, to]) => rect(from, to)));
@@ -226,6 +226,15 @@ class CameraPage {
     }
     this.scale.replaceChildren(...texts);
   }
+
+  /** What is pointed at: a moment of a recording, which is drawn wider than it lasts where it is short; else as it is. */
+  pointed(ms) {
+    for (const [from, to] of this.spans) if (from <= ms && ms < Math.max(to, from + this.leastMs())) return Math.min(ms, to - 1);
+    return ms;
+  }
+
+  /** How much of the day the narrowest bar covers. */
+  leastMs() { return (this.dayEnd - this.day) / 1500; }
 
   /** The moment, or where the next recording of the day begins; null when none does. */
   recorded(ms) {
@@ -283,7 +292,7 @@ class CameraPage {
   momentAt(event) {
     const box = this.timeline.getBoundingClientRect();
     const part = Math.max(0, Math.min(1, (event.clientX - box.left) / box.width));
-    return this.day + part * (this.dayEnd - this.day);
+    return this.pointed(this.day + part * (this.dayEnd - this.day));
   }
 
   peek(event) {
