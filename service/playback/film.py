@@ -73,12 +73,13 @@ def films(chunks: Sequence[ListedChunk], gap_ms: int) -> list[Film]:
         Refused: `range_too_large`, more than MAX_FILMS.
     """
     groups: list[list[ListedChunk]] = []
-    known = MediaFacts()
+    known: dict[object, int] = {}
     for chunk in chunks:
-        if not groups or not _set_up_alike(known, chunk.facts):
+        found = _set_up(chunk.facts)
+        if not groups or any(known.get(name, value) != value for name, value in found.items()):
             groups.append([])
-            known = MediaFacts()
-        known = _joined(known, chunk.facts)
+            known = {}
+        known = found | known
         groups[-1].append(chunk)
     if len(groups) > MAX_FILMS:
         detail = f"codecs change more than {MAX_FILMS} times in this range: ask for less at once"
@@ -112,19 +113,13 @@ def _keeps_its_clock(chunk: ListedChunk) -> bool:
     return chunk.media in (Media.MPEG_TS, Media.FMP4)
 
 
-_SET_UP = ("tracks", "video", "audio", "parameters", "width", "height")
-
-
-def _set_up_alike(known: MediaFacts, facts: MediaFacts) -> bool:
-    """Whether nothing that is known of both differs."""
-    return all(
-        not getattr(known, name) or not getattr(facts, name) or getattr(known, name) == getattr(facts, name)
-        for name in _SET_UP
-    )
-
-
-def _joined(known: MediaFacts, facts: MediaFacts) -> MediaFacts:
-    return known._replace(**{name: getattr(known, name) or getattr(facts, name) for name in _SET_UP})
+def _set_up(facts: MediaFacts) -> dict[object, int]:
+    """What is known of how decoders are set up. The hash of parameters has AAC's in it where its sound was found, which
+    depends on where in the chunk it begins: so it is compared with those of chunks of which as much is known."""
+    names = ("tracks", "video", "audio", "width", "height")
+    found: dict[object, int] = {name: getattr(facts, name) for name in names}
+    found["parameters", facts.audio] = facts.parameters
+    return {name: value for name, value in found.items() if value}
 
 
 def entries(parts: Sequence[Film], device: int) -> list[zipping.Entry]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 _HEADER = struct.Struct(">I4s")
 
 
-def boxes(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes | bytearray | memoryview, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """(type, begin, end) of each box in a stretch.
 
     Raises:
@@ -27,8 +27,8 @@ def boxes(data: bytes | bytearray, begin: int, end: int) -> Iterator[tuple[bytes
         begin += size
 
 
-def split_file(data: bytearray) -> tuple[bytearray, bytearray]:
-    """ftyp and moov; moof and mdat of the one fragment behind them.
+def split_file(data: memoryview) -> tuple[bytearray, memoryview]:
+    """ftyp and moov; a view of moof and mdat of the one fragment behind them.
 
     Raises:
         ValueError: there is no such file in it.
@@ -38,7 +38,7 @@ def split_file(data: bytearray) -> tuple[bytearray, bytearray]:
         init_end, (moof, _), (_, end) = where[b"moov"][1], where[b"moof"], where[b"mdat"]
     except KeyError:
         raise ValueError("no fragment was written") from None
-    return data[:init_end], data[moof:end]
+    return bytearray(data[:init_end]), data[moof:end]
 
 
 def normalised(init: bytearray) -> bytes:
@@ -73,7 +73,7 @@ def _without_bitrates(trak: bytearray) -> bytearray:
     return trak
 
 
-def place(fragment: bytearray, sequence: int, add: dict[int, int]) -> None:
+def place(fragment: memoryview, sequence: int, add: dict[int, int]) -> None:
     """Give a fragment its number and its time, in place.
 
     Args:
@@ -93,7 +93,7 @@ def place(fragment: bytearray, sequence: int, add: dict[int, int]) -> None:
                 _place_track(fragment, b + 8, e, add)
 
 
-def _place_track(fragment: bytearray, begin: int, end: int, add: dict[int, int]) -> None:
+def _place_track(fragment: memoryview, begin: int, end: int, add: dict[int, int]) -> None:
     track = 0
     for kind, b, _ in boxes(fragment, begin, end):
         if kind == b"tfhd":

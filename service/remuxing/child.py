@@ -41,7 +41,7 @@ def serve(channel: socket.socket, *, job_s: float, max_input_bytes: int) -> None
 
 def _answer(
     job: str, message: dict[str, object], parts: list[memoryview]
-) -> tuple[dict[str, object], list[bytes]]:
+) -> tuple[dict[str, object], list[bytes | memoryview]]:
     message.pop("parts")
     try:
         answer, made = JOBS[job](parts, **message)  # type: ignore[operator]

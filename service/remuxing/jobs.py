@@ -35,6 +35,8 @@ BUFFER_BYTES = 1 << 20
 READ_OPTIONS = {
     "protocol_whitelist": "none",  # no file, no network, whatever the media names
     "fpsprobesize": "0",
+    "skip_frame": "all",  # what is found out by decoding is not needed: headers and parsers tell sizes and rates
+    "skip_estimate_duration_from_pts": "1",
     "max_pixels": str(8192 * 8192),
     "enable_drefs": "0",
 }
@@ -90,7 +92,7 @@ def fragment(
     until: int | None = None,
     begins: bool = False,
     sequence: int = 1,
-) -> tuple[dict[str, Any], list[bytes]]:
+) -> tuple[dict[str, Any], list[bytes | memoryview]]:
     """One chunk as init and fragment. Times are ticks of 90 kHz.
 
     Args:
@@ -181,7 +183,7 @@ def _extent(track: _Track) -> tuple[int, int]:
 
 def _written(
     tracks: list[_Track], kind: str, shift: int, floor: int | None, until: int | None, sequence: int
-) -> tuple[bytes, bytes]:
+) -> tuple[bytes, memoryview]:
     """Init and fragment. The muxer sees times from 0 on; where they lie is written into the fragment afterwards."""
     for track in tracks:
         _move(track, shift, floor, until)
@@ -210,9 +212,9 @@ def _written(
         queues.sort(key=lambda each: each[:2])
         for _, _, packet in queues:
             out.mux_one(packet)
-    init, data = split_file(bytearray(file.getbuffer()))
+    init, data = split_file(file.getbuffer())
     place(data, sequence, add)
-    return normalised(init), bytes(data)
+    return normalised(init), data
 
 
 def _ticks(track: _Track, time: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ingest.media import Media, inspect
 from service.playback import MAX_TIME_MS, Playback, Viewer
 from service.remuxing.layout import INIT_BYTES
 from service.remuxing.remuxer import RemuxFailed
-from storage.media_facts import unpack_facts
+from storage.media_facts import Codec, unpack_facts
 from tests.service.remuxing.media import complaints, duration_s, made, pictures, session, sound_samples
 from tests.service.world import NOON_MS, Clip, World, playing, refused
 
@@ -106,6 +107,19 @@ async def test_codecs_that_change_make_an_archive_of_films(world: World, tmp_pat
         assert read.testzip() is None
         for form, entry in zip(forms, read.infolist(), strict=True):
             assert pictures(read.read(entry), tmp_path) == pictures(b"".join(session(form)), tmp_path)
+
+
+async def test_sound_that_is_known_of_some_chunks_alone_makes_no_other_film(
+    world: World, tmp_path: Path
+) -> None:
+    """Ingest finds it where a chunk's first packets have it; its set-up is part of the hash then."""
+    first, second, third = recorded("ts-h264-aac")
+    unheard = second.facts._replace(audio=Codec.NONE, audio_times=None, parameters=1)
+    world.keep(first, replace(second, facts=unheard), third)
+    async with playing(world) as playback:
+        film = await exported_mp4(playback, world.viewer())
+    whole = b"".join(session("ts-h264-aac"))
+    assert pictures(film, tmp_path) == pictures(whole, tmp_path)
 
 
 async def test_a_damaged_chunk_is_left_out_and_the_others_are_there(world: World, tmp_path: Path) -> None:
