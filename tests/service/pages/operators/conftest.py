@@ -67,9 +67,18 @@ def errandry(world: World) -> Errandry:
     return Errandry(world)
 
 
+Counts = dict[str, dict[str, Any]]
+
+
 @pytest.fixture
-def server(world: World, errandry: Errandry) -> Iterator[Server]:
-    with Server(world, errands=errandry) as running:
+def counts() -> Counts:
+    """What the workers of this host have published last, by name: for tests to fill."""
+    return {}
+
+
+@pytest.fixture
+def server(world: World, errandry: Errandry, counts: Counts) -> Iterator[Server]:
+    with Server(world, errands=errandry, workers=lambda: dict(counts)) as running:
         yield running
     assert running.bugs == []
 

@@ -12,6 +12,7 @@ from service.agreement.desk import OPERATOR
 from tests.service.api.office import add_owner
 from tests.service.api.server import Server
 from tests.service.pages import people
+from tests.service.pages.operators.conftest import Counts
 from tests.service.pages.visitor import Visitor
 from tests.service.world import CHUNK_MS, World, clips
 
@@ -84,28 +85,15 @@ def test_what_an_owner_wrote_is_never_markup(server: Server) -> None:
         assert "<img src=x" not in source, path
 
 
-def test_the_first_page_of_an_empty_home_says_how_to_begin(server: Server, world: World) -> None:
-    visitor, _ = people.operator(server)
-    assert "Three steps" not in visitor.get("/operator").html.text, "the world has a camera"
-
-
-def test_the_fleet_shows_rates_refusals_and_silent_cameras(server: Server, world: World) -> None:
-    counts = {"problem": "", "connections": 3, "store_calls": [], "failed_segments": 0}
-    watch = server.api.watch
-    base = counts | {"at_ms": world.clock.ms}
-    watch.note({"w0": base | {"chunks": 100, "chunk_bytes": 0, "answers": [[200, "stored", 100]]}})
-    watch.note(
-        {
-            "w0": base
-            | {
-                "chunks": 150,
-                "chunk_bytes": 5_000_000,
-                "answers": [[200, "stored", 150], [403, "plan_lapsed", 7]],
-            },
-            "w1": base
-            | {"problem": "store_unavailable: it is down", "chunks": 0, "chunk_bytes": 0, "answers": []},
-        }
-    )
+def test_the_fleet_shows_rates_refusals_and_silent_cameras(
+    server: Server, world: World, counts: Counts
+) -> None:
+    base = {"at_ms": world.clock.ms, "connections": 3, "failed_segments": 0, "problem": ""}
+    answers = [[200, "stored", 150], [403, "plan_lapsed", 7]]
+    counts["w0"] = base | {"chunks": 150, "chunk_bytes": 5_000_000, "answers": answers}
+    problem = {"problem": "store_unavailable: it is down"}
+    counts["w1"] = base | problem | {"chunks": 0, "chunk_bytes": 0, "answers": []}
+    server.api.watch.note(dict(counts))
     visitor, _ = people.operator(server)
     text = visitor.get("/operator").html.text
     assert "chunks a second" in text
