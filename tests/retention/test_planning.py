@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retention.sweep.planning import MAX_REWRITES, SweepFacts, SweepMoment, is_ours, plan_sweep
 from storage.rows.devices import DeviceFacts, EraseState
-from storage.rows.recordings import Due, SegmentRow, SegmentState
+from storage.rows.recordings import DayTotals, Due, SegmentRow, SegmentState
 from tests.retention.world import LIMITS, NOON, SLACK_MS, TODAY, TTL_MS
 
 DAY_MS = 86_400_000
@@ -84,3 +84,29 @@ def test_the_same_facts_give_the_same_plan_and_nothing_can_change_it() -> None:
 )
 def test_which_keys_are_ours(key: str, ours: bool) -> None:
     assert is_ours(key) == ours
+
+
+def test_a_plans_decision_is_what_it_newly_ends_and_erases() -> None:
+    day = DayTotals(TODAY, 1, 1, 1)
+    begun = device(9, erase_state=EraseState.ERASING, erase_reason="lapsed")
+    facts = SweepFacts(MOMENT, open_days=(day,), erasing=(begun,), erasable=(device(1),), erasable_count=1)
+    decided = plan_sweep(facts, LIMITS).decision
+    same = (
+        {"due": Due(7, 70)},
+        {"stale_prepared": (segment(1, 5),)},
+        {"erasing": ()},
+        {"open_days": (replace(day, chunks=2),)},
+        {"moment": replace(MOMENT, now_ms=NOON + 1)},
+    )
+    for change in same:
+        assert plan_sweep(replace(facts, **change), LIMITS).decision == decided, change  # type: ignore[arg-type]
+    other = (
+        {"open_days": ()},
+        {"open_days": (day, replace(day, expires_on=TODAY - 1))},
+        {"erasable": (device(2),)},
+        {"erasable": (device(1, terminated_ms=1),)},
+        {"erasable_count": LIMITS.bulk_limit + 1},
+        {"moment": replace(MOMENT, expired_through=TODAY + 40)},
+    )
+    for change in other:
+        assert plan_sweep(replace(facts, **change), LIMITS).decision != decided, change  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from retention.erasure import mark_erasing
+from retention.sweep import SweepRefused
 from storage.rows.devices import DeviceFacts, EraseState
 from storage.rows.recordings import Verdict
 from tests.retention.sweeping import (
@@ -325,3 +326,18 @@ def test_exactly_the_bulk_limit_passes(world: World) -> None:
         lapsing(world)
     world.clock.ms = ERASED_MS
     assert len(swept(world, bulk_limit=2).erased_devices) == 2
+
+
+def test_a_pass_that_would_erase_others_than_were_confirmed_changes_nothing(world: World) -> None:
+    first, second = lapsing(world), lapsing(world)
+    world.clock.ms = ERASED_MS
+    sweep = world.sweep(bulk_limit=1)
+    confirmed = sweep.plan().decision
+    sweep = world.sweep(bulk_limit=2)  # somebody raised it in between
+    with pytest.raises(SweepRefused) as refused:
+        sweep.run(confirmed=confirmed)
+    assert refused.value.code == "plan_changed"
+    assert world.catalog.last_sweep() is None
+    assert not world.catalog.erasures()
+    report = sweep.run(confirmed=sweep.plan().decision)
+    assert [d["device"] for d in report.erased_devices] == [first, second]

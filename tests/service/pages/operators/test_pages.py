@@ -88,13 +88,13 @@ def test_what_an_owner_wrote_is_never_markup(server: Server) -> None:
 def test_the_fleet_shows_rates_refusals_and_silent_cameras(
     server: Server, world: World, counts: Counts
 ) -> None:
+    visitor, _ = people.operator(server)  # the first look, at no workers, is long taken when this is done
     base = {"at_ms": world.clock.ms, "connections": 3, "failed_segments": 0, "problem": ""}
     answers = [[200, "stored", 150], [403, "plan_lapsed", 7]]
     counts["w0"] = base | {"chunks": 150, "chunk_bytes": 5_000_000, "answers": answers}
     problem = {"problem": "store_unavailable: it is down"}
     counts["w1"] = base | problem | {"chunks": 0, "chunk_bytes": 0, "answers": []}
     server.api.watch.note(dict(counts))
-    visitor, _ = people.operator(server)
     text = visitor.get("/operator").html.text
     assert "chunks a second" in text
     assert "1 of 2 workers take chunks" in text
