@@ -1,4 +1,5 @@
-"""Structured logs: one JSON object a line on stderr. Numbers and codes only, never tokens or addresses."""
+"""Structured logs: one JSON object a line on stderr, each as docs/log.schema.json says. Numbers and codes only, never
+tokens or addresses."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import TracebackType
 from typing import Any, TextIO, cast
 
 import structlog
@@ -51,6 +53,18 @@ def configure_logs(process: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Stderr())),
     )
+    _log_what_ends_a_process()
+
+
+def _log_what_ends_a_process() -> None:
+    """A fault that nobody caught is a line of the log like all else, and not a traceback of many."""
+
+    def bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            return
+        structlog.get_logger().error("bug", detail=kind.__name__, exc_info=(kind, error, trace))
+
+    sys.excepthook = bug
 
 
 SAMPLE_EVERY_S = 10.0

@@ -153,9 +153,9 @@ class Supervisor:
                 await process.wait()
                 nursery.cancel_scope.cancel()
             if stopping.is_set():
-                _log.info("child_stopped", child=child.name, code=process.returncode)
+                _log.info("child_stopped", child=child.name, exit=process.returncode)
                 break
-            _log.error("child_ended", child=child.name, code=process.returncode)
+            _log.error("child_ended", child=child.name, exit=process.returncode)
             if not served:
                 raise WorldError(f"{child.name} could not start; its log above says why", code="cannot_start")
             self.restarts += 1

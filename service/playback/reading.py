@@ -175,7 +175,13 @@ class ChunkReader:
                 )  # rewritten, and the old segment is gone
             if isinstance(error, CorruptError):
                 place = {"segment_id": row.segment_id, "ordinal": row.ordinal}
-                _log.error(error.code, device=row.device, capture_ms=row.capture_ms, **place)
+                _log.error(
+                    "recording_corrupt",
+                    code=error.code,
+                    device=row.device,
+                    capture_ms=row.capture_ms,
+                    **place,
+                )
             raise
 
     def _get(self, row: ChunkRow, cipher: AESGCM) -> bytes:

@@ -74,7 +74,7 @@ def test_stderr_is_json_from_the_start_to_the_end(service: Service, found: str, 
     ready, gone = ([x["child"] for x in lines if x["event"] == e] for e in ("child_ready", "child_stopped"))
     assert sorted(ready) == sorted(gone) == ["api", "feed", "w0", "w1"]
     assert gone[-1] == "feed", "the others need it to the end"
-    assert {line["code"] for line in lines if line["event"] == "child_stopped"} == {0}
+    assert {line["exit"] for line in lines if line["event"] == "child_stopped"} == {0}
     assert told is None or told in events
 
 
