@@ -12,7 +12,7 @@ import socket
 import sys
 
 from service.remuxing import jobs, pictures
-from service.remuxing.hardening import lock_down
+from service.remuxing.hardening import keep_freed_memory, lock_down
 from service.remuxing.messages import HEAD, MAX_JSON_BYTES, head_of, read_message, split
 
 ALARM_AFTER_S = 2.0
@@ -71,6 +71,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends when the API process has
     channel = socket.socket(fileno=int(fd))
+    keep_freed_memory()
     pictures.warm_up()
     lock_down(int(memory_bytes))
     channel.sendall(b"!")

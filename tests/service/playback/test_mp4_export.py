@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from ingest.media import Media, inspect
+from ingest.media import Media, fragment, init_segment, inspect
 from service.playback import MAX_TIME_MS, Playback, Viewer
 from service.remuxing.layout import INIT_BYTES
 from service.remuxing.remuxer import RemuxFailed
 from storage.media_facts import Codec, unpack_facts
-from tests.service.remuxing.media import complaints, duration_s, made, pictures, session, sound_samples
+from tests.service.remuxing.media import (
+    complaints,
+    duration_s,
+    fragments,
+    made,
+    pictures,
+    session,
+    sound_samples,
+)
 from tests.service.world import NOON_MS, Clip, World, playing, refused
 
 
@@ -146,3 +154,30 @@ async def test_what_can_not_be_played_at_all_is_refused_before_an_answer(world: 
             await exported_mp4(playback, viewer)
         assert playback.memory.held == 0
         assert playback.exports.under_way.held == 0
+
+
+def fragment_clips(at_ms: int) -> list[Clip]:
+    """What a camera sent as fragments, and its init segment as ingest stores it."""
+    init, chunks = fragments()
+    _, movie = init_segment(init)
+    assert movie is not None
+    found = [fragment(data, movie, 5) for data in chunks]
+    clips = [
+        Clip(at_ms + 2000 * i, data, Media.FMP4, each.duration_ms, facts=unpack_facts(each.facts))
+        for i, (data, each) in enumerate(zip(chunks, found, strict=True))
+    ]
+    return [Clip(-5, init, Media.FMP4, 0), *clips]
+
+
+async def test_fragments_are_exported_and_seen_with_their_init_segment(world: World, tmp_path: Path) -> None:
+    world.keep(*fragment_clips(NOON_MS))
+    init, chunks = fragments()
+    async with playing(world) as playback:
+        film = await exported_mp4(playback, world.viewer())
+        taken = await playback.stills.still(world.viewer(), NOON_MS + 2500, 64)
+    path = tmp_path / "film.mp4"
+    path.write_bytes(film)
+    assert duration_s(path) == pytest.approx(6, abs=0.1)
+    assert complaints(path) == ""
+    assert pictures(film, tmp_path) == pictures(init + b"".join(chunks), tmp_path)
+    assert taken.at_ms == NOON_MS + 2000
