@@ -23,10 +23,11 @@ from service.pages.operators import OPERATOR_PARTS
 from service.pages.plans import Plans
 from service.pages.recordings import Recordings
 from service.pages.registering import Registering
+from service.pages.sharing import Sharing
 from service.pages.site import Site
 from service.pages.texts import Texts
 
-PARTS = (Entrance, Registering, Texts, Cameras, Recordings, Plans, Account, Leaving, *OPERATOR_PARTS)
+PARTS = (Entrance, Registering, Texts, Cameras, Recordings, Plans, Account, Leaving, *OPERATOR_PARTS, Sharing)
 
 
 def routers(site: Site) -> Sequence[APIRouter]:

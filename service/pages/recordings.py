@@ -66,9 +66,9 @@ class Recordings:
 
     async def spans(self, request: Request, n: Device, person: Owner) -> Response:
         """What a timeline is drawn of: stretches of recording, and a token for the media of the page."""
-        from_ms, to_ms = self._bounds(request)
+        from_ms, to_ms = bounds(request)
         if to_ms - from_ms > MAX_SPAN_MS:
-            raise _malformed(f"at most {MAX_SPAN_MS} ms at once")
+            raise malformed(f"at most {MAX_SPAN_MS} ms at once")
         viewer = await self._viewer(person, n)
         found, next_ms = await self._playback.listings.stretches(
             viewer, from_ms, to_ms, limit=MAX_SPAN_CHUNKS
@@ -81,17 +81,17 @@ class Recordings:
         """Which days have video. `starts`: when they begin, Unix ms, in the viewer's zone; the last is an end."""
         asked = request.query_params.get("starts", "")
         if not _DAYS.fullmatch(asked):
-            raise _malformed(f"starts: up to {MAX_DAYS} days as Unix ms, separated by commas, and the end")
+            raise malformed(f"starts: up to {MAX_DAYS} days as Unix ms, separated by commas, and the end")
         starts = [int(one) for one in asked.split(",")]
         if starts != sorted(set(starts)) or starts[-1] > MAX_TIME_MS:
-            raise _malformed("starts: are to ascend")
+            raise malformed("starts: are to ascend")
         viewer = await self._viewer(person, n)
         have = await self._playback.listings.which(viewer, list(pairwise(starts)))
         return HeldResponse(self._playback, viewer, PrivateJSON({"days": have}))
 
     async def range(self, request: Request, n: Device, person: Owner) -> Response:
         """What may be done with a range: to have it, to keep it, to show it to others, to delete it."""
-        from_ms, to_ms = self._bounds(request)
+        from_ms, to_ms = bounds(request)
         return await self._range(request, n, person, from_ms, to_ms)
 
     async def _range(
@@ -132,11 +132,12 @@ class Recordings:
             return await self._range(request, n, person, from_ms, to_ms, error)
         return self._site.to(f"/cameras/{n}", "deleted", at=from_ms)
 
-    @staticmethod
-    def _bounds(request: Request) -> tuple[int, int]:
-        from_ms, to_ms = (_moment(request.query_params.get(name, "")) for name in ("from", "to"))
-        _check_order(from_ms, to_ms)
-        return from_ms, to_ms
+
+def bounds(request: Request) -> tuple[int, int]:
+    """`from` and `to` of an address, Unix ms. Raises RequestValidationError."""
+    from_ms, to_ms = (_moment(request.query_params.get(name, "")) for name in ("from", "to"))
+    _check_order(from_ms, to_ms)
+    return from_ms, to_ms
 
 
 def _moment(text: str) -> int:
@@ -146,16 +147,17 @@ def _moment(text: str) -> int:
     try:
         found = int(str(unix_ms(text)))  # digits stay a text
     except ValueError as error:
-        raise _malformed(str(error)) from None
+        raise malformed(str(error)) from None
     if not 0 <= found <= MAX_TIME_MS:
-        raise _malformed("a moment is Unix ms, or like 2026-07-01T12:00:00Z")
+        raise malformed("a moment is Unix ms, or like 2026-07-01T12:00:00Z")
     return found
 
 
 def _check_order(from_ms: int, to_ms: int) -> None:
     if not from_ms < to_ms <= MAX_TIME_MS:
-        raise _malformed("a range ends after it begins")
+        raise malformed("a range ends after it begins")
 
 
-def _malformed(what: str) -> RequestValidationError:
+def malformed(what: str) -> RequestValidationError:
+    """An address that no page of ours asks for."""
     return RequestValidationError([{"loc": ("query",), "msg": what, "type": "value"}])

@@ -135,7 +135,9 @@ class CameraPage {
   constructor(root) {
     this.root = root;
     const find = (name) => root.querySelector(`[data-${name}]`);
-    this.camera = root.dataset.camera;
+    this.camera = root.dataset.camera; this.base = root.dataset.base;
+    /** Of a shared range: where it begins. There is no calendar then, and nothing live. */
+    this.sharedFrom = Number(root.dataset.begin) || null;
     this.video = root.querySelector("video");
     this.timeline = find("timeline"); this.svg = this.timeline.querySelector("svg");
     this.spansGroup = find("spans"); this.marks = find("marks"); this.needle = find("needle");
@@ -152,7 +154,7 @@ class CameraPage {
     root.hidden = false;
     this.wire();
     const asked = Number(new URLSearchParams(location.search).get("at"));
-    this.begin(Number.isSafeInteger(asked) && asked > 0 ? asked : null);
+    this.begin(this.sharedFrom ?? (Number.isSafeInteger(asked) && asked > 0 ? asked : null));
   }
 
   now() { return Date.now() + this.skew; }
@@ -164,7 +166,7 @@ class CameraPage {
       const last = this.spans[this.spans.length - 1];
       this.choose(Math.max(last[0], last[1] - 10 * S));
     } else if (asked !== null) this.choose(asked);
-    await this.showMonth(this.day);
+    if (this.daysGrid) await this.showMonth(this.day);
   }
 
   /** Show the day in which a moment lies. */
@@ -189,7 +191,7 @@ class CameraPage {
   async fetchSpans(from, to) {
     const found = [];
     while (from !== null && from < to) {
-      const told = await this.ask(`/cameras/${this.camera}/spans?from=${from}&to=${to}`);
+      const told = await this.ask(`${this.base}/spans?from=${from}&to=${to}`);
       for (const [begin, end] of told.spans) {
         const last = found[found.length - 1];
         if (last && begin - last[1] <= S) last[1] = Math.max(last[1], end); else found.push([begin, end]);
@@ -208,7 +210,7 @@ class CameraPage {
       return made;
     };
     this.spansGroup.replaceChildren(...this.spans.map(([from, to]) => rect(from, to)));
-    const from = Date.parse(this.fromInput.value), to = Date.parse(this.toInput.value);
+    const from = Date.parse(this.fromInput?.value), to = Date.parse(this.toInput?.value);
     const marked = from < to && to > this.day && from < this.dayEnd;
     this.marks.replaceChildren(...(marked ? [rect(Math.max(from, this.day), Math.min(to, this.dayEnd))] : []));
     if (!this.spans.length) this.said("Nothing is recorded on this day.");
@@ -353,21 +355,21 @@ class CameraPage {
     video.addEventListener("ended", () => this.goOn());
     video.addEventListener("playing", () => this.said(""));
     video.addEventListener("click", () => actions.play());
-    this.root.querySelector("[data-jump]").addEventListener("submit", async (event) => {
+    this.root.querySelector("[data-jump]")?.addEventListener("submit", async (event) => {
       event.preventDefault();
       const at = Date.parse(event.target.querySelector("input").value);
       if (!Number.isFinite(at)) return;
       if (at < this.day || at >= this.dayEnd) await this.show(at);
       this.choose(at); timeline.focus();
     });
-    this.fromInput.addEventListener("change", () => this.draw());
-    this.toInput.addEventListener("change", () => this.draw());
-    this.rangeForm.addEventListener("submit", (event) => {
+    this.fromInput?.addEventListener("change", () => this.draw());
+    this.toInput?.addEventListener("change", () => this.draw());
+    this.rangeForm?.addEventListener("submit", (event) => {
       const from = Date.parse(this.fromInput.value), to = Date.parse(this.toInput.value);
       if (!(from < to)) { event.preventDefault(); this.toInput.setCustomValidity("A range ends after it begins."); this.toInput.reportValidity(); return; }
       this.rangeForm.elements.from.value = String(from); this.rangeForm.elements.to.value = String(to);
     });
-    this.toInput.addEventListener("input", () => this.toInput.setCustomValidity(""));
+    this.toInput?.addEventListener("input", () => this.toInput.setCustomValidity(""));
     new ResizeObserver(() => this.day && this.drawScale()).observe(this.root);
     setInterval(() => this.refresh(), 15 * S);
   }
@@ -406,7 +408,7 @@ class CameraPage {
     while (day.getMonth() === first.getMonth()) { starts.push(day.getTime()); day.setDate(day.getDate() + 1); }
     starts.push(day.getTime());
     this.monthTitle.textContent = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric" }).format(first);
-    const { days } = await this.ask(`/cameras/${this.camera}/days?starts=${starts.join(",")}`);
+    const { days } = await this.ask(`${this.base}/days?starts=${starts.join(",")}`);
     if (this.month !== first.getTime()) return;
     const names = new Intl.DateTimeFormat(undefined, { weekday: "short" }), cells = [];
     for (let i = 0; i < 7; i++) {
@@ -433,7 +435,7 @@ class CameraPage {
   }
 
   markDay() {
-    for (const button of this.daysGrid.querySelectorAll("button")) {
+    for (const button of this.daysGrid?.querySelectorAll("button") ?? []) {
       if (Number(button.dataset.day) === this.day) button.setAttribute("aria-current", "date");
       else button.removeAttribute("aria-current");
     }

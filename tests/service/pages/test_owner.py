@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from retention.money import Money
-from retention.operators import BUILT_IN
-from service.agreement import closing, operators
+from service.agreement import closing
 from service.agreement.desk import OPERATOR
 from service.pages.filters import instant, money, size
 from storage.days import MS_PER_DAY
@@ -196,8 +196,6 @@ def test_a_timeline_is_spans_and_a_calendar_days(server: Server, world: World) -
     visitor, ada = people.owner(server)
     device = ada.add_device()
     ada.buy(device)
-    from dataclasses import replace
-
     expires_on = NOON_MS // MS_PER_DAY + 8
     stored = [replace(clip, expires_on=expires_on) for clip in clips(3) + clips(2, start_ms=NOON_MS - 60_000)]
     world.keep(*stored, device=device)
@@ -227,8 +225,6 @@ def test_a_timeline_is_spans_and_a_calendar_days(server: Server, world: World) -
 
 
 def test_a_range_is_deleted_after_a_tick(server: Server, world: World) -> None:
-    from dataclasses import replace
-
     visitor, ada = people.owner(server)
     device = ada.add_device()
     ada.buy(device)
@@ -302,7 +298,6 @@ def test_closing_the_account_names_all_that_is_in_the_way_and_ends_the_log_in(
     page = bob.follow(bob.fill(page, "/account/close", sure="1"))
     closing.approve(server.desk, OPERATOR, person.account)
     assert "is approved" in bob.get("/account/close").html.text
-    assert operators.listed(server.desk)[0].name == BUILT_IN
 
 
 def test_what_is_left_is_found_by_number(server: Server, world: World) -> None:
@@ -327,3 +322,28 @@ def test_times_and_money_are_written_exactly() -> None:
 )
 def test_pages_of_an_account_want_a_log_in(visitor: Visitor, path: str) -> None:
     assert visitor.get(path).goes_to == f"/log-in?said=log_in_first&next={path}"
+
+
+def test_a_shared_range_is_seen_without_a_log_in_until_the_link_ends(server: Server, world: World) -> None:
+    visitor, ada = people.owner(server)
+    device = ada.add_device()
+    ada.buy(device)
+    assert ada.ask("PATCH", f"/v1/devices/{device}", {"name": "Nursery"}).status == 200
+    stored = [replace(clip, expires_on=NOON_MS // MS_PER_DAY + 8) for clip in clips(5)]
+    world.keep(*stored, device=device)
+    begin, end = stored[1].capture_ms, stored[3].capture_ms
+    page = visitor.get(f"/cameras/{device}/range?from={begin}&to={end}")
+    assert visitor.fill(page, f"/cameras/{device}/shares", hours="99999").status == 422
+    done = visitor.fill(page, f"/cameras/{device}/shares")
+    page = visitor.get(done.goes_to)
+    token = re.findall(r"/s/(cks_[A-Za-z0-9_-]+)", page.source)[0]
+    assert token not in visitor.get(f"/cameras/{device}/shares").source, "it is told once"
+    stranger = Visitor(server)
+    shown = stranger.get(f"/s/{token}")
+    assert shown.status == 200
+    assert "Nursery" not in shown.source
+    told = json.loads(stranger.get(f"/s/{token}/spans?from={begin - 60_000}&to={end + 60_000}").source)
+    assert told["spans"] == [[begin, end]]
+    assert stranger.get(f"/cameras/{device}").goes_to.startswith("/log-in")
+    assert visitor.fill(page, f"/cameras/{device}/shares/end").goes_to.endswith("said=share_ended")
+    assert Visitor(server).get("/s/cks_" + "A" * 64).status == 401
