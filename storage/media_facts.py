@@ -227,7 +227,7 @@ def continues(previous: MediaFacts, following: MediaFacts) -> bool | None:
     Returns:
         None when the times of either are not known: then only `capture_ms` and durations can tell.
     """
-    if not _same_tracks(previous, following):
+    if not same_set_up(previous, following):
         return False
     verdict: bool | None = None
     for before, after in (
@@ -253,8 +253,8 @@ def distance_ms(previous: MediaFacts, following: MediaFacts) -> int | None:
     return max((ticks + TICKS_PER_MS // 2) // TICKS_PER_MS, 1)
 
 
-def _same_tracks(one: MediaFacts, other: MediaFacts) -> bool:
-    """Whether nothing that is known of both differs."""
+def same_set_up(one: MediaFacts, other: MediaFacts) -> bool:
+    """Whether the same decoders, set up alike, play both: nothing that is known of both differs."""
     return all(
         not mine or not theirs or mine == theirs
         for mine, theirs in (

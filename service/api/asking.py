@@ -65,6 +65,16 @@ MaybeFromMs = Annotated[
 MaybeToMs = Annotated[
     Moment | None, Query(alias="to", ge=0, le=MAX_TIME_MS, description=f"the first left out; {_FORM}")
 ]
+NearMs = Annotated[
+    int | None,
+    DIGITS,
+    Query(
+        alias="near",
+        ge=0,
+        le=MAX_TIME_MS,
+        description="near what time, ms, it is decoded: as the playlist says",
+    ),
+]
 Limit = Annotated[
     int | None, DIGITS, Query(ge=1, le=MAX_PAGE_CHUNKS, description="most chunks in a page; default 1000")
 ]

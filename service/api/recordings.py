@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from ingest.media import Media
 from retention.tokens import SHARE_PREFIX
 from service.agreement import recordings
 from service.agreement.texts import MAX_REASON_CHARS
@@ -19,6 +20,7 @@ from service.api.asking import (
     Limit,
     MaybeFromMs,
     MaybeToMs,
+    NearMs,
     ToMs,
     check_order,
     part_of,
@@ -30,9 +32,11 @@ from service.api.models.recordings import Recordings as Listing
 from service.api.numbers import DIGITS
 from service.api.problems import NO_STORE, PrivateJSON, problem
 from service.api.responses import (
+    MEDIA_TYPES,
     PLAYLIST_TYPE,
     ChunkResponse,
     ExportResponse,
+    FragmentResponse,
     HeldResponse,
     as_text,
     etag,
@@ -42,6 +46,7 @@ from service.api.responses import (
 from service.api.routing import Answers, add, content
 from service.api.services import Api
 from service.playback import MAX_TIME_MS, Export, Viewer
+from service.playback.refusals import not_found
 
 Range = Annotated[str | None, Header(alias="Range", description="one range of bytes; several are ignored")]
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
@@ -75,6 +80,10 @@ class Recordings:
             router, "DELETE", f"{device}/recordings", self.delete, refuses=refused, response_class=PrivateJSON
         )
         get(f"{device}/playlist.m3u8", self.playlist, {200: content(PLAYLIST_TYPE)})
+        mp4: Answers = {200: content("video/mp4")}
+        get(f"{device}/chunks/{{capture_ms}}.m4s", self.fragment, mp4, 410, 422)
+        get(f"{device}/chunks/{{capture_ms}}.map.mp4", self.header, mp4, 410, 422)
+        get(f"{device}/chunks/{{capture_ms}}.init.mp4", self.init, mp4, 410)
         get(f"{device}/chunks/{{capture_ms}}.ts", self.chunk, video, 410, 416, name="chunk_ts")
         get(f"{device}/chunks/{{capture_ms}}", self.chunk, video, 410, 416)
         whole_or_part: Answers = {status: content("video/mp2t") for status in (200, 206)}
@@ -154,10 +163,10 @@ class Recordings:
         to_ms: MaybeToMs = None,
         accept_encoding: Encodings = "",
     ) -> Response:
-        """HLS of the MPEG-TS chunks. With `to` the recording of that range, complete; without it live, where
-        `from` is the earliest time listed. A live playlist with nothing new says in a comment and a `Link` where the
-        newest recordings are. Segment URLs carry the token of this request. By a share link it is the recording of the
-        link's range, without `to` all of it."""
+        """HLS of all chunks that can be played: as MPEG-TS, or, where one of them is MP4 or has H.265, all as fMP4.
+        With `to` the recording of that range, complete; without it live, where `from` is the earliest time listed. A
+        live playlist with nothing new says in a comment and a `Link` where the newest recordings are. URLs in it carry
+        the token of this request. By a share link it is the recording of the link's range, without `to` all of it."""
         gzip = takes_gzip(accept_encoding)
         if to_ms is None and viewer.token.startswith(SHARE_PREFIX):
             shared = await self._playback.shared(viewer.token)
@@ -179,7 +188,7 @@ class Recordings:
         capture_ms: CaptureMs,
         range_: Range = None,
     ) -> Response:
-        """One chunk as it was uploaded."""
+        """One chunk as it was uploaded. Fragments of fMP4 come without their init segment, which is at `.init.mp4`."""
         row = await self._playback.chunks.find(viewer, capture_ms)
         part = part_of(row.length, etag(row), range_, request.headers.get("if-range"))
         if part is None:
@@ -188,6 +197,31 @@ class Recordings:
             await self._playback.chunks.readable(viewer, row)
             return ChunkResponse(self._playback, viewer, row, part, None)
         return ChunkResponse(self._playback, viewer, row, part, await self._playback.chunks.read(viewer, row))
+
+    async def fragment(
+        self, request: Request, viewer: Asks, capture_ms: CaptureMs, near_ms: NearMs = None
+    ) -> Response:
+        """One chunk as a fragment of MP4, of whatever container it is: H.264 or H.265 (as `hvc1`), and sound.
+        Nothing is transcoded. Playlists name it."""
+        row = await self._playback.chunks.find(viewer, capture_ms)
+        read = await self._playback.fragments.read(viewer, row, near_ms=near_ms)
+        return FragmentResponse(self._playback, viewer, read, read.data, is_head=request.method == "HEAD")
+
+    async def header(self, request: Request, viewer: Asks, capture_ms: CaptureMs) -> Response:
+        """The header of `.m4s` of this time, and of all chunks of the device that are set up alike."""
+        row = await self._playback.chunks.find(viewer, capture_ms)
+        read = await self._playback.fragments.read(viewer, row)
+        return FragmentResponse(self._playback, viewer, read, read.init, is_head=request.method == "HEAD")
+
+    async def init(self, viewer: Asks, capture_ms: CaptureMs) -> Response:
+        """The init segment of a chunk of fMP4 as it was uploaded; `404 not_found` where the chunk is something else."""
+        row = await self._playback.chunks.find(viewer, capture_ms)
+        if row.media != Media.FMP4:
+            raise not_found()
+        init = await self._playback.chunks.init(viewer, row)
+        await self._playback.chunks.confirm(viewer, row)
+        response = Response(init, headers=NO_STORE | {"Content-Type": MEDIA_TYPES[Media.MP4]})
+        return HeldResponse(self._playback, viewer, response)
 
     async def clip(
         self, request: Request, viewer: Asks, from_ms: FromMs, to_ms: ToMs, range_: Range = None

@@ -13,7 +13,16 @@ from starlette.types import Receive, Scope, Send
 from ingest.media import Media
 from service.api.pieces import PiecewiseAnswer, send_whole
 from service.api.problems import NO_STORE
-from service.playback import Export, LivePlaylist, Mp4Export, Page, Playback, ReadChunk, Viewer
+from service.playback import (
+    Export,
+    LivePlaylist,
+    Mp4Export,
+    Page,
+    Playback,
+    ReadChunk,
+    ReadFragment,
+    Viewer,
+)
 from storage.days import to_date
 from storage.errors import ClipkeepError
 from storage.rows.recordings import ChunkRow
@@ -21,7 +30,7 @@ from storage.rows.recordings import ChunkRow
 GZIP_FROM_BYTES = 1024
 """Smaller texts go as they are: they fit a packet anyway."""
 PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
-MEDIA_TYPES = {Media.MPEG_TS: "video/mp2t", Media.MP4: "video/mp4"}
+MEDIA_TYPES = {Media.MPEG_TS: "video/mp2t", Media.MP4: "video/mp4", Media.FMP4: "video/mp4"}
 
 _log = structlog.get_logger("api")
 
@@ -62,6 +71,25 @@ class ChunkResponse(Response):
         finally:
             if self._read is not None:
                 self._read.release()
+
+
+class FragmentResponse(Response):
+    """A part of what a chunk is as fMP4: `data`. Gives its memory back."""
+
+    def __init__(
+        self, playback: Playback, viewer: Viewer, read: ReadFragment, data: bytes, *, is_head: bool
+    ) -> None:
+        headers = {"Content-Type": MEDIA_TYPES[Media.MP4], "Content-Length": str(len(data))}
+        super().__init__(b"" if is_head else data, headers=NO_STORE | headers)
+        self._read = read
+        self._confirm = playback.confirming(viewer, read.row)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await send_whole(send, start, self.body, self._confirm)
+        finally:
+            self._read.release()
 
 
 class HeldResponse(Response):

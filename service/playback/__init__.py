@@ -1,9 +1,9 @@
 """Reading recordings: who may, what there is, and the bytes. No HTTP in here.
 
 `gate` is entitlement, `shared` knows which share links there are, `listing` says what there is (`timeline` how long it
-plays and what follows from what, `live` and `following` what is live, `hls` writes playlists), `reading` is one chunk,
-`export` many (`mp4_export` as MP4, of which `film` says what lies where); `sharing` bounds them and shares out what
-there is, `sharers` knows among whom, `services` has the limits.
+plays and what follows from what, `live` and `following` what is live, `hls` writes playlists), `reading` is one chunk
+(`fragments` as fMP4), `export` many (`mp4_export` as MP4, of which `film` says what lies where); `sharing` bounds them
+and shares out what there is, `sharers` knows among whom, `services` has the limits.
 
 Entitlement is asked at every read, and once more when the bytes have come back from the store, before each piece of
 them is sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
@@ -27,6 +27,7 @@ from ingest.keyring import Keyring
 from retention.freshness import Freshness
 from retention.tokens import SHARE_PREFIX
 from service.playback.export import Export, Exports
+from service.playback.fragments import Fragments, ReadFragment
 from service.playback.gate import Gate, Grant, Viewer
 from service.playback.listing import MAX_TIME_MS, Listings, LivePlaylist, Page
 from service.playback.mp4_export import Mp4Export, Mp4Exports
@@ -48,6 +49,7 @@ __all__ = [
     "ChunkReader",
     "Export",
     "Exports",
+    "Fragments",
     "Gate",
     "Grant",
     "Listings",
@@ -57,6 +59,7 @@ __all__ = [
     "Playback",
     "PlaybackServices",
     "ReadChunk",
+    "ReadFragment",
     "Refused",
     "SharedRange",
     "Sharer",
@@ -82,8 +85,8 @@ class SharedRange:
 
 
 class Playback:
-    """All reading of one process: `listings`, `chunks` and `exports`. `run` must be running. `remuxer` does media jobs
-    for all of them, on the share of whom they are for."""
+    """All reading of one process: `listings`, `chunks`, `fragments` and `exports`. `run` must be running. `remuxer`
+    does media jobs for all of them, on the share of whom they are for."""
 
     def __init__(self, services: PlaybackServices) -> None:
         self.freshness = Freshness(services.bitmap, services.max_stale_ns)
@@ -105,6 +108,7 @@ class Playback:
         self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory, self._sharers)
         remux = services.remux
         self.remuxer = Remuxer(remux, services.shares(remux.processes, max_waiting=remux.max_waiting))
+        self.fragments = Fragments(self.chunks, self.remuxer, services.memory_wait_s)
         self.exports = Exports(services, self.listings, self.chunks)
         self.sources = Sources(services, self.chunks)
         self.mp4_exports = Mp4Exports(self.exports, self.remuxer, self.sources)

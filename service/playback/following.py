@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ingest.media import Media
 from retention.sweep.rewriting import WORKER as REWRITER
 from service.playback.gate import Grant
+from service.playback.hls import PLAYABLE, listable
 from service.playback.live import LiveList, Window, appended, begun, last_run
-from service.playback.refusals import only_mp4
 from service.playback.services import PlaybackServices
 from service.playback.timeline import ListedChunk, timed
 from storage.rows.recordings import MAX_CAPTURE_MS, ChunkRow, LiveListRow, SegmentMark
@@ -39,11 +38,7 @@ class Following:
         self._window = Window(services.live_window_ms, services.gap_ms)
 
     def follow(self, grant: Grant) -> LiveList | None:
-        """What the live playlist lists now, less what may not be named any more; None before the first chunk.
-
-        Raises:
-            Refused: `only_mp4`.
-        """
+        """What the live playlist lists now, less what may not be named any more; None before the first chunk."""
         row = self._catalog.live_list(grant.device)
         live = LiveList.from_text(row.state) if row is not None and row.epoch == grant.epoch else None
         moved = self._moved(grant, live)
@@ -113,11 +108,7 @@ class Following:
         return appended(since, None, run, self._window, now_ms=now_ms, mark=mark)
 
     def _tail(self, grant: Grant) -> list[ListedChunk]:
-        rows = self._catalog.latest_chunks(grant.device, limit=TAIL_ROWS)
-        found = _settled(grant, rows)
-        if not found and any(grant.covers(row) and row.media == Media.MP4 for row in rows):
-            raise only_mp4()
-        return found
+        return _settled(grant, self._catalog.latest_chunks(grant.device, limit=TAIL_ROWS))
 
     def _stored(self, grant: Grant, live: LiveList) -> set[int]:
         """Capture times of all that is listed and may still be named, and maybe others."""
@@ -135,8 +126,8 @@ class Following:
 
 
 def _settled(grant: Grant, rows: Sequence[ChunkRow]) -> list[ListedChunk]:
-    """The MPEG-TS chunks that may be read and whose duration will not change: not the last one, when only the next one
-    can tell how long it plays."""
-    found = [row for row in rows if grant.covers(row) and row.media == Media.MPEG_TS]
+    """The chunks that may be read and listed, and whose duration will not change: not the last one, when only the next
+    one can tell how long it plays."""
+    found = [row for row in rows if grant.covers(row) and row.media in PLAYABLE]
     chunks = timed(found)
-    return chunks[:-1] if found and not found[-1].duration_ms else chunks
+    return listable(chunks[:-1] if found and not found[-1].duration_ms else chunks)

@@ -44,7 +44,7 @@ PAST_HOUR_MS = 3_600_000
 
 STREAMS = frozenset({Media.MPEG_TS})
 """What can be joined as it is."""
-PLAYABLE = frozenset({Media.MPEG_TS, Media.MP4, Media.FMP4})
+PLAYABLE = hls.PLAYABLE
 """What can be put into MP4."""
 
 T = TypeVar("T")
@@ -107,17 +107,17 @@ class Listings:
         return await self._list(viewer, make)
 
     async def recorded(self, viewer: Viewer, from_ms: int, to_ms: int, *, finish: Callable[[str], T]) -> T:
-        """A playlist that is complete: the MPEG-TS chunks of `ranged`.
+        """A playlist that is complete: the chunks of `ranged`, of all media that can be played.
 
         Args:
             finish: makes what is returned of the text, in the thread.
 
         Raises:
-            Refused: `range_too_large`, more than `max_listed_chunks`; `only_mp4`.
+            Refused: `range_too_large`, more than `max_listed_chunks`.
         """
 
         def make(grant: Grant) -> T:
-            listed = hls.entries(self._ranged(grant, from_ms, to_ms), self._services.gap_ms)
+            listed = hls.entries(self._ranged(grant, from_ms, to_ms, hls.PLAYABLE), self._services.gap_ms)
             return finish(hls.playlist(listed, token=viewer.token, ended=True))
 
         return await self._list(viewer, make)
@@ -125,14 +125,15 @@ class Listings:
     async def live(self, viewer: Viewer, from_ms: int | None, *, finish: Callable[[LivePlaylist], T]) -> T:
         """A live playlist: the last `live_window_ms`, see `live`.
 
-        While a camera that has just begun has fewer than TARGETS_LISTED chunks, it waits for the next ones, for
-        `live_wait_s` at most: some players give up on a shorter list for good.
+        While a camera that has just begun, or is still to begin, has fewer than TARGETS_LISTED chunks, it waits for the
+        next ones, for `live_wait_s` at most: some players give up on a shorter list for good, and others on an empty
+        one.
 
         Args:
             from_ms: the earliest capture time to be listed.
 
         Raises:
-            Refused: `only_mp4`; `range_only`, by a share link.
+            Refused: `range_only`, by a share link.
         """
 
         def make(grant: Grant) -> tuple[T, bool]:
@@ -141,7 +142,7 @@ class Listings:
             live = self._following.follow(grant)
             if live is not None and from_ms is not None:
                 live = live.from_time(from_ms)
-            starting = live is not None and self._is_starting(live)
+            starting = live is None or self._is_starting(live)
             return finish(self._live_playlist(live, viewer.token)), starting
 
         deadline_s = trio.current_time() + self._services.live_wait_s
@@ -185,11 +186,11 @@ class Listings:
     async def ranged(
         self, viewer: Viewer, from_ms: int, to_ms: int, *, media: frozenset[Media] = STREAMS
     ) -> list[ListedChunk]:
-        """The chunks, MPEG-TS alone or of what media is asked for, with what was recorded in [from_ms, to_ms), and
-        those before them that are needed to decode it: see `timeline.beginning`.
+        """The chunks, MPEG-TS alone or of what media is asked for (`PLAYABLE`), with what was recorded in
+        [from_ms, to_ms), and those before them that are needed to decode it: see `timeline.beginning`.
 
         Raises:
-            Refused: `range_too_large`, `only_mp4`: as `recorded`.
+            Refused: `range_too_large`, as `recorded`; `only_mp4`, there are chunks, and none of these media.
         """
         return await self._list(viewer, lambda grant: self._ranged(grant, from_ms, to_ms, media))
 
@@ -289,7 +290,7 @@ class Listings:
         found = timeline.timed([*filter(grant.covers, earlier), *rows])
         chunks = [chunk for chunk in found if chunk.media in media]
         first = timeline.beginning(chunks, from_ms, gap_ms)
-        if rows and first == len(chunks):
+        if media == STREAMS and rows and first == len(chunks):
             raise only_mp4()
         return chunks[first:]
 

@@ -17,11 +17,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
 
-from service.playback.hls import EMPTY_TARGET_S, TARGETS_LISTED, Entry, rounded_s
+from service.playback.hls import EMPTY_TARGET_S, TARGETS_LISTED, Entries, Entry, rounded_s
 from service.playback.timeline import ListedChunk, follows
 from storage.rows.recordings import NOTHING_STORED, SegmentMark
 
@@ -59,7 +58,7 @@ class LiveList:
 
     def to_text(self) -> str:
         numbers = [self.target_s, self.media_sequence, self.discontinuity_sequence]
-        listed = [[e.capture_ms, e.duration_ms, int(e.at_break)] for e in self.entries]
+        listed = [_text_of(entry) for entry in self.entries]
         document = [*numbers, self.moved_ms, self.mark, self.stored_after, listed]
         return json.dumps(document, separators=(",", ":"))
 
@@ -67,7 +66,7 @@ class LiveList:
     def from_text(cls, text: str) -> LiveList:
         *numbers, listed = json.loads(text)
         target_s, sequence, breaks, moved_ms, mark, stored_after = numbers
-        found = tuple(Entry(ms, duration_ms, bool(at_break)) for ms, duration_ms, at_break in listed)
+        found = tuple(_entry_of(*numbers) for numbers in listed)
         return cls(target_s, sequence, breaks, found, moved_ms, _mark(mark), _mark(stored_after))
 
     def without_deleted(self, stored: Collection[int]) -> LiveList:
@@ -104,13 +103,12 @@ def begun(
     """A list of the newest of `chunks`.
 
     Args:
-        chunks: MPEG-TS, ascending by `capture_ms`, at least one: the more, the better the target duration.
+        chunks: ascending by `capture_ms`, at least one: the more, the better the target duration.
         before: the list that this one goes on from, after a jump: its numbers go on.
         target_s: of that list, if it still lives.
     """
     target_s = target_s or _target_s(chunks)
-    listed = [_entry(None, chunks[0], target_s, window)]
-    listed += [_entry(*pair, target_s, window) for pair in pairwise(chunks)]
+    listed = _entries(Entries(window.gap_ms), chunks, target_s)
     sequence = breaks = 0
     stored_after = NOTHING_STORED
     if before is not None:
@@ -140,11 +138,12 @@ def appended(
 
     Args:
         last: the chunk that the list ends with; None, it is gone, or what comes does not follow from it.
-        chunks: MPEG-TS, ascending by `capture_ms`, at least one.
+        chunks: ascending by `capture_ms`, at least one.
     """
-    first = _entry(last, chunks[0], live.target_s, window)
-    added = [first if last else first._replace(at_break=True)]
-    added += [_entry(*pair, live.target_s, window) for pair in pairwise(chunks)]
+    behind = Entries(window.gap_ms) if last is None else Entries.after(live.entries[-1], last, window.gap_ms)
+    added = _entries(behind, chunks, live.target_s)
+    if last is None:
+        added[0] = added[0]._replace(at_break=True)
     grown = replace(live, entries=(*live.entries, *added), moved_ms=now_ms, mark=mark)
     return grown.from_entry(_leaving(grown.entries, live.target_s, window))
 
@@ -165,11 +164,23 @@ def _mark(stored: int | list[Any]) -> SegmentMark:
     return SegmentMark(newest, tuple((first, last) for first, last in unused))
 
 
-def _entry(previous: ListedChunk | None, chunk: ListedChunk, target_s: int, window: Window) -> Entry:
+def _entries(made: Entries, chunks: Sequence[ListedChunk], target_s: int) -> list[Entry]:
     # §4.3.3.1: rounded to the nearest second it is at most the target.
-    duration_ms = min(chunk.duration_ms, target_s * 1000 + 499)
-    at_break = previous is not None and not follows(previous, chunk, window.gap_ms)
-    return Entry(chunk.capture_ms, duration_ms, at_break)
+    found = [made.add(chunk, min(chunk.duration_ms, target_s * 1000 + 499)) for chunk in chunks]
+    return [_entry_of(*_text_of(entry)) for entry in found]
+
+
+def _text_of(entry: Entry) -> list[int]:
+    """What is kept of an entry. What one is that can be MPEG-TS as fMP4 is not, for it hardly ever is."""
+    kept = [entry.capture_ms, entry.duration_ms, int(entry.at_break)]
+    return kept if entry.is_stream else [*kept, entry.init_ms, entry.decode_ms]
+
+
+def _entry_of(capture_ms: int, duration_ms: int, at_break: int, *fragment: int) -> Entry:
+    if not fragment:
+        return Entry(capture_ms, duration_ms, bool(at_break))
+    init_ms, decode_ms = fragment
+    return Entry(capture_ms, duration_ms, bool(at_break), init_ms, decode_ms, is_stream=False)
 
 
 def _leaving(listed: Sequence[Entry], target_s: int, window: Window) -> int:

@@ -23,6 +23,7 @@ from service.playback.sharing import Sharer, Shares
 from storage.checksums import crc32
 from storage.days import month_of_day
 from storage.errors import CorruptError, KeyDestroyed, ObjectMissing
+from storage.media_facts import unpack_facts
 from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 from storage.vault import KeyId
@@ -152,6 +153,34 @@ class ChunkReader:
         if found is None or not found.is_same_chunk(row):
             raise not_found()
         return found
+
+    async def init(self, viewer: Viewer, row: ChunkRow) -> bytes:
+        """The init segment that a chunk of fMP4 is read by, of at most `ingest.inits.MAX_INIT_BYTES`: to be sent, or
+        used, after `confirm` of the chunk and not before.
+
+        Raises:
+            CorruptError: it is not there, or not what was stored.
+            As `fetch`.
+        """
+        number = unpack_facts(row.facts).parameters
+        look = partial(self._catalog.init, row.device, number, row.expires_on)
+        for is_last in (False, True):
+            async with self._lookups.hold(await self._sharers.of(viewer), wait_s=self._answer_s):
+                found = await trio.to_thread.run_sync(look, limiter=self._lookup_limiter)
+            if found is None:
+                await self.confirm(viewer, row)  # deleted or erased meanwhile: a better answer
+                break
+            try:
+                cipher = await self._cipher(found)
+                async with self._fetches.hold(await self._sharers.of(viewer)):
+                    return await trio.to_thread.run_sync(
+                        self._get, found, cipher, limiter=self._fetch_limiter
+                    )
+            except CorruptError:
+                if is_last:  # else it may have been moved by a rewrite
+                    raise
+        _log.error("init_missing", device=row.device, capture_ms=row.capture_ms)
+        raise CorruptError("its init segment is not stored", code="chunk_corrupt")
 
     async def _look_up(self, viewer: Viewer, capture_ms: int) -> ChunkRow | None:
         async with self._lookups.hold(await self._sharers.of(viewer), wait_s=self._answer_s):

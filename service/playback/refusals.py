@@ -33,5 +33,5 @@ def range_only() -> Refused:
 
 
 def only_mp4() -> Refused:
-    detail = "there are only MP4 recordings here; fetch them one by one from `recordings`"
+    detail = "there are only MP4 recordings here, and they can't be joined to a stream; clip.mp4 takes them"
     return Refused(detail, code="only_mp4")

@@ -32,13 +32,13 @@ def test_a_chunk_and_its_head(world: World, server: Server) -> None:
     refused(server.get(f"/v1/devices/1/chunks/{AT - 1}.ts"), 404, "not_found")
 
 
-def test_an_mp4_chunk_is_downloadable_and_in_no_playlist(world: World, server: Server) -> None:
+def test_an_mp4_chunk_is_downloadable_and_in_playlists_as_a_fragment(world: World, server: Server) -> None:
     clip = replace(clips(1)[0], media=Media.MP4)
     world.keep(clip)
     for path in (CHUNK, f"{CHUNK}.ts"):
         reply = server.get(path)
         assert (reply.body, reply.headers["content-type"]) == (clip.data, "video/mp4")
-    assert b"chunks/" not in server.get(f"/v1/devices/1/playlist.m3u8?{ALL}").body
+    assert f"chunks/{AT}.m4s?".encode() in server.get(f"/v1/devices/1/playlist.m3u8?{ALL}").body
     refused(server.get(f"/v1/devices/1/clip.ts?{ALL}"), 404, "only_mp4")
 
 

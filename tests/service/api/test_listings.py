@@ -134,10 +134,11 @@ def test_seconds_in_the_place_of_milliseconds_are_said(server: Server) -> None:
         assert "looks like seconds" in reply.json["detail"], reply.json
 
 
-def test_a_device_that_sends_mp4_only_is_told_so_by_every_page(world: World, server: Server) -> None:
+def test_a_device_that_sends_mp4_only_is_in_playlists_and_in_no_stream(world: World, server: Server) -> None:
     world.keep(*[replace(clip, media=Media.MP4) for clip in clips(3)])
-    for page in (f"playlist.m3u8?{ALL}", "playlist.m3u8", f"clip.ts?{ALL}"):
-        refused(server.get(f"/v1/devices/1/{page}"), 404, "only_mp4")
+    for page in (f"playlist.m3u8?{ALL}", "playlist.m3u8"):
+        assert server.get(f"/v1/devices/1/{page}").body.count(b".m4s?") == 3
+    refused(server.get(f"/v1/devices/1/clip.ts?{ALL}"), 404, "only_mp4")
     assert server.get(f"/v1/devices/1/recordings?{ALL}").status == 200
 
 

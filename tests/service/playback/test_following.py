@@ -14,7 +14,7 @@ from service.playback.following import FORGOTTEN_MS, TAIL_ROWS, Following
 from service.playback.gate import Gate
 from service.playback.used import Used
 from tests.servers.catalogs import catalog_of
-from tests.service.world import CHUNK_MS, HOUR_MS, NOON_MS, Clip, World, clips, playing, refused
+from tests.service.world import CHUNK_MS, HOUR_MS, NOON_MS, Clip, World, clips, playing
 
 LIMITS: dict[str, float] = {"live_window_ms": 12_000, "live_wait_s": 0.0}
 
@@ -22,7 +22,11 @@ LIMITS: dict[str, float] = {"live_window_ms": 12_000, "live_wait_s": 0.0}
 def parsed(text: str) -> tuple[int, int, int, list[int]]:
     """Media sequence, discontinuity sequence, target duration and capture times."""
     tags = dict(line.split(":", 1) for line in text.splitlines() if line.startswith("#EXT") and ":" in line)
-    times = [int(line[len("chunks/") : line.index(".ts")]) for line in text.splitlines() if "chunks/" in line]
+    times = [
+        int(line[len("chunks/") : line.index(".")])
+        for line in text.splitlines()
+        if line.startswith("chunks/")
+    ]
     sequence, breaks = int(tags["#EXT-X-MEDIA-SEQUENCE"]), int(tags["#EXT-X-DISCONTINUITY-SEQUENCE"])
     return sequence, breaks, int(tags["#EXT-X-TARGETDURATION"]), times
 
@@ -175,13 +179,11 @@ async def test_a_clock_that_was_set_back_is_followed(watching: Watching, block_k
 async def test_a_camera_without_recordings_and_one_with_mp4_only(watching: Watching) -> None:
     assert await watching.reload() == []
     watching.keep(*[replace(clip, media=Media.MP4) for clip in clips(3)])
-    async with playing(watching.world) as playback:
-        with refused("only_mp4"):
-            await playback.listings.live(watching.viewer, None, finish=lambda live: live)
-        with refused("only_mp4"):
-            await playback.listings.recorded(watching.viewer, 0, NOON_MS, finish=str)
-    watching.keep(*clips(3, start_ms=NOON_MS))
     assert len(await watching.reload()) == 3
+    watching.keep(*clips(3, start_ms=NOON_MS))
+    watching.world.clock.ms = NOON_MS + 20_000
+    assert len(await watching.reload()) == 3
+    assert len(watching.by_number) == 6
 
 
 async def test_nothing_new_says_where_the_recordings_are(world: World) -> None:
@@ -213,6 +215,18 @@ async def test_a_camera_that_has_just_begun_is_waited_for(world: World) -> None:
     timer = threading.Timer(
         0.3, lambda: (setattr(world.clock, "ms", NOON_MS + 12_000), world.keep(*made[1:]))
     )
+    async with playing(world, live_wait_s=20.0) as playback:
+        timer.start()
+        viewer = Viewer(1, world.token())
+        text = await playback.listings.live(viewer, None, finish=lambda live: live.text)
+    timer.join()
+    assert len(parsed(text)[3]) == 3
+
+
+async def test_the_first_chunk_is_waited_for(world: World) -> None:
+    """Some players give up on an empty playlist."""
+    made = clips(3, start_ms=NOON_MS)
+    timer = threading.Timer(0.3, lambda: (setattr(world.clock, "ms", NOON_MS + 12_000), world.keep(*made)))
     async with playing(world, live_wait_s=20.0) as playback:
         timer.start()
         viewer = Viewer(1, world.token())

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import imageio_ffmpeg
@@ -24,9 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.media import Media, duration_ms
-from service.playback.hls import EMPTY_TARGET_S, entries, playlist, rfc3339
+from service.playback.hls import EMPTY_TARGET_S, TURN_MS, entries, playlist, rfc3339
 from service.playback.live import MAX_ENTRIES, LiveList, Window, appended, begun
 from service.playback.timeline import ListedChunk, Span, spans
+from storage.media_facts import Codec, KeyFrame, MediaFacts, Times
 from storage.rows.recordings import NOTHING_STORED
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -60,6 +62,7 @@ class Entry:
     at: str
     sequence: int
     discontinuity: int
+    header: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def parsed(text: str) -> Parsed:
     entries: list[Entry] = []
     discontinuity: int | None = None
     per_chunk: dict[str, str] = {}
+    header: str | None = None
     for line in lines[1:-1]:
         assert line.isascii()
         assert line.isprintable()
@@ -83,6 +87,10 @@ def parsed(text: str) -> Parsed:
         if name in ("#EXTINF", "#EXT-X-PROGRAM-DATE-TIME", "#EXT-X-DISCONTINUITY"):
             assert name not in per_chunk
             per_chunk[name] = value
+        elif name == "#EXT-X-MAP":  # of all chunks behind it, until the next one (§4.3.2.5)
+            uri = re.fullmatch(r'URI="([^"?]+)\?token=[^"]*"', value)
+            assert uri is not None, value
+            header = uri[1]
         elif line.startswith("#"):
             # What is about the whole list comes before its first chunk, and once (§4.3.3); but the end.
             assert name not in tags
@@ -94,7 +102,7 @@ def parsed(text: str) -> Parsed:
             discontinuity += "#EXT-X-DISCONTINUITY" in per_chunk
             sequence = int(tags["#EXT-X-MEDIA-SEQUENCE"]) + len(entries)
             at = per_chunk["#EXT-X-PROGRAM-DATE-TIME"]
-            entries.append(Entry(line, per_chunk["#EXTINF"], at, sequence, discontinuity))
+            entries.append(Entry(line, per_chunk["#EXTINF"], at, sequence, discontinuity, header))
             per_chunk = {}
     assert not per_chunk
     return Parsed(tags, entries)
@@ -110,20 +118,21 @@ def ended(chunks: list[ListedChunk], token: str = "t") -> Parsed:
 @given(
     chunks=chunk_lists(), token=st.text(max_size=20), is_ended=st.booleans(), sequence=st.integers(0, 2**63)
 )
-def test_playlist_tells_each_ts_chunk_once_in_order(
+def test_playlist_tells_each_chunk_once_in_order(
     chunks: list[ListedChunk], token: str, is_ended: bool, sequence: int
 ) -> None:
     text = playlist(entries(chunks, GAP_MS), token=token, ended=is_ended, media_sequence=sequence)
     got = parsed(text)
-    listed = [c for c in chunks if c.media is Media.MPEG_TS]
-    assert len(got.entries) == len(listed)
-    for chunk, entry in zip(listed, got.entries, strict=True):
+    as_streams = all(c.media is Media.MPEG_TS for c in chunks)
+    assert len(got.entries) == len(chunks)
+    for chunk, entry in zip(chunks, got.entries, strict=True):
         path, _, query = entry.uri.partition("?")
-        assert path == f"chunks/{chunk.capture_ms}.ts"
+        assert path == f"chunks/{chunk.capture_ms}.{'ts' if as_streams else 'm4s'}"
+        assert (entry.header is None) is as_streams
         assert parse_qs(query, keep_blank_values=True, strict_parsing=True) == {"token": [token]}
         assert entry.extinf == f"{chunk.duration_ms / 1000:.3f},"
         assert datetime.fromisoformat(entry.at) - EPOCH == timedelta(milliseconds=chunk.capture_ms)
-    assert got.tags["#EXT-X-VERSION"] == "3"
+    assert got.tags["#EXT-X-VERSION"] == ("3" if as_streams else "7")
     assert got.tags["#EXT-X-MEDIA-SEQUENCE"] == str(sequence)
     assert ("#EXT-X-ENDLIST" in got.tags) is is_ended
     assert got.tags.get("#EXT-X-PLAYLIST-TYPE") == ("VOD" if is_ended else None)
@@ -158,9 +167,105 @@ def test_discontinuity_exactly_where_a_chunk_does_not_follow(chunks: list[Listed
         assert numbers[i] - numbers[i - 1] == (abs(off_ms) > GAP_MS)
 
 
-def test_left_out_mp4_leaves_a_discontinuity() -> None:
-    chunks = [ts(0), ListedChunk(4000, 4000, 1, Media.MP4), ts(8000)]
+def test_what_nobody_can_play_is_left_out_and_leaves_a_discontinuity() -> None:
+    chunks = [ts(0), ListedChunk(4000, 4000, 1, Media.UNKNOWN), ts(8000)]
     assert [e.discontinuity for e in ended(chunks).entries] == [0, 1]
+
+
+# ---- as fMP4
+
+H264 = MediaFacts(Times(0, 90_000), None, Codec.H264, parameters=7, width=640, height=360)
+
+
+FIRST_MS = 10_000
+
+
+def fragments(*parts: tuple[int, dict[str, Any]]) -> list[ListedChunk]:
+    """Chunks of a second, with what is different of each: its `media`, or a field of its facts."""
+    found = []
+    for capture_ms, changes in parts:
+        media = changes.pop("media", Media.FMP4)
+        times = Times(changes.pop("ticks", capture_ms * 90) % 2**33, 90_000 - 3600)
+        found.append(
+            ListedChunk(FIRST_MS + capture_ms, 1000, 1, media, H264._replace(video_times=times, **changes))
+        )
+    return found
+
+
+def headers(chunks: list[ListedChunk]) -> list[int]:
+    """The capture time of the chunk that each header is named by, less FIRST_MS."""
+    found = [re.fullmatch(r"chunks/(\d+)\.map\.mp4", entry.header or "") for entry in ended(chunks).entries]
+    return [int(name[1]) - FIRST_MS for name in found if name is not None]
+
+
+def near(chunks: list[ListedChunk]) -> list[int | None]:
+    found = [parse_qs(urlsplit(entry.uri).query) for entry in ended(chunks).entries]
+    return [int(query["near"][0]) if "near" in query else None for query in found]
+
+
+def test_a_header_is_named_where_the_set_up_changes_and_nowhere_else() -> None:
+    chunks = fragments(
+        (0, {}), (1000, {}), (2000, {"parameters": 8}), (3000, {"parameters": 8}), (9000, {"parameters": 8})
+    )
+    assert headers(chunks) == [0, 0, 2000, 2000, 2000]
+    assert [entry.discontinuity for entry in ended(chunks).entries] == [0, 0, 1, 1, 2]
+
+
+def test_each_container_has_a_header_of_its_own() -> None:
+    chunks = fragments((0, {}), (1000, {"media": Media.MPEG_TS}), (2000, {"media": Media.MP4, "ticks": 0}))
+    assert headers(chunks) == [0, 1000, 2000]
+    assert near(chunks)[2] is None, "a clip's clock begins with it"
+
+
+def test_a_chunk_that_does_not_tell_how_it_is_set_up_is_played_by_what_the_last_one_told() -> None:
+    same = fragments((0, {}), (1000, {"parameters": 0}), (2000, {}))
+    other = fragments((0, {}), (1000, {"parameters": 0}), (2000, {"parameters": 8}))
+    assert headers(same) == [0, 0, 0]
+    assert headers(other) == [0, 0, 2000]
+
+
+def test_decode_times_run_on_through_the_wrap_of_the_clock() -> None:
+    late = 2**33 - 90_000  # a second before the clock begins anew
+    chunks = fragments(*((1000 * i, {"ticks": late + 90_000 * i}) for i in range(4)))
+    times = near(chunks)
+    steps = [b - a for a, b in pairwise(times) if a is not None and b is not None]
+    assert len(steps) == 3
+    assert all(abs(step - 1000) <= 1 for step in steps)
+    again = fragments((0, {"ticks": late}), (1000, {"ticks": 90_000 * 60}))  # started anew: no wrap
+    assert near(again) == [late // 90 + TURN_MS, 60_000 + TURN_MS]
+
+
+def test_h265_in_a_transport_stream_is_fmp4_and_h264_stays_as_it_came() -> None:
+    for codec, version in ((Codec.H264, "3"), (Codec.H265, "7")):
+        chunks = fragments(*((1000 * i, {"media": Media.MPEG_TS, "video": codec}) for i in range(3)))
+        assert ended(chunks).tags["#EXT-X-VERSION"] == version
+
+
+def test_a_transport_stream_without_its_set_up_is_in_no_playlist_of_fmp4() -> None:
+    without = {"media": Media.MPEG_TS, "parameters": 0, "key_frame": KeyFrame.NO}
+    streams = fragments((0, {"media": Media.MPEG_TS}), (1000, dict(without)))
+    assert len(ended(streams).entries) == 2
+    chunks = fragments((0, {"media": Media.MPEG_TS}), (1000, dict(without)), (2000, {}))
+    assert len(ended(chunks).entries) == 2
+
+
+def test_a_live_list_of_fmp4_keeps_its_headers_and_times() -> None:
+    chunks = fragments(*((1000 * i, {}) for i in range(6)))
+    window = Window(60_000, GAP_MS)
+    live = begun(chunks[:2], window, now_ms=2000, mark=NOTHING_STORED)
+    for i in range(2, 6):
+        live = LiveList.from_text(live.to_text())
+        live = appended(live, chunks[i - 1], [chunks[i]], window, now_ms=1000 * i, mark=NOTHING_STORED)
+    assert live == LiveList.from_text(live.to_text())
+    text = playlist(live.entries, token="t", ended=False)
+    assert text == playlist(entries(chunks, GAP_MS), token="t", ended=False)
+
+
+def test_a_live_list_of_an_earlier_release_is_read() -> None:
+    text = "[4,0,0,5000,[0,[]],[0,[]],[[1000,4000,0],[5000,4000,1]]]"
+    live = LiveList.from_text(text)
+    assert [entry.is_stream for entry in live.entries] == [True, True]
+    assert live.to_text() == text
 
 
 @given(st.integers(0, LAST_MS))
