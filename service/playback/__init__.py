@@ -110,7 +110,7 @@ class Playback:
         self.remuxer = Remuxer(remux, services.shares(remux.processes, max_waiting=remux.max_waiting))
         self.fragments = Fragments(self.chunks, self.remuxer, services.memory_wait_s)
         self.exports = Exports(services, self.listings, self.chunks)
-        self.sources = Sources(services, self.chunks)
+        self.sources = Sources(self.chunks)
         self.mp4_exports = Mp4Exports(self.exports, self.remuxer, self.sources)
         self.stills = Stills(services, self.listings, self.chunks, self.remuxer, self.sources)
         self.running = False
