@@ -77,7 +77,8 @@ def clips(
         source = (
             f"testsrc2=size=320x180:rate=25:duration=1,drawbox=x={number * 20}:w=20:h=20:color=red:t=fill"
         )
-        ffmpeg.run("-y", "-f", "lavfi", "-i", source, *recipe, str(path))
+        sound = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000:duration=1", "-c:a", "aac")
+        ffmpeg.run("-y", "-f", "lavfi", "-i", source, *sound, *recipe, str(path))
         reply = service.put(device, at_ms + 1000 * number, path.read_bytes())
         assert reply.status == 201, reply.body
 
