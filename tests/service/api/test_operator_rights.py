@@ -197,6 +197,8 @@ def test_whatever_an_operator_does_is_in_the_history_with_name_and_reason(
         "/v1/payments/x/retry",
     }
     watched = {re.sub(r"\d+", "1", page.partition("?")[0]) for page in PATHS}  # each as `recordings`, below
+    media = ("clip.mp4", "still.jpg", "stills.jpg", "chunks/1.m4s", "chunks/1.map.mp4", "chunks/1.init.mp4")
+    watched |= {re.sub(r"\d+", "1", f"/v1/devices/1/{name}") for name in media}  # through the same door
     asked = {
         (ask.method, re.sub(r"\d+", "1", filled(ask).partition("?")[0]))
         for ask in (*OF_OWNERS, *OF_OPERATORS)
