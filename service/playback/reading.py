@@ -179,7 +179,14 @@ class ChunkReader:
             except CorruptError:
                 if is_last:  # else it may have been moved by a rewrite
                     raise
-        _log.error("init_missing", device=row.device, capture_ms=row.capture_ms)
+        place = {"segment_id": row.segment_id, "ordinal": row.ordinal}
+        _log.error(
+            "recording_corrupt",
+            code="init_missing",
+            device=row.device,
+            capture_ms=row.capture_ms,
+            **place,
+        )
         raise CorruptError("its init segment is not stored", code="chunk_corrupt")
 
     async def _look_up(self, viewer: Viewer, capture_ms: int) -> ChunkRow | None:
