@@ -1,5 +1,5 @@
 """Account keys are to be gone from the vault when the catalog says that their account has ended, or that none ever had
-them.
+them. So are the keys of kept clips, which are kept among them.
 
 The catalog's word is repeated where the vault was restored from a backup, as `retention.destruction` does for data
 keys. An account that an older catalog brings back has no key in the vault: what was sealed with it stays unreadable.
@@ -76,7 +76,13 @@ def wrong_account_keys(catalog: AccountKeysCatalog, vault: Vault) -> Iterator[st
         # Looked at again: an account may have ended, or have come, since the page was read.
         wrong = [row for row in rows if (row.key_id in there) != (row.account is not None)]
         for row in catalog.account_keys_of([row.key_id for row in wrong]).values():
-            if row.account is not None and row.key_id not in there:
+            if row.account is not None and row.account < 0 and row.key_id not in there:
+                yield (
+                    f"kept clip {-row.account}: its key is not in the vault, so nobody can read it. It was deleted"
+                    " after the backup that this catalog is from: delete it again; or the vault is older than the"
+                    " catalog: restore its newest backup"
+                )
+            elif row.account is not None and row.key_id not in there:
                 yield (
                     f"account {row.account}: its key is not in the vault, so its texts can't be read. It ended after"
                     " the backup that this catalog is from; or the vault is older than the catalog: restore its newest"

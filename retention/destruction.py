@@ -9,7 +9,10 @@ nothing was forgotten.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
+from retention.account_keys import destroy_ended
+from storage.catalog.account_keys import AccountKeysCatalog
 from storage.catalog.continuity import ContinuityCatalog
 from storage.catalog.erasures import ErasuresCatalog
 from storage.days import month_before, month_of_day
@@ -58,16 +61,22 @@ def last_month_destroyed(catalog: ContinuityCatalog) -> int:
     return max(last_month_over(closed) if closed else 0, month_before(first) if first else 0)
 
 
+class DestroyedCatalog(ErasuresCatalog, AccountKeysCatalog, Protocol):
+    """Erasures, and keys of kept clips, which end with the epoch of their device."""
+
+
 def note_destroyed(
-    catalog: ErasuresCatalog, vault: Vault, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
+    catalog: DestroyedCatalog, vault: Vault, devices: Iterable[DeviceFacts], *, fence: int | None, now_ms: int
 ) -> None:
-    """Write into the erasure records that the keys of these devices are gone, and how many they were.
+    """Destroy the keys of kept clips that ended with these devices' epochs; then write into the erasure records that
+    the keys of these devices are gone, and how many data keys they were.
 
     Counted in the key store itself, so that whoever was killed after the destruction loses no count.
 
     Args:
         fence: of a sweep's lease; None outside of one.
     """
+    destroy_ended(catalog, vault)
     epochs = {facts.device: facts.erase_epoch for facts in devices}
     counts = vault.count_of(epochs, below_epochs=epochs)
     catalog.note_keys_destroyed(

@@ -28,6 +28,7 @@ from storage.errors import CorruptError, ObjectMissing
 from storage.objects import ObjectStore
 from storage.open_vault import HasKeys
 from storage.recover import load_index
+from storage.rows.clips import clip_of_key
 from storage.rows.recordings import SegmentRow
 from storage.segment import TAG_BYTES, associated_data
 from storage.vault import KeyId, Vault
@@ -188,9 +189,9 @@ class Prover:
         for number, chunk in enumerate(erased, 1):
             self._progress("chunks", number, len(erased))
             self._try(chunk, own, proof)
-        smallest: dict[KeyId, _Chunk] = {}
+        smallest: dict[tuple[KeyId, int | None], _Chunk] = {}
         for chunk in sorted(erased, key=lambda c: -c.length):
-            smallest[chunk.key_id] = chunk
+            smallest[chunk.key_id, clip_of_key(chunk.key)] = chunk  # each kept clip has a key of its own
         bodies = [(chunk, self._stored(chunk)) for chunk in smallest.values()]
         for key in self._every_key():
             proof.keys += 1
@@ -204,9 +205,12 @@ class Prover:
             _tell(proof.decrypted, _name(chunk))
 
     def _every_key(self) -> Iterator[bytes]:
+        """Data keys, and those that are kept among the account keys: kept clips have theirs there."""
         for source in self._sources:
             for _, key in source.every_key():
                 yield key
+            for _, secret in source.every_account_key():
+                yield secret
 
     def _stored(self, chunk: _Chunk) -> bytes:
         try:

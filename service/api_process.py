@@ -28,6 +28,7 @@ from service.errands.child import InChild
 from service.folder import Opened, host_name, open_folder
 from service.housekeeping import Chore, DaysAhead, UploadsForgotten, Uses, chores, keep_house
 from service.http import HttpLimits, HttpServer
+from service.keeping import Keeping
 from service.logs import configure_logs
 from service.metrics import STALE_MS, ApiFigures, FeedFigures, published, render
 from service.playback import Playback
@@ -42,6 +43,8 @@ from storage.errors import ClipkeepError
 KEEP_UP_EVERY_S = 2.0
 """With rotations of the wrapping key: whoever rotates waits for the hosts that serve."""
 OLD_EXPORTS_EVERY_S = 3600.0
+CLIPS_EVERY_S = 1.0
+"""How soon a clip is begun, and goes on. Each look costs a read of an index."""
 """Each look lists what the store has of them."""
 OWN_FILES = 256
 """Open files kept for what is no client's connection: catalog, keys, books, logs, the store's own connections."""
@@ -137,6 +140,7 @@ class ApiProcess:
         """What this process counts; set with its server."""
         self._promises = promises_of(opened.config.home)
         self._exports_cleared = False
+        self._keeping = Keeping(opened.catalog, self._store, opened.vault, opened.clock)
         self._told: dict[str, str] = {}
         """What was not ready when somebody asked last."""
 
@@ -197,6 +201,7 @@ class ApiProcess:
             Chore("numbers", every_s, opened.settle_numbers),
             Chore("wrapping_keys", KEEP_UP_EVERY_S, self._keep_up),
             Chore("exports", every_s, self._make_export),
+            Chore("kept_clips", CLIPS_EVERY_S, self._keeping.run),
             Chore("old_exports", max(every_s, OLD_EXPORTS_EVERY_S), self._tidy_exports),
             Chore("promise", every_s, self._look_at_promises),
             Chore("days", every_s, DaysAhead(opened.catalog, opened.clock)),

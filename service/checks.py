@@ -26,9 +26,10 @@ from storage.errors import CatalogCorrupt, CorruptError, NotFound, ObjectMissing
 from storage.media_facts import FACTS_BYTES
 from storage.objects import ObjectInfo
 from storage.recover import load_index, load_index_of, read_again_if_corrupt
+from storage.rows.clips import clip_of_key
 from storage.rows.recordings import ChunkRow, SegmentRow, SegmentState
 from storage.segment import TAG_BYTES, Footer, decrypt_chunk, parse_segment
-from storage.vault import KeyId, Outcome
+from storage.vault import KeyId, Outcome, key_destroyed
 
 MAX_LISTED = 1000
 """Findings kept in a report; the count goes on."""
@@ -311,7 +312,7 @@ def _check_segment(opened: Opened, segment: SegmentRow, rows: list[ChunkRow], re
     ordinals = {row.ordinal for row in rows}
     if ordinals != set(range(len(index))) - refused and _as_before(opened, segment):
         result.found(f"{segment.key}: its rows are not the chunks that its commit accepted")
-    keys = opened.vault.get_each({_key_id(row) for row in rows})
+    keys = _keys_of(opened, segment, {_key_id(row) for row in rows})
     for row in rows:
         what = _fault_of(opened, row, index, body, keys[_key_id(row)])
         if what:
@@ -325,6 +326,16 @@ def _read_segment(opened: Opened, segment: SegmentRow) -> tuple[bytes, Footer, n
 
 def _key_id(row: ChunkRow) -> KeyId:
     return KeyId(row.device, row.epoch, month_of_day(row.expires_on))
+
+
+def _keys_of(opened: Opened, segment: SegmentRow, ids: set[KeyId]) -> dict[KeyId, Outcome]:
+    """Of the chunks of a segment: data keys, or the one key of a kept clip for all of them."""
+    clip = clip_of_key(segment.key)
+    if clip is None:
+        return opened.vault.get_each(ids)
+    id_ = opened.catalog.clip_key(clip)
+    key = opened.vault.account_keys([id_]).get(id_) if id_ is not None else None
+    return {key_id: key_destroyed(key_id) if key is None else key for key_id in ids}
 
 
 def _fault_of(opened: Opened, row: ChunkRow, index: np.ndarray, body: bytes, key: Outcome) -> str:
@@ -366,6 +377,9 @@ def _is_going(opened: Opened, row: ChunkRow) -> bool:
         erased = opened.catalog.device(row.device).erase_epoch != row.epoch
     except NotFound:
         return False
+    clip = clip_of_key(row.segment_key)
+    if clip is not None and opened.catalog.clip_key(clip) is None:
+        return True  # deleted since its rows were read
     return erased or row.expires_on <= opened.catalog.closed_through
 
 
@@ -387,7 +401,7 @@ def _require_own(opened: Opened, segment: SegmentRow, index: np.ndarray) -> None
     entries = index[:MAX_KEYS_TRIED]
     month = month_of_day(segment.expires_on)
     ids = [KeyId(int(entry["device"]), int(entry["epoch"]), month) for entry in entries]
-    keys = opened.vault.get_each(set(ids))
+    keys = _keys_of(opened, segment, set(ids))
     failed = None
     for entry, key_id in zip(entries, ids, strict=True):
         key = keys[key_id]

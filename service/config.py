@@ -427,6 +427,10 @@ class AgreementSettings:
     )
     max_devices_per_account: int = limit(100, "of an owner", least=1, most=1_000_000)
     max_shares_per_device: int = limit(50, "share links of a device", least=1, most=1000)
+    max_kept_bytes: int = limit(
+        10 * GIB, "that an account keeps as clips beyond their expiry; 0: none", least=0, most=1 << 62
+    )
+    max_clips_per_device: int = limit(200, "kept clips of a device", least=1, most=1000)
     max_share_days: int = limit(90, "longest time for which a share link may be used", least=1, most=3660)
     serial_pattern: str = limit(
         "", "regular expression that the serial of an owner's device has to match; empty: no pattern"

@@ -150,7 +150,7 @@ def test_each_part_of_the_catalog_has_a_suite_that_calls_all_of_it(part: str) ->
     suite = ROOT / "storage/contracts" / part
     files = suite.glob("*.py") if suite.is_dir() else [suite.with_suffix(".py")]
     if part == "people":  # a part of the books' interface
-        files = [ROOT / f"storage/contracts/books/{name}.py" for name in ("people", "shares")]
+        files = [ROOT / f"storage/contracts/books/{name}.py" for name in ("people", "shares", "clips")]
     called = {
         node.attr
         for path in files

@@ -119,6 +119,7 @@ class Archive:
             "blocks": self._all(lambda books: books.blocks_of(self.account)),
             "downloads": self._all(lambda books: books.exports(account=self.account, limit=1000)),
             "share_links": self._shares,
+            "kept_clips": self._clips,
             "recordings": self._recordings,
         }
 
@@ -194,6 +195,12 @@ class Archive:
                 row = bought.get(plan.plan_id)
                 paid = dict.fromkeys(_BOUGHT) if row is None else plain(row)
                 yield {"device": facts.device, **plain(plan), **{name: paid[name] for name in _BOUGHT}}
+
+    def _clips(self) -> Iterator[Row]:
+        for facts, _, _ in self._device_pages():
+            with self.desk.reading() as books:
+                found = books.clips_of(facts.device, limit=1000)
+            yield from map(plain, found)
 
     def _shares(self) -> Iterator[Row]:
         for facts, _, _ in self._device_pages():

@@ -17,10 +17,12 @@ from service.agreement.errors import Conflict, Forbidden
 from service.agreement.kept_counts import KeptCounts
 from service.agreement.templates import Templates, shipped
 from service.config import AgreementSettings, NoticeSettings, PaymentSettings
+from storage.catalog.account_keys import AccountKeysCatalog
 from storage.catalog.books import Books, BooksCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
 from storage.catalog.kept import KeptCatalog
+from storage.catalog.reading import ReadingCatalog
 from storage.catalog.sightings import SightingsCatalog
 from storage.clock import Clock
 from storage.days import to_date
@@ -76,9 +78,17 @@ SYSTEM = Actor("system")
 
 
 class DeskCatalog(
-    BooksCatalog, DevicesCatalog, ChangesCatalog, ErasuresCatalog, SightingsCatalog, KeptCatalog, Protocol
+    BooksCatalog,
+    DevicesCatalog,
+    ChangesCatalog,
+    ErasuresCatalog,
+    AccountKeysCatalog,
+    ReadingCatalog,
+    SightingsCatalog,
+    KeptCatalog,
+    Protocol,
 ):
-    """The account books, the devices that they are about, what was seen and is kept of those, and their ends."""
+    """The account books, the devices that they are about, what was seen, recorded and kept of those, and their ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.agreement.clips import destroy_keys
 from service.agreement.desk import Actor, Desk, device_of
 from service.agreement.texts import one_line
 from storage.catalog.books import Books
@@ -9,13 +10,23 @@ from storage.rows.recordings import Unindexed
 
 
 def delete(
-    desk: Desk, actor: Actor, device: int, from_ms: int, to_ms: int, *, why: str, delete_delay_ms: int
+    desk: Desk,
+    actor: Actor,
+    device: int,
+    from_ms: int,
+    to_ms: int,
+    *,
+    why: str,
+    delete_delay_ms: int,
+    keep_clips: bool = False,
 ) -> Unindexed:
     """Un-serve what was captured in [from_ms, to_ms), for ever and at once; what is uploaded into it later is refused.
     Recorded with who and why, in the device's deletions and in the account's history.
 
     Args:
         why: may be empty.
+        keep_clips: leave kept clips that have something of the range. Else they end with it, whole: what is deleted for
+            ever is in no copy, either.
         delete_delay_ms: before an object in which nothing is left is deleted.
 
     Raises:
@@ -33,7 +44,10 @@ def delete(
         who=actor.role,
         now_ms=now_ms,
         delete_after_ms=now_ms + delete_delay_ms,
+        keep_clips=keep_clips,
     )
+    if not keep_clips:
+        destroy_keys(desk)
     facts = {"from_ms": from_ms, "to_ms": to_ms, "chunks": gone.chunks}
 
     def note(books: Books) -> None:

@@ -14,6 +14,7 @@ from service.api.accounts import Accounts
 from service.api.agreement import Agreement
 from service.api.bodies import StrictBodies
 from service.api.calls import ByClient, Calls
+from service.api.clips import KeptClips
 from service.api.closing import Closings
 from service.api.consents import Consents
 from service.api.corrections import Corrections
@@ -69,6 +70,7 @@ PARTS = (
     Payments,
     Recordings,
     ShareLinks,
+    KeptClips,
     Health,
 )
 

@@ -6,6 +6,7 @@ known learns nothing, and what is somebody else's is answered like what does not
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import unquote
 
@@ -53,6 +54,7 @@ Reason = Annotated[
 """Its length is looked at once it is known who asks (`for_act`); until then the limit of a head is what holds it."""
 Device = Annotated[int, DIGITS, Path(alias="n", ge=0, le=MAX_DEVICE, description="device number")]
 Account = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="account number")]
+Clip = Annotated[int, DIGITS, Path(ge=1, le=MAX_ROW, description="number of the kept clip")]
 _Bearer = HTTPAuthorizationCredentials | None
 
 
@@ -110,6 +112,11 @@ async def viewer(
     return Viewer(device, await api.calls.run(api.watching.token, found, device))
 
 
+async def clip_viewer(viewer: Annotated[Viewer, Depends(viewer)], clip: Clip) -> Viewer:
+    """Who watches a kept clip."""
+    return replace(viewer, clip=clip)
+
+
 async def client(request: Request) -> str:
     """The address by which attempts are counted."""
     return client_of(request.scope)
@@ -118,4 +125,5 @@ async def client(request: Request) -> str:
 Caller = Annotated[Actor, Depends(actor)]
 Operator = Annotated[Actor, Depends(operator)]
 Asks = Annotated[Viewer, Depends(viewer)]
+AsksClip = Annotated[Viewer, Depends(clip_viewer)]
 Client = Annotated[str, Depends(client)]

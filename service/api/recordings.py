@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
@@ -49,6 +49,9 @@ from service.playback import MAX_TIME_MS, Export, Viewer
 from service.playback.refusals import not_found
 
 Range = Annotated[str | None, Header(alias="Range", description="one range of bytes; several are ignored")]
+Clips = Annotated[
+    Literal["delete", "keep"], Query(description="what becomes of kept clips that have something of it")
+]
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
 
 
@@ -139,10 +142,17 @@ class Recordings:
         return HeldResponse(self._playback, viewer, page)
 
     async def delete(
-        self, n: Device, actor: Caller, from_ms: FromMs, to_ms: ToMs, reason: Reason = ""
+        self,
+        n: Device,
+        actor: Caller,
+        from_ms: FromMs,
+        to_ms: ToMs,
+        reason: Reason = "",
+        clips: Clips = "delete",
     ) -> DeletedRange:
         """Delete the recordings of a range, for ever: they are served no more from now on, and refused when they are
-        uploaded again. For the owner of the device, and for operators; a viewer token does not do."""
+        uploaded again. Kept clips that have something of it are deleted, too, unless `clips=keep` says otherwise. For
+        the owner of the device, and for operators; a viewer token does not do."""
         check_order(from_ms, to_ms)
         gone = await self._api.calls.run(
             recordings.delete,
@@ -153,6 +163,7 @@ class Recordings:
             to_ms,
             why=reason,
             delete_delay_ms=self._services.delete_delay_ms,
+            keep_clips=clips == "keep",
         )
         return DeletedRange(device=n, deleted_chunks=gone.chunks, bytes=gone.size_bytes)
 

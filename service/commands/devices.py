@@ -20,7 +20,7 @@ from service.agreement import naming, packages, recordings
 from service.agreement.desk import Actor, Desk
 from service.agreement.devices import MAX_VIEWER_HOURS, Standing
 from service.agreement.equipping import Grant, equip
-from service.commands import shares
+from service.commands import clips, shares
 from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
 from service.commands.showing import next_after, next_page, when
@@ -301,11 +301,15 @@ def recordings_delete(
         int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1, max=MAX_MS)
     ],
     reason: Reason,
+    keep_clips: Annotated[
+        bool, typer.Option("--keep-clips", help="Leave kept clips that have something of it.")
+    ] = False,
     as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
     json: Json = False,
 ) -> None:
-    """Delete a range of recordings: no longer served from now on, and refused when uploaded again.
+    """Delete a range of recordings: no longer served from now on, and refused when uploaded again. Kept clips that have
+    something of it are deleted, too.
 
     Their bytes go with their segments; a segment in which nothing is left goes after the delete delay.
     """
@@ -315,7 +319,14 @@ def recordings_delete(
         actor = acting(opened, as_, reason)
         delay_ms = round(opened.config.retention.delete_delay_s * 1000)
         gone = recordings.delete(
-            opened.desk, actor, device, from_ms, to_ms, why=reason, delete_delay_ms=delay_ms
+            opened.desk,
+            actor,
+            device,
+            from_ms,
+            to_ms,
+            why=reason,
+            delete_delay_ms=delay_ms,
+            keep_clips=keep_clips,
         )
         terminal.report(
             {
@@ -434,6 +445,7 @@ def _cells(standing: Standing) -> list[object]:
 
 def register(app: typer.Typer) -> None:
     shares.register(device_app)
+    clips.register(device_app)
     app.add_typer(device_app, name="device")
     app.add_typer(recordings_app, name="recordings")
     app.command("viewer-token")(viewer_token)

@@ -183,6 +183,7 @@ class Playback:
                     is_live = self._gate.key_is_live()
                     self._keyring.purge(is_live)
                     await self._forget_stills(is_live)
+                    self.chunks.clip_keys.purge(is_live)
             finally:
                 self.running = False
                 await self.remuxer.close()

@@ -24,10 +24,11 @@ from storage.vault import KeyId
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who asks: for which device, and with which token."""
+    """Who asks: for which device, and with which token; in a kept clip, or in all that is recorded."""
 
     device: int
     token: str
+    clip: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Grant:
     to_ms: int = MAX_CAPTURE_MS
     share: int | None = None
     """Number of the share link that it is by."""
+    clip: int | None = None
+    """The kept clip that it is for. What is in one never expires: only the right of today is asked."""
 
     def covers(self, row: ChunkRow) -> bool:
         return row.epoch == self.epoch and row.expires_on > self.today and self.shows(row.capture_ms)
@@ -59,7 +62,7 @@ class Grant:
     def is_past(self, capture_ms: int) -> bool:
         """Whether a chunk of this time, recorded as the device records today, has expired: a sweep drops the rows
         of what has, so nothing else tells it from what never was."""
-        return day_of_ms(capture_ms) + self.class_days < self.today
+        return self.clip is None and day_of_ms(capture_ms) + self.class_days < self.today
 
 
 class Gate:
@@ -110,7 +113,7 @@ class Gate:
             raise Refused("the recordings of this device were erased", code="erased")
         if not today_ok:
             raise Refused.by(answers.PLAN_LAPSED)
-        grant = Grant(viewer.device, epoch, day, class_days, claims.expires_s * 1000)
+        grant = Grant(viewer.device, epoch, day, class_days, claims.expires_s * 1000, clip=viewer.clip)
         if isinstance(claims, ShareClaims):  # who watches by a link may be anybody: no use by the owner
             return replace(grant, from_ms=claims.from_ms, to_ms=claims.to_ms, share=claims.share)
         self._used.note(viewer.device, day)

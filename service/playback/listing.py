@@ -208,8 +208,7 @@ class Listings:
         return await self._list(viewer, make)
 
     def _at(self, grant: Grant, at_ms: int, end_ms: int) -> list[ChunkRow]:
-        catalog = self._services.catalog
-        before = catalog.latest_chunks(grant.device, limit=LOOKED_BACK, before_ms=at_ms + 1)
+        before = self._earlier(grant, at_ms + 1, limit=LOOKED_BACK)
         rows = [row for row in before if grant.covers(row) and row.media in PLAYABLE]
         if rows:
             gap_ms, listed = self._services.gap_ms, timeline.timed(rows)
@@ -218,7 +217,7 @@ class Listings:
                 while first and timeline.follows(listed[first - 1], listed[first], gap_ms):
                     first -= 1
                 return rows[first:]
-        after = catalog.chunks(grant.device, at_ms + 1, end_ms, limit=1)
+        after = self._chunks(grant, at_ms + 1, end_ms, limit=1)
         return [row for row in after if grant.covers(row) and row.media in PLAYABLE]
 
     async def is_settled(self, viewer: Viewer, asked_from_ms: int, asked_to_ms: int, first_ms: int) -> bool:
@@ -227,6 +226,8 @@ class Listings:
         then the day before that, swept by now, may have been part of it."""
 
         def make(grant: Grant) -> bool:
+            if grant.clip is not None:
+                return True  # nothing of one goes but with all of it
             from_ms, to_ms = grant.clamped(asked_from_ms, asked_to_ms)
             expired = grant.is_past(from_ms) and grant.is_past(first_ms - MS_PER_DAY)
             return not expired and not self._services.catalog.has_deletions(grant.device, from_ms, to_ms)
@@ -285,8 +286,7 @@ class Listings:
         rows = list(islice(self._rows(grant, from_ms, to_ms, BATCH_ROWS), limit + 1))
         if len(rows) > limit:
             raise Refused(f"more than {limit} chunks: ask for less at once", code="range_too_large")
-        catalog = self._services.catalog
-        earlier = catalog.latest_chunks(grant.device, limit=KEY_FRAME_ROWS, before_ms=from_ms)
+        earlier = self._earlier(grant, from_ms)
         found = timeline.timed([*filter(grant.covers, earlier), *rows])
         chunks = [chunk for chunk in found if chunk.media in media]
         first = timeline.beginning(chunks, from_ms, gap_ms)
@@ -299,9 +299,23 @@ class Listings:
         batch_rows = first_rows
         from_ms, to_ms = grant.clamped(from_ms, to_ms)
         while True:
-            rows = self._services.catalog.chunks(grant.device, from_ms, to_ms, limit=batch_rows)
+            rows = self._chunks(grant, from_ms, to_ms, limit=batch_rows)
             yield from filter(grant.covers, rows)
             if len(rows) < batch_rows:
                 return
             from_ms = rows[-1].capture_ms + 1
             batch_rows = BATCH_ROWS
+
+    def _chunks(self, grant: Grant, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
+        """Of what is recorded, or of the kept clip that the grant is for."""
+        catalog = self._services.catalog
+        if grant.clip is None:
+            return catalog.chunks(grant.device, from_ms, to_ms, limit=limit)
+        return catalog.clip_chunks(grant.device, grant.clip, from_ms, to_ms, limit=limit)
+
+    def _earlier(self, grant: Grant, before_ms: int, *, limit: int = KEY_FRAME_ROWS) -> list[ChunkRow]:
+        """The newest chunks from before a moment."""
+        catalog = self._services.catalog
+        if grant.clip is None:
+            return catalog.latest_chunks(grant.device, limit=limit, before_ms=before_ms)
+        return catalog.clip_chunks(grant.device, grant.clip, 0, before_ms, limit=limit, newest_first=True)

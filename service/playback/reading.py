@@ -15,6 +15,7 @@ import trio
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.keyring import Keyring
+from service.playback.clip_keys import ClipKeys
 from service.playback.gate import Gate, Viewer
 from service.playback.refusals import expired, not_found
 from service.playback.services import PlaybackServices
@@ -24,6 +25,7 @@ from storage.checksums import crc32
 from storage.days import month_of_day
 from storage.errors import CorruptError, KeyDestroyed, ObjectMissing
 from storage.media_facts import unpack_facts
+from storage.rows.clips import KEPT_DAY
 from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 from storage.vault import KeyId
@@ -69,6 +71,7 @@ class ChunkReader:
         self.memory = memory
         self._memory_wait_s = services.memory_wait_s
         self._answer_s = services.answer_s
+        self.clip_keys = ClipKeys(services.catalog, services.vault)
         self._sharers = sharers
         self._lookups = services.shares(services.lookup_threads)
         self._lookup_limiter = trio.CapacityLimiter(services.lookup_threads)
@@ -100,7 +103,7 @@ class ChunkReader:
         Raises:
             KeyDestroyed: as `fetch`.
         """
-        await self._cipher(row)
+        await self._cipher(viewer, row)
         await self.confirm(viewer, row)
 
     async def read(self, viewer: Viewer, row: ChunkRow) -> ReadChunk:
@@ -163,7 +166,10 @@ class ChunkReader:
             As `fetch`.
         """
         number = unpack_facts(row.facts).parameters
-        look = partial(self._catalog.init, row.device, number, row.expires_on)
+        if viewer.clip is None:
+            look = partial(self._catalog.init, row.device, number, row.expires_on)
+        else:
+            look = partial(self._catalog.clip_init, row.device, viewer.clip, number)
         for is_last in (False, True):
             async with self._lookups.hold(await self._sharers.of(viewer), wait_s=self._answer_s):
                 found = await trio.to_thread.run_sync(look, limiter=self._lookup_limiter)
@@ -171,7 +177,7 @@ class ChunkReader:
                 await self.confirm(viewer, row)  # deleted or erased meanwhile: a better answer
                 break
             try:
-                cipher = await self._cipher(found)
+                cipher = await self._cipher(viewer, found)
                 async with self._fetches.hold(await self._sharers.of(viewer)):
                     return await trio.to_thread.run_sync(
                         self._get, found, cipher, limiter=self._fetch_limiter
@@ -191,16 +197,31 @@ class ChunkReader:
 
     async def _look_up(self, viewer: Viewer, capture_ms: int) -> ChunkRow | None:
         async with self._lookups.hold(await self._sharers.of(viewer), wait_s=self._answer_s):
-            look = partial(self._catalog.chunk, viewer.device, capture_ms)
-            return await trio.to_thread.run_sync(look, limiter=self._lookup_limiter)
+            return await trio.to_thread.run_sync(
+                self._row_of, viewer, capture_ms, limiter=self._lookup_limiter
+            )
 
-    async def _cipher(self, row: ChunkRow) -> AESGCM:
+    def _row_of(self, viewer: Viewer, capture_ms: int) -> ChunkRow | None:
+        """In a thread."""
+        if viewer.clip is None:
+            return self._catalog.chunk(viewer.device, capture_ms)
+        found = self._catalog.clip_chunks(viewer.device, viewer.clip, capture_ms, capture_ms + 1, limit=1)
+        return found[0] if found else None
+
+    async def _cipher(self, viewer: Viewer, row: ChunkRow) -> AESGCM:
+        if viewer.clip is not None:
+            async with self._lookups.hold(await self._sharers.of(viewer), wait_s=self._answer_s):
+                return await self.clip_keys.load(
+                    KeyId(row.device, row.epoch, month_of_day(KEPT_DAY)),
+                    viewer.clip,
+                    limiter=self._lookup_limiter,
+                )
         key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
         return self._keyring.cached(key_id) or await self._keyring.load(key_id)
 
     async def _decrypted(self, viewer: Viewer, row: ChunkRow, *, moved: bool = False) -> bytes:
         try:
-            cipher = await self._cipher(row)
+            cipher = await self._cipher(viewer, row)
             async with self._fetches.hold(await self._sharers.of(viewer)):
                 return await trio.to_thread.run_sync(self._get, row, cipher, limiter=self._fetch_limiter)
         except (CorruptError, KeyDestroyed) as error:

@@ -10,6 +10,7 @@ from retention.bitmap import EntitlementBitmap
 from service.playback.sharing import Shares
 from service.playback.used import Used
 from service.remuxing.limits import RemuxLimits
+from storage.catalog.clips import ClipsCatalog
 from storage.catalog.devices import DevicesCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.catalog.shares import SharesCatalog
@@ -18,8 +19,8 @@ from storage.objects import ObjectStore
 from storage.vault import Vault
 
 
-class PlaybackCatalog(ReadingCatalog, DevicesCatalog, SharesCatalog, Protocol):
-    """Chunks, whose device it is, and share links."""
+class PlaybackCatalog(ReadingCatalog, DevicesCatalog, SharesCatalog, ClipsCatalog, Protocol):
+    """Chunks, whose device it is, share links, and kept clips."""
 
 
 @dataclass(frozen=True, kw_only=True)

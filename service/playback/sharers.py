@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import trio
 
@@ -45,4 +46,6 @@ class Sharers:
             if len(self._accounts) >= MAX_DEVICES:
                 self._accounts.clear()
             self._accounts[device] = account
-        return Sharer(("device", device) if account == OPERATOR_ACCOUNT else account, viewer)
+        return Sharer(
+            ("device", device) if account == OPERATOR_ACCOUNT else account, replace(viewer, clip=None)
+        )

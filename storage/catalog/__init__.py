@@ -20,6 +20,7 @@ from typing import Protocol
 from storage.catalog.account_keys import AccountKeysCatalog
 from storage.catalog.books import BooksCatalog
 from storage.catalog.check import CheckCatalog
+from storage.catalog.clips import ClipsCatalog
 from storage.catalog.continuity import ContinuityCatalog
 from storage.catalog.devices import ChangesCatalog, DevicesCatalog
 from storage.catalog.erasures import ErasuresCatalog
@@ -47,6 +48,7 @@ class Catalog(
     BooksCatalog,
     AccountKeysCatalog,
     SharesCatalog,
+    ClipsCatalog,
     PaymentRecordsCatalog,
     HostsCatalog,
     ScheduleCatalog,

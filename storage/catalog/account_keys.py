@@ -12,7 +12,8 @@ class AccountKeyRow(NamedTuple):
 
     key_id: bytes
     account: int | None
-    """Whose it is. 0: the catalog's own, of hashes. None: of no account any more, or it never was."""
+    """Whose it is. 0: the catalog's own, of hashes. Below 0: a kept clip's (`storage.rows.clips.key_owner`). None: of
+    no account any more, or it never was."""
     destroyed: bool
     """The vault has destroyed it."""
 

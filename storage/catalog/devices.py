@@ -108,6 +108,7 @@ class ChangesCatalog(Protocol):
         who: str,
         now_ms: int,
         delete_after_ms: int,
+        keep_clips: bool = False,
     ) -> Unindexed:
         """Un-serve a range of recordings for ever: chunks uploaded again later stay refused as DELETED.
 
@@ -117,6 +118,7 @@ class ChangesCatalog(Protocol):
         Args:
             reason: what a person wrote, or nothing. It is sealed with the key of the device's account.
             who: a role: `owner`, `operator` or `system`.
+            keep_clips: leave kept clips that have something of the range; else they end, with all that is in them.
 
         Raises:
             CallerError: the range is empty; `not_a_role`.

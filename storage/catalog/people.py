@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from storage.rows.accounts import AgreementRow
+from storage.rows.clips import ClipRow
 from storage.rows.devices import DeviceName
 from storage.rows.people import AnnouncementRow, ConsentRow, CorrectionRow, ExportRow
 from storage.rows.shares import ShareRow
@@ -136,3 +137,24 @@ class PeopleBooks(ABC):
     @abstractmethod
     def drop_shares(self, *, before_ms: int, device: int | None = None) -> int:
         """Forget those that expired by then, of this device or of all. Returns how many."""
+
+    # --- kept clips -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def add_clip(self, row: ClipRow, key_id: bytes) -> ClipRow:
+        """Add a clip that is to be copied. Its key was made in the vault before. Raises CallerError `key_taken`."""
+
+    @abstractmethod
+    def clips_of(self, device: int, *, after: int = 0, limit: int = 100) -> list[ClipRow]: ...
+
+    @abstractmethod
+    def clip(self, device: int, clip_id: int) -> ClipRow:
+        """Raises NotFound, also for another device's."""
+
+    @abstractmethod
+    def kept_bytes(self, account: int) -> int:
+        """Of all clips of its devices, those that are being copied included."""
+
+    @abstractmethod
+    def drop_clip(self, device: int, clip_id: int, *, now_ms: int) -> bool:
+        """End one: its rows go, its objects are to be deleted, its key is to be destroyed. Whether there was one."""

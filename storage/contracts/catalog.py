@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from storage.contracts.check import CheckContract
+from storage.contracts.clips import ClipsContract
 from storage.contracts.continuity import ContinuityContract
 from storage.contracts.devices import DevicesContract
 from storage.contracts.erasures import ErasuresContract
@@ -34,6 +35,7 @@ class CatalogContract(
     HostsContract,
     ScheduleContract,
     SharesContract,
+    ClipsContract,
     SweepContract,
     ErasuresContract,
     ReportsContract,

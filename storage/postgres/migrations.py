@@ -73,7 +73,7 @@ class Step:
     alone: Callable[[Given], None] | None = None
 
 
-_LATER = ("corrections", "data_exports", "operators", "operator_tokens", "shares")
+_LATER = ("corrections", "data_exports", "operators", "operator_tokens", "shares", "kept_clips")
 _COUNTED_THEN = {table: column for table, column in COUNTED.items() if table not in _LATER}
 """What 0006 counts: without the tables that later steps add."""
 
@@ -392,6 +392,47 @@ CREATE INDEX shares_of_account ON shares (account);
 CREATE INDEX shares_by_end ON shares (expires_ms);
 """
 
+_KEPT_CLIPS = """
+INSERT INTO numbers VALUES ('kept_clips', 0) ON CONFLICT DO NOTHING;
+CREATE TABLE kept_clips (
+    clip_id BIGINT PRIMARY KEY DEFAULT next_number('kept_clips'),
+    account BIGINT NOT NULL REFERENCES accounts,
+    device BIGINT NOT NULL REFERENCES devices,
+    epoch BIGINT NOT NULL,
+    first_ms BIGINT NOT NULL,
+    from_ms BIGINT NOT NULL,
+    to_ms BIGINT NOT NULL,
+    name BYTEA NOT NULL,
+    created_ms BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    chunks BIGINT NOT NULL,
+    bytes BIGINT NOT NULL,
+    next_ms BIGINT NOT NULL,
+    claimed_ms BIGINT NOT NULL
+);
+CREATE INDEX kept_clips_of_device ON kept_clips (device);
+CREATE INDEX kept_clips_of_account ON kept_clips (account);
+CREATE INDEX kept_clips_waiting ON kept_clips (clip_id) WHERE state = 'copying';
+
+CREATE TABLE kept_chunks (
+    clip_id BIGINT NOT NULL,
+    device BIGINT NOT NULL,
+    capture_ms BIGINT NOT NULL,
+    segment_id BIGINT NOT NULL,
+    ordinal BIGINT NOT NULL,
+    "offset" BIGINT NOT NULL,
+    length BIGINT NOT NULL,
+    duration_ms BIGINT NOT NULL,
+    crc32 BIGINT NOT NULL,
+    nonce BYTEA NOT NULL,
+    media BIGINT NOT NULL,
+    epoch BIGINT NOT NULL,
+    facts BYTEA NOT NULL,
+    PRIMARY KEY (clip_id, capture_ms)
+);
+CREATE INDEX kept_chunks_of_segment ON kept_chunks (segment_id);
+"""
+
 STEPS: Mapping[str, Step] = MappingProxyType(
     {
         "0005": Step("0006", before=_counted_by_row()),
@@ -410,6 +451,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "0018": Step("0019", before=_NAMES_AND_SIGHTINGS),
         "0019": Step("0020", before=_INITS),
         "0020": Step("0021", before=_SHARES),
+        "0021": Step("0022", before=_KEPT_CLIPS),
     }
 )
 """By the revision that each starts from."""

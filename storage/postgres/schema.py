@@ -30,6 +30,7 @@ COUNTED = {
     "failed_sweeps": "failure_id",
     "erasures": "erasure_id",
     "shares": "share_id",
+    "kept_clips": "clip_id",
     "operators": "operator",
     "operator_tokens": "token_id",
 }

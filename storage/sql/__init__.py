@@ -1,8 +1,8 @@
 """The catalog in SQL that every engine runs: `storage.sqlite` and `storage.postgres` give it connections.
 
 A part for each interface of `storage.catalog`: `commits` (ingest), `reads` (reading), `devices` and `deletions`,
-`books`, `shares`, `payment_records`, `uploads`, `sightings`, `kept`, `leases`, `hosts`, `schedule`, `sweeping` with
-`rewriting`, `erasures`, `reports`, `checking`, `continuity`. `connection` is what an engine gives.
+`books`, `shares`, `clips`, `payment_records`, `uploads`, `sightings`, `kept`, `leases`, `hosts`, `schedule`, `sweeping`
+with `rewriting`, `erasures`, `reports`, `checking`, `continuity`. `connection` is what an engine gives.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from storage.account_keys import AccountKeys
 from storage.sql.books import Bookkeeping
 from storage.sql.checking import Checking
+from storage.sql.clips import Clips
 from storage.sql.commits import Commits
 from storage.sql.connection import Database
 from storage.sql.continuity import Continuing
@@ -34,6 +35,7 @@ class SqlCatalog(
     Reads,
     Bookkeeping,
     Shares,
+    Clips,
     PaymentRecords,
     Hosts,
     Schedule,

@@ -9,9 +9,11 @@ import numpy as np
 
 from storage.catalog.check import CheckCatalog
 from storage.errors import SegmentCorrupt
+from storage.rows.clips import KEPT_DAY, clip_of_key
 from storage.rows.recordings import ChunkRow, Orphan, SegmentRow, SegmentState, Verdict
 from storage.sql.books.checking import broken_books
 from storage.sql.chunktables import chunk_days, chunk_table, closed_through, create_chunk_table
+from storage.sql.clips import broken_clips, rebuild_clip
 from storage.sql.commits import Committing, mark_dead
 from storage.sql.connection import Connection, writing
 from storage.sql.leases import Leases, fenced
@@ -70,7 +72,7 @@ class Checking(Leases, CheckCatalog):
 
     def day_rows(self, day: int) -> Iterator[ChunkRow]:
         with self.db.read() as connection:
-            if day not in chunk_days(connection):
+            if day != KEPT_DAY and day not in chunk_days(connection):
                 return
             connection.take_its_time()  # whoever takes the rows reads objects in between
             rows = connection.streamed(
@@ -94,16 +96,19 @@ class Checking(Leases, CheckCatalog):
             for name in sorted(tables - {chunk_table(day) for day in listed}):
                 yield f"table {name}: not listed as a day, so nothing in it is served"
             committed = "SELECT DISTINCT expires_on FROM segments WHERE state = 1"
-            for day in sorted(listed | {row[0] for row in connection.execute(committed)}):
+            for day in sorted({KEPT_DAY} | listed | {row[0] for row in connection.execute(committed)}):
                 if day in listed and day <= closed:
                     yield f"day {day}: still has a partition though it was closed"
                 if day in listed and chunk_table(day) not in tables:
                     yield f"day {day}: its table is missing; `clipkeep catalog rebuild` makes it anew"
-                yield from _broken_in_day(connection, day, has_table=chunk_table(day) in tables)
+                yield from _broken_in_day(
+                    connection, day, has_table=day == KEPT_DAY or chunk_table(day) in tables
+                )
             for row in connection.execute(
                 "SELECT segment_id FROM segments WHERE state = 2 AND delete_after_ms IS NULL"
             ):
                 yield f"segment {row[0]}: is deleting, but has no time to be deleted at"
+            yield from broken_clips(connection)
             yield from broken_books(connection)
 
     def rebuild_chunks(self, segments: Iterable[tuple[SegmentRow, np.ndarray]]) -> int:
@@ -189,6 +194,8 @@ def _rebuild(connection: Connection, committing: Committing, key: str, index: np
     segment_id, _, expires_on, chunks, refused = row
     if len(index) != chunks:
         raise SegmentCorrupt(f"its index has {len(index)} chunks, the catalog says {chunks}", subject=key)
+    if expires_on == KEPT_DAY:
+        return rebuild_clip(connection, clip_of_key(key) or 0, segment_id, index, bytes(refused))
     verdicts = np.zeros(len(index), dtype=np.uint8)
     committing.refuse_lost(index, verdicts)
     served = np.ones(len(index), dtype=bool)

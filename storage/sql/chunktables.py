@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from storage.rows.clips import KEPT_DAY
 from storage.sql.connection import Connection
 
 
 def chunk_table(day: int) -> str:
-    """The name of the chunk table of one expiry day."""
+    """The name of the chunk table of one expiry day. What is kept has one of its own, which is no day's: it is not in
+    `days`."""
+    if day == KEPT_DAY:
+        return "kept_chunks"
     return f"chunks_{int(day)}"
 
 

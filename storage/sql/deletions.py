@@ -13,6 +13,7 @@ from storage.sql.chunktables import chunk_table
 from storage.sql.commits import mark_dead
 from storage.sql.connection import Connection, writing
 from storage.sql.devices import Devices, facts_of
+from storage.sql.ending_clips import end_clips_in
 from storage.sql.reads import classes_of, days_of_range
 from storage.sql.sealing import sealed_for
 
@@ -34,11 +35,19 @@ class Deletions(Devices, ChangesCatalog):
         who: str,
         now_ms: int,
         delete_after_ms: int,
+        keep_clips: bool = False,
     ) -> Unindexed:
         if to_ms <= from_ms:
             raise Unprocessable("the range to delete is empty", subject=f"device {device}", code="bad_range")
         deletion_id, first, done = self._begin(
-            device, from_ms, to_ms, reason=reason, who=who, now_ms=now_ms, delete_after_ms=delete_after_ms
+            device,
+            from_ms,
+            to_ms,
+            reason=reason,
+            who=who,
+            now_ms=now_ms,
+            delete_after_ms=delete_after_ms,
+            keep_clips=keep_clips,
         )
         if done:
             return first
@@ -57,6 +66,7 @@ class Deletions(Devices, ChangesCatalog):
         who: str,
         now_ms: int,
         delete_after_ms: int,
+        keep_clips: bool,
     ) -> tuple[int, Unindexed, bool]:
         """The first transaction of a deletion: its id, what was removed, and whether that was all."""
         account = facts_of(connection, device).account  # raises NotFound
@@ -71,6 +81,8 @@ class Deletions(Devices, ChangesCatalog):
             " VALUES (?, ?, ?, ?, ?, 0, ?) RETURNING deletion_id",
             (device, from_ms, to_ms, sealed, who, now_ms),
         ).fetchone()
+        if not keep_clips:
+            end_clips_in(connection, device, from_ms, to_ms, now_ms=now_ms)
         connection.execute("UPDATE devices SET has_deletions = 1 WHERE device = ?", (device,))
         return deletion_id, *_remove_some(connection, deletion_id, now_ms, delete_after_ms)
 

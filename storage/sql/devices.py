@@ -21,6 +21,7 @@ from storage.rows.devices import (
 )
 from storage.sql.base import OnDatabase
 from storage.sql.connection import Connection, writing
+from storage.sql.ending_clips import end_clips_of_epoch
 from storage.sql.erasure_records import note_marked
 from storage.sql.numbers import highest_given, next_generation, require_room
 
@@ -268,6 +269,7 @@ def _write(connection: Connection, old: DeviceFacts, new: DeviceFacts, now_ms: i
     if new.erase_epoch != old.erase_epoch:
         connection.execute("DELETE FROM live_lists WHERE device = ?", (new.device,))
         connection.execute("DELETE FROM inits WHERE device = ?", (new.device,))
+        end_clips_of_epoch(connection, new.device, below_epoch=new.erase_epoch, now_ms=now_ms)
     known = {plan.plan_id: plan for plan in old.plans}
     for plan in new.plans:
         if plan.plan_id == 0:

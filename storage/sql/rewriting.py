@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from storage.errors import CatalogCorrupt
+from storage.rows.clips import KEPT_DAY
 from storage.rows.recordings import SegmentCommit, SegmentRow, SegmentState, Verdict
 from storage.sql.chunktables import chunk_table, closed_through
 from storage.sql.commits import finish_segments
@@ -19,10 +20,10 @@ class Rewriting(Leases):
             rows = connection.execute(
                 # The first two terms are literal, for their partial index.
                 f"SELECT {SEGMENT_COLUMNS} FROM segments WHERE state = 1 AND live_chunks * 2 <= chunks"
-                " AND live_chunks > 0 AND expires_on > :day AND retry_at_ms <= :now"
+                " AND live_chunks > 0 AND expires_on > :day AND expires_on < :kept AND retry_at_ms <= :now"
                 " ORDER BY (chunks - live_chunks) * size_bytes / chunks * (expires_on - :day) DESC, segment_id"
                 " LIMIT :limit",
-                {"day": after_day, "now": now_ms, "limit": limit},
+                {"day": after_day, "kept": KEPT_DAY, "now": now_ms, "limit": limit},
             )
             return [segment_row(row) for row in rows]
 

@@ -8,7 +8,7 @@ Texts in BLOB columns are sealed with the account's key (`storage.sql.sealing`).
 BOOKS_TABLES = """
 CREATE TABLE account_keys (
     key_id BLOB PRIMARY KEY,
-    account INTEGER UNIQUE,  -- NULL: it has ended; the vault destroys it
+    account INTEGER UNIQUE,  -- NULL: it has ended; the vault destroys it. Below 0: a kept clip's
     destroyed INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX account_keys_ended ON account_keys (key_id) WHERE account IS NULL AND destroyed = 0;
@@ -39,6 +39,45 @@ CREATE TABLE shares (
 CREATE INDEX shares_of_device ON shares (device);
 CREATE INDEX shares_of_account ON shares (account);
 CREATE INDEX shares_by_end ON shares (expires_ms);
+
+-- Ranges that owners keep: `storage.rows.clips`. Their keys are in account_keys, under -clip_id.
+CREATE TABLE kept_clips (
+    clip_id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never given twice: addresses and keys of objects name it
+    account INTEGER NOT NULL REFERENCES accounts,
+    device INTEGER NOT NULL REFERENCES devices,
+    epoch INTEGER NOT NULL,
+    first_ms INTEGER NOT NULL,
+    from_ms INTEGER NOT NULL,
+    to_ms INTEGER NOT NULL,
+    name BLOB NOT NULL,
+    created_ms INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    chunks INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    next_ms INTEGER NOT NULL,
+    claimed_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX kept_clips_of_device ON kept_clips (device);
+CREATE INDEX kept_clips_of_account ON kept_clips (account);
+CREATE INDEX kept_clips_waiting ON kept_clips (clip_id) WHERE state = 'copying';
+
+CREATE TABLE kept_chunks (
+    clip_id INTEGER NOT NULL,
+    device INTEGER NOT NULL,
+    capture_ms INTEGER NOT NULL,
+    segment_id INTEGER NOT NULL,
+    ordinal INTEGER NOT NULL,
+    "offset" INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    crc32 INTEGER NOT NULL,
+    nonce BLOB NOT NULL,
+    media INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    facts BLOB NOT NULL,
+    PRIMARY KEY (clip_id, capture_ms)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX kept_chunks_of_segment ON kept_chunks (segment_id);
 
 CREATE TABLE identities (
     account INTEGER NOT NULL REFERENCES accounts,

@@ -13,8 +13,8 @@ from storage.sqlite.books_schema import BOOKS_TABLES
 from storage.sqlite.database import SqliteDatabase
 from storage.sqlite.statements import statements
 
-SCHEMA_VERSION = 22
-REVISION = "0021"
+SCHEMA_VERSION = 23
+REVISION = "0022"
 """The newest migration: what `create_schema` makes is as if all of them had run (`storage.sqlite.migrations`)."""
 OUTDATED = {
     2: "0001",
@@ -37,6 +37,7 @@ OUTDATED = {
     19: "0018",
     20: "0019",
     21: "0020",
+    22: "0021",
 }
 """Schema versions of earlier releases, and the revisions that they are."""
 SEALED = 1_000_000

@@ -396,10 +396,10 @@ def without_people(path: Path) -> None:
 
 
 def without_operators(path: Path) -> None:
-    """As before revisions 0014 to 0021."""
+    """As before revisions 0014 to 0022."""
     for table in (
         *("operator_tokens", "operators", "identities", "hosts", "scheduled_runs", "payment_records"),
-        *("device_names", "sightings", "refusals", "inits", "shares"),
+        *("device_names", "sightings", "refusals", "inits", "shares", "kept_clips", "kept_chunks"),
     ):
         raw(path, f"DROP TABLE {table}")
     raw(path, "ALTER TABLE events DROP COLUMN operator")

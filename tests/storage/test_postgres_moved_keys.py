@@ -84,9 +84,11 @@ def as_revision_0006(url: str, folder: Path) -> dict[int, bytes]:
         connection.execute("DROP INDEX payments_open, payments_by_time, payments_disputed")
         connection.execute(
             "DROP TABLE packages, operator_tokens, operators, identities, hosts, scheduled_runs, payment_records,"
-            " device_names, sightings, refusals, inits, shares"
+            " device_names, sightings, refusals, inits, shares, kept_clips, kept_chunks"
         )
-        connection.execute("DELETE FROM numbers WHERE name LIKE 'operator%' OR name = 'shares'")
+        connection.execute(
+            "DELETE FROM numbers WHERE name LIKE 'operator%' OR name IN ('shares', 'kept_clips')"
+        )
         connection.execute("ALTER TABLE events DROP COLUMN operator")
         connection.execute(
             "ALTER TABLE plans DROP COLUMN package, DROP COLUMN package_version, DROP COLUMN limit_class"

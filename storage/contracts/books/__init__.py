@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from storage.contracts.books.accounts import AccountsContract
+from storage.contracts.books.clips import ClipsContract
 from storage.contracts.books.devices import DevicesContract
 from storage.contracts.books.ending import EndingContract
 from storage.contracts.books.history import HistoryContract
@@ -30,6 +31,7 @@ class BooksContract(
     NoticesContract,
     PeopleContract,
     SharesContract,
+    ClipsContract,
     EndingContract,
 ):
     """See the module docstring."""

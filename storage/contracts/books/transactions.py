@@ -13,6 +13,7 @@ import pytest
 from storage.catalog import Catalog
 from storage.catalog.books import Books
 from storage.contracts.blocks import writing_books
+from storage.contracts.books.clips import KEYS, clip
 from storage.contracts.books.given import OnBooks, answer, charge, code_of, event, notice, owner, with_plan
 from storage.contracts.books.packages import FULL
 from storage.contracts.books.people import announced, correction, export
@@ -195,6 +196,8 @@ class TransactionsContract(OnBooks):
             "add_share": lambda b: b.add_share(share(1, 1)),
             "drop_share": lambda b: b.drop_share(1, 1),
             "drop_shares": lambda b: b.drop_shares(before_ms=NOW),
+            "add_clip": lambda b: b.add_clip(clip(1, 1), KEYS[0]),
+            "drop_clip": lambda b: b.drop_clip(1, 1, now_ms=NOW),
             "put_answer": lambda b: b.put_answer(answer(1, "k")),
             "erase_account": lambda b: b.erase_account(2, cancelled_on=DAY),
             "reserve_address": lambda b: b.reserve_address(bytes(32), until_day=DAY),

@@ -12,6 +12,7 @@ from storage.catalog.books import Books, BooksCatalog
 from storage.errors import ClipkeepError, Unprocessable
 from storage.rows.devices import DeviceFacts
 from storage.sql.books.backlog import Waiting
+from storage.sql.books.clips import ClipsOfDevices
 from storage.sql.books.erasing import LEFT_IN_LOG, Erasing
 from storage.sql.books.history import History
 from storage.sql.books.identities import Identities
@@ -41,6 +42,7 @@ class SqlBooks(
     People,
     Names,
     SharesOfDevices,
+    ClipsOfDevices,
     Waiting,
 ):
     """See `storage.catalog.books.Books`."""

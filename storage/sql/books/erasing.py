@@ -28,6 +28,7 @@ OF_ACCOUNT = (
     "device_names",
     "data_exports",
     "shares",
+    "kept_clips",
     *HISTORY,
 )
 """Tables with rows of an account; payments and subscriptions refer to plans, which go last."""

@@ -57,6 +57,16 @@ OF_OWNERS = [
     Ask("GET", "/v1/devices/{n}/token"),
     Ask("POST", "/v1/devices/{n}/token", REASON),
     Ask("POST", "/v1/devices/{n}/viewer-tokens", {}),
+    Ask("GET", "/v1/devices/{n}/clips"),
+    Ask("POST", "/v1/devices/{n}/clips", {"from": 0, "to": 1}),
+    Ask("GET", "/v1/devices/{n}/clips/1"),
+    Ask("DELETE", "/v1/devices/{n}/clips/1"),
+    Ask("GET", "/v1/devices/{n}/clips/1/playlist.m3u8"),
+    Ask("GET", f"/v1/devices/{{n}}/clips/1/chunks/{AT}"),
+    Ask("GET", f"/v1/devices/{{n}}/clips/1/chunks/{AT}.ts"),
+    Ask("GET", "/v1/devices/{n}/clips/1/clip.ts"),
+    Ask("GET", "/v1/devices/{n}/clips/1/clip.mp4"),
+    Ask("GET", "/v1/devices/{n}/clips/1/still.jpg?at=1"),
     Ask("GET", "/v1/devices/{n}/shares"),
     Ask("POST", "/v1/devices/{n}/shares", {"from": 0, "to": 1}),
     Ask("DELETE", "/v1/devices/{n}/shares/1"),
@@ -159,7 +169,8 @@ def test_every_page_is_in_one_of_the_lists(server: Server) -> None:
             .replace("{provider}", "acme")
             .replace("{notice}", "1")
             .replace("{reference}", "x")
-            .replace("{share}", "1"),
+            .replace("{share}", "1")
+            .replace("{clip}", "1"),
         )
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
