@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.agreement import clips
 from service.agreement.texts import MAX_REASON_CHARS
-from service.api.asking import AtMs, CaptureMs, Encodings, MaybeFromMs, MaybeToMs
+from service.api.asking import AtMs, CaptureMs, Encodings, MaybeFromMs, MaybeToMs, NearMs
 from service.api.door import AsksClip, Caller, Clip, Device
 from service.api.models.base import Page
 from service.api.models.clips import ClipAsked, ClipView
@@ -48,6 +48,10 @@ class KeptClips:
 
         video: Answers = {status: content("video/mp2t", "video/mp4") for status in (200, 206)}
         watch(f"{one}/playlist.m3u8", self.playlist, {200: content(PLAYLIST_TYPE)})
+        mp4: Answers = {200: content("video/mp4")}
+        watch(f"{one}/chunks/{{capture_ms}}.m4s", self.fragment, mp4, 422)
+        watch(f"{one}/chunks/{{capture_ms}}.map.mp4", self.header, mp4, 422)
+        watch(f"{one}/chunks/{{capture_ms}}.init.mp4", self.init, mp4)
         watch(f"{one}/chunks/{{capture_ms}}.ts", self.chunk, video, name="clip_chunk_ts")
         watch(f"{one}/chunks/{{capture_ms}}", self.chunk, video)
         whole_or_part: Answers = {status: content("video/mp2t") for status in (200, 206)}
@@ -98,6 +102,20 @@ class KeptClips:
     ) -> Response:
         """One chunk of a kept clip, as it was uploaded."""
         return await self._recordings.chunk(request, viewer, capture_ms, range_)
+
+    async def fragment(
+        self, request: Request, viewer: AsksClip, capture_ms: CaptureMs, near_ms: NearMs = None
+    ) -> Response:
+        """One chunk of a kept clip as a fragment of MP4: as `.m4s` of a device. Playlists name it."""
+        return await self._recordings.fragment(request, viewer, capture_ms, near_ms)
+
+    async def header(self, request: Request, viewer: AsksClip, capture_ms: CaptureMs) -> Response:
+        """The header of `.m4s` of this time, and of all chunks of the clip that are set up alike."""
+        return await self._recordings.header(request, viewer, capture_ms)
+
+    async def init(self, viewer: AsksClip, capture_ms: CaptureMs) -> Response:
+        """The init segment of a chunk of fMP4 as it was uploaded; `404 not_found` where the chunk is something else."""
+        return await self._recordings.init(viewer, capture_ms)
 
     async def export(
         self,

@@ -40,7 +40,7 @@ class Fragments:
         """A chunk that `ChunkReader.find` found, as fMP4, to be sent at once. The caller releases it.
 
         Args:
-            near_ms: near what time it is decoded: see `Remuxer.fragment`.
+            near_ms: near what time it is decoded: see `Remuxer.fragment`. A clip is decoded at its capture time.
 
         Raises:
             RemuxFailed: it can't be played so.
@@ -58,7 +58,9 @@ class Fragments:
                 init = await self._chunks.init(viewer, row) if is_fragment else b""
                 source = Source(Media(row.media), init)
                 # A clip's clock begins with it.
-                decode_ms = None if row.media == Media.MP4 else near_ms
+                # The clock of a clip begins with it. By capture time clips ascend: ffmpeg takes a fragment of a time
+                # that it has read already for the one before.
+                decode_ms = row.capture_ms if row.media == Media.MP4 else near_ms
                 fragment = await self._remuxer.fragment(who, source, read.data, decode_ms=decode_ms)
             finally:
                 read.release()

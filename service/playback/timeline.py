@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ingest.media import Media
-from storage.media_facts import NOTHING_KNOWN, MediaFacts, continues, distance_ms, unpack_facts
+from storage.media_facts import (
+    NOTHING_KNOWN,
+    MediaFacts,
+    continues,
+    distance_ms,
+    same_set_up,
+    unpack_facts,
+)
 from storage.rows.recordings import ChunkRow
 
 DEFAULT_DURATION_MS = 4000
@@ -95,8 +102,12 @@ def follows(previous: ListedChunk, chunk: ListedChunk, gap_ms: int) -> bool:
 
     Timestamps that leave out more than `gap_ms` do not run on, and neither do capture times. Where the media does not
     tell, an overlap of capture times by more than `gap_ms` shows a clock that was set back, maybe the media's too.
+    The clock of an MP4 clip begins with it. Players get clips placed by their capture times, which decide.
     """
     gap_by_capture_ms = chunk.capture_ms - previous.capture_ms - previous.duration_ms
+    if Media.MP4 in (previous.media, chunk.media):
+        alike = previous.media is chunk.media and same_set_up(previous.facts, chunk.facts)
+        return alike and abs(gap_by_capture_ms) <= gap_ms
     step_ms = distance_ms(previous.facts, chunk.facts)
     if step_ms is not None:
         return step_ms - previous.duration_ms <= gap_ms and gap_by_capture_ms <= gap_ms

@@ -64,6 +64,7 @@ OF_OWNERS = [
     Ask("GET", "/v1/devices/{n}/clips/1/playlist.m3u8"),
     Ask("GET", f"/v1/devices/{{n}}/clips/1/chunks/{AT}"),
     Ask("GET", f"/v1/devices/{{n}}/clips/1/chunks/{AT}.ts"),
+    *(Ask("GET", f"/v1/devices/{{n}}/clips/1/chunks/{AT}.{kind}") for kind in ("m4s", "map.mp4", "init.mp4")),
     Ask("GET", "/v1/devices/{n}/clips/1/clip.ts"),
     Ask("GET", "/v1/devices/{n}/clips/1/clip.mp4"),
     Ask("GET", "/v1/devices/{n}/clips/1/still.jpg?at=1"),

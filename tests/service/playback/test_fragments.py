@@ -73,6 +73,17 @@ async def test_fragments_have_one_header_and_times_that_run_on(world: World) -> 
         assert await playback.chunks.init(viewer, row) == INIT
 
 
+async def test_a_clip_is_decoded_at_its_capture_time(world: World) -> None:
+    """Its own clock begins with it. ffmpeg leaves out a fragment of a time that it has read already."""
+    at_ms = NOON_MS - 60_000
+    clips = [Clip(at_ms + 1000 * i, INIT + FRAGMENTS[0], Media.MP4, 1000) for i in range(2)]
+    world.keep(*clips)
+    async with playing(world) as playback:
+        made = [await fragment(playback, world.viewer(), clip) for clip in clips]
+        assert made[0][0] == made[1][0], "one header does for both"
+        assert [decode_time(data) for _, data in made] == [90 * clip.capture_ms for clip in clips]
+
+
 async def test_what_can_not_be_played_is_charged_to_nobody(world: World) -> None:
     clip = Clip(NOON_MS - 9000, b"\0\0\0\x10ftypisom" + bytes(2000), Media.MP4)
     world.keep(clip)

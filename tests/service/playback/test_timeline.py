@@ -68,6 +68,25 @@ async def recorded(world: World, from_ms: int = 0, to_ms: int = MAX_TIME_MS) -> 
     return list(zip(times, lasts, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("capture_ms", "media", "known", "wanted"),
+    [
+        (4000, Media.MP4, facts(0), True),  # each clip's clock begins anew
+        (4900, Media.MP4, facts(0), True),
+        (5001, Media.MP4, facts(0), False),
+        (2900, Media.MP4, facts(0), False),
+        (4000, Media.MP4, facts(0, tracks=6), False),
+        (4000, Media.MPEG_TS, facts(4000), False),  # its clock is another than that of clips
+    ],
+)
+def test_clips_follow_by_their_capture_times(
+    capture_ms: int, media: Media, known: MediaFacts, wanted: bool
+) -> None:
+    first = chunk(0, facts(0))._replace(media=Media.MP4)
+    second = chunk(capture_ms, known)._replace(media=media)
+    assert follows(first, second, GAP_MS) is wanted
+
+
 async def test_ten_seconds_of_time_lapse_are_ten_seconds(world: World) -> None:
     """One frame a chunk: neither the device nor the media tells how long it is shown."""
     world.keep(
