@@ -17,7 +17,9 @@ class SharesContract(OnCatalog):
     """See the module docstring."""
 
     def test_links_are_found_by_number(self, catalog: Catalog) -> None:
-        with writing_books(catalog, before_change=lambda *_: None, now_ms=NOW, max_device=1000) as books:
+        with writing_books(
+            catalog, before_change=lambda *_: None, now_ms=NOW, max_device=1000, new_accounts=0
+        ) as books:
             device = books.add_device(OPERATOR_ACCOUNT).device
             first, second = books.add_share(share(device)), books.add_share(share(device))
         assert second.share_id > first.share_id > 0
@@ -27,7 +29,9 @@ class SharesContract(OnCatalog):
         assert catalog.shares_by_number([]) == []
 
     def test_opens_are_added_up(self, catalog: Catalog) -> None:
-        with writing_books(catalog, before_change=lambda *_: None, now_ms=NOW, max_device=1000) as books:
+        with writing_books(
+            catalog, before_change=lambda *_: None, now_ms=NOW, max_device=1000, new_accounts=0
+        ) as books:
             device = books.add_device(OPERATOR_ACCOUNT).device
             first, second = books.add_share(share(device)).share_id, books.add_share(share(device)).share_id
         catalog.count_opens({first: 2, second: 1, second + 1: 7}, now_ms=NOW + 1)

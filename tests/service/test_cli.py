@@ -294,7 +294,8 @@ LISTS = [
 
 @pytest.mark.parametrize("words", LISTS)
 def test_every_list_that_has_pages_tells_programs_the_next_one(run: Run, made: Path, words: str) -> None:
-    more = ["--account", "1"] if words in ("account events", "account payments") else []
+    of_one = {"account events": "--account", "account payments": "--account", "device clips": "--device"}
+    more = [of_one[words], "1"] if words in of_one else []
     assert run(*words.split(), *more, "--data", made, "--json").document["next"] is None
 
 

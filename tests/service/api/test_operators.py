@@ -89,11 +89,16 @@ def test_the_openapi_document_is_valid_and_lists_every_page(server: Server) -> N
         "playlist.m3u8",
         "chunks/{capture_ms}",
         "chunks/{capture_ms}.ts",
+        "chunks/{capture_ms}.m4s",
+        "chunks/{capture_ms}.map.mp4",
+        "chunks/{capture_ms}.init.mp4",
         "clip.ts",
         "clip.mp4",
         "still.jpg",
         "stills.jpg",
     }
+    of_clips = watched - {"recordings", "stills.jpg"}
+    watched |= {f"clips/{{clip}}/{name}" for name in of_clips}
     page = (ROOT / "docs" / "api.md").read_text().partition("# The ingest port")[0]
     assert set(re.findall(r"`([A-Z]+) (/[^`]*)`", page)) == {
         (method.upper(), path) for path, operations in document["paths"].items() for method in operations

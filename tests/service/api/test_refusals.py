@@ -106,7 +106,7 @@ def test_bounds_that_are_still_in(world: World, server: Server) -> None:
 
 
 def test_unknown_pages_and_methods(server: Server) -> None:
-    for path in ("/nowhere", "/v1", "/v1/devices", "/v1/devices/1/", f"{CHUNK}/", "/v1/devices/1/clip.mp4"):
+    for path in ("/nowhere", "/v1", "/v1/devices", "/v1/devices/1/", f"{CHUNK}/", "/v1/devices/1/clip.avi"):
         refused(server.get(path), 404, "not_found")
     reply = server.get(CHUNK, method="PUT")
     refused(reply, 405, "method_not_allowed")

@@ -252,6 +252,15 @@ def test_a_viewer_token_opens_recordings_and_nothing_else(world: World, server: 
             "clip.mp4",
             "still.jpg",
             "stills.jpg",
+            "clips/1/playlist.m3u8",
+            f"clips/1/chunks/{AT}",
+            f"clips/1/chunks/{AT}.ts",
+            f"clips/1/chunks/{AT}.m4s",
+            f"clips/1/chunks/{AT}.map.mp4",
+            f"clips/1/chunks/{AT}.init.mp4",
+            "clips/1/clip.ts",
+            "clips/1/clip.mp4",
+            "clips/1/still.jpg",
         )
         assert status in (200, 404) if watches else (status, code) == (401, "bad_credentials"), ask
     world.clock.ms += 2 * HOUR_MS
