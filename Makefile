@@ -15,7 +15,7 @@ TEST_WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native pure demo test test-postgres soak test-fast lint bench lock clean
+.PHONY: help setup native pure demo test test-postgres soak test-fast players lint bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ soak: $(NATIVE) ## what takes hours: kills, frozen servers, connections that bre
 
 test-fast: $(NATIVE) ## all tests but those with real processes
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal -m 'not e2e' $(ARGS)
+
+players: $(NATIVE) $(PLAYERS) ## what ffmpeg, VLC, GStreamer, hls.js and Chromium show of each kind of upload: the table of docs/playback.md (ARGS="--only HEVC")
+	@$(BIN)/python -m tests.players --output docs/playback.md $(ARGS)
 
 lint: $(READY) ## ruff and mypy, strict
 	@$(BIN)/ruff check .
