@@ -15,7 +15,8 @@ def free_ports(count: int) -> list[int]:
     """
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(16_000, 32_000)
+        # Not of the generator of the process, which a test framework seeds: two processes would choose the same port.
+        port = random.SystemRandom().randrange(16_000, 32_000)
         with suppress(OSError), closing(socket.create_server(("127.0.0.1", port))):
             found += [port] if port not in found else []
     return found
