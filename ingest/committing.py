@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -304,6 +304,11 @@ class Uploads:
         self._under_way += 1
         self._next_month.seen(segment.expires_on, ((c.device, c.epoch) for c in segment.chunks))
         self._nursery.start_soon(self._carry, segment)
+
+    def answer_soon(self, answering: Callable[[], Awaitable[None]]) -> None:
+        """Have an answer made beside its connection, which goes on. It raises nothing but Cancelled."""
+        assert self._nursery is not None, "run() owns the uploads"
+        self._nursery.start_soon(answering)
 
     # --- the way of one segment -----------------------------------------------------------------------------
 

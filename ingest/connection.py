@@ -26,6 +26,7 @@ from ingest.body import Body
 from ingest.budget import REQUEST_BYTES, Account
 from ingest.framing import END, Event, Framer
 from ingest.heads import Head, Malformed
+from ingest.inits import KnownInit
 from ingest.outbox import Outbox, Slot
 from ingest.packing import Chunk
 from ingest.receiving import Receiver
@@ -62,8 +63,7 @@ class UntilRead:
 
 
 class ForInit:
-    """What taking this body takes, of which no more is known than that it is fMP4: the init segment that it is, or
-    that it is read by."""
+    """What taking this body takes, which is an init segment, or fragments for which the connection knows none."""
 
     def __init__(self, admission: Admission, body: Body, slot: Slot) -> None:
         self.admission = admission
@@ -121,8 +121,8 @@ class Connection(Outbox):
         self._ended = False
         self._failure: Exception | None = None
         self.arrivals = Arrivals()
-        self.init: object = None
-        """What fragments on it are read by: an `inits.KnownInit`, sent on it, or found for the first of them."""
+        self.init: KnownInit | None = None
+        """What fragments on it are read by: sent on it, or found for the first of them."""
 
     # --- for the task beside it ---------------------------------------------------------------------------------
 

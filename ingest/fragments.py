@@ -1,10 +1,13 @@
 """The way of fMP4: an init segment is stored and noted, and a fragment gets the one that it is read by.
 
 Asynchronous, for both may have to wait: beside the connection, in its own task. A fragment then goes the way of every
-chunk, with its init segment beside it in the same segment of the store, unless its day has that.
+chunk, with its init segment beside it in the same segment of the store, unless its day has that. Where the connection
+knows the init segment, fragments take that way at once (`Receiver.take`).
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import structlog
 import trio
@@ -12,7 +15,7 @@ import trio
 from ingest import answers, inits, media, mp4
 from ingest.answers import Answer
 from ingest.connection import Connection, ForInit, ForPacking
-from ingest.inits import KnownInit
+from ingest.outbox import Slot
 from ingest.packing import Chunk, Outcome
 from ingest.receiving import Receiver
 from storage.errors import ClipkeepError, KeyDestroyed
@@ -57,7 +60,7 @@ async def taken(connection: Connection, wait: ForInit) -> ForPacking | None:
 
 
 async def _take_init(connection: Connection, wait: ForInit, data: memoryview) -> Answer | None:
-    """Store an init segment, note it, and answer it; or say why not."""
+    """Pack an init segment, which is answered when it is stored and noted; or say why not."""
     receiver, admission = connection.receiver, wait.admission
     if len(data) > inits.MAX_INIT_BYTES:
         return answers.too_large(inits.MAX_INIT_BYTES)
@@ -71,29 +74,26 @@ async def _take_init(connection: Connection, wait: ForInit, data: memoryview) ->
     expires_on = admission.expires_on(
         now_ms if admission.capture_ms is None else admission.capture_ms, now_ms
     )
-    outcome = await _stored(
-        receiver, known.init.chunk(admission.epoch, admission.class_days, expires_on), data
-    )
-    if outcome in (Verdict.STORED, Verdict.DUPLICATE):
-        sent = SentInit(admission.epoch, known.init.number, expires_on, now_ms)
-        await receiver.uploads.inits.note(admission.device, sent)
-        connection.init = known
-    receiver.done(wait.slot, outcome, trio.current_time())
-    receiver.flush()
+    chunk = known.init.chunk(admission.epoch, admission.class_days, expires_on)
+    committed = _committed(chunk)
+    await receiver.uploads.pack(chunk, data)
+    # From now on, for its fragments take it along. Who sends many at once and goes away without having read an answer
+    # must not wait for this one: what is in the kernel's buffer then is lost.
+    connection.init = known
+    sent = SentInit(admission.epoch, known.init.number, expires_on, now_ms)
+    receiver.uploads.answer_soon(partial(_answer_init, receiver, wait.slot, sent, committed))
     return None
 
 
 async def _take_fragment(connection: Connection, wait: ForInit, data: memoryview) -> Chunk | Answer:
     """A fragment as a chunk; or why it is none."""
     receiver, admission = connection.receiver, wait.admission
-    known = connection.init
-    if not isinstance(known, KnownInit) or known.init.device != admission.device:
-        known = await receiver.uploads.inits.sent_by(
-            admission.device, admission.epoch, first=mp4.is_first(data), head_ms=admission.head_ms
-        )
-        if known is None:
-            return answers.NO_INIT
-        connection.init = known
+    known = await receiver.uploads.inits.sent_by(
+        admission.device, admission.epoch, first=mp4.is_first(data), head_ms=admission.head_ms
+    )
+    if known is None:
+        return answers.NO_INIT
+    connection.init = known
     found = media.fragment(data, known.movie, known.init.number)
     refusal = receiver.refusal(admission, data, found)
     if refusal is not None:
@@ -103,25 +103,42 @@ async def _take_fragment(connection: Connection, wait: ForInit, data: memoryview
     return chunk
 
 
-async def _stored(receiver: Receiver, chunk: Chunk, data: memoryview) -> Outcome:
-    """Pack a chunk, and wait until it is committed. None: it is not.
+class _Committed:
+    """What became of a chunk."""
 
-    Raises:
-        As `Uploads.pack`.
-    """
-    done = trio.Event()
-    outcomes: list[Outcome] = []
-    noted = chunk.done
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.outcome: Outcome = None
 
-    def committed(outcome: Outcome, now_s: float) -> None:
+
+def _committed(chunk: Chunk) -> _Committed:
+    """Have it told besides what becomes of a chunk."""
+    committed, noted = _Committed(), chunk.done
+
+    def done(outcome: Outcome, now_s: float) -> None:
         noted(outcome, now_s)
-        outcomes.append(outcome)
-        done.set()
+        committed.outcome = outcome
+        committed.done.set()
 
-    chunk.done = committed
-    await receiver.uploads.pack(chunk, data)
-    # Who calls this is shielded, and uploads that end leave what is in open segments without an outcome.
-    while not done.is_set() and not receiver.uploads.ended:
+    chunk.done = done
+    return committed
+
+
+async def _answer_init(receiver: Receiver, slot: Slot, sent: SentInit, committed: _Committed) -> None:
+    """Note an init segment when it is stored, and answer it. Raises nothing but Cancelled."""
+    # Uploads that end leave what is in open segments without an outcome.
+    while not committed.done.is_set() and not receiver.uploads.ended:
         with trio.move_on_after(ENDED_EVERY_S):
-            await done.wait()
-    return outcomes[0] if outcomes else None
+            await committed.done.wait()
+    outcome = committed.outcome
+    if outcome in (Verdict.STORED, Verdict.DUPLICATE):
+        try:
+            await receiver.uploads.inits.note(slot.device, sent)
+        except ClipkeepError as error:
+            _log.warning("fragment_not_taken", code=error.code, device=slot.device, detail=str(error))
+            outcome = None
+        except Exception:  # its place in the order of answers must not be lost with it
+            _log.exception("fragment_not_taken", code="internal")
+            outcome = None
+    receiver.done(slot, outcome, trio.current_time())
+    receiver.flush()

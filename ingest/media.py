@@ -65,7 +65,7 @@ MPEG_TS: Final = Media.MPEG_TS
 class Found:
     """What a chunk is. Made once a chunk."""
 
-    __slots__ = ("duration_ms", "facts", "media", "missing", "what")
+    __slots__ = ("duration_ms", "facts", "is_init", "media", "missing", "what")
 
     def __init__(
         self,
@@ -74,6 +74,7 @@ class Found:
         facts: bytes = b"",
         missing: str = "",
         what: str = "",
+        is_init: bool = False,
     ) -> None:
         self.media = media
         self.duration_ms = duration_ms
@@ -84,6 +85,8 @@ class Found:
         """Why it can't be played, a word that `answers.unplayable` knows; empty when it can."""
         self.what = what
         """For people: what it looks like, or what is missing."""
+        self.is_init = is_init
+        """Of FMP4: it is an init segment."""
 
 
 def sniff(data: bytes | bytearray | memoryview) -> Media:
@@ -110,7 +113,7 @@ def inspect(data: bytes | bytearray | memoryview) -> Found:
             bytearray can be resized afterwards.
 
     Returns:
-        Of FMP4 no more than that it is: `fragment` and `init_segment` read it.
+        Of FMP4 no more than that it is, and which of the two: `fragment` and `init_segment` read it.
     """
     quick = ts_quick.read(data)
     if quick is not None:
@@ -151,7 +154,7 @@ def _transport_stream(data: bytes | bytearray | memoryview, junk_bytes: int) -> 
 def _clip(data: bytes | bytearray | memoryview) -> Found:
     read = mp4.read(data)
     if read.part is not mp4.Part.CLIP:
-        return Found(Media.FMP4)
+        return Found(Media.FMP4, is_init=read.part is mp4.Part.INIT)
     return _found(Media.MP4, read)
 
 

@@ -17,6 +17,7 @@ from ingest.committing import Uploads
 from ingest.framing import MAX_HEAD_BYTES
 from ingest.heads import Head
 from ingest.health import Health
+from ingest.inits import KnownInit
 from ingest.packing import MAX_MOVES, Chunk, Outcome
 from ingest.polling import Poller
 from ingest.rate import DeviceRate
@@ -188,16 +189,23 @@ class Receiver:
 
         Returns:
             None when its memory has been given back, the chunk that is to wait for its data key or for room, or its
-            admission, when it is fMP4: `ingest.fragments` goes on with that.
+            admission, when it is an init segment, or fragments for which the connection knows none: `ingest.fragments`
+            goes on with that.
         """
         data = body.data()
         try:
             found = media.inspect(data)
+            init: KnownInit | None = None
             if found.media is media.Media.FMP4:
-                return admission
+                init = slot.connection.init
+                if found.is_init or init is None or init.init.device != admission.device:
+                    return admission
+                found = media.fragment(data, init.movie, init.init.number)
             refusal = self.refusal(admission, data, found)
             if refusal is None:
                 chunk = self.chunk(admission, data, found, slot)
+                if init is not None:
+                    chunk.init = init.init
                 if not self._packer.pack_now(chunk, data, slot.complete_s):
                     return chunk
                 self.packed(slot, chunk)

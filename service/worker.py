@@ -63,6 +63,8 @@ class Worker:
         self.stats = Stats()
         self._unpublished: int | None = None
         """Why the last counters could not be published, an errno."""
+        self._telling_turn = trio.Lock()
+        """What is due is told by one task at a time: a periodic turn may still run when the last one of all begins."""
         self._counts_alone = False
         """The catalog could not be told of what devices with limits uploaded."""
         self._sees_alone = False
@@ -137,8 +139,9 @@ class Worker:
                     say_ready()
                 await self.uploads.drain()
                 self._receiver.counts.unreported(self.opened.clock.now_ms())
-                await self._exchange()
-                await self._tell(all_of_it=True)
+                async with self._telling_turn:
+                    await self._exchange()
+                    await self._tell(all_of_it=True)
                 parts.cancel_scope.cancel()
         self._publish()
         if all_of_it.cancelled_caught:
@@ -159,7 +162,8 @@ class Worker:
         """Have the uploads of devices with limits counted together with those of other workers, on whatever hosts."""
         while True:
             await trio.sleep(EXCHANGE_S)
-            await self._exchange()
+            async with self._telling_turn:
+                await self._exchange()
 
     async def _exchange(self) -> None:
         counts, catalog = self._receiver.counts, self.opened.catalog
@@ -182,7 +186,8 @@ class Worker:
         """Have the catalog know when devices were last seen, and what they were refused."""
         while True:
             await trio.sleep(FLUSH_EVERY_S)
-            await self._tell()
+            async with self._telling_turn:
+                await self._tell()
 
     async def _tell(self, *, all_of_it: bool = False) -> None:
         """Once, so much as is told at once; `all_of_it` in several turns."""
