@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
@@ -190,7 +191,7 @@ def _written(
     tracks = [track for track in tracks if track.packets]
     if not tracks:
         raise Unplayable("nothing of it lies within its bounds")
-    base = min(_ticks(track, track.packets[0].dts) for track in tracks)
+    begin = min(_ticks(track, track.packets[0].dts) for track in tracks)
     file = io.BytesIO()
     add: dict[int, int] = {}
     with av.open(file, "w", format="mp4", options=WRITE_OPTIONS, buffer_size=BUFFER_BYTES) as out:
@@ -198,10 +199,12 @@ def _written(
         for number, track in enumerate(tracks, 1):
             stream = _added(out, track, kind)
             up, down = _scale(track)
-            offset = base * down // up
+            offset = begin * down // up
             strips = kind == "ts" and _codec(track.source) == "aac"
+            base = track.source.time_base
+            assert base is not None, "its scale is known"
             for packet in track.packets:
-                moved = _without_adts(packet) if strips else packet
+                moved = _without_adts(packet, base) if strips else packet
                 moved.dts, moved.pts = _time(packet.dts) - offset, _time(packet.pts) - offset
                 moved.stream = stream
                 queues.append((_time(moved.dts) * up // down, number, moved))
@@ -294,16 +297,13 @@ def _audio_config(packet: Packet[Stream]) -> bytes:
     return bytes([kind << 3 | rate >> 1, (rate & 1) << 7 | channels << 3])
 
 
-def _without_adts(packet: Packet[Stream]) -> Packet[Stream]:
+def _without_adts(packet: Packet[Stream], time_base: Fraction) -> Packet[Stream]:
+    """A packet without its ADTS header. To ask each packet for its `time_base`, that of its track, takes 15 µs."""
     view = memoryview(packet)
     if len(view) < 7 or view[0] != 0xFF:
         raise Unplayable("AAC without ADTS headers")
     bare: Packet[Stream] = Packet(bytes(view[7 if view[1] & 1 else 9 :]))
-    bare.pts, bare.dts, bare.duration, bare.time_base = (
-        packet.pts,
-        packet.dts,
-        packet.duration,
-        packet.time_base,
-    )
+    bare.pts, bare.dts, bare.duration = packet.pts, packet.dts, packet.duration
+    bare.time_base = time_base
     bare.is_keyframe = True
     return bare
