@@ -1,7 +1,8 @@
 """One device's connection: requests in, answers out in order. Synchronous; the task beside it is in `serving`.
 
 `ready` is called while the socket can be read: one receive, and what follows from it, in one step (a chunk that
-came whole is encrypted straight from the worker's one scratch buffer). A step handles a bounded number of requests;
+came whole is encrypted straight from the worker's one scratch buffer). What it is doing is one state, and `states` is
+the table of what may follow. A step handles a bounded number of requests;
 what was received beyond is kept, and its turn comes after the other connections'. What cannot be done at once (no
 budget, a data key still to be fetched, no room in a segment, too many answers owed) is left to the connection's own
 task; until it is done the socket is not read. So reading goes on to the next request while earlier chunks are being
@@ -14,74 +15,30 @@ what was received and not parsed, its body, and `REQUEST_BYTES` for each chunk w
 from __future__ import annotations
 
 import socket
-from enum import Enum, auto
+from typing import Final
 
 import trio
 
-from ingest import answers
-from ingest.admission import Admission
+from ingest import answers, states
 from ingest.answers import Answer
-from ingest.arrivals import Arrivals
 from ingest.body import Body
-from ingest.budget import REQUEST_BYTES, Account
+from ingest.budget import REQUEST_BYTES
 from ingest.framing import END, Event, Framer
 from ingest.heads import Head, Malformed
-from ingest.inits import KnownInit
-from ingest.outbox import Outbox, Slot
-from ingest.packing import Chunk
+from ingest.outbox import CORKED, GONE, OPEN, Outbox, Slot
+from ingest.protocols.base import Admission
 from ingest.receiving import Receiver
+from ingest.strangers import Strangers
+from ingest.waits import ForBudget, ForInit, ForPacking, ForRoom, UntilRead, Wait
 
-RECEIVE_BYTES = 1024 * 1024
+RECEIVE_BYTES: Final = 1024 * 1024
 """Most bytes of one receive straight into a body: what a turn may take, about a millisecond."""
-STRANGER_RECEIVE_BYTES = 16 * 1024
+STRANGER_RECEIVE_BYTES: Final = 16 * 1024
 """Most bytes of one receive before a first request was admitted: a head, and the beginning of a body."""
 REQUESTS_AT_ONCE = 16
 """Requests that a connection gets looked at in a turn: some 20 us each when they are refused."""
 EVENTS_AT_ONCE = 1024
 """Pieces of bodies in a turn, 1 us each: more than 1 MiB has in the pieces that encoders cut."""
-
-
-class Phase(Enum):
-    """What the server waits for; the reaper's times depend on it."""
-
-    IDLE = auto()  # a next request
-    HEAD = auto()  # the rest of a head
-    BODY = auto()  # the rest of a body
-    OURS = auto()  # us: budget, keys, room in a segment, answers
-
-
-class ForBudget:
-    """Room in the byte budget for a next receive."""
-
-
-class ForRoom:
-    """Room in the byte budget for a next request."""
-
-
-class UntilRead:
-    """The peer has read its answers, and no more are owed than may be."""
-
-
-class ForInit:
-    """What taking this body takes, which is an init segment, or fragments for which the connection knows none."""
-
-    def __init__(self, admission: Admission, body: Body, slot: Slot) -> None:
-        self.admission = admission
-        self.body = body
-        self.slot = slot
-
-
-class ForPacking:
-    """What packing this chunk takes: its data key, or room in a segment."""
-
-    def __init__(self, chunk: Chunk, body: Body, slot: Slot) -> None:
-        self.chunk = chunk
-        self.body = body
-        self.slot = slot
-
-
-Wait = ForBudget | ForRoom | UntilRead | ForPacking | ForInit
-"""What the connection's task is to wait for before reading goes on."""
 
 
 class Connection(Outbox):
@@ -91,38 +48,35 @@ class Connection(Outbox):
         super().__init__(sock, receiver.send_rest)
         self.receiver = receiver
         self.limits = receiver.limits
-        self.account = Account()
-        self.phase = Phase.IDLE
+        self.state = states.IDLE
+        """See `ingest.states`. Changed by `_on` alone."""
         self._now_s = self.since_s = trio.current_time()
-        """When this phase began, monotonic; moved forward by the time that we made it wait."""
+        """When what is waited for of the peer began, monotonic; moved forward by the time that we made it wait."""
         self.received_bytes = 0
-        """Of the current body."""
+        """Of the current body, admitted or refused."""
         self._framer = Framer(self.limits.max_head_bytes)
         self.scope = trio.CancelScope()
         """Around the task's reading."""
-        self._verdict: Answer | None = None
         self._body: Body | None = None
+        """In BODY and BODY_WAITS."""
         self._admission: Admission | None = None
-        self._close_after = False
-        self._drain_bytes: int | None = None
-        """While a refused body is thrown away: how much more of it is put up with."""
-        self.gathered = 0
-        """Chunks of it that wait for others of their day."""
-        self._closing = False
-        self._is_cut_off = False
+        """Of this body."""
         self._prepaid_bytes = 0
         """Charged for what was received and is no part of a body: between turns exactly what the framer holds."""
-        self._is_stranger = True
-        """No request was admitted on it yet."""
+        self._strangers: Strangers | None = receiver.strangers
+        """Where it is listed until a request is admitted on it."""
         receiver.strangers.add(self)
         self.attention = trio.Event()
         """Set when the task has something to do."""
         self._wait: Wait | None = None
-        self._ended = False
+        """For the task to take."""
         self._failure: Exception | None = None
-        self.arrivals = Arrivals()
-        self.init: KnownInit | None = None
-        """What fragments on it are read by: sent on it, or found for the first of them."""
+        """In FAILED."""
+        self._completion = receiver.done
+        """Given to each slot: bound once, not for each chunk."""
+
+    def _on(self, event: int) -> None:
+        self.state = states.after(self.state, event)
 
     # --- for the task beside it ---------------------------------------------------------------------------------
 
@@ -138,30 +92,26 @@ class Connection(Outbox):
 
     def after_wait(self) -> None:
         """Handle what was received behind what has been waited for."""
-        if self._wait is None and not self._closing:  # else it has to wait in its turn
+        if self._wait is None and self.state < states.NO_MORE:  # else it has to wait in its turn
             self._go_on()
 
     def ended(self) -> bool:
         """Nothing more is to be read. Raises what went wrong in `ready`: a bug."""
         if self._failure is not None:
             raise self._failure
-        return self._ended or self._closing
+        return self.state >= states.NO_MORE
 
     def ending(self) -> bool:
         """No further request is read; answers still owed are sent."""
-        return self._closing
+        return self.state == states.ENDING or self.state == states.CUT_OFF
 
     def is_cut_off(self) -> bool:
         """It ends at once, whatever is owed."""
-        return self._is_cut_off
+        return self.state == states.CUT_OFF
 
     def stop_reading(self) -> None:
-        """Read no more; give the verdict, if there is one, to the request that is owed an answer."""
+        """Read no more, and forget what was received and is not complete."""
         self.receiver.poller.ignore(self.sock)
-        if self._verdict is not None and self._owes_an_answer():
-            device = None if self._admission is None else self._admission.device
-            self.receiver.answered(self._verdict, self._now_s, device=device)
-            self._push(self._verdict.render(close=True))
         self._let_go()
 
     def close(self) -> None:
@@ -170,7 +120,7 @@ class Connection(Outbox):
         self._let_go()
         self.receiver.strangers.forget(self)
         self._refund_unsent()
-        self._gone = True
+        self.sending = GONE
         self.sock.close()
 
     def _let_go(self) -> None:
@@ -182,9 +132,8 @@ class Connection(Outbox):
         self.receiver.strangers.hold(self, 0)
 
     def _leave_to_task(self, wait: Wait | None = None) -> None:
-        """Read no more for now; the task goes on with `wait`. Without one, this is the end of reading."""
+        """Read no more for now; the task goes on with `wait`. None: reading has ended."""
         self.receiver.poller.ignore(self.sock)
-        self._ended = wait is None
         self._wait = wait
         self.attention.set()
 
@@ -192,7 +141,7 @@ class Connection(Outbox):
 
     def ready(self) -> None:
         """Receive once, and do what follows from it. Synchronous; raises nothing."""
-        if self._closing:
+        if self.state >= states.NO_MORE:
             return  # evicted in this very turn: the task ends the reading, and would not see what to wait for
         try:
             self._now_s = trio.current_time()
@@ -206,13 +155,14 @@ class Connection(Outbox):
                 self._leave_to_task(ForBudget())
         except Exception as error:
             self._failure = error
+            self._on(states.FAILS)
             self._leave_to_task()
 
     def wanted(self) -> int:
         """Bytes to be received next at most."""
         if self._framer.direct_bytes:
             return min(self._framer.direct_bytes, RECEIVE_BYTES)
-        return STRANGER_RECEIVE_BYTES if self._is_stranger else len(self.receiver.scratch)
+        return STRANGER_RECEIVE_BYTES if self._strangers is not None else len(self.receiver.scratch)
 
     def receive(self, granted: int, charged: int = 0) -> None:
         """Receive up to `granted` bytes, of which `charged` are charged already, and handle them.
@@ -236,6 +186,7 @@ class Connection(Outbox):
             else:
                 self.receiver.budget.charge(self.account, received)
         if not received:
+            self._on(states.EOF)
             self._leave_to_task()
             return
         if is_direct:
@@ -250,15 +201,17 @@ class Connection(Outbox):
 
     def _go_on(self) -> None:
         """Handle what was received: as much of it as a turn takes, up to what has to wait."""
-        self._corked = True
+        if self.sending == OPEN:
+            self.sending = CORKED
         try:
             wait, has_more = self._handle()
         finally:
-            self._corked = False
+            if self.sending == CORKED:
+                self.sending = OPEN
         self._framer.keep()
         self._settle()
         self.flush()
-        if self._closing or wait is not None:
+        if wait is not None or self.state >= states.NO_MORE:
             self._leave_to_task(wait)
         elif has_more:
             self.receiver.poller.again(self.sock, self.ready)
@@ -267,7 +220,7 @@ class Connection(Outbox):
         """Returns what to wait for, if anything, and whether the turn was too short for all that was received."""
         framer = self._framer
         requests_left, events_left = REQUESTS_AT_ONCE, EVENTS_AT_ONCE
-        while not self._closing:
+        while self.state < states.NO_MORE:
             if framer.before_a_head and framer.has_unread:
                 if not requests_left:
                     return None, True
@@ -285,8 +238,9 @@ class Connection(Outbox):
             events_left -= 1
             if not events_left:
                 return None, framer.has_unread
-        if self.phase is Phase.IDLE and not framer.between_messages:
-            self._enter(Phase.HEAD)
+        if self.state == states.IDLE and not framer.between_messages:
+            self._on(states.BEGINS)
+            self.since_s = self._now_s
         return None, False
 
     def _settle(self) -> None:
@@ -295,8 +249,8 @@ class Connection(Outbox):
         if held != self._prepaid_bytes:
             self.refund(self._prepaid_bytes - held)
             self._prepaid_bytes = held
-        if self._is_stranger:
-            self.receiver.strangers.hold(self, held)
+        if self._strangers is not None:
+            self._strangers.hold(self, held)
 
     def refund(self, size: int) -> None:
         if size:
@@ -316,19 +270,17 @@ class Connection(Outbox):
         return None
 
     def _on_head(self, head: Head) -> None:
-        self._close_after = not head.keep_alive
         decided = self.receiver.admit(head, self._now_s)
         if isinstance(decided, Answer):
             self._refuse(decided, head)
             return
-        if self._is_stranger:
-            self._is_stranger = False
-            self.receiver.strangers.forget(self)
+        if self._strangers is not None:
+            self._strangers.forget(self)
+            self._strangers = None
         self.receiver.budget.charge(self.account, REQUEST_BYTES)  # there was room: see `_handle`
         self._admission = decided
         self._body = Body(self.receiver.pool, head.content_length)
-        self._enter(Phase.BODY)
-        self.received_bytes = 0
+        self._begin_body(states.ADMITTED)
         if head.expect_continue:
             self._push(answers.CONTINUE)
 
@@ -341,44 +293,48 @@ class Connection(Outbox):
         data = answer.render(close=close)
         if head.method == b"HEAD":  # whoever asks so reads no body: it would pass for the next answer
             data = data[: data.index(b"\r\n\r\n") + 4]
-        self._is_cut_off = answer.cuts_off and not self._slots
+        owes_more = len(self._slots) > 0
         self._push(data)
         self.receiver.answered(answer, self._now_s, target=head.target)
-        if close:
-            self._closing = True
-        elif length or head.chunked:
-            self._drain_bytes = self.limits.drain_bytes
-            self._enter(Phase.BODY)
-            self.received_bytes = 0
+        if answer.cuts_off and not owes_more:
+            self._on(states.CUT)
+        elif close:
+            self._on(states.LAST)
+        else:
+            self._begin_body(states.REFUSED)
+
+    def _begin_body(self, event: int) -> None:
+        self._on(event)
+        self.since_s = self._now_s
+        self.received_bytes = 0
 
     def _on_body(self, piece: memoryview) -> None:
         self.received_bytes += len(piece)
-        if self._drain_bytes is not None:
-            self._drain_bytes -= len(piece)
-            if self._drain_bytes < 0:
-                self._closing = True
+        if self.state == states.DRAIN:
+            if self.received_bytes > self.limits.drain_bytes:
+                self._on(states.LAST)
             return
-        body = self._body
-        assert body is not None
-        if body.length + len(piece) > self.limits.max_chunk_bytes:
-            self._end_with(answers.too_large(self.limits.max_chunk_bytes))
+        body, admission = self._body, self._admission
+        assert body is not None, "the state says so"
+        assert admission is not None, "the state says so"
+        if body.length + len(piece) > admission.most_bytes:
+            self._end_with(answers.too_large(admission.most_bytes))
             return
         body.append(piece)
         self._prepaid_bytes -= len(piece)  # it is the body's from here on
 
     def _on_end(self) -> Wait | None:
-        if self._drain_bytes is not None:
-            self._drain_bytes = None
+        if self.state == states.DRAIN:
             self.next_request()
             return None
+        self._on(states.WHOLE)
         body, admission = self._body, self._admission
-        if body is None or admission is None:
-            self.next_request()
-            return None
-        slot = Slot(self, admission.device, body.length + REQUEST_BYTES, self._now_s)
+        assert body is not None, "the state said so"
+        assert admission is not None, "the state said so"
+        charged = body.length + REQUEST_BYTES
+        slot = Slot(self, admission.device, admission.protocol, charged, self._now_s, self._completion)
         self._slots.append(slot)
         self._body = self._admission = None
-        self.phase = Phase.OURS
         try:
             left = self.receiver.take(admission, body, slot)
         except Exception:  # a bug: the connection ends with it, and nothing may stay charged
@@ -403,9 +359,9 @@ class Connection(Outbox):
         return held
 
     def _on_malformed(self, event: Malformed) -> None:
-        self._closing = True
-        if self._drain_bytes is not None:
-            return  # this request was answered before its body went wrong
+        if self.state == states.DRAIN:  # this request was answered before its body went wrong
+            self._on(states.LAST)
+            return
         make = answers.head_too_large if event.status == 431 else answers.malformed
         self._end_with(make(event.detail))
 
@@ -415,12 +371,14 @@ class Connection(Outbox):
         self._drop_body()
         self._push(answer.render(close=True))
         self.receiver.answered(answer, self._now_s, device=device)
-        self._closing = True
+        self._on(states.LAST)
 
     def next_request(self) -> None:
-        self._enter(Phase.HEAD if not self._framer.between_messages else Phase.IDLE)
-        if self._close_after or self.receiver.stopping:
-            self._closing = True
+        """With the one before; or end, when that was the last one."""
+        self._on(states.DONE)
+        self.since_s = self._now_s
+        if not self._framer.keeps_alive or self.receiver.stopping:
+            self._on(states.LAST)
 
     def _drop_body(self) -> None:
         """Forget an incomplete body: it is never stored."""
@@ -428,10 +386,6 @@ class Connection(Outbox):
             self.refund(self._body.length + REQUEST_BYTES)
             self._body.release()
             self._body = None
-
-    def _owes_an_answer(self) -> bool:
-        """Whether a request has begun that was not answered."""
-        return self._body is not None or self.phase is Phase.HEAD
 
     def owes_too_much(self) -> bool:
         if self.gathered and (
@@ -455,41 +409,41 @@ class Connection(Outbox):
         """Its peer leaves answers unread, and no more fit on the way to it."""
         return len(self._unsent) > 0
 
-    # --- phases -----------------------------------------------------------------------------------------------
+    # --- whose turn it is --------------------------------------------------------------------------------------
 
-    def _enter(self, phase: Phase) -> None:
-        self.phase = phase
-        self.since_s = self._now_s
+    def begin_wait(self) -> float:
+        """From now on it is us who are waited for. Returns the time."""
+        if self.state == states.IDLE:
+            self.since_s = self._now_s
+        self._on(states.WAITS)
+        return trio.current_time()
 
-    def begin_wait(self) -> tuple[Phase, float]:
-        """From now on it is us who are waited for. Returns the phase that this interrupts, and the time."""
-        if self.phase is Phase.IDLE:
-            self._enter(Phase.HEAD)
-        phase, self.phase = self.phase, Phase.OURS
-        return phase, trio.current_time()
-
-    def end_wait(self, phase: Phase, began_s: float) -> None:
+    def end_wait(self, began_s: float) -> None:
         """The client's clock stood still while it waited for us."""
-        self.phase = phase
+        self._on(states.GOES_ON)
         self._now_s = trio.current_time()
         self.since_s += self._now_s - began_s
 
     def evict(self, verdict: Answer | None) -> None:
-        """End the reading now: with this answer to the current request, or without one between requests."""
-        if self._closing:
+        """End the reading now: with this answer to a request that has begun and has none, or without one."""
+        if self.state >= states.NO_MORE:
             return
-        self._verdict = verdict
-        self._closing = True
+        has_begun = self.state in (states.HEAD, states.BODY, states.BODY_WAITS)
+        self._on(states.LAST)
+        if verdict is not None and has_begun:
+            device = None if self._admission is None else self._admission.device
+            self.receiver.answered(verdict, self._now_s, device=device)
+            self._push(verdict.render(close=True))
         self.scope.cancel()
 
     def cut_off(self) -> None:
         """End now, without waiting for the peer to read what it is owed. Only where no chunk waits for its answer."""
-        self._is_cut_off = True
-        self.evict(None)
+        self._on(states.CUT)
+        self.scope.cancel()
 
     def stop_when_idle(self) -> None:
         """The server stops: end now unless a request is being received."""
-        if self.phase is Phase.IDLE:
+        if self.state == states.IDLE:
             self.evict(None)
 
     # --- the end ----------------------------------------------------------------------------------------------
@@ -499,8 +453,8 @@ class Connection(Outbox):
         if self._slots[-1] is not slot or self._body is not None:
             return False
         # A body that is refused while it is taken is answered before the reader comes to closing.
-        taking = self.phase is Phase.OURS
-        return self._closing or (taking and (self._close_after or self.receiver.stopping))
+        taking = self.state == states.TAKING
+        return self.ending() or (taking and (not self._framer.keeps_alive or self.receiver.stopping))
 
     def owes_answers(self) -> bool:
         """Answers are still to come or to be sent."""

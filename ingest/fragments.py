@@ -14,10 +14,11 @@ import trio
 
 from ingest import answers, inits, media, mp4
 from ingest.answers import Answer
-from ingest.connection import Connection, ForInit, ForPacking
+from ingest.connection import Connection
 from ingest.outbox import Slot
 from ingest.packing import Chunk, Outcome
 from ingest.receiving import Receiver
+from ingest.waits import ForInit, ForPacking
 from storage.errors import ClipkeepError, KeyDestroyed
 from storage.rows.recordings import SentInit, Verdict
 

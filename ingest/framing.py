@@ -130,6 +130,11 @@ class Framer:
         return self._state == _BETWEEN or self._state == _LAST
 
     @property
+    def keeps_alive(self) -> bool:
+        """False when its client said of the last head that was read that nothing follows its request."""
+        return self._keeps_alive
+
+    @property
     def before_a_head(self) -> bool:
         """True when what comes next begins a request, or goes on with its head."""
         return self._state <= _HEAD

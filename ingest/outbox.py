@@ -1,4 +1,5 @@
-"""Answers of one connection, in the order of its requests, whichever is known first.
+"""Answers of one connection, in the order of its requests, whichever is known first; and what those who give them know
+of a connection.
 
 They are written from whatever task finishes them; only when the socket is full does a task of its own
 (`serving.send_rest`) take over.
@@ -11,15 +12,21 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Final
 
 import trio
 
 from ingest.answers import Answer
+from ingest.arrivals import Arrivals
+from ingest.budget import Account
+from ingest.inits import KnownInit
 from ingest.packing import Outcome
+from ingest.protocols.base import Protocol
 
-if TYPE_CHECKING:
-    from ingest.connection import Connection
+# What the sending half does: see `Outbox.sending`.
+OPEN: Final = 0
+CORKED: Final = 1
+GONE: Final = 2
 
 
 class Slot:
@@ -27,16 +34,38 @@ class Slot:
 
     Args:
         device: the device number.
+        protocol: says what is answered.
         charged: bytes of the budget that the answer gives back: all but `kept` when it is known, and that when it has
             been sent.
         complete_s: when the body was complete, monotonic.
+        completion: called with what became of the chunk.
     """
 
-    __slots__ = ("charged", "complete_s", "connection", "data", "device", "kept", "packed_bytes")
+    __slots__ = (
+        "_completion",
+        "charged",
+        "complete_s",
+        "connection",
+        "data",
+        "device",
+        "kept",
+        "packed_bytes",
+        "protocol",
+    )
 
-    def __init__(self, connection: Connection, device: int, charged: int, complete_s: float) -> None:
+    def __init__(
+        self,
+        connection: Outbox,
+        device: int,
+        protocol: Protocol,
+        charged: int,
+        complete_s: float,
+        completion: Callable[[Slot, Outcome, float], None],
+    ) -> None:
         self.connection = connection
         self.device = device
+        self.protocol = protocol
+        self._completion = completion
         self.data: bytes | None = None
         self.charged = charged
         self.kept = 0
@@ -47,7 +76,7 @@ class Slot:
 
     def done(self, outcome: Outcome, now_s: float) -> None:
         """The chunk was committed or lost."""
-        self.connection.receiver.done(self, outcome, now_s)
+        self._completion(self, outcome, now_s)
 
 
 class _Known:
@@ -75,10 +104,15 @@ class Outbox(ABC):
         self._unsent = bytearray()
         self._unsent_charge = 0
         """Of the budget, for answers of which some bytes are unsent."""
-        self._corked = False
-        """Answers are known and not sent, for more will follow in this very turn: one send for all of them."""
-        self._gone = False
-        """The peer does not read its answers: they are no longer sent."""
+        self.sending = OPEN
+        """OPEN: answers are sent when they are known. CORKED: more will follow in this very turn, and one send is for
+        all of them. GONE, for good: the peer does not read its answers, or the connection is closed."""
+        self.account = Account()
+        self.arrivals = Arrivals()
+        self.init: KnownInit | None = None
+        """What fragments on it are read by: sent on it, or found for the first of them."""
+        self.gathered = 0
+        """Chunks of it that wait for others of their day."""
         self._progress = trio.Event()
         """Set when answers went out."""
 
@@ -102,7 +136,15 @@ class Outbox(ABC):
 
     @abstractmethod
     def evict(self, verdict: Answer | None) -> None:
-        """End the reading: the peer is gone."""
+        """End the reading now: with this answer to the current request, or without one."""
+
+    @abstractmethod
+    def cut_off(self) -> None:
+        """End now, without waiting for the peer to read what it is owed. Only where no chunk waits for its answer."""
+
+    @abstractmethod
+    def ends_with(self, slot: Slot) -> bool:
+        """Whether the answer in this slot is the last one, and says so. Asked when the answer becomes known."""
 
     def more_sent(self) -> trio.Event:
         """Set when answers have gone out after this call."""
@@ -116,7 +158,7 @@ class Outbox(ABC):
 
     def flush(self) -> None:
         """Send what is known, in order. Synchronous; never blocks."""
-        if self._corked:
+        if self.sending == CORKED:
             return
         slots = self._slots
         out = b""
@@ -126,7 +168,7 @@ class Outbox(ABC):
         if not out:
             return
         self._progress.set()
-        if self._gone:
+        if self.sending == GONE:
             self._refund_unsent()
             return
         if self._unsent:
@@ -162,7 +204,7 @@ class Outbox(ABC):
 
     def give_up(self) -> None:
         """The peer reads nothing: let it go, and send it no more."""
-        self._gone = True
+        self.sending = GONE
         self._unsent.clear()
         self._refund_unsent()
         self.evict(None)

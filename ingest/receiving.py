@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ingest import answers, media
-from ingest.admission import ASKED_AGAIN_MS, Admission, Credentials, admit, still_admitted
+from ingest.admission import ASKED_AGAIN_MS, Credentials, admit, still_admitted
 from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import REQUEST_BYTES, Budget
@@ -18,39 +17,27 @@ from ingest.framing import MAX_HEAD_BYTES
 from ingest.heads import Head
 from ingest.health import Health
 from ingest.inits import KnownInit
+from ingest.outbox import Outbox, Slot
 from ingest.packing import MAX_MOVES, Chunk, Outcome
 from ingest.polling import Poller
+from ingest.protocols.base import Admission
 from ingest.rate import DeviceRate
 from ingest.refusals import Refusals
 from ingest.sightings import Sightings
 from ingest.stats import Stats
 from ingest.strangers import STRANGER_BYTES, Strangers
 from ingest.upload_limits import UploadCounts
+from ingest.waits import ForPacking
 from retention.bitmap import EntitlementBitmap
 from retention.freshness import Freshness
 from storage import checksums
 from storage.clock import Clock
 from storage.days import MS_PER_DAY
-from storage.rows.recordings import Verdict
 from storage.segment import MAX_CHUNK_BYTES
-
-if TYPE_CHECKING:
-    from ingest.connection import Connection, ForPacking
-    from ingest.outbox import Outbox, Slot
 
 SCRATCH_BYTES = 1024 * 1024 + 16 * 1024
 """Receives a head with as much of its body as has come. A whole chunk of up to 1 MiB is encrypted from here, without a
 copy and while it is in the cache; what is only a part is copied to the body's own memory, where the rest follows."""
-
-_BY_VERDICT: dict[int, Answer] = {
-    Verdict.STORED: answers.STORED,
-    Verdict.DUPLICATE: answers.ALREADY_STORED,
-    Verdict.CONFLICT: answers.CONFLICT,
-    Verdict.ERASED: answers.TERMINATED,
-    Verdict.EXPIRED: answers.EXPIRED,
-    Verdict.DELETED: answers.DELETED,
-    Verdict.NO_INIT: answers.TRY_AGAIN,
-}
 
 _DIGESTS: dict[bytes, Callable[[memoryview], bytes]] = {
     b"sha-256": lambda data: hashlib.sha256(data).digest(),
@@ -122,7 +109,7 @@ class Receiver:
         self._health = health
         self._stats = stats
         self._clock = clock
-        self._touched: dict[Connection, None] = {}
+        self._touched: dict[Outbox, None] = {}
         self.send_rest: Callable[[Outbox], None] = lambda outbox: None
         """Starts the task that sends what a socket did not take at once. Set by the server."""
         self.pack_gathered: Callable[[ForPacking], Awaitable[None]] | None = None
@@ -285,7 +272,7 @@ class Receiver:
 
     def done(self, slot: Slot, outcome: Outcome, now_s: float) -> None:
         """A chunk was committed or lost. Its connection is flushed once for all of a group: see `flush`."""
-        answer = answers.TRY_AGAIN if outcome is None else _BY_VERDICT[outcome]
+        answer = slot.protocol.answer(outcome)
         if answer.status == 201:
             self._stats.chunks += 1
             self._stats.chunk_bytes += slot.charged - REQUEST_BYTES

@@ -10,13 +10,14 @@ import errno
 import math
 import socket
 from contextlib import suppress
+from functools import partial
 
 import structlog
 import trio
 
-from ingest import answers
+from ingest import answers, states
 from ingest.answers import Answer
-from ingest.connection import Connection, Phase
+from ingest.connection import Connection
 from ingest.receiving import Receiver
 from ingest.refusals import LOG_EVERY_S
 from ingest.serving import pack_gathered, send_rest, serve
@@ -65,7 +66,7 @@ class IngestServer:
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
         receiver.budget.let_go = self._let_slowest_go
-        receiver.pack_gathered = pack_gathered
+        receiver.pack_gathered = partial(pack_gathered, receiver)
 
     async def run(
         self, listener: socket.socket, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -163,15 +164,15 @@ class IngestServer:
     def _overdue(self, connection: Connection, now_s: float) -> tuple[bool, Answer | None]:
         limits = self._receiver.limits
         waited_s = now_s - connection.since_s
-        match connection.phase:
-            case Phase.IDLE:
+        match connection.state:
+            case states.IDLE:
                 return self._receiver.stopping or waited_s > limits.idle_timeout_s, None
-            case Phase.HEAD:
+            case states.HEAD:
                 return waited_s > limits.head_timeout_s, answers.HEAD_TIMEOUT
-            case Phase.BODY:
+            case states.BODY | states.DRAIN:
                 expected = (waited_s - limits.body_grace_s) * limits.min_body_bytes_per_s
                 return connection.received_bytes < expected, answers.TOO_SLOW
-            case Phase.OURS:
+            case _:  # it is us who are waited for, or nothing is read any more
                 return False, None
 
     def _let_slowest_go(self) -> bool:
@@ -186,7 +187,7 @@ class IngestServer:
         now_s = trio.current_time()
         if unread := [c for c in holding if c.reads_nothing]:
             given_up = min(unread, key=lambda c: c.since_s)
-        elif sending := [c for c in holding if c.phase is not Phase.OURS]:
+        elif sending := [c for c in holding if c.state <= states.DRAIN]:
             given_up = min(sending, key=lambda c: c.held_bytes / max(now_s - c.since_s, 1e-3))
         else:
             given_up = min(holding, key=lambda c: c.held_bytes)

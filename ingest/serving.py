@@ -13,10 +13,11 @@ import trio
 
 from ingest import answers
 from ingest.budget import REQUEST_BYTES, Account, Budget
-from ingest.connection import Connection, ForInit, ForPacking, ForRoom, Phase, UntilRead, Wait
+from ingest.connection import Connection
 from ingest.fragments import taken
 from ingest.outbox import Outbox
 from ingest.receiving import Receiver
+from ingest.waits import ForInit, ForPacking, ForRoom, UntilRead, Wait
 from storage.errors import ClipkeepError, KeyDestroyed
 
 _log = structlog.get_logger("ingest")
@@ -52,18 +53,18 @@ async def _attend(connection: Connection) -> None:
 
 async def _wait(connection: Connection, wait: Wait) -> None:
     if isinstance(wait, (ForPacking, ForInit)):
-        _, began_s = connection.begin_wait()
+        began_s = connection.begin_wait()
         with trio.CancelScope(shield=True):  # a complete body commits, whatever becomes of the connection
             packing = await taken(connection, wait) if isinstance(wait, ForInit) else wait
             if packing is not None and not (isinstance(wait, ForInit) and connection.gathers(packing)):
                 await _pack(connection.receiver, packing)
-        connection.end_wait(Phase.IDLE, began_s)
+        connection.end_wait(began_s)
         connection.next_request()
     elif isinstance(wait, UntilRead):
-        _, began_s = connection.begin_wait()
+        began_s = connection.begin_wait()
         while connection.owes_too_much():
             await connection.more_sent().wait()
-        connection.end_wait(Phase.HEAD, began_s)
+        connection.end_wait(began_s)
     elif isinstance(wait, ForRoom):
         if await _granted(connection, REQUEST_BYTES):
             connection.refund(REQUEST_BYTES)  # whoever goes on now, in this very step, charges it
@@ -73,9 +74,9 @@ async def _wait(connection: Connection, wait: Wait) -> None:
 
 async def _granted(connection: Connection, wanted: int) -> int:
     """Wait for room in the budget. Returns the bytes charged; 0: there was none, and the connection ends."""
-    phase, began_s = connection.begin_wait()
+    began_s = connection.begin_wait()
     granted = await wait_for_budget(connection.receiver.budget, connection.account, wanted)
-    connection.end_wait(phase, began_s)
+    connection.end_wait(began_s)
     if not granted:
         connection.evict(answers.OVERLOADED)
         await trio.lowlevel.checkpoint()
@@ -104,11 +105,10 @@ async def wait_for_budget(budget: Budget, account: Account, wanted: int) -> int:
     return granted
 
 
-async def pack_gathered(wait: ForPacking) -> None:
+async def pack_gathered(receiver: Receiver, wait: ForPacking) -> None:
     """Pack a chunk that has waited for others of its day. Raises nothing but Cancelled."""
-    connection = wait.slot.connection
-    connection.gathered -= 1
-    await _pack(connection.receiver, wait)
+    wait.slot.connection.gathered -= 1
+    await _pack(receiver, wait)
 
 
 async def _pack(receiver: Receiver, wait: ForPacking) -> None:

@@ -6,12 +6,8 @@ stays one and is in the way of others goes first, the longest known first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ingest import answers
-
-if TYPE_CHECKING:
-    from ingest.connection import Connection
+from ingest.outbox import Outbox
 
 STRANGER_BYTES = 64 * 1024 * 1024
 """The default of `ingest.stranger_bytes`: 4000 half heads of the largest size, an eighth of the default budget."""
@@ -26,21 +22,21 @@ class Strangers:
 
     def __init__(self, most_bytes: int = STRANGER_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._connections: dict[Connection, None] = {}
-        self._held: dict[Connection, int] = {}
+        self._connections: dict[Outbox, None] = {}
+        self._held: dict[Outbox, int] = {}
         """Bytes of those of whom some are held, in the order in which that began."""
         self.held_bytes = 0
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Outbox) -> None:
         """A connection was accepted."""
         self._connections[connection] = None
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Outbox) -> None:
         """It has shown a token, or ended. Twice is harmless."""
         self._connections.pop(connection, None)
         self.hold(connection, 0)
 
-    def hold(self, connection: Connection, size: int) -> None:
+    def hold(self, connection: Outbox, size: int) -> None:
         """So many bytes are now held of it. Past the bound those are let go of whom some were held for longest."""
         known_bytes = self._held.get(connection, 0)
         if size:

@@ -26,9 +26,9 @@ def stale_modules(root: Path = ROOT) -> list[str]:
         return found
     compiled_from = _digests(root)
     for room in ROOMS:
-        for compiled in sorted((root / room).glob("*.so")):
+        for compiled in sorted((root / room).rglob("*.so")):
             source = compiled.with_name(compiled.name.split(".")[0] + ".py")
-            name = f"{room}/{source.name}"
+            name = str(source.relative_to(root))
             if source.exists() and hashlib.sha256(source.read_bytes()).hexdigest() != compiled_from.get(name):
                 found.append(name)
     return found

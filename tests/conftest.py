@@ -47,8 +47,8 @@ class Sources:
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        room, _, module = name.partition(".")
-        source = ROOT / room / f"{module}.py"
+        room = name.partition(".")[0]
+        source = ROOT / f"{name.replace('.', '/')}.py"
         if room not in ("ingest", "storage") or not source.is_file():
             return None
         return importlib.util.spec_from_file_location(name, source)

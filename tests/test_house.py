@@ -68,10 +68,7 @@ def test_a_foreign_library_lives_in_one_file(library: str) -> None:
     assert found <= ONE_FILE[library]
 
 
-CIRCLES = (
-    {"ingest.connection", "ingest.outbox", "ingest.receiving", "ingest.strangers"},
-    {"service.http.connection", "service.http.exchange", "service.http.server"},
-)
+CIRCLES = ({"service.http.connection", "service.http.exchange", "service.http.server"},)
 """Parts of one connection, which name one another's types. `bench.servers` imports its peers inside a function."""
 
 

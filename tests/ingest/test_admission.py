@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from ingest import answers
-from ingest.admission import MAX_CLIP_DURATION_MS, Admission, Credentials, admit
+from ingest.admission import Credentials, admit
 from ingest.answers import Answer
 from ingest.heads import Head
+from ingest.protocols.base import Admission, Rights, Route
+from ingest.protocols.table import PUT
+from ingest.protocols.whole import MAX_CLIP_DURATION_MS
 from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
 from retention.compile import PAST_DAYS
 from retention.row import RING_DAYS
@@ -116,7 +119,9 @@ def test_a_plan_that_is_over_by_homes_clock_is_over(bitmap: EntitlementBitmap) -
 def test_an_entitled_chunk_is_admitted_with_all_that_its_commit_needs(bitmap: EntitlementBitmap) -> None:
     head = head_for(NOW_MS - 5000, clip_duration=b"2500", content_digest=b"crc32=:AAECAw==:")
     told = admitted(ask(bitmap, head))
-    assert told == Admission(DEVICE, NOW_MS - 5000, 5, 30, 2500, (b"crc32", bytes(range(4))), NOW_MS, False)
+    rights = Rights(epoch=5, class_days=30, limit_class=0, generation=told.generation, now_ms=NOW_MS)
+    route = Route(PUT, DEVICE, NOW_MS - 5000)
+    assert told == Admission(route, rights, 2500, (b"crc32", bytes(range(4))), MAX_BYTES)
     assert told.expires_on(NOW_MS - 5000, NOW_MS) == TODAY + 31
 
 

@@ -15,10 +15,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ingest import answers, buffers
+from ingest import answers, buffers, states
 from ingest import connection as connection_module
 from ingest.budget import REQUEST_BYTES, SHARE_SLACK_BYTES, STEP_BYTES, Account
-from ingest.connection import Phase
 from ingest.receiving import SCRATCH_BYTES, Limits
 from storage.faults import Fault, no_faults
 from storage.keys import KeyId, Outcome
@@ -153,10 +152,10 @@ async def test_requests_are_read_on_while_answers_are_owed_up_to_a_bound(begin: 
         nursery.start_soon(send)
         await until(lambda: bool(worker.connections) and worker.connections[0].owed == 4)
         (connection,) = worker.connections
-        await until(lambda: connection.phase is Phase.OURS)
+        await until(lambda: connection.state == states.HEAD_WAITS)
         await a_turn(worker)
         assert connection.owed == 4
-        assert connection.phase is Phase.OURS, "the device is not to blame"
+        assert connection.state == states.HEAD_WAITS, "the device is not to blame"
         assert worker.budget.in_use_bytes <= 4 * 60_000 + SCRATCH_BYTES
         gate.open.set()
         statuses = Counter([(await client.reply()).status for _ in range(total)])
@@ -245,7 +244,7 @@ async def test_let_go_after_a_complete_body(worker: Worker, monkeypatch: pytest.
     await client.send(client.request(DATA))
     await until(lambda: any(c.owed for c in worker.connections))
     (connection,) = worker.connections
-    assert connection.phase is Phase.OURS
+    assert connection.state == states.TAKING
     connection.evict(None)
     await wait_all_tasks_blocked()
     gate.set()
@@ -287,7 +286,7 @@ async def test_without_memory_for_a_body_no_bytes_of_the_budget_are_lost(
     head = data.index(b"\r\n\r\n") + 4
     if waited:  # for room in the budget, which then is charged before the receive
         await client.send(data[:head])
-        await until(lambda: any(c.phase is Phase.BODY for c in worker.connections))
+        await until(lambda: any(c.state == states.BODY for c in worker.connections))
         others = Account()
         charged = worker.budget.charge(others, worker.budget.share_bytes)
         others_too = Account()
@@ -560,7 +559,7 @@ async def test_when_all_wait_for_each_other_one_gives_way(begin: Begin) -> None:
     await clients[1].send(wires[1])
     await until(lambda: worker.budget.in_use_bytes > 3.4 * STEP_BYTES)
     await clients[0].send(wires[0][5 * STEP_BYTES // 2 :])
-    await until(lambda: all(c.phase is Phase.OURS for c in worker.connections))
+    await until(lambda: all(c.state == states.BODY_WAITS for c in worker.connections))
     assert (await clients[0].reply()).status == 201
     assert (await clients[1].reply()).code == "overloaded"
     assert await clients[1].ended()
@@ -722,7 +721,7 @@ async def test_a_head_that_comes_during_a_stop_is_refused(worker: Worker) -> Non
     client = await worker.connect()
     wire = client.request(DATA)
     await client.send(wire[:20])
-    await until(lambda: any(c.phase is Phase.HEAD for c in worker.connections))
+    await until(lambda: any(c.state == states.HEAD for c in worker.connections))
     worker.server.stop()
     await client.send(wire[20:])
     reply = await client.reply()

@@ -1,0 +1,142 @@
+"""What a protocol says about a request, and what it has to say it in. Pure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from ingest.answers import Answer
+from ingest.heads import Head
+from ingest.packing import Outcome
+from storage.days import day_of_ms, expiry_day
+
+
+@dataclass(slots=True, init=False)
+class Route:
+    """Where a request goes."""
+
+    protocol: Protocol
+    device: int
+    capture_ms: int | None
+    """Unix milliseconds; None for what is timed by its arrival."""
+    may_move: bool
+    """The time is not the device's word to the millisecond, and gives way to another chunk that has it."""
+    answer: Answer | None
+    """Of what changes nothing, for whoever has the device's token; None: its body is looked at."""
+
+    # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
+    def __init__(
+        self,
+        protocol: Protocol,
+        device: int,
+        capture_ms: int | None = None,
+        may_move: bool = False,
+        answer: Answer | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self.device = device
+        self.capture_ms = capture_ms
+        self.may_move = may_move
+        self.answer = answer
+
+
+@dataclass(slots=True, init=False)
+class Rights:
+    """What the bitmap grants a device whose token was good."""
+
+    epoch: int
+    class_days: int
+    limit_class: int
+    """Of its package's limits on uploads; 0: none."""
+    generation: int
+    """Of the token that was shown."""
+    now_ms: int
+    """When it was looked at, by the server's clock."""
+
+    def __init__(self, epoch: int, class_days: int, limit_class: int, generation: int, now_ms: int) -> None:
+        self.epoch = epoch
+        self.class_days = class_days
+        self.limit_class = limit_class
+        self.generation = generation
+        self.now_ms = now_ms
+
+
+@dataclass(slots=True, init=False)
+class Admission:
+    """A body that may come."""
+
+    protocol: Protocol
+    device: int
+    capture_ms: int | None
+    """None: a live chunk, whose capture time is when its body is complete."""
+    epoch: int
+    class_days: int
+    duration_ms: int | None
+    """As the device said; None when it is to be read from the media."""
+    digest: tuple[bytes, bytes] | None
+    head_ms: int
+    """When the head was admitted, by the server's clock."""
+    generation: int
+    """Of the token that it came with."""
+    may_move: bool
+    """Its time is not the device's word to the millisecond, and gives way to another chunk that has it."""
+    limit_class: int
+    """Of its package's limits on uploads; 0: none."""
+    most_bytes: int
+    """Of its body, when its head does not say how many."""
+
+    def __init__(
+        self,
+        route: Route,
+        rights: Rights,
+        duration_ms: int | None,
+        digest: tuple[bytes, bytes] | None,
+        most_bytes: int,
+    ) -> None:
+        self.protocol = route.protocol
+        self.device = route.device
+        self.capture_ms = route.capture_ms
+        self.epoch = rights.epoch
+        self.class_days = rights.class_days
+        self.duration_ms = duration_ms
+        self.digest = digest
+        self.head_ms = rights.now_ms
+        self.generation = rights.generation
+        self.may_move = route.may_move
+        self.limit_class = rights.limit_class
+        self.most_bytes = most_bytes
+
+    def expires_on(self, capture_ms: int, now_ms: int) -> int:
+        """The day number of the first day on which the chunk may no longer be served, fixed at write."""
+        return expiry_day(day_of_ms(min(capture_ms, now_ms)), self.class_days)
+
+
+class Protocol(ABC):
+    """See the package's docstring. Without state: one serves all connections of a worker.
+
+    Args:
+        name: what follows the device number in its targets: `/v1/devices/{n}/{name}/…`.
+    """
+
+    def __init__(self, name: bytes) -> None:
+        self.name = name
+
+    @abstractmethod
+    def route(self, method: bytes, device: int, rest: bytes) -> Route | Answer:
+        """What a target means, or what is answered whoever asks.
+
+        Args:
+            rest: of the target, behind the name and a slash, without a query. Empty when there is nothing.
+        """
+
+    @abstractmethod
+    def admit(self, head: Head, route: Route, rights: Rights, max_chunk_bytes: int) -> Admission | Answer:
+        """Whether the body may come, of a device that may send today and at this capture time.
+
+        Args:
+            max_chunk_bytes: of one chunk, as configured.
+        """
+
+    @abstractmethod
+    def answer(self, outcome: Outcome) -> Answer:
+        """What is answered to a chunk that was committed or lost."""
