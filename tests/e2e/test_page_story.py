@@ -93,6 +93,9 @@ def video_time(page: Any) -> float:
 
 def mark_all(page: Any) -> None:
     """A range from the first recording of the day to a minute after it."""
+    page.evaluate(
+        "document.querySelector('video').pause()"
+    )  # at eight times its pace it is elsewhere in no time
     page.locator("[data-timeline]").focus()
     page.keyboard.press("Home")
     page.get_by_role("button", name="Begins here").click()
@@ -105,6 +108,64 @@ def mark_all(page: Any) -> None:
     page.locator("[data-to]").fill(end)
     with page.expect_navigation():
         page.get_by_role("button", name="Go on").click()
+
+
+def share(page: Any) -> str:
+    """A link for the range that is marked, which the page shows once."""
+    page.locator("[name=hours]").select_option("24")
+    submit(page, "Make a link")
+    link = str(page.locator("#link").inner_text()).strip()
+    page.goto(page.url.partition("?")[0])
+    assert page.locator("#link").count() == 0
+    assert "Can be used" in text_of(page)
+    return link
+
+
+def watch_as_a_stranger(browser: Any, page: Any, home: str, number: int, link: str) -> None:
+    """A link in a browser that knows nothing of its owner: it plays, shows nothing else, and its end is told.
+
+    Args:
+        page: the owner's, at the links.
+    """
+    context = browser.new_context(timezone_id="UTC")
+    stranger = context.new_page()
+    answer = stranger.goto(link)
+    assert answer.status == 200
+    assert context.cookies() == []
+    until(lambda: spans(stranger) > 0, "the shared range is drawn")
+    stranger.get_by_role("button", name="Play").click()
+    until(lambda: frames(stranger) > 50 and video_time(stranger) > 1, "the shared range plays")
+
+    shown = text_of(stranger)
+    assert f"Camera {number}" not in shown, "a link tells no name"
+    assert "Ada" not in stranger.content()
+    assert stranger.locator("[data-do=live], [data-days], [data-range]").count() == 0
+    inside = [
+        url for url in stranger.eval_on_selector_all("a", "all => all.map(a => a.href)") if "/cameras" in url
+    ]
+    assert inside == []
+    token = link.rpartition("/")[2]
+    device = f"{home}/v1/devices/{number}"
+    assert "#EXT-X-ENDLIST" in context.request.get(f"{device}/playlist.m3u8?token={token}").text(), (
+        "nothing live"
+    )
+    outside = context.request.get(f"{device}/playlist.m3u8?from=1000&to=2000&token={token}")
+    assert "chunks/" not in outside.text()
+    for path in ("clip.mp4?from=1000&to=2000", "still.jpg?at=1000&width=240", "clip.ts?from=1000&to=2000"):
+        refused = context.request.get(f"{device}/{path}&token={token}")
+        assert not refused.ok, (path, refused.status)
+    for path in (f"/cameras/{number}", "/cameras", "/account"):
+        stranger.goto(home + path)
+        assert "/log-in" in stranger.url, path
+
+    page.reload()
+    assert "1 times" in text_of(page) or "0 times" in text_of(page)
+    submit(page, "End this link")
+    assert "It shows nothing any more" in text_of(page)
+    until(lambda: stranger.goto(link).status != 200, "the link has ended")
+    assert "This link has ended" in stranger.get_by_role("alert").inner_text()
+    assert stranger.locator("video").count() == 0
+    context.close()
 
 
 def test_from_registration_to_the_end(service: Service, tmp_path: Path) -> None:
@@ -166,6 +227,8 @@ def test_from_registration_to_the_end(service: Service, tmp_path: Path) -> None:
         download.value.save_as(path)
         # The page's range begins at a whole second, so with the chunk before it or without.
         assert len(ffmpeg.picture_hashes("-i", str(path))) >= 25 * (FILM_S - 4)
+
+        watch_as_a_stranger(browser, page, home, number, share(page))
 
         page.goto(f"{home}/cameras/{number}/plan")
         page.get_by_role("link", name=re.compile("Cancel this plan")).click()

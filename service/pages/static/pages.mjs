@@ -50,6 +50,8 @@ const S = 1000, MIN = 60 * S, HOUR = 60 * MIN;
 const WINDOW_MS = HOUR;
 /** Stills while the pointer moves over the timeline: at most one in this time. */
 const STILL_EVERY_MS = 150;
+/** Live: how many segments behind the newest one hls.js plays, how fast it catches up, and from where on it leaps. */
+const LIVE = { liveSyncDurationCount: 1.5, liveMaxLatencyDurationCount: 5, maxLiveSyncPlaybackRate: 1.25 };
 const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
@@ -69,7 +71,14 @@ class Playing {
 
   /** Unix ms of the picture that shows; null when there is none. */
   at() {
-    if (this.hls) { const date = this.hls.playingDate; return date ? date.getTime() : this.from; }
+    if (this.hls) {
+      // hls.js's own `playingDate` stands still after a leap while the video is paused.
+      const time = this.video.currentTime;
+      const part = this.parts().find((one) => one.programDateTime !== null && one.start <= time && time < one.start + one.duration);
+      if (part) return part.programDateTime + (time - part.start) * S;
+      const date = this.hls.playingDate;
+      return date ? date.getTime() : this.from;
+    }
     if (this.native && this.video.getStartDate && this.video.currentSrc) {
       const start = this.video.getStartDate().getTime();
       if (Number.isFinite(start)) return start + this.video.currentTime * S;
@@ -91,7 +100,7 @@ class Playing {
     } else {
       const { default: Hls } = await import(this.hlsAddress);
       if (turn !== this.turn) return;
-      const hls = this.hls = new Hls({ enableWorker: false, maxBufferLength: 30, backBufferLength: 60 });
+      const hls = this.hls = new Hls({ enableWorker: false, maxBufferLength: 30, backBufferLength: 60, ...(this.live ? LIVE : {}) });
       hls.on(Hls.Events.ERROR, (_, data) => { if (data.fatal) this.failed(data); });
       hls.on(Hls.Events.MANIFEST_PARSED, () => { if (plays) this.video.play().catch(() => this.said("Press Play to go on.")); });
       hls.on(Hls.Events.FRAG_BUFFERED, () => this.said(""));
@@ -111,10 +120,12 @@ class Playing {
     this.said(why);
   }
 
+  /** What the playlist lists, as hls.js has it. */
+  parts() { return this.hls?.levels?.[Math.max(this.hls.currentLevel, 0)]?.details?.fragments ?? []; }
+
   /** Go to a moment within what is loaded. Returns whether it is. */
   seek(ms) {
-    const details = this.hls?.levels?.[this.hls.currentLevel >= 0 ? this.hls.currentLevel : 0]?.details;
-    for (const part of details?.fragments ?? []) {
+    for (const part of this.parts()) {
       const begin = part.programDateTime;
       if (begin !== null && begin <= ms && ms < begin + part.duration * S) {
         this.video.currentTime = part.start + (ms - begin) / S;
