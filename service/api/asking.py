@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Header, Path, Query
 from fastapi.exceptions import RequestValidationError
@@ -74,6 +74,9 @@ NearMs = Annotated[
         le=MAX_TIME_MS,
         description="near what time, ms, it is decoded: as the playlist says",
     ),
+]
+Sound = Annotated[
+    Literal["1"] | None, Query(description="`1`: pictures without sound get silence: as the playlist says")
 ]
 Limit = Annotated[
     int | None, DIGITS, Query(ge=1, le=MAX_PAGE_CHUNKS, description="most chunks in a page; default 1000")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.agreement import clips
 from service.agreement.texts import MAX_REASON_CHARS
-from service.api.asking import AtMs, CaptureMs, Encodings, MaybeFromMs, MaybeToMs, NearMs
+from service.api.asking import AtMs, CaptureMs, Encodings, MaybeFromMs, MaybeToMs, NearMs, Sound
 from service.api.door import AsksClip, Caller, Clip, Device
 from service.api.models.base import Page
 from service.api.models.clips import ClipAsked, ClipView
@@ -104,14 +104,21 @@ class KeptClips:
         return await self._recordings.chunk(request, viewer, capture_ms, range_)
 
     async def fragment(
-        self, request: Request, viewer: AsksClip, capture_ms: CaptureMs, near_ms: NearMs = None
+        self,
+        request: Request,
+        viewer: AsksClip,
+        capture_ms: CaptureMs,
+        near_ms: NearMs = None,
+        sound: Sound = None,
     ) -> Response:
         """One chunk of a kept clip as a fragment of MP4: as `.m4s` of a device. Playlists name it."""
-        return await self._recordings.fragment(request, viewer, capture_ms, near_ms)
+        return await self._recordings.fragment(request, viewer, capture_ms, near_ms, sound)
 
-    async def header(self, request: Request, viewer: AsksClip, capture_ms: CaptureMs) -> Response:
+    async def header(
+        self, request: Request, viewer: AsksClip, capture_ms: CaptureMs, sound: Sound = None
+    ) -> Response:
         """The header of `.m4s` of this time, and of all chunks of the clip that are set up alike."""
-        return await self._recordings.header(request, viewer, capture_ms)
+        return await self._recordings.header(request, viewer, capture_ms, sound)
 
     async def init(self, viewer: AsksClip, capture_ms: CaptureMs) -> Response:
         """The init segment of a chunk of fMP4 as it was uploaded; `404 not_found` where the chunk is something else."""

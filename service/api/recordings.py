@@ -21,6 +21,7 @@ from service.api.asking import (
     MaybeFromMs,
     MaybeToMs,
     NearMs,
+    Sound,
     ToMs,
     check_order,
     part_of,
@@ -210,18 +211,25 @@ class Recordings:
         return ChunkResponse(self._playback, viewer, row, part, await self._playback.chunks.read(viewer, row))
 
     async def fragment(
-        self, request: Request, viewer: Asks, capture_ms: CaptureMs, near_ms: NearMs = None
+        self,
+        request: Request,
+        viewer: Asks,
+        capture_ms: CaptureMs,
+        near_ms: NearMs = None,
+        sound: Sound = None,
     ) -> Response:
         """One chunk as a fragment of MP4, of whatever container it is: H.264 or H.265 (as `hvc1`), and sound.
         Nothing is transcoded. Playlists name it."""
         row = await self._playback.chunks.find(viewer, capture_ms)
-        read = await self._playback.fragments.read(viewer, row, near_ms=near_ms)
+        read = await self._playback.fragments.read(viewer, row, near_ms=near_ms, silence=sound is not None)
         return FragmentResponse(self._playback, viewer, read, read.data, is_head=request.method == "HEAD")
 
-    async def header(self, request: Request, viewer: Asks, capture_ms: CaptureMs) -> Response:
+    async def header(
+        self, request: Request, viewer: Asks, capture_ms: CaptureMs, sound: Sound = None
+    ) -> Response:
         """The header of `.m4s` of this time, and of all chunks of the device that are set up alike."""
         row = await self._playback.chunks.find(viewer, capture_ms)
-        read = await self._playback.fragments.read(viewer, row)
+        read = await self._playback.fragments.read(viewer, row, silence=sound is not None)
         return FragmentResponse(self._playback, viewer, read, read.init, is_head=request.method == "HEAD")
 
     async def init(self, viewer: Asks, capture_ms: CaptureMs) -> Response:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from retention.sweep.rewriting import WORKER as REWRITER
 from service.playback.gate import Grant
-from service.playback.hls import PLAYABLE, listable
+from service.playback.hls import PLAYABLE, TARGETS_LISTED, listable
 from service.playback.live import LiveList, Window, appended, begun, last_run
 from service.playback.services import PlaybackServices
 from service.playback.timeline import ListedChunk, timed
@@ -15,6 +15,8 @@ from storage.rows.recordings import MAX_CAPTURE_MS, ChunkRow, LiveListRow, Segme
 TAIL_ROWS = 1000
 """The newest chunks that a list is made of, and by which its target duration is chosen; also the most that are appended
 at once. More are skipped, as by a viewer who was away."""
+STARTING_MS = 30_000
+"""A camera that sent its newest chunk within this time may be sending its first ones: see `Listings.live`."""
 MOVED_EVERY_MS = 500
 """A list is moved on no more often, however short the chunks and however many ask: each time is a write."""
 FORGOTTEN_MS = 3_600_000
@@ -37,11 +39,16 @@ class Following:
         self._clock = services.clock
         self._window = Window(services.live_window_ms, services.gap_ms)
 
-    def follow(self, grant: Grant) -> LiveList | None:
-        """What the live playlist lists now, less what may not be named any more; None before the first chunk."""
+    def follow(self, grant: Grant, *, can_wait: bool = False) -> LiveList | None:
+        """What the live playlist lists now, less what may not be named any more; None before the first chunk.
+
+        Args:
+            can_wait: whoever asks comes again at once. Of a camera that has just begun none is made yet then: the
+                first chunks tell its target duration, which stays.
+        """
         row = self._catalog.live_list(grant.device)
         live = LiveList.from_text(row.state) if row is not None and row.epoch == grant.epoch else None
-        moved = self._moved(grant, live)
+        moved = self._moved(grant, live, can_wait=can_wait)
         if moved is not None and moved != live:
             version = (row.version if row is not None else 0) + 1
             if self._catalog.put_live_list(grant.device, LiveListRow(version, grant.epoch, moved.to_text())):
@@ -51,12 +58,14 @@ class Following:
                 live = LiveList.from_text(row.state) if row is not None and row.epoch == grant.epoch else None
         return live.without_deleted(self._stored(grant, live)) if live is not None else None
 
-    def _moved(self, grant: Grant, live: LiveList | None) -> LiveList | None:
+    def _moved(self, grant: Grant, live: LiveList | None, *, can_wait: bool) -> LiveList | None:
         now_ms = self._clock.now_ms()
         # Before any chunk is looked for, so that what comes later is known by it.
         mark = self._catalog.segment_mark()
         if live is None:
             tail = self._tail(grant)
+            if can_wait and len(tail) < TARGETS_LISTED and tail and _is_fresh(tail[-1], now_ms):
+                return None
             return begun(tail, self._window, now_ms=now_ms, mark=mark) if tail else None
         if 0 <= now_ms - live.moved_ms < MOVED_EVERY_MS:
             return live
@@ -123,6 +132,10 @@ class Following:
                 found.update(row.capture_ms for row in rows if grant.covers(row))
                 first = i
         return found
+
+
+def _is_fresh(chunk: ListedChunk, now_ms: int) -> bool:
+    return 0 <= now_ms - chunk.capture_ms - chunk.duration_ms < STARTING_MS
 
 
 def _settled(grant: Grant, rows: Sequence[ChunkRow]) -> list[ListedChunk]:

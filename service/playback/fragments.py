@@ -36,11 +36,14 @@ class Fragments:
         self._remuxer = remuxer
         self._memory_wait_s = memory_wait_s
 
-    async def read(self, viewer: Viewer, row: ChunkRow, *, near_ms: int | None = None) -> ReadFragment:
+    async def read(
+        self, viewer: Viewer, row: ChunkRow, *, near_ms: int | None = None, silence: bool = False
+    ) -> ReadFragment:
         """A chunk that `ChunkReader.find` found, as fMP4, to be sent at once. The caller releases it.
 
         Args:
             near_ms: near what time it is decoded: see `Remuxer.fragment`. A clip is decoded at its capture time.
+            silence: pictures without sound get a track of silence.
 
         Raises:
             RemuxFailed: it can't be played so.
@@ -57,11 +60,12 @@ class Fragments:
                 is_fragment = row.media == Media.FMP4
                 init = await self._chunks.init(viewer, row) if is_fragment else b""
                 source = Source(Media(row.media), init)
-                # A clip's clock begins with it.
                 # The clock of a clip begins with it. By capture time clips ascend: ffmpeg takes a fragment of a time
                 # that it has read already for the one before.
                 decode_ms = row.capture_ms if row.media == Media.MP4 else near_ms
-                fragment = await self._remuxer.fragment(who, source, read.data, decode_ms=decode_ms)
+                fragment = await self._remuxer.fragment(
+                    who, source, read.data, decode_ms=decode_ms, silence=silence
+                )
             finally:
                 read.release()
             await self._chunks.confirm(viewer, row)

@@ -124,6 +124,16 @@ def listable(chunks: Iterable[ListedChunk]) -> list[ListedChunk]:
     ]
 
 
+def mixes_sound(chunks: Iterable[ListedChunk]) -> bool:
+    """Whether some have pictures without sound, and others have sound: see `playlist`."""
+    found = {
+        chunk.facts.audio is Codec.NONE
+        for chunk in chunks
+        if chunk.facts.video is not Codec.NONE or chunk.facts.audio is not Codec.NONE
+    }
+    return len(found) > 1
+
+
 def entries(chunks: Iterable[ListedChunk], gap_ms: int) -> list[Entry]:
     """The chunks as entries of a playlist, of those that are `listable`: a discontinuity where one does not follow from
     the one before it, see `timeline.follows`; none before the first.
@@ -172,6 +182,7 @@ def playlist(
     discontinuity_sequence: int = 0,
     target_s: int = 0,
     comments: Iterable[str] = (),
+    silence: bool = False,
 ) -> str:
     """Render a media playlist of protocol version 3 (RFC 8216 §4.3); of version 7 where one of the chunks can't be
     MPEG-TS: then all are fMP4, for an EXT-X-MAP can't be unset.
@@ -188,6 +199,8 @@ def playlist(
         discontinuity_sequence: discontinuities up to and before the first chunk listed.
         target_s: target duration at least this: of a live playlist, where it must not change (§6.2.1).
         comments: lines for people who read it; players pass over them (§4.1). Single lines that do not begin with EXT.
+        silence: as fMP4, pictures without sound get silence: where others have sound, or may get it. Browsers are set
+            up for one or two tracks, and stop where that changes.
 
     Returns:
         The text, to be sent as UTF-8 with `application/vnd.apple.mpegurl`; lines end in a line feed.
@@ -208,7 +221,7 @@ def playlist(
     if ended:
         lines.append("#EXT-X-PLAYLIST-TYPE:VOD")
     quoted = quote(token, safe="")
-    lines.extend(_lines(listed, quoted) if as_streams else _fragment_lines(listed, quoted))
+    lines.extend(_lines(listed, quoted) if as_streams else _fragment_lines(listed, quoted, silence))
     if ended:
         lines.append("#EXT-X-ENDLIST")
     lines.append("")
@@ -242,22 +255,23 @@ def _lines(listed: Sequence[Entry], quoted_token: str) -> Iterator[str]:
         )
 
 
-def _fragment_lines(listed: Sequence[Entry], quoted_token: str) -> Iterator[str]:
+def _fragment_lines(listed: Sequence[Entry], quoted_token: str, silence: bool) -> Iterator[str]:
     """As `_lines`, of fMP4: a header (§4.3.2.5) before the first chunk that is played by it."""
     map_ms = -1
+    sound = "sound=1&" if silence else ""
     for i, entry in enumerate(listed):
         if entry.at_break and i:
             yield "#EXT-X-DISCONTINUITY"
         init_ms = entry.init_ms or entry.capture_ms
         if init_ms != map_ms:
             map_ms = init_ms
-            yield f'#EXT-X-MAP:URI="chunks/{init_ms}.map.mp4?token={quoted_token}"'
+            yield f'#EXT-X-MAP:URI="chunks/{init_ms}.map.mp4?{sound}token={quoted_token}"'
         whole_s, rest_ms = divmod(entry.duration_ms, 1000)
         near = f"near={entry.decode_ms}&" if entry.decode_ms >= 0 else ""
         yield (
             f"#EXT-X-PROGRAM-DATE-TIME:{rfc3339(entry.capture_ms)}\n"
             f"#EXTINF:{whole_s}.{rest_ms:03d},\n"
-            f"chunks/{entry.capture_ms}.m4s?{near}token={quoted_token}"
+            f"chunks/{entry.capture_ms}.m4s?{near}{sound}token={quoted_token}"
         )
 
 

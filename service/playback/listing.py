@@ -16,7 +16,7 @@ import trio
 from ingest import answers
 from ingest.media import Media
 from service.playback import hls, timeline
-from service.playback.following import Following
+from service.playback.following import STARTING_MS, Following
 from service.playback.gate import Gate, Grant, Viewer
 from service.playback.hls import TARGETS_LISTED
 from service.playback.live import LiveList
@@ -34,8 +34,6 @@ BATCH_ROWS = 4096
 KEY_FRAME_ROWS = 64
 """Chunks before a range that are looked at for the key frame that its first picture needs: a minute of the shortest
 chunks that cameras send. A group of pictures is a few seconds."""
-STARTING_MS = 30_000
-"""A camera that sent its newest chunk within this time may be sending its first ones: see `Listings.live`."""
 STARTING_POLL_S = 0.5
 LOOKED_BACK = 8
 """Chunks before a moment that are looked at for the one that it lies in, and for its key frame."""
@@ -117,8 +115,10 @@ class Listings:
         """
 
         def make(grant: Grant) -> T:
-            listed = hls.entries(self._ranged(grant, from_ms, to_ms, hls.PLAYABLE), self._services.gap_ms)
-            return finish(hls.playlist(listed, token=viewer.token, ended=True))
+            chunks = self._ranged(grant, from_ms, to_ms, hls.PLAYABLE)
+            listed = hls.entries(chunks, self._services.gap_ms)
+            silence = hls.mixes_sound(chunks)
+            return finish(hls.playlist(listed, token=viewer.token, ended=True, silence=silence))
 
         return await self._list(viewer, make)
 
@@ -139,7 +139,7 @@ class Listings:
         def make(grant: Grant) -> tuple[T, bool]:
             if grant.share is not None:
                 raise range_only()
-            live = self._following.follow(grant)
+            live = self._following.follow(grant, can_wait=can_wait)
             if live is not None and from_ms is not None:
                 live = live.from_time(from_ms)
             starting = live is None or self._is_starting(live)
@@ -147,8 +147,9 @@ class Listings:
 
         deadline_s = trio.current_time() + self._services.live_wait_s
         while True:
+            can_wait = trio.current_time() < deadline_s
             made, starting = await self._list(viewer, make)
-            if not starting or trio.current_time() >= deadline_s:
+            if not starting or not can_wait:
                 return made
             await trio.sleep(STARTING_POLL_S)
 
@@ -180,6 +181,7 @@ class Listings:
             discontinuity_sequence=live.discontinuity_sequence,
             target_s=live.target_s,
             comments=comments,
+            silence=True,  # a microphone may be switched on while somebody watches
         )
         return LivePlaylist(text, recorded)
 

@@ -27,8 +27,8 @@ from storage.rows.recordings import NOTHING_STORED, SegmentMark
 MAX_ENTRIES = 500
 """Most chunks listed, whatever their length: some 12 kB in the catalog, a minute of chunks of an eighth of a second."""
 YOUNG_CHUNKS = 10
-"""With fewer chunks than this to judge by, the target duration is at least EMPTY_TARGET_S: a camera's first chunk is
-often a short one."""
+"""With fewer chunks than this to judge by, the target duration is at least EMPTY_TARGET_S, unless they are alike: see
+`_target_s`."""
 OUTLIER = 3
 """A chunk of more than so many times the median does not decide the target duration."""
 
@@ -197,4 +197,8 @@ def _leaving(listed: Sequence[Entry], target_s: int, window: Window) -> int:
 def _target_s(chunks: Sequence[ListedChunk]) -> int:
     most_ms = OUTLIER * median(chunk.duration_ms for chunk in chunks)
     longest_s = max(rounded_s(chunk.duration_ms) for chunk in chunks if chunk.duration_ms <= most_ms)
-    return longest_s if len(chunks) >= YOUNG_CHUNKS else max(longest_s, EMPTY_TARGET_S)
+    # A camera's first chunk is often a short one. Those behind it tell, when they are of one length: players stay
+    # behind by so many targets, and whoever has just added a camera watches it at once.
+    later = {rounded_s(chunk.duration_ms) for chunk in chunks[1:]}
+    tells = len(chunks) >= TARGETS_LISTED and len(later) == 1
+    return longest_s if len(chunks) >= YOUNG_CHUNKS or tells else max(longest_s, EMPTY_TARGET_S)

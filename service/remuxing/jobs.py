@@ -19,6 +19,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from service.remuxing import silence as silent
 from service.remuxing.boxes import normalised, place, split_file
 
 av.logging.set_level(None)
@@ -93,6 +94,7 @@ def fragment(
     until: int | None = None,
     begins: bool = False,
     sequence: int = 1,
+    silence: bool = False,
 ) -> tuple[dict[str, Any], list[bytes | memoryview]]:
     """One chunk as init and fragment. Times are ticks of 90 kHz.
 
@@ -105,6 +107,7 @@ def fragment(
         begins: nothing of it may lie before `at`: sound is left out, and pictures are decoded later. Something else
             ends there.
         sequence: number of the fragment.
+        silence: pictures without sound get a track of silence.
 
     Returns:
         `first` and `end`: ticks of the earliest picture (sound) and of the end of the latest one.
@@ -129,7 +132,7 @@ def fragment(
             ):  # a decode time can't be; of a clip it is its first pictures' that are shown out of order
                 shift += -earliest if kind == "mp4" else -(earliest // TURN) * TURN
         floor = at if begins and at is not None else None
-        written = _written(tracks, kind, shift, floor, until, sequence)
+        written = _written(tracks, kind, shift, floor, until, sequence, silence=silence)
     found = {"first": first + shift, "end": end + shift}
     return found, list(written)
 
@@ -183,7 +186,14 @@ def _extent(track: _Track) -> tuple[int, int]:
 
 
 def _written(
-    tracks: list[_Track], kind: str, shift: int, floor: int | None, until: int | None, sequence: int
+    tracks: list[_Track],
+    kind: str,
+    shift: int,
+    floor: int | None,
+    until: int | None,
+    sequence: int,
+    *,
+    silence: bool,
 ) -> tuple[bytes, memoryview]:
     """Init and fragment. The muxer sees times from 0 on; where they lie is written into the fragment afterwards."""
     for track in tracks:
@@ -192,6 +202,7 @@ def _written(
     if not tracks:
         raise Unplayable("nothing of it lies within its bounds")
     begin = min(_ticks(track, track.packets[0].dts) for track in tracks)
+    extent = _extent(tracks[0])
     file = io.BytesIO()
     add: dict[int, int] = {}
     with av.open(file, "w", format="mp4", options=WRITE_OPTIONS, buffer_size=BUFFER_BYTES) as out:
@@ -212,6 +223,13 @@ def _written(
             if track.source.type == "audio":
                 rate = getattr(track.source.codec_context, "sample_rate", 0) or CLOCK_HZ
             add[number] = offset * up * rate // (down * CLOCK_HZ)
+        if silence and [track.source.type for track in tracks] == ["video"]:
+            number, stream = len(tracks) + 1, silent.track(out)
+            offset = add[number] = begin * silent.RATE_HZ // CLOCK_HZ
+            for packet in silent.frames(*extent):
+                packet.dts = packet.pts = _time(packet.dts) - offset
+                packet.stream = stream
+                queues.append((packet.dts * CLOCK_HZ // silent.RATE_HZ, number, packet))
         queues.sort(key=lambda each: each[:2])
         for _, _, packet in queues:
             out.mux_one(packet)

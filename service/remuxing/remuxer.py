@@ -107,7 +107,14 @@ class Remuxer:
         self._closed = False
 
     async def fragment(
-        self, who: Any, source: Source, data: bytes, *, decode_ms: int | None = None, sequence: int = 1
+        self,
+        who: Any,
+        source: Source,
+        data: bytes,
+        *,
+        decode_ms: int | None = None,
+        sequence: int = 1,
+        silence: bool = False,
     ) -> Fragment:
         """A chunk as a fragment to be played among others of its device.
 
@@ -118,6 +125,7 @@ class Remuxer:
                 with any times that are right by 13 hours, fit together. A clip, whose clock begins with it, begins
                 here. None: times are as they are.
             sequence: number of the fragment.
+            silence: pictures without sound get a track of silence.
 
         Raises:
             RemuxFailed: it can't be played.
@@ -126,7 +134,9 @@ class Remuxer:
         ticks = None if decode_ms is None else decode_ms * 90
         # A clip tells its own beginning; a fragment of MP4 comes with its init apart.
         where = "at" if source.media is Media.MP4 and not source.init else "near"
-        return await self._fragment(who, source, data, {where: ticks, "sequence": sequence})
+        return await self._fragment(
+            who, source, data, {where: ticks, "sequence": sequence, "silence": silence}
+        )
 
     async def placed(
         self,

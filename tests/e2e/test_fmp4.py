@@ -215,6 +215,35 @@ def test_players_show_fmp4_clips_and_streams_in_one_playlist(tmp_path: Path, fil
 
 
 @needs_browser
+def test_players_show_pictures_without_sound_then_with_it_then_without(
+    tmp_path: Path, film: Path, origin: str
+) -> None:
+    """A microphone that is switched on for a while: what a browser was set up for has to stay the same."""
+    with start(tmp_path, origin) as service:
+        (device,) = service.add_devices(1)
+        service.start()
+        token = service.viewer_token(device.number)
+        for more in (["-an"], [], ["-an"]):
+            send(service, device, film, "-http_persistent", "1", *more)
+        until(lambda: len(chunk_times(service, device, token)) == 3 * FILM_S, "all chunks are stored")
+        address = url(service, device, range_of(token))
+        with chromium() as browser:
+            for number, player in enumerate(PLAYERS):
+                page = browser.new_page()
+                for rate in (2, 1):
+                    page.goto(f"{origin}/{number}")
+                    page.evaluate("([src, rate]) => play(src, rate)", [address, rate])
+                    state = played(page, 3 * FRAMES - SLACK)
+                    if abs(state["frames"] - 3 * FRAMES) <= SLACK:
+                        break
+                print(player, state)
+                assert abs(state["frames"] - 3 * FRAMES) <= SLACK, (player, state)
+                assert state["said"] in ([], ["ended"]), (player, state)
+                page.close()
+        assert service.stop() == 0
+
+
+@needs_browser
 def test_players_follow_live_fmp4_through_a_restart(tmp_path: Path, film: Path, origin: str) -> None:
     with start(tmp_path, origin) as service:
         (device,) = service.add_devices(1)

@@ -136,6 +136,20 @@ async def test_nobody_saw_it_for_long(watching: Watching) -> None:
     assert watching.targets == {4, 2}
 
 
+@pytest.mark.parametrize(
+    ("lengths_s", "target_s"), [((2, 2, 2), 2), ((1, 2, 2), 2), ((2, 2), 4), ((2, 1, 2), 4), ((6, 2, 2), 6)]
+)
+async def test_the_first_chunks_tell_the_target_duration_when_they_are_alike(
+    watching: Watching, lengths_s: tuple[int, ...], target_s: int
+) -> None:
+    at_ms = NOON_MS
+    for length_s in lengths_s:
+        watching.keep(Clip(at_ms, b"G" * 188, duration_ms=1000 * length_s))
+        at_ms += 1000 * length_s
+    await watching.reload()
+    assert watching.targets == {target_s}
+
+
 async def test_a_viewer_that_slept_a_little_skips_to_what_is_new(watching: Watching) -> None:
     for clip in clips(12, start_ms=NOON_MS):
         watching.keep(clip)

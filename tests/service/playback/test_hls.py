@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.media import Media, duration_ms
-from service.playback.hls import EMPTY_TARGET_S, TURN_MS, entries, playlist, rfc3339
+from service.playback.hls import EMPTY_TARGET_S, TURN_MS, entries, mixes_sound, playlist, rfc3339
 from service.playback.live import MAX_ENTRIES, LiveList, Window, appended, begun
 from service.playback.timeline import ListedChunk, Span, spans
 from storage.media_facts import Codec, KeyFrame, MediaFacts, Times
@@ -615,3 +615,25 @@ def test_ffmpeg_follows_a_live_playlist_that_slides(
         played = frames_played(f"{base}/playlist.m3u8", "-live_start_index", "0")
     assert played == 8 * CHUNK_FRAMES
     assert numbers == [(0, 0), (2, 0), (4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("tracks", "mixed"),
+    [
+        ([], False),
+        ([(Codec.H264, Codec.NONE)] * 2, False),
+        ([(Codec.H264, Codec.AAC)] * 2, False),
+        ([(Codec.NONE, Codec.NONE), (Codec.H264, Codec.AAC)], False),
+        ([(Codec.H264, Codec.NONE), (Codec.H264, Codec.AAC)], True),
+        ([(Codec.H264, Codec.NONE), (Codec.NONE, Codec.AAC)], True),
+    ],
+)
+def test_silence_is_asked_for_where_some_have_sound(tracks: list[tuple[Codec, Codec]], mixed: bool) -> None:
+    chunks = [
+        ListedChunk(FIRST_MS + 1000 * i, 1000, 1, Media.FMP4, MediaFacts(video=video, audio=audio))
+        for i, (video, audio) in enumerate(tracks)
+    ]
+    assert mixes_sound(chunks) is mixed
+    text = playlist(entries(chunks, GAP_MS), token="t", ended=True, silence=mixed)
+    named = [line for line in text.splitlines() if "chunks/" in line]
+    assert all(("sound=1&token=t" in line) is mixed for line in named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
@@ -11,12 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import trio
 
 from ingest.media import Media
 from service.playback.refusals import Refused
 from service.playback.sharing import Sharer, Shares
+from service.remuxing import silence
 from service.remuxing.limits import RemuxLimits
 from service.remuxing.remuxer import Remuxer, RemuxFailed, Source
 from tests.service.remuxing.media import (
@@ -107,6 +110,34 @@ async def test_fragments_of_a_camera_need_their_init(tmp_path: Path) -> None:
             await remuxer.fragment(WHO, Source(Media.MP4), chunks[0])
     joined = made_of[0].init + b"".join(fragment.data for fragment in made_of)
     assert pictures(joined, tmp_path) == pictures(init + b"".join(chunks), tmp_path)
+
+
+async def test_pictures_without_sound_get_silence_that_runs_on(tmp_path: Path) -> None:
+    chunks = session("ts-h264")
+    async with remuxing() as remuxer:
+        made_of = [await remuxer.fragment(WHO, TS, data, decode_ms=0, silence=True) for data in chunks]
+        bare = await remuxer.fragment(WHO, TS, chunks[0], decode_ms=0)
+        heard = await remuxer.fragment(WHO, TS, made("ts-h264-aac"), decode_ms=0, silence=True)
+        same = await remuxer.fragment(WHO, TS, made("ts-h264-aac"), decode_ms=0)
+    assert len({fragment.init for fragment in made_of}) == 1
+    assert b"mp4a" in made_of[0].init
+    assert b"mp4a" not in bare.init
+    assert (heard.init, heard.data) == (same.init, same.data), "what has sound is left as it is"
+    film = made_of[0].init + b"".join(fragment.data for fragment in made_of)
+    assert pictures(film, tmp_path) == pictures(b"".join(chunks), tmp_path)
+    # A frame after the other, through all of the fragments, as long as the pictures.
+    with av.open(io.BytesIO(film)) as file:
+        times = [packet.pts for packet in file.demux(audio=0) if packet.pts is not None]
+    assert {after - before for before, after in pairwise(times)} == {silence.FRAME}
+    seconds = (made_of[-1].end_ticks - made_of[0].first_ticks) / 90_000
+    assert abs(len(times) - seconds * silence.RATE_HZ / silence.FRAME) <= 1
+    assert sound_samples(film, tmp_path) == len(times) * silence.FRAME
+
+
+def test_silence_has_a_bound() -> None:
+    """A time lapse's chunk lasts an hour, and an answer has a bound of bytes."""
+    frames = silence.frames(0, 3600 * silence.CLOCK_HZ)
+    assert len(frames) == silence.MOST_S * silence.RATE_HZ // silence.FRAME
 
 
 async def test_a_clip_begins_where_it_is_told_to() -> None:
