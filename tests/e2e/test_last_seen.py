@@ -30,8 +30,8 @@ def test_workers_tell_when_a_device_was_seen_and_what_it_was_refused(service: Se
     assert [put(lapsed, begun_ms + at) for at in range(3)] == [403] * 3
     stranger = Device(other.number, "ckd_wrong")
     assert [put(stranger, begun_ms + at) for at in range(3)] == [401] * 3
-    until(lambda: shown()[camera.number]["seen_ms"] is not None, "it was seen", 30, 0.5)
-    until(lambda: shown()[lapsed.number]["refusals"], "its refusals are told", 30, 0.5)
+    until(lambda: shown()[camera.number]["seen_ms"] is not None, "it was seen", 30, 3)
+    until(lambda: shown()[lapsed.number]["refusals"], "its refusals are told", 30, 3)
     assert put(camera, begun_ms + 1000) == 201
     again_ms = time.time_ns() // 1_000_000
     assert service.stop() == 0
