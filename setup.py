@@ -44,6 +44,7 @@ HOT = (
     "ingest/sightings.py",
     "ingest/states.py",
     "ingest/stats.py",
+    "ingest/tls.py",
     "ingest/ts_edges.py",
     "ingest/ts_quick.py",
     "ingest/upload_limits.py",

@@ -76,6 +76,12 @@ UNKNOWN_PATH = Answer(
     "/v1/devices/{n}/live/{name}.ts (or .m4s, .mp4, .mov), where a name has letters, digits, "
     "folders and . _ - : + = , @ ~, 200 characters at most",
 )
+TLS_REQUIRED = Answer(
+    400,
+    "tls_required",
+    "this port speaks TLS: use https://. A token that was sent in clear may have been read on its way: have a new one "
+    "made",
+)
 DASH = Answer(
     415,
     "unsupported_name",

@@ -78,14 +78,19 @@ class Budget:
             The bytes granted; 0 when there is nothing left now.
         """
         granted = self.grant(account, wanted)
-        self.in_use_bytes += granted
+        self.charge_anyway(account, granted)
+        return granted
+
+    def charge_anyway(self, account: Account, size: int) -> None:
+        """Charge what has come already, past the budget if need be: of a connection with TLS, less than
+        `tls.SCRATCH_BYTES` that could not be decrypted yet. Its next receive waits for room."""
+        self.in_use_bytes += size
         if self.in_use_bytes > self.peak_bytes:
             self.peak_bytes = self.in_use_bytes
-        account.charged_bytes += granted
-        room = self.total_bytes - self.in_use_bytes + self.packed_bytes
+        account.charged_bytes += size
+        room = max(0, self.total_bytes - self.in_use_bytes + self.packed_bytes)
         if self.pool.spare_bytes > room:
             self.pool.shrink(room)
-        return granted
 
     def refund(self, account: Account, size: int) -> None:
         """Give `size` bytes back and wake those who wait."""

@@ -29,6 +29,7 @@ from ingest.outbox import CORKED, GONE, OPEN, Outbox, Slot
 from ingest.protocols.base import Admission
 from ingest.receiving import Receiver
 from ingest.strangers import Strangers
+from ingest.tls import TlsWire
 from ingest.waits import ForBudget, ForInit, ForPacking, ForRoom, UntilRead, Wait
 
 RECEIVE_BYTES: Final = 1024 * 1024
@@ -42,11 +43,18 @@ EVENTS_AT_ONCE = 1024
 
 
 class Connection(Outbox):
-    """See the module docstring. Owned by `serving.serve`; the reaper may `evict` it."""
+    """See the module docstring. Owned by `serving.serve`; the reaper may `evict` it.
 
-    def __init__(self, sock: socket.socket, receiver: Receiver) -> None:
-        super().__init__(sock, receiver.send_rest)
+    Args:
+        tls: over the socket, its handshake done. None: bytes come and go in clear.
+    """
+
+    def __init__(self, sock: socket.socket, receiver: Receiver, tls: TlsWire | None = None) -> None:
+        super().__init__(sock, sock if tls is None else tls, receiver.send_rest)
         self.receiver = receiver
+        self._tls = tls
+        self._tls_bytes = 0
+        """Charged for what TLS holds, mostly the beginning of a record: it has come, whatever the budget says."""
         self.limits = receiver.limits
         self.state = states.IDLE
         """See `ingest.states`. Changed by `_on` alone."""
@@ -84,6 +92,8 @@ class Connection(Outbox):
         """Read from now on, until something has to wait."""
         self.attention = trio.Event()
         self.receiver.poller.watch(self.sock, self.ready)
+        if self._tls is not None and self._tls.pending():  # of which no epoll knows
+            self.receiver.poller.again(self.sock, self.ready)
 
     def next_wait(self) -> Wait | None:
         """What to wait for next. None: nothing, so that reading can go on."""
@@ -129,6 +139,9 @@ class Connection(Outbox):
         self._framer.forget()
         self.refund(self._prepaid_bytes)
         self._prepaid_bytes = 0
+        if self._tls is not None:
+            self._tls.forget()
+            self._charge_tls(self._tls)
         self.receiver.strangers.hold(self, 0)
 
     def _leave_to_task(self, wait: Wait | None = None) -> None:
@@ -175,10 +188,14 @@ class Connection(Outbox):
         received = 0
         try:
             view = body.tail(granted) if is_direct and body is not None else self.receiver.scratch
-            received = self.sock.recv_into(view, granted)
+            received = self.wire.recv_into(view, granted)
             if is_direct and body is not None:
                 body.received(received)  # before the charge, which may have the pool give unused pages back
         except BlockingIOError:
+            if self._tls is not None:
+                self._settle()
+                if self._tls.pending():
+                    self.receiver.poller.again(self.sock, self.ready)
             return
         finally:
             if charged:
@@ -213,7 +230,7 @@ class Connection(Outbox):
         self.flush()
         if wait is not None or self.state >= states.NO_MORE:
             self._leave_to_task(wait)
-        elif has_more:
+        elif has_more or (self._tls is not None and self._tls.pending()):
             self.receiver.poller.again(self.sock, self.ready)
 
     def _handle(self) -> tuple[Wait | None, bool]:
@@ -249,8 +266,18 @@ class Connection(Outbox):
         if held != self._prepaid_bytes:
             self.refund(self._prepaid_bytes - held)
             self._prepaid_bytes = held
+        if self._tls is not None:
+            self._charge_tls(self._tls)
         if self._strangers is not None:
-            self._strangers.hold(self, held)
+            self._strangers.hold(self, held + self._tls_bytes)
+
+    def _charge_tls(self, tls: TlsWire) -> None:
+        held = tls.held_bytes
+        if held > self._tls_bytes:
+            self.receiver.budget.charge_anyway(self.account, held - self._tls_bytes)
+        else:
+            self.refund(self._tls_bytes - held)
+        self._tls_bytes = held
 
     def refund(self, size: int) -> None:
         if size:
@@ -402,7 +429,7 @@ class Connection(Outbox):
     @property
     def held_bytes(self) -> int:
         """What letting go of this connection gives back: of a body that is not complete, and what was not read yet."""
-        return self.body_bytes + self._prepaid_bytes
+        return self.body_bytes + self._prepaid_bytes + self._tls_bytes
 
     @property
     def reads_nothing(self) -> bool:

@@ -22,6 +22,7 @@ from ingest.budget import Account
 from ingest.inits import KnownInit
 from ingest.packing import Outcome
 from ingest.protocols.base import Protocol
+from ingest.tls import Wire
 
 # What the sending half does: see `Outbox.sending`.
 OPEN: Final = 0
@@ -94,11 +95,13 @@ class Outbox(ABC):
 
     Args:
         sock: non-blocking; closed by the receiving half.
+        wire: what bytes come and go by: the socket itself, or TLS over it.
         send_rest: sees to it that `send_more` is called while there is more to send and the socket takes it.
     """
 
-    def __init__(self, sock: socket.socket, send_rest: Callable[[Outbox], None]) -> None:
+    def __init__(self, sock: socket.socket, wire: Wire, send_rest: Callable[[Outbox], None]) -> None:
         self.sock = sock
+        self.wire = wire
         self._send_rest = send_rest
         self._slots: deque[Slot | _Known] = deque()
         self._unsent = bytearray()
@@ -175,7 +178,7 @@ class Outbox(ABC):
             self._unsent += out
             return
         try:
-            sent = self.sock.send(out)
+            sent = self.wire.send(out)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -195,7 +198,7 @@ class Outbox(ABC):
         """
         if self._unsent:
             with suppress(BlockingIOError):
-                sent = self.sock.send(self._unsent)
+                sent = self.wire.send(self._unsent)
                 del self._unsent[:sent]
         if not self._unsent:
             self._refund_unsent()

@@ -17,11 +17,14 @@ import trio
 
 from ingest import answers, states
 from ingest.answers import Answer
+from ingest.budget import Account
 from ingest.connection import Connection
+from ingest.handshakes import HANDSHAKE_CHARGE_BYTES, Handshakes, NoHandshake, Outcome
 from ingest.receiving import Receiver
 from ingest.refusals import LOG_EVERY_S
 from ingest.serving import pack_gathered, send_rest, serve
 from ingest.stats import Stats
+from ingest.tls import TlsWire
 
 REAP_EVERY_S = 0.5
 LISTEN_BACKLOG = 4096
@@ -56,12 +59,23 @@ class IngestServer:
 
     Args:
         max_connections: per worker; past it new connections are answered 503 and closed.
+        handshakes: of TLS; None: everything is in clear.
     """
 
-    def __init__(self, receiver: Receiver, stats: Stats, *, max_connections: int = 20_000) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        stats: Stats,
+        *,
+        max_connections: int = 20_000,
+        handshakes: Handshakes | None = None,
+    ) -> None:
         self._receiver = receiver
         self._stats = stats
         self._max_connections = max_connections
+        self._handshakes = handshakes
+        if handshakes is not None:
+            stats.handshakes = handshakes.outcomes
         self._connections: set[Connection] = set()
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
@@ -96,6 +110,8 @@ class IngestServer:
         self._receiver.stopping = True
         self._receiver.uploads.hurry()
         self._accepting.cancel()
+        if self._handshakes is not None:
+            self._handshakes.let_all_go()
         for connection in list(self._connections):
             connection.stop_when_idle()
 
@@ -120,22 +136,77 @@ class IngestServer:
     def _welcome(self, sock: socket.socket, handlers: trio.Nursery) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if len(self._connections) >= self._max_connections and not self._make_room():
+        if self._open >= self._max_connections and not self._make_room():
             self._receiver.count(answers.OVERLOADED)
-            with suppress(OSError):
-                sock.send(answers.OVERLOADED.render(close=True))
+            if self._handshakes is None:  # else the answer could not be read
+                with suppress(OSError):
+                    sock.send(answers.OVERLOADED.render(close=True))
             sock.close()
-            return
-        connection = Connection(sock, self._receiver)
+        elif self._handshakes is None:
+            handlers.start_soon(self._handle, self._connection(sock))
+        else:
+            handlers.start_soon(self._shake, self._handshakes, sock)
+
+    @property
+    def _open(self) -> int:
+        """Connections, those with a handshake under way among them."""
+        return len(self._connections) + (0 if self._handshakes is None else self._handshakes.under_way)
+
+    def _connection(self, sock: socket.socket, tls: TlsWire | None = None) -> Connection:
+        connection = Connection(sock, self._receiver, tls)
         self._connections.add(connection)  # now: a stop before its task has begun must know of it
         self._stats.connections = len(self._connections)
-        handlers.start_soon(self._handle, connection)
+        return connection
+
+    async def _shake(self, handshakes: Handshakes, sock: socket.socket) -> None:
+        """Serve a connection that begins with a handshake."""
+        budget, account = self._receiver.budget, Account()
+        if self._receiver.stopping or not budget.has_room(account, HANDSHAKE_CHARGE_BYTES):
+            self._receiver.count(answers.STOPPING if self._receiver.stopping else answers.OVERLOADED)
+            sock.close()
+            return
+        budget.charge(account, HANDSHAKE_CHARGE_BYTES)
+        connection: Connection | None = None
+        try:
+            tls = await handshakes.shake(sock)
+            connection = self._connection(sock, tls)
+        except NoHandshake as none:
+            if none.outcome is Outcome.PLAIN:
+                await self._refuse_plain(sock)
+        finally:
+            budget.refund(account, HANDSHAKE_CHARGE_BYTES)
+            if connection is None:
+                trio.lowlevel.notify_closing(sock)
+                sock.close()
+        if connection is not None:
+            if self._is_stopping():  # by now
+                connection.stop_when_idle()
+            await self._handle(connection)
+
+    def _is_stopping(self) -> bool:
+        return self._receiver.stopping
+
+    async def _refuse_plain(self, sock: socket.socket) -> None:
+        """Say in clear that this port speaks TLS, and let it be read: a close with bytes unread would reset it."""
+        self._receiver.answered(answers.TLS_REQUIRED, trio.current_time())
+        limits = self._receiver.limits
+        with suppress(OSError), trio.move_on_after(limits.linger_close_s):
+            sock.send(answers.TLS_REQUIRED.render(close=True))
+            sock.shutdown(socket.SHUT_WR)
+            left = limits.drain_bytes
+            while left > 0:
+                await trio.lowlevel.wait_readable(sock)
+                with suppress(BlockingIOError):
+                    received = sock.recv_into(self._receiver.scratch)
+                    if not received:
+                        return
+                    left -= received
 
     def _make_room(self) -> bool:
         """Whether one more connection may come although there are as many as may be: strangers that are only there
         keep nobody out. Those that are let go take a turn of the loop to end, so some more than may be are there."""
         most = self._max_connections + ACCEPT_AT_ONCE
-        return len(self._connections) < most and self._receiver.strangers.make_room()
+        return self._open < most and self._receiver.strangers.make_room()
 
     async def _handle(self, connection: Connection) -> None:
         try:

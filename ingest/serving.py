@@ -142,7 +142,7 @@ async def _finish(connection: Connection) -> None:
     if not connection.ending():
         return
     # Closing with unread data in our buffer would reset the connection and take the answers with it.
-    connection.sock.shutdown(socket.SHUT_WR)
+    connection.wire.shutdown(socket.SHUT_WR)
     with trio.move_on_after(connection.limits.linger_close_s):
         left = connection.limits.drain_bytes
         while left > 0:

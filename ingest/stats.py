@@ -21,6 +21,8 @@ class Stats:
     budget_bytes: int = 0
     answers: Counter[tuple[int, str]] = field(default_factory=Counter)
     """By (status, code)."""
+    handshakes: Counter[str] = field(default_factory=Counter)
+    """Of TLS, by what became of them (`ingest.handshakes.Outcome`)."""
     ack_ms_buckets: list[int] = field(default_factory=lambda: [0] * (len(ACK_BUCKETS_MS) + 1))
     ack_ms_sum: float = 0.0
 

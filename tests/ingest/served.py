@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -19,6 +20,7 @@ from ingest.budget import Budget
 from ingest.committing import Uploads
 from ingest.connection import Connection
 from ingest.gathering import Gathering
+from ingest.handshakes import HandshakeLimits, Handshakes
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.receiving import Limits, Receiver
@@ -74,6 +76,8 @@ class Worker:
     linger_s: float = 0.01
     max_connections: int = 1000
     gathering: Gathering = field(default_factory=Gathering)
+    tls: ssl.SSLContext | None = None
+    handshake_limits: HandshakeLimits = field(default_factory=HandshakeLimits)
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
@@ -114,7 +118,12 @@ class Worker:
             clock=self.clock,
             token_secret=self.vault.token_secret,
         )
-        self.server = IngestServer(self.receiver, self.stats, max_connections=self.max_connections)
+        self.handshakes = (
+            None if (context := self.tls) is None else Handshakes(lambda: context, self.handshake_limits)
+        )
+        self.server = IngestServer(
+            self.receiver, self.stats, max_connections=self.max_connections, handshakes=self.handshakes
+        )
         self.served = trio.Event()
         self.clients: list[Client] = []
 
@@ -179,6 +188,17 @@ class Worker:
         self.clients.append(client)
         return client
 
+    async def connect_tls(self, context: ssl.SSLContext) -> Client:
+        sock = trio.socket.socket()
+        await sock.connect(("127.0.0.1", self.port))
+        stream = trio.SSLStream(
+            trio.SocketStream(sock), context, server_hostname="clips.example", https_compatible=True
+        )
+        await stream.do_handshake()
+        client = Client(stream, self)
+        self.clients.append(client)
+        return client
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -199,8 +219,10 @@ class Reply:
 class Client:
     """One connection of a device."""
 
-    def __init__(self, stream: trio.SocketStream, worker: Worker) -> None:
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], worker: Worker) -> None:
         self.stream = stream
+        self.transport = stream if isinstance(stream, trio.SocketStream) else stream.transport_stream
+        self._sock = self.transport.socket
         self.worker = worker
         self._received = b""
 
@@ -241,14 +263,14 @@ class Client:
 
     def said_nothing(self) -> bool:
         """Whether no byte of an answer has come that was not read yet."""
-        with socket.socket(fileno=os.dup(self.stream.socket.fileno())) as sock, suppress(BlockingIOError):
+        with socket.socket(fileno=os.dup(self._sock.fileno())) as sock, suppress(BlockingIOError):
             sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             return False
         return not self._received
 
     def send_now(self, data: bytes) -> None:
         """Send a few bytes without letting anybody else have a turn."""
-        with socket.socket(fileno=os.dup(self.stream.socket.fileno())) as sock:
+        with socket.socket(fileno=os.dup(self._sock.fileno())) as sock:
             assert sock.send(data) == len(data)
 
     async def reply(self) -> Reply:
@@ -282,8 +304,8 @@ class Client:
 
     def reset(self) -> None:
         """End it as a device does whose power fails, when its network says so."""
-        self.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.stream.socket.close()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self._sock.close()
 
 
 def chunks(body: bytes, size: int = 1000) -> bytes:

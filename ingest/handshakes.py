@@ -1,0 +1,150 @@
+"""What comes before the first request on a port with TLS: handshakes, bounded in number, bytes and time.
+
+A handshake is some turns of the loop, each of one computation (a signature: 0.1 ms with P-256, 1 ms with RSA-2048), so
+others go on between them. Who comes when as many are under way as may be has the longest of them let go. A client that
+speaks HTTP in clear is told by its first byte, and no byte is read for it.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from ingest.tls import SCRATCH_BYTES, TlsWire
+
+HANDSHAKE_CHARGE_BYTES = 64 * 1024
+"""What a handshake takes of memory, at most: OpenSSL's state, records of it that came, the certificates that go out."""
+_HANDSHAKE_RECORD = 22
+"""The first byte of TLS."""
+
+
+class Outcome(Enum):
+    """What became of a handshake; the value is what metrics call it."""
+
+    DONE = "done"
+    RESUMED = "resumed"
+    TIMEOUT = "timeout"
+    """It was not done within `handshake_s`."""
+    MADE_WAY = "made_way"
+    """It was the longest under way when another came."""
+    FAILED = "failed"
+    """What came was no TLS, or of a version, a cipher or a kind that is not taken; or the client went."""
+    PLAIN = "plain"
+    """A request in clear, which is refused."""
+
+
+class NoHandshake(Exception):
+    """There is no TLS on this connection."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.value)
+        self.outcome = outcome
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeLimits:
+    """Bounds of the handshakes of one process."""
+
+    handshake_s: float = 10.0
+    max_handshakes: int = 512
+    """Under way at once."""
+    plain: bool = False
+    """Requests in clear are taken too."""
+
+
+class Handshakes:
+    """Those of one port in one process.
+
+    Args:
+        context: of the next handshake.
+    """
+
+    def __init__(self, context: Callable[[], ssl.SSLContext], limits: HandshakeLimits) -> None:
+        self._context = context
+        self._limits = limits
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._under_way: dict[trio.CancelScope, None] = {}
+        """In the order in which they began."""
+        self.outcomes: Counter[str] = Counter()
+
+    @property
+    def under_way(self) -> int:
+        return len(self._under_way)
+
+    async def shake(self, sock: socket.socket) -> TlsWire | None:
+        """Make the handshake of an accepted connection, its socket non-blocking. None: it speaks in clear, and may.
+
+        Raises:
+            NoHandshake: why there is none. Nothing was sent to who speaks in clear. The socket is left open.
+        """
+        if len(self._under_way) >= self._limits.max_handshakes:
+            oldest = next(iter(self._under_way))
+            del self._under_way[oldest]
+            oldest.cancel()
+        scope = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_s)
+        self._under_way[scope] = None
+        wire: TlsWire | None = None
+        outcome = Outcome.MADE_WAY
+        try:
+            with scope:
+                outcome, wire = await self._shake(sock)
+            if scope.cancelled_caught and scope.deadline <= trio.current_time():
+                outcome = Outcome.TIMEOUT
+        finally:
+            self._under_way.pop(scope, None)
+        if outcome is Outcome.PLAIN and self._limits.plain:
+            return None
+        self.outcomes[outcome.value] += 1
+        if wire is None:
+            raise NoHandshake(outcome)
+        return wire
+
+    def let_all_go(self) -> None:
+        """The server stops."""
+        for scope in list(self._under_way):
+            scope.cancel()
+
+    async def _shake(self, sock: socket.socket) -> tuple[Outcome, TlsWire | None]:
+        try:
+            first = await _first_byte(sock)
+            if first != _HANDSHAKE_RECORD:
+                return (
+                    Outcome.PLAIN if 65 <= first <= 90 else Outcome.FAILED
+                ), None  # a method begins with A to Z
+            wire = TlsWire(sock, self._context(), self._scratch)
+            while not await _step(wire, sock):
+                pass
+            while not wire.write_out():
+                await trio.lowlevel.wait_writable(sock)
+        except OSError:
+            return Outcome.FAILED, None
+        return (Outcome.RESUMED if wire.resumed else Outcome.DONE), wire
+
+
+async def _first_byte(sock: socket.socket) -> int:
+    """It stays where it is. -1: nothing comes."""
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            first = sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            continue
+        return first[0] if first else -1
+
+
+async def _step(wire: TlsWire, sock: socket.socket) -> bool:
+    """One turn of a handshake. Returns whether it is done."""
+    try:
+        done = wire.shake()
+    except BlockingIOError:
+        await trio.lowlevel.wait_readable(sock)
+        return False
+    if not done:
+        await trio.lowlevel.checkpoint()
+    return done

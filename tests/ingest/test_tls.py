@@ -1,0 +1,390 @@
+"""TLS on the ingest port: requests come as in clear, nothing waits unseen, and no stranger holds more than a bound."""
+
+from __future__ import annotations
+
+import random
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+import trio
+
+from ingest.budget import Account
+from ingest.handshakes import HANDSHAKE_CHARGE_BYTES, HandshakeLimits
+from ingest.tls import SCRATCH_BYTES, SEND_BYTES, TlsWire
+from tests.ingest.conftest import Begin
+from tests.ingest.served import NOW_MS, PATIENT, Worker, until
+from tests.ingest.world import video
+from tests.servers.certificates import Authority, server_context
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def context(authority: Authority) -> ssl.SSLContext:
+    return server_context(authority.issue("clips.example"))
+
+
+class Pipe(NamedTuple):
+    ours: socket.socket
+    wire: TlsWire
+    client: ssl.SSLObject
+    outgoing: ssl.MemoryBIO
+    """What the client encrypted."""
+    theirs: socket.socket
+    incoming: ssl.MemoryBIO
+    """What the client decrypts."""
+
+
+@pytest.fixture
+def pipe(context: ssl.SSLContext) -> Iterator[Pipe]:
+    made = pipe_of(context)
+    with made.ours, made.theirs:
+        yield made
+
+
+def pipe_of(server: ssl.SSLContext) -> Pipe:
+    """A server's end over a socket pair, and a client whose bytes the test carries. The handshake is done."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    wire = TlsWire(ours, server, memoryview(bytearray(SCRATCH_BYTES)))
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting.wrap_bio(incoming, outgoing)
+    done = False
+    while not done:
+        with suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        if outgoing.pending:
+            theirs.send(outgoing.read())
+        with suppress(BlockingIOError):
+            done = wire.shake()
+        incoming.write(theirs.recv(65536))
+    client.do_handshake()
+    if outgoing.pending:
+        theirs.send(outgoing.read())
+    return Pipe(ours, wire, client, outgoing, theirs, incoming)
+
+
+def read_all(wire: TlsWire, most: int) -> tuple[bytes, int]:
+    """What can be read now, `most` bytes at once, and how often it took a call though no byte was on the socket."""
+    view = memoryview(bytearray(most))
+    found, calls = b"", 0
+    while True:
+        calls += 1
+        try:
+            received = wire.recv_into(view, most)
+        except BlockingIOError:
+            if not wire.pending():
+                return found, calls
+            continue
+        if not received:
+            return found, calls
+        found += view[:received]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_split_of_the_bytes_gives_the_same(pipe: Pipe, seed: int) -> None:
+    dice = random.Random(seed)
+    _, wire, client, outgoing, theirs, _ = pipe
+    sent, got = b"", b""
+    for _ in range(30):
+        data = dice.randbytes(dice.choice((1, 100, 16_384, 40_000)))
+        client.write(data)
+        sent += data
+        cipher = outgoing.read()
+        while cipher:
+            cut = dice.choice((1, 3, 5, 1000, 17_000, len(cipher)))
+            theirs.send(cipher[:cut])
+            cipher = cipher[cut:]
+            found, _ = read_all(wire, dice.choice((1000, 16_384, 100_000)))
+            got += found
+            assert wire.held_bytes < 16_384 + 256
+    assert got == sent
+    assert not wire.pending()
+
+
+def test_what_was_decrypted_and_not_taken_is_pending(pipe: Pipe) -> None:
+    _, wire, client, outgoing, theirs, _ = pipe
+    client.write(bytes(10_000))
+    client.write(bytes(5000))
+    theirs.send(outgoing.read())
+    view = memoryview(bytearray(4000))
+    sizes = []
+    while True:
+        sizes.append(wire.recv_into(view, 4000))
+        if not wire.pending():
+            break
+    assert sum(sizes) == 15_000
+    assert wire.held_bytes == 0
+    with pytest.raises(BlockingIOError):
+        wire.recv_into(view, 4000)
+
+
+def test_records_of_a_byte_do_not_hold_the_turn(pipe: Pipe) -> None:
+    _, wire, client, outgoing, theirs, _ = pipe
+    for _ in range(1000):
+        client.write(b"x")
+    theirs.send(outgoing.read())
+    view = memoryview(bytearray(MIB))
+    assert wire.recv_into(view, MIB) == 256
+    assert wire.pending()
+    assert read_all(wire, MIB)[0] == b"x" * 744
+
+
+def test_an_end_is_told_once_all_was_read(pipe: Pipe) -> None:
+    _, wire, client, outgoing, theirs, _ = pipe
+    client.write(b"last")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.unwrap()
+    theirs.send(outgoing.read())
+    view = memoryview(bytearray(100))
+    assert wire.recv_into(view, 100) == 4
+    assert wire.recv_into(view, 100) == 0
+
+
+def test_bytes_that_were_changed_on_the_way_end_it(pipe: Pipe) -> None:
+    _, wire, client, outgoing, theirs, _ = pipe
+    client.write(b"some")
+    cipher = bytearray(outgoing.read())
+    cipher[-1] ^= 1
+    theirs.send(cipher)
+    with pytest.raises(ssl.SSLError):
+        wire.recv_into(memoryview(bytearray(100)), 100)
+
+
+@pytest.mark.parametrize("garbage", [b"\x17\x03\x03\xff\xff", b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_record_longer_than_there_are_any_ends_it(pipe: Pipe, garbage: bytes) -> None:
+    _, wire, _, _, theirs, _ = pipe
+    theirs.send(garbage)
+    with pytest.raises(OSError, match="longer"):
+        wire.recv_into(memoryview(bytearray(100)), 100)
+
+
+def test_sending_goes_on_where_the_socket_was_full(pipe: Pipe) -> None:
+    _, wire, client, _, theirs, incoming = pipe
+    data = random.Random(1).randbytes(3 * MIB)
+    rest, got, blocked = memoryview(data), b"", 0
+    while len(got) < len(data):
+        try:
+            if rest:
+                rest = rest[wire.send(rest) :]
+            else:
+                wire.write_out()
+        except BlockingIOError:
+            blocked += 1
+        assert wire.unsent_bytes <= SEND_BYTES + 1024
+        with suppress(BlockingIOError):
+            incoming.write(theirs.recv(50_000))
+        with suppress(ssl.SSLWantReadError):
+            got += client.read(MIB)
+    assert got == data
+    assert blocked
+
+
+# --- a worker -----------------------------------------------------------------------------------------------------
+
+
+async def raw(worker: Worker) -> trio.SocketStream:
+    return (await worker.connect()).transport
+
+
+async def ended(stream: trio.SocketStream) -> bytes:
+    """What the worker says until it ends the connection."""
+    said = b""
+    with trio.fail_after(10), suppress(trio.BrokenResourceError):
+        while data := await stream.receive_some(65_536):
+            said += data
+    return said
+
+
+async def test_chunks_are_stored_as_in_clear(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context)
+    client = await worker.connect_tls(authority.client())
+    for number, packets in enumerate((1000, 4, 20_000, 64)):
+        body = video(packets * 188, seed=number)
+        reply = await client.ask(body, NOW_MS + number, chunked=number == 3)
+        assert reply.status == 201
+        assert worker.stored(1, NOW_MS + number) == body
+    assert worker.stats.handshakes == {"done": 1}
+
+
+async def test_what_waits_in_openssl_is_read_when_reading_goes_on(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    """All requests are sent at once, more than a turn takes and more than may be owed: nothing more comes on the
+    socket that would wake an epoll."""
+    worker = await begin(tls=context, limits=replace(PATIENT, max_outstanding=3))
+    client = await worker.connect_tls(authority.client())
+    count = 40
+    requests = [client.request(video(40 * 188, seed=n), NOW_MS + n) for n in range(count)]
+    await client.send(b"".join(requests))
+    assert [(await client.reply()).status for _ in range(count)] == [201] * count
+
+
+async def test_a_budget_that_is_full_stops_reading_and_goes_on(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context, budget_bytes=32 * MIB)
+    client = await worker.connect_tls(authority.client())
+    await until(lambda: bool(worker.connections))
+    account = Account()
+    worker.budget.charge(account, worker.budget.total_bytes - worker.budget.in_use_bytes)
+    await client.send(client.request(body := video(300 * 188)))
+    await until(lambda: worker.budget.waiting == 1)
+    worker.budget.refund(account, account.charged_bytes)
+    assert (await client.reply()).status == 201
+    assert worker.stored() == body
+
+
+async def test_the_beginning_of_a_record_is_charged_and_comes_back(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context)
+    client = await worker.connect_tls(authority.client())
+    await until(lambda: bool(worker.connections))
+    assert worker.budget.in_use_bytes == 0
+    part = b"\x17\x03\x03\x40\x00" + bytes(9000)
+    await client.transport.send_all(part)
+    await until(lambda: worker.budget.in_use_bytes == len(part))
+    assert worker.receiver.strangers.held_bytes == len(part)
+    client.reset()
+    await until(lambda: not worker.connections)
+    assert worker.receiver.strangers.held_bytes == 0
+
+
+async def test_sessions_resume_within_a_worker(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context)
+    trusting = authority.client()
+
+    def twice() -> list[bool]:
+        session, reused = None, []
+        for _ in range(2):
+            with (
+                socket.create_connection(("127.0.0.1", worker.port)) as sock,
+                trusting.wrap_socket(sock, server_hostname="clips.example", session=session) as tls,
+            ):
+                tls.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+                while tls.recv(65_536):
+                    pass
+                session = tls.session
+                reused.append(bool(tls.session_reused))
+        return reused
+
+    assert await trio.to_thread.run_sync(twice) == [False, True]
+    assert worker.stats.handshakes == {"done": 1, "resumed": 1}
+
+
+async def test_a_request_in_clear_is_told_what_to_do(begin: Begin, context: ssl.SSLContext) -> None:
+    worker = await begin(tls=context)
+    client = await worker.connect()
+    reply = await client.ask(video(1000 * 188))
+    assert (reply.status, reply.code, reply.closes) == (400, "tls_required", True)
+    assert "https://" in reply.body.decode()
+    assert worker.stored() is None
+    assert worker.stats.handshakes == {"plain": 1}
+
+
+async def test_clear_is_taken_beside_tls_where_that_is_set(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context, handshake_limits=HandshakeLimits(plain=True))
+    for number, client in enumerate((await worker.connect(), await worker.connect_tls(authority.client()))):
+        assert (await client.ask(video(), NOW_MS + number)).status == 201
+
+
+HELLO = bytes.fromhex("1603010200010001fc0303")
+HOSTILE = {
+    "no bytes": b"",
+    "a byte of a hello": HELLO[:1],
+    "half a hello": HELLO + bytes(200),
+    "a hello of 16 KiB that has no end": b"\x16\x03\x01\x40\x00\x01\x00\xff\xff" + bytes(16 * 1024 - 4),
+}
+
+
+@pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_who_makes_no_handshake_ends_by_the_deadline(
+    begin: Begin, context: ssl.SSLContext, sent: bytes
+) -> None:
+    worker = await begin(tls=context, handshake_limits=HandshakeLimits(handshake_s=0.3))
+    stream = await raw(worker)
+    if sent:
+        await stream.send_all(sent)
+    handshakes = worker.handshakes
+    assert handshakes is not None
+    await until(lambda: handshakes.under_way == 1)
+    assert worker.budget.in_use_bytes == HANDSHAKE_CHARGE_BYTES
+    await ended(stream)
+    await until(lambda: worker.budget.in_use_bytes == 0)
+    assert worker.stats.handshakes == {"timeout": 1}
+
+
+async def test_a_byte_now_and_then_does_not_put_the_deadline_off(
+    begin: Begin, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context, handshake_limits=HandshakeLimits(handshake_s=0.5))
+    stream = await raw(worker)
+    with trio.fail_after(5), suppress(trio.BrokenResourceError):
+        for byte in HELLO + bytes(400):
+            await stream.send_all(bytes([byte]))
+            await trio.sleep(0.05)
+    assert worker.stats.handshakes == {"timeout": 1}
+
+
+@pytest.mark.parametrize("kind", ["noise", "records of noise", "records of nothing", "an endless hello"])
+async def test_garbage_ends_at_once(begin: Begin, context: ssl.SSLContext, kind: str) -> None:
+    worker = await begin(tls=context, handshake_limits=HandshakeLimits(handshake_s=60))
+    stream = await raw(worker)
+    sent = {
+        "noise": bytes(range(128, 256)) * 100,
+        "records of noise": b"\x16\x03\x01\x00\x80" + bytes(range(128)),
+        "records of nothing": b"\x16\x03\x01\x00\x00" * 20_000,
+        "an endless hello": (b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(16 * 1024 - 4)) * 8,
+    }[kind]
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(sent)
+    await ended(stream)
+    assert worker.stats.handshakes == {"failed": 1}
+
+
+async def test_the_longest_handshake_makes_way(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context, handshake_limits=HandshakeLimits(max_handshakes=3))
+    handshakes = worker.handshakes
+    assert handshakes is not None
+    silent = []
+    for number in range(3):
+        silent.append(await raw(worker))
+        await until(lambda number=number: handshakes.under_way == number + 1)  # type: ignore[misc]
+    client = await worker.connect_tls(authority.client())
+    assert (await client.ask(video())).status == 201
+    assert await ended(silent[0]) == b""
+    assert handshakes.under_way == 2
+    assert worker.stats.handshakes == {"made_way": 1, "done": 1}
+
+
+async def test_a_stop_ends_handshakes(begin: Begin, context: ssl.SSLContext) -> None:
+    worker = await begin(tls=context, handshake_limits=HandshakeLimits(handshake_s=60))
+    stream = await raw(worker)
+    handshakes = worker.handshakes
+    assert handshakes is not None
+    await until(lambda: handshakes.under_way == 1)
+    worker.server.stop()
+    assert await ended(stream) == b""
+    await worker.served.wait()
