@@ -14,6 +14,7 @@ import random
 
 import pytest
 
+from storage.open_catalog import SQLITE
 from tests.retention.world import fast_folder
 from tests.service.shop.ledger import Ledger
 from tests.service.shop.year import DAYS, shop
@@ -57,7 +58,10 @@ def require_seen(ledger: Ledger) -> None:
 
 
 @pytest.mark.long
-def test_a_year_of_a_shop() -> None:
+@pytest.mark.parametrize(
+    "engine", [SQLITE, pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)  # of each run, three hosts for two months and a price rise are on PostgreSQL
+def test_a_year_of_a_shop(engine: str) -> None:
     require_seen(run(SEED, accounts=100))
 
 
