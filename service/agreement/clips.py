@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from retention.account_keys import destroy_ended
-from service.agreement.desk import Actor, Desk, device_of
+from service.agreement.desk import Actor, Desk, account_of, device_of
 from service.agreement.devices import show
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.texts import MAX_NAME_CHARS, one_line
@@ -37,8 +37,9 @@ def keep(
         gap_ms: as for `timeline.follows`.
 
     Raises:
-        NotFound, also for somebody else's device, or when there is nothing in the range.
-        Conflict: `not_recording`, the device has no right today; `too_many_clips`; `kept_bytes_used_up`.
+        NotFound, also for somebody else's device; `nothing_recorded`, there is nothing in the range.
+        Conflict: `not_recording`, the device has no right today; `already_kept`, one clip has all of the range;
+            `too_many_clips`; `kept_bytes_used_up`.
         Unprocessable: `bad_range`: it is empty, or not over yet; `range_too_large`; `bad_text`, the name.
     """
     name = one_line(name, "the name", MAX_NAME_CHARS, least=0)
@@ -58,7 +59,7 @@ def keep(
     epoch = standing.facts.erase_epoch
     rows = _rows(desk, device, epoch, from_ms, to_ms, gap_ms)
     if not rows:
-        raise NotFound("there are no recordings in this range", subject=f"device {device}")
+        raise _nothing(device)
     size_bytes = sum(row.length for row in rows)
     # Before the transaction, which may run twice. One that is not used is destroyed by the sweep.
     key_id = desk.random_bytes(ACCOUNT_KEY_ID_BYTES)
@@ -67,8 +68,8 @@ def keep(
     def work(books: Books) -> ClipRow:
         facts = device_of(books, actor, device)
         if facts.erase_epoch != epoch or facts.terminated_ms is not None:
-            raise NotFound("there are no recordings in this range", subject=f"device {device}")
-        _require_room(desk, books, facts.account, device, size_bytes)
+            raise _nothing(device)
+        _require_room(desk, books, facts.account, device, size_bytes, range(from_ms, to_ms))
         added = books.add_clip(
             ClipRow(
                 *(0, facts.account, device, epoch, rows[0].capture_ms, from_ms, to_ms, name, desk.now_ms()),
@@ -88,6 +89,12 @@ def listed(desk: Desk, actor: Actor, device: int, *, after: int = 0, limit: int 
     with desk.reading() as books:
         device_of(books, actor, device)
         return books.clips_of(device, after=after, limit=limit)
+
+
+def used_and_most(desk: Desk, actor: Actor, account: int) -> tuple[int, int]:
+    """Bytes that an account keeps in clips, and how many it may. Raises NotFound."""
+    with desk.reading() as books:
+        return books.kept_bytes(account_of(books, actor, account).account), desk.settings.max_kept_bytes
 
 
 def clip_of(desk: Desk, actor: Actor, device: int, clip: int) -> ClipRow:
@@ -121,9 +128,22 @@ def destroy_keys(desk: Desk) -> None:
         destroy_ended(desk.catalog, desk.vault)
 
 
-def _require_room(desk: Desk, books: Books, account: int, device: int, size_bytes: int) -> None:
+def _nothing(device: int) -> NotFound:
+    return NotFound(
+        "there are no recordings in this range", subject=f"device {device}", code="nothing_recorded"
+    )
+
+
+def _require_room(desk: Desk, books: Books, account: int, device: int, size_bytes: int, times: range) -> None:
+    """That a form was sent twice, too, is no reason to keep everything twice."""
     most = desk.settings.max_clips_per_device
-    if len(books.clips_of(device, limit=most)) >= most:
+    rows = books.clips_of(device, limit=most)
+    for row in rows:
+        if row.from_ms <= times.start and times.stop <= row.to_ms:
+            raise Conflict(
+                f"clip {row.clip_id} has all of this range", subject=f"device {device}", code="already_kept"
+            )
+    if len(rows) >= most:
         raise Conflict(
             f"a device has at most {most} kept clips; delete one",
             subject=f"device {device}",

@@ -134,6 +134,16 @@ def begun_at(desk: Desk, providers: Providers, attempt: str) -> str:
     return name
 
 
+def account_to_link(desk: Desk, attempt: str) -> int | None:
+    """The account that a log-in was begun for; None: it was begun to log in. Raises Unauthorized `log_in_expired`."""
+    return unseal(desk, attempt, Attempt).account
+
+
+def newcomer_of(desk: Desk, newcomer: str) -> Newcomer:
+    """Who may register. Raises Unauthorized `log_in_expired`."""
+    return unseal(desk, newcomer, Newcomer)
+
+
 def finish(
     desk: Desk, providers: Providers, attempt: str, state: str, code: str, issuer: str | None, client: str
 ) -> Finished:

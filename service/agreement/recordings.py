@@ -1,4 +1,4 @@
-"""Deleting a range of recordings, by the device's owner or an operator."""
+"""Deleting a range of recordings, by the device's owner or an operator; which were."""
 
 from __future__ import annotations
 
@@ -57,3 +57,13 @@ def delete(
 
     desk.write(note)
     return gone
+
+
+def deleted(
+    desk: Desk, actor: Actor, device: int, from_ms: int, to_ms: int, *, limit: int
+) -> list[tuple[int, int]]:
+    """What was deleted of a range by somebody, as `ReadingCatalog.deleted_ranges`; not what has expired. Raises
+    NotFound."""
+    with desk.reading() as books:
+        device_of(books, actor, device)
+    return desk.catalog.deleted_ranges(device, from_ms, to_ms, limit=limit)

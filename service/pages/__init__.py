@@ -17,7 +17,9 @@ from fastapi import APIRouter
 
 from service.pages.account import Account
 from service.pages.cameras import Cameras
+from service.pages.elsewhere import Elsewhere
 from service.pages.entrance import Entrance
+from service.pages.keeping import Keeping
 from service.pages.leaving import Leaving
 from service.pages.operators import OPERATOR_PARTS
 from service.pages.plans import Plans
@@ -27,7 +29,20 @@ from service.pages.sharing import Sharing
 from service.pages.site import Site
 from service.pages.texts import Texts
 
-PARTS = (Entrance, Registering, Texts, Cameras, Recordings, Plans, Account, Leaving, *OPERATOR_PARTS, Sharing)
+PARTS = (
+    Entrance,
+    Elsewhere,
+    Registering,
+    Texts,
+    Cameras,
+    Recordings,
+    Keeping,
+    Plans,
+    Account,
+    Leaving,
+    *OPERATOR_PARTS,
+    Sharing,
+)
 
 
 def routers(site: Site) -> Sequence[APIRouter]:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
-from service.agreement import consents, methods, my_data, records, registration, sessions
+from service.agreement import consents, elsewhere, methods, my_data, records, registration, sessions
 from service.agreement.errors import Unprocessable
 from service.agreement.texts import MAX_NAME_CHARS
 from service.api.door import Client
 from service.api.exports import ExportNumber, Exports
 from service.pages.door import Owner
+from service.pages.forms import Form
+from service.pages.paging import PAGE_ROWS, number_in, paged
 from service.pages.registering import MAX_ADDRESS_CHARS, MAX_CODE_CHARS
-from service.pages.site import Person, Site
+from service.pages.site import Part, Person, Site
 from storage.errors import CallerError
 
-PAGE_ROWS = 50
+T = TypeVar("T")
 KINDS = ("email", "mobile")
 
 
-class Account:
+class Account(Part):
     """The handlers."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._calls = site.calls
-        self._run = site.calls.run
+        super().__init__(site)
         self._exports = Exports(site.api)
 
     def routes(self) -> APIRouter:
@@ -57,6 +56,7 @@ class Account:
             "row": records.account(desk, actor, account),
             "accepted": records.acceptances(desk, actor, account),
             "consents": consents.said(desk, actor, account),
+            "identities": elsewhere.listed(desk, actor, account),
             "exports": my_data.listed(desk, actor, account),
         }
 
@@ -135,30 +135,24 @@ class Account:
         return await self._exports.file(person.account, export, person.actor)
 
     async def history(self, request: Request, person: Owner) -> Response:
-        rows = await self._run(
-            records.events,
-            self._desk,
-            person.actor,
-            person.account,
-            after=_after(request),
-            limit=PAGE_ROWS + 1,
+        events, more = await self._rows(request, person, records.events, lambda row: row.event_id)
+        return self._site.page(request, "history", events=events, more=more)
+
+    async def _rows(
+        self, request: Request, person: Person, find: Callable[..., list[T]], number: Callable[[T], int]
+    ) -> tuple[Sequence[T], int | None]:
+        """The page of a list that the address names."""
+        after = number_in(request, "after")
+        found = await self._run(
+            find, self._desk, person.actor, person.account, after=after, limit=PAGE_ROWS + 1
         )
-        more = rows[PAGE_ROWS - 1].event_id if len(rows) > PAGE_ROWS else None
-        return self._site.page(request, "history", events=rows[:PAGE_ROWS], more=more)
+        return paged(found, number)
 
     # --- money ------------------------------------------------------------------------------------------------
 
     async def payments(self, request: Request, person: Owner) -> Response:
-        rows = await self._run(
-            records.payments,
-            self._desk,
-            person.actor,
-            person.account,
-            after=_after(request),
-            limit=PAGE_ROWS + 1,
-        )
-        more = rows[PAGE_ROWS - 1].payment_id if len(rows) > PAGE_ROWS else None
-        return self._site.page(request, "payments", payments=rows[:PAGE_ROWS], more=more)
+        payments, more = await self._rows(request, person, records.payments, lambda row: row.payment_id)
+        return self._site.page(request, "payments", payments=payments, more=more)
 
     async def methods(self, request: Request, person: Owner) -> Response:
         return self._site.page(request, "methods", **await self._run(self._methods, person))
@@ -169,33 +163,31 @@ class Account:
 
     async def add_method(self, request: Request, person: Owner) -> Response:
         """Where the gateway wants something entered, the page that comes next has the link."""
-        try:
-            await self._site.form(request)
+
+        def add(form: Form) -> object:
             reference = f"method-{self._desk.random_bytes(20).hex()}"
-            await self._calls.pay(methods.set_up, self._desk, person.actor, person.account, reference)
-        except CallerError as error:
-            shown = await self._run(self._methods, person)
-            return await self._site.again(request, error, "methods", **shown)
-        return self._site.to("/account/methods", "method_added")
+            return methods.set_up(self._desk, person.actor, person.account, reference)
+
+        return await self._change_method(request, person, add, "method_added")
 
     async def remove_method(self, request: Request, person: Owner) -> Response:
+        def remove(form: Form) -> None:
+            methods.remove(self._desk, person.actor, person.account, form.text("method"))
+
+        return await self._change_method(request, person, remove, "method_removed")
+
+    async def _change_method(
+        self, request: Request, person: Person, change: Callable[[Form], object], said: str
+    ) -> Response:
         try:
-            form = await self._site.form(request)
-            await self._calls.pay(
-                methods.remove, self._desk, person.actor, person.account, form.text("method")
-            )
+            await self._calls.pay(change, await self._site.form(request))
         except CallerError as error:
             shown = await self._run(self._methods, person)
             return await self._site.again(request, error, "methods", **shown)
-        return self._site.to("/account/methods", "method_removed")
+        return self._site.to("/account/methods", said)
 
 
 def _kind(text: str) -> str:
     if text not in KINDS:
         raise Unprocessable("an address is an email or a mobile", code="bad_address_kind")
     return text
-
-
-def _after(request: Request) -> int:
-    text = request.query_params.get("after", "")
-    return int(text) if re.fullmatch("[0-9]{1,18}", text) else 0

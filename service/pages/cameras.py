@@ -17,7 +17,7 @@ from service.agreement.refused import WHY
 from service.api.door import Device
 from service.pages.door import Owner
 from service.pages.forms import Form
-from service.pages.site import Person, Site
+from service.pages.site import Part, Person, Site
 from storage.days import ms_of_day
 from storage.errors import CallerError
 from storage.rows.devices import DeviceFacts
@@ -62,13 +62,8 @@ class Camera:
         return self.standing.state == "recording"
 
 
-class Cameras:
+class Cameras(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()

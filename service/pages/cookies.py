@@ -1,6 +1,6 @@
-"""The two cookies: a log-in, and what a stranger's forms are bound to. Pure.
+"""The cookies: a log-in, what a stranger's forms are bound to, a log-in that is under way elsewhere. Pure.
 
-Both are out of reach of scripts, sent by no other site's forms (SameSite), and of this host and port alone. Behind TLS
+All are out of reach of scripts, sent by no other site's forms (SameSite), and of this host and port alone. Behind TLS
 they are never sent without it, and have the prefix `__Host-`, so that no other host of the domain can set them.
 """
 
@@ -13,6 +13,8 @@ LOG_IN = "clipkeep"
 """Holds the token of an owner's log-in or an operator's."""
 VISITOR = "clipkeep-visitor"
 """Random, of somebody who is not logged in. Nothing is kept about it."""
+ELSEWHERE = "clipkeep-elsewhere"
+"""What is under way at a provider of log-in, sealed by the desk; and the page to go on to."""
 VISITOR_S = 12 * 3600
 """How long a form of a stranger may stay open before it is sent."""
 PREFIX = "__Host-"

@@ -13,7 +13,7 @@ from service.agreement.sessions import MAX_LOGIN_CHARS
 from service.api.door import Client
 from service.pages import cookies
 from service.pages.forms import own_path
-from service.pages.site import LOG_IN, Site
+from service.pages.site import LOG_IN, Part
 from storage.errors import CallerError
 
 OWNERS_HOME = "/cameras"
@@ -21,11 +21,8 @@ OPERATORS_HOME = "/operator"
 MAX_TOKEN_CHARS = 100
 
 
-class Entrance:
+class Entrance(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()
@@ -62,8 +59,7 @@ class Entrance:
             account = login if error.code == "not_activated" and login.isdigit() else ""
             return await site.again(request, error, "log_in", login=login, then=then, account=account)
         response = site.to(then or OWNERS_HOME)
-        lasts_s = max(1, (row.expires_ms - site.desk.now_ms()) // 1000)
-        self._enter(request, response, token, lasts_s)
+        site.enter(request, response, token, row.expires_ms)
         return response
 
     async def ask_operator(self, request: Request) -> Response:
@@ -81,7 +77,7 @@ class Entrance:
         except CallerError as error:
             return await site.again(request, error, "log_in_operator")
         response = site.to(OPERATORS_HOME)
-        self._enter(request, response, token, None)
+        site.enter(request, response, token, None)
         return response
 
     async def log_out(self, request: Request) -> Response:
@@ -95,7 +91,3 @@ class Entrance:
             with suppress(Unauthorized):  # it had ended by itself
                 await site.calls.run(sessions.log_out, site.desk, token)
         return response
-
-    def _enter(self, request: Request, response: Response, token: str, lasts_s: int | None) -> None:
-        self._site.set_cookie(request, response, cookies.LOG_IN, token, lasts_s)
-        self._site.set_cookie(request, response, cookies.VISITOR, "", 0)

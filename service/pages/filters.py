@@ -26,6 +26,12 @@ def moment(ms: int | None) -> Markup:
     )
 
 
+def clock(ms: int) -> Markup:
+    """A time of a day that is said elsewhere, to the second."""
+    at = datetime.fromtimestamp(ms / 1000, UTC)
+    return Markup('<time datetime="{}" data-local="clock">{} UTC</time>').format(_iso(at), f"{at:%H:%M:%S}")
+
+
 def instant(ms: int | None) -> Markup:
     """When a right ends: to the second, and in UTC whatever the viewer's zone."""
     if ms is None:
@@ -83,6 +89,7 @@ def words(code: str) -> str:
 
 FILTERS: Mapping[str, object] = {
     "moment": moment,
+    "clock": clock,
     "instant": instant,
     "day": day,
     "money": money,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from service.agreement import closing
 from service.agreement.errors import Unprocessable
 from service.pages.door import Owner
-from service.pages.site import Person, Site
+from service.pages.site import Part, Person
 from storage.errors import CallerError
 from storage.rows.devices import ErasureRecord
 
@@ -17,13 +17,8 @@ MAX_RECORDS = 20
 """Of one camera: each ended plan that was followed by another may have left one."""
 
 
-class Leaving:
+class Leaving(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()

@@ -26,7 +26,7 @@ from service.api.subscriptions import Subscription as SubscriptionNumber
 from service.pages.cameras import Camera
 from service.pages.door import Owner
 from service.pages.forms import Form
-from service.pages.site import Person, Site
+from service.pages.site import Part, Person, Site
 from storage.days import ms_of_day, to_day
 from storage.errors import CallerError
 from storage.rows.accounts import MethodState
@@ -72,13 +72,11 @@ class Held:
         return first_day(self.subscription)
 
 
-class Plans:
+class Plans(Part):
     """The handlers."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
+        super().__init__(site)
         self._pay = site.calls.pay
 
     def routes(self) -> APIRouter:

@@ -11,7 +11,7 @@ from service.agreement.sessions import MAX_LOGIN_CHARS
 from service.agreement.texts import MAX_NAME_CHARS
 from service.api.door import Client
 from service.pages.forms import Form
-from service.pages.site import LOG_IN, Site
+from service.pages.site import LOG_IN, Part
 from storage.errors import CallerError
 
 MAX_ADDRESS_CHARS = 320
@@ -19,11 +19,8 @@ MAX_CODE_CHARS = 40
 _NOTHING = Form({})
 
 
-class Registering:
+class Registering(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()

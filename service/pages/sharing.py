@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from fastapi import APIRouter, Request, Response
 
 from service.agreement import devices, shares
@@ -13,8 +11,8 @@ from service.api.problems import PrivateJSON
 from service.api.responses import HeldResponse
 from service.pages.cameras import Camera
 from service.pages.door import Owner
-from service.pages.recordings import MAX_SPAN_CHUNKS, MAX_SPAN_MS, bounds, malformed
-from service.pages.site import Person, Site
+from service.pages.recordings import MAX_SPAN_CHUNKS, span_bounds
+from service.pages.site import Part, Person
 from service.playback import Refused
 from storage.errors import CallerError
 
@@ -23,14 +21,8 @@ HOURS = {"24": "a day", "168": "a week", "720": "30 days"}
 MAX_LINK_CHARS = 100
 
 
-class Sharing:
+class Sharing(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
-        self._playback = site.api.playback
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()
@@ -103,9 +95,7 @@ class Sharing:
         return self._site.page(request, "share", shared=shared, token=token, now_ms=self._desk.now_ms())
 
     async def spans(self, request: Request, token: str) -> Response:
-        from_ms, to_ms = bounds(request)
-        if to_ms - from_ms > MAX_SPAN_MS:
-            raise malformed(f"at most {timedelta(milliseconds=MAX_SPAN_MS)} at once")
+        from_ms, to_ms = span_bounds(request)
         shared = await self._playback.shared(token)
         from_ms, to_ms = max(from_ms, shared.from_ms), min(to_ms, shared.to_ms)
         found: list[tuple[int, int]] = []

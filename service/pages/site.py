@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import trio
 from fastapi import APIRouter, Request, Response
@@ -47,6 +47,8 @@ HEADERS = {
 }
 GZIP_FROM_BYTES = 1024
 LOG_IN = "/log-in"
+BACK = "/log-in/elsewhere/back"
+"""To where providers of log-in send browsers back."""
 _OTHER_SITES = ("cross-site", "same-site")
 """What a browser says of a request that another site has caused (Fetch Metadata)."""
 
@@ -107,6 +109,12 @@ class Site:
         self._templates.globals["static"] = self.static.address
         self._templates.globals["money"] = Money
 
+    def enter(self, request: Request, response: Response, token: str, expires_ms: int | None) -> None:
+        """Let a browser keep a log-in, until it ends; None: until the browser is closed."""
+        lasts_s = None if expires_ms is None else max(1, (expires_ms - self.desk.now_ms()) // 1000)
+        self.set_cookie(request, response, cookies.LOG_IN, token, lasts_s)
+        self.set_cookie(request, response, cookies.VISITOR, "", 0)
+
     # --- routes -----------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -141,6 +149,20 @@ class Site:
         made = cookies.made(name, value, secure=self.is_secure(request), max_age_s=max_age_s)
         response.headers.append("Set-Cookie", made)
 
+    def way_back(self, request: Request) -> str:
+        """Where providers of log-in send this browser back to: the address of `[openid] redirect_uris` that is these
+        pages', at the host that is asked; "": none is."""
+        host = request.headers.get("host", "").lower()
+        for uri in self.api.services.providers.redirect_uris:
+            parts = urlsplit(uri)
+            if parts.path == BACK and not parts.query and parts.netloc.lower() == host:
+                return uri
+        return ""
+
+    def providers(self, request: Request) -> tuple[str, ...]:
+        """Where one may log in from this page."""
+        return tuple(self.api.services.providers.by_name) if self.way_back(request) else ()
+
     # --- forms ------------------------------------------------------------------------------------------------
 
     async def form(self, request: Request) -> Form:
@@ -159,7 +181,8 @@ class Site:
     # --- answers ----------------------------------------------------------------------------------------------
 
     def page(self, request: Request, template: str, status: int = 200, /, **context: Any) -> Response:
-        """A page. Templates have `form_token()`, `said`, `kind` ("owner", "operator" or "") and `path` besides.
+        """A page. Templates have `form_token()`, `said`, `kind` ("owner", "operator" or ""), `path` and
+        `providers()` besides.
 
         Args:
             template: its name, without folder and ending.
@@ -181,6 +204,7 @@ class Site:
             "kind": _kind(token),
             "path": request.url.path,
             "problem": None,
+            "providers": lambda: self.providers(request),
         } | context
         body = self._templates.get_template(f"{template}.html").render(context).encode()
         headers = dict(HEADERS)
@@ -249,6 +273,20 @@ class Site:
         if had:
             self.set_cookie(request, response, cookies.LOG_IN, "", 0)
         return response
+
+
+class Part:
+    """A group of pages. Its handlers are its methods; `routes` says at which paths."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._desk = site.desk
+        self._calls = site.calls
+        self._run = site.calls.run
+        self._playback = site.api.playback
+
+    def routes(self) -> APIRouter:
+        raise NotImplementedError
 
 
 class PageRoute(APIRoute):

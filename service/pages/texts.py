@@ -10,14 +10,11 @@ from fastapi import APIRouter, Request, Response
 from service.agreement import privacy, versions
 from service.api.agreement import Version
 from service.api.models.agreement import AgreementText, PolicyText
-from service.pages.site import Site
+from service.pages.site import Part
 
 
-class Texts:
+class Texts(Part):
     """The handlers. The texts are those that the API keeps for strangers (`service.api.public`)."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()

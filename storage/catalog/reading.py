@@ -39,6 +39,11 @@ class ReadingCatalog(Protocol):
         """Whether `delete_range` ever deleted what was captured in a part of [from_ms, to_ms)."""
 
     @abstractmethod
+    def deleted_ranges(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[tuple[int, int]]:
+        """What `delete_range` deleted of [from_ms, to_ms), joined: (from_ms, to_ms), ascending, no two of which touch;
+        at most the `limit` earliest deletions that began there or before are looked at."""
+
+    @abstractmethod
     def segment_mark(self) -> SegmentMark:
         """What is stored now; NOTHING_STORED before the first segment key was prepared."""
 

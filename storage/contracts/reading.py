@@ -262,3 +262,19 @@ class ReadingContract(OnCatalog):
         ):
             assert catalog.has_deletions(device, NOON + from_ms, NOON + to_ms) is wanted
             assert not catalog.has_deletions(other, NOON + from_ms, NOON + to_ms)
+
+    def test_what_was_deleted_of_a_range_is_told_joined(self, catalog: Catalog) -> None:
+        device, other = add_device(catalog), add_device(catalog)
+        for from_ms, to_ms in ((20, 30), (0, 5), (5, 8), (25, 28), (40, 60), (900, 901)):
+            catalog.delete_range(
+                device, NOON + from_ms, NOON + to_ms, reason="", who="", now_ms=NOW, delete_after_ms=NOW
+            )
+
+        def told(from_ms: int, to_ms: int, limit: int = 99) -> list[tuple[int, int]]:
+            found = catalog.deleted_ranges(device, NOON + from_ms, NOON + to_ms, limit=limit)
+            return [(first - NOON, last - NOON) for first, last in found]
+
+        assert told(3, 50) == [(3, 8), (20, 30), (40, 50)]
+        assert told(8, 20) == []
+        assert told(0, 99, limit=3) == [(0, 8), (20, 30)]
+        assert catalog.deleted_ranges(other, NOON, NOON + 99, limit=99) == []

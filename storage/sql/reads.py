@@ -102,6 +102,22 @@ class Reads(OnDatabase, ReadingCatalog):
                 ).fetchone()[0]
             )
 
+    def deleted_ranges(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[tuple[int, int]]:
+        with self.db.read() as connection:
+            rows = connection.execute(
+                "SELECT from_ms, to_ms FROM deletions WHERE device = ? AND from_ms < ? AND to_ms > ?"
+                " ORDER BY from_ms, deletion_id LIMIT ?",
+                (device, to_ms, from_ms, limit),
+            ).fetchall()
+        found: list[tuple[int, int]] = []
+        for begin, end in rows:
+            first, last = max(begin, from_ms), min(end, to_ms)
+            if found and first <= found[-1][1]:
+                found[-1] = (found[-1][0], max(found[-1][1], last))
+            else:
+                found.append((first, last))
+        return found
+
     def segment_mark(self) -> SegmentMark:
         with self.db.read() as connection:
             newest = connection.last_number("segments")

@@ -47,6 +47,7 @@ class LyingProvider(ThreadingHTTPServer):
         asked: requests by path.
         said: members of its metadata, of an ID token's claims and of its header that are other than they should be.
         raw: whole bodies instead, by path.
+        back: to where it sends browsers back.
     """
 
     daemon_threads = True
@@ -60,6 +61,7 @@ class LyingProvider(ThreadingHTTPServer):
         self.token: str | None = None
         self.raw: dict[str, bytes] = {}
         self.status = 200
+        self.back = BACK
         self.rotate()
         self._codes: dict[str, tuple[str, str]] = {}
         self._numbers = count()
@@ -86,7 +88,7 @@ class LyingProvider(ThreadingHTTPServer):
     def redeem(self, form: dict[str, str]) -> dict[str, Any] | None:
         nonce, challenge = self._codes.pop(form["code"], ("", ""))
         proof = urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
-        if proof != challenge or form["redirect_uri"] != BACK:
+        if proof != challenge or form["redirect_uri"] != self.back:
             return None
         return {"id_token": self.token or self.id_token(nonce)}
 
@@ -139,11 +141,11 @@ def lying_provider() -> Iterator[LyingProvider]:
 
 
 @contextmanager
-def npm_provider() -> Iterator[str]:
-    """The issuer of a running `oidc-provider`, whose one client is `clipkeep`."""
+def npm_provider(back: str = BACK) -> Iterator[str]:
+    """The issuer of a running `oidc-provider`, whose one client is `clipkeep`, and has browsers sent `back`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = ["node", str(FOLDER / "provider.mjs"), str(port), BACK]
+    command = ["node", str(FOLDER / "provider.mjs"), str(port), back]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None

@@ -12,8 +12,9 @@ from ingest.requests import MAX_DEVICE
 from service.agreement import closing, devices, naming, records, sessions
 from service.agreement.devices import Standing
 from service.pages.door import Operator
-from service.pages.operators.common import PAGE_ROWS, number_in, one_of, paged
-from service.pages.site import Person, Site
+from service.pages.operators.common import one_of
+from service.pages.paging import PAGE_ROWS, number_in, paged
+from service.pages.site import Part, Person
 from storage.errors import NotFound
 from storage.rows.accounts import AccountRow, AccountState, ClosingState
 
@@ -33,13 +34,8 @@ class Found:
     more: int | None = None
 
 
-class Accounts:
+class Accounts(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()

@@ -1,8 +1,7 @@
-"""What the pages of operators share: pages of rows, what a role is offered, what is kept for a while."""
+"""What the pages of operators share: what a role is offered, what is kept for a while."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -13,14 +12,6 @@ from retention.operators import MAY, Act
 from service.pages.site import Person
 
 T = TypeVar("T")
-PAGE_ROWS = 50
-_NUMBER = re.compile("[0-9]{1,18}")
-
-
-def number_in(request: Request, name: str) -> int:
-    """A number in the address; 0 when there is none."""
-    text = request.query_params.get(name, "").strip()
-    return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 def one_of(request: Request, name: str, choices: Sequence[str]) -> str:
@@ -32,13 +23,6 @@ def one_of(request: Request, name: str, choices: Sequence[str]) -> str:
 def offered(person: Person) -> frozenset[Act]:
     """What the operator may do: what is offered on a page. The handlers ask again."""
     return MAY[person.actor.operator_role]
-
-
-def paged(
-    rows: Sequence[T], number: Callable[[T], int], most: int = PAGE_ROWS
-) -> tuple[Sequence[T], int | None]:
-    """Of one row more than a page has: the page, and what the next one is after."""
-    return rows[:most], number(rows[most - 1]) if len(rows) > most else None
 
 
 class Kept(Generic[T]):

@@ -19,7 +19,7 @@ from service.api.operators import NoticeNumber
 from service.pages.door import Operator, allowed
 from service.pages.forms import Form
 from service.pages.operators.story import story_page
-from service.pages.site import Person, Site
+from service.pages.site import Part, Person, Site
 from storage.errors import CallerError, NotFound
 from storage.rows.accounts import BlockKind
 
@@ -27,12 +27,8 @@ Deed = Callable[[Actor, str, Form], object]
 """What is done, with the reason and the form. Blocks."""
 
 
-class Deciding:
+class Deciding(Part):
     """The handlers. All answer with the account's page."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()

@@ -11,21 +11,20 @@ from service.agreement.texts import MAX_REASON_CHARS
 from service.api.door import Device
 from service.errands.running import Errand, Kind
 from service.pages.door import Operator, allowed
-from service.pages.operators.common import PAGE_ROWS, number_in, offered, paged
-from service.pages.site import Person, Site
+from service.pages.operators.common import offered
+from service.pages.paging import PAGE_ROWS, number_in, paged
+from service.pages.site import Part, Person, Site
 from storage.catalog.books import Books
 from storage.errors import CallerError, NotFound
 from storage.rows.accounts import OPERATOR_ACCOUNT
 from storage.rows.devices import ErasureRecord
 
 
-class Erasures:
+class Erasures(Part):
     """The handlers."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
+        super().__init__(site)
         self._errands = site.api.errands
 
     def routes(self) -> APIRouter:

@@ -14,8 +14,9 @@ from service.agreement.devices import Standing
 from service.agreement.refused import WHY
 from service.metrics import STALE_MS
 from service.pages.door import Operator
-from service.pages.operators.common import PAGE_ROWS, Kept, number_in, paged
-from service.pages.site import Site
+from service.pages.operators.common import Kept
+from service.pages.paging import PAGE_ROWS, number_in, paged
+from service.pages.site import Part, Site
 from storage.days import day_of_ms
 from storage.rows.accounts import Backlog
 from storage.rows.hosts import HostRow
@@ -52,13 +53,11 @@ class Home:
     has_cameras: bool
 
 
-class Fleet:
+class Fleet(Part):
     """The handlers."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
+        super().__init__(site)
         self._home = Kept(KEPT_S, self._find)
 
     def routes(self) -> APIRouter:

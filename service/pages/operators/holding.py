@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.pages.door import Operator
 from service.pages.operators.common import Kept
-from service.pages.site import Site
+from service.pages.site import Part, Site
 from storage.rows.recordings import DayTotals
 
 KEPT_S = 60.0
@@ -34,11 +34,11 @@ class Map:
     size_bytes: int
 
 
-class Holding:
+class Holding(Part):
     """The handler."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
+        super().__init__(site)
         self._map = Kept(KEPT_S, self._find)
 
     def routes(self) -> APIRouter:

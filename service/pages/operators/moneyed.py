@@ -7,6 +7,7 @@ click, or a form that is sent again, moves the money once.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from hashlib import sha256
 
 from fastapi import APIRouter, Request, Response
@@ -22,10 +23,11 @@ from service.api.payments import Reference
 from service.api.subscriptions import Subscription
 from service.pages.door import Operator
 from service.pages.forms import Form
-from service.pages.operators.common import PAGE_ROWS, number_in, offered, one_of, paged
+from service.pages.operators.common import offered, one_of
 from service.pages.operators.deciding import Deed, done
 from service.pages.operators.story import Paid
-from service.pages.site import Person, Site
+from service.pages.paging import PAGE_ROWS, number_in, paged
+from service.pages.site import Part, Person
 from storage.errors import NotFound
 from storage.rows.accounts import PaymentKind, PaymentRow, PaymentState
 
@@ -38,13 +40,8 @@ WAITS = {
 _AMOUNT = re.compile(r"([0-9]{1,15})(?:[.,]([0-9]{1,4}))?")
 
 
-class Moneyed:
+class Moneyed(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()
@@ -111,27 +108,26 @@ class Moneyed:
     async def retry(
         self, request: Request, account: Account, reference: Reference, person: Operator
     ) -> Response:
-        def deed(actor: Actor, why: str, form: Form) -> object:
-            self._require_of(account, reference)
-            return refunding.retry(self._desk, actor, reference, why=why)
-
-        return await self._pay(request, person, account, deed)
+        return await self._see_to(request, person, account, reference, refunding.retry)
 
     async def paid(
         self, request: Request, account: Account, reference: Reference, person: Operator
     ) -> Response:
-        def deed(actor: Actor, why: str, form: Form) -> object:
-            self._require_of(account, reference)
-            return refunding.paid_otherwise(self._desk, actor, reference, why=why)
-
-        return await self._pay(request, person, account, deed)
+        return await self._see_to(request, person, account, reference, refunding.paid_otherwise)
 
     async def take_back(
         self, request: Request, account: Account, reference: Reference, person: Operator
     ) -> Response:
+        return await self._see_to(request, person, account, reference, crediting.take_back)
+
+    async def _see_to(
+        self, request: Request, person: Person, account: int, reference: str, what: Callable[..., object]
+    ) -> Response:
+        """Do something about a payment of the account."""
+
         def deed(actor: Actor, why: str, form: Form) -> object:
             self._require_of(account, reference)
-            return crediting.take_back(self._desk, actor, reference, why=why)
+            return what(self._desk, actor, reference, why=why)
 
         return await self._pay(request, person, account, deed)
 

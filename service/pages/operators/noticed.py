@@ -6,18 +6,16 @@ from fastapi import APIRouter, Request, Response
 
 from service.agreement import notices
 from service.pages.door import Operator
-from service.pages.operators.common import PAGE_ROWS, number_in, one_of, paged
-from service.pages.site import Site
+from service.pages.operators.common import one_of
+from service.pages.paging import PAGE_ROWS, number_in, paged
+from service.pages.site import Part
 from storage.rows.accounts import NoticeState
 
 LISTS = ("failed", "queued")
 
 
-class Noticed:
+class Noticed(Part):
     """The handler."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
 
     def routes(self) -> APIRouter:
         router = self._site.router()

@@ -17,8 +17,9 @@ from service.agreement.devices import Standing
 from service.agreement.refused import WHY
 from service.api.door import Account
 from service.pages.door import Operator
-from service.pages.operators.common import PAGE_ROWS, number_in, offered, paged
-from service.pages.site import Person, Site
+from service.pages.operators.common import offered
+from service.pages.paging import PAGE_ROWS, number_in, paged
+from service.pages.site import Part, Person, Site
 from storage.rows.accounts import (
     OPERATOR_ACCOUNT,
     AcceptanceRow,
@@ -105,13 +106,8 @@ class Story:
         return self.progress.blocks if self.is_owner else ()
 
 
-class Stories:
+class Stories(Part):
     """The handlers."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()

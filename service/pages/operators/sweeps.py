@@ -18,7 +18,7 @@ from service.agreement.texts import MAX_REASON_CHARS
 from service.errands.running import Errand, Kind
 from service.pages.door import Operator, allowed
 from service.pages.operators.common import offered
-from service.pages.site import Person, Site
+from service.pages.site import Part, Person, Site
 from storage.catalog.books import Books
 from storage.errors import CallerError
 from storage.rows.accounts import OPERATOR_ACCOUNT
@@ -30,13 +30,11 @@ FAILED_SHOWN = 5
 _MS = re.compile("[0-9]{1,15}")
 
 
-class Sweeps:
+class Sweeps(Part):
     """The handlers."""
 
     def __init__(self, site: Site) -> None:
-        self._site = site
-        self._desk = site.desk
-        self._run = site.calls.run
+        super().__init__(site)
         self._errands = site.api.errands
 
     def routes(self) -> APIRouter:

@@ -1,16 +1,19 @@
 // What pages do beside showing themselves: times in the viewer's zone, copying, and (further down) timeline and player.
 // Each page works without it, except for playing.
 
-const moments = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-const instants = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
+const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const formats = {
+  moment: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" }),
+  instant: new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" }),
+  clock: clockTime,
+};
 
 /** Times are written in UTC by the server; here they are moved to the viewer's zone. */
 export function localTimes(root) {
   for (const time of root.querySelectorAll("time[data-local]")) {
     const at = new Date(time.dateTime);
-    const exact = time.dataset.local === "instant";
-    if (!exact) time.title = time.textContent;
-    time.textContent = (exact ? instants : moments).format(at);
+    if (time.dataset.local !== "instant") time.title = time.dateTime;
+    time.textContent = formats[time.dataset.local].format(at);
     time.hidden = false;
   }
 }
@@ -48,11 +51,16 @@ stills(document);
 const S = 1000, MIN = 60 * S, HOUR = 60 * MIN;
 /** How much of a recording a playlist lists at once; when it has played, the next one is loaded. */
 const WINDOW_MS = HOUR;
+/** Of a kept clip, in which gaps are few. */
+const CLIP_WINDOW_MS = 6 * HOUR;
 /** Stills while the pointer moves over the timeline: at most one in this time. */
 const STILL_EVERY_MS = 150;
 /** Live: how many segments behind the newest one hls.js plays, how fast it catches up, and from where on it leaps. */
 const LIVE = { liveSyncDurationCount: 1.5, liveMaxLatencyDurationCount: 5, maxLiveSyncPlaybackRate: 1.25 };
-const clockTime = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+/** A button of a kept clip that is narrower has no room for its name. */
+const LEAST_NAME_PX = 70;
+/** How long a still stays after the keyboard has moved the needle. */
+const PEEK_MS = 2500;
 const dayTime = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 const startOfDay = (ms) => new Date(ms).setHours(0, 0, 0, 0);
@@ -63,6 +71,7 @@ const forInput = (ms) => { const d = new Date(ms); return new Date(ms - d.getTim
 /** Video of one camera: what is played, and which moment of the recording that is. */
 class Playing {
   constructor(video, camera, hlsAddress, said) {
+    this.clip = null; // the number of the kept clip that is loaded; null: what is recorded
     this.video = video; this.camera = camera; this.hlsAddress = hlsAddress; this.said = said;
     this.token = ""; this.hls = null; this.from = null; this.to = null; this.speed = 1; this.live = false;
     this.native = !("MediaSource" in window || "ManagedMediaSource" in window);
@@ -87,12 +96,12 @@ class Playing {
   }
 
   /** Play [from, to) from its beginning; without `to` what comes in now. */
-  async load(from, to, plays) {
+  async load(from, to, plays, clip = null) {
     const turn = ++this.turn;
     this.close();
-    this.from = from; this.to = to; this.live = to === null;
+    this.from = from; this.to = to; this.live = to === null; this.clip = clip;
     const range = this.live ? "" : `from=${Math.floor(from)}&to=${Math.ceil(to)}&`;
-    const address = `/v1/devices/${this.camera}/playlist.m3u8?${range}token=${this.token}`;
+    const address = `${this.place(clip)}/playlist.m3u8?${range}token=${this.token}`;
     this.said("Loading …");
     if (this.native) {
       this.video.src = address;
@@ -109,6 +118,9 @@ class Playing {
     }
     this.video.playbackRate = this.video.defaultPlaybackRate = this.live ? 1 : this.speed;
   }
+
+  /** Where the API has what is recorded, or a kept clip. */
+  place(clip) { return `/v1/devices/${this.camera}${clip === null ? "" : `/clips/${clip}`}`; }
 
   async failed(data) {
     this.close();
@@ -154,6 +166,9 @@ class CameraPage {
     this.spansGroup = find("spans"); this.marks = find("marks"); this.needle = find("needle");
     this.preview = find("preview"); this.clock = find("clock"); this.scale = find("scale");
     this.rangeForm = find("range"); this.fromInput = find("from"); this.toInput = find("to");
+    this.deletedGroup = find("deleted"); this.lane = find("kept"); this.listLink = root.parentNode.querySelector("[data-list]");
+    /** Kept clips that have something of the day, what was deleted of it, and the clip that plays. */
+    this.kept = []; this.deleted = []; this.clip = null;
     this.daysGrid = find("days"); this.monthTitle = find("month");
     const message = find("message");
     this.said = (text) => { if (message.textContent !== text) message.textContent = text; };
@@ -164,15 +179,17 @@ class CameraPage {
     this.video.muted = true;
     root.hidden = false;
     this.wire();
-    const asked = Number(new URLSearchParams(location.search).get("at"));
-    this.begin(this.sharedFrom ?? (Number.isSafeInteger(asked) && asked > 0 ? asked : null));
+    const query = new URLSearchParams(location.search), asked = Number(query.get("at"));
+    this.begin(this.sharedFrom ?? (Number.isSafeInteger(asked) && asked > 0 ? asked : null), Number(query.get("clip")));
   }
 
   now() { return Date.now() + this.skew; }
 
-  async begin(asked) {
+  async begin(asked, number) {
     await this.show(asked ?? this.now());
-    if (asked === null && this.spans.length) {
+    const clip = this.kept.find((one) => one.clip === number && one.ready);
+    if (clip) this.playClip(clip, asked, true);
+    else if (asked === null && this.spans.length) {
       // The last minutes of what there is, ready and not playing.
       const last = this.spans[this.spans.length - 1];
       this.choose(Math.max(last[0], last[1] - 10 * S));
@@ -185,8 +202,17 @@ class CameraPage {
     this.day = startOfDay(ms); this.dayEnd = startOfNextDay(ms);
     this.svg.setAttribute("viewBox", `0 0 ${this.length()} 40`);
     this.timeline.setAttribute("aria-valuemax", String(Math.round(this.length())));
-    this.spans = await this.fetchSpans(this.day, this.dayEnd);
-    this.draw(); this.drawScale(); this.markDay();
+    const day = this.day, found = await Promise.all([this.fetchSpans(this.day, this.dayEnd), this.fetchMarks()]);
+    if (day !== this.day) return; // another day was asked for meanwhile
+    [this.spans, { kept: this.kept, deleted: this.deleted }] = found;
+    this.clip = this.kept.find((one) => one.clip === this.clip?.clip) ?? null;
+    if (this.listLink) this.listLink.href = `${this.base}/list?from=${this.day}&to=${this.dayEnd}`;
+    this.draw(); this.drawScale(); this.drawKept(); this.markDay();
+  }
+
+  async fetchMarks() {
+    if (!this.lane) return { kept: [], deleted: [] };
+    return this.ask(`${this.base}/marks?from=${this.day}&to=${this.dayEnd}`);
   }
 
   length() { return (this.dayEnd - this.day) / S; }
@@ -214,17 +240,18 @@ class CameraPage {
   }
 
   draw() {
-    const rect = (from, to) => {
+    const rect = (from, to, y = 0, height = 40) => {
       const made = document.createElementNS(this.svg.namespaceURI, "rect");
-      made.setAttribute("x", this.x(from)); made.setAttribute("y", 0); made.setAttribute("height", 40);
+      made.setAttribute("x", this.x(from)); made.setAttribute("y", y); made.setAttribute("height", height);
       made.setAttribute("width", Math.max(to - from, this.leastMs()) / S);
       return made;
     };
     this.spansGroup.replaceChildren(...this.spans.map(([from, to]) => rect(from, to)));
+    this.deletedGroup.replaceChildren(...this.deleted.map(([from, to]) => rect(from, to, 14, 12)));
     const from = Date.parse(this.fromInput?.value), to = Date.parse(this.toInput?.value);
     const marked = from < to && to > this.day && from < this.dayEnd;
     this.marks.replaceChildren(...(marked ? [rect(Math.max(from, this.day), Math.min(to, this.dayEnd))] : []));
-    if (!this.spans.length) this.said("Nothing is recorded on this day.");
+    if (!this.spans.length && !this.kept.length) this.said("Nothing is recorded on this day.");
     else if (this.wanted === null) this.said("");
   }
 
@@ -238,6 +265,35 @@ class CameraPage {
       texts.push(span);
     }
     this.scale.replaceChildren(...texts);
+  }
+
+  /** Kept clips are buttons below the timeline, in as many rows as overlap. */
+  drawKept() {
+    if (!this.lane) return;
+    const least = 30 / Math.max(this.lane.parentNode.clientWidth, 200), rows = [];
+    const items = this.kept.map((clip) => {
+      const from = Math.max(0, this.x(clip.from)) / this.length(), width = Math.min(this.length(), this.x(clip.to)) / this.length() - from;
+      const left = Math.max(0, Math.min(from, 1 - Math.max(width, least)));
+      let row = rows.findIndex((end) => end <= left);
+      if (row < 0) row = rows.push(0) - 1;
+      rows[row] = left + Math.max(width, least);
+      const item = document.createElement("li"), button = document.createElement("button"), name = clip.name || `Clip ${clip.clip}`;
+      item.style.left = `${left * 100}%`; item.style.width = `${width * 100}%`; item.style.top = `${row * 1.9}rem`;
+      button.type = "button"; button.disabled = !clip.ready;
+      button.textContent = width * this.lane.parentNode.clientWidth < LEAST_NAME_PX ? "▸" : name;
+      const times = `${dayTime.format(clip.from)} – ${dayTime.format(clip.to)}`;
+      button.title = `${name}: ${times}`;
+      button.setAttribute("aria-label", `${clip.ready ? "Play the kept clip" : "Being copied: the clip"} ${name}, ${times}`);
+      if (this.clip?.clip === clip.clip) button.setAttribute("aria-current", "true");
+      button.addEventListener("click", () => this.playClip(clip, clip.from, true));
+      item.append(button);
+      return item;
+    });
+    const focused = [...this.lane.children].findIndex((item) => item.contains(document.activeElement));
+    this.lane.replaceChildren(...items);
+    this.lane.style.height = `${rows.length * 1.9}rem`;
+    this.lane.hidden = !items.length;
+    items[focused]?.firstChild.focus();
   }
 
   /** What is pointed at: a moment of a recording, which is drawn wider than it lasts where it is short; else as it is. */
@@ -255,13 +311,46 @@ class CameraPage {
     return null;
   }
 
+  has(ms) { return this.spans.some(([from, to]) => from <= ms && ms < to); }
+
+  /** The kept clip to show a moment from: the one that plays, or one where nothing is recorded any more. */
+  clipAt(ms) {
+    if (this.clip && this.clip.from <= ms && ms < this.clip.to) return this.clip;
+    return this.has(ms) ? undefined : this.kept.find((one) => one.ready && one.from <= ms && ms < one.to);
+  }
+
+  setClip(clip) {
+    if (this.clip?.clip === clip?.clip) return;
+    this.clip = clip;
+    this.drawKept();
+  }
+
+  playClip(clip, ms, plays) {
+    this.setClip(clip);
+    this.wanted = ms;
+    this.point(ms);
+    if (this.playing.clip === clip.clip && this.playing.seek(ms)) { if (plays) this.video.play().catch(() => {}); return; }
+    this.playing.load(ms, Math.min(ms + CLIP_WINDOW_MS, clip.to), plays, clip.clip);
+  }
+
+  /** The first moment of the day that can be watched; undefined when there is none. */
+  first() {
+    const all = [...this.spans.map(([from]) => from), ...this.kept.filter((one) => one.ready).map((one) => Math.max(one.from, this.day))];
+    return all.length ? Math.min(...all) : undefined;
+  }
+
   /** Go to a moment, playing on if it plays. */
   choose(ms, plays = !this.video.paused) {
+    const clip = this.clipAt(ms);
+    if (clip) { this.playClip(clip, ms, plays); return; }
+    this.setClip(null);
     const at = this.recorded(ms);
     this.wanted = at ?? ms;
     this.point(this.wanted);
+    const later = at === null && this.kept.find((one) => one.ready && one.from >= ms);
+    if (later) { this.playClip(later, later.from, plays); return; }
     if (at === null) { this.said(this.spans.length ? "Nothing is recorded after this, on this day." : "Nothing is recorded on this day."); return; }
-    if (!this.playing.live && this.playing.seek(at)) return;
+    if (!this.playing.live && this.playing.clip === null && this.playing.seek(at)) return;
     this.playing.load(at, Math.min(at + WINDOW_MS, this.dayEnd), plays);
   }
 
@@ -269,6 +358,11 @@ class CameraPage {
   async goOn() {
     const to = this.playing.to;
     if (to === null) return;
+    if (this.clip) {
+      if (to < this.clip.to) this.playClip(this.clip, to, true);
+      else this.said("The kept clip has ended.");
+      return;
+    }
     if (to >= this.dayEnd) {
       if (this.dayEnd > this.now()) { this.said("That was the newest."); return; }
       await this.show(this.dayEnd);
@@ -287,9 +381,16 @@ class CameraPage {
     const x = Math.max(0, Math.min(this.x(ms), this.length()));
     this.needle.setAttribute("x1", x); this.needle.setAttribute("x2", x);
     this.timeline.setAttribute("aria-valuenow", String(Math.round(x)));
-    const has = this.spans.some(([from, to]) => from <= ms && ms < to);
-    this.timeline.setAttribute("aria-valuetext", `${clockTime.format(ms)}, ${has ? "recorded" : "nothing recorded"}`);
-    this.clock.textContent = dayTime.format(ms);
+    this.timeline.setAttribute("aria-valuetext", `${clockTime.format(ms)}, ${this.what(ms)}`);
+    this.clock.textContent = this.clip ? `${this.clip.name || `Clip ${this.clip.clip}`}, ${dayTime.format(ms)}` : dayTime.format(ms);
+  }
+
+  /** What there is of a moment, in words. */
+  what(ms) {
+    const clip = this.clipAt(ms);
+    if (clip) return `kept clip ${clip.name || clip.clip}`;
+    if (this.has(ms)) return "recorded";
+    return this.deleted.some(([from, to]) => from <= ms && ms < to) ? "deleted" : "nothing recorded";
   }
 
   tick() {
@@ -308,38 +409,50 @@ class CameraPage {
     return this.pointed(this.day + part * (this.dayEnd - this.day));
   }
 
-  peek(event) {
-    const box = this.timeline.getBoundingClientRect(), ms = this.momentAt(event);
-    const has = this.spans.some(([from, to]) => from <= ms && ms < to);
+  /** A still of what is pointed at, above the timeline.  `left`: where, in px from its left end. */
+  peek(ms, left) {
+    const box = this.timeline.getBoundingClientRect();
+    const clip = this.clipAt(ms), has = Boolean(clip) || this.has(ms);
     const half = Math.min(this.preview.offsetWidth || 250, box.width) / 2;
     this.preview.hidden = false;
-    this.preview.style.left = `${Math.max(half, Math.min(event.clientX - box.left, box.width - half))}px`;
-    this.preview.querySelector("span").textContent = has ? clockTime.format(ms) : `${clockTime.format(ms)}, nothing recorded`;
+    this.preview.style.left = `${Math.max(half, Math.min(left, box.width - half))}px`;
+    this.preview.querySelector("span").textContent = this.has(ms) ? clockTime.format(ms) : `${clockTime.format(ms)}, ${this.what(ms)}`;
     const image = this.preview.querySelector("img");
     image.hidden = !has;
     if (has && performance.now() - this.stillAt > STILL_EVERY_MS) {
       this.stillAt = performance.now();
-      image.src = `/v1/devices/${this.camera}/still.jpg?at=${Math.floor(ms)}&width=240&token=${this.playing.token}`;
+      image.src = `${this.playing.place(clip?.clip ?? null)}/still.jpg?at=${Math.floor(ms)}&width=240&token=${this.playing.token}`;
     }
+  }
+
+  peekAt(event) { this.peek(this.momentAt(event), event.clientX - this.timeline.getBoundingClientRect().left); }
+
+  /** With the keyboard the still stands where the needle is, for a while. */
+  peekNeedle() {
+    this.peek(this.wanted, this.x(this.wanted) / this.length() * this.timeline.clientWidth);
+    clearTimeout(this.peekEnds);
+    this.peekEnds = setTimeout(() => { this.preview.hidden = true; }, PEEK_MS);
   }
 
   wire() {
     const { timeline, video } = this;
     let dragging = false;
-    timeline.addEventListener("pointerdown", (event) => { dragging = true; timeline.setPointerCapture(event.pointerId); this.peek(event); });
-    timeline.addEventListener("pointermove", (event) => { this.peek(event); if (dragging) this.point(this.momentAt(event)); });
+    timeline.addEventListener("pointerdown", (event) => { dragging = true; timeline.setPointerCapture(event.pointerId); this.peekAt(event); });
+    timeline.addEventListener("pointermove", (event) => { this.peekAt(event); if (dragging) this.point(this.momentAt(event)); });
     timeline.addEventListener("pointerup", (event) => { if (dragging) this.choose(this.momentAt(event)); dragging = false; if (event.pointerType !== "mouse") this.preview.hidden = true; });
     timeline.addEventListener("pointercancel", () => { dragging = false; this.preview.hidden = true; });
     timeline.addEventListener("pointerleave", () => { this.preview.hidden = true; });
     this.preview.querySelector("img").addEventListener("error", (event) => { event.target.hidden = true; });
     timeline.addEventListener("keydown", (event) => {
-      const at = this.wanted ?? this.day, step = event.shiftKey ? MIN : 10 * S, first = this.spans[0], last = this.spans[this.spans.length - 1];
+      const at = this.wanted ?? this.day, step = event.shiftKey ? MIN : 10 * S, last = this.spans[this.spans.length - 1];
       const to = { ArrowLeft: at - step, ArrowDown: at - step, ArrowRight: at + step, ArrowUp: at + step, PageDown: at - HOUR, PageUp: at + HOUR,
-        Home: first?.[0] ?? this.day, End: last ? Math.max(last[0], last[1] - 10 * S) : this.day }[event.key];
+        Home: this.first() ?? this.day, End: last ? Math.max(last[0], last[1] - 10 * S) : this.first() ?? this.day }[event.key];
       if (to === undefined) return;
       event.preventDefault();
       this.choose(Math.max(this.day, Math.min(to, this.dayEnd - S)));
+      this.peekNeedle();
     });
+    timeline.addEventListener("blur", () => { this.preview.hidden = true; });
     const actions = {
       play: () => {
         if (!video.paused) return video.pause();
@@ -381,7 +494,12 @@ class CameraPage {
       this.rangeForm.elements.from.value = String(from); this.rangeForm.elements.to.value = String(to);
     });
     this.toInput?.addEventListener("input", () => this.toInput.setCustomValidity(""));
-    new ResizeObserver(() => this.day && this.drawScale()).observe(this.root);
+    let width = 0;
+    new ResizeObserver(([{ contentRect }]) => {
+      if (!this.day || contentRect.width === width) return;
+      width = contentRect.width;
+      this.drawScale(); this.drawKept();
+    }).observe(this.root);
     setInterval(() => this.refresh(), 15 * S);
   }
 
@@ -394,6 +512,7 @@ class CameraPage {
   }
 
   async goLive() {
+    this.setClip(null);
     await this.show(this.now());
     this.wanted = this.now();
     this.playing.load(this.now(), null, true);
@@ -401,6 +520,10 @@ class CameraPage {
 
   /** Today grows while the page is open. */
   async refresh() {
+    if (!document.hidden && this.kept.some((one) => !one.ready)) {
+      const day = this.day, marks = await this.fetchMarks();
+      if (day === this.day) { this.kept = marks.kept; this.drawKept(); }
+    }
     if (document.hidden || !this.day || this.now() < this.day || this.now() > this.dayEnd + MIN) return;
     const from = this.spans.length ? this.spans[this.spans.length - 1][0] : this.day;
     const day = this.day, news = await this.fetchSpans(from, this.dayEnd);
@@ -419,7 +542,7 @@ class CameraPage {
     while (day.getMonth() === first.getMonth()) { starts.push(day.getTime()); day.setDate(day.getDate() + 1); }
     starts.push(day.getTime());
     this.monthTitle.textContent = new Intl.DateTimeFormat(undefined, { month: "long", year: "numeric" }).format(first);
-    const { days } = await this.ask(`${this.base}/days?starts=${starts.join(",")}`);
+    const { days, kept } = await this.ask(`${this.base}/days?starts=${starts.join(",")}`);
     if (this.month !== first.getTime()) return;
     const names = new Intl.DateTimeFormat(undefined, { weekday: "short" }), cells = [];
     for (let i = 0; i < 7; i++) {
@@ -432,12 +555,13 @@ class CameraPage {
     days.forEach((has, i) => {
       const button = document.createElement("button");
       button.type = "button"; button.textContent = String(i + 1); button.dataset.day = String(starts[i]);
-      button.setAttribute("aria-label", `${long.format(starts[i])}, ${has ? "has video" : "no video"}`);
-      button.classList.toggle("has", has);
+      button.setAttribute("aria-label", `${long.format(starts[i])}, ${has ? "has video" : "no video"}${kept[i] ? ", has a kept clip" : ""}`);
+      button.classList.toggle("has", has); button.classList.toggle("kept", kept[i]);
       button.addEventListener("click", async () => {
         await this.show(starts[i]);
-        if (this.spans.length) this.choose(this.spans[0][0]);
-        else this.point(starts[i]);
+        const first = this.first();
+        if (first === undefined) this.point(starts[i]);
+        else this.choose(first);
       });
       cells.push(button);
     });

@@ -206,7 +206,8 @@ def test_a_timeline_is_spans_and_a_calendar_days(server: Server, world: World) -
     assert told["next"] is None
     starts = ",".join(str(day + n * MS_PER_DAY) for n in range(-1, 3))
     assert json.loads(visitor.get(f"/cameras/{device}/days?starts={starts}").source) == {
-        "days": [False, True, False]
+        "kept": [False] * 3,
+        "days": [False, True, False],
     }
     # The token of the page plays, and ends soon.
     played = server.get(
