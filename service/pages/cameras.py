@@ -137,8 +137,8 @@ class Cameras(Part):
         standing = await self._run(devices.show, self._desk, person.actor, n)
         shown = self._may_show(request, person, n)
         token = await self._run(devices.token, self._desk, person.actor, n) if shown else ""
-        place = self._ingest(request)
-        address = place.replace("://", f"://{n}:{token}@", 1) + f"/v1/devices/{n}/live" if token else ""
+        place = ingest_place(self._site, request)
+        address = address_of(place, n, token) if token else ""
         return self._site.page(
             request,
             "camera_set_up",
@@ -148,15 +148,6 @@ class Cameras(Part):
             line=ffmpeg_line(address) if address else "",
             code=qr(address) if address else "",
         )
-
-    def _ingest(self, request: Request) -> str:
-        """Where cameras send to: as configured, else this host's usual port."""
-        said = self._site.api.services.ingest_url
-        if said:
-            return said.rstrip("/")
-        host = request.headers.get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        return f"http://{name if _HOST.fullmatch(name) else 'this-server'}:{INGEST_PORT}"
 
     # --- one that is there ------------------------------------------------------------------------------------
 
@@ -210,6 +201,21 @@ def view_token(site: Site, facts: DeviceFacts) -> str:
     until_s = (now_ms + VIEW_MS) // 3_600_000 * 3600
     secret = site.desk.vault.token_secret
     return mint_viewer_token(secret, facts.device, facts.token_generation, until_s, facts.viewer_generation)
+
+
+def ingest_place(site: Site, request: Request) -> str:
+    """Where cameras send to: as configured, else this host's usual port."""
+    said = site.api.services.ingest_url
+    if said:
+        return said.rstrip("/")
+    host = request.headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return f"http://{name if _HOST.fullmatch(name) else 'this-server'}:{INGEST_PORT}"
+
+
+def address_of(place: str, device: int | str, token: str) -> str:
+    """Where one camera sends to, with its token."""
+    return place.replace("://", f"://{device}:{token}@", 1) + f"/v1/devices/{device}/live"
 
 
 def ffmpeg_line(address: str) -> str:

@@ -12,17 +12,26 @@ from service.agreement.errors import Unauthorized
 from service.agreement.sessions import MAX_LOGIN_CHARS
 from service.api.door import Client
 from service.pages import cookies
+from service.pages.awhile import Kept
 from service.pages.forms import own_path
-from service.pages.site import LOG_IN, Part
+from service.pages.site import LOG_IN, Part, Site
 from storage.errors import CallerError
+from storage.rows.accounts import OPERATOR_ACCOUNT
 
 OWNERS_HOME = "/cameras"
 OPERATORS_HOME = "/operator"
 MAX_TOKEN_CHARS = 100
+KEPT_S = 5.0
+"""However many strangers open the front page, the catalog is asked once in this time whether anybody is here."""
 
 
 class Entrance(Part):
     """The handlers."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._has_owners = False
+        self._new = Kept(KEPT_S, self._is_new)
 
     def routes(self) -> APIRouter:
         site, router = self._site, self._site.router()
@@ -41,7 +50,16 @@ class Entrance(Part):
             return self._site.to(OWNERS_HOME)
         if token.startswith(OPERATOR_PREFIX):
             return self._site.to(OPERATORS_HOME)
-        return self._site.page(request, "front")
+        return self._site.page(request, "front", is_new=await self._new.get())
+
+    async def _is_new(self) -> bool:
+        return not self._has_owners and await self._run(self._look)
+
+    def _look(self) -> bool:
+        """Whether nobody has an account yet. Once somebody has, that is not asked again."""
+        with self._desk.reading() as books:
+            self._has_owners = bool(books.accounts(after=OPERATOR_ACCOUNT, limit=1))
+        return not self._has_owners
 
     async def ask(self, request: Request) -> Response:
         then = own_path(request.query_params.get("next", ""))

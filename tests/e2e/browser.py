@@ -33,6 +33,15 @@ needs_players = [
     ),
 ]
 
+AXE = MODULES / "axe-core" / "axe.min.js"
+needs_axe = [
+    needs_players[0],
+    pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm ci --prefix tests/players"),
+]
+SCREENSHOTS = os.environ.get("CLIPKEEP_TEST_SCREENSHOTS", "")
+"""Where pictures of pages are put; nowhere unless it is said."""
+WIDTHS = {"phone": 390, "desk": 1280, "least": 320}
+
 PAGE = """<!doctype html><video id=v muted playsinline crossorigin=anonymous></video>
 <script src="/{module}.js"></script><script>
 const v = document.getElementById('v'), said = [];
@@ -95,3 +104,26 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def looked_at(page: Any, name: str, url: str) -> None:
+    """Open a page at each of WIDTHS, with all that is folded away: none is wider than the screen, and axe finds nothing
+    serious. The page's context bypasses the policy, for axe is a script of ours."""
+    for where, width in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": 844})
+        page.goto(url)
+        for summary in page.locator("summary").all():
+            summary.click()
+        if SCREENSHOTS:
+            page.screenshot(path=Path(SCREENSHOTS, f"{name}-{where}.png"), full_page=True)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, f"{url} is {wide} px wide at {width}"
+        page.add_script_tag(path=str(AXE))
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        grave = [
+            (each["id"], node["html"][:200])
+            for each in found["violations"]
+            if each["impact"] in ("serious", "critical")
+            for node in each["nodes"]
+        ]
+        assert grave == [], (url, width)

@@ -1,17 +1,13 @@
-"""What the pages of operators share: what a role is offered, what is kept for a while."""
+"""What the pages of operators share: words in addresses, what a role is offered."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
-import trio
 from fastapi import Request
 
 from retention.operators import MAY, Act
 from service.pages.site import Person
-
-T = TypeVar("T")
 
 
 def one_of(request: Request, name: str, choices: Sequence[str]) -> str:
@@ -23,24 +19,3 @@ def one_of(request: Request, name: str, choices: Sequence[str]) -> str:
 def offered(person: Person) -> frozenset[Act]:
     """What the operator may do: what is offered on a page. The handlers ask again."""
     return MAY[person.actor.operator_role]
-
-
-class Kept(Generic[T]):
-    """Something that takes a while to find: found once at a time, and told for some seconds.
-
-    Args:
-        find: it.
-    """
-
-    def __init__(self, seconds: float, find: Callable[[], Awaitable[T]]) -> None:
-        self._seconds = seconds
-        self._find = find
-        self._lock = trio.Lock()
-        self._found: tuple[float, T] | None = None
-
-    async def get(self) -> T:
-        """Raises what `find` raises."""
-        async with self._lock:
-            if self._found is None or trio.current_time() - self._found[0] >= self._seconds:
-                self._found = (trio.current_time(), await self._find())
-            return self._found[1]

@@ -9,16 +9,18 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from retention.witness import MAX_OFFSET_MS
-from service.agreement import devices
+from service.agreement import devices, versions
 from service.agreement.devices import Standing
 from service.agreement.refused import WHY
 from service.metrics import STALE_MS
+from service.pages.awhile import Kept
+from service.pages.cameras import address_of, ffmpeg_line, ingest_place
 from service.pages.door import Operator
-from service.pages.operators.common import Kept
 from service.pages.paging import PAGE_ROWS, number_in, paged
 from service.pages.site import Part, Site
 from storage.days import day_of_ms
-from storage.rows.accounts import Backlog
+from storage.rows.accounts import OPERATOR_ACCOUNT, Backlog
+from storage.rows.devices import DeviceFacts
 from storage.rows.hosts import HostRow
 from storage.rows.schedule import RunRow
 
@@ -27,6 +29,8 @@ KEPT_S = 5.0
 SILENT_MS = 600_000
 """A camera that may record and uploaded nothing for so long is shown as silent."""
 SILENT_SHOWN = 10
+FEW_CAMERAS = 5
+"""A home of so many has had its first picture; of fewer it is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ class Home:
     failures: int
     erasures: dict[str, int]
     silent: Sequence[Standing]
+    has_accounts: bool
     has_cameras: bool
+    has_pictures: bool
 
 
 class Fleet(Part):
@@ -79,7 +85,12 @@ class Fleet(Part):
             why=WHY,
             silent_shown=SILENT_SHOWN,
             silent_min=SILENT_MS // 60_000,
+            line=ffmpeg_line(address_of(ingest_place(self._site, request), "CAMERA", "TOKEN")),
+            version=0 if home.has_pictures else await self._run(versions.newest, self._desk),
         )
+
+    def _has_picture(self, facts: DeviceFacts) -> bool:
+        return bool(self._desk.catalog.latest_chunks(facts.device, limit=1))
 
     async def silent(self, request: Request, person: Operator) -> Response:
         after = number_in(request, "after")
@@ -100,6 +111,8 @@ class Fleet(Part):
         newest = catalog.newest_change()
         with self._desk.reading() as books:
             backlog = books.backlog(on=day_of_ms(self._desk.now_ms()))
+            owners = books.accounts(after=OPERATOR_ACCOUNT, limit=1)
+        cameras = self._desk.catalog.devices(limit=FEW_CAMERAS)
         return Home(
             backlog,
             [_host(row, home_ms, newest) for row in rows],
@@ -108,7 +121,9 @@ class Fleet(Part):
             catalog.failures_since_success(),
             catalog.erasure_counts(),
             devices.silent(self._desk, silent_ms=SILENT_MS, limit=SILENT_SHOWN + 1),
-            bool(self._desk.catalog.devices(limit=1)),
+            bool(owners),
+            bool(cameras),
+            len(cameras) == FEW_CAMERAS or any(map(self._has_picture, cameras)),
         )
 
 

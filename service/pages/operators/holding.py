@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
+from service.pages.awhile import Kept
 from service.pages.door import Operator
-from service.pages.operators.common import Kept
 from service.pages.site import Part, Site
 from storage.rows.recordings import DayTotals
 

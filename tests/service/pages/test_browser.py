@@ -3,27 +3,21 @@ is deleted; and what axe says of the pages that show them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.keeping import Keeping
 from storage.days import MS_PER_DAY
-from tests.e2e.browser import CHROMIUM, MODULES, chromium
+from tests.e2e.browser import chromium, looked_at, needs_axe
 from tests.e2e.service import until
 from tests.service.api.office import PASSWORD, Person, add_owner
 from tests.service.api.server import Server
 from tests.service.playback.test_mp4_export import recorded
 from tests.service.world import HOUR_MS, NOON_MS, World
 
-AXE = MODULES / "axe-core" / "axe.min.js"
-SCREENSHOTS = os.environ.get("CLIPKEEP_TEST_SCREENSHOTS", "")
-"""Where pictures of the pages are put; nowhere unless it is said."""
-SIZES = {"phone": 390, "desk": 1280}
 FIRST_MS, FOX_MS, GONE_MS, LAST_MS = (
     NOON_MS - 4 * HOUR_MS,
     NOON_MS - 3 * HOUR_MS,
@@ -34,10 +28,7 @@ FIRST_MS, FOX_MS, GONE_MS, LAST_MS = (
 EXPIRES_ON = NOON_MS // MS_PER_DAY + 8
 FRAMES = "document.querySelector('video').getVideoPlaybackQuality().totalVideoFrames"
 
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt-get install chromium"),
-    pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm ci --prefix tests/players"),
-]
+pytestmark = needs_axe
 
 
 @dataclass(frozen=True)
@@ -210,33 +201,11 @@ def test_scrubbing_shows_stills_with_the_keyboard_and_with_the_pointer(scene: Sc
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(scene: Scene, scheme: str) -> None:
     page = scene.page(color_scheme=scheme)
-    paths = {
+    midnight_ms = NOON_MS - 12 * HOUR_MS
+    for name, path in {
         "camera": f"?at={LAST_MS}",
-        "list": f"/list?from={NOON_MS - 12 * HOUR_MS}&to={NOON_MS + 12 * HOUR_MS}",
+        "list": f"/list?from={midnight_ms}&to={midnight_ms + MS_PER_DAY}",
         "clips": "/clips",
         "range": f"/range?from={FOX_MS}&to={FOX_MS + 5000}",
-    }
-    for name, path in paths.items():
-        for where, width in {**SIZES, "least": 320}.items():
-            page.set_viewport_size({"width": width, "height": 844})
-            page.goto(f"{scene.camera}{path}")
-            if name == "camera":
-                page.get_by_role("button", name="Play the kept clip The fox").wait_for()
-                until(lambda: page.evaluate("document.querySelector('video').readyState") >= 2, "a picture")
-            for summary in page.locator("summary").all():
-                summary.click()
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            if SCREENSHOTS:
-                page.screenshot(path=Path(SCREENSHOTS, f"{name}-{where}-{scheme}.png"), full_page=True)
-            assert wide <= width, f"{path} is {wide} px wide at {width}"
-            if where == "least":
-                continue
-            page.add_script_tag(path=str(AXE))
-            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-            grave = [
-                (each["id"], node["html"][:200])
-                for each in found["violations"]
-                if each["impact"] in ("serious", "critical")
-                for node in each["nodes"]
-            ]
-            assert grave == [], (path, width)
+    }.items():
+        looked_at(page, f"{name}-{scheme}", f"{scene.camera}{path}")
