@@ -22,7 +22,13 @@ from service.agreement.consents import unsubscribe_url
 from service.agreement.openid.opening import open_providers
 from service.agreement.senders import open_senders
 from service.api import ApiServices, create_app
-from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
+from service.child import (
+    allowed_connections,
+    die_with_supervisor,
+    on_reload_signal,
+    on_stop_signal,
+    say_ready,
+)
 from service.clients import Clients, parse_proxies
 from service.errands.child import InChild
 from service.folder import Opened, host_name, open_folder
@@ -36,6 +42,7 @@ from service.playback.used import Used
 from service.promises import promises_of
 from service.ready import Question
 from service.remuxing.limits import RemuxLimits
+from service.tls.contexts import handshakes_of, open_tls
 from storage.clock import boottime_ns
 from storage.counted import CountedStore
 from storage.errors import ClipkeepError
@@ -131,6 +138,7 @@ class ApiProcess:
         self._store = CountedStore(opened.store)
         self.opened = opened = replace(opened, store=self._store)
         self._freshness = Freshness(opened.bitmap, opened.max_stale_ns)
+        self._tls = open_tls(opened.config.tls)
         self._question = Question()
         self._prober = Prober(self._probe, self._question.unanswered)
         self._used = Used()
@@ -277,6 +285,8 @@ class ApiProcess:
 
             async with trio.open_nursery() as nursery:
                 await nursery.start(on_stop_signal, stop)
+                if self._tls is not None:
+                    await nursery.start(on_reload_signal, self._tls.reload)
                 nursery.start_soon(self._prober.run)
                 nursery.start_soon(keep_house, tasks)
                 async with trio.open_nursery() as serving:  # ends when the answers under way have been sent
@@ -302,21 +312,23 @@ class ApiProcess:
             HttpLimits(**limits | {"max_connections": most}),
             now_s=lambda: self.opened.clock.now_ms() / 1000,
             clients=Clients(parse_proxies(config.http.trusted_proxies), config.http.forwarded_header),
+            handshakes=handshakes_of(self._tls, config.tls),
         )
-        self._figures = partial(_figures, server, app.state.api.playback)
+        self._figures = partial(self._api_figures, server, app.state.api.playback)
         return server
 
-
-def _figures(server: HttpServer, playback: Playback) -> ApiFigures:
-    return ApiFigures(
-        connections=server.connections,
-        held_bytes=playback.memory.held,
-        exports=playback.exports.under_way.held,
-        let_go=server.let_go,
-        remux_jobs=playback.remuxer.figures.jobs,
-        remux_failures=playback.remuxer.figures.failures,
-        remux_kills=playback.remuxer.figures.kills,
-    )
+    def _api_figures(self, server: HttpServer, playback: Playback) -> ApiFigures:
+        return ApiFigures(
+            connections=server.connections,
+            held_bytes=playback.memory.held,
+            exports=playback.exports.under_way.held,
+            let_go=server.let_go,
+            remux_jobs=playback.remuxer.figures.jobs,
+            remux_failures=playback.remuxer.figures.failures,
+            remux_kills=playback.remuxer.figures.kills,
+            handshakes={} if server.handshakes is None else dict(server.handshakes.outcomes),
+            certificates={} if self._tls is None else self._tls.expires_s(),
+        )
 
 
 def main() -> None:

@@ -46,6 +46,16 @@ async def on_stop_signal(
             stop()
 
 
+async def on_reload_signal(
+    reload: Callable[[], object], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Call `reload`, which may read files, in a thread at each SIGHUP, one after the other."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            await trio.to_thread.run_sync(reload)
+
+
 def allowed_connections(wanted: int, own_files: int) -> int:
     """Raise this process's limit of open files as far as it may and need be; how many connections it then allows.
 

@@ -381,6 +381,30 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    certificate: str = limit(
+        "",
+        "PEM files with a certificate and its chain, by their whole paths, separated by commas; empty: both ports speak"
+        " in clear. Several: for several names (SNI), or of another kind of key for the same ones; the first is for"
+        " clients that name none of them",
+    )
+    key: str = limit(
+        "", "PEM files with their keys, in the same order; empty: each is in its certificate's file"
+    )
+    least_version: str = limit("1.2", "of TLS that a client may speak: 1.2 or 1.3")
+    plain: bool = limit(
+        False, "take requests in clear on both ports, too; false: they are answered 400 tls_required"
+    )
+    handshake_s: float = limit(10.0, "for a handshake", least=0.1, most=HOUR_S)
+    max_handshakes: int = limit(
+        512,
+        "under way at once in each process, up to 64 KiB each; when another comes, the longest is let go",
+        least=1,
+        most=100_000,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class AgreementSettings:
     currency: str = limit("USD", "ISO 4217 code of fees when a purchase names none")
     monthly_fee_minor: int = limit(
@@ -638,6 +662,7 @@ class Config:
     api: ApiSettings = field(default_factory=ApiSettings)
     remux: RemuxSettings = field(default_factory=RemuxSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
     agreement: AgreementSettings = field(default_factory=AgreementSettings)
     payments: PaymentSettings = field(default_factory=PaymentSettings)
     notices: NoticeSettings = field(default_factory=NoticeSettings)

@@ -20,6 +20,7 @@ from service.agreement.openid.settings import parse as parse_elsewhere
 from service.clients import HEADERS, parse_proxies
 from service.config import Config
 from service.partners import parse_partners
+from service.tls.pairs import TLS_VERSIONS, parse_pairs
 from storage.errors import CallerError
 from storage.promise import Survives
 
@@ -89,6 +90,12 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         raise _bad(path, "openid", str(error)) from None
     if config.http.forwarded_header not in HEADERS:
         raise _bad(path, "http.forwarded_header", f"is one of {', '.join(HEADERS)}")
+    if config.tls.least_version not in TLS_VERSIONS:
+        raise _bad(path, "tls.least_version", f"is one of {', '.join(TLS_VERSIONS)}")
+    try:
+        parse_pairs(config.tls)
+    except ValueError as error:
+        raise _bad(path, "tls.certificate", str(error)) from None
     if config.home.survives not in (words := [kind.word for kind in Survives]):
         raise _bad(path, "home.survives", f"is one of {', '.join(words)}")
     if config.payments.gateway not in GATEWAYS:

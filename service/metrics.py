@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from storage.errors import ClipkeepError
 STALE_MS = 10_000
 """A worker that has not published for so long is not counted as up."""
 
-_PUBLISHED = {"at_ms", "problem", "store_calls", *(field.name for field in fields(Stats))}
+_PUBLISHED = {"at_ms", "problem", "store_calls", *(each.name for each in fields(Stats))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,10 @@ class ApiFigures:
     remux_jobs: int = 0
     remux_failures: int = 0
     remux_kills: int = 0
+    handshakes: Mapping[str, int] = field(default_factory=dict)
+    """Of TLS, by what became of them."""
+    certificates: Mapping[str, float] = field(default_factory=dict)
+    """When they end, Unix time, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ def publish(path: Path, stats: Stats, *, store_calls: StoreCalls, now_ms: int, p
     values = asdict(stats)
     values["answers"] = [[status, code, count] for (status, code), count in stats.answers.items()]
     values["store_calls"] = [[call, outcome, count] for (call, outcome), count in store_calls.items()]
+    values["handshakes"] = dict(stats.handshakes)
     values["at_ms"] = now_ms
     values["problem"] = problem
     path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -124,6 +129,7 @@ class ClipkeepCollector:
         yield from _worker_metrics(workers, self._clock.now_ms())
         yield _store_metric(workers, self._own_calls)
         yield from _api_metrics(self._api)
+        yield from _tls_metrics(workers, self._api)
         yield _settings_metric(self._config)
         if self._feed is not None:
             yield _gauge("clipkeep_feed_lag_seconds", "Since this host last asked home", self._feed.lag_s)
@@ -153,6 +159,26 @@ class ClipkeepCollector:
         )
         yield from _sweep_metrics(self._catalog, now_ms)
         yield from _account_metrics(self._catalog, now_ms)
+
+
+def _tls_metrics(workers: Mapping[str, Mapping[str, Any]], api: ApiFigures) -> Iterator[Metric]:
+    """Nothing where no TLS is configured."""
+    expires = GaugeMetricFamily(
+        "clipkeep_tls_certificate_expires_timestamp_seconds",
+        "When the certificate that is served for a name ends, Unix time",
+        labels=["name"],
+    )
+    for name, expires_s in api.certificates.items():
+        expires.add_metric([name], expires_s)
+    yield expires
+    handshakes = CounterMetricFamily(
+        "clipkeep_tls_handshakes", "Handshakes, by what became of them", labels=["process", "outcome"]
+    )
+    by_process = {name: values["handshakes"] for name, values in workers.items()} | {"api": api.handshakes}
+    for name, outcomes in by_process.items():
+        for outcome, count in outcomes.items():
+            handshakes.add_metric([name, outcome], count)
+    yield handshakes
 
 
 def _sweep_metrics(catalog: MetricsCatalog, now_ms: int) -> Iterator[Metric]:

@@ -88,6 +88,8 @@ class Child:
     command: list[str]
     last: bool = False
     """Stopped when all others have ended: they need it to the end."""
+    reloads: bool = False
+    """It takes a SIGHUP, and reads its certificates again."""
 
 
 class Supervisor:
@@ -95,10 +97,14 @@ class Supervisor:
 
     Args:
         stop_deadline_s: how long children may take to stop; after it and a little more they are killed.
+        passes_reload: a SIGHUP is passed on to the children that reload, and ends nothing.
     """
 
-    def __init__(self, children: list[Child], *, stop_deadline_s: float) -> None:
+    def __init__(self, children: list[Child], *, stop_deadline_s: float, passes_reload: bool = False) -> None:
         self._children = children
+        self._passes_reload = passes_reload
+        self._reloading: dict[str, trio.Process] = {}
+        """Those that are ready, by name."""
         self._stop_deadline_s = stop_deadline_s
         self._stopping = trio.Event()
         self._others = sum(not child.last for child in children)
@@ -113,6 +119,8 @@ class Supervisor:
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(on_stop_signal, self.stop)
+            if self._passes_reload:
+                await nursery.start(self._pass_reload)
             async with trio.open_nursery() as keepers:
                 async with trio.open_nursery() as starting:
                     for child in self._children:
@@ -124,6 +132,15 @@ class Supervisor:
         """Stop all children gracefully."""
         _log.info("stopping", deadline_s=self._stop_deadline_s)
         self._stopping.set()
+
+    async def _pass_reload(self, task_status: trio.TaskStatus[None]) -> None:
+        """A child that is not ready yet reads the files that are there now."""
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
+            task_status.started()
+            async for _ in signals:
+                _log.info("reloading", children=len(self._reloading))
+                for process in self._reloading.values():
+                    process.send_signal(signal.SIGHUP)
 
     async def _keep(
         self, child: Child, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -146,11 +163,15 @@ class Supervisor:
             began_s = trio.current_time()
             async with _process_of(child) as process, trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_with_us, stopping, process)
-                if await self._became_ready(process) and not served:
-                    served = True
-                    _log.info("child_ready", child=child.name, pid=process.pid)
-                    task_status.started()
+                if await self._became_ready(process):
+                    if child.reloads:
+                        self._reloading[child.name] = process
+                    if not served:
+                        served = True
+                        _log.info("child_ready", child=child.name, pid=process.pid)
+                        task_status.started()
                 await process.wait()
+                self._reloading.pop(child.name, None)
                 nursery.cancel_scope.cancel()
             if stopping.is_set():
                 _log.info("child_stopped", child=child.name, exit=process.returncode)
@@ -190,7 +211,7 @@ class Supervisor:
 async def _process_of(child: Child) -> AsyncIterator[trio.Process]:
     """A child's process. Leaving early, because another child could not start, kills it: it dies as with us."""
     process = await trio.lowlevel.open_process(
-        child.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=_ignore_sigint
+        child.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=_ignore_signals
     )
     try:
         yield process
@@ -219,10 +240,12 @@ def first_error() -> Iterator[None]:
         raise error from None
 
 
-def _ignore_sigint() -> None:
+def _ignore_signals() -> None:
     """In the child, before it is itself: a Ctrl-C reaches the whole group, also a child that still imports. Once it
-    serves it listens for SIGINT as for SIGTERM; until then the supervisor's SIGTERM ends it."""
+    serves it listens for SIGINT as for SIGTERM; until then the supervisor's SIGTERM ends it. A SIGHUP to the whole
+    group is a reload, for those that listen for it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def children_of(
@@ -244,14 +267,14 @@ def children_of(
     feed = python_module("service.feed_process", "--name", "feed", "--data", str(data), "--host-id", host)
     children = [
         Child("feed", feed, last=True),
-        Child("api", _module("service.api_process", api, "api", common)),
+        Child("api", _module("service.api_process", api, "api", common), reloads=True),
     ]
     if schedule:
         command = python_module("service.schedule_process", "--name", "schedule", *common)
         children.append(Child("schedule", command))
     for number in range(workers):
         name = f"w{number}"
-        children.append(Child(name, _module("service.worker", ingest, name, common)))
+        children.append(Child(name, _module("service.worker", ingest, name, common), reloads=True))
     return children
 
 

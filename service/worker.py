@@ -26,12 +26,19 @@ from ingest.stats import Stats
 from ingest.upload_limits import EXCHANGE_S
 from retention.destruction import KEY_CACHE_S
 from retention.freshness import Freshness
-from service.child import allowed_connections, die_with_supervisor, on_stop_signal, say_ready
+from service.child import (
+    allowed_connections,
+    die_with_supervisor,
+    on_reload_signal,
+    on_stop_signal,
+    say_ready,
+)
 from service.config import IngestSettings
 from service.folder import Opened, open_folder
 from service.logs import configure_logs
 from service.metrics import publish
 from service.ready import PROBE_PREFIX, Question, probe_bytes, require_files
+from service.tls.contexts import handshakes_of, open_tls
 from storage.checksums import crc32
 from storage.counted import CountedStore
 from storage.days import day_of_ms
@@ -115,7 +122,10 @@ class Worker:
         most = allowed_connections(config.ingest.max_connections, own_files)
         if most < config.ingest.max_connections:
             _log.warning("fewer_connections", wanted=config.ingest.max_connections, allowed=most)
-        self.server = IngestServer(receiver, self.stats, max_connections=most)
+        self._tls = open_tls(config.tls)
+        self.server = IngestServer(
+            receiver, self.stats, max_connections=most, handshakes=handshakes_of(self._tls, config.tls)
+        )
 
     async def run(self, host: str, port: int) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is under way, up to the deadline."""
@@ -128,6 +138,8 @@ class Worker:
 
             async with trio.open_nursery() as parts:
                 await parts.start(on_stop_signal, stop)
+                if self._tls is not None:
+                    await parts.start(on_reload_signal, self._tls.reload)
                 await parts.start(self.keyring.run)
                 await parts.start(self.health.run)
                 await parts.start(self.uploads.run)

@@ -27,6 +27,7 @@ from service.logs import configure_logs
 from service.promises import require_promises
 from service.supervisor import Address, Supervisor, children_of, claim, first_error, parse_address
 from service.terminal import DEFAULT_DATA, Data, Json, Store
+from service.tls.contexts import open_tls
 from storage.errors import CallerError, CorruptError, WorldError
 
 MAX_WORKERS = 256
@@ -59,6 +60,9 @@ def serve(
     folder = DataFolder(data)
     config = load_config(folder.config, os.environ)
     deadline_s = config.ingest.stop_deadline_s
+    tls = open_tls(config.tls)
+    if tls is not None:
+        _log.info("tls", days=tls.days_left(), names=len(tls.expires_s()))
     host = secrets.token_hex(8)
     with alone(folder):
         for stale in folder.run.glob("*.json"):
@@ -90,7 +94,7 @@ def serve(
                 host=host,
                 schedule=config.schedule.on,
             )
-        supervisor = Supervisor(children, stop_deadline_s=deadline_s)
+        supervisor = Supervisor(children, stop_deadline_s=deadline_s, passes_reload=tls is not None)
         with first_error():
             trio.run(_serve, supervisor, ingest_at, api_at, data, json)
         _log.info("stopped", restarts=supervisor.restarts)

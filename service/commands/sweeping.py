@@ -15,6 +15,7 @@ from service.commands.sweeps import clear_after_ms, failures_noted, who_runs
 from service.folder import Opened, open_folder
 from service.repair import repair_orphans
 from service.terminal import DEFAULT_DATA, AcceptClock, Data, Json, Store
+from service.tls.contexts import tls_faults
 
 catalog_app = typer.Typer(
     help="The catalog: rebuild its chunk rows, migrate it to a new release, copy it to PostgreSQL.",
@@ -221,6 +222,8 @@ def check(
                 progress=progress,
             )
             result.note_repaired(repaired)
+        for sentence in tls_faults(opened.config.tls):
+            result.found(sentence)
     document = result.as_dict()
 
     def human() -> None:

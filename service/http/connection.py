@@ -65,6 +65,8 @@ class Connection:
         """Answer requests until either side ends it. Closes the transport, whatever happens."""
         try:
             try:
+                if not await self._open():
+                    return
                 while (head := await self._next_head()) is not None:
                     self._enter(Phase.BUSY)
                     if not await Exchange(self, head).run():
@@ -81,6 +83,20 @@ class Connection:
             self._transport.reset()
         finally:
             self._transport.close()
+
+    @property
+    def is_tls(self) -> bool:
+        """Its client speaks TLS with this server itself."""
+        return self._transport.is_tls
+
+    async def _open(self) -> bool:
+        """Returns whether it may go on. Ends as one that is idle does: it has a handshake under way, no request."""
+        if self.server.is_stopping or self._is_closing():
+            return False
+        with trio.CancelScope() as self._idle:
+            await self._transport.open()
+        self._enter(self.phase)
+        return not self._is_closing() and not self._idle.cancelled_caught
 
     def end_if_idle(self) -> bool:
         """End it, if it waits for a request of which nothing has come. Returns whether it does."""

@@ -101,7 +101,9 @@ class Exchange:
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": head.version,
             "method": head.method,
-            "scheme": connection.server.clients.scheme_of_request(connection.client[0], head.headers),
+            "scheme": "https"
+            if connection.is_tls
+            else connection.server.clients.scheme_of_request(connection.client[0], head.headers),
             "path": head.path,
             "raw_path": head.raw_path,
             "query_string": head.query,

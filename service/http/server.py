@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 import trio
 
+from ingest.handshakes import Handshakes
 from service.clients import Clients, network_of
 from service.http import answers
 from service.http.connection import Connection, Phase
@@ -43,6 +44,7 @@ class HttpServer:
         limits: what one client, and all of them, may make it hold.
         now_s: Unix time, for `Date`.
         clients: whose request it is, when proxies stand before this server.
+        handshakes: of TLS; None: it serves in clear.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class HttpServer:
         *,
         now_s: Callable[[], float] = time.time,
         clients: Clients | None = None,
+        handshakes: Handshakes | None = None,
     ) -> None:
+        self.handshakes = handshakes
         self.app = app
         self.limits = limits
         self.now_s = now_s
@@ -151,11 +155,13 @@ class HttpServer:
             self._say("too_many_connections", open=len(self._connections))
             detail = "more is under way than this server takes; try again"
             with sock, suppress(OSError):
+                if self.handshakes is not None:  # it could not be read
+                    return
                 sock.setblocking(False)
                 sock.send(answers.refusal(503, "overloaded", detail, self.now_s()))
             return
         try:
-            connection = Connection(self, TcpTransport(sock), peer, counted_as)
+            connection = Connection(self, TcpTransport(sock, self.handshakes), peer, counted_as)
         except OSError:  # gone already
             sock.close()
             return

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -86,6 +87,8 @@ class Service:
         self.lines: list[str] = []
         """All that any process wrote to stderr."""
         self.ingest = self.api = ("127.0.0.1", 0)
+        self.trusting: ssl.SSLContext | None = None
+        """Of a client of a service that speaks TLS."""
         self._process: subprocess.Popen[str] | None = None
         self._readers: list[threading.Thread] = []
         self._groups: list[int] = []
@@ -295,7 +298,10 @@ class Service:
     def _ask(
         self, to: tuple[str, int], method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> Reply:
-        connection = HTTPConnection(*to, timeout=SOON_S)
+        if self.trusting is None:
+            connection = HTTPConnection(*to, timeout=SOON_S)
+        else:
+            connection = HTTPSConnection(*to, timeout=SOON_S, context=self.trusting)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()

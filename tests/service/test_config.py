@@ -50,6 +50,9 @@ TEXTS = {
     "survives": "server_crash",
     "gateway": "http",
     "serial_list": "/etc/serials",
+    "certificate": "/etc/clipkeep.pem",
+    "key": "/etc/clipkeep.key",
+    "least_version": "1.3",
     "partners": "acme: account email",
     "public_url": "https://clips.example",
 }
@@ -101,6 +104,8 @@ def test_every_key_can_be_set_in_the_file_and_in_the_environment(
 ) -> None:
     if section == "openid" and isinstance(key.default, str):
         pytest.skip("they hang together: test_providers_are_read_together")
+    if (section, key.name) == ("tls", "key"):
+        pytest.skip("it hangs together with tls.certificate: tests/service/tls/test_certificates.py")
     default: Any = key.default
     value: Any = {int: 17, float: 0.5, bool: True, str: "s3://b"}[type(default)]
     if type(default) in (int, float):

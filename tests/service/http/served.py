@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from ingest.handshakes import Handshakes
 from service.clients import Clients, parse_proxies
 from service.http import HttpLimits, HttpServer
 
@@ -59,11 +60,13 @@ async def answer(
 
 
 @asynccontextmanager
-async def serving(app: Any, proxies: str = "", **limits: Any) -> AsyncIterator[HttpServer]:
+async def serving(
+    app: Any, proxies: str = "", handshakes: Handshakes | None = None, **limits: Any
+) -> AsyncIterator[HttpServer]:
     """The server on a port of its own, behind these proxies; stopped at the end, and over at once."""
     limits.setdefault("linger_close_s", 0.3)
     clients = Clients(parse_proxies(proxies))
-    server = HttpServer(app, HttpLimits(**limits), now_s=lambda: 0.0, clients=clients)
+    server = HttpServer(app, HttpLimits(**limits), now_s=lambda: 0.0, clients=clients, handshakes=handshakes)
     listener = socket.create_server(("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run, listener)

@@ -1,0 +1,117 @@
+"""TLS on the API port: the same requests, a scheme that says so, and bounded handshakes."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trio
+
+from ingest.handshakes import HandshakeLimits, Handshakes
+from service.http import HttpServer
+from tests.servers.certificates import Authority, server_context
+from tests.service.http.served import GET, HANGS_S, Echo, answer, connect, lifespan, serving
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def context(authority: Authority) -> ssl.SSLContext:
+    return server_context(authority.issue("clips.example"))
+
+
+async def secure(server: HttpServer, authority: Authority) -> trio.SSLStream[trio.SocketStream]:
+    stream = trio.SSLStream(
+        await connect(server), authority.client(), server_hostname="clips.example", https_compatible=True
+    )
+    await stream.do_handshake()
+    return stream
+
+
+async def all_of(stream: trio.abc.ReceiveStream) -> bytes:
+    said = b""
+    with trio.fail_after(HANGS_S):
+        while data := await stream.receive_some(65_536):
+            said += data
+    return said
+
+
+CLOSING = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+async def test_requests_come_and_say_that_they_came_over_tls(
+    authority: Authority, context: ssl.SSLContext
+) -> None:
+    app = Echo()
+    handshakes = Handshakes(lambda: context, HandshakeLimits())
+    async with serving(app, handshakes=handshakes) as server:
+        body = bytes(300_000)
+        asked = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n" + body
+        async with await secure(server, authority) as stream:
+            await stream.send_all(asked + asked + CLOSING)
+            said = await all_of(stream)
+        assert said.count(b"HTTP/1.1 200") == 3
+        assert app.bodies == [body, body, b""]
+        assert {scope["scheme"] for scope in app.scopes} == {"https"}
+        assert handshakes.outcomes == {"done": 1}
+
+
+async def test_a_large_answer_reaches_a_reader_that_is_slow_to_begin(
+    authority: Authority, context: ssl.SSLContext
+) -> None:
+    large = bytes(range(256)) * (32 * 1024)
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        if scope["type"] == "lifespan":  # type: ignore[index]
+            await lifespan(receive, send)
+        else:
+            await answer(send, large)
+
+    async with serving(app, handshakes=Handshakes(lambda: context, HandshakeLimits())) as server:
+        async with await secure(server, authority) as stream:
+            await stream.send_all(CLOSING)
+            await trio.sleep(0.3)
+            said = await all_of(stream)
+        assert said.partition(b"\r\n\r\n")[2] == large
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_clear_is_refused_or_taken(context: ssl.SSLContext, plain: bool) -> None:
+    app = Echo()
+    limits = HandshakeLimits(plain=plain)
+    async with serving(app, handshakes=Handshakes(lambda: context, limits)) as server:
+        async with await connect(server) as stream:
+            await stream.send_all(CLOSING)
+            said = await all_of(stream)
+        if plain:
+            assert said.startswith(b"HTTP/1.1 200")
+            assert app.scopes[0]["scheme"] == "http"
+        else:
+            assert said.startswith(b"HTTP/1.1 400")
+            assert b"tls_required" in said
+            assert app.scopes == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+async def test_who_makes_no_handshake_is_gone_by_the_deadline(context: ssl.SSLContext, sent: bytes) -> None:
+    handshakes = Handshakes(lambda: context, HandshakeLimits(handshake_s=0.2))
+    async with serving(Echo(), handshakes=handshakes) as server:
+        async with await connect(server) as stream:
+            if sent:
+                await stream.send_all(sent)
+            with pytest.raises(trio.BrokenResourceError):
+                await all_of(stream)
+        assert handshakes.outcomes == {"timeout": 1}
+        assert server.connections == 0
+
+
+async def test_a_stop_ends_handshakes(context: ssl.SSLContext) -> None:
+    handshakes = Handshakes(lambda: context, HandshakeLimits(handshake_s=600))
+    async with serving(Echo(), handshakes=handshakes) as server:
+        stream = await connect(server)
+        while not handshakes.under_way:  # noqa: ASYNC110
+            await trio.sleep(0.001)
+    await stream.aclose()
