@@ -180,6 +180,7 @@ class ApiProcess:
             answer_s=opened.config.home.answer_s,
             providers=open_providers(opened.config.openid),
             openid_threads=opened.config.openid.threads,
+            ingest_tls=self._tls is not None,
             remux=RemuxLimits(**asdict(opened.config.remux)),
             **asdict(opened.config.api),
         )

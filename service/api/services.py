@@ -58,6 +58,8 @@ class ApiServices(PlaybackServices):
     """Whose pages may call this port from a browser: as in the configuration."""
     ingest_url: str = ""
     """Where cameras send to, as owners are shown it; "": the usual port of the host that was asked."""
+    ingest_tls: bool = False
+    """Whether that port speaks TLS."""
     open_metrics: bool = True
     """Whether anybody may read `/metrics`; else operators, with their token."""
     body_wait_s: float = 20.0

@@ -24,6 +24,7 @@ from service.commands import clips, shares
 from service.commands.acting import BUILT_IN, As, Why, acting
 from service.commands.plans import MAX_NUMBER, Retention, StartsOn, shown_plan
 from service.commands.showing import next_after, next_page, when
+from service.config import Config
 from service.folder import Opened, open_folder
 from service.terminal import DEFAULT_DATA, MAX_DEVICE, Data, Device, Json, Reason
 from storage.days import parse_date, to_date
@@ -72,7 +73,7 @@ def device_add(
     """Add devices and print their tokens.
 
     A token is what the camera sends as `Authorization: Bearer TOKEN`, or as the password in
-    `http://DEVICE:TOKEN@host/`. Without --plan a device may not record yet: see `clipkeep plan start`. An owner's
+    `https://DEVICE:TOKEN@host/`. Without --plan a device may not record yet: see `clipkeep plan start`. An owner's
     account has at most `[agreement] max_devices_per_account` devices, and one trial, ever; with a trial for a second
     device nothing is added. A device is never moved to another account. Where `[agreement] serial_pattern` or
     `serial_list` is set, an owner's device is added by its --serial, one at a time.
@@ -97,15 +98,31 @@ def device_add(
             grant = None if plan is None else Grant(plan, retention_days, start)
             added = equip(opened.desk, actor, account, count, grant, serial)
         secret = opened.vault.token_secret
+        config = opened.config
         found = [
             {"device": f.device, "token": mint_device_token(secret, f.device, f.token_generation)}
             for f in added
         ]
     if count == 1:
         terminal.report(found[0], json)
+        if not json:
+            print(_sends_to(config, found[0]["device"]))
     else:
         lines = "\n".join(f"{d['device']} {d['token']}" for d in found)
         terminal.report({"devices": found}, json, lambda: print(lines))
+
+
+def _sends_to(config: Config, device: object) -> str:
+    """Where it sends to, as far as this host knows, for people; and whether that can be read on the way."""
+    scheme = "https" if config.tls.certificate else "http"
+    place = config.api.ingest_url.rstrip("/") or f"{scheme}://HOST:8080"
+    line = f"it sends to: {place}/v1/devices/{device}/live"
+    if place.startswith("https://"):
+        return line
+    return (
+        f"{line}\nin clear: whoever is on the way can read its token and recordings; set [tls] certificate and key, or"
+        " [api] ingest_url to the https:// address of what terminates TLS"
+    )
 
 
 @device_app.command("list")
@@ -345,8 +362,13 @@ def viewer_token(
         float, typer.Option("--hours", help="How long it may be used.", min=0.01, max=MAX_VIEWER_HOURS)
     ] = 24.0,
     url: Annotated[
-        str, typer.Option("--url", help="Where people reach the API port, for the addresses that are shown.")
-    ] = "http://127.0.0.1:8081",
+        str | None,
+        typer.Option(
+            "--url",
+            help="Where people reach the API port, for the addresses that are shown; else `notices.public_url`, else"
+            " this machine, by https where [tls] is set.",
+        ),
+    ] = None,
     reason: Why = "",
     as_: As = BUILT_IN,
     data: Data = DEFAULT_DATA,
@@ -362,7 +384,8 @@ def viewer_token(
     with open_folder(data) as opened:
         actor = acting(opened, as_, reason)
         token, expires_s = desk_devices.viewer_token(opened.desk, actor, device, hours=hours)
-        now_ms = opened.clock.now_ms()
+        now_ms, config = opened.clock.now_ms(), opened.config
+    url = url or config.notices.public_url or f"http{'s' if config.tls.certificate else ''}://127.0.0.1:8081"
     playlist = f"{url.rstrip('/')}/v1/devices/{device}/playlist.m3u8"
     live = f"{playlist}?token={token}"
     last_hour = f"{playlist}?from={now_ms - HOUR_MS}&to={now_ms}&token={token}"

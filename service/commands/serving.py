@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -96,7 +97,7 @@ def serve(
             )
         supervisor = Supervisor(children, stop_deadline_s=deadline_s, passes_reload=tls is not None)
         with first_error():
-            trio.run(_serve, supervisor, ingest_at, api_at, data, json)
+            trio.run(_serve, supervisor, ingest_at, api_at, data, json, tls is not None)
         _log.info("stopped", restarts=supervisor.restarts)
 
 
@@ -148,24 +149,43 @@ def alone(folder: DataFolder) -> Iterator[None]:
         yield
 
 
-async def _serve(supervisor: Supervisor, ingest: Address, api: Address, data: Path, as_json: bool) -> None:
+IN_CLEAR = (
+    "ports that others reach are in clear: whoever is on the way can read tokens, passwords and recordings. Set [tls]"
+    " certificate and key, or listen on loopback behind what terminates TLS"
+)
+
+
+async def _serve(
+    supervisor: Supervisor, ingest: Address, api: Address, data: Path, as_json: bool, is_tls: bool
+) -> None:
+    scheme = "https" if is_tls else "http"
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)
         document = {
-            "ingest": f"http://{ingest}",
-            "api": f"http://{api}",
+            "ingest": f"{scheme}://{ingest}",
+            "api": f"{scheme}://{api}",
             "data": str(data),
             "pid": os.getpid(),
         }
+        if not is_tls and not (_is_loopback(ingest) and _is_loopback(api)):
+            _log.warning("in_clear", detail=IN_CLEAR)
         _log.info("serving", version=version("clipkeep"), **document)
         terminal.report(
             document,
             as_json,
             lambda: print(
-                f"clipkeep serves: devices at http://{ingest}, people at http://{api} (docs at /docs)"
+                f"clipkeep serves: devices at {scheme}://{ingest}, people at {scheme}://{api}"
+                f" (docs at /docs){'' if is_tls else ', in clear'}"
             ),
         )
         sys.stdout.flush()
+
+
+def _is_loopback(address: Address) -> bool:
+    try:
+        return ip_address(address.host).is_loopback
+    except ValueError:
+        return address.host == "localhost"
 
 
 def register(app: typer.Typer) -> None:

@@ -145,6 +145,7 @@ class Cameras(Part):
             camera=Camera(standing, None, ""),
             token=token,
             place=place,
+            in_clear=place.startswith("http://"),
             line=ffmpeg_line(address) if address else "",
             code=qr(address) if address else "",
         )
@@ -210,7 +211,8 @@ def ingest_place(site: Site, request: Request) -> str:
         return said.rstrip("/")
     host = request.headers.get("host", "")
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return f"http://{name if _HOST.fullmatch(name) else 'this-server'}:{INGEST_PORT}"
+    scheme = "https" if site.api.services.ingest_tls else "http"
+    return f"{scheme}://{name if _HOST.fullmatch(name) else 'this-server'}:{INGEST_PORT}"
 
 
 def address_of(place: str, device: int | str, token: str) -> str:

@@ -87,6 +87,11 @@ def put_by(program: str, film: Path, service: Service, device: Device, capture_m
 def test_cameras_and_people_come_over_tls(secure: Service, authority: Authority, tmp_path: Path) -> None:
     film = ffmpeg.film(tmp_path / "film.ts", seconds=2)
     [device] = secure.add_devices(1)
+    [serving] = events(secure, "serving")
+    assert str(serving["ingest"]).startswith("https://")
+    assert str(serving["api"]).startswith("https://")
+    assert "it sends to: https://" in secure.run("device", "add").stdout
+    assert secure.command("viewer-token", "--device", "1")["live"].startswith("https://")
     other = Authority(tmp_path / "other")
     for number, program in enumerate(programs()):
         capture_ms = NOW_MS + 10_000 * number
@@ -171,6 +176,7 @@ def test_a_certificate_is_renewed_without_ending_a_connection(
 
 def test_a_service_with_a_wrong_certificate_does_not_start(service: Service, pair: Pair) -> None:
     service.init()
+    assert "in clear: whoever is on the way" in service.run("device", "add").stdout
     pair.key.chmod(0o644)
     service.configure(tls_certificate=pair.certificate, tls_key=pair.key)
     done = service.run("serve", "--ingest", "127.0.0.1:0", "--api", "127.0.0.1:0")

@@ -26,6 +26,7 @@ EVERY = [
 ]
 REFUSALS = {
     ("malformed", 400),
+    ("tls_required", 400),
     ("empty", 400),
     ("partial", 400),
     ("bad_token", 401),

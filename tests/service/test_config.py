@@ -262,6 +262,7 @@ def test_defaults_are_those_of_what_they_feed() -> None:
     fed = {key.name: key.default for key in fields(ApiServices) if key.default is not MISSING}
     assert fed.pop("report_keys") is None  # of the file that [payments] names
     assert fed.pop("max_stale_ns") == 0  # as where home is a folder; else [hosts] max_stale_s
+    assert fed.pop("ingest_tls") is False  # as without [tls]
     assert fed.pop("answer_s") == config.home.answer_s
     del fed["errands"], fed["workers"]  # who carries out and who counts, not how much
     assert fed.pop("openid_threads") == config.openid.threads
