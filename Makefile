@@ -15,7 +15,7 @@ TEST_WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup native pure demo test test-postgres soak test-fast players lint bench lock clean
+.PHONY: help setup native pure demo test test-postgres soak test-fast players screenshots lint bench lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ test-fast: $(NATIVE) ## all tests but those with real processes
 
 players: $(NATIVE) $(PLAYERS) ## what ffmpeg, VLC, GStreamer, hls.js and Chromium show of each kind of upload: the table of docs/playback.md (ARGS="--only HEVC")
 	@$(BIN)/python -m tests.players --output docs/playback.md $(ARGS)
+
+screenshots: $(NATIVE) ## the pictures of docs/pages.md, taken in Chromium of a service that runs
+	@$(BIN)/python -m tests.screenshots --output docs/pages
 
 lint: $(READY) ## ruff and mypy, strict
 	@$(BIN)/ruff check .

@@ -200,25 +200,24 @@ class Plans(Part):
 
     async def ask_cancel(self, request: Request, subscription: SubscriptionNumber, person: Owner) -> Response:
         """Step 1: both outcomes, side by side. Nothing is changed."""
-        device, found = await self._run(cancelling.quote, self._desk, person.actor, subscription)
-        return self._site.page(
-            request,
-            "cancel",
-            device=device,
-            subscription=subscription,
-            found=found,
-            now_ms=self._desk.now_ms(),
-        )
+        shown = await self._run(self._outcomes, person, subscription)
+        return self._site.page(request, "cancel", **shown)
 
-    async def cancel(self, request: Request, subscription: SubscriptionNumber, person: Owner) -> Response:
-        """Step 2, by a form that names what it gives back: if that is another sum by now, it is shown again."""
-        device, found = await self._run(cancelling.quote, self._desk, person.actor, subscription)
-        shown = {
+    def _outcomes(self, person: Person, subscription: int) -> dict[str, Any]:
+        """What the page of a cancellation shows."""
+        device, found = cancelling.quote(self._desk, person.actor, subscription)
+        return {
             "device": device,
+            "name": devices.show(self._desk, person.actor, device).name.name,
             "subscription": subscription,
             "found": found,
             "now_ms": self._desk.now_ms(),
         }
+
+    async def cancel(self, request: Request, subscription: SubscriptionNumber, person: Owner) -> Response:
+        """Step 2, by a form that names what it gives back: if that is another sum by now, it is shown again."""
+        shown = await self._run(self._outcomes, person, subscription)
+        device, found = shown["device"], shown["found"]
         try:
             form = await self._site.form(request)
             if not form.ticked("sure"):

@@ -209,7 +209,7 @@ def test_from_registration_to_the_end(service: Service, tmp_path: Path) -> None:
         until(lambda: spans(page) > 0, "the timeline is drawn")
         page.locator("[data-timeline]").focus()
         page.keyboard.press("Home")
-        page.get_by_role("button", name="Play").click()
+        page.get_by_role("button", name="Play", exact=True).click()
         until(lambda: frames(page) > 50 and video_time(page) > 1, "the recording plays")
         page.locator("[data-do=speed]").select_option("8")
         until(lambda: video_time(page) > 10, "it plays at eight times its pace")
