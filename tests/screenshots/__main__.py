@@ -90,7 +90,7 @@ def owners(shots: Shots, scene: Scene, home: str) -> None:
     play(page)
     page.get_by_role("button", name="Begins here").click()
     begin = page.locator("[data-from]").input_value()
-    page.locator("[data-to]").fill(begin[:11] + "11:00:00")
+    page.locator("[data-to]").fill(begin[:11] + "12:00:00")
     timeline = page.locator("[data-timeline]")
     timeline.hover(position={"x": timeline.bounding_box()["width"] * 0.56, "y": 10})
     still = "document.querySelector('[data-preview] img').naturalWidth > 0"
