@@ -8,6 +8,8 @@ from functools import lru_cache
 from storage.errors import CallerError
 
 MS_PER_DAY = 86_400_000
+MAX_TIME_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, Unix ms: no playlist and no date can name a later one."""
 _EPOCH = date(1970, 1, 1)
 
 

@@ -14,9 +14,9 @@ from service.agreement.desk import Actor, Desk, account_of, device_of
 from service.agreement.devices import show
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.texts import MAX_NAME_CHARS, one_line
-from service.playback.listing import BATCH_ROWS, KEY_FRAME_ROWS, MAX_TIME_MS
-from service.playback.timeline import beginning, timed
+from service.timeline import BATCH_ROWS, KEY_FRAME_ROWS, beginning, timed
 from storage.catalog.books import Books
+from storage.days import MAX_TIME_MS
 from storage.errors import ClipkeepError, NotFound
 from storage.rows.clips import ClipRow, ClipState
 from storage.rows.recordings import ChunkRow

@@ -13,9 +13,8 @@ from retention.tokens import ShareClaims, mint_share_token
 from service.agreement.desk import Actor, Desk, device_of
 from service.agreement.errors import Conflict, Unprocessable
 from service.agreement.texts import one_line
-from service.playback.listing import MAX_TIME_MS
 from storage.catalog.books import Books
-from storage.days import ms_of_day
+from storage.days import MAX_TIME_MS, ms_of_day
 from storage.errors import NotFound
 from storage.rows.devices import DeviceFacts
 from storage.rows.shares import ShareRow

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator
 
 from service.api.numbers import DIGITS, only_digits
-from service.playback import MAX_TIME_MS
+from storage.days import MAX_TIME_MS
 
 MAX_PAGE_CHUNKS = 10_000
 """Most chunks in one page of a listing, some 2 MB of JSON."""

@@ -19,7 +19,7 @@ from service.api.recordings import Range, Recordings, Width
 from service.api.responses import PLAYLIST_TYPE
 from service.api.routing import Answers, add, content
 from service.api.services import Api
-from service.playback import MAX_TIME_MS
+from storage.days import MAX_TIME_MS
 
 Reason = Annotated[str, Query(max_length=MAX_REASON_CHARS, description="kept in the history")]
 

@@ -46,8 +46,9 @@ from service.api.responses import (
 )
 from service.api.routing import Answers, add, content
 from service.api.services import Api
-from service.playback import MAX_TIME_MS, Export, Viewer
+from service.playback import Export, Viewer
 from service.playback.refusals import not_found
+from storage.days import MAX_TIME_MS
 
 Range = Annotated[str | None, Header(alias="Range", description="one range of bytes; several are ignored")]
 Clips = Annotated[

@@ -9,18 +9,21 @@ import typer
 from service import terminal
 from service.agreement import clips
 from service.commands.acting import BUILT_IN, As, Why, acting
-from service.commands.shares import MAX_MS, MAX_NUMBER
+from service.commands.shares import MAX_NUMBER
 from service.commands.showing import next_after, next_page
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Device, Json, Reason
+from storage.days import MAX_TIME_MS
 from storage.rows.clips import ClipRow
 
 
 def keep(
     device: Device,
-    from_ms: Annotated[int, typer.Option("--from", help="First capture time, Unix ms.", min=0, max=MAX_MS)],
+    from_ms: Annotated[
+        int, typer.Option("--from", help="First capture time, Unix ms.", min=0, max=MAX_TIME_MS)
+    ],
     to_ms: Annotated[
-        int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1, max=MAX_MS)
+        int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1, max=MAX_TIME_MS)
     ],
     name: Annotated[str, typer.Option("--name", help="What its owner calls it.")] = "",
     reason: Why = "",

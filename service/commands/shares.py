@@ -11,19 +11,20 @@ from service.agreement import shares
 from service.commands.acting import BUILT_IN, As, Why, acting
 from service.folder import open_folder
 from service.terminal import DEFAULT_DATA, Data, Device, Json, Reason
+from storage.days import MAX_TIME_MS
 from storage.rows.shares import ShareRow
 
-MAX_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999, beyond which no playlist can name a time."""
 MAX_HOURS = 24 * 3660
 MAX_NUMBER = 2**63 - 1
 
 
 def share(
     device: Device,
-    from_ms: Annotated[int, typer.Option("--from", help="First capture time, Unix ms.", min=0, max=MAX_MS)],
+    from_ms: Annotated[
+        int, typer.Option("--from", help="First capture time, Unix ms.", min=0, max=MAX_TIME_MS)
+    ],
     to_ms: Annotated[
-        int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1, max=MAX_MS)
+        int, typer.Option("--to", help="The capture time behind the last, Unix ms.", min=1, max=MAX_TIME_MS)
     ],
     hours: Annotated[
         float, typer.Option("--hours", help="How long it may be used.", min=0.01, max=MAX_HOURS)

@@ -20,8 +20,8 @@ from service.pages.cameras import Camera, view_token
 from service.pages.day import lines, within
 from service.pages.door import Owner
 from service.pages.site import Part, Person, Site
-from service.playback import MAX_TIME_MS, Viewer
-from storage.days import MS_PER_DAY, day_of_ms
+from service.playback import Viewer
+from storage.days import MAX_TIME_MS, MS_PER_DAY, day_of_ms
 from storage.errors import CallerError
 from storage.rows.clips import ClipRow, ClipState
 

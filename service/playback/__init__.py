@@ -1,9 +1,9 @@
 """Reading recordings: who may, what there is, and the bytes. No HTTP in here.
 
-`gate` is entitlement, `shared` knows which share links there are, `listing` says what there is (`timeline` how long it
-plays and what follows from what, `live` and `following` what is live, `hls` writes playlists), `reading` is one chunk
-(`fragments` as fMP4), `export` many (`mp4_export` as MP4, of which `film` says what lies where); `sharing` bounds them
-and shares out what there is, `sharers` knows among whom, `services` has the limits.
+`gate` is entitlement, `shared` knows which share links there are, `listing` says what there is (`service.timeline` how
+long it plays and what follows from what, `live` and `following` what is live, `hls` writes playlists), `reading` is one
+chunk (`fragments` as fMP4), `export` many (`mp4_export` as MP4, of which `film` says what lies where); `sharing` bounds
+them and shares out what there is, `sharers` knows among whom, `services` has the limits.
 
 Entitlement is asked at every read, and once more when the bytes have come back from the store, before each piece of
 them is sent: a revocation during a read wins (invariant 2). Nothing that was found out before is trusted for
@@ -29,7 +29,7 @@ from retention.tokens import SHARE_PREFIX
 from service.playback.export import Export, Exports
 from service.playback.fragments import Fragments, ReadFragment
 from service.playback.gate import Gate, Grant, Viewer
-from service.playback.listing import MAX_TIME_MS, Listings, LivePlaylist, Page
+from service.playback.listing import Listings, LivePlaylist, Page
 from service.playback.mp4_export import Mp4Export, Mp4Exports
 from service.playback.reading import ChunkReader, ReadChunk
 from service.playback.refusals import Refused
@@ -45,7 +45,6 @@ from storage.rows.recordings import ChunkRow
 from storage.vault import KeyId
 
 __all__ = [
-    "MAX_TIME_MS",
     "ChunkReader",
     "Export",
     "Exports",

@@ -17,7 +17,7 @@ from service.playback.reading import ChunkReader, ReadChunk
 from service.playback.refusals import Refused, not_found
 from service.playback.services import PlaybackServices
 from service.playback.sharing import Sharer
-from service.playback.timeline import ListedChunk
+from service.timeline import ListedChunk
 from storage.errors import ClipkeepError
 from storage.rows.recordings import ChunkRow
 

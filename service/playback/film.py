@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from ingest.media import Media
 from service.playback.refusals import Refused
-from service.playback.timeline import ListedChunk, follows
 from service.remuxing import zipping
 from service.remuxing.layout import INIT_BYTES, LAYOUT_VERSION, Slot, index_bytes, slot_bytes
 from service.remuxing.remuxer import REWRAPPING_VERSION
+from service.timeline import ListedChunk, follows
 from storage.media_facts import KeyFrame, MediaFacts, distance_ms, ticks_between
 
 TICKS_PER_MS = 90

@@ -9,7 +9,7 @@ from service.playback.gate import Grant
 from service.playback.hls import PLAYABLE, TARGETS_LISTED, listable
 from service.playback.live import LiveList, Window, appended, begun, last_run
 from service.playback.services import PlaybackServices
-from service.playback.timeline import ListedChunk, timed
+from service.timeline import ListedChunk, timed
 from storage.rows.recordings import MAX_CAPTURE_MS, ChunkRow, LiveListRow, SegmentMark
 
 TAIL_ROWS = 1000

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from ingest.media import Media
-from service.playback.timeline import ListedChunk, follows
+from service.timeline import ListedChunk, follows
 from storage.media_facts import (
     CLOCK_TICKS,
     NOTHING_KNOWN,

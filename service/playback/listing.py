@@ -15,7 +15,8 @@ import trio
 
 from ingest import answers
 from ingest.media import Media
-from service.playback import hls, timeline
+from service import timeline
+from service.playback import hls
 from service.playback.following import STARTING_MS, Following
 from service.playback.gate import Gate, Grant, Viewer
 from service.playback.hls import TARGETS_LISTED
@@ -23,17 +24,10 @@ from service.playback.live import LiveList
 from service.playback.refusals import Refused, only_mp4, range_only
 from service.playback.services import PlaybackServices
 from service.playback.sharers import Sharers
-from service.playback.timeline import ListedChunk, Span
+from service.timeline import BATCH_ROWS, KEY_FRAME_ROWS, ListedChunk, Span
 from storage.days import MS_PER_DAY
 from storage.rows.recordings import ChunkRow
 
-MAX_TIME_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999, beyond which no playlist can name a time."""
-BATCH_ROWS = 4096
-"""Rows asked of the catalog at once by a long listing: some 2 MB of them, and a read transaction of some 10 ms."""
-KEY_FRAME_ROWS = 64
-"""Chunks before a range that are looked at for the key frame that its first picture needs: a minute of the shortest
-chunks that cameras send. A group of pictures is a few seconds."""
 STARTING_POLL_S = 0.5
 LOOKED_BACK = 8
 """Chunks before a moment that are looked at for the one that it lies in, and for its key frame."""

@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from service.playback.hls import EMPTY_TARGET_S, TARGETS_LISTED, Entries, Entry, rounded_s
-from service.playback.timeline import ListedChunk, follows
+from service.timeline import ListedChunk, follows
 from storage.rows.recordings import NOTHING_STORED, SegmentMark
 
 MAX_ENTRIES = 500

@@ -26,7 +26,6 @@ from service.agreement.desk import Desk
 from service.agreement.gateway.recording import RecordFiles, RecordingGateway
 from service.config import AgreementSettings, NoticeSettings, RetentionSettings
 from service.playback import (
-    MAX_TIME_MS,
     Page,
     Playback,
     PlaybackServices,
@@ -35,7 +34,7 @@ from service.playback import (
 )
 from storage.checksums import crc32, crc64nvme
 from storage.clock import ClockMark
-from storage.days import MS_PER_DAY, month_of_day, ms_of_day
+from storage.days import MAX_TIME_MS, MS_PER_DAY, month_of_day, ms_of_day
 from storage.faults import Fault, FaultyStore, no_faults
 from storage.keys import KeyId, KeyStore
 from storage.media_facts import NOTHING_KNOWN, MediaFacts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.playback import MAX_TIME_MS
+from storage.days import MAX_TIME_MS
 from tests.e2e import ffmpeg
 from tests.service.conftest import world as world
 from tests.service.playback.test_mp4_export import clip_of

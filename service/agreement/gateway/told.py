@@ -12,11 +12,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from retention.money import MAX_MINOR, Money
 from service.agreement.payments import MAX_METHOD_CHARS, MAX_REFERENCE_CHARS
+from storage.days import MAX_TIME_MS
 
 MAX_DETAIL_CHARS = 300
 MAX_URL_CHARS = 2000
-MAX_TIME_MS = 253_402_300_799_999
-"""The end of the year 9999."""
 
 
 def _printable(text: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from service.agreement.texts import MAX_NAME_CHARS
 from service.api.asking import Moment
 from service.api.models.base import Asked, Ms, fields_of
-from service.playback import MAX_TIME_MS
+from storage.days import MAX_TIME_MS
 from storage.rows.clips import ClipRow
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.api.asking import Moment
 from service.api.models.base import Asked, Ms, fields_of
-from service.playback import MAX_TIME_MS
+from storage.days import MAX_TIME_MS
 from storage.rows.shares import ShareRow
 
 MAX_SHARE_HOURS = 24 * 3660

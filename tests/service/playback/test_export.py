@@ -11,9 +11,9 @@ import trio
 from ingest.media import Media
 from retention.bitmap import PRESENT, SUSPENDED
 from service.playback import (
-    MAX_TIME_MS,
     Viewer,
 )
+from storage.days import MAX_TIME_MS
 from storage.errors import CorruptError, KeyDestroyed
 from tests.servers.raw_catalogs import change_chunk
 from tests.service.world import (

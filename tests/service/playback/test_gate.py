@@ -9,13 +9,12 @@ from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED
 from retention.freshness import Freshness
 from retention.tokens import mint_device_token, mint_viewer_token
 from service.playback import (
-    MAX_TIME_MS,
     Gate,
     Viewer,
 )
 from service.playback.used import Used
 from storage.clock import boottime_ns
-from storage.days import month_of_day, ms_of_day
+from storage.days import MAX_TIME_MS, month_of_day, ms_of_day
 from storage.vault import KeyId
 from tests.service.world import (
     EXPIRES_ON,

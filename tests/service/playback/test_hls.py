@@ -27,13 +27,13 @@ from hypothesis import strategies as st
 from ingest.media import Media, duration_ms
 from service.playback.hls import EMPTY_TARGET_S, TURN_MS, entries, mixes_sound, playlist, rfc3339
 from service.playback.live import MAX_ENTRIES, LiveList, Window, appended, begun
-from service.playback.timeline import ListedChunk, Span, spans
+from service.timeline import ListedChunk, Span, spans
+from storage.days import MAX_TIME_MS
 from storage.media_facts import Codec, KeyFrame, MediaFacts, Times
 from storage.rows.recordings import NOTHING_STORED
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LAST_MS = 253_402_300_799_999
 GAP_MS = 1000
 
 
@@ -268,7 +268,7 @@ def test_a_live_list_of_an_earlier_release_is_read() -> None:
     assert live.to_text() == text
 
 
-@given(st.integers(0, LAST_MS))
+@given(st.integers(0, MAX_TIME_MS))
 def test_rfc3339_is_read_back(unix_ms: int) -> None:
     text = rfc3339(unix_ms)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text)
@@ -306,9 +306,9 @@ def test_chunks_out_of_order_are_refused(chunks: list[ListedChunk]) -> None:
 
 
 def test_capture_time_past_the_calendar_is_refused() -> None:
-    ended([ts(LAST_MS)])
+    ended([ts(MAX_TIME_MS)])
     with pytest.raises(ValueError, match=r"year|ordinal"):
-        ended([ts(LAST_MS + 1)])
+        ended([ts(MAX_TIME_MS + 1)])
 
 
 # ---- spans

@@ -6,11 +6,10 @@ import pytest
 
 from retention.bitmap import PRESENT, SUSPENDED
 from service.playback import (
-    MAX_TIME_MS,
     Page,
     Viewer,
 )
-from storage.days import MS_PER_DAY, ms_of_day
+from storage.days import MAX_TIME_MS, MS_PER_DAY, ms_of_day
 from tests.service.world import (
     CHUNK_MS,
     HOUR_MS,

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ingest.media import Media, fragment, init_segment, inspect
-from service.playback import MAX_TIME_MS, Playback, Viewer
+from service.playback import Playback, Viewer
 from service.remuxing.layout import INIT_BYTES
 from service.remuxing.remuxer import RemuxFailed
+from storage.days import MAX_TIME_MS
 from storage.media_facts import Codec, unpack_facts
 from tests.service.remuxing.media import (
     complaints,

@@ -11,9 +11,10 @@ import trio
 from retention.tokens import ShareClaims, mint_share_token, read_share_token
 from service.agreement import shares
 from service.agreement.desk import OPERATOR
-from service.playback import MAX_TIME_MS, Playback, Viewer
+from service.playback import Playback, Viewer
 from service.playback import shared as shared_module
 from service.playback.shared import IN_USE_NS, MAX_IN_USE, REFRESH_S, STALE_NS, SharesInUse
+from storage.days import MAX_TIME_MS
 from storage.errors import CatalogUnavailable
 from storage.rows.shares import ShareRow
 from tests.service.world import World, clips, exported, fetched, listed, playing, refused

@@ -22,6 +22,11 @@ from storage.media_facts import (
 )
 from storage.rows.recordings import ChunkRow
 
+BATCH_ROWS = 4096
+"""Rows asked of the catalog at once by a long listing: some 2 MB of them, and a read transaction of some 10 ms."""
+KEY_FRAME_ROWS = 64
+"""Chunks before a range that are looked at for the key frame that its first picture needs: a minute of the shortest
+chunks that cameras send. A group of pictures is a few seconds."""
 DEFAULT_DURATION_MS = 4000
 """Of a chunk that does not tell, and that nothing follows: what cameras send by default."""
 LONGEST_STEP_MS = 10_000

@@ -1,4 +1,4 @@
-"""service.playback.timeline: durations, discontinuities and where playback begins, by what the media says."""
+"""service.timeline: durations, discontinuities and where playback begins, by what the media says."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.media import Media
-from service.playback import MAX_TIME_MS
 from service.playback.hls import entries
-from service.playback.timeline import (
+from service.timeline import (
     DEFAULT_DURATION_MS,
     ListedChunk,
     beginning,
@@ -18,6 +17,7 @@ from service.playback.timeline import (
     stretches,
     timed,
 )
+from storage.days import MAX_TIME_MS
 from storage.media_facts import CLOCK_TICKS, Codec, KeyFrame, MediaFacts, Times
 from storage.rows.recordings import ChunkRow
 from tests.service.world import HOUR_MS, NOON_MS, Clip, World, exported, playing
