@@ -1,4 +1,4 @@
-"""What comes before the first request on a port with TLS: handshakes, bounded in number, bytes and time.
+"""What comes before the first request: the word of a proxy, and handshakes of TLS, bounded in number, bytes and time.
 
 A handshake is some turns of the loop, each of one computation (a signature: 0.1 ms with P-256, 1 ms with RSA-2048), so
 others go on between them. Who comes when as many are under way as may be has the longest of them let go. A client that
@@ -16,10 +16,13 @@ from enum import Enum
 
 import trio
 
+from ingest.proxied import MAX_V2_BYTES, OWN, NotProxied, Peer, read_header
 from ingest.tls import SCRATCH_BYTES, TlsWire
 
 HANDSHAKE_CHARGE_BYTES = 64 * 1024
 """What a handshake takes of memory, at most: OpenSSL's state, records of it that came, the certificates that go out."""
+PART_S = 0.05
+"""Between two looks at a header of the PROXY protocol that came in parts."""
 _HANDSHAKE_RECORD = 22
 """The first byte of TLS."""
 
@@ -37,6 +40,8 @@ class Outcome(Enum):
     """What came was no TLS, or of a version, a cipher or a kind that is not taken; or the client went."""
     PLAIN = "plain"
     """A request in clear, which is refused."""
+    NOT_PROXIED = "not_proxied"
+    """A named proxy did not say by the PROXY protocol who connects."""
 
 
 class NoHandshake(Exception):
@@ -62,11 +67,18 @@ class Handshakes:
     """Those of one port in one process.
 
     Args:
-        context: of the next handshake.
+        context: of the next handshake. None: this port is in clear.
+        is_proxy: whether connections of this address begin with a header of the PROXY protocol, and have to.
     """
 
-    def __init__(self, context: Callable[[], ssl.SSLContext], limits: HandshakeLimits) -> None:
+    def __init__(
+        self,
+        context: Callable[[], ssl.SSLContext] | None,
+        limits: HandshakeLimits,
+        is_proxy: Callable[[str], bool] = lambda address: False,
+    ) -> None:
         self._context = context
+        self._is_proxy = is_proxy
         self._limits = limits
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._under_way: dict[trio.CancelScope, None] = {}
@@ -77,8 +89,15 @@ class Handshakes:
     def under_way(self) -> int:
         return len(self._under_way)
 
-    async def shake(self, sock: socket.socket) -> TlsWire | None:
-        """Make the handshake of an accepted connection, its socket non-blocking. None: it speaks in clear, and may.
+    def is_needed(self, address: str) -> bool:
+        """Whether anything comes before the first request of a connection from there."""
+        return self._context is not None or self._is_proxy(address)
+
+    async def shake(self, sock: socket.socket, address: str = "") -> tuple[TlsWire | None, Peer]:
+        """Make the handshake of an accepted connection, its socket non-blocking.
+
+        Returns:
+            None where it speaks in clear, and may; and who is behind a proxy, `OWN` where none is.
 
         Raises:
             NoHandshake: why there is none. Nothing was sent to who speaks in clear. The socket is left open.
@@ -90,34 +109,48 @@ class Handshakes:
         scope = trio.CancelScope(deadline=trio.current_time() + self._limits.handshake_s)
         self._under_way[scope] = None
         wire: TlsWire | None = None
+        peer = OWN
         outcome = Outcome.MADE_WAY
         try:
             with scope:
-                outcome, wire = await self._shake(sock)
+                outcome, wire, peer = await self._greet(sock, address)
             if scope.cancelled_caught and scope.deadline <= trio.current_time():
                 outcome = Outcome.TIMEOUT
         finally:
             self._under_way.pop(scope, None)
-        if outcome is Outcome.PLAIN and self._limits.plain:
-            return None
+        if outcome is Outcome.PLAIN and (self._limits.plain or self._context is None):
+            return None, peer
         self.outcomes[outcome.value] += 1
         if wire is None:
             raise NoHandshake(outcome)
-        return wire
+        return wire, peer
 
     def let_all_go(self) -> None:
         """The server stops."""
         for scope in list(self._under_way):
             scope.cancel()
 
-    async def _shake(self, sock: socket.socket) -> tuple[Outcome, TlsWire | None]:
+    async def _greet(self, sock: socket.socket, address: str) -> tuple[Outcome, TlsWire | None, Peer]:
+        peer = OWN
+        if self._is_proxy(address):
+            try:
+                peer = await _read_proxied(sock)
+            except (NotProxied, OSError):
+                return Outcome.NOT_PROXIED, None, OWN
+        if self._context is None:
+            return Outcome.PLAIN, None, peer
+        return *await self._shake(sock, self._context), peer
+
+    async def _shake(
+        self, sock: socket.socket, context: Callable[[], ssl.SSLContext]
+    ) -> tuple[Outcome, TlsWire | None]:
         try:
             first = await _first_byte(sock)
             if first != _HANDSHAKE_RECORD:
                 return (
                     Outcome.PLAIN if 65 <= first <= 90 else Outcome.FAILED
                 ), None  # a method begins with A to Z
-            wire = TlsWire(sock, self._context(), self._scratch)
+            wire = TlsWire(sock, context(), self._scratch)
             while not await _step(wire, sock):
                 pass
             while not wire.write_out():
@@ -125,6 +158,31 @@ class Handshakes:
         except OSError:
             return Outcome.FAILED, None
         return (Outcome.RESUMED if wire.resumed else Outcome.DONE), wire
+
+
+async def _read_proxied(sock: socket.socket) -> Peer:
+    """Take the header of the PROXY protocol from a connection, and no byte more.
+
+    Proxies send it in one piece. What has come is looked at where it lies, so nothing behind it is taken; while it is
+    not whole, no epoll would wait for more of it, so it is looked at again a little later.
+    """
+    seen = 0
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            data = sock.recv(MAX_V2_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            continue
+        if len(data) == seen:
+            await trio.sleep(PART_S)
+        seen = len(data)
+        if not data:
+            raise NotProxied("it ended before its header was whole")
+        found = read_header(data)
+        if found is not None:
+            peer, length = found
+            sock.recv(length)
+            return peer
 
 
 async def _first_byte(sock: socket.socket) -> int:

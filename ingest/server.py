@@ -121,7 +121,7 @@ class IngestServer:
             await trio.lowlevel.wait_readable(listener)
             for _ in range(ACCEPT_AT_ONCE):
                 try:
-                    sock, _ = listener.accept()
+                    sock, address = listener.accept()
                 except BlockingIOError:
                     break
                 except OSError as error:
@@ -131,9 +131,9 @@ class IngestServer:
                             _log.warning("cannot_accept", detail=str(error))
                         await trio.sleep(OUT_OF_RESOURCES_S)
                     break
-                self._welcome(sock, handlers)
+                self._welcome(sock, str(address[0]), handlers)
 
-    def _welcome(self, sock: socket.socket, handlers: trio.Nursery) -> None:
+    def _welcome(self, sock: socket.socket, address: str, handlers: trio.Nursery) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._open >= self._max_connections and not self._make_room():
@@ -142,10 +142,10 @@ class IngestServer:
                 with suppress(OSError):
                     sock.send(answers.OVERLOADED.render(close=True))
             sock.close()
-        elif self._handshakes is None:
+        elif self._handshakes is None or not self._handshakes.is_needed(address):
             handlers.start_soon(self._handle, self._connection(sock))
         else:
-            handlers.start_soon(self._shake, self._handshakes, sock)
+            handlers.start_soon(self._shake, self._handshakes, sock, address)
 
     @property
     def _open(self) -> int:
@@ -158,7 +158,7 @@ class IngestServer:
         self._stats.connections = len(self._connections)
         return connection
 
-    async def _shake(self, handshakes: Handshakes, sock: socket.socket) -> None:
+    async def _shake(self, handshakes: Handshakes, sock: socket.socket, address: str) -> None:
         """Serve a connection that begins with a handshake."""
         budget, account = self._receiver.budget, Account()
         if self._receiver.stopping or not budget.has_room(account, HANDSHAKE_CHARGE_BYTES):
@@ -168,7 +168,7 @@ class IngestServer:
         budget.charge(account, HANDSHAKE_CHARGE_BYTES)
         connection: Connection | None = None
         try:
-            tls = await handshakes.shake(sock)
+            tls, _ = await handshakes.shake(sock, address)
             connection = self._connection(sock, tls)
         except NoHandshake as none:
             if none.outcome is Outcome.PLAIN:

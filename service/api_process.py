@@ -313,7 +313,9 @@ class ApiProcess:
             HttpLimits(**limits | {"max_connections": most}),
             now_s=lambda: self.opened.clock.now_ms() / 1000,
             clients=Clients(parse_proxies(config.http.trusted_proxies), config.http.forwarded_header),
-            handshakes=handshakes_of(self._tls, config.tls),
+            handshakes=handshakes_of(
+                self._tls, config.tls, config.http.trusted_proxies if config.http.proxy_protocol else ""
+            ),
         )
         self._figures = partial(self._api_figures, server, app.state.api.playback)
         return server

@@ -171,6 +171,11 @@ class IngestSettings:
     max_cached_keys: int = limit(
         16_384, "data keys in memory per worker, about 2.7 kB each", least=16, most=10_000_000
     )
+    trusted_proxies: str = limit(
+        "",
+        "addresses and networks of proxies before this port that say by the PROXY protocol (v1 or v2) who connects,"
+        " separated by commas; a connection of theirs that does not begin so is ended",
+    )
     stop_deadline_s: float = limit(30.0, "how long a stop waits for what is under way", least=0, most=HOUR_S)
 
 
@@ -377,6 +382,11 @@ class HttpSettings:
     forwarded_header: str = limit(
         FORWARDED_FOR,
         "the header that they set: x-forwarded-for, or forwarded (RFC 7239); no other one is read",
+    )
+    proxy_protocol: bool = limit(
+        False,
+        "connections of trusted_proxies begin with the PROXY protocol (v1 or v2), before TLS, and who asks is whom it"
+        " names, not their header; one that does not begin so is ended",
     )
 
 

@@ -69,6 +69,10 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     if config.api.ingest_url and not _ORIGIN.fullmatch(config.api.ingest_url.rstrip("/")):
         raise _bad(path, "api.ingest_url", "is an address such as https://in.example, without a path")
     try:
+        parse_proxies(config.ingest.trusted_proxies)
+    except ValueError as error:
+        raise _bad(path, "ingest.trusted_proxies", str(error)) from None
+    try:
         parse_proxies(config.http.trusted_proxies)
     except ValueError as error:
         raise _bad(path, "http.trusted_proxies", str(error)) from None

@@ -124,7 +124,10 @@ class Worker:
             _log.warning("fewer_connections", wanted=config.ingest.max_connections, allowed=most)
         self._tls = open_tls(config.tls)
         self.server = IngestServer(
-            receiver, self.stats, max_connections=most, handshakes=handshakes_of(self._tls, config.tls)
+            receiver,
+            self.stats,
+            max_connections=most,
+            handshakes=handshakes_of(self._tls, config.tls, config.ingest.trusted_proxies),
         )
 
     async def run(self, host: str, port: int) -> None:

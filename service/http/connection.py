@@ -94,7 +94,11 @@ class Connection:
         if self.server.is_stopping or self._is_closing():
             return False
         with trio.CancelScope() as self._idle:
-            await self._transport.open()
+            said = await self._transport.open()
+            if said is not None:
+                self.client = said
+                if not self.server.counts_as(self, said[0]):
+                    raise Refused(503, "overloaded", "more is under way than this server takes; try again")
         self._enter(self.phase)
         return not self._is_closing() and not self._idle.cancelled_caught
 

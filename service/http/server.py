@@ -161,7 +161,7 @@ class HttpServer:
                 sock.send(answers.refusal(503, "overloaded", detail, self.now_s()))
             return
         try:
-            connection = Connection(self, TcpTransport(sock, self.handshakes), peer, counted_as)
+            connection = Connection(self, TcpTransport(sock, self.handshakes, peer[0]), peer, counted_as)
         except OSError:  # gone already
             sock.close()
             return
@@ -185,6 +185,20 @@ class HttpServer:
         idle = [connection for connection in making_way if connection.phase is Phase.IDLE]
         return bool(idle) and min(idle, key=lambda one: one.since_s).end_if_idle()
 
+    def counts_as(self, connection: Connection, address: str) -> bool:
+        """A proxy said whose connection it is: it counts as his from now on. Returns whether he may have it."""
+        self._uncount(connection)
+        counted_as = network_of(address)
+        may = self._make_room(counted_as)
+        connection.counted_as = counted_as
+        self._by_client[counted_as] += 1
+        return may
+
+    def _uncount(self, connection: Connection) -> None:
+        self._by_client[connection.counted_as] -= 1
+        if not self._by_client[connection.counted_as]:
+            del self._by_client[connection.counted_as]
+
     async def _handle(self, connection: Connection) -> None:
         try:
             await connection.serve()
@@ -192,9 +206,7 @@ class HttpServer:
             self.on_failure(error, answered=False)
         finally:
             self._connections.discard(connection)
-            self._by_client[connection.counted_as] -= 1
-            if not self._by_client[connection.counted_as]:
-                del self._by_client[connection.counted_as]
+            self._uncount(connection)
 
     def _say(self, event: str, **facts: object) -> None:
         """Warn, but of each thing no more often than every SAY_EVERY_S."""

@@ -33,8 +33,9 @@ class Transport(Protocol):
 
     is_tls: bool
 
-    async def open(self) -> None:
-        """Do what comes before the first byte of a request. Raises `Gone`, and `Refused` for who can be told why."""
+    async def open(self) -> tuple[str, int] | None:
+        """Do what comes before the first byte of a request. Returns whose connection it is, where a proxy said so by
+        the PROXY protocol. Raises `Gone`, and `Refused` for who can be told why."""
         ...
 
     async def receive(self, max_bytes: int) -> bytes:
@@ -68,20 +69,21 @@ class TcpTransport:
         handshakes: of this port; None: it is in clear.
     """
 
-    def __init__(self, sock: socket.socket, handshakes: Handshakes | None = None) -> None:
+    def __init__(self, sock: socket.socket, handshakes: Handshakes | None = None, address: str = "") -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._sock = sock
         self._wire: Wire = sock
         self._handshakes = handshakes
+        self._address = address
         self.is_tls = False
 
-    async def open(self) -> None:
-        if self._handshakes is None:
-            return
+    async def open(self) -> tuple[str, int] | None:
+        if self._handshakes is None or not self._handshakes.is_needed(self._address):
+            return None
         try:
-            wire = await self._handshakes.shake(self._sock)
+            wire, peer = await self._handshakes.shake(self._sock, self._address)
         except NoHandshake as none:
             if none.outcome is Outcome.PLAIN:
                 raise Refused(400, "tls_required", TLS_REQUIRED) from none
@@ -89,6 +91,7 @@ class TcpTransport:
         if wire is not None:
             self._wire = wire
             self.is_tls = True
+        return (peer.address, peer.port) if peer.address else None
 
     async def receive(self, max_bytes: int) -> bytes:
         while True:

@@ -10,6 +10,7 @@ from typing import cast
 import structlog
 
 from ingest.handshakes import HandshakeLimits, Handshakes
+from service.clients import Clients, parse_proxies
 from service.config import TlsSettings
 from service.tls.certificates import Certificate, load_certificates
 from service.tls.pairs import parse_pairs
@@ -88,12 +89,17 @@ def tls_faults(settings: TlsSettings) -> list[str]:
     return []
 
 
-def handshakes_of(tls: ServerTls | None, settings: TlsSettings) -> Handshakes | None:
-    """The handshakes of a port of this process."""
-    if tls is None:
+def handshakes_of(tls: ServerTls | None, settings: TlsSettings, proxies: str = "") -> Handshakes | None:
+    """What comes before the first request of a connection to a port of this process. None: nothing.
+
+    Args:
+        proxies: whose connections begin with the PROXY protocol, as `parse_proxies` takes it.
+    """
+    said_by = Clients(parse_proxies(proxies))
+    if tls is None and not said_by.proxies:
         return None
     limits = HandshakeLimits(settings.handshake_s, settings.max_handshakes, settings.plain)
-    return Handshakes(tls.context, limits)
+    return Handshakes(None if tls is None else tls.context, limits, said_by.is_proxy)
 
 
 def make_context(certificates: Sequence[Certificate], least_version: str) -> ssl.SSLContext:

@@ -16,6 +16,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from service.demo.ports import free_ports
 from tests.e2e import ffmpeg
 from tests.e2e.service import SOON_S, Device, Service, until
 from tests.servers.certificates import Authority, Pair
@@ -291,3 +292,56 @@ def test_renegotiation_and_early_data_get_nowhere(
     )
     assert "Early data was accepted" not in again.stdout + again.stderr
     assert secure.stop() == 0
+
+
+def test_haproxy_passes_connections_on_and_says_whose_they_are(
+    service: Service, authority: Authority, pair: Pair, tmp_path: Path
+) -> None:
+    """deploy/haproxy/passing.cfg, with other addresses and ports."""
+    program = shutil.which("haproxy")
+    if program is None:
+        pytest.skip("haproxy is not installed")
+    service.init()
+    service.configure(
+        tls_certificate=pair.certificate,
+        tls_key=pair.key,
+        ingest_trusted_proxies="127.0.0.1",
+        http_trusted_proxies="127.0.0.1",
+        http_proxy_protocol="true",
+    )
+    service.trusting = authority.client()
+    service.start()
+    [device] = service.add_devices(1)
+    film = ffmpeg.film(tmp_path / "short.ts", seconds=1).read_bytes()
+    with suppress(OSError):
+        service.put(device, NOW_MS, film)
+        raise AssertionError("who is named as a proxy has to say who connects")
+    cameras, people = free_ports(2)
+    text = (Path(__file__).parents[2] / "deploy/haproxy/passing.cfg").read_text()
+    behind = {"8080": service.ingest[1], "8081": service.api[1]}
+    lines = [line for line in text.splitlines() if "server b" not in line and "/dev/log" not in line]
+    text = "\n".join(lines).replace("maxconn 40000", "maxconn 100") + "\n"
+    text = text.replace("inter 1s fall 2", "inter 5s fall 5")  # a busy machine is no machine that is away
+    for port, own in behind.items():
+        text = text.replace(f"192.0.2.21:{port}", f"127.0.0.1:{own}").replace(f"port {port}", f"port {own}")
+    text = text.replace("bind :8443", f"bind 127.0.0.1:{cameras}").replace(
+        "bind :443", f"bind 127.0.0.1:{people}"
+    )
+    (tmp_path / "passing.cfg").write_text(text)
+    proxy = subprocess.Popen([program, "-db", "-f", tmp_path / "passing.cfg"], stderr=subprocess.DEVNULL)
+    try:
+        service.ingest, service.api = ("127.0.0.1", cameras), ("127.0.0.1", people)
+
+        def is_there() -> bool:
+            with suppress(OSError):
+                return service.get("/readyz").status == 200
+            return False
+
+        until(is_there, "the proxy has found the service")
+        assert service.put(device, NOW_MS, film).status == 201
+        metrics = service.metrics()
+        assert metrics["clipkeep_stored_chunks", ()] == 1
+    finally:
+        proxy.terminate()
+        proxy.wait(SOON_S)
+    assert service.stop() == 0

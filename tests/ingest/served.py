@@ -78,6 +78,7 @@ class Worker:
     gathering: Gathering = field(default_factory=Gathering)
     tls: ssl.SSLContext | None = None
     handshake_limits: HandshakeLimits = field(default_factory=HandshakeLimits)
+    is_proxy: Callable[[str], bool] = lambda address: False
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
@@ -119,7 +120,9 @@ class Worker:
             token_secret=self.vault.token_secret,
         )
         self.handshakes = (
-            None if (context := self.tls) is None else Handshakes(lambda: context, self.handshake_limits)
+            None
+            if (context := self.tls) is None
+            else Handshakes(lambda: context, self.handshake_limits, self.is_proxy)
         )
         self.server = IngestServer(
             self.receiver, self.stats, max_connections=self.max_connections, handshakes=self.handshakes

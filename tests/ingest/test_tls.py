@@ -17,7 +17,7 @@ from ingest.budget import Account
 from ingest.handshakes import HANDSHAKE_CHARGE_BYTES, HandshakeLimits
 from ingest.tls import SCRATCH_BYTES, SEND_BYTES, TlsWire
 from tests.ingest.conftest import Begin
-from tests.ingest.served import NOW_MS, PATIENT, Worker, until
+from tests.ingest.served import NOW_MS, PATIENT, Client, Worker, until
 from tests.ingest.world import video
 from tests.servers.certificates import Authority, server_context
 
@@ -388,3 +388,26 @@ async def test_a_stop_ends_handshakes(begin: Begin, context: ssl.SSLContext) -> 
     worker.server.stop()
     assert await ended(stream) == b""
     await worker.served.wait()
+
+
+# --- the PROXY protocol -------------------------------------------------------------------------------------------
+
+
+async def test_a_camera_behind_a_proxy_that_says_who_it_is(
+    begin: Begin, authority: Authority, context: ssl.SSLContext
+) -> None:
+    worker = await begin(tls=context, is_proxy=lambda address: True)
+    client = await worker.connect()
+    await client.send(b"PROXY TCP6 2001:db8::1 2001:db8::2 5000 443\r\n")
+    stream = trio.SSLStream(
+        client.transport, authority.client(), server_hostname="clips.example", https_compatible=True
+    )
+    secure = Client(stream, worker)
+    body = video(300 * 188)
+    assert (await secure.ask(body)).status == 201
+    assert worker.stored() == body
+    other = await worker.connect()
+    await other.send(other.request(body, NOW_MS + 1))
+    assert await ended(other.transport) == b""
+    assert worker.stats.handshakes == {"done": 1, "not_proxied": 1}
+    assert worker.stored(1, NOW_MS + 1) is None

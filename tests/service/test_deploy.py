@@ -137,7 +137,7 @@ def test_a_disruption_takes_one_host_at_a_time() -> None:
     assert {"name": "CLIPKEEP_HOSTS_LASTING", "value": "false"} in container["env"]
 
 
-@pytest.mark.parametrize("name", ["haproxy", "balancer"])
+@pytest.mark.parametrize("name", ["haproxy", "balancer", "passing"])
 def test_haproxy_takes_its_file(tmp_path: Path, name: str) -> None:
     program = shutil.which("haproxy")
     if program is None:

@@ -115,3 +115,54 @@ async def test_a_stop_ends_handshakes(context: ssl.SSLContext) -> None:
         while not handshakes.under_way:  # noqa: ASYNC110
             await trio.sleep(0.001)
     await stream.aclose()
+
+
+# --- the PROXY protocol -------------------------------------------------------------------------------------------
+
+SAID = b"PROXY TCP4 203.0.113.9 192.0.2.1 5000 443\r\n"
+
+
+def proxied(context: ssl.SSLContext | None) -> Handshakes:
+    return Handshakes(
+        None if context is None else lambda: context,
+        HandshakeLimits(handshake_s=0.5),
+        lambda address: address == "127.0.0.1",
+    )
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_who_asks_is_whom_the_proxy_names(
+    authority: Authority, context: ssl.SSLContext, tls: bool
+) -> None:
+    app = Echo()
+    forged = CLOSING.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n")
+    async with serving(app, "127.0.0.1", proxied(context if tls else None)) as server:
+        stream = await connect(server)
+        await stream.send_all(SAID[:10])
+        await trio.sleep(0.1)
+        await stream.send_all(SAID[10:])
+        wire: trio.abc.Stream = stream
+        if tls:
+            wire = trio.SSLStream(
+                stream, authority.client(), server_hostname="clips.example", https_compatible=True
+            )
+        async with wire:
+            await wire.send_all(forged)
+            assert (await all_of(wire)).startswith(b"HTTP/1.1 200")
+    [scope] = app.scopes
+    assert scope["client"] == ("203.0.113.9", 5000)
+    assert scope["scheme"] == ("https" if tls else "http")
+
+
+@pytest.mark.parametrize("sent", [CLOSING, b"PROXY TCP4 a b 1 2\r\n", b"PRO", b""])
+async def test_a_proxy_that_does_not_say_it_is_cut_off(sent: bytes) -> None:
+    app = Echo()
+    handshakes = proxied(None)
+    async with serving(app, "127.0.0.1", handshakes) as server, await connect(server) as stream:
+        if sent:
+            await stream.send_all(sent)
+        with pytest.raises(trio.BrokenResourceError):
+            await all_of(stream)
+    assert app.scopes == []
+    expected = "not_proxied" if sent in (CLOSING, b"PROXY TCP4 a b 1 2\r\n") else "timeout"
+    assert handshakes.outcomes == {expected: 1}
