@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 NATIVE := $(VENV)/.native
 PLAYERS := tests/players/node_modules/.ready
 OPENID := tests/openid/node_modules/.ready
+TUS := tests/tus/node_modules/.ready
 # What setup.py compiles, and where that goes.
 HOT := $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
 COMPILED := *.so clipkeep_hot.json $(addsuffix *.so,$(sort $(dir $(HOT))))
@@ -61,7 +62,13 @@ $(OPENID): tests/openid/package.json tests/openid/package-lock.json
 	   || echo "oidc-provider was not installed: the test with a real provider is skipped" >&2; fi
 	@mkdir -p $(dir $@) && touch $@
 
-test: $(NATIVE) $(PLAYERS) $(OPENID) ## set-up and all tests, 25 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+# The client that most resumable uploads are made with, for their test; skipped by name where there is no npm.
+$(TUS): tests/tus/package.json tests/tus/package-lock.json
+	@if command -v npm > /dev/null; then npm ci --prefix tests/tus --ignore-scripts --no-audit --no-fund --silent \
+	   || echo "tus-js-client was not installed: the test with a real client is skipped" >&2; fi
+	@mkdir -p $(dir $@) && touch $@
+
+test: $(NATIVE) $(PLAYERS) $(OPENID) $(TUS) ## set-up and all tests, 25 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
 	   echo "once more, with the hot path as Python"; \

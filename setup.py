@@ -37,6 +37,8 @@ HOT = (
     "ingest/protocols/live.py",
     "ingest/protocols/put.py",
     "ingest/protocols/table.py",
+    "ingest/protocols/tus.py",
+    "ingest/protocols/upload_call.py",
     "ingest/protocols/whole.py",
     "ingest/rate.py",
     "ingest/receiving.py",

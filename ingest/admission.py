@@ -81,7 +81,7 @@ def admit(
     Returns:
         An `Admission`, or the answer: a refusal, or 204 for what needs no body.
     """
-    route = parse_target(head.method, head.target)
+    route = parse_target(head)
     if isinstance(route, Answer):
         return route
     if stale:

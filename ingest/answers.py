@@ -12,10 +12,14 @@ RETRY_AFTER_S = 2
 """What a refused device is asked to wait. tus clients ignore it and ffmpeg ignores everything; others obey."""
 
 
+_PHRASES = {460: "Checksum Mismatch"}
+"""Of statuses that HTTP does not know: tus has one."""
+
+
 class Answer:
     """What a request is answered: a status and, for a refusal, its stable code and what to do. Immutable."""
 
-    __slots__ = ("_wire", "code", "cuts_off", "detail", "retry_after_s", "server_ms", "status")
+    __slots__ = ("_wire", "code", "cuts_off", "detail", "lines", "retry_after_s", "server_ms", "status")
 
     def __init__(
         self,
@@ -26,6 +30,7 @@ class Answer:
         *,
         cuts_off: bool = False,
         retry_after_s: int = RETRY_AFTER_S,
+        lines: tuple[str, ...] = (),
     ) -> None:
         self.status = status
         self.server_ms = server_ms
@@ -34,6 +39,8 @@ class Answer:
         """The connection ends with it at once: the sending fails of an encoder that reads no answers, as ffmpeg."""
         self.retry_after_s = retry_after_s
         """Said with 429 and 503."""
+        self.lines = lines
+        """Headers besides, each without its line end."""
         self.code = code
         self.detail = detail
         self._wire: tuple[bytes, bytes] | None = None
@@ -46,7 +53,10 @@ class Answer:
 
     def _rendered(self, close: bool) -> bytes:
         body = b""
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines = [
+            f"HTTP/1.1 {self.status} {_PHRASES.get(self.status) or HTTPStatus(self.status).phrase}",
+            *self.lines,
+        ]
         if self.code:
             told: dict[str, str | int] = {"error": self.code, "detail": self.detail}
             if self.server_ms:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import httptools
 
-from ingest.heads import Head, Malformed
+from ingest.heads import TUS, Head, Malformed
 
 _VERSIONS = ("1.1", "1.0")
 _VERSIONS_SPOKEN = "only HTTP/1.1 and HTTP/1.0 are spoken here"
@@ -98,6 +98,10 @@ class _Reader:
             if name in self._once:
                 raise _Refused(f"{name.decode()}: send one, not several")
             self._once.add(name)
+        if name in TUS:
+            if self.head.tus is None:
+                self.head.tus = {}
+            self.head.tus[name] = value.strip()
         understand = _HEADERS.get(name)
         if understand is not None:
             understand(self.head, value)
@@ -165,5 +169,5 @@ _HEADERS: dict[bytes, Callable[[Head, bytes], None]] = {
     b"content-range": _content_range,
     b"clip-duration-ms": _clip_duration,
 }
-_ONCE = frozenset((b"authorization", b"clip-duration-ms", b"expect", b"host"))
+_ONCE = TUS | frozenset((b"authorization", b"clip-duration-ms", b"expect", b"host"))
 """Besides the length, of which llhttp takes one."""

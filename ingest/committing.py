@@ -26,6 +26,7 @@ from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
 from ingest.packing import MAX_MOVED_MS, MAX_MOVES, Chunk, OpenSegment, Packer
+from ingest.parts import Parts
 from ingest.stats import Stats
 from storage.catalog.ingest import IngestCatalog
 from storage.catalog.reading import ReadingCatalog
@@ -173,6 +174,7 @@ class Uploads:
         self._committer = Committer(catalog, clock, self._catalog_calls)
         self._next_month = NextMonth(keyring)
         self.inits = Inits(store, catalog, keyring)
+        self.parts = Parts(store, catalog, keyring)
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
         self._nursery: trio.Nursery | None = None

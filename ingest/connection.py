@@ -30,7 +30,7 @@ from ingest.protocols.base import Admission
 from ingest.receiving import Receiver
 from ingest.strangers import Strangers
 from ingest.tls import TlsWire
-from ingest.waits import ForBudget, ForInit, ForPacking, ForRoom, UntilRead, Wait
+from ingest.waits import ForBudget, ForInit, ForPacking, ForRoom, ForUpload, UntilRead, Wait
 
 RECEIVE_BYTES: Final = 1024 * 1024
 """Most bytes of one receive straight into a body: what a turn may take, about a millisecond."""
@@ -362,6 +362,9 @@ class Connection(Outbox):
         slot = Slot(self, admission.device, admission.protocol, charged, self._now_s, self._completion)
         self._slots.append(slot)
         self._body = self._admission = None
+        if admission.upload is not None:
+            body.keep()
+            return ForUpload(admission, body, slot)
         try:
             left = self.receiver.take(admission, body, slot)
         except Exception:  # a bug: the connection ends with it, and nothing may stay charged
@@ -406,6 +409,16 @@ class Connection(Outbox):
         self.since_s = self._now_s
         if not self._framer.keeps_alive or self.receiver.stopping:
             self._on(states.LAST)
+
+    def take_broken(self) -> tuple[Admission, Body] | None:
+        """What came of a part of a resumable upload that is not complete, for the task to store and then to `refund`:
+        nothing more of it comes. Its memory stays charged."""
+        body, admission = self._body, self._admission
+        if body is None or admission is None or admission.upload is None or not body.length:
+            return None
+        body.keep()
+        self._body = self._admission = None
+        return admission, body
 
     def _drop_body(self) -> None:
         """Forget an incomplete body: it is never stored."""

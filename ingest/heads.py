@@ -27,6 +27,8 @@ class Head:
     clip_duration: bytes | None
     is_partial: bool
     """It has a Content-Range: the body is a part of what it is about."""
+    tus: dict[bytes, bytes] | None
+    """Headers of resumable uploads, by their names in lower case."""
 
     # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
     def __init__(
@@ -41,6 +43,7 @@ class Head:
         content_digest: bytes | None = None,
         clip_duration: bytes | None = None,
         is_partial: bool = False,
+        tus: dict[bytes, bytes] | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -52,6 +55,7 @@ class Head:
         self.content_digest = content_digest
         self.clip_duration = clip_duration
         self.is_partial = is_partial
+        self.tus = tus
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,18 @@ _VALUE: Final = bytes(c == 9 or 32 <= c < 127 for c in range(256))
 _MAX_DIGITS: Final = 10
 
 _UNDERSTOOD: Final = frozenset((b"content-length", b"authorization", b"content-digest", b"clip-duration-ms"))
-_LEFT_TO_LLHTTP: Final = frozenset(
+TUS: Final = frozenset(
+    (
+        b"tus-resumable",
+        b"upload-checksum",
+        b"upload-defer-length",
+        b"upload-length",
+        b"upload-metadata",
+        b"upload-offset",
+    )
+)
+"""Headers of resumable uploads."""
+_LEFT_TO_LLHTTP: Final = TUS | frozenset(
     (b"connection", b"content-range", b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 _LENGTHS: Final = bytes(any(len(name) == n for name in _UNDERSTOOD | _LEFT_TO_LLHTTP) for n in range(256))

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
+import trio
+
 from ingest import answers, media
 from ingest.admission import ASKED_AGAIN_MS, Credentials, admit, still_admitted
 from ingest.answers import Answer
@@ -67,6 +69,8 @@ class Limits:
     linger_close_s: float = 2.0
     stranger_bytes: int = STRANGER_BYTES
     """Held of all connections together on which no request was admitted yet."""
+    tus_expire_h: int = 24
+    """For so long at least what came of a resumable upload is kept: to the end of a UTC day."""
     chunks_per_s: float = 0.0
     """Per device and worker; 0 is no limit."""
 
@@ -94,6 +98,7 @@ class Receiver:
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.strangers = Strangers(limits.stranger_bytes)
         self.stopping = False
+        self.token_secret = token_secret
         self._credentials = Credentials(token_secret)
         self._bitmap = bitmap
         self._freshness = freshness or Freshness(bitmap, 0)
@@ -205,20 +210,31 @@ class Receiver:
 
     def refusal(self, admission: Admission, data: memoryview, found: media.Found) -> Answer | None:
         """Why a complete body is not stored. What is stored counts from now on."""
-        refusal = self._taken_back(admission) or _refusal(admission, data, found)
+        refusal = self.taken_back(admission) or self.wrong_with(admission, data, found)
         if refusal is None and admission.limit_class:
             refusal = self.counts.take(
                 admission.device, admission.limit_class, len(data), self._clock.now_ms()
             )
         return refusal
 
-    def _taken_back(self, admission: Admission) -> Answer | None:
+    def taken_back(self, admission: Admission) -> Answer | None:
         """Why a body may no longer be taken, when it has taken its time."""
         now_ms = self._clock.now_ms()
         if 0 <= now_ms - admission.head_ms < ASKED_AGAIN_MS:
             return None
         stale = self._freshness.is_stale()
         return still_admitted(admission, bitmap=self._bitmap, now_ms=now_ms, stale=stale)
+
+    def wrong_with(self, admission: Admission, data: memoryview, found: media.Found) -> Answer | None:
+        """What is wrong with a complete body, if anything."""
+        return _refusal(admission, data, found)
+
+    def took(self, device: int, length: int) -> None:
+        """A resumable upload became a chunk. `length`: its bytes; 0: it was stored before."""
+        if length:
+            self._stats.chunks += 1
+            self._stats.chunk_bytes += length
+        self.sightings.seen(device, trio.current_time())
 
     def gather(self, wait: ForPacking, now_s: float) -> bool:
         """Whether a chunk that could not be packed waits for others of its day, so that its connection goes on."""
@@ -241,7 +257,7 @@ class Receiver:
             capture_ms = slot.connection.arrivals.start_ms(
                 admission.device, admission.head_ms, now_ms, duration_ms, found.facts
             )
-            capture_ms = self._entitled_ms(admission.device, capture_ms, now_ms)
+            capture_ms = self.entitled_ms(admission.device, capture_ms, now_ms)
         return Chunk(
             device=admission.device,
             capture_ms=capture_ms,
@@ -261,7 +277,7 @@ class Receiver:
     def now_ms(self) -> int:
         return self._clock.now_ms()
 
-    def _entitled_ms(self, device: int, start_ms: int, now_ms: int) -> int:
+    def entitled_ms(self, device: int, start_ms: int, now_ms: int) -> int:
         """When a chunk is dated that began before midnight and came after it: at midnight, where a plan begins then.
         Its device was admitted for the day on which it came."""
         day = now_ms // MS_PER_DAY

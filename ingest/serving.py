@@ -11,13 +11,13 @@ from contextlib import suppress
 import structlog
 import trio
 
-from ingest import answers
+from ingest import answers, resumable
 from ingest.budget import REQUEST_BYTES, Account, Budget
 from ingest.connection import Connection
 from ingest.fragments import taken
 from ingest.outbox import Outbox
 from ingest.receiving import Receiver
-from ingest.waits import ForInit, ForPacking, ForRoom, UntilRead, Wait
+from ingest.waits import ForInit, ForPacking, ForRoom, ForUpload, UntilRead, Wait
 from storage.errors import ClipkeepError, KeyDestroyed
 
 _log = structlog.get_logger("ingest")
@@ -27,8 +27,11 @@ async def serve(connection: Connection) -> None:
     """Serve until the peer ends, an error ends it, or the server stops. Raises nothing but Cancelled, and what
     is a bug."""
     try:
-        with connection.scope:
-            await _attend(connection)
+        try:
+            with connection.scope:
+                await _attend(connection)
+        finally:
+            await _save(connection)
         connection.stop_reading()
         await _finish(connection)
     except OSError:
@@ -37,6 +40,19 @@ async def serve(connection: Connection) -> None:
         # `send_rest` may be waiting for this socket, whose number the next connection gets.
         trio.lowlevel.notify_closing(connection.sock)
         connection.close()
+
+
+async def _save(connection: Connection) -> None:
+    """Store what came of a part of a resumable upload: the connection broke, or is let go."""
+    if (broken := connection.take_broken()) is not None:
+        admission, body = broken
+        connection.receiver.poller.ignore(connection.sock)
+        data, size = body.data(), body.length
+        with trio.CancelScope(shield=True):
+            await resumable.save(connection.receiver, admission, data)
+        data.release()
+        body.release()
+        connection.refund(size + REQUEST_BYTES)
 
 
 async def _attend(connection: Connection) -> None:
@@ -58,6 +74,12 @@ async def _wait(connection: Connection, wait: Wait) -> None:
             packing = await taken(connection, wait) if isinstance(wait, ForInit) else wait
             if packing is not None and not (isinstance(wait, ForInit) and connection.gathers(packing)):
                 await _pack(connection.receiver, packing)
+        connection.end_wait(began_s)
+        connection.next_request()
+    elif isinstance(wait, ForUpload):
+        began_s = connection.begin_wait()
+        with trio.CancelScope(shield=True):
+            await resumable.taken(connection.receiver, wait)
         connection.end_wait(began_s)
         connection.next_request()
     elif isinstance(wait, UntilRead):

@@ -38,4 +38,13 @@ class ForPacking:
         self.slot = slot
 
 
-Wait = ForBudget | ForRoom | UntilRead | ForPacking | ForInit
+class ForUpload:
+    """What a request about a resumable upload asks for, and its answer."""
+
+    def __init__(self, admission: Admission, body: Body, slot: Slot) -> None:
+        self.admission = admission
+        self.body = body
+        self.slot = slot
+
+
+Wait = ForBudget | ForRoom | UntilRead | ForPacking | ForInit | ForUpload

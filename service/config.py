@@ -167,6 +167,9 @@ class IngestSettings:
         least=MIB,
         most=TIB,
     )
+    tus_expire_h: int = limit(
+        24, "for so many hours at least what came of a resumable upload is kept", least=1, most=240
+    )
     chunks_per_s: float = limit(0.0, "per device and worker; 0 is no limit", least=0, most=1_000_000)
     max_cached_keys: int = limit(
         16_384, "data keys in memory per worker, about 2.7 kB each", least=16, most=10_000_000

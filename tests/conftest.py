@@ -41,7 +41,7 @@ if (
 
 
 class Sources:
-    """Finds the sources of the modules of `ingest` and `storage`, whatever was compiled beside them."""
+    """Finds the sources of those modules of `ingest` and `storage` beside which there is a compiled form."""
 
     @staticmethod
     def find_spec(
@@ -49,7 +49,7 @@ class Sources:
     ) -> ModuleSpec | None:
         room = name.partition(".")[0]
         source = ROOT / f"{name.replace('.', '/')}.py"
-        if room not in ("ingest", "storage") or not source.is_file():
+        if room not in ("ingest", "storage") or not any(source.parent.glob(f"{source.stem}.*.so")):
             return None
         return importlib.util.spec_from_file_location(name, source)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ingest.answers import Answer
 from ingest.heads import Head
 from ingest.packing import Outcome
+from ingest.protocols.upload_call import UploadCall
 from storage.days import day_of_ms, expiry_day
 
 
@@ -23,6 +24,8 @@ class Route:
     """The time is not the device's word to the millisecond, and gives way to another chunk that has it."""
     answer: Answer | None
     """Of what changes nothing, for whoever has the device's token; None: its body is looked at."""
+    upload: UploadCall | None
+    """What is asked about a resumable upload; None: the body is a whole chunk."""
 
     # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
     def __init__(
@@ -32,12 +35,14 @@ class Route:
         capture_ms: int | None = None,
         may_move: bool = False,
         answer: Answer | None = None,
+        upload: UploadCall | None = None,
     ) -> None:
         self.protocol = protocol
         self.device = device
         self.capture_ms = capture_ms
         self.may_move = may_move
         self.answer = answer
+        self.upload = upload
 
 
 @dataclass(slots=True, init=False)
@@ -84,6 +89,7 @@ class Admission:
     """Of its package's limits on uploads; 0: none."""
     most_bytes: int
     """Of its body, when its head does not say how many."""
+    upload: UploadCall | None
 
     def __init__(
         self,
@@ -105,6 +111,7 @@ class Admission:
         self.may_move = route.may_move
         self.limit_class = rights.limit_class
         self.most_bytes = most_bytes
+        self.upload = route.upload
 
     def expires_on(self, capture_ms: int, now_ms: int) -> int:
         """The day number of the first day on which the chunk may no longer be served, fixed at write."""
@@ -122,7 +129,7 @@ class Protocol(ABC):
         self.name = name
 
     @abstractmethod
-    def route(self, method: bytes, device: int, rest: bytes) -> Route | Answer:
+    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
         """What a target means, or what is answered whoever asks.
 
         Args:

@@ -11,6 +11,7 @@ import re
 
 from ingest import answers
 from ingest.answers import Answer
+from ingest.heads import Head
 from ingest.protocols.base import Route
 from ingest.protocols.whole import WholeChunks
 
@@ -32,7 +33,8 @@ class Live(WholeChunks):
     def __init__(self) -> None:
         super().__init__(b"live")
 
-    def route(self, method: bytes, device: int, rest: bytes) -> Route | Answer:
+    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
+        method = head.method
         name = rest.rpartition(b"/")[2]
         digits = _finer_digits(name)
         if digits and method != b"DELETE":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ingest import answers
 from ingest.answers import Answer
+from ingest.heads import Head
 from ingest.protocols.base import Route
 from ingest.protocols.whole import WholeChunks
 
@@ -17,7 +18,8 @@ class Put(WholeChunks):
     def __init__(self) -> None:
         super().__init__(b"chunks")
 
-    def route(self, method: bytes, device: int, rest: bytes) -> Route | Answer:
+    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
+        method = head.method
         if not rest.isdigit():
             return answers.UNKNOWN_PATH
         if len(rest) > _TIME_DIGITS:

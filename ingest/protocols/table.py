@@ -7,21 +7,24 @@ from typing import Final
 
 from ingest import answers
 from ingest.answers import Answer
+from ingest.heads import Head
 from ingest.protocols.base import Protocol, Route
 from ingest.protocols.live import Live
 from ingest.protocols.put import Put
+from ingest.protocols.tus import Tus
 from ingest.requests import MAX_DEVICE, ORIGIN
 
 PUT: Final = Put()
 LIVE: Final = Live()
-PROTOCOLS: Final[tuple[Protocol, ...]] = (PUT, LIVE)
+TUS: Final = Tus()
+PROTOCOLS: Final[tuple[Protocol, ...]] = (PUT, LIVE, TUS)
 _BY_NAME: Final[dict[bytes, Protocol]] = {protocol.name: protocol for protocol in PROTOCOLS}
 _TARGET = re.compile(ORIGIN + rb"/v1/devices/([0-9]{1,10})/([a-z]{1,20})(?:/([^?]*))?(?:\?.*)?", re.DOTALL)
 
 
-def parse_target(method: bytes, target: bytes) -> Route | Answer:
+def parse_target(head: Head) -> Route | Answer:
     """The route of a request line; or what is answered to it, whoever asks."""
-    match = _TARGET.fullmatch(target)
+    match = _TARGET.fullmatch(head.target)
     if match is None:
         return answers.UNKNOWN_PATH
     number, name, rest = match.groups()
@@ -29,4 +32,4 @@ def parse_target(method: bytes, target: bytes) -> Route | Answer:
     protocol = _BY_NAME.get(name)
     if protocol is None or device > MAX_DEVICE:
         return answers.UNKNOWN_PATH
-    return protocol.route(method, device, rest or b"")
+    return protocol.route(head, device, rest or b"")

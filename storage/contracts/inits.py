@@ -29,7 +29,7 @@ from storage.contracts.given import (
 )
 from storage.days import MS_PER_DAY
 from storage.media_facts import Codec, MediaFacts
-from storage.rows.recordings import FMP4, SegmentCommit, SentInit, Verdict
+from storage.rows.recordings import FIRST_PART_MS, FMP4, SegmentCommit, SentInit, Verdict
 
 ONE, OTHER = 0x1234_5678, 0xFFFF_FFFE
 """Numbers of init segments."""
@@ -115,6 +115,28 @@ class InitsContract(OnCatalog):
         device = add_device(catalog)
         assert commit(catalog, init(device), Upload(device, NOON)) == [STORED, STORED]
         assert commit(catalog, init(device, content=1), Upload(device, NOON + 1)) == [CONFLICT, NO_INIT]
+
+    def test_parts_of_resumable_uploads_are_no_init_segments(self, catalog: Catalog, sound: None) -> None:
+        """They are at capture times below all of those: found by these, told to no reader, noted as sent by nobody."""
+        device = add_device(catalog)
+        lowest = 5 - (1 << 62)
+        parts = [Upload(device, FIRST_PART_MS), Upload(device, FIRST_PART_MS - 1000), Upload(device, lowest)]
+        uploads = [init(device), Upload(device, NOON), *parts]
+        assert commit(catalog, *uploads) == [STORED] * 5
+        assert commit(catalog, *parts) == [DUPLICATE] * 3
+        assert commit(catalog, Upload(device, lowest, content=1)) == [CONFLICT]
+        sent = catalog.sent_init(device)
+        assert sent is not None
+        assert sent.number == ONE
+        for part in parts:
+            found = catalog.init(device, -part.capture_ms, ENDS)
+            assert found is not None
+            assert found.capture_ms == part.capture_ms
+            assert catalog.init(device, -part.capture_ms, ENDS + 1) is None
+        assert captures(catalog.chunks(device, 0, 1 << 50, limit=9)) == [NOON]
+        assert captures(catalog.latest_chunks(device, limit=9)) == [NOON]
+        assert delete(catalog, device, NOON, NOON + 1) == 1
+        assert all(catalog.init(device, -part.capture_ms, ENDS) is not None for part in parts)
 
     def test_what_was_sent_last_is_noted(self, catalog: Catalog) -> None:
         device = add_device(catalog)

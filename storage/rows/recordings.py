@@ -16,6 +16,10 @@ MAX_CAPTURE_MS = 1 << 62
 """Above every capture time."""
 
 
+FIRST_PART_MS = -(1 << 60)
+"""Capture times from here down are of parts of resumable uploads, which are no recordings yet. From -1 down to
+-(2**32 - 1) are init segments; between there is nothing."""
+
 FMP4 = 3
 """`media` of fragments whose header, an init segment, came before them; and of that."""
 

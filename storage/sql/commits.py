@@ -23,6 +23,7 @@ from storage.days import (
 from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES, PARAMETERS_AT
 from storage.rows.recordings import (
+    FIRST_PART_MS,
     FMP4,
     MAX_CLOCK_AHEAD_MS,
     PreparedKey,
@@ -430,7 +431,7 @@ class Committing:
         noted = sorted(
             (int(chunk["device"]), int(chunk["epoch"]), -int(chunk["capture_ms"]), day)
             for segment, verdicts in pairs
-            for chunk in segment.index[(segment.index["capture_ms"] < 0) & (verdicts == Verdict.STORED)]
+            for chunk in segment.index[_of_inits(segment.index) & (verdicts == Verdict.STORED)]
         )
         if noted:
             self.connection.executemany(
@@ -477,6 +478,11 @@ class Committing:
                 (int(chunk["device"]), int(chunk["capture_ms"])),
             )
             self.insert(segment.expires_on, row)
+
+
+def _of_inits(index: np.ndarray) -> np.ndarray:
+    """bool per ordinal: it is an init segment."""
+    return (index["capture_ms"] < 0) & (index["capture_ms"] > FIRST_PART_MS)
 
 
 def candidate_days(capture_ms: int, classes: Iterable[int]) -> list[int]:

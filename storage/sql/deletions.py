@@ -8,7 +8,7 @@ from storage.account_keys import AccountKeys
 from storage.catalog.devices import ChangesCatalog
 from storage.errors import Unprocessable
 from storage.media_facts import PARAMETERS_AT
-from storage.rows.recordings import FMP4, Unindexed
+from storage.rows.recordings import FIRST_PART_MS, FMP4, Unindexed
 from storage.sql.chunktables import chunk_table
 from storage.sql.commits import mark_dead
 from storage.sql.connection import Connection, writing
@@ -155,7 +155,8 @@ def _remove_unneeded_inits(
     stored = {
         -capture_ms
         for (capture_ms,) in connection.execute(
-            f"SELECT capture_ms FROM {table} WHERE device = ? AND capture_ms < 0", (device,)
+            f"SELECT capture_ms FROM {table} WHERE device = ? AND capture_ms < 0 AND capture_ms > ?",
+            (device, FIRST_PART_MS),
         )
     }
     if not stored - kept:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ingest import answers
 from ingest.answers import Answer
+from ingest.heads import Head
 from ingest.protocols.base import Route
 from ingest.protocols.table import LIVE, PROTOCOLS, PUT, parse_target
 from ingest.requests import MAX_DEVICE
@@ -55,12 +56,12 @@ from ingest.requests import MAX_DEVICE
 )
 def test_where_a_request_goes(method: bytes, target: bytes, route: Route | Answer) -> None:
     """A live name of exactly 10 digits is the capture time in s, of 13 in ms (design §6)."""
-    assert parse_target(method, target) == route
+    assert parse_target(Head(method, target)) == route
 
 
 @pytest.mark.parametrize("name", [b"stream0.ts", b"1760000000.ts", b"stream.m3u8", b"anything"])
 def test_a_deletion_by_the_encoder_changes_nothing(name: bytes) -> None:
-    assert parse_target(b"DELETE", b"/v1/devices/7/live/" + name) == Route(
+    assert parse_target(Head(b"DELETE", b"/v1/devices/7/live/" + name)) == Route(
         LIVE, 7, answer=answers.NOTHING_TO_DO
     )
 
@@ -115,7 +116,7 @@ def test_a_deletion_by_the_encoder_changes_nothing(name: bytes) -> None:
     ],
 )
 def test_what_is_not_there(method: bytes, target: bytes) -> None:
-    found = parse_target(method, target)
+    found = parse_target(Head(method, target))
     assert isinstance(found, Answer)
     assert found.code in ("not_found", "time_digits")
 
@@ -138,7 +139,7 @@ def test_what_is_not_there(method: bytes, target: bytes) -> None:
 )
 def test_a_time_with_more_digits_than_are_taken_is_told(rest: bytes, digits: int | None) -> None:
     for origin in (b"", b"http://host"):
-        told = parse_target(b"GET", origin + b"/v1/devices/7/" + rest)
+        told = parse_target(Head(b"GET", origin + b"/v1/devices/7/" + rest))
         assert isinstance(told, Answer)
         expected = answers.UNKNOWN_PATH if digits is None else answers.time_digits(digits)
         assert (told.status, told.code, told.detail) == (expected.status, expected.code, expected.detail)
@@ -146,9 +147,9 @@ def test_a_time_with_more_digits_than_are_taken_is_told(rest: bytes, digits: int
 
 @given(st.binary(max_size=60))
 def test_no_target_raises(tail: bytes) -> None:
-    parse_target(b"PUT", tail)
-    parse_target(b"PUT", b"/v1/devices/7/live/" + tail)
-    parse_target(b"POST", b"/v1/devices/" + tail)
+    parse_target(Head(b"PUT", tail))
+    parse_target(Head(b"PUT", b"/v1/devices/7/live/" + tail))
+    parse_target(Head(b"POST", b"/v1/devices/" + tail))
 
 
 def test_each_protocol_has_a_name_of_its_own() -> None:

@@ -1,0 +1,210 @@
+"""tus 1.0: uploads that go on where they broke, `/v1/devices/{n}/uploads`. What a request's head says. Pure.
+
+    POST    …/uploads         Upload-Length, Upload-Metadata: begins an upload, perhaps with its first bytes
+    HEAD    …/uploads/{id}    how much of it is stored
+    PATCH   …/uploads/{id}    Upload-Offset: goes on there; the last one stores the chunk
+    DELETE  …/uploads/{id}    ends it
+    OPTIONS …/uploads         what is spoken
+
+An upload's id says all that was said when it began, and is signed: nothing has to be kept of an upload that no byte
+came of, and any worker of any host goes on with it. Rights are asked by `ingest.admission` at each request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from typing import Final
+
+from ingest import answers
+from ingest.answers import Answer
+from ingest.heads import Head
+from ingest.packing import Outcome
+from ingest.protocols.base import Admission, Protocol, Rights, Route
+from ingest.protocols.upload_call import ID, MAC_BYTES, UploadCall
+from ingest.protocols.whole import MAX_CLIP_DURATION_MS
+from storage.days import MS_PER_DAY
+
+VERSION: Final = b"1.0.0"
+MAX_UPLOAD_BYTES: Final = 16 * 1024 * 1024
+_DIGESTS: Final = {b"sha256": hashlib.sha256, b"sha1": hashlib.sha1}
+"""Of Upload-Checksum. SHA-1 is what the protocol demands of a server."""
+_MAX_CAPTURE_DIGITS: Final = 13
+
+_VERSION_LINE: Final = "Tus-Resumable: 1.0.0"
+SPOKEN: Final = Answer(
+    204,
+    lines=(
+        _VERSION_LINE,
+        "Tus-Version: 1.0.0",
+        "Tus-Extension: creation,creation-with-upload,expiration,checksum,termination",
+        f"Tus-Max-Size: {MAX_UPLOAD_BYTES}",
+        "Tus-Checksum-Algorithm: sha1,sha256",
+    ),
+)
+NO_VERSION: Final = Answer(
+    412, "tus_version", "say Tus-Resumable: 1.0.0", lines=(_VERSION_LINE, "Tus-Version: 1.0.0")
+)
+NO_UPLOAD: Final = Answer(404, "no_upload", "there is no such upload", lines=(_VERSION_LINE,))
+GONE: Final = Answer(
+    410, "upload_gone", "this upload has ended, or its time is over: begin a new one", lines=(_VERSION_LINE,)
+)
+FINISHED: Final = Answer(
+    409, "upload_finished", "this upload is finished, and its chunk stored", lines=(_VERSION_LINE,)
+)
+CHECKSUM_MISMATCH: Final = Answer(
+    460,
+    "checksum_mismatch",
+    "the body is not what Upload-Checksum promised; send it again",
+    lines=(_VERSION_LINE,),
+)
+ENDED: Final = Answer(204, lines=(_VERSION_LINE,))
+
+
+def malformed(detail: str) -> Answer:
+    return Answer(400, "malformed", detail, lines=(_VERSION_LINE,))
+
+
+def mismatch(offset: int) -> Answer:
+    detail = f"{offset} bytes of this upload are stored: ask with HEAD, and go on there"
+    return Answer(409, "offset_mismatch", detail, lines=(_VERSION_LINE, f"Upload-Offset: {offset}"))
+
+
+class Tus(Protocol):
+    """See the module docstring. What waits for the catalog is done beside the connection: `ingest.resumable`."""
+
+    def __init__(self) -> None:
+        super().__init__(b"uploads")
+
+    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
+        if head.method == b"OPTIONS":
+            return SPOKEN
+        if head.method not in ((b"HEAD", b"PATCH", b"DELETE") if rest else (b"POST",)):
+            return answers.UNKNOWN_PATH
+        said = head.tus or {}
+        if said.get(b"tus-resumable") != VERSION:
+            return NO_VERSION
+        call = _shown(head.method, rest) if rest else _begun(said)
+        if call is not None and not isinstance(call, Answer) and head.method == b"PATCH":
+            call = _going_on(call, said)
+        if call is None:
+            return NO_UPLOAD
+        if isinstance(call, Answer):
+            return call
+        capture_ms = None if call.capture_ms < 0 else call.capture_ms
+        return Route(self, device, capture_ms, capture_ms is None, upload=call)
+
+    def admit(self, head: Head, route: Route, rights: Rights, max_chunk_bytes: int) -> Admission | Answer:
+        call = route.upload
+        assert call is not None, "each route of ours has one"
+        if head.method == b"POST":
+            call.created_ms, call.epoch = rights.now_ms, rights.epoch
+            if call.length > max_chunk_bytes:
+                return answers.too_large(max_chunk_bytes)
+        elif call.epoch != rights.epoch or rights.now_ms // MS_PER_DAY >= call.expires_on:
+            return GONE
+        most_bytes = call.length - call.offset if head.method in (b"POST", b"PATCH") else 0
+        if head.content_length is not None and head.content_length > most_bytes:
+            return malformed(f"the upload has {call.length} bytes, and this goes beyond")
+        return Admission(route, rights, call.duration_ms or None, None, most_bytes)
+
+    def answer(self, outcome: Outcome) -> Answer:
+        raise AssertionError("what becomes of an upload is answered by ingest.resumable")
+
+
+def _shown(method: bytes, shown: bytes) -> UploadCall | None:
+    """What an id says; None: it is none."""
+    try:
+        raw = base64.urlsafe_b64decode(shown + b"=" * (-len(shown) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    if len(raw) != ID.size + MAC_BYTES:
+        return None
+    created_ms, capture_ms, length, duration_ms, epoch, days, number = ID.unpack(raw[: ID.size])
+    if capture_ms < -1 or len(str(capture_ms)) > _MAX_CAPTURE_DIGITS or created_ms >> 48:
+        return None
+    mac = raw[ID.size :]
+    return UploadCall(method, created_ms, capture_ms, length, duration_ms, epoch, days, number, mac)
+
+
+def _begun(said: dict[bytes, bytes]) -> UploadCall | Answer:
+    """What a creation asks for. When it began, and for how long it is kept, is still to be said."""
+    length = _number(said.get(b"upload-length", b""))
+    if length is None:
+        return malformed("Upload-Length is needed, in bytes")
+    if not length:
+        return answers.EMPTY
+    if length > MAX_UPLOAD_BYTES:
+        return Answer(
+            413,
+            "too_large",
+            f"an upload has at most {MAX_UPLOAD_BYTES} bytes",
+            lines=(_VERSION_LINE, f"Tus-Max-Size: {MAX_UPLOAD_BYTES}"),
+        )
+    try:
+        metadata = _metadata(said.get(b"upload-metadata", b""))
+    except ValueError as error:
+        return malformed(str(error))
+    capture_ms, duration_ms = -1, 0
+    if b"capture_ms" in metadata:
+        digits = metadata[b"capture_ms"]
+        if digits.isdigit() and len(digits) > _MAX_CAPTURE_DIGITS:
+            return answers.time_digits(len(digits))
+        if not digits.isdigit():
+            return malformed("metadata capture_ms is Unix milliseconds, digits alone")
+        capture_ms = int(digits)
+    if b"duration_ms" in metadata:
+        asked = _number(metadata[b"duration_ms"]) or 0
+        if not 0 < asked <= MAX_CLIP_DURATION_MS:
+            return malformed(f"metadata duration_ms is 1 to {MAX_CLIP_DURATION_MS} milliseconds")
+        duration_ms = asked
+    number = int.from_bytes(os.urandom(8), "big") >> NUMBER_SHIFT
+    return UploadCall(b"POST", 0, capture_ms, length, duration_ms, 0, 0, number)
+
+
+NUMBER_SHIFT: Final = 28
+"""Numbers of uploads have 36 bits."""
+
+
+def _going_on(call: UploadCall, said: dict[bytes, bytes]) -> UploadCall | Answer:
+    offset = _number(said.get(b"upload-offset", b""))
+    if offset is None or offset > call.length:
+        return malformed("Upload-Offset is needed, in bytes, within the upload")
+    call.offset = offset
+    if (checksum := said.get(b"upload-checksum")) is not None:
+        algorithm, _, digest = checksum.partition(b" ")
+        try:
+            call.checksum = algorithm, base64.b64decode(digest, validate=True)
+        except binascii.Error:
+            return malformed("Upload-Checksum is an algorithm and a digest in base64")
+        if algorithm not in _DIGESTS:
+            return malformed("Upload-Checksum: sha1 or sha256")
+    return call
+
+
+def is_as_promised(checksum: tuple[bytes, bytes], data: memoryview) -> bool:
+    return _DIGESTS[checksum[0]](data).digest() == checksum[1]
+
+
+def _number(digits: bytes) -> int | None:
+    return int(digits) if digits.isdigit() and len(digits) <= 15 else None
+
+
+def _metadata(value: bytes) -> dict[bytes, bytes]:
+    """Of an Upload-Metadata header.
+
+    Raises:
+        ValueError: not of the protocol's form.
+    """
+    found: dict[bytes, bytes] = {}
+    for pair in value.split(b",") if value.strip() else ():
+        key, _, text = pair.strip().partition(b" ")
+        if not key or key in found:
+            raise ValueError("Upload-Metadata: pairs of a key, once each, and a value in base64")
+        try:
+            found[key] = base64.b64decode(text, validate=True)
+        except binascii.Error as error:
+            raise ValueError("Upload-Metadata: values are in base64") from error
+    return found

@@ -1,0 +1,337 @@
+"""Resumable uploads (`protocols.tus`), in the connection's own task: what is stored of one, and how it becomes a chunk.
+
+What came of an upload in a request is a *part*. It is stored as a chunk of its device at a capture time far below 0,
+which says upload and offset (`part_ms`): packed, encrypted under its day's key, committed and acknowledged as every
+chunk, unreadable with its device, and gone with its expiry day. So (device, capture time) being unique decides which of
+two requests for one offset counts, on whatever hosts they are, and what is stored of an upload is a chain that only
+grows. The last part is not stored: with those before it it is the chunk, which takes the ordinary way, and then
+a *mark* is stored, which says that the upload is finished. A client that was not told sends the last part again, and
+the chunk is found to be stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import formatdate
+
+import structlog
+import trio
+
+from ingest import answers, media
+from ingest.answers import Answer
+from ingest.budget import Account
+from ingest.packing import MAX_MOVES, Chunk, Outcome
+from ingest.protocols.base import Admission
+from ingest.protocols.table import PUT
+from ingest.protocols.tus import (
+    CHECKSUM_MISMATCH,
+    ENDED,
+    FINISHED,
+    GONE,
+    NO_UPLOAD,
+    is_as_promised,
+    mismatch,
+)
+from ingest.protocols.upload_call import UploadCall
+from ingest.receiving import Receiver
+from ingest.waits import ForUpload
+from storage import checksums
+from storage.days import expiry_day, ms_of_day
+from storage.errors import ClipkeepError, KeyDestroyed
+from storage.media_facts import FACTS_BYTES
+from storage.rows.recordings import FIRST_PART_MS, ChunkRow, Verdict
+
+OFFSET_BITS = 25
+_MARK_OFFSET = (1 << OFFSET_BITS) - 1
+"""Where an upload's mark is: beyond every offset."""
+_FINISHED = b"f"
+_TERMINATED = b"tt"
+"""Marks. Their lengths tell them apart, which are in the catalog's row."""
+MAX_PARTS = 4096
+"""Of one upload: so many times it may break."""
+ENDED_EVERY_S = 0.5
+"""How often it is looked whether uploads have ended, which tells nobody."""
+
+_log = structlog.get_logger("ingest")
+
+
+def part_ms(call: UploadCall, offset: int) -> int:
+    """The capture time of the part that begins there. Below all init segments."""
+    return FIRST_PART_MS - (call.number << OFFSET_BITS) - offset
+
+
+@dataclass
+class Stored:
+    """What is stored of an upload. `mark`: the length of its mark, 0 when there is none."""
+
+    parts: list[ChunkRow]
+    mark: int = 0
+
+    @property
+    def offset(self) -> int:
+        return sum(row.length for row in self.parts)
+
+
+async def taken(receiver: Receiver, wait: ForUpload) -> None:
+    """Do what a request about an upload asks for, and answer it. Raises nothing but Cancelled."""
+    answer = answers.TRY_AGAIN
+    data = wait.body.data()
+    try:
+        answer = await _Upload(receiver, wait.admission).asked(data)
+    except KeyDestroyed:
+        answer = answers.TERMINATED
+    except ClipkeepError as error:
+        _log.warning("upload_not_taken", code=error.code, device=wait.admission.device, detail=str(error))
+    except Exception:  # its place in the order of answers, and what it is charged, must not be lost with it
+        _log.exception("upload_not_taken", code="internal")
+    finally:
+        data.release()
+        wait.body.release()
+    upload = wait.admission.upload
+    if upload is not None and upload.method == b"HEAD" and answer.code:
+        receiver.count(answer)
+        answer = Answer(answer.status, lines=answer.lines)  # whoever asks so reads no body
+    receiver.refuse(wait.slot, answer)
+
+
+async def save(receiver: Receiver, admission: Admission, data: memoryview) -> None:
+    """Store what came of a part whose connection broke. Raises nothing but Cancelled."""
+    try:
+        await _Upload(receiver, admission).saved(data)
+    except KeyDestroyed:
+        pass  # nobody goes on with it
+    except ClipkeepError as error:
+        _log.warning("part_not_saved", code=error.code, device=admission.device, detail=str(error))
+    except Exception:
+        _log.exception("part_not_saved", code="internal")
+
+
+class _Committed:
+    """What becomes of a chunk. Called by whoever commits it."""
+
+    def __init__(self) -> None:
+        self._done = trio.Event()
+        self._outcome: Outcome = None
+
+    def __call__(self, outcome: Outcome, now_s: float) -> None:
+        self._outcome = outcome
+        self._done.set()
+
+    async def outcome(self, receiver: Receiver) -> Outcome:
+        # Uploads that end leave what is in open segments without an outcome.
+        while not self._done.is_set() and not receiver.uploads.ended:
+            with trio.move_on_after(ENDED_EVERY_S):
+                await self._done.wait()
+        return self._outcome
+
+
+class _Upload:
+    """One request about an upload."""
+
+    def __init__(self, receiver: Receiver, admission: Admission) -> None:
+        assert admission.upload is not None, "its protocol gave it one"
+        self._receiver = receiver
+        self._admission = admission
+        self._call: UploadCall = admission.upload
+        self._parts = receiver.uploads.parts
+
+    async def asked(self, data: memoryview) -> Answer:
+        """The answer to it. Raises ClipkeepError: it can't be done now."""
+        call, device = self._call, self._admission.device
+        secret = self._receiver.token_secret
+        if call.method == b"POST":
+            call.days = expiry_day(0, -(-self._receiver.limits.tus_expire_h // 24))
+            refusal = None
+            if len(data):
+                refusal = await self._receive(Stored([]), data)
+            if refusal is not None:
+                return refusal
+            location = f"Location: /v1/devices/{device}/uploads/{call.id(device, secret)}"
+            return self._told(201, len(data), location)
+        if not call.is_ours(device, secret):
+            return NO_UPLOAD
+        stored = await self._stored()
+        if stored.mark == len(_TERMINATED):
+            return GONE
+        if call.method == b"HEAD":
+            offset = call.length if stored.mark else stored.offset
+            return self._told(200, offset, f"Upload-Length: {call.length}", "Cache-Control: no-store")
+        if call.method == b"DELETE":
+            return await self._terminate(stored)
+        if stored.mark:
+            return self._told(204, call.length) if call.offset == call.length else FINISHED
+        if stored.offset != call.offset:
+            return mismatch(stored.offset)
+        if call.checksum is not None and not is_as_promised(call.checksum, data):
+            return CHECKSUM_MISMATCH
+        return await self._receive(stored, data) or self._told(204, call.offset + len(data))
+
+    async def saved(self, data: memoryview) -> None:
+        """Store what came of a part. Raises ClipkeepError: it is not stored."""
+        call = self._call
+        if call.method != b"PATCH" or call.checksum is not None or not len(data):
+            return  # nobody knows where to go on, or whether it is right
+        if not call.is_ours(self._admission.device, self._receiver.token_secret):
+            return
+        stored = await self._stored()
+        if not stored.mark and stored.offset == call.offset and call.offset + len(data) < call.length:
+            await self._receive(stored, data)
+
+    def _told(self, status: int, offset: int, *lines: str) -> Answer:
+        expires = f"Upload-Expires: {formatdate(ms_of_day(self._call.expires_on) / 1000, usegmt=True)}"
+        return Answer(status, lines=("Tus-Resumable: 1.0.0", f"Upload-Offset: {offset}", expires, *lines))
+
+    async def _stored(self) -> Stored:
+        device, call = self._admission.device, self._call
+        mark = await self._parts.row(device, part_ms(call, _MARK_OFFSET), call.expires_on)
+        if mark is not None:
+            return Stored([], mark.length)
+        parts: list[ChunkRow] = []
+        offset = 0
+        while len(parts) < MAX_PARTS:
+            row = await self._parts.row(device, part_ms(call, offset), call.expires_on)
+            if row is None:
+                break
+            parts.append(row)
+            offset += row.length
+        return Stored(parts)
+
+    async def _receive(self, stored: Stored, data: memoryview) -> Answer | None:
+        """Take bytes behind those that are stored. Returns why not, None when they are stored."""
+        admission, call = self._admission, self._call
+        receiver = self._receiver
+        if not len(data):
+            return None
+        refusal = receiver.taken_back(admission)
+        if refusal is None and admission.limit_class:
+            refusal = receiver.counts.take(
+                admission.device, admission.limit_class, len(data), receiver.now_ms()
+            )
+        if refusal is None and len(stored.parts) >= MAX_PARTS:
+            refusal = GONE
+        if refusal is not None:
+            return refusal
+        if stored.offset + len(data) == call.length:
+            return await self._finish(stored, data)
+        return _refused(await self._store(part_ms(call, stored.offset), data), stored.offset)
+
+    async def _store(self, capture_ms: int, data: memoryview) -> Outcome:
+        """Store a part, or a mark."""
+        admission, call = self._admission, self._call
+        committed = _Committed()
+        chunk = Chunk(
+            device=admission.device,
+            capture_ms=capture_ms,
+            epoch=admission.epoch,
+            class_days=call.days - 1,
+            expires_on=call.expires_on,
+            duration_ms=0,
+            crc32=checksums.crc32(data),
+            crc64=checksums.crc64nvme(data),
+            media=media.Media.UNKNOWN,
+            length=len(data),
+            facts=bytes(FACTS_BYTES),
+            moves_left=0,
+            done=committed,
+        )
+        await self._receiver.uploads.pack(chunk, data)
+        return await committed.outcome(self._receiver)
+
+    async def _terminate(self, stored: Stored) -> Answer:
+        if stored.mark:
+            return FINISHED
+        outcome = await self._store(part_ms(self._call, _MARK_OFFSET), memoryview(_TERMINATED))
+        return _refused(outcome, 0) or ENDED
+
+    # --- the last part ----------------------------------------------------------------------------------------
+
+    async def _finish(self, stored: Stored, data: memoryview) -> Answer | None:
+        """Make all of an upload a chunk. Returns why not."""
+        receiver, call = self._receiver, self._call
+        account = Account()
+        charged = 0
+        try:
+            if stored.parts:
+                charged = await _room(receiver, account, call.length)
+                if not charged:
+                    return answers.OVERLOADED
+                whole = memoryview(await self._whole(stored, data))
+            else:
+                whole = data
+            outcome, refusal = await self._commit(whole)
+        finally:
+            receiver.budget.refund(account, charged)
+        if refusal is not None:
+            return refusal
+        if outcome not in (Verdict.STORED, Verdict.DUPLICATE):
+            return PUT.answer(outcome)
+        receiver.took(self._admission.device, call.length if outcome == Verdict.STORED else 0)
+        outcome = await self._store(part_ms(call, _MARK_OFFSET), memoryview(_FINISHED))
+        return _refused(outcome, call.offset)
+
+    async def _whole(self, stored: Stored, data: memoryview) -> bytearray:
+        whole = bytearray(self._call.length)
+        at = 0
+        for row in stored.parts:
+            whole[at : at + row.length] = await self._parts.read(row)
+            at += row.length
+        whole[at:] = data
+        return whole
+
+    async def _commit(self, whole: memoryview) -> tuple[Outcome, Answer | None]:
+        receiver, admission, call = self._receiver, self._admission, self._call
+        found = media.inspect(whole)
+        if found.media is media.Media.FMP4:
+            return None, answers.NO_INIT
+        wrong = receiver.taken_back(admission) or receiver.wrong_with(admission, whole, found)
+        if wrong is not None:
+            return None, wrong
+        now_ms = receiver.now_ms()
+        duration_ms = admission.duration_ms or found.duration_ms
+        capture_ms = call.capture_ms
+        if capture_ms < 0:
+            # Not by now: sent again, it has to be the same chunk.
+            capture_ms = receiver.entitled_ms(
+                admission.device, call.created_ms - duration_ms, call.created_ms
+            )
+        committed = _Committed()
+        chunk = Chunk(
+            device=admission.device,
+            capture_ms=capture_ms,
+            epoch=admission.epoch,
+            class_days=admission.class_days,
+            expires_on=admission.expires_on(capture_ms, now_ms),
+            duration_ms=duration_ms,
+            crc32=checksums.crc32(whole),
+            crc64=checksums.crc64nvme(whole),
+            media=found.media,
+            length=len(whole),
+            facts=found.facts,
+            moves_left=MAX_MOVES if admission.may_move else 0,
+            done=committed,
+        )
+        await receiver.uploads.pack(chunk, whole)
+        return await committed.outcome(receiver), None
+
+
+def _refused(outcome: Outcome, offset: int) -> Answer | None:
+    """What is answered where a part, or a mark, was not stored. `offset`: where it was to be."""
+    if outcome == Verdict.STORED or outcome == Verdict.DUPLICATE:
+        return None
+    if outcome == Verdict.CONFLICT:  # another request for this offset was first
+        return mismatch(offset)
+    return GONE if outcome == Verdict.EXPIRED else PUT.answer(outcome)
+
+
+async def _room(receiver: Receiver, account: Account, wanted: int) -> int:
+    """Wait for room in the budget for all of it. Returns what was charged; 0: there was none in time."""
+    budget = receiver.budget
+    with trio.move_on_after(budget.wait_s):
+        while not budget.has_room(account, wanted):
+            budget.waiting += 1
+            try:
+                await budget.refunded.park()
+            finally:
+                budget.waiting -= 1
+        return budget.charge(account, wanted)
+    return 0
