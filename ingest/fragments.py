@@ -15,6 +15,7 @@ import trio
 from ingest import answers, inits, media, mp4
 from ingest.answers import Answer
 from ingest.connection import Connection
+from ingest.inits import InitInUse
 from ingest.outbox import Slot
 from ingest.packing import Chunk, Outcome
 from ingest.receiving import Receiver
@@ -80,7 +81,7 @@ async def _take_init(connection: Connection, wait: ForInit, data: memoryview) ->
     await receiver.uploads.pack(chunk, data)
     # From now on, for its fragments take it along. Who sends many at once and goes away without having read an answer
     # must not wait for this one: what is in the kernel's buffer then is lost.
-    connection.init = known
+    connection.init = InitInUse(known)
     sent = SentInit(admission.epoch, known.init.number, expires_on, now_ms)
     receiver.uploads.answer_soon(partial(_answer_init, receiver, wait.slot, sent, committed))
     return None
@@ -89,13 +90,26 @@ async def _take_init(connection: Connection, wait: ForInit, data: memoryview) ->
 async def _take_fragment(connection: Connection, wait: ForInit, data: memoryview) -> Chunk | Answer:
     """A fragment as a chunk; or why it is none."""
     receiver, admission = connection.receiver, wait.admission
-    known = await receiver.uploads.inits.sent_by(
-        admission.device, admission.epoch, first=mp4.is_first(data), head_ms=admission.head_ms
+    numbers = mp4.sequence_numbers(data)
+    first = numbers is not None and numbers[0] <= 1
+    sent_by = partial(
+        receiver.uploads.inits.sent_by,
+        admission.device,
+        admission.epoch,
+        first=first,
+        head_ms=admission.head_ms,
     )
+    known = await sent_by()
     if known is None:
         return answers.NO_INIT
-    connection.init = known
     found = media.fragment(data, known.movie, known.init.number)
+    if (
+        first
+        and found.missing == media.NOT_ITS_INIT
+        and (other := await sent_by(other_than=known.init.number))
+    ):
+        known, found = other, media.fragment(data, other.movie, other.init.number)
+    connection.init = InitInUse(known, numbers[1] + 1 if numbers else None)
     refusal = receiver.refusal(admission, data, found)
     if refusal is not None:
         return refusal

@@ -5,7 +5,7 @@ other. What was sent is stored like a chunk, and noted as what its device sent l
 gets a fragment on a connection that knows no init segment asks for that note.
 
 A fragment that says that it is the first one (`mp4.is_first`) may be here before the init segment that was sent just
-before it. It waits until one is noted that was sent within FRESH_MS of it.
+before it. It waits until one is noted that was sent within FRESH_MS of it, and that has its tracks.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ HELD_BYTES = 8 * 1024 * 1024
 the budget, as the memories of tables and pictures are."""
 READ_BYTES = 2048
 """What an init segment was read as, at most: tracks and numbers."""
-FRESH_MS = 10_000
-"""A first fragment's init segment was sent no longer than this before it: encoders that send a fragment while they
-record it begin with the init segment, and a fragment is a few seconds."""
+FRESH_MS = 2000
+"""A first fragment's init segment was sent no longer than this before it began to come, or it waits for one for WAIT_S:
+a camera that was started anew may have other tracks, or another size. Stock encoders send it at once before."""
 WAIT_S = 3.0
 """How long a fragment waits for an init segment: some puts and commits of another worker, of a store that is slow."""
 ASK_EVERY_S = 0.1
@@ -56,6 +56,28 @@ class KnownInit:
     def __init__(self, init: Init, movie: mp4.Movie) -> None:
         self.init = init
         self.movie = movie
+
+
+class InitInUse:
+    """What the fragments of one connection are read by, as long as they follow on one another. Others ask anew: a proxy
+    may put what a device sends on connections of whatever age, so another init segment came on another one."""
+
+    __slots__ = ("known", "next_sequence")
+
+    def __init__(self, known: KnownInit, next_sequence: int | None = None) -> None:
+        self.known = known
+        self.next_sequence = next_sequence
+        """Number of the fragment that follows; None: the init segment was what came last, so whatever comes does."""
+
+    def follow(self, device: int, data: memoryview) -> bool:
+        """Whether these fragments follow, and from now on those behind them."""
+        numbers = mp4.sequence_numbers(data)
+        if numbers is None or device != self.known.init.device:
+            return False
+        if self.next_sequence is not None and numbers[0] != self.next_sequence:
+            return False
+        self.next_sequence = numbers[1] + 1
+        return True
 
 
 class Inits:
@@ -92,12 +114,15 @@ class Inits:
         """
         await trio.to_thread.run_sync(self._catalog.note_init, device, sent, limiter=self._threads)
 
-    async def sent_by(self, device: int, epoch: int, *, first: bool, head_ms: int) -> KnownInit | None:
+    async def sent_by(
+        self, device: int, epoch: int, *, first: bool, head_ms: int, other_than: int = 0
+    ) -> KnownInit | None:
         """What the fragments of a device are read by now; None: it never sent one, or that is gone.
 
         Args:
             first: they say that they are the first ones.
             head_ms: when they began to come.
+            other_than: number of the one that does not fit: another may be on its way.
 
         Raises:
             CorruptError, WorldError: it can't be read now.
@@ -105,10 +130,11 @@ class Inits:
         deadline_s = trio.current_time() + WAIT_S
         while True:
             sent = await trio.to_thread.run_sync(self._catalog.sent_init, device, limiter=self._threads)
-            if sent is not None and sent.epoch == epoch and not (first and sent.at_ms < head_ms - FRESH_MS):
+            fits = sent is not None and sent.epoch == epoch and sent.number != other_than
+            if sent is not None and fits and not (first and sent.at_ms < head_ms - FRESH_MS):
                 break
             if trio.current_time() >= deadline_s:
-                if sent is None or sent.epoch != epoch:
+                if sent is None or not fits:
                     return None
                 break  # its encoder counts anew, and sent no other header: it has gone on with the one of before
             await trio.sleep(ASK_EVERY_S)

@@ -182,6 +182,9 @@ def _found(kind: Media, read: mp4.Clip) -> Found:
     return Found(kind, _ms(read.ticks, read.timescale), read.facts.pack(), missing, what)
 
 
+NOT_ITS_INIT: Final = "init"
+"""`Found.missing` of fragments with a track that their init segment does not have."""
+
 _FAULTS = {
     mp4.Fault.NO_HEADER: (
         "header",
@@ -189,7 +192,7 @@ _FAULTS = {
     ),
     mp4.Fault.NO_FRAMES: ("frames", "a header without a frame behind it, or cut before the first one"),
     mp4.Fault.OTHER_INIT: (
-        "init",
+        NOT_ITS_INIT,
         "these fragments have a track that is not in the init segment that was sent last; send theirs, then them",
     ),
     mp4.Fault.ENCRYPTED: ("clear", "its samples are encrypted"),

@@ -200,14 +200,21 @@ def read_fragment(data: bytes | bytearray | memoryview, movie: Movie) -> Clip:
         return Clip(0, 1, MediaFacts(), fault, Part.FRAGMENT)
 
 
-def is_first(data: bytes | bytearray | memoryview) -> bool:
-    """Whether these fragments say that they are the first after their header: `mfhd` (§8.8.5) counts from 1, or 0."""
-    reader = _Reader(memoryview(data))
+def sequence_numbers(data: bytes | bytearray | memoryview) -> tuple[int, int] | None:
+    """The numbers of the first and the last of these fragments, which encoders count from 1, or 0 (`mfhd`, §8.8.5).
+    None: they have none."""
+    reader, found = _Reader(memoryview(data)), []
     with suppress(struct.error, Unreadable):
         for _, start, end in reader.only(b"moof", 0, len(reader.data)):
             for _, inner, inner_end in reader.only(b"mfhd", start, end):
-                return reader.u32(inner + 4, inner_end) <= 1
-    return False
+                found.append(reader.u32(inner + 4, inner_end))
+    return (found[0], found[-1]) if found else None
+
+
+def is_first(data: bytes | bytearray | memoryview) -> bool:
+    """Whether these fragments say that they are the first after their header."""
+    numbers = sequence_numbers(data)
+    return numbers is not None and numbers[0] <= 1
 
 
 def _fault_of(movie: Movie) -> tuple[Fault | None, str]:

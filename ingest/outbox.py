@@ -19,7 +19,7 @@ import trio
 from ingest.answers import Answer
 from ingest.arrivals import Arrivals
 from ingest.budget import Account
-from ingest.inits import KnownInit
+from ingest.inits import InitInUse
 from ingest.packing import Outcome
 from ingest.protocols.base import Protocol
 from ingest.tls import Wire
@@ -112,7 +112,7 @@ class Outbox(ABC):
         all of them. GONE, for good: the peer does not read its answers, or the connection is closed."""
         self.account = Account()
         self.arrivals = Arrivals()
-        self.init: KnownInit | None = None
+        self.init: InitInUse | None = None
         """What fragments on it are read by: sent on it, or found for the first of them."""
         self.gathered = 0
         """Chunks of it that wait for others of their day."""

@@ -187,17 +187,18 @@ class Receiver:
         data = body.data()
         try:
             found = media.inspect(data)
-            init: KnownInit | None = None
+            known: KnownInit | None = None
             if found.media is media.Media.FMP4:
-                init = slot.connection.init
-                if found.is_init or init is None or init.init.device != admission.device:
+                in_use = slot.connection.init
+                if found.is_init or in_use is None or not in_use.follow(admission.device, data):
                     return admission
-                found = media.fragment(data, init.movie, init.init.number)
+                known = in_use.known
+                found = media.fragment(data, known.movie, known.init.number)
             refusal = self.refusal(admission, data, found)
             if refusal is None:
                 chunk = self.chunk(admission, data, found, slot)
-                if init is not None:
-                    chunk.init = init.init
+                if known is not None:
+                    chunk.init = known.init
                 if not self._packer.pack_now(chunk, data, slot.complete_s):
                     return chunk
                 self.packed(slot, chunk)

@@ -214,4 +214,4 @@ def test_what_objects_cost() -> None:
             assert abs(price - puts / 1000 * float(dollars)) < 0.006
     doc = type(CONFIG.segments).__dataclass_fields__["linger_ms"].metadata["doc"]
     assert "one camera alone makes one a chunk" in doc
-    assert "a camera alone makes one a chunk" in text("README.md")
+    assert "a camera alone makes one object per chunk" in text("README.md")

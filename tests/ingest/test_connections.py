@@ -740,7 +740,7 @@ async def test_a_stop_knows_of_a_connection_that_was_just_accepted(
         theirs = socket.create_connection(listener.getsockname())
         ours, _ = listener.accept()
     with theirs:
-        worker.server._welcome(ours, nursery)  # its task has not run yet
+        worker.server._welcome(ours, "127.0.0.1", nursery)  # its task has not run yet
         worker.server.stop()
         await until(lambda: not worker.connections)
         assert theirs.recv(10) == b""

@@ -24,6 +24,7 @@ from tests.ingest.world import NOW_MS, TODAY, video
 
 INIT, FRAGMENTS = camera()
 OTHER_INIT, OTHER_FRAGMENTS = camera("320x180")
+MUTE_INIT, _ = made(f"{VIDEO} {H264}")
 ENDS = TODAY + CLASS_DAYS + 1
 
 
@@ -127,6 +128,30 @@ async def test_a_first_fragment_is_not_read_by_the_header_of_an_earlier_start(wo
     assert (await first.ask(OTHER_INIT, "init.mp4")).status == 201
     assert (await second.reply()).status == 201
     assert init_of(worker, NOW_MS + 5000) == OTHER_INIT
+
+
+async def test_a_first_fragment_with_tracks_that_its_header_has_not_waits_for_another_one(worker: Worker) -> None:
+    """The camera was started anew at once, with sound: its fragment is here before its init segment."""
+    client = await worker.connect()
+    assert (await client.ask(MUTE_INIT, "init.mp4")).status == 201
+    first, second = await worker.connect(), await worker.connect()
+    await second.send(second.request(FRAGMENTS[0]))
+    await trio.sleep(0.2)
+    assert second.said_nothing()
+    assert (await first.ask(INIT, "init.mp4")).status == 201
+    assert (await second.reply()).status == 201
+    assert init_of(worker) == INIT
+
+
+async def test_a_connection_of_before_does_not_read_the_fragments_of_a_new_start(worker: Worker) -> None:
+    """A proxy keeps connections, and puts what a camera sends on any of them."""
+    old, new = await worker.connect(), await worker.connect()
+    assert (await old.ask(INIT, "init.mp4")).status == 201
+    assert (await old.ask(FRAGMENTS[0])).status == 201
+    assert (await new.ask(OTHER_INIT, "init.mp4")).status == 201
+    for number in range(2):
+        assert (await old.ask(OTHER_FRAGMENTS[number], NOW_MS + 5000 + 1000 * number)).status == 201
+        assert init_of(worker, NOW_MS + 5000 + 1000 * number) == OTHER_INIT
 
 
 async def test_after_a_restart_of_the_service_fragments_go_on(tmp_path: Path, begin: Begin) -> None:
