@@ -130,7 +130,9 @@ async def test_a_first_fragment_is_not_read_by_the_header_of_an_earlier_start(wo
     assert init_of(worker, NOW_MS + 5000) == OTHER_INIT
 
 
-async def test_a_first_fragment_with_tracks_that_its_header_has_not_waits_for_another_one(worker: Worker) -> None:
+async def test_a_first_fragment_with_tracks_that_its_header_has_not_waits_for_another_one(
+    worker: Worker,
+) -> None:
     """The camera was started anew at once, with sound: its fragment is here before its init segment."""
     client = await worker.connect()
     assert (await client.ask(MUTE_INIT, "init.mp4")).status == 201
