@@ -23,6 +23,8 @@ ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required"),
     "--disable-background-timer-throttling",
+    # The network is closed: no name is found, for pages have to do without anything from elsewhere.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 
 needs_players = [
@@ -104,6 +106,14 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def asked_elsewhere(context: Any, home: str) -> list[str]:
+    """What pages of a context ask for that is not at `home`, from now on."""
+    found: list[str] = []
+    own = (f"{home}/", f"blob:{home}/", "data:")
+    context.on("request", lambda request: request.url.startswith(own) or found.append(request.url))
+    return found
 
 
 def looked_at(page: Any, name: str, url: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.browser import chromium, needs_players
+from tests.e2e.browser import asked_elsewhere, chromium, needs_players
 from tests.e2e.customers import Town
 from tests.e2e.service import Service, until
 
@@ -62,6 +62,7 @@ def test_an_operator_approves_sweeps_and_proves_an_erasure(service: Service) -> 
     home = f"http://{service.api[0]}:{service.api[1]}"
     with chromium() as browser:
         page = logged_in(browser, service, home)
+        elsewhere = asked_elsewhere(page.context, home)
         said: list[str] = []
         page.on("pageerror", lambda error: said.append(str(error)))
 
@@ -94,6 +95,8 @@ def test_an_operator_approves_sweeps_and_proves_an_erasure(service: Service) -> 
         decide(page, "Verify", "Try to decrypt it", "bob asks for it in writing")
         page.get_by_text(f"Camera {gone} is erased.").wait_for(timeout=ERRAND_MS)
         assert "none decrypts" in page.locator("main").inner_text()
-        assert said == []
+        assert page.goto(f"{home}/docs").status == 200
+        page.get_by_role("heading", name="Clipkeep").first.wait_for()
+        assert (said, elsewhere) == ([], [])
     assert town.log_in("ada@example.org").watch(cameras[ada.account], kept).status == 200
     assert service.stop() == 0

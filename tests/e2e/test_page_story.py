@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import ffmpeg
-from tests.e2e.browser import chromium, needs_players
+from tests.e2e.browser import asked_elsewhere, chromium, needs_players
 from tests.e2e.customers import PASSWORD, Town
 from tests.e2e.service import Service, until
 
@@ -181,8 +181,7 @@ def test_from_registration_to_the_end(service: Service, tmp_path: Path) -> None:
         page = context.new_page()
         said: list[str] = []
         page.on("pageerror", lambda error: said.append(str(error)))
-        elsewhere: list[str] = []
-        page.on("request", lambda request: elsewhere.append(request.url))
+        elsewhere = asked_elsewhere(context, home)
 
         register(page, town, home)
         number, token = add_camera(page, home)
@@ -262,6 +261,5 @@ def test_from_registration_to_the_end(service: Service, tmp_path: Path) -> None:
         assert "/log-in" in page.url
         assert page.get_by_role("alert").count() == 1
 
-        assert said == []
-        assert [url for url in elsewhere if not url.startswith((home, "blob:", "data:"))] == []
+        assert (said, elsewhere) == ([], [])
         context.close()
