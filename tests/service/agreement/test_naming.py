@@ -155,5 +155,5 @@ def test_each_refusal_of_the_ingest_port_is_explained() -> None:
     text = (source.parent / "answers.py").read_text()
     codes = set(re.findall(r'\d{3},\s+"([a-z_]+)"', text))
     assert len(codes) > 25
-    assert codes - WHY.keys() == {"not_found", "no_token", "bad_token", "head_too_large"}
+    assert codes - WHY.keys() == {"not_found", "no_token", "bad_token", "head_too_large", "tls_required"}
     assert all(len(why) > 15 for why in WHY.values())
