@@ -124,6 +124,8 @@ def fragment(
                 short = (of - first + TURN // 2) % TURN - TURN // 2
                 origin = first + short if abs(short) <= BELIEVED_TICKS else first
             shift = at - origin
+            if until is None and of is None:  # a clip of a playlist, which ends where another may begin
+                _cut_sound(tracks, end - first)
         else:
             shift = 0 if near is None else (near - first + TURN // 2) // TURN * TURN
             earliest = shift + min(_ticks(track, track.packets[0].dts) for track in tracks)
@@ -135,6 +137,20 @@ def fragment(
         written = _written(tracks, kind, shift, floor, until, sequence, silence=silence)
     found = {"first": first + shift, "end": end + shift}
     return found, list(written)
+
+
+def _cut_sound(tracks: list[_Track], ticks: int) -> None:
+    """Leave out what of the sound lies behind the pictures, of which there are so many ticks of 90 kHz. A clip's last
+    frame of sound is decoded after the next clip's first one: Chromium then takes no picture until the next key frame,
+    which is that of the clip after it."""
+    if tracks[0].source.type != "video":
+        return
+    for track in tracks[1:]:
+        up, down = _scale(track)
+        end = _time(track.packets[0].pts) + ticks * down // up
+        track.packets[1:] = [
+            each for each in track.packets[1:] if _time(each.pts) + (each.duration or 0) <= end
+        ]
 
 
 def _tracks(source: InputContainer) -> list[_Track]:

@@ -187,15 +187,9 @@ def test_players_show_fmp4_clips_and_streams_in_one_playlist(tmp_path: Path, fil
         with chromium() as browser:
             for number, player in enumerate(PLAYERS):
                 page = browser.new_page()
-                # A machine that has other work skips pictures at twice the speed, which no list can help.
-                for rate in (2, 1):
-                    page.goto(f"{origin}/{number}")
-                    page.evaluate(
-                        "([src, rate]) => play(src, rate)", [url(service, device, range_of(token)), rate]
-                    )
-                    state = played(page, frames - SLACK)
-                    if abs(state["frames"] - frames) <= SLACK:
-                        break
+                page.goto(f"{origin}/{number}")
+                page.evaluate("([src, rate]) => play(src, rate)", [url(service, device, range_of(token)), 2])
+                state = played(page, frames - SLACK)
                 assert abs(state["frames"] - frames) <= SLACK, (player, state)
                 assert state["said"] in ([], ["ended"]), (player, state)
                 page.close()

@@ -146,6 +146,23 @@ async def test_a_clip_begins_where_it_is_told_to() -> None:
     assert fragment.first_ticks == 60_000 * 90
 
 
+async def test_sound_of_clips_in_a_row_is_decoded_in_order(tmp_path: Path) -> None:
+    """Of AAC the last frame reaches beyond the pictures. Chromium takes no picture of a clip whose sound is earlier than
+    the last of the clip before it."""
+    data = made("mp4")
+    async with remuxing() as remuxer:
+        first = await remuxer.fragment(WHO, Source(Media.MP4), data, decode_ms=60_000)
+        length_ms = (first.end_ticks - first.first_ticks) // 90
+        second = await remuxer.fragment(WHO, Source(Media.MP4), data, decode_ms=60_000 + length_ms)
+    film = first.init + first.data + second.data
+    with av.open(io.BytesIO(film)) as file:
+        for stream in (file.streams.video[0], file.streams.audio[0]):
+            file.seek(0)
+            times = [packet.dts for packet in file.demux(stream) if packet.dts is not None]
+            assert times == sorted(set(times)), stream.type
+    assert pictures(film, tmp_path) == 2 * pictures(data, tmp_path)
+
+
 async def test_placed_chunks_are_the_same_bytes_each_time_and_nothing_lies_before_their_place() -> None:
     data = made("ts-h264-aac")
     where: dict[str, Any] = {"at_ticks": 0, "of_ticks": None, "begins": True, "sequence": 7}
