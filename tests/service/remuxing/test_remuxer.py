@@ -147,8 +147,8 @@ async def test_a_clip_begins_where_it_is_told_to() -> None:
 
 
 async def test_sound_of_clips_in_a_row_is_decoded_in_order(tmp_path: Path) -> None:
-    """Of AAC the last frame reaches beyond the pictures. Chromium takes no picture of a clip whose sound is earlier than
-    the last of the clip before it."""
+    """Of AAC the last frame reaches beyond the pictures. Chromium takes no picture of a clip whose sound is earlier
+    than the last of the clip before it."""
     data = made("mp4")
     async with remuxing() as remuxer:
         first = await remuxer.fragment(WHO, Source(Media.MP4), data, decode_ms=60_000)
