@@ -21,13 +21,13 @@ import trio
 from ingest.calls import CallsUnderWay
 from ingest.gathering import Gathering, Pack
 from ingest.health import Health
-from ingest.inits import Inits
+from ingest.inits import LOOK_UPS, Inits
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
 from ingest.packing import MAX_MOVED_MS, MAX_MOVES, Chunk, OpenSegment, Packer
-from ingest.parts import Parts
 from ingest.stats import Stats
+from ingest.stored import StoredBelow
 from storage.catalog.ingest import IngestCatalog
 from storage.catalog.reading import ReadingCatalog
 from storage.clock import Clock
@@ -174,7 +174,8 @@ class Uploads:
         self._committer = Committer(catalog, clock, self._catalog_calls)
         self._next_month = NextMonth(keyring)
         self.inits = Inits(store, catalog, keyring)
-        self.parts = Parts(store, catalog, keyring)
+        self.parts = StoredBelow(store, catalog, keyring, trio.CapacityLimiter(LOOK_UPS))
+        """Of resumable uploads: whoever asks for many of them keeps no fragment waiting."""
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
         self._nursery: trio.Nursery | None = None

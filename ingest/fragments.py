@@ -14,17 +14,15 @@ import trio
 
 from ingest import answers, inits, media, mp4
 from ingest.answers import Answer
+from ingest.committed import Committed
 from ingest.connection import Connection
 from ingest.inits import InitInUse
 from ingest.outbox import Slot
-from ingest.packing import Chunk, Outcome
+from ingest.packing import Chunk
 from ingest.receiving import Receiver
 from ingest.waits import ForInit, ForPacking
 from storage.errors import ClipkeepError, KeyDestroyed
 from storage.rows.recordings import SentInit, Verdict
-
-ENDED_EVERY_S = 0.5
-"""How often it is looked whether uploads have ended, which tells nobody."""
 
 _log = structlog.get_logger("ingest")
 
@@ -77,7 +75,7 @@ async def _take_init(connection: Connection, wait: ForInit, data: memoryview) ->
         now_ms if admission.capture_ms is None else admission.capture_ms, now_ms
     )
     chunk = known.init.chunk(admission.epoch, admission.class_days, expires_on)
-    committed = _committed(chunk)
+    chunk.done = committed = Committed(chunk.done)
     await receiver.uploads.pack(chunk, data)
     # From now on, for its fragments take it along. Who sends many at once and goes away without having read an answer
     # must not wait for this one: what is in the kernel's buffer then is lost.
@@ -118,34 +116,9 @@ async def _take_fragment(connection: Connection, wait: ForInit, data: memoryview
     return chunk
 
 
-class _Committed:
-    """What became of a chunk."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.outcome: Outcome = None
-
-
-def _committed(chunk: Chunk) -> _Committed:
-    """Have it told besides what becomes of a chunk."""
-    committed, noted = _Committed(), chunk.done
-
-    def done(outcome: Outcome, now_s: float) -> None:
-        noted(outcome, now_s)
-        committed.outcome = outcome
-        committed.done.set()
-
-    chunk.done = done
-    return committed
-
-
-async def _answer_init(receiver: Receiver, slot: Slot, sent: SentInit, committed: _Committed) -> None:
+async def _answer_init(receiver: Receiver, slot: Slot, sent: SentInit, committed: Committed) -> None:
     """Note an init segment when it is stored, and answer it. Raises nothing but Cancelled."""
-    # Uploads that end leave what is in open segments without an outcome.
-    while not committed.done.is_set() and not receiver.uploads.ended:
-        with trio.move_on_after(ENDED_EVERY_S):
-            await committed.done.wait()
-    outcome = committed.outcome
+    outcome = await committed.outcome(lambda: receiver.uploads.ended)
     if outcome in (Verdict.STORED, Verdict.DUPLICATE):
         try:
             await receiver.uploads.inits.note(slot.device, sent)

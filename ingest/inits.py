@@ -11,7 +11,6 @@ before it. It waits until one is noted that was sent within FRESH_MS of it, and 
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -19,15 +18,13 @@ import trio
 from ingest import media, mp4
 from ingest.keyring import Keyring
 from ingest.packing import Init
+from ingest.stored import StoredBelow
 from storage import checksums
 from storage.catalog.ingest import IngestCatalog
 from storage.catalog.reading import ReadingCatalog
-from storage.days import month_of_day
-from storage.errors import CorruptError, ObjectMissing
+from storage.errors import CorruptError
 from storage.objects import ObjectStore
 from storage.rows.recordings import SentInit
-from storage.segment import TAG_BYTES, decrypt_chunk
-from storage.vault import KeyId
 
 MAX_INIT_BYTES = 64 * 1024
 """Of an init segment. Stock ones have 1 to 3 kB."""
@@ -84,10 +81,9 @@ class Inits:
     """The init segments of one worker's devices: those that it remembers, and the way to the others."""
 
     def __init__(self, store: ObjectStore, catalog: InitsCatalog, keyring: Keyring) -> None:
-        self._store = store
         self._catalog = catalog
-        self._keyring = keyring
         self._threads = trio.CapacityLimiter(LOOK_UPS)
+        self._stored = StoredBelow(store, catalog, keyring, self._threads)
         self._known: OrderedDict[tuple[int, int], KnownInit] = OrderedDict()
         self._held_bytes = 0
 
@@ -144,18 +140,10 @@ class Inits:
         return await self._read(device, sent)
 
     async def _read(self, device: int, sent: SentInit) -> KnownInit | None:
-        look = partial(self._catalog.init, device, sent.number, sent.expires_on)
-        row = await trio.to_thread.run_sync(look, limiter=self._threads)
+        row = await self._stored.row(device, -sent.number, sent.expires_on)
         if row is None:
             return None
-        key_id = KeyId(device, row.epoch, month_of_day(row.expires_on))
-        cipher = self._keyring.cached(key_id) or await self._keyring.load(key_id)
-        get = partial(self._store.get_range, row.segment_key, row.offset, row.length + TAG_BYTES)
-        try:
-            stored = await trio.to_thread.run_sync(get, limiter=self._threads)
-        except ObjectMissing as error:
-            raise CorruptError("its segment is not in the store", code=error.code) from error
-        data = decrypt_chunk(cipher, row.nonce, stored, device=device, capture_ms=row.capture_ms)
+        data = await self._stored.read(row)
         known = read(device, data)
         if isinstance(known, media.Found):
             raise CorruptError("what is stored is no init segment", code="chunk_corrupt")

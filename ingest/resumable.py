@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from email.utils import formatdate
 
 import structlog
-import trio
 
 from ingest import answers, media
 from ingest.answers import Answer
 from ingest.budget import Account
+from ingest.committed import Committed
 from ingest.packing import MAX_MOVES, Chunk, Outcome
 from ingest.protocols.base import Admission
 from ingest.protocols.table import PUT
@@ -34,6 +34,7 @@ from ingest.protocols.tus import (
 )
 from ingest.protocols.upload_call import UploadCall
 from ingest.receiving import Receiver
+from ingest.room import wait_for_budget
 from ingest.waits import ForUpload
 from storage import checksums
 from storage.days import expiry_day, ms_of_day
@@ -49,8 +50,6 @@ _TERMINATED = b"tt"
 """Marks. Their lengths tell them apart, which are in the catalog's row."""
 MAX_PARTS = 4096
 """Of one upload: so many times it may break."""
-ENDED_EVERY_S = 0.5
-"""How often it is looked whether uploads have ended, which tells nobody."""
 
 _log = structlog.get_logger("ingest")
 
@@ -104,25 +103,6 @@ async def save(receiver: Receiver, admission: Admission, data: memoryview) -> No
         _log.warning("part_not_saved", code=error.code, device=admission.device, detail=str(error))
     except Exception:
         _log.exception("part_not_saved", code="internal")
-
-
-class _Committed:
-    """What becomes of a chunk. Called by whoever commits it."""
-
-    def __init__(self) -> None:
-        self._done = trio.Event()
-        self._outcome: Outcome = None
-
-    def __call__(self, outcome: Outcome, now_s: float) -> None:
-        self._outcome = outcome
-        self._done.set()
-
-    async def outcome(self, receiver: Receiver) -> Outcome:
-        # Uploads that end leave what is in open segments without an outcome.
-        while not self._done.is_set() and not receiver.uploads.ended:
-            with trio.move_on_after(ENDED_EVERY_S):
-                await self._done.wait()
-        return self._outcome
 
 
 class _Upload:
@@ -218,7 +198,7 @@ class _Upload:
     async def _store(self, capture_ms: int, data: memoryview) -> Outcome:
         """Store a part, or a mark."""
         admission, call = self._admission, self._call
-        committed = _Committed()
+        committed = Committed()
         chunk = Chunk(
             device=admission.device,
             capture_ms=capture_ms,
@@ -235,7 +215,7 @@ class _Upload:
             done=committed,
         )
         await self._receiver.uploads.pack(chunk, data)
-        return await committed.outcome(self._receiver)
+        return await committed.outcome(lambda: self._receiver.uploads.ended)
 
     async def _terminate(self, stored: Stored) -> Answer:
         if stored.mark:
@@ -252,7 +232,7 @@ class _Upload:
         charged = 0
         try:
             if stored.parts:
-                charged = await _room(receiver, account, call.length)
+                charged = await wait_for_budget(receiver.budget, account, call.length, whole=True)
                 if not charged:
                     return answers.OVERLOADED
                 whole = memoryview(await self._whole(stored, data))
@@ -294,7 +274,7 @@ class _Upload:
             capture_ms = receiver.entitled_ms(
                 admission.device, call.created_ms - duration_ms, call.created_ms
             )
-        committed = _Committed()
+        committed = Committed()
         chunk = Chunk(
             device=admission.device,
             capture_ms=capture_ms,
@@ -311,7 +291,7 @@ class _Upload:
             done=committed,
         )
         await receiver.uploads.pack(chunk, whole)
-        return await committed.outcome(receiver), None
+        return await committed.outcome(lambda: receiver.uploads.ended), None
 
 
 def _refused(outcome: Outcome, offset: int) -> Answer | None:
@@ -321,17 +301,3 @@ def _refused(outcome: Outcome, offset: int) -> Answer | None:
     if outcome == Verdict.CONFLICT:  # another request for this offset was first
         return mismatch(offset)
     return GONE if outcome == Verdict.EXPIRED else PUT.answer(outcome)
-
-
-async def _room(receiver: Receiver, account: Account, wanted: int) -> int:
-    """Wait for room in the budget for all of it. Returns what was charged; 0: there was none in time."""
-    budget = receiver.budget
-    with trio.move_on_after(budget.wait_s):
-        while not budget.has_room(account, wanted):
-            budget.waiting += 1
-            try:
-                await budget.refunded.park()
-            finally:
-                budget.waiting -= 1
-        return budget.charge(account, wanted)
-    return 0

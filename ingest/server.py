@@ -32,6 +32,9 @@ ACCEPT_AT_ONCE = 64
 """Connections taken before other tasks get their turn."""
 ANSWERS_BUFFER_BYTES = 32 * 1024
 """The system's buffer of answers that a peer has not read: 64 have 25 kB at most. By itself it grows to 4 MiB."""
+MAX_TOLD_PLAIN = 64
+"""Clients that speak in clear where TLS is spoken and are told so, at once; more are closed without a word. Each may
+take `linger_close_s` to read it."""
 OUT_OF_RESOURCES_S = 0.1
 """Pause when the process is out of file descriptors, so that accepting does not spin."""
 
@@ -77,6 +80,8 @@ class IngestServer:
         if handshakes is not None:
             stats.handshakes = handshakes.outcomes
         self._connections: set[Connection] = set()
+        self._told_plain = 0
+        """Clients that are being told."""
         self._accepting = trio.CancelScope()
         self._empty = trio.Event()
         receiver.budget.let_go = self._let_slowest_go
@@ -171,10 +176,15 @@ class IngestServer:
             tls, _ = await handshakes.shake(sock, address)
             connection = self._connection(sock, tls)
         except NoHandshake as none:
-            if none.outcome is Outcome.PLAIN:
-                await self._refuse_plain(sock)
+            budget.refund(account, account.charged_bytes)
+            if none.outcome is Outcome.PLAIN and self._told_plain < MAX_TOLD_PLAIN:
+                self._told_plain += 1
+                try:
+                    await self._refuse_plain(sock)
+                finally:
+                    self._told_plain -= 1
         finally:
-            budget.refund(account, HANDSHAKE_CHARGE_BYTES)
+            budget.refund(account, account.charged_bytes)
             if connection is None:
                 trio.lowlevel.notify_closing(sock)
                 sock.close()

@@ -12,11 +12,12 @@ import structlog
 import trio
 
 from ingest import answers, resumable
-from ingest.budget import REQUEST_BYTES, Account, Budget
+from ingest.budget import REQUEST_BYTES
 from ingest.connection import Connection
 from ingest.fragments import taken
 from ingest.outbox import Outbox
 from ingest.receiving import Receiver
+from ingest.room import wait_for_budget
 from ingest.waits import ForInit, ForPacking, ForRoom, ForUpload, UntilRead, Wait
 from storage.errors import ClipkeepError, KeyDestroyed
 
@@ -102,28 +103,6 @@ async def _granted(connection: Connection, wanted: int) -> int:
     if not granted:
         connection.evict(answers.OVERLOADED)
         await trio.lowlevel.checkpoint()
-    return granted
-
-
-async def wait_for_budget(budget: Budget, account: Account, wanted: int) -> int:
-    """Charge as `Budget.charge` does, waiting for room; past `patience_s` the slowest client is let go.
-
-    Returns:
-        The bytes granted; 0 when `wait_s` went by without any. Cancellation leaves nothing charged.
-    """
-    deadline = trio.current_time() + budget.wait_s
-    while not (granted := budget.charge(account, wanted)):
-        left_s = deadline - trio.current_time()
-        if left_s <= 0:
-            return 0
-        with trio.move_on_after(min(budget.patience_s, left_s)) as patience:
-            budget.waiting += 1
-            try:
-                await budget.refunded.park()
-            finally:
-                budget.waiting -= 1
-        if patience.cancelled_caught and budget.is_full():
-            budget.let_go()
     return granted
 
 

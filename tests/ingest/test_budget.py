@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ingest.budget import SHARE_SLACK_BYTES, STEP_BYTES, Account, Budget
-from ingest.serving import wait_for_budget
+from ingest.room import wait_for_budget
 
 STEP = STEP_BYTES
 

@@ -300,6 +300,30 @@ async def test_a_request_in_clear_is_told_what_to_do(begin: Begin, context: ssl.
     assert worker.stats.handshakes == {"plain": 1}
 
 
+async def test_who_speaks_in_clear_holds_no_more_than_a_bound(
+    begin: Begin, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that is told may take its time to read it, so no more than some are."""
+    monkeypatch.setattr("ingest.server.MAX_TOLD_PLAIN", 1)
+    worker = await begin(tls=context)
+    first = await raw(worker)
+    request = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+    await first.send_all(request)
+    assert b"tls_required" in await first.receive_some(4096)
+    assert worker.budget.in_use_bytes == 0, "what a handshake takes was given back"
+    second = await raw(worker)
+    await second.send_all(request)
+    with suppress(trio.BrokenResourceError):  # it is reset, for its request was not read
+        assert await second.receive_some(4096) == b""
+    await first.aclose()
+    await until(lambda: worker.server._told_plain == 0)
+    third = await raw(worker)
+    await third.send_all(request)
+    assert b"tls_required" in await third.receive_some(4096)
+    for stream in (second, third):
+        await stream.aclose()
+
+
 async def test_clear_is_taken_beside_tls_where_that_is_set(
     begin: Begin, authority: Authority, context: ssl.SSLContext
 ) -> None:

@@ -1,4 +1,4 @@
-"""Parts of resumable uploads, as catalog and store have them: rows by capture time, and their bytes."""
+"""What a worker reads back of what was stored below capture time 0: init segments, and parts of resumable uploads."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 from storage.vault import KeyId
 
-LOOK_UPS = 4
-"""At once, of a worker. Each is a thread."""
 
+class StoredBelow:
+    """Rows by capture time, and their bytes.
 
-class Parts:
-    """One per worker."""
+    Args:
+        threads: what blocks runs in these.
+    """
 
-    def __init__(self, store: ObjectStore, catalog: ReadingCatalog, keyring: Keyring) -> None:
+    def __init__(
+        self, store: ObjectStore, catalog: ReadingCatalog, keyring: Keyring, threads: trio.CapacityLimiter
+    ) -> None:
         self._store = store
         self._catalog = catalog
         self._keyring = keyring
-        self._threads = trio.CapacityLimiter(LOOK_UPS)
+        self._threads = threads
 
     async def row(self, device: int, capture_ms: int, expires_on: int) -> ChunkRow | None:
-        """The part that begins there; None: there is none. `capture_ms`: see `resumable.part_ms`."""
+        """What is stored at that time, which is below 0; None: nothing is."""
         look = partial(self._catalog.init, device, -capture_ms, expires_on)
         return await trio.to_thread.run_sync(look, limiter=self._threads)
 
