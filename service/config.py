@@ -322,8 +322,9 @@ class ApiSettings:
 @dataclass(frozen=True, slots=True)
 class RemuxSettings:
     processes: int = limit(
-        2,
-        "of their own in which recordings are put into MP4 and pictures made, one at a time",
+        3,
+        "of their own in which recordings are put into MP4 and pictures made, one at a time; of those that other "
+        "accounts leave, one has two of three",
         least=1,
         most=256,
     )

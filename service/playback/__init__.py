@@ -45,6 +45,7 @@ from storage.rows.recordings import ChunkRow
 from storage.vault import KeyId
 
 __all__ = [
+    "JOBS_SHARE",
     "ChunkReader",
     "Export",
     "Exports",
@@ -68,6 +69,10 @@ __all__ = [
     "Viewer",
 ]
 
+
+JOBS_SHARE = 2 / 3
+"""Of the processes for media jobs that other accounts leave, what one account may have. Of three, an export has two,
+and so uses two cores; whoever else comes has the third at once."""
 
 _log = structlog.get_logger("playback")
 
@@ -106,7 +111,10 @@ class Playback:
         self.listings = Listings(services, self._gate, self._sharers)
         self.chunks = ChunkReader(services, self._gate, self._keyring, self.memory, self._sharers)
         remux = services.remux
-        self.remuxer = Remuxer(remux, services.shares(remux.processes, max_waiting=remux.max_waiting))
+        turns = Shares(
+            remux.processes, account_share=JOBS_SHARE, viewer_share=1, max_waiting=remux.max_waiting
+        )
+        self.remuxer = Remuxer(remux, turns)
         self.fragments = Fragments(self.chunks, self.remuxer, services.memory_wait_s)
         self.exports = Exports(services, self.listings, self.chunks)
         self.sources = Sources(self.chunks)

@@ -11,7 +11,7 @@ MIB = 1 << 20
 class RemuxLimits:
     """The bounds of a `Remuxer`."""
 
-    processes: int = 2
+    processes: int = 3
     """Jobs at once; each process has one."""
     job_s: float = 5.0
     """For one job; a child that takes longer is killed. 16 MiB take 0.1 s."""

@@ -6,7 +6,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.playback import Sharer, Shares
+from service.playback import JOBS_SHARE, Sharer, Shares
 from tests.service.world import refused
 
 A, B, C = (Sharer(account, "its viewer") for account in "abc")
@@ -43,6 +43,19 @@ def most(shares: Shares, who: Sharer, amount: int = 1) -> int:
     while shares.try_take(who, amount):
         count += 1
     return count * amount
+
+
+def test_of_three_media_jobs_an_export_has_two_and_whoever_else_comes_the_third() -> None:
+    shares = Shares(3, account_share=JOBS_SHARE, viewer_share=1)
+    assert most(shares, A) == 2
+    assert most(shares, viewer("a", 2)) == 0, "of the same account"
+    assert most(shares, B) == 1
+    shares.give(A, 1)
+    assert most(shares, A) == 0, "while somebody else has one, it is half of what is left"
+    shares.give(B, 1)
+    assert most(shares, A) == 1
+    for processes, wanted in ((1, 1), (2, 1), (6, 4)):
+        assert most(Shares(processes, account_share=JOBS_SHARE, viewer_share=1), A) == wanted
 
 
 def test_an_account_has_half_of_what_the_others_leave_and_a_viewer_half_of_that() -> None:
