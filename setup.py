@@ -34,6 +34,7 @@ HOT = (
     "ingest/packing.py",
     "ingest/pictures.py",
     "ingest/protocols/base.py",
+    "ingest/protocols/cors.py",
     "ingest/protocols/live.py",
     "ingest/protocols/put.py",
     "ingest/protocols/table.py",

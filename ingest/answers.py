@@ -45,6 +45,20 @@ class Answer:
         self.detail = detail
         self._wire: tuple[bytes, bytes] | None = None
 
+    def beside(self, lines: tuple[str, ...]) -> Answer:
+        """The same with these headers, too."""
+        if not lines:
+            return self
+        return Answer(
+            self.status,
+            self.code,
+            self.detail,
+            self.server_ms,
+            cuts_off=self.cuts_off,
+            retry_after_s=self.retry_after_s,
+            lines=lines + self.lines,
+        )
+
     def render(self, *, close: bool = False) -> bytes:
         """The bytes on the wire. `close` says that the connection ends after them."""
         if self._wire is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import httptools
 
-from ingest.heads import TUS, Head, Malformed
+from ingest.heads import BESIDE_TUS, TUS, Head, Malformed
 
 _VERSIONS = ("1.1", "1.0")
 _VERSIONS_SPOKEN = "only HTTP/1.1 and HTTP/1.0 are spoken here"
@@ -88,6 +88,9 @@ class _Reader:
         self.head = Head()
         self.is_complete = False
         self._once: set[bytes] = set()
+        self._beside_tus: dict[bytes, bytes] = {}
+        self._twice = b""
+        """One of these that came twice."""
 
     def on_url(self, url: bytes) -> None:
         self.head.target += url
@@ -102,6 +105,10 @@ class _Reader:
             if self.head.tus is None:
                 self.head.tus = {}
             self.head.tus[name] = value.strip()
+        elif name in BESIDE_TUS:
+            if name in self._beside_tus:
+                self._twice = name
+            self._beside_tus[name] = value.strip()
         understand = _HEADERS.get(name)
         if understand is not None:
             understand(self.head, value)
@@ -120,6 +127,10 @@ class _Reader:
             head.expect_continue = False  # RFC 9110 §10.1.1: its client knows no 100
         elif b"host" not in self._once:
             raise _Refused("a request of HTTP/1.1 has a Host header")  # RFC 9112 §3.2
+        if self._beside_tus and (head.tus is not None or head.method == b"OPTIONS"):
+            if self._twice:
+                raise _Refused(f"{self._twice.decode()}: send one, not several")
+            head.tus = self._beside_tus if head.tus is None else head.tus | self._beside_tus
         if head.method == b"CONNECT":
             raise _Refused("CONNECT is not served here")
         self.is_complete = True

@@ -399,9 +399,14 @@ class Connection(Outbox):
         """Refuse what has begun, and read no more."""
         device = None if self._admission is None else self._admission.device
         self._drop_body()
-        self._push(answer.render(close=True))
+        self._push(self._beside(answer).render(close=True))
         self.receiver.answered(answer, self._now_s, device=device)
         self._on(states.LAST)
+
+    def _beside(self, answer: Answer) -> Answer:
+        """It with what its request's protocol says besides."""
+        upload = None if self._admission is None else self._admission.upload
+        return answer if upload is None else answer.beside(upload.besides)
 
     def next_request(self) -> None:
         """With the one before; or end, when that was the last one."""
@@ -473,7 +478,7 @@ class Connection(Outbox):
         if verdict is not None and has_begun:
             device = None if self._admission is None else self._admission.device
             self.receiver.answered(verdict, self._now_s, device=device)
-            self._push(verdict.render(close=True))
+            self._push(self._beside(verdict).render(close=True))
         self.scope.cancel()
 
     def cut_off(self) -> None:

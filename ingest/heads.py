@@ -28,7 +28,8 @@ class Head:
     is_partial: bool
     """It has a Content-Range: the body is a part of what it is about."""
     tus: dict[bytes, bytes] | None
-    """Headers of resumable uploads, by their names in lower case."""
+    """Headers of resumable uploads, by their names in lower case; of a request that has one, and of OPTIONS, those of
+    `BESIDE_TUS` too."""
 
     # Written out, as for all that is made once a chunk: what a dataclass makes is not compiled.
     def __init__(
@@ -83,6 +84,8 @@ TUS: Final = frozenset(
     )
 )
 """Headers of resumable uploads."""
+BESIDE_TUS: Final = frozenset((b"content-type", b"origin", b"x-http-method-override"))
+"""Headers that mean something beside those, and nothing to other requests."""
 _LEFT_TO_LLHTTP: Final = TUS | frozenset(
     (b"connection", b"content-range", b"expect", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )

@@ -23,6 +23,8 @@ from ingest.outbox import Outbox, Slot
 from ingest.packing import MAX_MOVES, Chunk, Outcome
 from ingest.polling import Poller
 from ingest.protocols.base import Admission
+from ingest.protocols.cors import origins_of
+from ingest.protocols.table import besides
 from ingest.rate import DeviceRate
 from ingest.refusals import Refusals
 from ingest.sightings import Sightings
@@ -71,6 +73,8 @@ class Limits:
     """Held of all connections together on which no request was admitted yet."""
     tus_expire_h: int = 24
     """For so long at least what came of a resumable upload is kept: to the end of a UTC day."""
+    cors_origins: str = ""
+    """Whose pages may upload by tus: origins, separated by commas."""
     chunks_per_s: float = 0.0
     """Per device and worker; 0 is no limit."""
 
@@ -106,6 +110,7 @@ class Receiver:
         self._packer = uploads.packer
         uploads.answered = self.flush
         self._refusals = Refusals()
+        self._origins = origins_of(limits.cors_origins)
         self._rate = DeviceRate(limits.chunks_per_s)
         self.counts = UploadCounts(bitmap.limits_word)
         """Of devices whose package has limits. Exchanged with the catalog by the worker."""
@@ -146,6 +151,10 @@ class Receiver:
         decided = self._decide(head, now_s)
         if isinstance(decided, Answer) and decided.status >= 400 and self._credentials.shown:
             self.sightings.refused(self._credentials.shown, decided.code, now_s)
+        if isinstance(decided, Answer):
+            return decided.beside(besides(head, self._origins))
+        if decided.upload is not None:
+            decided.upload.besides = besides(head, self._origins)
         return decided
 
     def _decide(self, head: Head, now_s: float) -> Admission | Answer:

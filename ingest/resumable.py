@@ -90,7 +90,7 @@ async def taken(receiver: Receiver, wait: ForUpload) -> None:
     if upload is not None and upload.method == b"HEAD" and answer.code:
         receiver.count(answer)
         answer = Answer(answer.status, lines=answer.lines)  # whoever asks so reads no body
-    receiver.refuse(wait.slot, answer)
+    receiver.refuse(wait.slot, answer if upload is None else answer.beside(upload.besides))
 
 
 async def save(receiver: Receiver, admission: Admission, data: memoryview) -> None:
@@ -122,6 +122,8 @@ class _Upload:
         if call.method == b"POST":
             call.days = expiry_day(0, -(-self._receiver.limits.tus_expire_h // 24))
             refusal = None
+            if call.checksum is not None and not is_as_promised(call.checksum, data):
+                return CHECKSUM_MISMATCH
             if len(data):
                 refusal = await self._receive(Stored([]), data)
             if refusal is not None:
@@ -135,13 +137,14 @@ class _Upload:
             return GONE
         if call.method == b"HEAD":
             offset = call.length if stored.mark else stored.offset
-            return self._told(200, offset, f"Upload-Length: {call.length}", "Cache-Control: no-store")
+            said = (f"Upload-Metadata: {call.metadata}",) if call.metadata else ()
+            return self._told(200, offset, f"Upload-Length: {call.length}", "Cache-Control: no-store", *said)
         if call.method == b"DELETE":
             return await self._terminate(stored)
         if stored.mark:
             return self._told(204, call.length) if call.offset == call.length else FINISHED
         if stored.offset != call.offset:
-            return mismatch(stored.offset)
+            return mismatch(stored.offset, self._expires())
         if call.checksum is not None and not is_as_promised(call.checksum, data):
             return CHECKSUM_MISMATCH
         return await self._receive(stored, data) or self._told(204, call.offset + len(data))
@@ -158,8 +161,18 @@ class _Upload:
             await self._receive(stored, data)
 
     def _told(self, status: int, offset: int, *lines: str) -> Answer:
-        expires = f"Upload-Expires: {formatdate(ms_of_day(self._call.expires_on) / 1000, usegmt=True)}"
-        return Answer(status, lines=("Tus-Resumable: 1.0.0", f"Upload-Offset: {offset}", expires, *lines))
+        return Answer(status, lines=(f"Upload-Offset: {offset}", self._expires(), *lines))
+
+    def _expires(self) -> str:
+        return f"Upload-Expires: {formatdate(ms_of_day(self._call.expires_on) / 1000, usegmt=True)}"
+
+    def _refused(self, outcome: Outcome, offset: int) -> Answer | None:
+        """What is answered where a part, or a mark, was not stored. `offset`: where it was to be."""
+        if outcome == Verdict.STORED or outcome == Verdict.DUPLICATE:
+            return None
+        if outcome == Verdict.CONFLICT:  # another request for this offset was first
+            return mismatch(offset, self._expires())
+        return GONE if outcome == Verdict.EXPIRED else PUT.answer(outcome)
 
     async def _stored(self) -> Stored:
         device, call = self._admission.device, self._call
@@ -193,7 +206,7 @@ class _Upload:
             return refusal
         if stored.offset + len(data) == call.length:
             return await self._finish(stored, data)
-        return _refused(await self._store(part_ms(call, stored.offset), data), stored.offset)
+        return self._refused(await self._store(part_ms(call, stored.offset), data), stored.offset)
 
     async def _store(self, capture_ms: int, data: memoryview) -> Outcome:
         """Store a part, or a mark."""
@@ -221,7 +234,7 @@ class _Upload:
         if stored.mark:
             return FINISHED
         outcome = await self._store(part_ms(self._call, _MARK_OFFSET), memoryview(_TERMINATED))
-        return _refused(outcome, 0) or ENDED
+        return self._refused(outcome, 0) or ENDED
 
     # --- the last part ----------------------------------------------------------------------------------------
 
@@ -247,7 +260,7 @@ class _Upload:
             return PUT.answer(outcome)
         receiver.took(self._admission.device, call.length if outcome == Verdict.STORED else 0)
         outcome = await self._store(part_ms(call, _MARK_OFFSET), memoryview(_FINISHED))
-        return _refused(outcome, call.offset)
+        return self._refused(outcome, call.offset)
 
     async def _whole(self, stored: Stored, data: memoryview) -> bytearray:
         whole = bytearray(self._call.length)
@@ -292,12 +305,3 @@ class _Upload:
         )
         await receiver.uploads.pack(chunk, whole)
         return await committed.outcome(lambda: receiver.uploads.ended), None
-
-
-def _refused(outcome: Outcome, offset: int) -> Answer | None:
-    """What is answered where a part, or a mark, was not stored. `offset`: where it was to be."""
-    if outcome == Verdict.STORED or outcome == Verdict.DUPLICATE:
-        return None
-    if outcome == Verdict.CONFLICT:  # another request for this offset was first
-        return mismatch(offset)
-    return GONE if outcome == Verdict.EXPIRED else PUT.answer(outcome)

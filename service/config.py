@@ -170,6 +170,11 @@ class IngestSettings:
     tus_expire_h: int = limit(
         24, "for so many hours at least what came of a resumable upload is kept", least=1, most=240
     )
+    cors_origins: str = limit(
+        "",
+        "whose pages may make resumable uploads from a browser: origins like https://app.example, separated by commas;"
+        " empty is none",
+    )
     chunks_per_s: float = limit(0.0, "per device and worker; 0 is no limit", least=0, most=1_000_000)
     max_cached_keys: int = limit(
         16_384, "data keys in memory per worker, about 2.7 kB each", least=16, most=10_000_000

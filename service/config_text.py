@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ingest.protocols.cors import origins_of
 from service.agreement.openid.settings import parse as parse_elsewhere
 from service.clients import HEADERS, parse_proxies
 from service.config import Config
@@ -66,6 +67,10 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         parse_origins(config.api.cors_origins)
     except ValueError as error:
         raise _bad(path, "api.cors_origins", str(error)) from None
+    try:
+        origins_of(config.ingest.cors_origins)
+    except ValueError as error:
+        raise _bad(path, "ingest.cors_origins", str(error)) from None
     if config.api.ingest_url and not _ORIGIN.fullmatch(config.api.ingest_url.rstrip("/")):
         raise _bad(path, "api.ingest_url", "is an address such as https://in.example, without a path")
     try:

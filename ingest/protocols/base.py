@@ -144,6 +144,14 @@ class Protocol(ABC):
             max_chunk_bytes: of one chunk, as configured.
         """
 
+    def besides(self, head: Head, origins: frozenset[bytes]) -> tuple[str, ...]:
+        """Headers of each answer to a request, whatever it says; none of most protocols.
+
+        Args:
+            origins: whose pages may send.
+        """
+        return ()
+
     @abstractmethod
     def answer(self, outcome: Outcome) -> Answer:
         """What is answered to a chunk that was committed or lost."""

@@ -22,6 +22,13 @@ _BY_NAME: Final[dict[bytes, Protocol]] = {protocol.name: protocol for protocol i
 _TARGET = re.compile(ORIGIN + rb"/v1/devices/([0-9]{1,10})/([a-z]{1,20})(?:/([^?]*))?(?:\?.*)?", re.DOTALL)
 
 
+def besides(head: Head, origins: frozenset[bytes]) -> tuple[str, ...]:
+    """Headers of each answer to this request: see `Protocol.besides`."""
+    match = _TARGET.fullmatch(head.target)
+    protocol = None if match is None else _BY_NAME.get(match[2])
+    return () if protocol is None else protocol.besides(head, origins)
+
+
 def parse_target(head: Head) -> Route | Answer:
     """The route of a request line; or what is answered to it, whoever asks."""
     match = _TARGET.fullmatch(head.target)

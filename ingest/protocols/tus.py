@@ -22,6 +22,7 @@ from ingest import answers
 from ingest.answers import Answer
 from ingest.heads import Head
 from ingest.packing import Outcome
+from ingest.protocols import cors
 from ingest.protocols.base import Admission, Protocol, Rights, Route
 from ingest.protocols.upload_call import ID, MAC_BYTES, UploadCall
 from ingest.protocols.whole import MAX_CLIP_DURATION_MS
@@ -33,43 +34,43 @@ _DIGESTS: Final = {b"sha256": hashlib.sha256, b"sha1": hashlib.sha1}
 """Of Upload-Checksum. SHA-1 is what the protocol demands of a server."""
 _MAX_CAPTURE_DIGITS: Final = 13
 
+BYTES: Final = b"application/offset+octet-stream"
+"""What bytes of an upload are sent as."""
 _VERSION_LINE: Final = "Tus-Resumable: 1.0.0"
+"""In each answer."""
 SPOKEN: Final = Answer(
     204,
     lines=(
-        _VERSION_LINE,
         "Tus-Version: 1.0.0",
         "Tus-Extension: creation,creation-with-upload,expiration,checksum,termination",
         f"Tus-Max-Size: {MAX_UPLOAD_BYTES}",
         "Tus-Checksum-Algorithm: sha1,sha256",
     ),
 )
-NO_VERSION: Final = Answer(
-    412, "tus_version", "say Tus-Resumable: 1.0.0", lines=(_VERSION_LINE, "Tus-Version: 1.0.0")
+NO_VERSION: Final = Answer(412, "tus_version", "say Tus-Resumable: 1.0.0", lines=("Tus-Version: 1.0.0",))
+OTHER_TYPE: Final = Answer(
+    415, "content_type", f"bytes of an upload come as Content-Type: {BYTES.decode()}, and as nothing else"
 )
-NO_UPLOAD: Final = Answer(404, "no_upload", "there is no such upload", lines=(_VERSION_LINE,))
-GONE: Final = Answer(
-    410, "upload_gone", "this upload has ended, or its time is over: begin a new one", lines=(_VERSION_LINE,)
+LENGTH_DEFERRED: Final = Answer(
+    400, "length_deferred", "say Upload-Length when you begin: Upload-Defer-Length is not taken here"
 )
-FINISHED: Final = Answer(
-    409, "upload_finished", "this upload is finished, and its chunk stored", lines=(_VERSION_LINE,)
-)
+NO_UPLOAD: Final = Answer(404, "no_upload", "there is no such upload")
+GONE: Final = Answer(410, "upload_gone", "this upload has ended, or its time is over: begin a new one")
+FINISHED: Final = Answer(409, "upload_finished", "this upload is finished, and its chunk stored")
 CHECKSUM_MISMATCH: Final = Answer(
-    460,
-    "checksum_mismatch",
-    "the body is not what Upload-Checksum promised; send it again",
-    lines=(_VERSION_LINE,),
+    460, "checksum_mismatch", "the body is not what Upload-Checksum promised; send it again"
 )
-ENDED: Final = Answer(204, lines=(_VERSION_LINE,))
+ENDED: Final = Answer(204)
 
 
 def malformed(detail: str) -> Answer:
-    return Answer(400, "malformed", detail, lines=(_VERSION_LINE,))
+    return Answer(400, "malformed", detail)
 
 
-def mismatch(offset: int) -> Answer:
+def mismatch(offset: int, expires: str) -> Answer:
+    """`expires`: the header that says until when it can go on."""
     detail = f"{offset} bytes of this upload are stored: ask with HEAD, and go on there"
-    return Answer(409, "offset_mismatch", detail, lines=(_VERSION_LINE, f"Upload-Offset: {offset}"))
+    return Answer(409, "offset_mismatch", detail, lines=(f"Upload-Offset: {offset}", expires))
 
 
 class Tus(Protocol):
@@ -81,14 +82,20 @@ class Tus(Protocol):
     def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
         if head.method == b"OPTIONS":
             return SPOKEN
-        if head.method not in ((b"HEAD", b"PATCH", b"DELETE") if rest else (b"POST",)):
-            return answers.UNKNOWN_PATH
         said = head.tus or {}
         if said.get(b"tus-resumable") != VERSION:
             return NO_VERSION
-        call = _shown(head.method, rest) if rest else _begun(said)
-        if call is not None and not isinstance(call, Answer) and head.method == b"PATCH":
+        method = _method(head, said)
+        if method not in ((b"HEAD", b"PATCH", b"DELETE") if rest else (b"POST",)):
+            return answers.UNKNOWN_PATH
+        has_bytes = method == b"PATCH" or (method == b"POST" and (head.chunked or bool(head.content_length)))
+        if has_bytes and said.get(b"content-type", b"").partition(b";")[0].strip().lower() != BYTES:
+            return OTHER_TYPE
+        call = _shown(method, rest) if rest else _begun(said)
+        if call is not None and not isinstance(call, Answer) and method == b"PATCH":
             call = _going_on(call, said)
+        if call is not None and not isinstance(call, Answer) and has_bytes:
+            call = _promised(call, said)
         if call is None:
             return NO_UPLOAD
         if isinstance(call, Answer):
@@ -99,19 +106,28 @@ class Tus(Protocol):
     def admit(self, head: Head, route: Route, rights: Rights, max_chunk_bytes: int) -> Admission | Answer:
         call = route.upload
         assert call is not None, "each route of ours has one"
-        if head.method == b"POST":
+        if call.method == b"POST":
             call.created_ms, call.epoch = rights.now_ms, rights.epoch
             if call.length > max_chunk_bytes:
                 return answers.too_large(max_chunk_bytes)
         elif call.epoch != rights.epoch or rights.now_ms // MS_PER_DAY >= call.expires_on:
             return GONE
-        most_bytes = call.length - call.offset if head.method in (b"POST", b"PATCH") else 0
+        most_bytes = call.length - call.offset if call.method in (b"POST", b"PATCH") else 0
         if head.content_length is not None and head.content_length > most_bytes:
             return malformed(f"the upload has {call.length} bytes, and this goes beyond")
         return Admission(route, rights, call.duration_ms or None, None, most_bytes)
 
+    def besides(self, head: Head, origins: frozenset[bytes]) -> tuple[str, ...]:
+        return (_VERSION_LINE, *cors.lines_of(head.tus or {}, head.method == b"OPTIONS", origins))
+
     def answer(self, outcome: Outcome) -> Answer:
         raise AssertionError("what becomes of an upload is answered by ingest.resumable")
+
+
+def _method(head: Head, said: dict[bytes, bytes]) -> bytes:
+    """What is asked for, by clients too that can't send every method. An answer to HEAD has no body, whatever else it
+    says that it is: so that stays one."""
+    return head.method if head.method == b"HEAD" else said.get(b"x-http-method-override", head.method)
 
 
 def _shown(method: bytes, shown: bytes) -> UploadCall | None:
@@ -131,6 +147,8 @@ def _shown(method: bytes, shown: bytes) -> UploadCall | None:
 
 def _begun(said: dict[bytes, bytes]) -> UploadCall | Answer:
     """What a creation asks for. When it began, and for how long it is kept, is still to be said."""
+    if b"upload-defer-length" in said:
+        return LENGTH_DEFERRED
     length = _number(said.get(b"upload-length", b""))
     if length is None:
         return malformed("Upload-Length is needed, in bytes")
@@ -141,7 +159,7 @@ def _begun(said: dict[bytes, bytes]) -> UploadCall | Answer:
             413,
             "too_large",
             f"an upload has at most {MAX_UPLOAD_BYTES} bytes",
-            lines=(_VERSION_LINE, f"Tus-Max-Size: {MAX_UPLOAD_BYTES}"),
+            lines=(f"Tus-Max-Size: {MAX_UPLOAD_BYTES}",),
         )
     try:
         metadata = _metadata(said.get(b"upload-metadata", b""))
@@ -173,6 +191,11 @@ def _going_on(call: UploadCall, said: dict[bytes, bytes]) -> UploadCall | Answer
     if offset is None or offset > call.length:
         return malformed("Upload-Offset is needed, in bytes, within the upload")
     call.offset = offset
+    return call
+
+
+def _promised(call: UploadCall, said: dict[bytes, bytes]) -> UploadCall | Answer:
+    """What its Upload-Checksum says of its body, if there is one."""
     if (checksum := said.get(b"upload-checksum")) is not None:
         algorithm, _, digest = checksum.partition(b" ")
         try:

@@ -37,11 +37,21 @@ class UploadCall:
     """As it was shown."""
     offset: int = 0
     checksum: tuple[bytes, bytes] | None = None
+    besides: tuple[str, ...] = ()
+    """Headers of whatever is answered."""
 
     @property
     def expires_on(self) -> int:
         """The day number of the first day on which nothing of it is there."""
         return self.created_ms // MS_PER_DAY + self.days
+
+    @property
+    def metadata(self) -> str:
+        """As a header says it: so much of what it began with as means something here."""
+        said = [("capture_ms", self.capture_ms)] if self.capture_ms >= 0 else []
+        if self.duration_ms:
+            said.append(("duration_ms", self.duration_ms))
+        return ",".join(f"{key} {base64.b64encode(str(value).encode()).decode()}" for key, value in said)
 
     def id(self, device: int, secret: bytes) -> str:
         said = self._said()

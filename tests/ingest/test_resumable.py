@@ -15,6 +15,7 @@ from tests.ingest.served import Client, Reply, Worker, chunks, until
 from tests.ingest.world import NOW_MS, TODAY, video
 
 DATA = video(50_000)
+UPLOADS = "/v1/devices/1/uploads"
 
 
 def call(
@@ -42,6 +43,8 @@ def call(
         body = chunks(body)
     else:
         lines.append(f"Content-Length: {len(body) if length is None else length}")
+    if body and "Content_Type" not in said:
+        lines.append("Content-Type: application/offset+octet-stream")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -170,6 +173,9 @@ async def test_a_checksum_is_held_to(worker: Worker) -> None:
     assert await offset(client, path) == 0
     assert (await go_on(client, path, 0, DATA[:100], Upload_Checksum=f"sha256 {right}")).status == 204
     assert (await go_on(client, path, 100, DATA[100:200], Upload_Checksum="md5 YQ==")).code == "malformed"
+    said = {"Upload_Length": "200", "Upload_Checksum": f"sha256 {right}"}
+    assert (await ask(client, "POST", UPLOADS, DATA[1:101], **said)).code == "checksum_mismatch"
+    assert (await ask(client, "POST", UPLOADS, DATA[:100], **said)).headers["upload-offset"] == "100"
 
 
 async def test_one_that_is_ended_is_gone(worker: Worker) -> None:

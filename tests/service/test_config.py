@@ -156,6 +156,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ),
         ("[ingest]\nshare_bytes = 600000000", "ingest.budget_bytes"),
         ('[api]\ncors_origins = "https://a.example/page"', "api.cors_origins"),
+        ('[ingest]\ncors_origins = "*"', "ingest.cors_origins"),
         ('[ingest]\ntrusted_proxies = "here"', "ingest.trusted_proxies"),
         ('[tls]\nleast_version = "1.1"', "tls.least_version"),
         ('[tls]\ncertificate = "a.pem"', "tls.certificate"),
