@@ -36,6 +36,7 @@ HOT = (
     "ingest/protocols/base.py",
     "ingest/protocols/cors.py",
     "ingest/protocols/live.py",
+    "ingest/protocols/named_media.py",
     "ingest/protocols/put.py",
     "ingest/protocols/table.py",
     "ingest/protocols/tus.py",

@@ -12,7 +12,7 @@ from hmac import compare_digest
 from ingest import answers
 from ingest.answers import Answer
 from ingest.heads import Head
-from ingest.protocols.base import Admission, Rights
+from ingest.protocols.base import Admission, Bounds, Rights
 from ingest.protocols.table import parse_target
 from ingest.requests import parse_credentials
 from retention.bitmap import BUSY, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap
@@ -68,20 +68,20 @@ def admit(
     credentials: Credentials,
     bitmap: EntitlementBitmap,
     now_ms: int,
-    max_chunk_bytes: int,
+    bounds: Bounds,
     stale: bool = False,
 ) -> Admission | Answer:
     """Decide about one request from its head alone.
 
     Args:
         now_ms: the server's clock, Unix milliseconds.
-        max_chunk_bytes: bytes; the configured limit, at most `segment.MAX_CHUNK_BYTES`.
+        bounds: as configured.
         stale: whether home may know what the bitmap does not (`retention.freshness`): neither a yes nor a no counts.
 
     Returns:
         An `Admission`, or the answer: a refusal, or 204 for what needs no body.
     """
-    route = parse_target(head)
+    route = parse_target(head, bounds)
     if isinstance(route, Answer):
         return route
     if stale:
@@ -111,7 +111,7 @@ def admit(
     if expiry_day(min(capture_ms, now_ms) // MS_PER_DAY, class_days) <= today:
         return answers.expired(now_ms)
     rights = Rights(epoch, class_days, limit_class, generation, now_ms)
-    return route.protocol.admit(head, route, rights, max_chunk_bytes)
+    return route.protocol.admit(head, route, rights, bounds)
 
 
 def still_admitted(

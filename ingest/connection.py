@@ -30,7 +30,7 @@ from ingest.protocols.base import Admission
 from ingest.receiving import Receiver
 from ingest.strangers import Strangers
 from ingest.tls import TlsWire
-from ingest.waits import ForBudget, ForInit, ForPacking, ForRoom, ForUpload, UntilRead, Wait
+from ingest.waits import ForBudget, ForInit, ForPacking, ForPiece, ForRoom, ForUpload, UntilRead, Wait
 
 RECEIVE_BYTES: Final = 1024 * 1024
 """Most bytes of one receive straight into a body: what a turn may take, about a millisecond."""
@@ -69,6 +69,8 @@ class Connection(Outbox):
         """In BODY and BODY_WAITS."""
         self._admission: Admission | None = None
         """Of this body."""
+        self._piece_bytes = 0
+        """Of this body that are held before they are stored, and more is read; 0: all of it is held."""
         self._prepaid_bytes = 0
         """Charged for what was received and is no part of a body: between turns exactly what the framer holds."""
         self._strangers: Strangers | None = receiver.strangers
@@ -174,7 +176,10 @@ class Connection(Outbox):
     def wanted(self) -> int:
         """Bytes to be received next at most."""
         if self._framer.direct_bytes:
-            return min(self._framer.direct_bytes, RECEIVE_BYTES)
+            wanted = min(self._framer.direct_bytes, RECEIVE_BYTES)
+            if self._piece_bytes and self._body is not None:
+                wanted = min(wanted, self._piece_bytes - self._body.length)
+            return wanted
         return STRANGER_RECEIVE_BYTES if self._strangers is not None else len(self.receiver.scratch)
 
     def receive(self, granted: int, charged: int = 0) -> None:
@@ -246,6 +251,8 @@ class Connection(Outbox):
                 if not self.receiver.budget.has_room(self.account, REQUEST_BYTES):
                     return ForRoom(), False
                 requests_left -= 1
+            if self._piece_bytes and (piece := self._full_piece()) is not None:
+                return piece, False
             event = framer.next_event()
             if event is None:
                 break
@@ -306,10 +313,36 @@ class Connection(Outbox):
             self._strangers = None
         self.receiver.budget.charge(self.account, REQUEST_BYTES)  # there was room: see `_handle`
         self._admission = decided
-        self._body = Body(self.receiver.pool, head.content_length)
+        self._begin_piece(decided.piece_bytes, head.content_length)
         self._begin_body(states.ADMITTED)
         if head.expect_continue:
             self._push(answers.CONTINUE)
+
+    def _begin_piece(self, piece_bytes: int, left_bytes: int | None) -> None:
+        """Memory for a body, or for as much of it as is held at once. `left_bytes`: of it to come; None: not known."""
+        self._piece_bytes = piece_bytes
+        if piece_bytes:
+            left_bytes = min(piece_bytes, piece_bytes if left_bytes is None else left_bytes)
+        self._body = Body(self.receiver.pool, left_bytes)
+
+    def _full_piece(self) -> ForPiece | None:
+        """What is to be stored before more of a body is read; None: nothing yet. What completes an upload waits for the
+        request's end. It stays charged until it is stored."""
+        body, admission = self._body, self._admission
+        if body is None or admission is None or admission.upload is None or body.length < self._piece_bytes:
+            return None
+        call = admission.upload
+        if not self._framer.in_body or call.offset + body.length >= call.length:
+            return None
+        body.keep()
+        admission.most_bytes -= body.length
+        self._begin_piece(self._piece_bytes, self._framer.direct_bytes or None)
+        return ForPiece(admission, body)
+
+    def refuse_rest(self, answer: Answer) -> None:
+        """Of a body of which a piece was not taken."""
+        if self.state < states.NO_MORE:
+            self._end_with(answer)
 
     def _refuse(self, answer: Answer, head: Head) -> None:
         """Answer at once; throw the body away within a bound, so that a keep-alive client survives."""

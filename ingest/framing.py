@@ -140,6 +140,11 @@ class Framer:
         return self._state <= _HEAD
 
     @property
+    def in_body(self) -> bool:
+        """True when more of a body is to come, for all that was read; of a chunked one perhaps only its end."""
+        return self._state == _SIZED or self._state == _CHUNKED
+
+    @property
     def has_unread(self) -> bool:
         """True when there is something to read without more being fed."""
         return len(self._input) > 0 or self._state == _END

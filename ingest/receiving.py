@@ -22,7 +22,7 @@ from ingest.inits import KnownInit
 from ingest.outbox import Outbox, Slot
 from ingest.packing import MAX_MOVES, Chunk, Outcome
 from ingest.polling import Poller
-from ingest.protocols.base import Admission
+from ingest.protocols.base import MAX_UPLOAD_BYTES, Admission, Bounds
 from ingest.protocols.cors import origins_of
 from ingest.protocols.table import besides
 from ingest.rate import DeviceRate
@@ -54,6 +54,8 @@ class Limits:
     """Every bound of a connection, with its default. Configurable as `[ingest]` (docs/operations.md)."""
 
     max_chunk_bytes: int = MAX_CHUNK_BYTES
+    max_upload_bytes: int = MAX_UPLOAD_BYTES
+    """Of a resumable upload. What is more than a chunk's is cut into chunks."""
     max_head_bytes: int = MAX_HEAD_BYTES
     max_outstanding: int = 64
     """Requests of one connection that wait for their answer."""
@@ -104,6 +106,7 @@ class Receiver:
         self.stopping = False
         self.token_secret = token_secret
         self._credentials = Credentials(token_secret)
+        self._bounds = Bounds(limits.max_chunk_bytes, limits.max_upload_bytes)
         self._bitmap = bitmap
         self._freshness = freshness or Freshness(bitmap, 0)
         self.uploads = uploads
@@ -164,7 +167,7 @@ class Receiver:
             credentials=self._credentials,
             bitmap=self._bitmap,
             now_ms=now_ms,
-            max_chunk_bytes=self.limits.max_chunk_bytes,
+            bounds=self._bounds,
             stale=self._freshness.is_stale(),
         )
         if isinstance(decided, Answer):
@@ -177,7 +180,12 @@ class Receiver:
             return answers.RATE_LIMITED
         if decided.limit_class:
             refusal = self.counts.admit(
-                decided.device, decided.limit_class, head.content_length or 0, now_ms, now_s
+                decided.device,
+                decided.limit_class,
+                # Of what comes in pieces as many as there is room for are taken: the rest fits tomorrow.
+                min(head.content_length or 0, decided.piece_bytes or self.limits.max_chunk_bytes),
+                now_ms,
+                now_s,
             )
             if refusal is not None:
                 return refusal

@@ -1,17 +1,14 @@
 """Resumable uploads (`protocols.tus`), in the connection's own task: what is stored of one, and how it becomes a chunk.
 
-What came of an upload in a request is a *part*. It is stored as a chunk of its device at a capture time far below 0,
-which says upload and offset (`part_ms`): packed, encrypted under its day's key, committed and acknowledged as every
-chunk, unreadable with its device, and gone with its expiry day. So (device, capture time) being unique decides which of
-two requests for one offset counts, on whatever hosts they are, and what is stored of an upload is a chain that only
-grows. The last part is not stored: with those before it it is the chunk, which takes the ordinary way, and then
-a *mark* is stored, which says that the upload is finished. A client that was not told sends the last part again, and
-the chunk is found to be stored.
+What came of an upload in a request is a *part* (`upload_parts`), and so is each piece of a request that is larger than
+what is held at once: packed, encrypted under its day's key, committed and acknowledged as every chunk, unreadable with
+its device, and gone with its expiry day. So what is stored of an upload is a chain that only grows. The last part is
+not stored: with those before it it is the chunk, which takes the ordinary way, and then a *mark* is stored, which says
+that the upload is finished. A client that was not told sends the last part again, and the chunk is found to be stored.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from email.utils import formatdate
 
 import structlog
@@ -35,40 +32,14 @@ from ingest.protocols.tus import (
 from ingest.protocols.upload_call import UploadCall
 from ingest.receiving import Receiver
 from ingest.room import wait_for_budget
-from ingest.waits import ForUpload
+from ingest.upload_parts import FINISHED_MARK, MAX_PARTS, TERMINATED_MARK, Stored, UploadParts
+from ingest.waits import ForPiece, ForUpload
 from storage import checksums
 from storage.days import expiry_day, ms_of_day
 from storage.errors import ClipkeepError, KeyDestroyed
-from storage.media_facts import FACTS_BYTES
-from storage.rows.recordings import FIRST_PART_MS, ChunkRow, Verdict
-
-OFFSET_BITS = 25
-_MARK_OFFSET = (1 << OFFSET_BITS) - 1
-"""Where an upload's mark is: beyond every offset."""
-_FINISHED = b"f"
-_TERMINATED = b"tt"
-"""Marks. Their lengths tell them apart, which are in the catalog's row."""
-MAX_PARTS = 4096
-"""Of one upload: so many times it may break."""
+from storage.rows.recordings import Verdict
 
 _log = structlog.get_logger("ingest")
-
-
-def part_ms(call: UploadCall, offset: int) -> int:
-    """The capture time of the part that begins there. Below all init segments."""
-    return FIRST_PART_MS - (call.number << OFFSET_BITS) - offset
-
-
-@dataclass
-class Stored:
-    """What is stored of an upload. `mark`: the length of its mark, 0 when there is none."""
-
-    parts: list[ChunkRow]
-    mark: int = 0
-
-    @property
-    def offset(self) -> int:
-        return sum(row.length for row in self.parts)
 
 
 async def taken(receiver: Receiver, wait: ForUpload) -> None:
@@ -93,6 +64,24 @@ async def taken(receiver: Receiver, wait: ForUpload) -> None:
     receiver.refuse(wait.slot, answer if upload is None else answer.beside(upload.besides))
 
 
+async def piece_taken(receiver: Receiver, wait: ForPiece) -> Answer | None:
+    """Store what has come of a part whose rest is still to come. Returns why the rest is not taken. Raises nothing but
+    Cancelled."""
+    data = wait.body.data()
+    try:
+        return await _Upload(receiver, wait.admission).piece(data)
+    except KeyDestroyed:
+        return answers.TERMINATED
+    except ClipkeepError as error:
+        _log.warning("upload_not_taken", code=error.code, device=wait.admission.device, detail=str(error))
+    except Exception:  # what it is charged must not be lost with it
+        _log.exception("upload_not_taken", code="internal")
+    finally:
+        data.release()
+        wait.body.release()
+    return answers.TRY_AGAIN
+
+
 async def save(receiver: Receiver, admission: Admission, data: memoryview) -> None:
     """Store what came of a part whose connection broke. Raises nothing but Cancelled."""
     try:
@@ -113,27 +102,26 @@ class _Upload:
         self._receiver = receiver
         self._admission = admission
         self._call: UploadCall = admission.upload
-        self._parts = receiver.uploads.parts
+        self._parts = UploadParts(receiver.uploads, admission, self._call)
 
     async def asked(self, data: memoryview) -> Answer:
         """The answer to it. Raises ClipkeepError: it can't be done now."""
         call, device = self._call, self._admission.device
         secret = self._receiver.token_secret
         if call.method == b"POST":
-            call.days = expiry_day(0, -(-self._receiver.limits.tus_expire_h // 24))
-            refusal = None
+            self._begin()
             if call.checksum is not None and not is_as_promised(call.checksum, data):
                 return CHECKSUM_MISMATCH
             if len(data):
-                refusal = await self._receive(Stored([]), data)
-            if refusal is not None:
-                return refusal
+                stored = await self._parts.stored() if call.offset else Stored([])
+                if (refusal := await self._receive(stored, data)) is not None:
+                    return refusal
             location = f"Location: /v1/devices/{device}/uploads/{call.id(device, secret)}"
-            return self._told(201, len(data), location)
+            return self._told(201, call.offset, location)
         if not call.is_ours(device, secret):
             return NO_UPLOAD
-        stored = await self._stored()
-        if stored.mark == len(_TERMINATED):
+        stored = await self._parts.stored()
+        if stored.is_terminated:
             return GONE
         if call.method == b"HEAD":
             offset = call.length if stored.mark else stored.offset
@@ -147,7 +135,27 @@ class _Upload:
             return mismatch(stored.offset, self._expires())
         if call.checksum is not None and not is_as_promised(call.checksum, data):
             return CHECKSUM_MISMATCH
-        return await self._receive(stored, data) or self._told(204, call.offset + len(data))
+        return await self._receive(stored, data) or self._told(204, call.offset)
+
+    def _begin(self) -> None:
+        """Say for how long what comes of a new upload is kept."""
+        self._call.days = expiry_day(0, -(-self._receiver.limits.tus_expire_h // 24))
+
+    async def piece(self, data: memoryview) -> Answer | None:
+        """Store what has come of a body that goes on. Returns why not. Raises ClipkeepError: it can't be done now."""
+        call = self._call
+        if call.method == b"POST":
+            self._begin()
+        elif not call.is_ours(self._admission.device, self._receiver.token_secret):
+            return NO_UPLOAD
+        stored = await self._parts.stored()
+        if stored.is_terminated:
+            return GONE
+        if stored.mark:
+            return FINISHED
+        if stored.offset != call.offset:
+            return mismatch(stored.offset, self._expires())
+        return await self._receive(stored, data)
 
     async def saved(self, data: memoryview) -> None:
         """Store what came of a part. Raises ClipkeepError: it is not stored."""
@@ -156,7 +164,7 @@ class _Upload:
             return  # nobody knows where to go on, or whether it is right
         if not call.is_ours(self._admission.device, self._receiver.token_secret):
             return
-        stored = await self._stored()
+        stored = await self._parts.stored()
         if not stored.mark and stored.offset == call.offset and call.offset + len(data) < call.length:
             await self._receive(stored, data)
 
@@ -174,67 +182,40 @@ class _Upload:
             return mismatch(offset, self._expires())
         return GONE if outcome == Verdict.EXPIRED else PUT.answer(outcome)
 
-    async def _stored(self) -> Stored:
-        device, call = self._admission.device, self._call
-        mark = await self._parts.row(device, part_ms(call, _MARK_OFFSET), call.expires_on)
-        if mark is not None:
-            return Stored([], mark.length)
-        parts: list[ChunkRow] = []
-        offset = 0
-        while len(parts) < MAX_PARTS:
-            row = await self._parts.row(device, part_ms(call, offset), call.expires_on)
-            if row is None:
-                break
-            parts.append(row)
-            offset += row.length
-        return Stored(parts)
-
     async def _receive(self, stored: Stored, data: memoryview) -> Answer | None:
         """Take bytes behind those that are stored. Returns why not, None when they are stored."""
         admission, call = self._admission, self._call
-        receiver = self._receiver
         if not len(data):
             return None
-        refusal = receiver.taken_back(admission)
-        if refusal is None and admission.limit_class:
-            refusal = receiver.counts.take(
-                admission.device, admission.limit_class, len(data), receiver.now_ms()
-            )
+        refusal = self._receiver.taken_back(admission)
         if refusal is None and len(stored.parts) >= MAX_PARTS:
             refusal = GONE
         if refusal is not None:
             return refusal
-        if stored.offset + len(data) == call.length:
-            return await self._finish(stored, data)
-        return self._refused(await self._store(part_ms(call, stored.offset), data), stored.offset)
-
-    async def _store(self, capture_ms: int, data: memoryview) -> Outcome:
-        """Store a part, or a mark."""
-        admission, call = self._admission, self._call
-        committed = Committed()
-        chunk = Chunk(
-            device=admission.device,
-            capture_ms=capture_ms,
-            epoch=admission.epoch,
-            class_days=call.days - 1,
-            expires_on=call.expires_on,
-            duration_ms=0,
-            crc32=checksums.crc32(data),
-            crc64=checksums.crc64nvme(data),
-            media=media.Media.UNKNOWN,
-            length=len(data),
-            facts=bytes(FACTS_BYTES),
-            moves_left=0,
-            done=committed,
-        )
-        await self._receiver.uploads.pack(chunk, data)
-        return await committed.outcome(lambda: self._receiver.uploads.ended)
+        counts, now_ms = self._receiver.counts, self._receiver.now_ms()
+        if admission.limit_class:
+            refusal = counts.take(admission.device, admission.limit_class, len(data), now_ms)
+            if refusal is not None:
+                return refusal
+        try:
+            if stored.offset + len(data) == call.length:
+                refusal = await self._finish(stored, data)
+            else:
+                outcome = await self._parts.store(len(stored.parts), data)
+                refusal = self._refused(outcome, stored.offset)
+        except BaseException:
+            counts.give_back(admission.device, len(data), now_ms)
+            raise
+        if refusal is not None:
+            counts.give_back(admission.device, len(data), now_ms)
+        else:
+            call.offset += len(data)
+        return refusal
 
     async def _terminate(self, stored: Stored) -> Answer:
         if stored.mark:
             return FINISHED
-        outcome = await self._store(part_ms(self._call, _MARK_OFFSET), memoryview(_TERMINATED))
-        return self._refused(outcome, 0) or ENDED
+        return self._refused(await self._parts.store_mark(TERMINATED_MARK), 0) or ENDED
 
     # --- the last part ----------------------------------------------------------------------------------------
 
@@ -259,8 +240,7 @@ class _Upload:
         if outcome not in (Verdict.STORED, Verdict.DUPLICATE):
             return PUT.answer(outcome)
         receiver.took(self._admission.device, call.length if outcome == Verdict.STORED else 0)
-        outcome = await self._store(part_ms(call, _MARK_OFFSET), memoryview(_FINISHED))
-        return self._refused(outcome, call.offset)
+        return self._refused(await self._parts.store_mark(FINISHED_MARK), call.offset)
 
     async def _whole(self, stored: Stored, data: memoryview) -> bytearray:
         whole = bytearray(self._call.length)

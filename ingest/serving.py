@@ -18,7 +18,7 @@ from ingest.fragments import taken
 from ingest.outbox import Outbox
 from ingest.receiving import Receiver
 from ingest.room import wait_for_budget
-from ingest.waits import ForInit, ForPacking, ForRoom, ForUpload, UntilRead, Wait
+from ingest.waits import ForInit, ForPacking, ForPiece, ForRoom, ForUpload, UntilRead, Wait
 from storage.errors import ClipkeepError, KeyDestroyed
 
 _log = structlog.get_logger("ingest")
@@ -83,6 +83,14 @@ async def _wait(connection: Connection, wait: Wait) -> None:
             await resumable.taken(connection.receiver, wait)
         connection.end_wait(began_s)
         connection.next_request()
+    elif isinstance(wait, ForPiece):
+        began_s, size = connection.begin_wait(), wait.body.length
+        with trio.CancelScope(shield=True):
+            refusal = await resumable.piece_taken(connection.receiver, wait)
+        connection.refund(size)
+        connection.end_wait(began_s)
+        if refusal is not None:
+            connection.refuse_rest(refusal)
     elif isinstance(wait, UntilRead):
         began_s = connection.begin_wait()
         while connection.owes_too_much():

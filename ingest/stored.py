@@ -36,6 +36,13 @@ class StoredBelow:
         look = partial(self._catalog.init, device, -capture_ms, expires_on)
         return await trio.to_thread.run_sync(look, limiter=self._threads)
 
+    async def rows(
+        self, device: int, from_ms: int, to_ms: int, expires_on: int, *, limit: int
+    ) -> list[ChunkRow]:
+        """What is stored at from_ms <= time < to_ms, which are below 0, in this order; at most `limit`."""
+        look = partial(self._catalog.parts, device, from_ms, to_ms, expires_on, limit=limit)
+        return await trio.to_thread.run_sync(look, limiter=self._threads)
+
     async def read(self, row: ChunkRow) -> bytes:
         """Its bytes.
 

@@ -38,6 +38,14 @@ class ForPacking:
         self.slot = slot
 
 
+class ForPiece:
+    """Storing what has come of a part of a resumable upload. More of it is to come, and is not read before."""
+
+    def __init__(self, admission: Admission, body: Body) -> None:
+        self.admission = admission
+        self.body = body
+
+
 class ForUpload:
     """What a request about a resumable upload asks for, and its answer."""
 
@@ -47,4 +55,4 @@ class ForUpload:
         self.slot = slot
 
 
-Wait = ForBudget | ForRoom | UntilRead | ForPacking | ForInit | ForUpload
+Wait = ForBudget | ForRoom | UntilRead | ForPacking | ForInit | ForPiece | ForUpload

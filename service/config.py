@@ -167,6 +167,12 @@ class IngestSettings:
         least=MIB,
         most=TIB,
     )
+    max_upload_bytes: int = limit(
+        16 * MIB,
+        "largest resumable upload; what is more than max_chunk_bytes is cut into chunks",
+        least=1,
+        most=GIB,
+    )
     tus_expire_h: int = limit(
         24, "for so many hours at least what came of a resumable upload is kept", least=1, most=240
     )

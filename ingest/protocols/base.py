@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Final
 
 from ingest.answers import Answer
 from ingest.heads import Head
 from ingest.packing import Outcome
 from ingest.protocols.upload_call import UploadCall
 from storage.days import day_of_ms, expiry_day
+from storage.segment import MAX_CHUNK_BYTES
+
+MIB: Final = 1024 * 1024
+MAX_UPLOAD_BYTES: Final = 16 * MIB
+PIECE_BYTES: Final = 8 * MIB
+"""Of the body of a part of a resumable upload that are held at once, but for a receive of a chunked one; then they are
+stored, and only then more is read. One put and one commit for so much cost a tenth of receiving it."""
+
+
+class Bounds:
+    """What protocols take at most, as configured. `max_chunk_bytes`: of one chunk. `max_upload_bytes`: of one resumable
+    upload, at least as much."""
+
+    __slots__ = ("max_chunk_bytes", "max_upload_bytes")
+
+    def __init__(
+        self, max_chunk_bytes: int = MAX_CHUNK_BYTES, max_upload_bytes: int = MAX_UPLOAD_BYTES
+    ) -> None:
+        self.max_chunk_bytes = max_chunk_bytes
+        self.max_upload_bytes = max(max_upload_bytes, max_chunk_bytes)
 
 
 @dataclass(slots=True, init=False)
@@ -89,6 +110,8 @@ class Admission:
     """Of its package's limits on uploads; 0: none."""
     most_bytes: int
     """Of its body, when its head does not say how many."""
+    piece_bytes: int
+    """Of its body that are held at once, and stored before more is read; 0: all of it is held."""
     upload: UploadCall | None
 
     def __init__(
@@ -98,6 +121,7 @@ class Admission:
         duration_ms: int | None,
         digest: tuple[bytes, bytes] | None,
         most_bytes: int,
+        piece_bytes: int = 0,
     ) -> None:
         self.protocol = route.protocol
         self.device = route.device
@@ -111,6 +135,7 @@ class Admission:
         self.may_move = route.may_move
         self.limit_class = rights.limit_class
         self.most_bytes = most_bytes
+        self.piece_bytes = piece_bytes
         self.upload = route.upload
 
     def expires_on(self, capture_ms: int, now_ms: int) -> int:
@@ -129,7 +154,7 @@ class Protocol(ABC):
         self.name = name
 
     @abstractmethod
-    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
+    def route(self, head: Head, device: int, rest: bytes, bounds: Bounds) -> Route | Answer:
         """What a target means, or what is answered whoever asks.
 
         Args:
@@ -137,12 +162,8 @@ class Protocol(ABC):
         """
 
     @abstractmethod
-    def admit(self, head: Head, route: Route, rights: Rights, max_chunk_bytes: int) -> Admission | Answer:
-        """Whether the body may come, of a device that may send today and at this capture time.
-
-        Args:
-            max_chunk_bytes: of one chunk, as configured.
-        """
+    def admit(self, head: Head, route: Route, rights: Rights, bounds: Bounds) -> Admission | Answer:
+        """Whether the body may come, of a device that may send today and at this capture time."""
 
     def besides(self, head: Head, origins: frozenset[bytes]) -> tuple[str, ...]:
         """Headers of each answer to a request, whatever it says; none of most protocols.

@@ -12,7 +12,7 @@ import re
 from ingest import answers
 from ingest.answers import Answer
 from ingest.heads import Head
-from ingest.protocols.base import Route
+from ingest.protocols.base import Bounds, Route
 from ingest.protocols.whole import WholeChunks
 
 _NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:+=,@~/-"
@@ -33,7 +33,7 @@ class Live(WholeChunks):
     def __init__(self) -> None:
         super().__init__(b"live")
 
-    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
+    def route(self, head: Head, device: int, rest: bytes, bounds: Bounds) -> Route | Answer:
         method = head.method
         name = rest.rpartition(b"/")[2]
         digits = _finer_digits(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ingest import answers
 from ingest.answers import Answer
 from ingest.heads import Head
-from ingest.protocols.base import Route
+from ingest.protocols.base import Bounds, Route
 from ingest.protocols.whole import WholeChunks
 
 _TIME_DIGITS = 13
@@ -18,7 +18,7 @@ class Put(WholeChunks):
     def __init__(self) -> None:
         super().__init__(b"chunks")
 
-    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
+    def route(self, head: Head, device: int, rest: bytes, bounds: Bounds) -> Route | Answer:
         method = head.method
         if not rest.isdigit():
             return answers.UNKNOWN_PATH

@@ -8,7 +8,7 @@ from typing import Final
 from ingest import answers
 from ingest.answers import Answer
 from ingest.heads import Head
-from ingest.protocols.base import Protocol, Route
+from ingest.protocols.base import Bounds, Protocol, Route
 from ingest.protocols.live import Live
 from ingest.protocols.put import Put
 from ingest.protocols.tus import Tus
@@ -22,6 +22,9 @@ _BY_NAME: Final[dict[bytes, Protocol]] = {protocol.name: protocol for protocol i
 _TARGET = re.compile(ORIGIN + rb"/v1/devices/([0-9]{1,10})/([a-z]{1,20})(?:/([^?]*))?(?:\?.*)?", re.DOTALL)
 
 
+DEFAULT_BOUNDS: Final = Bounds()
+
+
 def besides(head: Head, origins: frozenset[bytes]) -> tuple[str, ...]:
     """Headers of each answer to this request: see `Protocol.besides`."""
     match = _TARGET.fullmatch(head.target)
@@ -29,7 +32,7 @@ def besides(head: Head, origins: frozenset[bytes]) -> tuple[str, ...]:
     return () if protocol is None else protocol.besides(head, origins)
 
 
-def parse_target(head: Head) -> Route | Answer:
+def parse_target(head: Head, bounds: Bounds = DEFAULT_BOUNDS) -> Route | Answer:
     """The route of a request line; or what is answered to it, whoever asks."""
     match = _TARGET.fullmatch(head.target)
     if match is None:
@@ -39,4 +42,4 @@ def parse_target(head: Head) -> Route | Answer:
     protocol = _BY_NAME.get(name)
     if protocol is None or device > MAX_DEVICE:
         return answers.UNKNOWN_PATH
-    return protocol.route(head, device, rest or b"")
+    return protocol.route(head, device, rest or b"", bounds)

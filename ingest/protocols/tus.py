@@ -23,13 +23,13 @@ from ingest.answers import Answer
 from ingest.heads import Head
 from ingest.packing import Outcome
 from ingest.protocols import cors
-from ingest.protocols.base import Admission, Protocol, Rights, Route
-from ingest.protocols.upload_call import ID, MAC_BYTES, UploadCall
+from ingest.protocols.base import PIECE_BYTES, Admission, Bounds, Protocol, Rights, Route
+from ingest.protocols.named_media import names_other_media
+from ingest.protocols.upload_call import ID, MAC_BYTES, NUMBER_BITS, UploadCall
 from ingest.protocols.whole import MAX_CLIP_DURATION_MS
 from storage.days import MS_PER_DAY
 
 VERSION: Final = b"1.0.0"
-MAX_UPLOAD_BYTES: Final = 16 * 1024 * 1024
 _DIGESTS: Final = {b"sha256": hashlib.sha256, b"sha1": hashlib.sha1}
 """Of Upload-Checksum. SHA-1 is what the protocol demands of a server."""
 _MAX_CAPTURE_DIGITS: Final = 13
@@ -38,15 +38,6 @@ BYTES: Final = b"application/offset+octet-stream"
 """What bytes of an upload are sent as."""
 _VERSION_LINE: Final = "Tus-Resumable: 1.0.0"
 """In each answer."""
-SPOKEN: Final = Answer(
-    204,
-    lines=(
-        "Tus-Version: 1.0.0",
-        "Tus-Extension: creation,creation-with-upload,expiration,checksum,termination",
-        f"Tus-Max-Size: {MAX_UPLOAD_BYTES}",
-        "Tus-Checksum-Algorithm: sha1,sha256",
-    ),
-)
 NO_VERSION: Final = Answer(412, "tus_version", "say Tus-Resumable: 1.0.0", lines=("Tus-Version: 1.0.0",))
 OTHER_TYPE: Final = Answer(
     415, "content_type", f"bytes of an upload come as Content-Type: {BYTES.decode()}, and as nothing else"
@@ -61,6 +52,37 @@ CHECKSUM_MISMATCH: Final = Answer(
     460, "checksum_mismatch", "the body is not what Upload-Checksum promised; send it again"
 )
 ENDED: Final = Answer(204)
+TO_BE_CUT: Final = (
+    "more than one chunk's bytes are cut between pictures, so they are MPEG-TS, or fragmented MP4 with its header "
+    "first. Put it into that without coding it anew (ffmpeg -i FILE -c copy -movflags "
+    "+frag_keyframe+empty_moov+default_base_moof OUT.mp4, or -f mpegts OUT.ts), or send it as chunks of a few seconds"
+)
+
+
+def spoken(bounds: Bounds) -> Answer:
+    """What OPTIONS is answered."""
+    return Answer(
+        204,
+        lines=(
+            "Tus-Version: 1.0.0",
+            "Tus-Extension: creation,creation-with-upload,expiration,checksum,termination",
+            f"Tus-Max-Size: {bounds.max_upload_bytes}",
+            "Tus-Checksum-Algorithm: sha1,sha256",
+        ),
+    )
+
+
+def not_cuttable(what: str) -> Answer:
+    """Of an upload that is larger than a chunk. `what` it is instead."""
+    return Answer(415, "not_cuttable", f"{what}: {TO_BE_CUT}")
+
+
+def checked_at_once(most_bytes: int) -> Answer:
+    """Of a PATCH with a checksum. Its bytes are stored when they are known to be right, so they are held until then."""
+    detail = (
+        f"a PATCH with Upload-Checksum has at most {most_bytes} bytes: send several, or none with a checksum"
+    )
+    return Answer(413, "too_large", detail)
 
 
 def malformed(detail: str) -> Answer:
@@ -79,9 +101,9 @@ class Tus(Protocol):
     def __init__(self) -> None:
         super().__init__(b"uploads")
 
-    def route(self, head: Head, device: int, rest: bytes) -> Route | Answer:
+    def route(self, head: Head, device: int, rest: bytes, bounds: Bounds) -> Route | Answer:
         if head.method == b"OPTIONS":
-            return SPOKEN
+            return spoken(bounds)
         said = head.tus or {}
         if said.get(b"tus-resumable") != VERSION:
             return NO_VERSION
@@ -91,7 +113,7 @@ class Tus(Protocol):
         has_bytes = method == b"PATCH" or (method == b"POST" and (head.chunked or bool(head.content_length)))
         if has_bytes and said.get(b"content-type", b"").partition(b";")[0].strip().lower() != BYTES:
             return OTHER_TYPE
-        call = _shown(method, rest) if rest else _begun(said)
+        call = _shown(method, rest) if rest else _begun(said, bounds)
         if call is not None and not isinstance(call, Answer) and method == b"PATCH":
             call = _going_on(call, said)
         if call is not None and not isinstance(call, Answer) and has_bytes:
@@ -103,19 +125,25 @@ class Tus(Protocol):
         capture_ms = None if call.capture_ms < 0 else call.capture_ms
         return Route(self, device, capture_ms, capture_ms is None, upload=call)
 
-    def admit(self, head: Head, route: Route, rights: Rights, max_chunk_bytes: int) -> Admission | Answer:
+    def admit(self, head: Head, route: Route, rights: Rights, bounds: Bounds) -> Admission | Answer:
         call = route.upload
         assert call is not None, "each route of ours has one"
         if call.method == b"POST":
             call.created_ms, call.epoch = rights.now_ms, rights.epoch
-            if call.length > max_chunk_bytes:
-                return answers.too_large(max_chunk_bytes)
         elif call.epoch != rights.epoch or rights.now_ms // MS_PER_DAY >= call.expires_on:
             return GONE
         most_bytes = call.length - call.offset if call.method in (b"POST", b"PATCH") else 0
         if head.content_length is not None and head.content_length > most_bytes:
             return malformed(f"the upload has {call.length} bytes, and this goes beyond")
-        return Admission(route, rights, call.duration_ms or None, None, most_bytes)
+        piece_bytes = 0
+        if call.length > bounds.max_chunk_bytes:
+            if call.checksum is None:
+                piece_bytes = min(PIECE_BYTES, bounds.max_chunk_bytes)
+            elif most_bytes > bounds.max_chunk_bytes:
+                most_bytes = bounds.max_chunk_bytes  # all of it is held until its checksum has been looked at
+                if (head.content_length or 0) > most_bytes:
+                    return checked_at_once(most_bytes)
+        return Admission(route, rights, call.duration_ms or None, None, most_bytes, piece_bytes)
 
     def besides(self, head: Head, origins: frozenset[bytes]) -> tuple[str, ...]:
         return (_VERSION_LINE, *cors.lines_of(head.tus or {}, head.method == b"OPTIONS", origins))
@@ -145,7 +173,7 @@ def _shown(method: bytes, shown: bytes) -> UploadCall | None:
     return UploadCall(method, created_ms, capture_ms, length, duration_ms, epoch, days, number, mac)
 
 
-def _begun(said: dict[bytes, bytes]) -> UploadCall | Answer:
+def _begun(said: dict[bytes, bytes], bounds: Bounds) -> UploadCall | Answer:
     """What a creation asks for. When it began, and for how long it is kept, is still to be said."""
     if b"upload-defer-length" in said:
         return LENGTH_DEFERRED
@@ -154,17 +182,19 @@ def _begun(said: dict[bytes, bytes]) -> UploadCall | Answer:
         return malformed("Upload-Length is needed, in bytes")
     if not length:
         return answers.EMPTY
-    if length > MAX_UPLOAD_BYTES:
+    if length > bounds.max_upload_bytes:
         return Answer(
             413,
             "too_large",
-            f"an upload has at most {MAX_UPLOAD_BYTES} bytes",
-            lines=(f"Tus-Max-Size: {MAX_UPLOAD_BYTES}",),
+            f"an upload has at most {bounds.max_upload_bytes} bytes",
+            lines=(f"Tus-Max-Size: {bounds.max_upload_bytes}",),
         )
     try:
         metadata = _metadata(said.get(b"upload-metadata", b""))
     except ValueError as error:
         return malformed(str(error))
+    if length > bounds.max_chunk_bytes and names_other_media(metadata):
+        return not_cuttable("its name says that it is something else")
     capture_ms, duration_ms = -1, 0
     if b"capture_ms" in metadata:
         digits = metadata[b"capture_ms"]
@@ -178,12 +208,8 @@ def _begun(said: dict[bytes, bytes]) -> UploadCall | Answer:
         if not 0 < asked <= MAX_CLIP_DURATION_MS:
             return malformed(f"metadata duration_ms is 1 to {MAX_CLIP_DURATION_MS} milliseconds")
         duration_ms = asked
-    number = int.from_bytes(os.urandom(8), "big") >> NUMBER_SHIFT
+    number = int.from_bytes(os.urandom(8), "big") >> 64 - NUMBER_BITS
     return UploadCall(b"POST", 0, capture_ms, length, duration_ms, 0, 0, number)
-
-
-NUMBER_SHIFT: Final = 28
-"""Numbers of uploads have 36 bits."""
 
 
 def _going_on(call: UploadCall, said: dict[bytes, bytes]) -> UploadCall | Answer:

@@ -13,6 +13,8 @@ from storage.days import MS_PER_DAY
 ID: Final = struct.Struct(">QqIIIHQ")
 """created_ms, capture_ms (-1: by arrival), length, duration_ms (0: as the media says), epoch, days, number."""
 MAC_BYTES: Final = 16
+NUMBER_BITS: Final = 48
+"""Of the random number of an upload: two of a device and day with one number would be one upload."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class UploadCall:
     mac: bytes = b""
     """As it was shown."""
     offset: int = 0
+    """Where its bytes go on, in the upload; moved on with what was stored of it."""
     checksum: tuple[bytes, bytes] | None = None
     besides: tuple[str, ...] = ()
     """Headers of whatever is answered."""
@@ -74,5 +77,5 @@ class UploadCall:
 
 
 def _mac(secret: bytes, device: int, said: bytes) -> bytes:
-    text = b"clipkeep upload" + device.to_bytes(4, "big") + said
+    text = b"clipkeep upload 2" + device.to_bytes(4, "big") + said
     return hmac.digest(secret, text, "sha256")[:MAC_BYTES]

@@ -8,7 +8,7 @@ from ingest import answers
 from ingest.answers import Answer
 from ingest.heads import Head
 from ingest.packing import Outcome
-from ingest.protocols.base import Admission, Protocol, Rights, Route
+from ingest.protocols.base import Admission, Bounds, Protocol, Rights, Route
 from ingest.requests import parse_digest
 from storage.rows.recordings import Verdict
 
@@ -30,7 +30,8 @@ _BY_VERDICT: Final[dict[int, Answer]] = {
 class WholeChunks(Protocol):
     """A request is a chunk: its body is held until it is complete, and its answer says what became of it."""
 
-    def admit(self, head: Head, route: Route, rights: Rights, max_chunk_bytes: int) -> Admission | Answer:
+    def admit(self, head: Head, route: Route, rights: Rights, bounds: Bounds) -> Admission | Answer:
+        max_chunk_bytes = bounds.max_chunk_bytes
         if head.is_partial:
             return answers.PARTIAL
         if not head.chunked and not head.content_length:

@@ -20,6 +20,11 @@ class ReadingCatalog(Protocol):
         """The init segment of this number as the day's fragments have it."""
 
     @abstractmethod
+    def parts(self, device: int, from_ms: int, to_ms: int, expires_on: int, *, limit: int) -> list[ChunkRow]:
+        """What is stored for this day with from_ms <= capture_ms < to_ms, as `chunks`, of times below 0: parts of
+        resumable uploads."""
+
+    @abstractmethod
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
         """Chunks with from_ms <= capture_ms < to_ms in order of capture, at most `limit`, the earliest ones. Times are
         from 0 on: below it are init segments."""

@@ -35,6 +35,7 @@ from storage.contracts.given import (
 from storage.days import MS_PER_DAY, day_of_ms, ms_of_day
 from storage.rows.devices import EraseState, PlanRow
 from storage.rows.recordings import (
+    FIRST_PART_MS,
     MAX_CLOCK_AHEAD_MS,
     NOTHING_STORED,
     LiveListRow,
@@ -56,6 +57,25 @@ class ReadingContract(OnCatalog):
         assert found.capture_ms == -7
         assert catalog.init(device, 8, ENDS) is None
         assert captures(catalog.chunks(device, 0, 1 << 50, limit=9)) == [NOON]
+
+    def test_parts_of_a_day_are_found_by_their_times_below_0(self, catalog: Catalog) -> None:
+        device, other = add_device(catalog), add_device(catalog)
+        first, above = FIRST_PART_MS, FIRST_PART_MS + 1
+        uploads = [Upload(device, first - i) for i in (0, 1, 1000)] + [
+            Upload(device, NOON),
+            Upload(other, first),
+        ]
+        assert commit(catalog, *uploads) == [STORED] * 5
+        for since, limit, expected in (
+            (first - 1000, 9, [first - 1000, first - 1, first]),
+            (first - 1000, 2, [first - 1000, first - 1]),
+            (first - 999, 9, [first - 1, first]),
+        ):
+            assert captures(catalog.parts(device, since, above, ENDS, limit=limit)) == expected
+        assert captures(catalog.parts(device, first - 1, first, ENDS, limit=9)) == [first - 1]
+        assert catalog.parts(device, first - 1000, above, ENDS + 1, limit=9) == []
+        erase(catalog, device)
+        assert catalog.parts(device, first - 1000, above, ENDS, limit=9) == []
 
     def test_a_range_is_half_open_sorted_and_bounded(self, catalog: Catalog, sound: None) -> None:
         device = add_device(catalog, WEEK, MONTH)

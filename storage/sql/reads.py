@@ -50,11 +50,14 @@ class Reads(OnDatabase, ReadingCatalog):
         return found[0] if found else None
 
     def init(self, device: int, number: int, expires_on: int) -> ChunkRow | None:
+        found = self.parts(device, -number, 1 - number, expires_on, limit=1)
+        return found[0] if found else None
+
+    def parts(self, device: int, from_ms: int, to_ms: int, expires_on: int, *, limit: int) -> list[ChunkRow]:
         with self.db.read() as connection:
             if expires_on not in open_days(connection):
-                return None
-            found = _select(connection, expires_on, device, -number, 1 - number, 1)
-        return found[0] if found else None
+                return []
+            return _select(connection, expires_on, device, from_ms, to_ms, limit)
 
     def chunks(self, device: int, from_ms: int, to_ms: int, *, limit: int) -> list[ChunkRow]:
         return self.chunks_stored_after(device, NOTHING_STORED, from_ms, to_ms, limit=limit)

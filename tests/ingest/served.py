@@ -34,6 +34,7 @@ from storage.faults import FaultyStore
 from storage.keys import KeyId, KeyStore
 from storage.memory import MemoryStore
 from storage.rows.devices import DeviceFacts, PlanRow
+from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
 from tests.ingest.world import NOW_MS, TODAY, FaultyCatalog, ManualClock
 from tests.servers.catalogs import copy_catalog
@@ -169,12 +170,14 @@ class Worker:
     def stored(self, device: int = 1, capture_ms: int = NOW_MS) -> bytes | None:
         """What a reader gets (invariants 1 and 11), None when the catalog knows no such chunk."""
         row = self.catalog.chunk(device, capture_ms)
-        if row is None:
-            return None
-        key_id = KeyId(device, row.epoch, month_of_day(row.expires_on))
+        return None if row is None else self.plain(row)
+
+    def plain(self, row: ChunkRow) -> bytes:
+        """What is stored of a chunk, or of a part."""
+        key_id = KeyId(row.device, row.epoch, month_of_day(row.expires_on))
         cipher = AESGCM(self.vault.get([key_id])[key_id])
         stored = self.objects.get_range(row.segment_key, row.offset, row.length + TAG_BYTES)
-        return decrypt_chunk(cipher, row.nonce, stored, device=device, capture_ms=capture_ms)
+        return decrypt_chunk(cipher, row.nonce, stored, device=row.device, capture_ms=row.capture_ms)
 
     @property
     def connections(self) -> list[Connection]:

@@ -14,7 +14,7 @@ from ingest import answers
 from ingest.admission import Credentials, admit
 from ingest.answers import Answer
 from ingest.heads import Head
-from ingest.protocols.base import Admission, Rights, Route
+from ingest.protocols.base import Admission, Bounds, Rights, Route
 from ingest.protocols.table import PUT
 from ingest.protocols.whole import MAX_CLIP_DURATION_MS
 from retention.bitmap import ERASED, PRESENT, SUSPENDED, TERMINATED, EntitlementBitmap, Row
@@ -64,7 +64,7 @@ def head_for(
 
 def ask(bitmap: EntitlementBitmap, head: Head, *, now_ms: int = NOW_MS) -> Admission | Answer:
     return admit(
-        head, credentials=Credentials(SECRET), bitmap=bitmap, now_ms=now_ms, max_chunk_bytes=MAX_BYTES
+        head, credentials=Credentials(SECRET), bitmap=bitmap, now_ms=now_ms, bounds=Bounds(MAX_BYTES)
     )
 
 
@@ -85,7 +85,7 @@ def test_a_stale_host_says_neither_yes_nor_no(bitmap: EntitlementBitmap) -> None
             credentials=Credentials(SECRET),
             bitmap=bitmap,
             now_ms=NOW_MS,
-            max_chunk_bytes=MAX_BYTES,
+            bounds=Bounds(MAX_BYTES),
             stale=True,
         )
 
@@ -162,7 +162,7 @@ def test_credentials_are_remembered_for_their_device_and_generation_only(bitmap:
     credentials = Credentials(SECRET)
 
     def with_the_same(head: Head) -> Admission | Answer:
-        return admit(head, credentials=credentials, bitmap=bitmap, now_ms=NOW_MS, max_chunk_bytes=MAX_BYTES)
+        return admit(head, credentials=credentials, bitmap=bitmap, now_ms=NOW_MS, bounds=Bounds(MAX_BYTES))
 
     admitted(with_the_same(head_for()))
     admitted(with_the_same(head_for()))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 import trio
 
 from storage.days import MS_PER_DAY
-from storage.rows.recordings import FIRST_PART_MS
+from storage.rows.recordings import FIRST_PART_MS, ChunkRow
 from tests.ingest.conftest import Begin
-from tests.ingest.served import Client, Reply, Worker, chunks, until
+from tests.ingest.served import PATIENT, Client, Reply, Worker, chunks, until
 from tests.ingest.world import NOW_MS, TODAY, video
 
 DATA = video(50_000)
@@ -43,7 +44,7 @@ def call(
         body = chunks(body)
     else:
         lines.append(f"Content-Length: {len(body) if length is None else length}")
-    if body and "Content_Type" not in said:
+    if (body or method == "PATCH") and "Content_Type" not in said:
         lines.append("Content-Type: application/offset+octet-stream")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
@@ -314,3 +315,94 @@ async def test_a_part_is_not_counted_as_a_chunk(worker: Worker) -> None:
     assert worker.stats.chunks == before, "a part is no chunk"
     assert (await go_on(client, path, 1000, DATA[1000:])).status == 204
     assert (worker.stats.chunks, worker.stats.chunk_bytes) == (before + 1, len(DATA))
+
+
+# --- more than one chunk's bytes --------------------------------------------------------------------------------------
+
+SMALL = replace(PATIENT, max_chunk_bytes=100_000, max_upload_bytes=1_000_000)
+"""Pieces of 100,000 bytes."""
+LONG = video(900_000)
+
+
+@pytest.mark.parametrize("how", ["sized", "chunked", "creation"])
+async def test_a_large_body_is_stored_piece_by_piece(begin: Begin, how: str) -> None:
+    worker = await begin(limits=SMALL, share_bytes=200_000)
+    client = await worker.connect()
+    if how == "creation":
+        path = await begun(client, LONG, body=LONG[:450_001])
+    else:
+        path = await begun(client, LONG)
+        reply = await go_on(client, path, 0, LONG[:450_001], chunked=how == "chunked")
+        assert (reply.status, reply.headers["upload-offset"]) == (204, "450001")
+    assert await offset(client, path) == 450_001
+    rows = parts(worker)
+    assert sum(row.length for row in rows) == 450_001
+    assert len(rows) >= 4 if how == "chunked" else [row.length for row in rows] == [50_001, *[100_000] * 4]
+    assert b"".join(worker.plain(row) for row in rows[::-1]) == LONG[:450_001]
+    assert worker.budget.peak_bytes < 600_000, "a share, and what the largest receive may go beyond it"
+
+
+def parts(worker: Worker) -> list[ChunkRow]:
+    """The last one first."""
+    return worker.catalog.parts(1, -(1 << 62), FIRST_PART_MS + 1, TODAY + 2, limit=100)
+
+
+async def test_of_a_large_body_that_breaks_all_that_came_is_stored(begin: Begin) -> None:
+    worker = await begin(limits=SMALL)
+    client, broken = await worker.connect(), await worker.connect()
+    path = await begun(client, LONG)
+    await broken.send(call(worker, "PATCH", path, LONG[:333_333], length=len(LONG), Upload_Offset="0"))
+    await until(lambda: any(c.body_bytes == 33_333 for c in worker.connections))
+    assert await offset(client, path) == 300_000
+    broken.reset()
+    with trio.fail_after(10):
+        while await offset(client, path) != 333_333:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    await until(lambda: worker.budget.in_use_bytes == 0)
+    assert b"".join(worker.plain(row) for row in parts(worker)[::-1]) == LONG[:333_333]
+
+
+async def test_a_piece_that_is_not_taken_ends_the_request(begin: Begin) -> None:
+    worker = await begin(limits=SMALL)
+    client = await worker.connect()
+    path = await begun(client, LONG)
+    assert (await go_on(client, path, 0, LONG[:10])).status == 204
+    reply = await go_on(client, path, 5, LONG[5:500_000])
+    assert (reply.status, reply.code, reply.headers["connection"]) == (409, "offset_mismatch", "close")
+    client = await worker.connect()
+    await client.send(call(worker, "PATCH", path, LONG[10:200_010], length=400_000, Upload_Offset="10"))
+    await until(lambda: len(parts(worker)) == 3)
+    lapse(worker)
+    worker.clock.ms += 200  # it has taken its time: rights are asked again
+    await client.send(LONG[200_010:400_010])
+    assert (await client.reply()).code == "plan_lapsed"
+    assert len(parts(worker)) == 3
+
+
+async def test_a_checksum_is_of_no_more_than_is_held(begin: Begin) -> None:
+    worker = await begin(limits=SMALL)
+    client = await worker.connect()
+    path = await begun(client, LONG)
+    said = f"sha256 {base64.b64encode(hashlib.sha256(LONG[:100_001]).digest()).decode()}"
+    reply = await go_on(client, path, 0, LONG[:100_001], Upload_Checksum=said)
+    assert (reply.status, reply.code) == (413, "too_large")
+    said = f"sha256 {base64.b64encode(hashlib.sha256(LONG[:100_000]).digest()).decode()}"
+    assert (await go_on(client, path, 0, LONG[:100_000], Upload_Checksum=said)).status == 204
+
+
+async def test_an_upload_has_a_largest_size(begin: Begin) -> None:
+    worker = await begin(limits=SMALL)
+    client = await worker.connect()
+    reply = await ask(client, "OPTIONS", "/v1/devices/1/uploads")
+    assert reply.headers["tus-max-size"] == "1000000"
+    reply = await ask(client, "POST", "/v1/devices/1/uploads", Upload_Length="1000001")
+    assert (reply.status, reply.code, reply.headers["tus-max-size"]) == (413, "too_large", "1000000")
+    for said in ({"filename": "a.MKV"}, {"filetype": "video/webm;codecs=vp9"}):
+        reply = await ask(
+            client,
+            "POST",
+            "/v1/devices/1/uploads",
+            Upload_Length="1000000",
+            Upload_Metadata=metadata(**said),
+        )
+        assert (reply.status, reply.code) == (415, "not_cuttable")
