@@ -12,6 +12,8 @@ HOT := $(shell sed -n 's/^    "\(.*\.py\)",$$/\1/p' setup.py)
 COMPILED := *.so clipkeep_hot.json $(addsuffix *.so,$(sort $(dir $(HOT))))
 PURE_TESTS := tests/ingest tests/storage/test_segment.py tests/storage/test_checksums.py
 TEST_WORKERS ?= 2
+# pytest, and what failed once more, alone.
+TESTS := $(BIN)/python -m tests.twice
 # The suites start thousands of processes, which would compile all of it anew each time.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -69,14 +71,14 @@ $(TUS): tests/tus/package.json tests/tus/package-lock.json
 	@mkdir -p $(dir $@) && touch $@
 
 test: $(NATIVE) $(PLAYERS) $(OPENID) $(TUS) ## set-up and all tests, 50 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS)
+	@$(TESTS) -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
 	   echo "once more, with the hot path as Python"; \
-	   CLIPKEEP_PURE=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(PURE_TESTS); fi
+	   CLIPKEEP_PURE=1 $(TESTS) -n $(TEST_WORKERS) --dist worksteal $(PURE_TESTS); fi
 
 POSTGRES_TESTS ?= tests
 test-postgres: $(NATIVE) $(PLAYERS) ## all tests, with every catalog on PostgreSQL (POSTGRES_TESTS=... says which)
-	@CLIPKEEP_TEST_CATALOG=postgresql $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal $(ARGS) $(POSTGRES_TESTS)
+	@CLIPKEEP_TEST_CATALOG=postgresql $(TESTS) -n $(TEST_WORKERS) --dist worksteal $(ARGS) $(POSTGRES_TESTS)
 
 soak: $(NATIVE) ## what takes hours: kills, frozen servers, connections that break, the whole suite on PostgreSQL (ARGS="-s tests/soak/test_kills.py": one of them)
 	@nice $(BIN)/python -m pytest -m soak $(or $(ARGS),-s tests)

@@ -22,7 +22,7 @@ from bench.children import POLL_S, Child
 from bench.errors import BenchError
 from bench.wire import Device, Target
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 BUCKET = "bench"
 PEERS_VARIABLE = "CLIPKEEP_BENCH_PEERS"
 DEFAULT_PEERS = Path("bench-results/peers")

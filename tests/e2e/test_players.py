@@ -12,6 +12,8 @@ from tests.players.seen import by_browser, programs
 from tests.players.table import BEGIN, END, cell, recorded
 
 BY_NAME = {what.name: what for what in INPUTS}
+TRIES = 3
+"""A browser leaves pictures out where the machine has no time for them; one that can't show them never does."""
 CELLS = {
     "MPEG-TS, H.265 and AAC": "ffmpeg",
     "QuickTime clips, header last, H.264 and AAC": "hls.js",
@@ -28,11 +30,13 @@ def test_whatever_was_uploaded_is_shown_whole(tmp_path: Path) -> None:
     with pages() as origin, chromium() as browser:
         for what, url in recorded(tmp_path, [BY_NAME[name] for name in CELLS], origin):
             player = CELLS[what.name]
-            if player in PLAYERS:
-                seen = by_browser(browser, origin, PLAYERS.index(player), url)
-            else:
-                seen = programs()[player](url)
-            assert cell(what, seen) == "all", (what.name, player, seen)
+            seen = []
+            while len(seen) < TRIES and (not seen or cell(what, seen[-1]) != "all"):
+                if player in PLAYERS:
+                    seen.append(by_browser(browser, origin, PLAYERS.index(player), url))
+                else:
+                    seen.append(programs()[player](url))
+            assert cell(what, seen[-1]) == "all", (what.name, player, seen)
 
 
 def test_the_page_names_each_input_once() -> None:

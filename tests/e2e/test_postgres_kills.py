@@ -17,7 +17,7 @@ from tests.servers.seaweed import SeaweedServer
 
 pytestmark = pytest.mark.e2e
 
-KILLS = 4
+KILLS = 2
 AWAY_S = 3.0
 
 

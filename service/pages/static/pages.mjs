@@ -68,11 +68,14 @@ const startOfDay = (ms) => new Date(ms).setHours(0, 0, 0, 0);
 const startOfNextDay = (ms) => { const d = new Date(ms); d.setHours(0, 0, 0, 0); d.setDate(d.getDate() + 1); return d.getTime(); };
 const forInput = (ms) => { const d = new Date(ms); return new Date(ms - d.getTimezoneOffset() * MIN).toISOString().slice(0, 19); };
 
+/** What the player says until it has something to show. */
+const LOADING = "Loading …", PRESS_PLAY = "Press Play to go on.";
+
 /** Video of one camera: what is played, and which moment of the recording that is. */
 class Playing {
-  constructor(video, camera, hlsAddress, said) {
+  constructor(video, camera, hlsAddress, said, shows) {
     this.clip = null; // the number of the kept clip that is loaded; null: what is recorded
-    this.video = video; this.camera = camera; this.hlsAddress = hlsAddress; this.said = said;
+    this.video = video; this.camera = camera; this.hlsAddress = hlsAddress; this.said = said; this.shows = shows;
     this.token = ""; this.hls = null; this.from = null; this.to = null; this.speed = 1; this.live = false;
     this.native = !("MediaSource" in window || "ManagedMediaSource" in window);
     this.turn = 0;
@@ -102,17 +105,17 @@ class Playing {
     this.from = from; this.to = to; this.live = to === null; this.clip = clip;
     const range = this.live ? "" : `from=${Math.floor(from)}&to=${Math.ceil(to)}&`;
     const address = `${this.place(clip)}/playlist.m3u8?${range}token=${this.token}`;
-    this.said("Loading …");
+    this.said(LOADING);
     if (this.native) {
       this.video.src = address;
-      if (plays) this.video.play().catch(() => this.said("Press Play to go on."));
+      if (plays) this.video.play().catch(() => this.said(PRESS_PLAY));
     } else {
       const { default: Hls } = await import(this.hlsAddress);
       if (turn !== this.turn) return;
       const hls = this.hls = new Hls({ enableWorker: false, maxBufferLength: 30, backBufferLength: 60, ...(this.live ? LIVE : {}) });
       hls.on(Hls.Events.ERROR, (_, data) => { if (data.fatal) this.failed(data); });
-      hls.on(Hls.Events.MANIFEST_PARSED, () => { if (plays) this.video.play().catch(() => this.said("Press Play to go on.")); });
-      hls.on(Hls.Events.FRAG_BUFFERED, () => this.said(""));
+      hls.on(Hls.Events.MANIFEST_PARSED, () => { if (plays) this.video.play().catch(() => this.said(PRESS_PLAY)); });
+      hls.on(Hls.Events.FRAG_BUFFERED, this.shows);
       hls.loadSource(address);
       hls.attachMedia(this.video);
     }
@@ -173,7 +176,9 @@ class CameraPage {
     const message = find("message");
     this.said = (text) => { if (message.textContent !== text) message.textContent = text; };
     this.skew = Number(root.dataset.now) - Date.now();
-    this.playing = new Playing(this.video, this.camera, root.dataset.hls, this.said);
+    /** There is something to see: what the player said is over. What is said of the day is not. */
+    this.shows = () => { if (message.textContent === LOADING || message.textContent === PRESS_PLAY) message.textContent = ""; };
+    this.playing = new Playing(this.video, this.camera, root.dataset.hls, this.said, this.shows);
     this.playing.token = root.dataset.token;
     this.spans = []; this.stillAt = 0; this.wanted = null;
     this.video.muted = true;
@@ -329,7 +334,7 @@ class CameraPage {
     this.setClip(clip);
     this.wanted = ms;
     this.point(ms);
-    if (this.playing.clip === clip.clip && this.playing.seek(ms)) { if (plays) this.video.play().catch(() => {}); return; }
+    if (this.playing.clip === clip.clip && this.playing.seek(ms)) { this.said(""); if (plays) this.video.play().catch(() => {}); return; }
     this.playing.load(ms, Math.min(ms + CLIP_WINDOW_MS, clip.to), plays, clip.clip);
   }
 
@@ -350,7 +355,7 @@ class CameraPage {
     const later = at === null && this.kept.find((one) => one.ready && one.from >= ms);
     if (later) { this.playClip(later, later.from, plays); return; }
     if (at === null) { this.said(this.spans.length ? "Nothing is recorded after this, on this day." : "Nothing is recorded on this day."); return; }
-    if (!this.playing.live && this.playing.clip === null && this.playing.seek(at)) return;
+    if (!this.playing.live && this.playing.clip === null && this.playing.seek(at)) { this.said(""); return; }
     this.playing.load(at, Math.min(at + WINDOW_MS, this.dayEnd), plays);
   }
 
@@ -477,7 +482,7 @@ class CameraPage {
     video.addEventListener("play", pressed); video.addEventListener("pause", pressed);
     video.addEventListener("timeupdate", () => this.tick());
     video.addEventListener("ended", () => this.goOn());
-    video.addEventListener("playing", () => this.said(""));
+    video.addEventListener("playing", this.shows);
     video.addEventListener("click", () => actions.play());
     this.root.querySelector("[data-jump]")?.addEventListener("submit", async (event) => {
       event.preventDefault();

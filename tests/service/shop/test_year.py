@@ -62,7 +62,7 @@ def require_seen(ledger: Ledger) -> None:
     "engine", [SQLITE, pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
 )  # of each run, three hosts for two months and a price rise are on PostgreSQL
 def test_a_year_of_a_shop(engine: str) -> None:
-    require_seen(run(SEED, accounts=100))
+    require_seen(run(SEED, accounts=40))
 
 
 @pytest.mark.soak
