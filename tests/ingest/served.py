@@ -33,6 +33,7 @@ from storage.days import month_of_day
 from storage.faults import FaultyStore
 from storage.keys import KeyId, KeyStore
 from storage.memory import MemoryStore
+from storage.objects import ObjectStore
 from storage.rows.devices import DeviceFacts, PlanRow
 from storage.rows.recordings import ChunkRow
 from storage.segment import TAG_BYTES, decrypt_chunk
@@ -80,16 +81,19 @@ class Worker:
     tls: ssl.SSLContext | None = None
     handshake_limits: HandshakeLimits = field(default_factory=HandshakeLimits)
     is_proxy: Callable[[str], bool] = lambda address: False
+    bitmap_name: str = "bitmap"
+    clock: ManualClock = field(default_factory=ManualClock)
+    objects: ObjectStore = field(default_factory=MemoryStore)
 
     def __post_init__(self) -> None:
         self.stack = ExitStack()
         self.catalog = FaultyCatalog.of(self.folder)
         self.stack.callback(self.catalog.close)
         self.vault = self.stack.enter_context(KeyStore.open(self.folder / "keys"))
-        self.bitmap = self.stack.enter_context(EntitlementBitmap.open(self.folder / "bitmap", writable=True))
-        self.objects = MemoryStore()
+        self.bitmap = self.stack.enter_context(
+            EntitlementBitmap.open(self.folder / self.bitmap_name, writable=True)
+        )
         self.store = FaultyStore(self.objects, sleep=time.sleep)
-        self.clock = ManualClock()
         self.stats = Stats()
         self.health = Health(self._probe)
         self.keyring = Keyring(self.vault.ensure_each)

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 import trio
 
+from retention.tokens import mint_device_token
 from storage.days import MS_PER_DAY
 from storage.rows.recordings import FIRST_PART_MS, ChunkRow
 from tests.ingest.conftest import Begin
-from tests.ingest.served import PATIENT, Client, Reply, Worker, chunks, until
+from tests.ingest.served import FIRST_GENERATION, PATIENT, Client, Reply, Worker, chunks, until
 from tests.ingest.world import NOW_MS, TODAY, video
 
 DATA = video(50_000)
@@ -61,25 +62,31 @@ def metadata(**values: object) -> str:
 
 
 async def begun(
-    client: Client, data: bytes = DATA, *, capture_ms: int | None = NOW_MS, body: bytes = b""
+    client: Client,
+    data: bytes = DATA,
+    *,
+    capture_ms: int | None = NOW_MS,
+    body: bytes = b"",
+    device: int = 1,
 ) -> str:
     """Begin an upload; returns its path."""
     said = {} if capture_ms is None else {"Upload_Metadata": metadata(capture_ms=capture_ms, filename="a.ts")}
-    reply = await ask(client, "POST", "/v1/devices/1/uploads", body, Upload_Length=str(len(data)), **said)
+    path = f"/v1/devices/{device}/uploads"
+    reply = await ask(client, "POST", path, body, device=device, Upload_Length=str(len(data)), **said)
     assert (reply.status, reply.code) == (201, "")
     assert reply.headers["tus-resumable"] == "1.0.0"
     assert reply.headers["upload-offset"] == str(len(body))
     return reply.headers["location"]
 
 
-async def offset(client: Client, path: str) -> int:
-    reply = await head(client, path)
+async def offset(client: Client, path: str, *, device: int = 1) -> int:
+    reply = await head(client, path, device=device)
     assert (reply.status, reply.headers["cache-control"]) == (200, "no-store")
     return int(reply.headers["upload-offset"])
 
 
-async def head(client: Client, path: str) -> Reply:
-    await client.send(call(client.worker, "HEAD", path))
+async def head(client: Client, path: str, *, device: int = 1) -> Reply:
+    await client.send(call(client.worker, "HEAD", path, device=device))
     return await client.reply(of_head=True)
 
 
@@ -222,14 +229,30 @@ async def test_rights_are_asked_each_time(worker: Worker, at: str) -> None:
     assert recordings(worker) == 0
 
 
-async def test_its_time_is_over_at_the_end_of_a_day(worker: Worker) -> None:
+async def test_a_token_is_made_new_in_between(worker: Worker) -> None:
+    """The old one ends with its answer; the upload is the device's, and goes on with the new one."""
     client = await worker.connect()
     path = await begun(client)
     assert (await go_on(client, path, 0, DATA[:1000])).status == 204
-    worker.clock.ms = (TODAY + 2) * MS_PER_DAY - 1
+    worker.change(1, lambda facts: replace(facts, token_generation=facts.token_generation + 1))
+    assert (await go_on(client, path, 1000, DATA[1000:])).code == "bad_token"
+    assert (await head(client, path)).status == 401
+    token = mint_device_token(worker.vault.token_secret, 1, FIRST_GENERATION + 1)
+    assert (await go_on(client, path, 1000, DATA[1000:], token=token)).status == 204
+    assert worker.stored() == DATA
+
+
+@pytest.mark.parametrize("expire_h", [1, 24, 25, 240])
+async def test_its_time_is_over_at_the_end_of_a_day(begin: Begin, expire_h: int) -> None:
+    worker = await begin(limits=replace(PATIENT, tus_expire_h=expire_h))
+    client = await worker.connect()
+    path = await begun(client)
+    assert (await go_on(client, path, 0, DATA[:1000])).status == 204
+    worker.clock.ms = (TODAY + 1 + -(-expire_h // 24)) * MS_PER_DAY - 1
     assert await offset(client, path) == 1000
     worker.clock.ms += 1
     assert (await head(client, path)).status == 410
+    assert (await go_on(client, path, 1000, DATA[1000:])).code == "upload_gone"
 
 
 async def test_without_a_time_it_ends_where_it_was_begun(worker: Worker) -> None:
