@@ -1,150 +1,108 @@
-"""Uploads by tus-js-client through a proxy that cuts every connection, and past SIGKILLs of the whole service."""
+"""Uploads by tus-js-client (Node, Chromium) and tuspy through a proxy that cuts every connection, and past SIGKILLs of
+the whole service."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.service import Service
+from tests.e2e import ffmpeg
+from tests.e2e.browser import chromium, needs_players
+from tests.e2e.service import Device, Service
+from tests.e2e.tus_clients import CLIENTS, cutting, endpoint, needs_tus_js, upload_page, uploaded
 from tests.ingest.world import video
 
-MODULES = Path(__file__).parents[1] / "tus" / "node_modules"
-UPLOAD = MODULES.parent / "upload.mjs"
-MIB = 1024 * 1024
-SIZE = 12 * MIB
+SIZE = 12 * 1024 * 1024
 CUTS = 50
 KILLS = 5
-CLIENT_S = 240
+CLIENT_S = 240.0
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        shutil.which("node") is None or not (MODULES / "tus-js-client").exists(),
-        reason="needs tus-js-client: npm ci --prefix tests/tus",
-    ),
-]
+pytestmark = [pytest.mark.e2e, needs_tus_js, needs_players[0]]
 
 
-class CuttingProxy:
-    """Lets so many bytes of each connection through to the server, and then cuts it. `meanwhile` is called with the
-    number of each connection when half of that has gone."""
+@dataclass
+class Killing:
+    """Kills the service and starts it again, at so many of the cuts."""
 
-    def __init__(
-        self, server: tuple[str, int], passes: int, cuts: int, meanwhile: Callable[[int], object]
-    ) -> None:
-        self._server, self._passes, self._cuts, self._meanwhile = server, passes, cuts, meanwhile
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.cut = 0
-        self.connections = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    service: Service
+    kills: int
+    cuts: int
+    killed: int = 0
+    _alone: threading.Lock = field(default_factory=threading.Lock)
+    """Connections are of a thread each, and one that comes while it starts may be the next that is to see it killed."""
 
-    def close(self) -> None:
-        self._listener.close()
-
-    def _run(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self.connections += 1
-                number = self.connections
-                with suppress(OSError), client, socket.create_connection(self._server) as server:
-                    self._forward(client, server, number)
-
-    def _forward(self, client: socket.socket, server: socket.socket, number: int) -> None:
-        """One connection: the client opens one at a time."""
-        back = threading.Thread(target=self._back, args=(server, client), daemon=True)
-        back.start()
-        passed, told = 0, False
-        while data := client.recv(16 * 1024):
-            server.sendall(data)
-            passed += len(data)
-            if passed > self._passes // 2 and not told:
-                told = True
-                self._meanwhile(number)
-            if passed > self._passes and self.cut < self._cuts:
-                self.cut += 1
-                break
-        for sock in (client, server):
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        back.join()
-
-    @staticmethod
-    def _back(server: socket.socket, client: socket.socket) -> None:
-        with suppress(OSError):
-            while data := server.recv(16 * 1024):
-                client.sendall(data)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
+    def __call__(self, cut: int) -> None:
+        with self._alone:
+            if self.killed < self.kills and cut >= (self.killed + 1) * self.cuts // (self.kills + 1):
+                self.killed += 1
+                ports = self.service.ingest[1], self.service.api[1]
+                self.service.kill()
+                self.service.start(ports=ports)
 
 
-@contextmanager
-def cutting(
-    service: Service, passes: int, cuts: int, meanwhile: Callable[[int], object] = lambda number: None
-) -> Iterator[CuttingProxy]:
-    proxy = CuttingProxy(service.ingest, passes, cuts, meanwhile)
-    try:
-        yield proxy
-    finally:
-        proxy.close()
+def assert_told_truly(said: dict[str, Any], cuts: int) -> None:
+    """What was told to be stored never got less."""
+    assert said["offsets"] == sorted(said["offsets"])
+    assert len(said["offsets"]) >= cuts // 2
 
 
-def uploaded(proxy: CuttingProxy, device: int, token: str, file: Path, capture_ms: int) -> dict[str, object]:
-    endpoint = f"http://127.0.0.1:{proxy.port}/v1/devices/{device}/uploads"
-    done = subprocess.run(
-        ["node", str(UPLOAD), endpoint, token, str(file), str(capture_ms)],
-        capture_output=True,
-        text=True,
-        timeout=CLIENT_S,
-    )
-    assert done.returncode == 0, (done.stdout, done.stderr)
-    said: dict[str, object] = json.loads(done.stdout)
-    return said
+def assert_kept(service: Service, device: Device, capture_ms: int, data: bytes) -> None:
+    token = service.viewer_token(device.number)
+    reply = service.get(f"/v1/devices/{device.number}/chunks/{capture_ms}", token=token)
+    assert reply.status == 200
+    assert reply.body == data
 
 
-@pytest.mark.parametrize("kills", [0, KILLS])
-def test_a_clip_arrives_byte_for_byte(tmp_path: Path, kills: int) -> None:
-    """What was told to be stored never gets less, and the last 204 means that the chunk is there."""
-    data = video(SIZE, seed=kills)
-    file = tmp_path / "clip.ts"
-    file.write_bytes(data)
-    with Service(tmp_path / "data") as service:
-        service.init()
-        (device,) = service.add_devices(1)
+@pytest.mark.long
+def test_clips_arrive_byte_for_byte(service: Service, tmp_path: Path) -> None:
+    """Through every cut and kill, by each client; and of pages those may send whose origin is named."""
+    clip = ffmpeg.film(tmp_path / "film.ts", seconds=20)
+    now_ms = int(time.time() * 1000)
+    with upload_page(clip) as page_port:
+        service.init().configure(ingest_cors_origins=f"http://127.0.0.1:{page_port}")
+        devices = service.add_devices(len(CLIENTS) + 1)
         service.start()
-        ports = service.ingest[1], service.api[1]
-        killed = []
+        for (client, kills), device in zip(
+            {"tus-js-client": KILLS, "tuspy": 1}.items(), devices, strict=False
+        ):
+            data = video(SIZE, seed=device.number)
+            file = tmp_path / "clip.ts"
+            file.write_bytes(data)
+            killing = Killing(service, kills, CUTS)
+            with cutting(service.ingest, SIZE // (CUTS + 10), CUTS, killing) as proxy:
+                said = uploaded(
+                    client, proxy.port, device.number, device.token, file, now_ms - 60_000, timeout_s=CLIENT_S
+                )
+                assert (proxy.cut, killing.killed) == (CUTS, kills), client
+            assert_told_truly(said, CUTS)
+            assert_kept(service, device, now_ms - 60_000, data)
+        by_a_page(service, devices[-1], page_port, clip, now_ms - 60_000)
+    service.stop()
+    service.assert_no_traceback()
 
-        def kill(number: int) -> None:
-            if len(killed) < kills and number % (CUTS // (KILLS + 1)) == 0:
-                killed.append(number)
-                service.kill()
-                service.start(ports=ports)
 
-        capture_ms = int(time.time() * 1000) - 60_000
-        with cutting(service, SIZE // (CUTS + 2), CUTS, kill) as proxy:
-            said = uploaded(proxy, device.number, device.token, file, capture_ms)
-            assert proxy.cut == CUTS
-        assert len(killed) == kills
-        offsets = said["offsets"]
-        assert isinstance(offsets, list)
-        assert offsets == sorted(offsets)
-        assert len(offsets) >= CUTS // 2
-        reply = service.get(
-            f"/v1/devices/{device.number}/chunks/{capture_ms}", token=service.viewer_token(device.number)
-        )
-        assert reply.status == 200
-        assert reply.body == data
-        service.stop()
-        service.assert_no_traceback()
+def by_a_page(service: Service, device: Device, page_port: int, clip: Path, capture_ms: int) -> None:
+    """Cut on its way, twice: Chromium itself sends again what was cut on a connection that it had used before. And not
+    at all from an origin that is not named."""
+    size = clip.stat().st_size
+    with cutting(service.ingest, size // 3, 2) as proxy, chromium() as browser:
+        told = [endpoint(proxy.port, device.number), device.token, str(capture_ms)]
+        page = browser.new_page()
+        page.goto(f"http://localhost:{page_port}/#once")
+        assert "error" in page.evaluate("told => upload(...told)", told)
+        assert proxy.cut == 0
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{page_port}/")
+        said = page.evaluate("told => upload(...told)", told)
+        assert proxy.cut == 2
+    assert "error" not in said, said
+    assert (said["methods"][0], said["methods"][-1]) == ("POST", "PATCH")
+    assert 0 < max(said["offsets"]) < size
+    assert all(each.endswith("GMT") for each in said["expires"]), "the page may read it"
+    assert said["url"].startswith(f"http://127.0.0.1:{proxy.port}/v1/devices/{device.number}/uploads/")
+    assert_kept(service, device, capture_ms, clip.read_bytes())
