@@ -120,8 +120,9 @@ class ClipkeepServer:
             environment=setup.environment(),
             speaks=False,
         ) as child:
-            wait_until_ready(child, f"http://127.0.0.1:{api}/readyz", within_s)
-            yield Running(child.session, Target("127.0.0.1", ingest, devices), api, data)
+            wait_until_ready(child, f"127.0.0.1:{api}/readyz", within_s, authority=setup.authority())
+            target = Target("127.0.0.1", ingest, devices, authority=setup.authority())
+            yield Running(child.session, target, api, data)
 
 
 class ClipkeepOnPostgres(ClipkeepServer):

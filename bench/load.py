@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench.tlsclient import TlsClient, Wire, client_context
 from bench.wire import Heads, Target, is_stored, parse_answer
 
 MAX_ERRORS = 1000
@@ -51,6 +52,8 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     window_s: float = 0.0
     cpu_s: float = 0.0
+    ciphers: set[str] = field(default_factory=set)
+    """That connections agreed on; none in clear."""
 
     def as_json(self, chunk_bytes: int) -> dict[str, object]:
         return {
@@ -63,6 +66,7 @@ class Tally:
             "late_ms": quantiles_ms(self.late_s),
             "curve_ms": list(quantiles_ms(self.acks_s, CURVE).values()),
             "cpu_s": self.cpu_s,
+            "ciphers": sorted(self.ciphers),
         }
 
 
@@ -79,7 +83,7 @@ class Connection:
 
     __slots__ = ("head", "received", "sent", "sock", "started_s", "status")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Wire) -> None:
         self.sock = sock
         self.head = b""
         self.sent = 0
@@ -118,6 +122,8 @@ class Load:
         self._clock_s = clock_s
         self._chunks_left = sys.maxsize if max_chunks is None else max_chunks
         self._counts_all = max_chunks is not None
+        self._context = client_context(target.authority) if target.authority else None
+        self._ciphers: set[str] = set()
         self._heads = Heads(target, len(body), int(time.time() * 1000))
         self._epoll = select.epoll()
         self._open: dict[int, Connection] = {}
@@ -150,6 +156,7 @@ class Load:
         self._turn_until(began_s + window_s)
         tally, self._tally = self._tally, Tally()
         tally.window_s, tally.cpu_s = self._clock_s() - began_s, time.process_time() - cpu_s
+        tally.ciphers = self._ciphers
         self._announce("measured")
         self._sending = False
         self._turn_until(self._clock_s() + drain_s)
@@ -185,11 +192,18 @@ class Load:
     def _connect(self) -> Connection:
         sock = socket.create_connection(self._target.address(self._connected), CONNECT_TIMEOUT_S)
         self._connected += 1
-        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        conn = self._open[sock.fileno()] = Connection(sock)
+        conn = self._open[sock.fileno()] = Connection(self._secured(sock))
+        sock.setblocking(False)
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
         return conn
+
+    def _secured(self, sock: socket.socket) -> Wire:
+        if self._context is None:
+            return sock
+        wire = TlsClient(sock, self._context, self._target.host)
+        self._ciphers.add(wire.cipher())
+        return wire
 
     def _freed(self, conn: Connection) -> None:
         """Nothing is under way on `conn`: send the next chunk, or let it go."""

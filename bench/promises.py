@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.media import PACKET_BYTES, transport_stream
+from bench.tlsclient import client_context
 from bench.wire import Target
 
 TIMEOUT_S = 20.0
@@ -142,6 +143,9 @@ def _put(
 ) -> int:
     headers = {"Authorization": f"Bearer {token}", **more}
     connection = http.client.HTTPConnection(target.host, target.port, timeout=TIMEOUT_S)
+    if target.authority:
+        context = client_context(target.authority)
+        connection = http.client.HTTPSConnection(target.host, target.port, timeout=TIMEOUT_S, context=context)
     try:
         with contextlib.closing(connection):
             connection.request("PUT", f"/v1/devices/{device}/chunks/{capture_ms}", bytes(body), headers)

@@ -47,6 +47,8 @@ class Measurement:
     load_cores: int
     catalog_cpu_s: float = 0.0
     """Of the catalog's own server (PostgreSQL), which is not part of the server's tree."""
+    ciphers: tuple[str, ...] = ()
+    """Versions and ciphers that connections agreed on; none in clear."""
 
     @property
     def mb_per_s(self) -> float:

@@ -37,6 +37,7 @@ class IngestSettings:
     devices: int = 2000
     latency_ms: float = 0.0
     store_url: str | None = None
+    tls: bool = False
 
     def checked(self) -> IngestSettings:
         """Return self when it can be run.
@@ -117,7 +118,7 @@ def measure(
         BenchError: a process did not start, or did not behave.
     """
     deadline_s = time.monotonic() + forecast_s(settings, len(servers)) * SLACK
-    with stage(share_out(cpus, max(settings.workers)), settings.latency_ms) as on:
+    with stage(share_out(cpus, max(settings.workers)), settings.latency_ms, tls=settings.tls) as on:
         for step in plan(settings, servers):
             if time.monotonic() > deadline_s:
                 return
@@ -144,5 +145,6 @@ def _measure_step(step: Step, settings: IngestSettings, on: Stage) -> Measuremen
         ack_ms=result["ack_ms"],
         server_cores=on.server_cores,
         load_cores=on.load_cores,
+        ciphers=tuple(result["ciphers"]),
         **asdict(used),
     )

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bench.certificates import ServedPair
 from bench.children import POLL_S, Child
 from bench.errors import BenchError
+from bench.tlsclient import client_context
 from bench.wire import Device, Target
 
 START_TIMEOUT_S = 120.0
@@ -41,6 +43,7 @@ class Setup:
         latency_s: how long the store takes for each answer, for a server that sizes its pool by it.
         store_url: where Clipkeep keeps its objects instead of the null store: file:///… or s3://bucket/prefix,
             then with the operator's own AWS settings. Promises are checked on the null store only.
+        tls: what is served over TLS on each port; None: in clear.
         starts_on: UTC date on which the devices' plans begin, for uploads of the past; None is today.
     """
 
@@ -52,13 +55,25 @@ class Setup:
     latency_s: float = 0.0
     store_url: str | None = None
     starts_on: str | None = None
+    tls: ServedPair | None = None
+
+    def authority(self) -> str:
+        """Path of what clients trust; empty: in clear."""
+        return "" if self.tls is None else str(self.tls.certificate)
 
     def environment(self) -> Mapping[str, str]:
         """Name the null store, with dummy credentials; nothing of the operator's own AWS settings is used."""
+        found = {}
+        if self.tls is not None:
+            found = {
+                "CLIPKEEP_TLS_CERTIFICATE": str(self.tls.certificate),
+                "CLIPKEEP_TLS_KEY": str(self.tls.key),
+            }
         if self.store_url is not None:
-            return {}
+            return found
         endpoint = f"http://127.0.0.1:{self.store_port}"
         return {
+            **found,
             "AWS_ACCESS_KEY_ID": "bench",
             "AWS_SECRET_ACCESS_KEY": "bench",
             "AWS_SESSION_TOKEN": "",
@@ -116,19 +131,24 @@ class Server(Protocol):
         """
 
 
-def wait_until_ready(child: Child, url: str, within_s: float = START_TIMEOUT_S) -> None:
-    """Poll `url` until it answers 200.
+def wait_until_ready(
+    child: Child, at: str, within_s: float = START_TIMEOUT_S, *, authority: str = ""
+) -> None:
+    """Poll `at`, host, port and path, until it answers 200; over TLS when there is an authority.
 
     Raises:
         BenchError: the child ended, or the time is over.
     """
+    url, context = f"http://{at}", None
+    if authority:
+        url, context = f"https://{at}", client_context(authority)
     deadline_s = time.monotonic() + within_s
     while time.monotonic() < deadline_s:
         if not child.is_running():
             raise child.failure("ended before it was ready")
         with (
             contextlib.suppress(urllib.error.URLError, OSError),
-            urllib.request.urlopen(url, timeout=1) as response,
+            urllib.request.urlopen(url, timeout=1, context=context) as response,
         ):
             if response.status == 200:
                 return

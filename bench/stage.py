@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.certificates import ServedPair, make_pair
 from bench.children import Child
 from bench.load import DRAIN_S, WARM_LIMIT_S
 from bench.machine import Cores, usable_cpus
@@ -96,8 +97,16 @@ class _Snapshot:
 class Stage:
     """One run of a bench: its temporary folder, its null store, its cores."""
 
-    def __init__(self, root: Path, store: NullStoreClient, cores: Cores, latency_ms: float) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: NullStoreClient,
+        cores: Cores,
+        latency_ms: float,
+        tls: ServedPair | None = None,
+    ) -> None:
         self.root = root
+        self._tls = tls
         self.cores = cores
         self._store = store
         self._latency_s = latency_ms / 1000
@@ -133,6 +142,7 @@ class Stage:
             cpus=self.cores.server,
             latency_s=self._latency_s,
             store_url=store_url,
+            tls=self._tls,
         )
         with server.start(setup) as running:
             yield running
@@ -196,7 +206,7 @@ def _usage(before: _Snapshot, after: _Snapshot, load_cpu_s: float, peak_memory_b
 
 
 @contextlib.contextmanager
-def stage(cores: Cores, latency_ms: float = 0.0) -> Generator[Stage, None, None]:
+def stage(cores: Cores, latency_ms: float = 0.0, *, tls: bool = False) -> Generator[Stage, None, None]:
     """Set a stage for one bench; leaving it ends every process and removes every file.
 
     The caller pins itself to `cores.load` before it starts a thread or calls this.
@@ -204,4 +214,4 @@ def stage(cores: Cores, latency_ms: float = 0.0) -> Generator[Stage, None, None]
     with tempfile.TemporaryDirectory(prefix="clipkeep-bench-") as name:
         root = Path(name)
         with null_store(root, cores.load, latency_ms) as store:
-            yield Stage(root, store, cores, latency_ms)
+            yield Stage(root, store, cores, latency_ms, make_pair(root) if tls else None)

@@ -116,6 +116,12 @@ def upload_notes(measurements: Sequence[Measurement], skipped: Mapping[str, str]
         if one.errors:
             kinds = sorted({kind for m in measurements if m.server == one.server for kind in m.errors})
             notes.append(f"{where}: {one.errors} uploads were not acknowledged ({', '.join(kinds)})")
+    ciphers = sorted({cipher for one in measurements for cipher in one.ciphers})
+    if ciphers:
+        same = (
+            "all servers" if len(ciphers) == 1 else "NOT THE SAME with all, so these costs can't be compared"
+        )
+        notes.append(f"over {', '.join(ciphers)}: {same}")
     disturbed = sum(one.disturbed for one in measurements)
     if disturbed:
         notes.append(

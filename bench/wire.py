@@ -39,6 +39,7 @@ class Target:
     Attributes:
         warm_chunks: answers after which the server is in its stride, where that takes more than one a connection.
         more_ports: of further hosts; connections go to each in turn.
+        authority: PEM file of what is trusted: over TLS. Empty: in clear.
     """
 
     host: str
@@ -47,6 +48,7 @@ class Target:
     dialect: str = CLIPKEEP
     warm_chunks: int = 0
     more_ports: tuple[int, ...] = ()
+    authority: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Target:
@@ -60,6 +62,7 @@ class Target:
             document["dialect"],
             document["warm_chunks"],
             more_ports,
+            document["authority"],
         )
 
     def address(self, number: int) -> tuple[str, int]:

@@ -41,6 +41,9 @@ from bench.tables import duration_text, size_text, upload_notes, upload_tables
 SHORT: Mapping[str, Any] = {"runs": 3, "seconds": 2.0, "warmup": 1.0}
 SHORT_COMPARE: Mapping[str, Any] = {"runs": 2, "seconds": 2.0, "warmup": 0.5}
 
+SPEAKING_TLS = ("clipkeep", "nginx-default", "nginx-relay")
+"""Those that `compare --tls` measures."""
+
 SizesOption = Annotated[str, typer.Option(help="Chunk sizes, comma-separated.")]
 ConnectionsOption = Annotated[
     str,
@@ -137,6 +140,9 @@ def compare(
     warmup: WarmupOption = None,
     devices: DevicesOption = IngestSettings.devices,
     latency_ms: LatencyOption = 0.0,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Over TLS: Clipkeep's own, beside nginx that terminates it.")
+    ] = False,
     short: ShortOption = False,
     only: OnlyOption = None,
     output: OutputOption = None,
@@ -155,8 +161,14 @@ def compare(
     promises for its acknowledgement is printed below. A peer that is not
     installed is skipped by name: see `clipkeep bench peers`.
 
+    With --tls Clipkeep speaks TLS on its ingest port, and nginx terminates TLS
+    with the same certificate (ECDSA P-256) and relays to the store in clear;
+    what they agree on with the load is told, and is the same. Others are left
+    out.
+
     Good: CPU-s/GB at most 2.5, 1.6 and 2.2 times the relay's at 1 MiB, 256 KiB
     and 64 KiB; throughput at least 5, 9 and 10 times the Starlette server's.
+    With --tls at most 1.6, 1.8 and 2.0 times the relay's CPU-s/GB.
     Only figures of one run may be compared.
 
     Ctrl-C ends it and shows what was measured so far.
@@ -168,9 +180,15 @@ def compare(
             workers=(workers,),
             devices=devices,
             latency_ms=latency_ms,
+            tls=tls,
             **given(SHORT_COMPARE, short, runs=runs, seconds=seconds, warmup=warmup),
         ).checked()
-        servers, skipped = chosen_servers(only, [])
+        others = [name for name in only or [] if name not in SPEAKING_TLS]
+        if tls and others:
+            raise BenchError(
+                f"has no TLS in this bench; these have: {', '.join(SPEAKING_TLS)}", subject=others[0]
+            )
+        servers, skipped = chosen_servers(only, SPEAKING_TLS if tls else [])
         _run("compare", settings, servers, skipped, output, as_json)
 
 

@@ -2,7 +2,8 @@
 
 Request buffering is off, connections to clients and store are kept alive. It signs nothing, checks nothing,
 encrypts nothing and promises nothing but that the store answered 200: what a service that touches the bytes
-once costs at least, unless it packs many chunks into one call.
+once costs at least, unless it packs many chunks into one call. Over TLS it terminates
+that, and goes to the store in clear.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.certificates import ServedPair
 from bench.children import Child
 from bench.servers import BUCKET, Running, Setup, free_ports, numbered_devices, wait_until_ready
 from bench.wire import RELAY, Target
@@ -42,7 +44,8 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen 127.0.0.1:{port} backlog=2048{reuseport};
+        listen 127.0.0.1:{port}{ssl} backlog=2048{reuseport};
+        {certificate}
         location = /readyz {{ return 200; }}
         location / {{
             proxy_pass http://store/{bucket}/;
@@ -102,13 +105,24 @@ class NginxPeer:
                 store_port=setup.store_port,
                 port=port,
                 reuseport=" reuseport" if setup.workers > 1 else "",
+                ssl=" ssl" if setup.tls else "",
+                certificate=_certificate(setup.tls),
                 bucket=BUCKET,
             )
         )
         argv = [str(self._program()), "-c", str(config), "-p", str(setup.folder), "-e", "stderr"]
         with Child(self.name, argv, cpus=setup.cpus, folder=setup.folder, speaks=False) as child:
-            wait_until_ready(child, f"http://127.0.0.1:{port}/readyz")
-            yield Running(child.session, Target("127.0.0.1", port, numbered_devices(setup.devices), RELAY))
+            wait_until_ready(child, f"127.0.0.1:{port}/readyz", authority=setup.authority())
+            devices = numbered_devices(setup.devices)
+            target = Target("127.0.0.1", port, devices, RELAY, authority=setup.authority())
+            yield Running(child.session, target)
+
+
+def _certificate(tls: ServedPair | None) -> str:
+    """The same as Clipkeep serves, with the same versions; the cipher is what OpenSSL chooses in both."""
+    if tls is None:
+        return ""
+    return f"ssl_certificate {tls.certificate}; ssl_certificate_key {tls.key}; ssl_protocols TLSv1.2 TLSv1.3;"
 
 
 class NginxDefaultPeer(NginxPeer):

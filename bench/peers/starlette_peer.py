@@ -104,7 +104,7 @@ class StarlettePeer:
             self.name, argv, cpus=setup.cpus, folder=setup.folder, environment=setup.environment()
         ) as child:
             port = int(child.event(START_TIMEOUT_S)["port"])
-            wait_until_ready(child, f"http://127.0.0.1:{port}/readyz")
+            wait_until_ready(child, f"127.0.0.1:{port}/readyz")
             yield Running(child.session, Target("127.0.0.1", port, numbered_devices(setup.devices)))
 
 

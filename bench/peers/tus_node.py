@@ -68,5 +68,5 @@ class TusNodePeer:
             environment=environment,
             speaks=False,
         ) as child:
-            wait_until_ready(child, f"http://127.0.0.1:{port}/readyz")
+            wait_until_ready(child, f"127.0.0.1:{port}/readyz")
             yield Running(child.session, Target("127.0.0.1", port, numbered_devices(setup.devices), TUS))

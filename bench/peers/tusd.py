@@ -78,5 +78,5 @@ class TusdPeer:
         with Child(
             self.name, argv, cpus=setup.cpus, folder=setup.folder, environment=environment, speaks=False
         ) as child:
-            wait_until_ready(child, f"http://127.0.0.1:{port}/")
+            wait_until_ready(child, f"127.0.0.1:{port}/")
             yield Running(child.session, Target("127.0.0.1", port, numbered_devices(setup.devices), TUS))

@@ -104,6 +104,31 @@ def test_compare_measures_in_turn_and_says_under_which_promises() -> None:
 
 
 @SOAK
+def test_compare_over_tls_beside_nginx_that_terminates_it() -> None:
+    if choose(["nginx-relay"], peers_folder())[0].available():
+        pytest.skip("nginx is not installed")
+    servers = ["--only", "clipkeep", "--only", "nginx-relay"]
+    tiny = [*TINY, "--sizes", "4KiB", "--seconds", "3", "--devices", "5"]
+    result = run("compare", "--tls", *tiny, *servers, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert {one["server"] for one in document["measurements"]} == {"clipkeep", "nginx-relay"}
+    for one in document["measurements"]:
+        assert one["chunks"] > 0
+        assert one["errors"] == {}
+    (cipher,) = {tuple(one["ciphers"]) for one in document["measurements"]}
+    assert cipher[0].startswith("TLSv1.3 TLS_AES_")
+    assert [one["peer"] for one in document["ratios"]] == ["nginx-relay"]
+    assert "AES-256-GCM" in " ".join(document["promises"]["clipkeep"])
+
+
+def test_compare_over_tls_has_no_other_peers() -> None:
+    result = run("compare", "--tls", "--only", "starlette")
+    assert result.exit_code == 1
+    assert "starlette: has no TLS in this bench" in result.stderr
+
+
+@SOAK
 def test_ingest_over_connections_and_into_files(tmp_path: Path) -> None:
     tiny = [*TINY[2:], "--sizes", "4KiB", "--connections", "2,4", "--devices", "5"]
     result = run("ingest", *tiny, "--store", (tmp_path / "objects").as_uri(), "--json")

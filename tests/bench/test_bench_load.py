@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from array import array
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.certificates import make_pair
 from bench.load import TICK_S, Load, quantiles_ms
 from bench.media import PACKET_BYTES, SYNC, transport_stream
 from bench.openload import UNANSWERED, OpenLoad
@@ -105,6 +107,29 @@ def test_every_chunk_is_whole_unique_and_counted() -> None:
     document = tally.as_json(1000)
     assert document["chunks"] == len(tally.acks_s)
     assert document["bytes"] == 1000 * len(tally.acks_s)
+
+
+def test_over_tls_every_chunk_is_whole_and_its_ack_is_read(tmp_path: Path) -> None:
+    """By a server that reads slowly, so that sends come out short."""
+    pair = make_pair(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    bodies: list[bytes] = []
+
+    def handle(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
+        with context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=True) as tls:
+            while (request := read_request(tls)) is not None:
+                bodies.append(request[1])
+                tls.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+
+    with serving(handle) as target:
+        load, _ = run(replace(target, authority=str(pair.certificate)), size=900_000)
+        tally = load.run(warmup_s=0.1, window_s=0.5)
+    assert not tally.errors
+    assert 0 < len(tally.acks_s) <= len(bodies)
+    assert set(bodies) == {bytes(transport_stream(900_000))}
+    assert len(tally.as_json(1)["ciphers"]) == 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("asked", "answered"), [(0, 2), (12, 12), (1000, 16)])
