@@ -17,7 +17,7 @@ from enum import Enum
 import trio
 
 from ingest.proxied import MAX_V2_BYTES, OWN, NotProxied, Peer, read_header
-from ingest.tls import SCRATCH_BYTES, TlsWire
+from ingest.tls import Shared, TlsWire
 
 HANDSHAKE_CHARGE_BYTES = 64 * 1024
 """What a handshake takes of memory, at most: OpenSSL's state, records of it that came, the certificates that go out."""
@@ -80,7 +80,7 @@ class Handshakes:
         self._context = context
         self._is_proxy = is_proxy
         self._limits = limits
-        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._shared = Shared()
         self._under_way: dict[trio.CancelScope, None] = {}
         """In the order in which they began."""
         self.outcomes: Counter[str] = Counter()
@@ -150,7 +150,7 @@ class Handshakes:
                 return (
                     Outcome.PLAIN if 65 <= first <= 90 else Outcome.FAILED
                 ), None  # a method begins with A to Z
-            wire = TlsWire(sock, context(), self._scratch)
+            wire = TlsWire(sock, context(), self._shared)
             while not await _step(wire, sock):
                 pass
             while not wire.write_out():

@@ -1,9 +1,9 @@
 """TLS of one connection, over our own receive: what a socket does, `recv_into`, `send` and `shutdown`, and `pending`.
 
 OpenSSL reads and writes memory. A receive takes up to `PIECE_BYTES` into memory that all connections share, and whole
-records of it are given to OpenSSL one by one: so what a connection keeps is the beginning of one record, OpenSSL's own
-buffer is as large as the largest record that came, and who asks knows exactly whether something can be read that no
-epoll announces. Synchronous; never blocks.
+records of it are given to OpenSSL one by one: so what a connection keeps is the beginning of one record, what OpenSSL
+reads and writes is shared as well, for both are empty between two calls, and who asks knows exactly whether something
+can be read that no epoll announces. Synchronous; never blocks.
 """
 
 from __future__ import annotations
@@ -40,20 +40,32 @@ class Wire(Protocol):
     def shutdown(self, how: int, /) -> None: ...
 
 
+class Shared:
+    """What the connections of one thread share: nothing stays here between two calls.
+
+    So it stays in the cache, and no connection has memory for what it could send or be sent at most.
+    """
+
+    def __init__(self) -> None:
+        self.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+
+
 class TlsWire:
     """See the module docstring.
 
     Args:
         sock: non-blocking. It is not closed here.
         context: of the server.
-        scratch: SCRATCH_BYTES that connections of one thread share: nothing stays there between two calls.
+        shared: with all others of this thread.
     """
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, scratch: memoryview) -> None:
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, shared: Shared) -> None:
         self._sock = sock
-        self._scratch = scratch
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        self._scratch = shared.scratch
+        self._incoming = shared.incoming
+        self._outgoing = shared.outgoing
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._ssl_read: Callable[[int, memoryview], int] = self._ssl.read  # type: ignore[assignment]
         """With a buffer it returns how much it read."""
@@ -188,7 +200,16 @@ class TlsWire:
         self._drained = False
 
     def _keep(self) -> None:
-        """Take what is left out of the memory that all share."""
+        """Take what is left out of the memory that all share.
+
+        A record that was given is read as a whole, and an answer to it sent, in the same call. Were it not so, this
+        connection would end, and no other would see a byte of it.
+        """
+        if self._incoming.pending:
+            self._incoming.read()
+            self._ended = True
+        if self._outgoing.pending:
+            self._unsent += self._outgoing.read()
         at, end = self._at, self._end
         self._kept = bytes(self._scratch[at:end]) if at < end else b""
         self._whole = self._next_bytes() > 0
@@ -254,7 +275,11 @@ class TlsWire:
         piece = memoryview(data)[known : known + SEND_BYTES]
         if not len(piece):
             return known
-        self._ssl.write(piece)
+        try:
+            self._ssl.write(piece)
+        except ssl.SSLError:
+            self._outgoing.read()
+            raise
         if self._write_out():
             return known + len(piece)
         self._withheld = True

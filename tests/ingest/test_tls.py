@@ -6,7 +6,7 @@ import random
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import trio
 
 from ingest.budget import Account
 from ingest.handshakes import HANDSHAKE_CHARGE_BYTES, HandshakeLimits
-from ingest.tls import SCRATCH_BYTES, SEND_BYTES, TlsWire
+from ingest.tls import SEND_BYTES, Shared, TlsWire
 from tests.ingest.conftest import Begin
 from tests.ingest.served import NOW_MS, PATIENT, Client, Worker, until
 from tests.ingest.world import video
@@ -52,12 +52,12 @@ def pipe(context: ssl.SSLContext) -> Iterator[Pipe]:
         yield made
 
 
-def pipe_of(server: ssl.SSLContext) -> Pipe:
+def pipe_of(server: ssl.SSLContext, shared: Shared | None = None) -> Pipe:
     """A server's end over a socket pair, and a client whose bytes the test carries. The handshake is done."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    wire = TlsWire(ours, server, memoryview(bytearray(SCRATCH_BYTES)))
+    wire = TlsWire(ours, server, shared or Shared())
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -113,6 +113,50 @@ def test_any_split_of_the_bytes_gives_the_same(pipe: Pipe, seed: int) -> None:
             assert wire.held_bytes < 16_384 + 256
     assert got == sent
     assert not wire.pending()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_connections_share_memory_and_see_nothing_of_each_other(context: ssl.SSLContext, seed: int) -> None:
+    """One of them breaks in the middle, which is no matter to the others."""
+    dice = random.Random(seed)
+    shared = Shared()
+    pipes = [pipe_of(context, shared) for _ in range(4)]
+    sent, got, answered = [b""] * 4, [b""] * 4, [b""] * 4
+    broken = -1
+    with ExitStack() as stack:
+        for pipe in pipes:
+            stack.enter_context(pipe.ours)
+            stack.enter_context(pipe.theirs)
+        for turn in range(60):
+            which = dice.randrange(4)
+            pipe = pipes[which]
+            if which == broken:
+                continue
+            if turn == 30:
+                broken = which
+                pipe.theirs.send(pipe.outgoing.read())
+                read_all(pipe.wire, 100_000)
+                pipe.theirs.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+                with pytest.raises(ssl.SSLError):
+                    read_all(pipe.wire, 1000)
+            else:
+                data = dice.randbytes(dice.choice((1, 100, 16_384, 40_000)))
+                pipe.client.write(data)
+                sent[which] += data
+                pipe.theirs.send(pipe.outgoing.read(dice.choice((5, 20_000, 1 << 20))))
+                got[which] += read_all(pipe.wire, dice.choice((1000, 100_000)))[0]
+                answer = dice.randbytes(20)
+                assert pipe.wire.send(answer) == 20
+                pipe.incoming.write(pipe.theirs.recv(65_536))
+                answered[which] += answer
+                assert pipe.client.read(100) == answer
+            assert shared.incoming.pending == shared.outgoing.pending == 0
+        for which, pipe in enumerate(pipes):
+            if which != broken:
+                pipe.theirs.send(pipe.outgoing.read())
+                got[which] += read_all(pipe.wire, 100_000)[0]
+                assert got[which] == sent[which]
+                assert answered[which]
 
 
 def test_what_was_decrypted_and_not_taken_is_pending(pipe: Pipe) -> None:
