@@ -51,9 +51,9 @@ class WarmCommands:
                 connection.connect(self._started())
                 socket.send_fds(connection, [len(asked).to_bytes(4, "big")], [out.fileno(), err.fileno()])
                 connection.sendall(asked)
-                pid = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+                pid = _number(connection)
                 try:
-                    code = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big", signed=True)
+                    code = _number(connection)
                 except TimeoutError:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
@@ -84,6 +84,12 @@ class WarmCommands:
                 assert address, "it did not start"
                 self._address = "\0" + address
             return self._address
+
+
+def _number(connection: socket.socket) -> int:
+    data = connection.recv(4, socket.MSG_WAITALL)
+    assert len(data) == 4, "what runs commands has ended"
+    return int.from_bytes(data, "big", signed=True)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -126,7 +132,7 @@ def _answer(connection: socket.socket) -> None:
     if not pid:
         connection.close()
         _become(asked, *files)
-    connection.sendall(pid.to_bytes(4, "big"))
+    connection.sendall(pid.to_bytes(4, "big", signed=True))
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with suppress(OSError):
         connection.sendall(code.to_bytes(4, "big", signed=True))
