@@ -97,12 +97,13 @@ class Supervisor:
 
     Args:
         stop_deadline_s: how long children may take to stop; after it and a little more they are killed.
-        passes_reload: a SIGHUP is passed on to the children that reload, and ends nothing.
+        reloads: a SIGHUP is passed on to the children that reload; else there is nothing to read again, which is
+            logged. It ends nothing: who set a hook for certificates keeps the service, also without any.
     """
 
-    def __init__(self, children: list[Child], *, stop_deadline_s: float, passes_reload: bool = False) -> None:
+    def __init__(self, children: list[Child], *, stop_deadline_s: float, reloads: bool = False) -> None:
         self._children = children
-        self._passes_reload = passes_reload
+        self._reloads = reloads
         self._reloading: dict[str, trio.Process] = {}
         """Those that are ready, by name."""
         self._stop_deadline_s = stop_deadline_s
@@ -119,8 +120,7 @@ class Supervisor:
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(on_stop_signal, self.stop)
-            if self._passes_reload:
-                await nursery.start(self._pass_reload)
+            await nursery.start(self._pass_reload)
             async with trio.open_nursery() as keepers:
                 async with trio.open_nursery() as starting:
                     for child in self._children:
@@ -138,6 +138,9 @@ class Supervisor:
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             task_status.started()
             async for _ in signals:
+                if not self._reloads:
+                    _log.info("nothing_to_reload", detail="[tls] names no certificate")
+                    continue
                 _log.info("reloading", children=len(self._reloading))
                 for process in self._reloading.values():
                     process.send_signal(signal.SIGHUP)

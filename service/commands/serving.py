@@ -95,7 +95,7 @@ def serve(
                 host=host,
                 schedule=config.schedule.on,
             )
-        supervisor = Supervisor(children, stop_deadline_s=deadline_s, passes_reload=tls is not None)
+        supervisor = Supervisor(children, stop_deadline_s=deadline_s, reloads=tls is not None)
         with first_error():
             trio.run(_serve, supervisor, ingest_at, api_at, data, json, tls is not None)
         _log.info("stopped", restarts=supervisor.restarts)

@@ -6,14 +6,13 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 from tests.e2e import ffmpeg
 from tests.e2e.customers import Town
+from tests.e2e.plain_browser import Browser
 from tests.e2e.service import Service, until
 from tests.e2e.test_log_ins import Today
 
@@ -21,37 +20,6 @@ pytestmark = pytest.mark.e2e
 
 OWNER = "ada@example.org"
 CODE = re.compile(r"\b[0-9A-Z]{4}(?:-[0-9A-Z]{4}){2}\b")
-
-
-class Browser:
-    """One without scripts, for pages and their forms."""
-
-    def __init__(self, api: tuple[str, int]) -> None:
-        self._api = api
-        self._cookies: dict[str, str] = {}
-
-    def get(self, path: str) -> str:
-        return self._ask("GET", path, None)[1]
-
-    def send(self, path: str, **fields: str) -> int:
-        """The form of a page."""
-        token = re.findall(r'name="form" value="([^"]+)"', self.get(path))[-1]
-        return self._ask("POST", path, urlencode({"form": token, **fields}))[0]
-
-    def _ask(self, method: str, path: str, body: str | None) -> tuple[int, str]:
-        connection = HTTPConnection(*self._api, timeout=30)
-        cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-        headers = {"Cookie": cookies} | (
-            {"Content-Type": "application/x-www-form-urlencoded"} if body else {}
-        )
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        for cookie in answer.headers.get_all("Set-Cookie") or ():
-            name, _, value = cookie.partition(";")[0].partition("=")
-            self._cookies[name] = value
-        text = answer.read().decode()
-        connection.close()
-        return answer.status, text
 
 
 def commands(page: str) -> list[str]:

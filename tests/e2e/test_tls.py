@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 
 from service.demo.ports import free_ports
 from tests.e2e import ffmpeg
+from tests.e2e.plain_browser import Browser
 from tests.e2e.service import SOON_S, Device, Service, until
 from tests.servers.certificates import Authority, Pair
 
@@ -97,6 +99,12 @@ def test_cameras_and_people_come_over_tls(secure: Service, authority: Authority,
     assert str(serving["api"]).startswith("https://")
     assert "it sends to: https://" in secure.run("device", "add").stdout
     assert secure.command("viewer-token", "--device", "1")["live"].startswith("https://")
+    secure.run("operator", "add", "--name", "eve", "--role", "admin")
+    made = secure.run("operator", "token", "--name", "eve", "--hours", "1").stdout
+    browser = Browser(secure.api, secure.trusting)
+    assert browser.send("/log-in/operator", token=re.findall(r"cko_[A-Za-z0-9_-]+", made)[0]) == 303
+    assert any(cookie.startswith("__Host-clipkeep=") for cookie in browser.told), "it is logged in"
+    assert all(cookie.startswith("__Host-") and "; Secure" in cookie for cookie in browser.told)
     other, begun_ms = Authority(tmp_path / "other"), lately_ms()
     for number, program in enumerate(programs()):
         capture_ms = begun_ms + 10 * number
@@ -182,6 +190,11 @@ def test_a_certificate_is_renewed_without_ending_a_connection(
 def test_a_service_with_a_wrong_certificate_does_not_start(service: Service, pair: Pair) -> None:
     service.init()
     assert "in clear: whoever is on the way" in service.run("device", "add").stdout
+    service.start()
+    service.send(signal.SIGHUP)
+    until(lambda: bool(events(service, "nothing_to_reload")), "there are no certificates to read again")
+    assert service.get("/readyz").status == 200, "it goes on"
+    assert service.stop() == 0
     pair.key.chmod(0o644)
     service.configure(tls_certificate=pair.certificate, tls_key=pair.key)
     done = service.run("serve", "--ingest", "127.0.0.1:0", "--api", "127.0.0.1:0")
@@ -253,49 +266,41 @@ def test_strangers_hold_neither_files_nor_memory(secure: Service, port: str) -> 
 def test_renegotiation_and_early_data_get_nowhere(
     secure: Service, authority: Authority, tmp_path: Path
 ) -> None:
-    to = f"{secure.ingest[0]}:{secure.ingest[1]}"
-    base = [
-        "openssl",
-        "s_client",
-        "-CAfile",
-        str(authority.file),
-        "-connect",
-        to,
-        "-servername",
-        "in.example",
-    ]
-    asked = subprocess.Popen(
-        [*base, "-tls1_2"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert asked.stdin is not None
-    time.sleep(0.5)
-    asked.stdin.write("R\n")
-    asked.stdin.flush()
-    said, _ = asked.communicate(timeout=SOON_S)
-    assert "no renegotiation" in said
-    session, early = tmp_path / "session", tmp_path / "early"
-    early.write_bytes(b"DELETE / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
-    first = subprocess.run(
-        [*base, "-tls1_3", "-sess_out", str(session), "-ign_eof"],
-        input=early.read_bytes(),
-        capture_output=True,
-        timeout=SOON_S,
-        check=False,
-    )
-    assert b"HTTP/1.1 404" in first.stdout
-    again = subprocess.run(
-        [*base, "-tls1_3", "-sess_in", str(session), "-early_data", str(early)],
-        input="Q\n",
-        capture_output=True,
-        text=True,
-        timeout=SOON_S,
-        check=False,
-    )
-    assert "Early data was accepted" not in again.stdout + again.stderr
+    for number, (host, port) in enumerate((secure.ingest, secure.api)):
+        base = ["openssl", "s_client", "-CAfile", str(authority.file), "-servername", "in.example"]
+        base += ["-connect", f"{host}:{port}"]
+        asked = subprocess.Popen(
+            [*base, "-tls1_2"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert asked.stdin is not None
+        time.sleep(0.5)
+        asked.stdin.write("R\n")
+        asked.stdin.flush()
+        said, _ = asked.communicate(timeout=SOON_S)
+        assert "no renegotiation" in said
+        session, early = tmp_path / f"session-{number}", tmp_path / "early"
+        early.write_bytes(b"DELETE /nothing HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        first = subprocess.run(
+            [*base, "-tls1_3", "-sess_out", str(session), "-ign_eof"],
+            input=early.read_bytes(),
+            capture_output=True,
+            timeout=SOON_S,
+            check=False,
+        )
+        assert b"HTTP/1.1 404" in first.stdout
+        again = subprocess.run(
+            [*base, "-tls1_3", "-sess_in", str(session), "-early_data", str(early)],
+            input="Q\n",
+            capture_output=True,
+            text=True,
+            timeout=SOON_S,
+            check=False,
+        )
+        assert "Early data was accepted" not in again.stdout + again.stderr
     assert secure.stop() == 0
 
 

@@ -479,3 +479,12 @@ async def test_a_camera_behind_a_proxy_that_says_who_it_is(
     assert await ended(other.transport) == b""
     assert worker.stats.handshakes == {"done": 1, "not_proxied": 1}
     assert worker.stored(1, NOW_MS + 1) is None
+
+
+async def test_what_a_header_says_of_the_client_is_not_looked_at(begin: Begin) -> None:
+    """Neither a stranger's word nor a named proxy's: a device is known by its token, and nothing goes by addresses."""
+    worker = await begin()
+    client = await worker.connect()
+    said = {"X-Forwarded-For": "no address", "X-Forwarded-Proto": "x", "Forwarded": 'for="'}
+    assert (await client.ask(body := video(), **said)).status == 201
+    assert worker.stored() == body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ import trio
 from ingest.handshakes import HandshakeLimits, Handshakes
 from service.http import HttpServer
 from tests.servers.certificates import Authority, server_context
-from tests.service.http.served import GET, HANGS_S, Echo, answer, connect, lifespan, serving
+from tests.service.http.served import GET, HANGS_S, Echo, answer, connect, lifespan, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,38 @@ async def test_who_makes_no_handshake_is_gone_by_the_deadline(context: ssl.SSLCo
                 await all_of(stream)
         assert handshakes.outcomes == {"timeout": 1}
         assert server.connections == 0
+
+
+async def test_a_byte_now_and_then_does_not_put_the_deadline_off(context: ssl.SSLContext) -> None:
+    handshakes = Handshakes(lambda: context, HandshakeLimits(handshake_s=0.5))
+    async with serving(Echo(), handshakes=handshakes) as server:
+        async with await connect(server) as stream:
+            with trio.fail_after(HANGS_S), suppress(trio.BrokenResourceError):
+                for byte in b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500):
+                    await stream.send_all(bytes([byte]))
+                    await trio.sleep(0.05)
+        assert handshakes.outcomes == {"timeout": 1}
+        assert server.connections == 0
+
+
+@pytest.mark.parametrize("kind", ["noise", "records of noise", "records of nothing", "an endless hello"])
+async def test_garbage_ends_at_once(context: ssl.SSLContext, kind: str) -> None:
+    sent = {
+        "noise": bytes(range(128, 256)) * 100,
+        "records of noise": b"\x16\x03\x01\x00\x80" + bytes(range(128)),
+        "records of nothing": b"\x16\x03\x01\x00\x00" * 20_000,
+        "an endless hello": (b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(16 * 1024 - 4)) * 8,
+    }[kind]
+    app = Echo()
+    handshakes = Handshakes(lambda: context, HandshakeLimits(handshake_s=600))
+    async with serving(app, handshakes=handshakes) as server:
+        async with await connect(server) as stream:
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(sent)
+                await all_of(stream)
+        await until(lambda: server.connections == 0)
+    assert handshakes.outcomes == {"failed": 1}
+    assert app.scopes == []
 
 
 async def test_a_stop_ends_handshakes(context: ssl.SSLContext) -> None:
