@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import structlog
 import trio
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ingest.calls import CallsUnderWay
 from ingest.gathering import Gathering, Pack
@@ -34,7 +35,8 @@ from storage.clock import Clock
 from storage.errors import CatalogUnavailable, ClipkeepError, CorruptError, KeyDestroyed, WorldError
 from storage.objects import ObjectStore
 from storage.rows.recordings import ChunkRow, PreparedKey, SegmentCommit, Verdict
-from storage.segment import TAG_BYTES, decrypt_chunk
+from storage.segment import TAG_BYTES, SegmentWriter, decrypt_chunk
+from storage.vault import KeyId
 
 SLOW_CALL_S = 5.0
 """Devices are told to come again after a catalog has not answered for so long. A commit takes milliseconds, and seconds
@@ -84,6 +86,19 @@ class Committer:
             raise waiting.error
         assert waiting.verdicts is not None
         return waiting.verdicts
+
+    async def commit_whole(self, commits: Sequence[SegmentCommit]) -> list[np.ndarray]:
+        """Commit segments that belong together, all of them or none, in a transaction of their own.
+
+        Returns:
+            uint8 `Verdict` per ordinal of each.
+
+        Raises:
+            CatalogUnavailable: nothing of them is stored, or all of it and the answer was lost.
+        """
+        call = partial(self._catalog.commit_whole, commits, now_ms=self._clock.now_ms())
+        with self._calls.one():
+            return await trio.to_thread.run_sync(call, limiter=self._one_at_a_time)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The owning task. Cancelling it leaves commits unanswered: stop it last."""
@@ -176,6 +191,8 @@ class Uploads:
         self.inits = Inits(store, catalog, keyring)
         self.parts = StoredBelow(store, catalog, keyring, trio.CapacityLimiter(LOOK_UPS))
         """Of resumable uploads: whoever asks for many of them keeps no fragment waiting."""
+        self.cutting = trio.Lock()
+        """Of whoever cuts a long upload: what that takes of memory is bounded, and so is its part of the CPU."""
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)
         self._threads = trio.CapacityLimiter(max_segments)
         self._nursery: trio.Nursery | None = None
@@ -358,6 +375,54 @@ class Uploads:
         )
         self._store.put(key.key, body, crc32)
         return body, crc32
+
+    # --- segments of their own ------------------------------------------------------------------------------------
+
+    async def cipher(self, key_id: KeyId) -> AESGCM:
+        """Of a data key. Raises KeyDestroyed, WorldError."""
+        return self._keyring.cached(key_id) or await self._keyring.load(key_id)
+
+    async def put_apart(self, writer: SegmentWriter, class_days: int, expires_on: int) -> SegmentCommit:
+        """Put a segment that no other chunks share, under a prepared key. Nothing of it is served before
+        `commit_whole`: who never comes to that leaves a prepared key, which the sweep reclaims.
+
+        Raises:
+            CatalogUnavailable, WorldError: it is not in the store.
+        """
+        if self._ended:
+            raise WorldError("uploads have ended; try again", code="stopping")
+        try:
+            key = await self._keys.take(class_days, expires_on, self._clock.now_ms())
+            index = writer.index()
+            seal = partial(writer.seal, class_days=class_days, expires_on=expires_on)
+            put = partial(self._put_apart, seal, key)
+            size, crc32 = await trio.to_thread.run_sync(put, limiter=self._threads)
+        except WorldError as error:
+            self._stats.failed_segments += 1
+            self._health.failed(error)
+            raise
+        self._stats.segments += 1
+        self._stats.stored_bytes += size
+        return SegmentCommit(key.segment_id, expires_on, size, crc32, index)
+
+    def _put_apart(self, seal: Callable[..., tuple[bytearray, int]], key: PreparedKey) -> tuple[int, int]:
+        body, crc32 = seal(segment_id=key.segment_id)
+        self._store.put(key.key, body, crc32)
+        return len(body), crc32
+
+    async def commit_whole(self, commits: Sequence[SegmentCommit]) -> list[np.ndarray]:
+        """Commit segments that were put apart, all of them or none. Returns uint8 `Verdict` per ordinal of each.
+
+        Raises:
+            CatalogUnavailable: nothing of them is stored, or all of it and the answer was lost.
+        """
+        if self._ended:
+            raise WorldError("uploads have ended; try again", code="stopping")
+        try:
+            return await self._committer.commit_whole(commits)
+        except WorldError as error:
+            self._health.failed(error)
+            raise
 
     async def _prepare(self, class_days: int, expires_on: int, count: int) -> list[PreparedKey]:
         call = partial(

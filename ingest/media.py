@@ -128,6 +128,12 @@ def inspect(data: bytes | bytearray | memoryview) -> Found:
     return Found(Media.UNKNOWN, what=_looks_like(data))
 
 
+def part_of_stream(data: bytes | bytearray | memoryview) -> Found:
+    """As `inspect`, of a piece that was cut out of a long transport stream: sound is looked for in all of it. A muxer
+    puts a third of a second of it into one unit, which comes late, and each piece has to say the same of its tracks."""
+    return _transport_stream(data, 0 if _begins_with_packets(data) else mpegts.junk_bytes(data), len(data))
+
+
 def duration_ms(data: bytes | bytearray | memoryview, media: Media) -> int | None:
     """How long the chunk plays, in ms, `0 < ms <= MAX_DURATION_MS`, or None when it does not tell: see `inspect`."""
     found = inspect(data)
@@ -140,8 +146,10 @@ def _begins_with_packets(data: bytes | bytearray | memoryview) -> bool:
     return packets > 0 and starts == _SYNC_BYTES[:packets]
 
 
-def _transport_stream(data: bytes | bytearray | memoryview, junk_bytes: int) -> Found:
-    read = ts_edges.read(mpegts.aligned(data, junk_bytes))
+def _transport_stream(
+    data: bytes | bytearray | memoryview, junk_bytes: int, reach_bytes: int = ts_edges.REACH_BYTES
+) -> Found:
+    read = ts_edges.read(mpegts.aligned(data, junk_bytes), reach_bytes)
     if read is None:
         return Found(
             Media.MPEG_TS,

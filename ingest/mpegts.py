@@ -156,12 +156,14 @@ MAX_RUNS = 64
 """Stretches of packets in a chunk with stray bytes between them; what follows is not read."""
 _CONFIRMED = 3
 """Sync bytes in a row, a packet apart, that make a packet's start: one chance in 10**7 to be right by accident."""
+CONFIRMED_BYTES: Final = (_CONFIRMED - 1) * PACKET_BYTES
+"""From a packet's start on that tell that it is one, but for its own."""
 _TAIL_PACKETS = 5
 
 
 def junk_bytes(data: bytes | bytearray | memoryview) -> int:
     """How many bytes come before the first packet, 1 to MAX_JUNK_BYTES; 0: no packets were found behind junk."""
-    at = _next_packet(data, 1, MAX_JUNK_BYTES)
+    at = next_packet(data, 1, MAX_JUNK_BYTES)
     return max(at, 0)
 
 
@@ -197,14 +199,14 @@ def aligned(data: bytes | bytearray | memoryview, start: int) -> bytes | bytearr
         if not wrong.size:
             break
         # Bytes may be missing as well as added: then the next packet begins before this place.
-        following = _next_packet(data, start - PACKET_BYTES + 1, MAX_STRAY_BYTES)
+        following = next_packet(data, start - PACKET_BYTES + 1, MAX_STRAY_BYTES)
         if following < 0:
             break
         start = following
     return whole
 
 
-def _next_packet(data: bytes | bytearray | memoryview, start: int, reach_bytes: int) -> int:
+def next_packet(data: bytes | bytearray | memoryview, start: int, reach_bytes: int) -> int:
     """The first byte from `start` on, within `reach_bytes`, at which packets begin; −1 when there is none."""
     piece = (
         np.frombuffer(data, np.uint8)[start : start + reach_bytes + (_CONFIRMED - 1) * PACKET_BYTES]

@@ -247,10 +247,10 @@ class Receiver:
         """What is wrong with a complete body, if anything."""
         return _refusal(admission, data, found)
 
-    def took(self, device: int, length: int) -> None:
-        """A resumable upload became a chunk. `length`: its bytes; 0: it was stored before."""
+    def took(self, device: int, length: int, chunks: int = 1) -> None:
+        """A resumable upload became so many chunks. `length`: its bytes; 0: it was stored before."""
         if length:
-            self._stats.chunks += 1
+            self._stats.chunks += chunks
             self._stats.chunk_bytes += length
         self.sightings.seen(device, trio.current_time())
 
@@ -294,6 +294,11 @@ class Receiver:
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
+
+    def is_entitled(self, device: int, capture_ms: int, now_ms: int) -> bool:
+        """Whether a device may have recordings of this time."""
+        today = max(now_ms // MS_PER_DAY, self._bitmap.least_day)
+        return self._bitmap.probe(device, capture_ms // MS_PER_DAY, today)[5]
 
     def entitled_ms(self, device: int, start_ms: int, now_ms: int) -> int:
         """When a chunk is dated that began before midnight and came after it: at midnight, where a plan begins then.

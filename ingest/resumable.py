@@ -9,11 +9,9 @@ that the upload is finished. A client that was not told sends the last part agai
 
 from __future__ import annotations
 
-from email.utils import formatdate
-
 import structlog
 
-from ingest import answers, media
+from ingest import answers, cut_uploads, media
 from ingest.answers import Answer
 from ingest.budget import Account
 from ingest.committed import Committed
@@ -28,14 +26,15 @@ from ingest.protocols.tus import (
     NO_UPLOAD,
     is_as_promised,
     mismatch,
+    not_cuttable,
 )
 from ingest.protocols.upload_call import UploadCall
 from ingest.receiving import Receiver
 from ingest.room import wait_for_budget
-from ingest.upload_parts import FINISHED_MARK, MAX_PARTS, TERMINATED_MARK, Stored, UploadParts
+from ingest.upload_parts import FINISHED_MARK, MAX_PARTS, TERMINATED_MARK, Stored, UploadParts, expires_line
 from ingest.waits import ForPiece, ForUpload
 from storage import checksums
-from storage.days import expiry_day, ms_of_day
+from storage.days import expiry_day
 from storage.errors import ClipkeepError, KeyDestroyed
 from storage.rows.recordings import Verdict
 
@@ -172,7 +171,7 @@ class _Upload:
         return Answer(status, lines=(f"Upload-Offset: {offset}", self._expires(), *lines))
 
     def _expires(self) -> str:
-        return f"Upload-Expires: {formatdate(ms_of_day(self._call.expires_on) / 1000, usegmt=True)}"
+        return expires_line(self._call)
 
     def _refused(self, outcome: Outcome, offset: int) -> Answer | None:
         """What is answered where a part, or a mark, was not stored. `offset`: where it was to be."""
@@ -192,6 +191,11 @@ class _Upload:
             refusal = GONE
         if refusal is not None:
             return refusal
+        if call.length > self._receiver.limits.max_chunk_bytes and stored.offset < cut_uploads.PROBE_BYTES:
+            head = b"".join([await self._parts.read(row) for row in stored.parts])
+            wrong = cut_uploads.wrong_at_first(head + data[: cut_uploads.PROBE_BYTES - len(head)])
+            if wrong:
+                return not_cuttable(wrong)
         counts, now_ms = self._receiver.counts, self._receiver.now_ms()
         if admission.limit_class:
             refusal = counts.take(admission.device, admission.limit_class, len(data), now_ms)
@@ -222,6 +226,8 @@ class _Upload:
     async def _finish(self, stored: Stored, data: memoryview) -> Answer | None:
         """Make all of an upload a chunk. Returns why not."""
         receiver, call = self._receiver, self._call
+        if call.length > receiver.limits.max_chunk_bytes:
+            return await cut_uploads.finish(receiver, self._admission, call, self._parts, data)
         account = Account()
         charged = 0
         try:

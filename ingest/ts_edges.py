@@ -70,8 +70,9 @@ class Media:
 class Reader:
     """One chunk, packets from byte 0 on."""
 
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+    def __init__(self, data: bytes | bytearray | memoryview, reach_bytes: int = REACH_BYTES) -> None:
         self.data = data
+        self.reach_bytes = reach_bytes
         self.end = len(data) // PACKET_BYTES * PACKET_BYTES
         self.map_pid = NO_PID
         self.program: Program | None = None
@@ -91,7 +92,7 @@ class Reader:
         while start < self.end:
             end = min(start + WINDOW_BYTES, self.end)
             if self.front_window(self.window(start, end), start) or (
-                end >= REACH_BYTES and (self.video.times or self.audio.times)
+                end >= self.reach_bytes and (self.video.times or self.audio.times)
             ):
                 return
             start = end
@@ -173,7 +174,7 @@ class Reader:
                     audio.pid == NO_PID or len(audio.times) >= of_audio
                 ):
                     return
-            if self.end - start >= REACH_BYTES and (video.pid == NO_PID or len(video.times) >= wanted):
+            if self.end - start >= self.reach_bytes and (video.pid == NO_PID or len(video.times) >= wanted):
                 return
             end = start
 
@@ -212,18 +213,19 @@ class Reader:
         return picture
 
 
-def read(data: bytes | bytearray | memoryview) -> Media | None:
+def read(data: bytes | bytearray | memoryview, reach_bytes: int = REACH_BYTES) -> Media | None:
     """What the stream in `data` holds; None when no frame starts in it: then there is nothing that could be played.
 
     Args:
         data: bytes, one-dimensional and contiguous, packets of 188 bytes from byte 0 (`mpegts.aligned`). Read in place,
             piece by piece, and no view of it is left when this returns.
+        reach_bytes: how far from either end sound and tables are looked for when there is a picture.
 
     Returns:
         A duration of 0 ticks when it can't be told: a single frame. Raises nothing, on any content. Time is at worst
         linear in `len(data)`; memory is some 10 KB.
     """
-    reader = Reader(data)
+    reader = Reader(data, reach_bytes)
     reader.read_front()
     video, audio = reader.video, reader.audio
     if not video.times and not audio.times:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Final
 
 from ingest.committed import Committed
@@ -18,6 +19,7 @@ from ingest.packing import Chunk, Outcome
 from ingest.protocols.base import Admission
 from ingest.protocols.upload_call import UploadCall
 from storage import checksums
+from storage.days import ms_of_day
 from storage.media_facts import FACTS_BYTES
 from storage.rows.recordings import FIRST_PART_MS, ChunkRow
 
@@ -39,6 +41,11 @@ def part_ms(call: UploadCall, ordinal: int) -> int:
 def mark_ms(call: UploadCall) -> int:
     """The capture time of its mark."""
     return part_ms(call, _MARK)
+
+
+def expires_line(call: UploadCall) -> str:
+    """The header that says until when it can go on."""
+    return f"Upload-Expires: {formatdate(ms_of_day(call.expires_on) / 1000, usegmt=True)}"
 
 
 @dataclass

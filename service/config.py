@@ -168,7 +168,7 @@ class IngestSettings:
         most=TIB,
     )
     max_upload_bytes: int = limit(
-        16 * MIB,
+        256 * MIB,
         "largest resumable upload; what is more than max_chunk_bytes is cut into chunks",
         least=1,
         most=GIB,

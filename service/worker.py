@@ -16,6 +16,7 @@ import trio
 
 from ingest.budget import Budget
 from ingest.committing import Uploads
+from ingest.cut_uploads import CUT_BYTES
 from ingest.gathering import Gathering
 from ingest.health import Health
 from ingest.keyring import Keyring
@@ -275,8 +276,11 @@ class Worker:
 
 
 def limits_of(settings: IngestSettings) -> Limits:
-    """The part of the configuration that a connection looks at."""
-    return Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+    """The part of the configuration that a connection looks at. Where the budget has no room for cutting uploads, none
+    is taken that would have to be cut."""
+    limits = Limits(**{field.name: getattr(settings, field.name) for field in fields(Limits)})
+    has_room = settings.budget_bytes >= 2 * CUT_BYTES
+    return limits if has_room else replace(limits, max_upload_bytes=limits.max_chunk_bytes)
 
 
 def main() -> None:

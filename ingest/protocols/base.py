@@ -14,7 +14,7 @@ from storage.days import day_of_ms, expiry_day
 from storage.segment import MAX_CHUNK_BYTES
 
 MIB: Final = 1024 * 1024
-MAX_UPLOAD_BYTES: Final = 16 * MIB
+MAX_UPLOAD_BYTES: Final = 256 * MIB
 PIECE_BYTES: Final = 8 * MIB
 """Of the body of a part of a resumable upload that are held at once, but for a receive of a chunked one; then they are
 stored, and only then more is read. One put and one commit for so much cost a tenth of receiving it."""

@@ -46,6 +46,11 @@ class IngestCatalog(Protocol):
         """
 
     @abstractmethod
+    def commit_whole(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
+        """As `commit`, of segments that belong together: if a chunk of them would be neither STORED nor DUPLICATE,
+        nothing is changed at all, their keys stay prepared, and the verdicts say what stood in the way."""
+
+    @abstractmethod
     def note_init(self, device: int, sent: SentInit) -> None:
         """Note that a device sent an init segment, which is stored, in place of the one that it sent before. Of a
         device that is of another erase epoch by now nothing is noted."""

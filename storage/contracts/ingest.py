@@ -47,7 +47,7 @@ from storage.errors import CallerError
 from storage.media_facts import FACTS_BYTES
 from storage.objects import checked_key
 from storage.rows.devices import EraseState
-from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, ChunkRow, SegmentState, SentInit
+from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, ChunkRow, SegmentState, SentInit, Verdict
 
 
 def commit_for_ever(opener: Opener, device: int, worker: int, chunks: int, reports: Connection) -> None:
@@ -378,6 +378,33 @@ class IngestContract(OnCatalog):
         [tombstone] = catalog.due_tombstones(NOW, after_id=0, limit=5)
         assert (tombstone.size_bytes, tombstone.reclaimed) == (1_000_000, False)
         assert refused(segments(catalog)[1]) == [0, 1]
+
+    def test_what_belongs_together_is_stored_together_or_not_at_all(
+        self, catalog: Catalog, sound: None
+    ) -> None:
+        device, other = add_device(catalog, WEEK, MONTH), add_device(catalog)
+        assert commit(catalog, Upload(device, NOON + 5), Upload(other, NOON)) == [STORED] * 2
+
+        def together(*groups: list[Upload]) -> list[list[Verdict]]:
+            both = [segment_of(catalog, *group) for group in groups]
+            before = everything(catalog)
+            found = [verdicts(each) for each in catalog.commit_whole(both, now_ms=NOW)]
+            is_whole = {verdict for each in found for verdict in each} <= {STORED, DUPLICATE}
+            assert (everything(catalog) != before) == is_whole
+            return found
+
+        half = [Upload(device, NOON + 1), Upload(device, NOON + 2)]
+        assert together(half, [Upload(device, NOON + 5, 1)]) == [[STORED] * 2, [CONFLICT]]
+        assert together([Upload(device, NOON + 6, epoch=3)], half) == [[ERASED], [STORED] * 2]
+        assert captures(catalog.chunks(device, 0, 1 << 50, limit=9)) == [NOON + 5]
+        catalog.delete_range(device, NOON + 9, NOON + 10, reason="", who="", now_ms=NOW, delete_after_ms=NOW)
+        assert together(half, [Upload(device, NOON + 9)]) == [[STORED] * 2, [DELETED]]
+        assert {row.state for row in segments(catalog)} == {SegmentState.COMMITTED, SegmentState.PREPARED}
+        # What is there already stands in nobody's way: whoever was not told sends all of it again.
+        again = [Upload(device, NOON + 5)]
+        assert together(half, again) == [[STORED] * 2, [DUPLICATE]]
+        assert together(half, again) == [[DUPLICATE] * 2, [DUPLICATE]]
+        assert captures(catalog.chunks(device, 0, 1 << 50, limit=9)) == [NOON + 1, NOON + 2, NOON + 5]
 
     def test_two_processes_lose_nothing_of_each_other(
         self, catalog: Catalog, opener: Opener, sound: None

@@ -80,32 +80,42 @@ class Commits(OnDatabase, IngestCatalog):
         self.db.make_days_ready({expiry_day(d, days) for (days,) in classes for d in (day, day + 1)})
 
     def commit(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
+        return self._committed(segments, now_ms, whole=False)
+
+    def commit_whole(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
+        try:
+            return self._committed(segments, now_ms, whole=True)
+        except _NotWhole as lost:
+            return lost.verdicts
+
+    def _committed(self, segments: Sequence[SegmentCommit], now_ms: int, *, whole: bool) -> list[np.ndarray]:
         self.db.make_days_ready({s.expires_on for s in segments})
         for commit in (self._commit, self._commit_carefully):
             with suppress(_NotThisWay, Taken):
-                return commit(segments, now_ms=now_ms)
-        return self._commit_alone(segments, now_ms=now_ms)
+                return commit(segments, now_ms=now_ms, whole=whole)
+        return self._commit_alone(segments, now_ms=now_ms, whole=whole)
 
     @writing(Excludes.DECISIONS)
     def _commit(
-        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
+        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int, whole: bool
     ) -> list[np.ndarray]:
-        return Committing(connection, segments).segments(segments, now_ms)
+        return _decided(Committing(connection, segments).segments(segments, now_ms), whole)
 
     @writing(Excludes.DECISIONS)
     def _commit_carefully(
-        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
+        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int, whole: bool
     ) -> list[np.ndarray]:
         """With a chunk whose place is taken, on an engine that is told so by an error."""
-        return Committing(connection, segments, careful=True).segments(segments, now_ms)
+        return _decided(Committing(connection, segments, careful=True).segments(segments, now_ms), whole)
 
     @writing()
     def _commit_alone(
-        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int
+        self, connection: Connection, segments: Sequence[SegmentCommit], *, now_ms: int, whole: bool
     ) -> list[np.ndarray]:
         """With a class that the catalog did not know: other commits decide by a device's classes where to look."""
         connection.exclude_commits()
-        return Committing(connection, segments, careful=True, alone=True).segments(segments, now_ms)
+        committing = Committing(connection, segments, careful=True, alone=True)
+        return _decided(committing.segments(segments, now_ms), whole)
 
     @writing(Excludes.NOTHING)
     def note_init(self, connection: Connection, device: int, sent: SentInit) -> None:
@@ -126,6 +136,20 @@ class Commits(OnDatabase, IngestCatalog):
                 (device,),
             ).fetchone()
             return None if row is None else SentInit(*row)
+
+
+class _NotWhole(Exception):
+    """Of segments that belong together a chunk would be lost: the transaction is undone."""
+
+    def __init__(self, verdicts: list[np.ndarray]) -> None:
+        super().__init__()
+        self.verdicts = verdicts
+
+
+def _decided(verdicts: list[np.ndarray], whole: bool) -> list[np.ndarray]:
+    if whole and any((each > Verdict.DUPLICATE).any() for each in verdicts):
+        raise _NotWhole(verdicts)
+    return verdicts
 
 
 class _NotThisWay(Exception):

@@ -80,6 +80,8 @@ class FaultyCatalog(SqlCatalog):
         self.faults: dict[str, str] = {}
         self.commits: list[int] = []
         """How many segments each commit had."""
+        self.asked_whole = 0
+        """How often something was to be committed as a whole."""
         self.released: list[int] = []
         self.commit_open = threading.Event()
         """Cleared, it holds commits up."""
@@ -113,6 +115,14 @@ class FaultyCatalog(SqlCatalog):
         verdicts = super().commit(segments, now_ms=now_ms)
         self.commits.append(len(segments))
         self._fail("commit", "after")
+        return verdicts
+
+    def commit_whole(self, segments: Sequence[SegmentCommit], *, now_ms: int) -> list[np.ndarray]:
+        self.asked_whole += 1
+        assert self.commit_open.wait(10)
+        self._fail("commit_whole", "before")
+        verdicts = super().commit_whole(segments, now_ms=now_ms)
+        self._fail("commit_whole", "after")
         return verdicts
 
     def _fail(self, what: str, when: str) -> None:
