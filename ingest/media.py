@@ -146,10 +146,10 @@ def _begins_with_packets(data: bytes | bytearray | memoryview) -> bool:
     return packets > 0 and starts == _SYNC_BYTES[:packets]
 
 
-def _transport_stream(
-    data: bytes | bytearray | memoryview, junk_bytes: int, reach_bytes: int = ts_edges.REACH_BYTES
-) -> Found:
-    read = ts_edges.read(mpegts.aligned(data, junk_bytes), reach_bytes)
+def _transport_stream(data: bytes | bytearray | memoryview, junk_bytes: int, reach_bytes: int = 0) -> Found:
+    """`reach_bytes`: see `ts_edges.read`; 0: as far as ordinary chunks are looked at."""
+    packets = mpegts.aligned(data, junk_bytes)
+    read = ts_edges.read(packets, reach_bytes) if reach_bytes else ts_edges.read(packets)
     if read is None:
         return Found(
             Media.MPEG_TS,

@@ -270,7 +270,7 @@ async def test_without_a_time_it_ends_where_it_was_begun(worker: Worker) -> None
         ({}, "malformed"),
         ({"Upload_Length": "x"}, "malformed"),
         ({"Upload_Length": "0"}, "empty"),
-        ({"Upload_Length": str(16 * 1024 * 1024 + 1)}, "too_large"),
+        ({"Upload_Length": str(256 * 1024 * 1024 + 1)}, "too_large"),
         ({"Upload_Length": "5", "Upload_Metadata": "capture_ms ?"}, "malformed"),
         ({"Upload_Length": "5", "Upload_Metadata": metadata(capture_ms="soon")}, "malformed"),
         ({"Upload_Length": "5", "Upload_Metadata": metadata(capture_ms=10**15)}, "time_digits"),
@@ -293,7 +293,7 @@ async def test_another_version_of_the_protocol(worker: Worker) -> None:
     reply = await client.reply()
     assert (reply.status, reply.headers["tus-version"]) == (412, "1.0.0")
     reply = await ask(client, "OPTIONS", "/v1/devices/1/uploads")
-    assert (reply.status, reply.headers["tus-max-size"]) == (204, str(16 * 1024 * 1024))
+    assert (reply.status, reply.headers["tus-max-size"]) == (204, str(256 * 1024 * 1024))
 
 
 async def test_what_cannot_be_played_is_refused_when_it_is_whole(worker: Worker) -> None:
