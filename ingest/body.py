@@ -52,6 +52,11 @@ class Body:
         if isinstance(self._only, memoryview):
             self._make_room(self.length)
 
+    def take_last(self) -> bytes:
+        """Take its last byte off. It is kept, and has one."""
+        self.length -= 1
+        return bytes(self._view[self.length : self.length + 1])
+
     def _make_room(self, size: int) -> None:
         if self._buffer is not None and size <= self._buffer.length:
             return

@@ -26,6 +26,7 @@ from ingest.inits import LOOK_UPS, Inits
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
+from ingest.not_taken import NotTaken
 from ingest.packing import MAX_MOVED_MS, MAX_MOVES, Chunk, OpenSegment, Packer
 from ingest.stats import Stats
 from ingest.stored import StoredBelow
@@ -191,6 +192,7 @@ class Uploads:
         self.inits = Inits(store, catalog, keyring)
         self.parts = StoredBelow(store, catalog, keyring, trio.CapacityLimiter(LOOK_UPS))
         """Of resumable uploads: whoever asks for many of them keeps no fragment waiting."""
+        self.not_taken = NotTaken()
         self.cutting = trio.Lock()
         """Of whoever cuts a long upload: what that takes of memory is bounded, and so is its part of the CPU."""
         self._keys = KeysAhead(self._prepare, prepare_ttl_ms // 2)

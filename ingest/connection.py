@@ -326,17 +326,23 @@ class Connection(Outbox):
         self._body = Body(self.receiver.pool, left_bytes)
 
     def _full_piece(self) -> ForPiece | None:
-        """What is to be stored before more of a body is read; None: nothing yet. What completes an upload waits for the
-        request's end. It stays charged until it is stored."""
+        """What is to be stored before more of a body is read; None: nothing yet. It stays charged until it is stored.
+
+        Of what completes an upload all but its last byte: that is held for as long as making chunks of the upload
+        takes, and many may wait for it.
+        """
         body, admission = self._body, self._admission
-        if body is None or admission is None or admission.upload is None or body.length < self._piece_bytes:
+        if body is None or admission is None or admission.upload is None:
             return None
-        call = admission.upload
-        if not self._framer.in_body or call.offset + body.length >= call.length:
+        completes = admission.upload.offset + body.length >= admission.upload.length
+        if body.length <= 1 if completes else body.length < self._piece_bytes or not self._framer.in_body:
             return None
         body.keep()
+        last = body.take_last() if completes else b""
         admission.most_bytes -= body.length
         self._begin_piece(self._piece_bytes, self._framer.direct_bytes or None)
+        if last and self._body is not None:
+            self._body.append(last)
         return ForPiece(admission, body)
 
     def refuse_rest(self, answer: Answer) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import trio
 
-from ingest import answers, inits, media
+from ingest import answers, inits, media, mpegts
 from ingest.answers import Answer
 from ingest.budget import Account
 from ingest.cut_mp4 import MAX_HEADER_BYTES, Mp4Cutter
@@ -46,19 +46,51 @@ CUT_BYTES: Final = SHARES * MAX_CHUNK_BYTES
 """Charged while an upload is cut: a chunk that is not complete, a part in clear and as it is stored, and a segment."""
 TURN_WAIT_S: Final = 60.0
 """How long an upload waits for those that are cut before it, some seconds each; then its client is to come again."""
+MOST_WAITING: Final = 16
+"""Uploads that wait for their turn: what they hold is charged."""
 PROBE_BYTES: Final = 2 * MAX_HEADER_BYTES
 """Of an upload, from which it is told whether it can be cut."""
+PROBE_PARTS: Final = 8
+"""That are read for it: of one whose beginning comes in more than these it is told at its end."""
+_LASTING: Final = frozenset(
+    (
+        "not_cuttable",
+        "no_header",
+        "no_frames",
+        "no_init",
+        "encrypted",
+        "unknown_codec",
+        "conflict",
+        "deleted",
+        "expired",
+        "clock_ahead",
+        "not_entitled_at_capture",
+    )
+)
+"""Refusals for which all of an upload was looked at."""
+_SNIFFED_BYTES: Final = mpegts.MAX_JUNK_BYTES + media.SNIFF_PACKETS * mpegts.PACKET_BYTES
 MOVES: Final = 3
 """How often an upload without a time of its own gives way to chunks that have the times of its chunks."""
 _MOVE_MS: Final = 7
 
 
-def wrong_at_first(head: bytes) -> str:
-    """Why an upload that begins so can't be cut; empty where it may be, and where too little has come to tell.
+async def wrong_at_first(parts: UploadParts, stored: Stored, data: memoryview) -> str:
+    """Why an upload can't be cut, by its first bytes; empty where it may be, where too little has come to tell, and
+    where it was asked before.
 
     Args:
-        head: its first bytes, PROBE_BYTES of them or all that have come.
+        data: what has come behind what is stored.
+
+    Raises:
+        KeyDestroyed, CorruptError, WorldError: it can't be looked at now.
     """
+    if stored.offset >= PROBE_BYTES or len(stored.parts) > PROBE_PARTS:
+        return ""
+    head = b"".join([await parts.read(row) for row in stored.parts])
+    return _wrong_with(head + data[: PROBE_BYTES - len(head)])
+
+
+def _wrong_with(head: bytes) -> str:
     kind = media.sniff(head)
     if kind is media.Media.MP4:
         try:
@@ -82,6 +114,20 @@ async def finish(
     Raises:
         KeyDestroyed, CorruptError, WorldError: it can't be done now.
     """
+    known = receiver.uploads.not_taken
+    key = (admission.device, call.number)
+    if (refused := known.get(key, trio.current_time())) is not None:
+        return refused
+    refusal = await _finished(receiver, admission, call, parts, last)
+    if refusal is not None and refusal.code in _LASTING:
+        known.note(key, refusal, trio.current_time())
+    return refusal
+
+
+async def _finished(
+    receiver: Receiver, admission: Admission, call: UploadCall, parts: UploadParts, last: memoryview
+) -> Answer | None:
+    """As `finish`, whatever was answered before."""
     async with _turn(receiver) as is_ours:
         if not is_ours:
             return answers.OVERLOADED
@@ -112,6 +158,9 @@ async def finish(
 async def _turn(receiver: Receiver) -> AsyncIterator[bool]:
     """While this lasts nobody else cuts in this worker, and CUT_BYTES are charged. Whether it is so."""
     cutting, accounts = receiver.uploads.cutting, [Account() for _ in range(SHARES)]
+    if cutting.statistics().tasks_waiting >= MOST_WAITING:
+        yield False
+        return
     with trio.move_on_after(TURN_WAIT_S) as waiting:
         await cutting.acquire()
     if waiting.cancelled_caught:
@@ -215,9 +264,9 @@ class _Cut:
     async def _cutter(self, stored: Stored, last: memoryview) -> Cutter:
         head = b""
         for row in stored.parts:
-            if len(head) < PROBE_BYTES:
-                head += (await self._parts.read(row))[:PROBE_BYTES]
-        head += last[:PROBE_BYTES]
+            if len(head) < _SNIFFED_BYTES:
+                head += (await self._parts.read(row))[:_SNIFFED_BYTES]
+        head += last[:_SNIFFED_BYTES]
         most_bytes = self._receiver.limits.max_chunk_bytes
         kind = media.sniff(head)
         if kind is media.Media.UNKNOWN:

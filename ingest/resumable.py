@@ -191,9 +191,8 @@ class _Upload:
             refusal = GONE
         if refusal is not None:
             return refusal
-        if call.length > self._receiver.limits.max_chunk_bytes and stored.offset < cut_uploads.PROBE_BYTES:
-            head = b"".join([await self._parts.read(row) for row in stored.parts])
-            wrong = cut_uploads.wrong_at_first(head + data[: cut_uploads.PROBE_BYTES - len(head)])
+        if call.length > self._receiver.limits.max_chunk_bytes:
+            wrong = await cut_uploads.wrong_at_first(self._parts, stored, data)
             if wrong:
                 return not_cuttable(wrong)
         counts, now_ms = self._receiver.counts, self._receiver.now_ms()

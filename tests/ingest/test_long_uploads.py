@@ -9,6 +9,8 @@ from itertools import pairwise
 import pytest
 import trio
 
+from ingest.budget import REQUEST_BYTES
+from ingest.cut_uploads import MOST_WAITING, PROBE_PARTS
 from storage.contracts.given import Upload, erase, index_of
 from storage.days import MS_PER_DAY
 from storage.media_facts import continues, unpack_facts
@@ -113,9 +115,9 @@ async def test_over_midnight_each_chunk_is_of_its_day(begin: Begin) -> None:
 
 
 async def unfinished(client: Client, data: bytes) -> str:
-    """All of it but its last bytes is stored."""
+    """All of it but its last byte is stored."""
     path = await begun(client, data, capture_ms=START_MS)
-    assert (await go_on(client, path, 0, data[:-1000])).status == 204
+    assert (await go_on(client, path, 0, data[:-1])).status == 204
     return path
 
 
@@ -125,12 +127,12 @@ async def test_a_commit_that_fails_is_done_once_by_the_next_request(begin: Begin
     client = await worker.connect()
     path = await unfinished(client, ts())
     worker.catalog.faults["commit_whole"] = fault
-    assert (await go_on(client, path, len(ts()) - 1000, ts()[-1000:])).code == "not_stored"
+    assert (await go_on(client, path, len(ts()) - 1, ts()[-1:])).code == "not_stored"
     worker.catalog.faults.clear()
     await until(lambda: worker.health.up)
     assert bool(rows(worker)) == (fault == "after"), "all or nothing"
-    assert await offset(client, path) == len(ts()) - (1000 if fault == "before" else 0)
-    reply = await go_on(client, path, len(ts()) - 1000, ts()[-1000:])
+    assert await offset(client, path) == len(ts()) - (fault == "before")
+    reply = await go_on(client, path, len(ts()) - 1, ts()[-1:])
     assert (reply.status, reply.code) == ((204, "") if fault == "before" else (409, "upload_finished"))
     assert frames(kept(worker)) == frames(ts())
     states = {row.state for row in worker.catalog.segments(after_id=0, limit=1000)}
@@ -143,7 +145,7 @@ async def test_of_two_that_finish_it_at_once_one_does(begin: Begin) -> None:
     path = await unfinished(client, ts())
     others = [await worker.connect() for _ in range(3)]
     for other in others:
-        await other.send(call(worker, "PATCH", path, ts()[-1000:], Upload_Offset=str(len(ts()) - 1000)))
+        await other.send(call(worker, "PATCH", path, ts()[-1:], Upload_Offset=str(len(ts()) - 1)))
     replies = [await other.reply() for other in others]
     assert [reply.status for reply in replies] == [204] * 3
     assert worker.stats.chunks == len(rows(worker))
@@ -187,7 +189,7 @@ async def test_what_is_decided_before_its_commit_leaves_nothing_of_it(
     client = await worker.connect()
     path = await unfinished(client, ts())
     worker.catalog.commit_open.clear()
-    await client.send(call(worker, "PATCH", path, ts()[-1000:], Upload_Offset=str(len(ts()) - 1000)))
+    await client.send(call(worker, "PATCH", path, ts()[-1:], Upload_Offset=str(len(ts()) - 1)))
     await until(lambda: worker.catalog.asked_whole > 0)
     await trio.to_thread.run_sync(beside, worker)
     before = rows(worker)
@@ -201,7 +203,7 @@ async def test_rights_are_asked_again_when_it_is_cut(begin: Begin) -> None:
     client = await worker.connect()
     path = await unfinished(client, ts())
     await worker.uploads.cutting.acquire()
-    await client.send(call(worker, "PATCH", path, ts()[-1000:], Upload_Offset=str(len(ts()) - 1000)))
+    await client.send(call(worker, "PATCH", path, ts()[-1:], Upload_Offset=str(len(ts()) - 1)))
     await until(lambda: worker.uploads.cutting.statistics().tasks_waiting > 0)
     lapse(worker)
     worker.clock.ms += 200
@@ -249,7 +251,7 @@ async def test_other_media_is_refused_at_its_first_bytes(begin: Begin, data: obj
     assert await offset(client, path) == 5
 
 
-async def test_what_has_no_place_to_cut_is_refused_at_its_end(begin: Begin) -> None:
+async def test_what_has_no_place_to_cut_is_refused_at_its_end_and_not_looked_at_again(begin: Begin) -> None:
     worker = await begin(**ROOMY)
     client = await worker.connect()
     data = video(3 * MIB)
@@ -257,6 +259,36 @@ async def test_what_has_no_place_to_cut_is_refused_at_its_end(begin: Begin) -> N
     reply = await go_on(client, path, 0, data)
     assert (reply.status, reply.code) == (415, "not_cuttable")
     assert rows(worker) == []
+    assert await offset(client, path) == len(data) - 1
+    async with worker.uploads.cutting:  # it does not wait for its turn
+        for _ in range(3):
+            assert (await go_on(client, path, len(data) - 1, data[-1:])).code == "not_cuttable"
+
+
+async def test_while_it_is_made_chunks_of_a_byte_is_held(begin: Begin) -> None:
+    worker = await begin(**ROOMY)
+    client, others = await worker.connect(), [await worker.connect() for _ in range(MOST_WAITING + 1)]
+    paths = [await begun(client, ts(), capture_ms=START_MS - 60_000 * n) for n in range(len(others))]
+    await worker.uploads.cutting.acquire()
+    for other, path in zip(others, paths, strict=True):
+        await other.send(call(worker, "PATCH", path, ts(), Upload_Offset="0"))
+    await until(lambda: worker.uploads.cutting.statistics().tasks_waiting == MOST_WAITING)
+    await until(lambda: worker.budget.in_use_bytes == MOST_WAITING * (REQUEST_BYTES + 1))
+    worker.uploads.cutting.release()
+    replies = [await other.reply() for other in others]
+    assert sorted(reply.status for reply in replies) == [204] * MOST_WAITING + [503]
+
+
+async def test_of_a_beginning_in_many_parts_it_is_told_at_its_end(begin: Begin) -> None:
+    worker = await begin(**ROOMY)
+    client = await worker.connect()
+    whole = long_media.made(f"{long_media.NOISE} {long_media.H264} -f mp4", 12)
+    path = await begun(client, whole)
+    for at in range(PROBE_PARTS + 1):
+        assert (await go_on(client, path, at, whole[at : at + 1])).status == 204
+    at = PROBE_PARTS + 1
+    assert (await go_on(client, path, at, whole[at:])).code == "not_cuttable"
+    assert await offset(client, path) == len(whole) - 1
 
 
 async def test_its_end_must_not_be_in_the_future(begin: Begin) -> None:
