@@ -209,6 +209,12 @@ def _sweep_metrics(catalog: MetricsCatalog, now_ms: int) -> Iterator[Metric]:
     for state, count in catalog.erasure_counts().items():
         erasures.add_metric([state], count)
     yield erasures
+    marked_ms = catalog.oldest_waiting_erasure_ms()
+    yield _gauge(
+        "clipkeep_oldest_erasure_seconds",
+        "Since the oldest erasure was decided whose keys or rows are still there; 0 when there is none",
+        0 if marked_ms is None else max(0, now_ms - marked_ms) / 1000,
+    )
 
 
 def _account_metrics(catalog: BooksCatalog, now_ms: int) -> Iterator[Metric]:

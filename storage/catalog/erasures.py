@@ -67,3 +67,7 @@ class ErasuresCatalog(Protocol):
     @abstractmethod
     def erasure_counts(self) -> dict[str, int]:
         """How many erasures are `marked`, `keys destroyed`, `unindexed`."""
+
+    @abstractmethod
+    def oldest_waiting_erasure_ms(self) -> int | None:
+        """When the oldest one was marked of those whose keys or rows are still there; None: there is none."""

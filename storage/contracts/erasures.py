@@ -137,6 +137,25 @@ class ErasuresContract(OnCatalog):
         assert catalog.erased_epochs(after=a) == {c: 1}
         assert catalog.erasure_counts() == {"marked": 1, "keys destroyed": 1, "unindexed": 2}
 
+    def test_the_oldest_that_waits_is_the_one_whose_keys_or_rows_are_still_there(
+        self, catalog: Catalog
+    ) -> None:
+        assert catalog.oldest_waiting_erasure_ms() is None
+        a, b = add_device(catalog), add_device(catalog)
+        for device, at_ms in ((a, NOW), (b, NOW + 5)):
+            catalog.update_device(
+                device, lambda old: replace(old, erase_epoch=1), what="erasing", now_ms=at_ms
+            )
+        assert catalog.oldest_waiting_erasure_ms() == NOW
+        fence = lease(catalog)
+        catalog.note_keys_destroyed({a: (1, 1)}, fence=fence, now_ms=NOW + 9)
+        assert catalog.oldest_waiting_erasure_ms() == NOW, "its rows wait"
+        catalog.unindex_device(a, fence=fence, now_ms=NOW + 9, delete_after_ms=NOW)
+        assert catalog.oldest_waiting_erasure_ms() == NOW + 5
+        catalog.note_keys_destroyed({b: (1, 1)}, fence=fence, now_ms=NOW + 9)
+        catalog.unindex_device(b, fence=fence, now_ms=NOW + 9, delete_after_ms=NOW)
+        assert catalog.oldest_waiting_erasure_ms() is None, "what only waits for backups does not count"
+
     def test_keys_that_a_backup_brought_back_begin_their_wait_anew(self, catalog: Catalog) -> None:
         a, b, c = (add_device(catalog) for _ in range(3))
         for device in (a, b, c):

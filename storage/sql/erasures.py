@@ -136,3 +136,11 @@ class Erasures(Leases, ErasuresCatalog):
                 " FROM erasures WHERE cleared_ms IS NULL"
             ).fetchone()
         return dict(zip(("marked", "keys destroyed", "unindexed"), row, strict=True))
+
+    def oldest_waiting_erasure_ms(self) -> int | None:
+        with self.db.read() as connection:
+            (marked_ms,) = connection.execute(
+                "SELECT min(marked_ms) FROM erasures WHERE cleared_ms IS NULL"
+                " AND (keys_destroyed_ms IS NULL OR unindexed_ms IS NULL)"
+            ).fetchone()
+        return None if marked_ms is None else int(marked_ms)

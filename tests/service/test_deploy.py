@@ -204,6 +204,30 @@ def test_renewals_run_every_hour_and_not_with_the_sweep() -> None:
     assert timer["OnCalendar"] == "*-*-* *:40:00 UTC"
 
 
+def test_backups_run_daily_onto_two_volumes_of_their_own() -> None:
+    found = documents(DEPLOY / "kubernetes/backup.yaml")
+    [job] = [m for m in found if m["kind"] == "CronJob"]
+    assert (job["spec"]["schedule"], job["spec"]["timeZone"]) == ("10 2 * * *", "Etc/UTC")
+    timer = unit(DEPLOY / "systemd/clipkeep-backup.timer")["Timer"]
+    assert timer["OnCalendar"] == "*-*-* 02:10:00 UTC"
+    [pod] = pods(job)
+    [backup] = pod["containers"]
+    service = unit(DEPLOY / "systemd/clipkeep-backup.service")["Service"]["ExecStart"]
+    kinds = {word.partition("=")[0] for word in backup["args"] if word != "--data=/data/home"}
+    assert kinds == {word for word in shlex.split(service)[1:] if not word.startswith("/")}
+    claims = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"]}
+    assert len(set(claims.values())) == 3
+    made = {m["metadata"]["name"] for m in found if m["kind"] == "PersistentVolumeClaim"}
+    assert made == {claims["backup"], claims["backup-keys"]}, "the service's own is in clipkeep.yaml"
+    mounts = {mount["mountPath"] for mount in backup["volumeMounts"]}
+    [folders] = pod["initContainers"]
+    made_folders = shlex.split(folders["command"][-1])
+    assert made_folders[:4] == ["install", "-d", "-m", "0700"]
+    for option, folder in zip(("--to", "--keys-to"), made_folders[4:], strict=True):
+        assert f"{option}={folder}" in backup["args"]
+        assert folder.rpartition("/")[0] in mounts - {"/data"}
+
+
 def test_the_image_has_every_room() -> None:
     lines = (DEPLOY / "Dockerfile").read_text().splitlines()
     copied = {line.split()[1] for line in lines if line.startswith("COPY") and len(line.split()) == 3}
