@@ -91,13 +91,16 @@ def given(short: Mapping[str, Any], is_short: bool, **values: Any) -> dict[str, 
     return {**(short if is_short else {}), **said}
 
 
-def chosen_servers(only: Sequence[str] | None, default: Sequence[str]) -> tuple[list[Server], dict[str, str]]:
-    """Return the servers to measure, and by name why others are skipped. An empty default means all.
+def chosen_servers(
+    only: Sequence[str] | None, default: Sequence[str], *, tus: bool = False
+) -> tuple[list[Server], dict[str, str]]:
+    """Return the servers to measure, and by name why others are skipped. An empty default means all; with `tus`, of
+    those that speak it.
 
     Raises:
         BenchError: a name is unknown, or none of them can start here.
     """
-    servers, skipped = split_available(choose(only or default, peers_folder()))
+    servers, skipped = split_available(choose(only or default, peers_folder(), tus=tus))
     if not servers:
         raise BenchError(
             "; ".join(f"{name}: {reason}" for name, reason in skipped.items()), subject="nothing to measure"

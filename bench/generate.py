@@ -20,8 +20,9 @@ from pathlib import Path
 from bench.load import Load
 from bench.media import transport_stream
 from bench.openload import OpenLoad
+from bench.patchload import PatchLoad
 from bench.slowload import SlowLoad
-from bench.wire import Target
+from bench.wire import TUS_PATCH, Target
 
 
 def main() -> None:
@@ -53,7 +54,8 @@ def _chosen(options: argparse.Namespace, target: Target, body: bytearray) -> Loa
         return OpenLoad(
             target, body, options.connections, _announce, rate_per_s=options.rate, max_chunks=limit
         )
-    return Load(target, body, options.connections, _announce, max_chunks=limit)
+    kind = PatchLoad if target.dialect == TUS_PATCH else Load
+    return kind(target, body, options.connections, _announce, max_chunks=limit)
 
 
 def _announce(event: str) -> None:

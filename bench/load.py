@@ -81,11 +81,12 @@ def quantiles_ms(seconds: array[float], named: Mapping[str, float] = QUANTILES) 
 class Connection:
     """One socket with at most one request under way; no head, nothing under way. Times in s of the load's clock."""
 
-    __slots__ = ("head", "received", "sent", "sock", "started_s", "status")
+    __slots__ = ("body", "head", "received", "sent", "sock", "started_s", "status")
 
-    def __init__(self, sock: Wire) -> None:
+    def __init__(self, sock: Wire, body: memoryview) -> None:
         self.sock = sock
         self.head = b""
+        self.body = body
         self.sent = 0
         self.started_s = 0.0
         self.received = b""
@@ -193,7 +194,7 @@ class Load:
         sock = socket.create_connection(self._target.address(self._connected), CONNECT_TIMEOUT_S)
         self._connected += 1
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        conn = self._open[sock.fileno()] = Connection(self._secured(sock))
+        conn = self._open[sock.fileno()] = Connection(self._secured(sock), self._body)
         sock.setblocking(False)
         self._epoll.register(sock, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
         return conn
@@ -224,13 +225,13 @@ class Load:
         if not conn.head:
             return  # at rest: the edge that a new socket begins with
         head_bytes = len(conn.head)
-        total = head_bytes + len(self._body)
+        total = head_bytes + len(conn.body)
         with contextlib.suppress(BlockingIOError):
             while conn.sent < total:
                 if conn.sent < head_bytes:
-                    conn.sent += conn.sock.sendmsg((conn.head[conn.sent :], self._body))
+                    conn.sent += conn.sock.sendmsg((conn.head[conn.sent :], conn.body))
                 else:
-                    conn.sent += conn.sock.send(self._body[conn.sent - head_bytes :])
+                    conn.sent += conn.sock.send(conn.body[conn.sent - head_bytes :])
         if conn.sent == total and conn.status:
             self._finish(conn)
 
@@ -249,13 +250,19 @@ class Load:
             raise ValueError("an answer to nothing")
         if found is not None:
             status, length = found
-            stored = is_stored(self._target.dialect, status, conn.received[:length], len(self._body))
+            answer, conn.received = conn.received[:length], conn.received[length:]
+            if self._goes_on(conn, status, answer):
+                return
+            stored = is_stored(self._target.dialect, status, answer, len(self._body))
             conn.status = STORED if stored else str(status)
-            conn.received = conn.received[length:]
-            if conn.sent == len(conn.head) + len(self._body):
+            if conn.sent == len(conn.head) + len(conn.body):
                 self._finish(conn)
                 return
         self._send(conn)  # the same event may have been the EPOLLOUT edge as well
+
+    def _goes_on(self, conn: Connection, status: int, answer: bytes) -> bool:
+        """Whether an answer is not a chunk's last one: then its next request is under way."""
+        return False
 
     def _finish(self, conn: Connection) -> None:
         if conn.status == STORED:

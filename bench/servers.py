@@ -192,13 +192,28 @@ def all_servers(folder: Path) -> tuple[Server, ...]:
     )
 
 
-def choose(names: Sequence[str], folder: Path) -> tuple[Server, ...]:
-    """Return the named servers in the order of `all_servers`; no names means all.
+def tus_servers(folder: Path) -> tuple[Server, ...]:
+    """Return those that speak tus, to be sent to by creation and one PATCH: Clipkeep first."""
+    from bench.clipkeep_server import ClipkeepServer
+    from bench.patched import Patched
+    from bench.peers.tus_node import TusNodePeer
+    from bench.peers.tusd import TusdFilesPeer, TusdPeer
+
+    return (
+        Patched(ClipkeepServer(), "clipkeep-tus", "/v1/devices/{device}/uploads"),
+        Patched(TusNodePeer(folder), "tus-node"),
+        Patched(TusdPeer(folder), "tusd"),
+        Patched(TusdFilesPeer(folder), "tusd-files"),
+    )
+
+
+def choose(names: Sequence[str], folder: Path, *, tus: bool = False) -> tuple[Server, ...]:
+    """Return the named servers in the order of `all_servers`, or `tus_servers`; no names means all.
 
     Raises:
         BenchError: one of the names is unknown.
     """
-    servers = all_servers(folder)
+    servers = tus_servers(folder) if tus else all_servers(folder)
     known = [server.name for server in servers]
     for name in names:
         if name not in known:

@@ -143,6 +143,9 @@ def compare(
     tls: Annotated[
         bool, typer.Option("--tls", help="Over TLS: Clipkeep's own, beside nginx that terminates it.")
     ] = False,
+    tus: Annotated[
+        bool, typer.Option("--tus", help="Resumable uploads instead: creation, then one PATCH.")
+    ] = False,
     short: ShortOption = False,
     only: OnlyOption = None,
     output: OutputOption = None,
@@ -157,7 +160,10 @@ def compare(
 
     How: as `ingest`; the same load, null store and cores for all, which take
     turns at every size in every run. tus servers get one POST per chunk
-    (creation with upload), the cheapest that tus allows. What each server
+    (creation with upload), the cheapest that tus allows. With --tus all that
+    speak it, Clipkeep among them, get what its clients send by default: a POST
+    that creates the upload, then a PATCH with all of its bytes; tusd also as it
+    is by itself, with files for a store. What each server
     promises for its acknowledgement is printed below. A peer that is not
     installed is skipped by name: see `clipkeep bench peers`.
 
@@ -183,12 +189,14 @@ def compare(
             tls=tls,
             **given(SHORT_COMPARE, short, runs=runs, seconds=seconds, warmup=warmup),
         ).checked()
+        if tls and tus:
+            raise BenchError("goes in clear here: leave --tls out", subject="--tus")
         others = [name for name in only or [] if name not in SPEAKING_TLS]
         if tls and others:
             raise BenchError(
                 f"has no TLS in this bench; these have: {', '.join(SPEAKING_TLS)}", subject=others[0]
             )
-        servers, skipped = chosen_servers(only, SPEAKING_TLS if tls else [])
+        servers, skipped = chosen_servers(only, SPEAKING_TLS if tls else [], tus=tus)
         _run("compare", settings, servers, skipped, output, as_json)
 
 
@@ -224,7 +232,7 @@ def _run(
             one, many = (ClipkeepHosts(count).name for count in counts)
             over = [*over, *hosts_ratios(measurements, many, one)]
         print_notes([*over, *upload_notes(measurements, skipped)], promises)
-    exit_as(ended, failed=any(one.errors for one in measurements if one.server == "clipkeep"))
+    exit_as(ended, failed=any(one.errors for one in measurements if one.server.startswith("clipkeep")))
 
 
 def _step_text(step: Step) -> str:

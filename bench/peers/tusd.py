@@ -59,14 +59,19 @@ class TusdPeer:
         here = str(self._folder.absolute() / "bin")
         return shutil.which("tusd", path=here) or shutil.which("tusd")
 
+    def _store(self, setup: Setup) -> list[str]:
+        return [
+            *("-s3-bucket", BUCKET, "-s3-endpoint", f"http://127.0.0.1:{setup.store_port}"),
+            *("-s3-concurrent-part-uploads", str(max(PART_UPLOADS, pool_threads(setup.latency_s)))),
+            "-s3-disable-content-hashes",
+        ]
+
     @contextlib.contextmanager
     def start(self, setup: Setup) -> Iterator[Running]:
         (port,) = free_ports(1)
         argv = [
             *(str(self._program()), "-host", "127.0.0.1", "-port", str(port), "-base-path", TUS_PATH),
-            *("-s3-bucket", BUCKET, "-s3-endpoint", f"http://127.0.0.1:{setup.store_port}"),
-            *("-s3-concurrent-part-uploads", str(max(PART_UPLOADS, pool_threads(setup.latency_s)))),
-            *("-s3-disable-content-hashes", "-disable-download", "-disable-cors"),
+            *(*self._store(setup), "-disable-download", "-disable-cors"),
             *("-verbose=false", "-expose-metrics=false", "-show-startup-logs=false"),
         ]
         environment = {
@@ -80,3 +85,24 @@ class TusdPeer:
         ) as child:
             wait_until_ready(child, f"127.0.0.1:{port}/")
             yield Running(child.session, Target("127.0.0.1", port, numbered_devices(setup.devices), TUS))
+
+
+class TusdFilesPeer(TusdPeer):
+    """tusd as it is without any setting: uploads are files of its folder. They are gone when it ends."""
+
+    name = "tusd-files"
+    promises = (
+        "204: all bytes written to a file in the system's cache, nothing synced",
+        "no token, no encryption, no catalog, no store",
+    )
+
+    def _store(self, setup: Setup) -> list[str]:
+        return ["-upload-dir", str(setup.folder / "uploads")]
+
+    @contextlib.contextmanager
+    def start(self, setup: Setup) -> Iterator[Running]:
+        try:
+            with super().start(setup) as running:
+                yield running
+        finally:
+            shutil.rmtree(setup.folder / "uploads", ignore_errors=True)

@@ -129,6 +129,17 @@ def test_compare_over_tls_has_no_other_peers() -> None:
 
 
 @SOAK
+def test_compare_sends_as_tus_clients_do() -> None:
+    result = run("compare", "--tus", *TINY, "--sizes", "64KiB", "--devices", "5", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert {"clipkeep-tus", "tus-node", "tusd", "tusd-files"} == (
+        {one["server"] for one in document["measurements"]} | set(document["skipped"])
+    )
+    assert all(one["chunks"] and not one["errors"] for one in document["measurements"])
+
+
+@SOAK
 def test_ingest_over_connections_and_into_files(tmp_path: Path) -> None:
     tiny = [*TINY[2:], "--sizes", "4KiB", "--connections", "2,4", "--devices", "5"]
     result = run("ingest", *tiny, "--store", (tmp_path / "objects").as_uri(), "--json")

@@ -19,7 +19,18 @@ from bench.load import TICK_S, Load, quantiles_ms
 from bench.media import PACKET_BYTES, SYNC, transport_stream
 from bench.openload import UNANSWERED, OpenLoad
 from bench.slowload import SlowLoad
-from bench.wire import CLIPKEEP, RELAY, TUS, Device, Heads, Target, is_stored, parse_answer
+from bench.wire import (
+    CLIPKEEP,
+    RELAY,
+    TUS,
+    TUS_PATCH,
+    Device,
+    Heads,
+    Target,
+    is_stored,
+    parse_answer,
+    patch_head,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 DEVICES = (Device(7, "SEVEN"), Device(9, "NINE"))
@@ -247,6 +258,25 @@ def test_a_tus_chunk_is_stored_only_when_all_of_it_is() -> None:
     assert not is_stored(TUS, 201, b"HTTP/1.1 201 Created\r\n\r\n", 188)
     assert is_stored(RELAY, 200, b"", 188)
     assert not is_stored(CLIPKEEP, 200, b"", 188)
+
+
+def test_a_tus_upload_is_created_and_patched_as_the_same_device() -> None:
+    target = Target("h", 1, DEVICES, TUS_PATCH, uploads="/v1/devices/{device}/uploads")
+    creation = Heads(target, 188, start_ms=1000).next()
+    device = DEVICES[0]
+    assert creation.startswith(f"POST /v1/devices/{device.number}/uploads HTTP/1.1\r\n".encode())
+    for field in (b"Upload-Length: 188", b"Content-Length: 0", b"Upload-Metadata: capture_ms MTAwMA=="):
+        assert field in creation
+    for where in (b"/up/1", b"http://h:1/up/1"):
+        head = patch_head(creation, b"HTTP/1.1 201 Created\r\nLocation: %b\r\n\r\n" % where, 188)
+        assert head.startswith(b"PATCH /up/1 HTTP/1.1\r\n")
+        for field in (f"Bearer {device.token}".encode(), b"Upload-Offset: 0", b"Content-Length: 188"):
+            assert field in head
+    with pytest.raises(ValueError, match="not named"):
+        patch_head(creation, b"HTTP/1.1 201 Created\r\n\r\n", 188)
+    assert is_stored(TUS_PATCH, 204, b"HTTP/1.1 204 No Content\r\nUpload-Offset: 188\r\n\r\n", 188)
+    assert not is_stored(TUS_PATCH, 204, b"HTTP/1.1 204 No Content\r\nUpload-Offset: 100\r\n\r\n", 188)
+    assert not is_stored(TUS_PATCH, 201, b"HTTP/1.1 201 Created\r\nUpload-Offset: 188\r\n\r\n", 188)
 
 
 def acks(sock: socket.socket) -> None:
