@@ -7,10 +7,12 @@ from itertools import pairwise
 
 import pytest
 
-from ingest import inits, media
+from ingest import answers, inits, media
 from ingest.cut_mp4 import Mp4Cutter
 from ingest.cut_ts import TsCutter
-from ingest.cutting import CLEAN_KEY, KEY, PICTURE, Cutter, NotCuttable, Place, Places
+from ingest.cutting import CLEAN_KEY, KEY, PICTURE, Cutter, NotCuttable, Place, Places, Times
+from ingest.not_taken import REMEMBERED, REMEMBERED_S, NotTaken
+from storage import media_facts as mf
 from storage.media_facts import KeyFrame, MediaFacts, continues, unpack_facts
 from tests.ingest import long_media
 from tests.ingest.fmp4 import boxed
@@ -170,6 +172,33 @@ def cutter_header(data: bytes) -> bytes:
     return cutter.header
 
 
+def test_times_are_by_the_media_and_add_up_nothing_that_is_rounded() -> None:
+    frame = 3754  # of 23.98 a second: no whole millisecond
+    times, chunks = Times(1000), []
+    for number in range(100):
+        facts = MediaFacts(
+            video_times=mf.Times(number * 50 * frame % (1 << 33), 49 * frame), video=mf.Codec.H264
+        )
+        chunks.append(times.begins_ms(facts.pack(), round(50 * frame / 90)))
+    assert chunks == [1000 + number * 50 * frame // 90 for number in range(100)]
+    # A clock that was set back: it begins where the one before ends.
+    facts = MediaFacts(video_times=mf.Times(5, 49 * frame), video=mf.Codec.H264)
+    assert times.begins_ms(facts.pack(), 0) == chunks[-1] + round(50 * frame / 90)
+    assert times.begins_ms(b"", 0) == times.end_ms - 1, "they only go forward"
+
+
+def test_refusals_are_remembered_for_a_while() -> None:
+    known = NotTaken()
+    known.note((1, 2), answers.EXPIRED, 5.0)
+    assert known.get((1, 2), 5.0 + REMEMBERED_S - 1) is answers.EXPIRED
+    assert known.get((1, 2), 5.0 + REMEMBERED_S) is None
+    assert known.get((2, 2), 5.0) is None
+    for number in range(REMEMBERED):
+        known.note((3, number), answers.EXPIRED, 6.0)
+    assert known.get((1, 2), 6.0) is None, "no more are remembered than there is room for"
+    assert known.get((3, 0), 6.0) is answers.EXPIRED
+
+
 def test_the_best_place_in_time_is_chosen() -> None:
     def places(*found: tuple[int, int, int]) -> list[int]:
         where = Places(1000)
@@ -191,3 +220,42 @@ def test_the_best_place_in_time_is_chosen() -> None:
     assert places((0, CLEAN_KEY, 0), (600, PICTURE, 1), (1001, PICTURE, 2)) == [600]
     with pytest.raises(NotCuttable):
         places((0, CLEAN_KEY, 0), (1001, PICTURE, 2))
+
+
+def interleaved(data: bytes, every: int) -> tuple[bytes, list[int]]:
+    """A stream in which sound goes on behind the beginning of every so many key frames, and where these begin."""
+    found = [data[at : at + PACKET] for at in range(0, len(data), PACKET)]
+    pids = [(packet[1] & 0x1F) << 8 | packet[2] for packet in found]
+    keys = [
+        at
+        for at, packet in enumerate(found)
+        if pids[at] == 256 and packet[1] & 0x40 and packet[3] & 0x20 and packet[4] and packet[5] & 0x40
+    ]
+    moved = []
+    for at in keys[1::every]:
+        last = max(i for i in range(at) if pids[i] == 257)
+        if not found[last][1] & 0x40:
+            found.insert(at, found.pop(last))
+            pids = [(packet[1] & 0x1F) << 8 | packet[2] for packet in found]
+            moved.append((at - 1) * PACKET)
+    return b"".join(found), moved
+
+
+def test_a_unit_of_sound_stays_whole_where_it_can() -> None:
+    plain = long_media.made(TS_RECIPES["h264"], 12)
+    data, moved = interleaved(plain, 2)
+    assert moved
+    ends = places_of(cut(TsCutter(MOST), data), data)
+    assert len(ends) > 1
+    assert not set(ends) & set(moved)
+    assert packets(data, "a") == packets(plain, "a")
+
+
+def places_of(chunks: list[bytes], data: bytes) -> list[int]:
+    """Where in the source they begin, less tables that stand before a picture."""
+    is_it_but_for_tables(chunks, data)
+    found, at = [], 0
+    for chunk in chunks:
+        found.append(at)
+        at += len(chunk) - (0 if data.startswith(chunk, at) else 2 * PACKET)
+    return found[1:]
