@@ -25,7 +25,7 @@ async def test_what_is_spoken_is_said_to_whoever_asks(worker: Worker) -> None:
         "tus-resumable": "1.0.0",
         "tus-version": "1.0.0",
         "tus-extension": "creation,creation-with-upload,expiration,checksum,termination",
-        "tus-max-size": str(16 * 1024 * 1024),
+        "tus-max-size": str(256 * 1024 * 1024),
         "tus-checksum-algorithm": "sha1,sha256",
     }
 
