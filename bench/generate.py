@@ -2,6 +2,7 @@
 
     python -m bench.generate --target target.json --size 65536 --connections 64 --seconds 5 --warmup 1
     python -m bench.generate … --rate 500           arrivals at a fixed mean rate: `bench.openload`
+    python -m bench.generate … --handshakes 500     new clients a second, which send nothing: `bench.shakeload`
     python -m bench.generate … --slow 20000         every connection sends 20,000 bytes/s: `bench.slowload`
 
 `target.json` is what `bench.wire.Target.write` wrote. On stdout: `{"event": "warm"}` as the measured window
@@ -21,6 +22,7 @@ from bench.load import Load
 from bench.media import transport_stream
 from bench.openload import OpenLoad
 from bench.patchload import PatchLoad
+from bench.shakeload import ShakeLoad
 from bench.slowload import SlowLoad
 from bench.wire import TUS_PATCH, Target
 
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--max-chunks", type=int, help="send no more than so many")
     parser.add_argument("--rate", type=float, help="open loop: chunks per second")
     parser.add_argument("--slow", type=float, help="slow clients: bytes per second of each connection")
+    parser.add_argument("--handshakes", type=float, help="TLS handshakes per second, and nothing else")
     options = parser.parse_args()
     body = transport_stream(options.size)
     load = _chosen(options, Target.read(options.target), body)
@@ -46,7 +49,9 @@ def main() -> None:
     print(json.dumps(tally.as_json(len(body))), flush=True)
 
 
-def _chosen(options: argparse.Namespace, target: Target, body: bytearray) -> Load:
+def _chosen(options: argparse.Namespace, target: Target, body: bytearray) -> Load | ShakeLoad:
+    if options.handshakes is not None:
+        return ShakeLoad(target, _announce, rate_per_s=options.handshakes)
     if options.slow is not None:
         return SlowLoad(target, body, options.connections, _announce, bytes_per_s=options.slow)
     limit = options.max_chunks

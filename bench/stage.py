@@ -60,9 +60,15 @@ class LoadSettings:
     rate_per_s: float | None = None
     slow_bytes_per_s: float | None = None
     max_chunks: int | None = None
+    handshakes_per_s: float | None = None
 
     def arguments(self) -> list[str]:
-        more = {"--rate": self.rate_per_s, "--slow": self.slow_bytes_per_s, "--max-chunks": self.max_chunks}
+        more = {
+            "--rate": self.rate_per_s,
+            "--slow": self.slow_bytes_per_s,
+            "--max-chunks": self.max_chunks,
+            "--handshakes": self.handshakes_per_s,
+        }
         return [
             *("--size", str(self.size_bytes), "--connections", str(self.connections)),
             *("--seconds", str(self.seconds), "--warmup", str(self.warmup)),

@@ -1,14 +1,16 @@
 """What comes before the first request: the word of a proxy, and handshakes of TLS, bounded in number, bytes and time.
 
 A handshake is some turns of the loop, each of one computation (a signature: 0.1 ms with P-256, 1 ms with RSA-2048), so
-others go on between them. Who comes when as many are under way as may be has the longest of them let go. A client that
-speaks HTTP in clear is told by its first byte, and no byte is read for it.
+others go on between them; and however many clients come, all else has half of each turn (`steps_in_a_turn`). Who comes
+when as many are under way as may be has the longest of them let go. A client that speaks HTTP in clear is told by its
+first byte, and no byte is read for it.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +23,11 @@ from ingest.tls import Shared, TlsWire
 
 HANDSHAKE_CHARGE_BYTES = 64 * 1024
 """What a handshake takes of memory, at most: OpenSSL's state, records of it that came, the certificates that go out."""
+LEAST_STEPS, MOST_STEPS = 8, 256
+"""Of all handshakes together in a turn of the loop: 4 ms and 0.1 s with P-256, whatever is measured."""
+STEP_S = 0.0004
+"""What a step is believed to take until some were measured; then the mean of about the last `STEPS_KEPT`."""
+STEPS_KEPT = 16
 PART_S = 0.05
 """Between two looks at a header of the PROXY protocol that came in parts."""
 _HANDSHAKE_RECORD = 22
@@ -52,6 +59,15 @@ class NoHandshake(Exception):
         self.outcome = outcome
 
 
+def steps_in_a_turn(turn_s: float, step_s: float) -> int:
+    """How many steps of `step_s` a turn may have when the last one took `turn_s`, those of that one included.
+
+    Half a turn, so what handshakes take comes to be no more than what everything else takes: who opens connections as
+    fast as can be slows uploads by half at most, and not by as many computations as there are clients.
+    """
+    return max(LEAST_STEPS, min(MOST_STEPS, int(turn_s / 2 / max(step_s, 1e-6))))
+
+
 @dataclass(frozen=True, slots=True)
 class HandshakeLimits:
     """Bounds of the handshakes of one process."""
@@ -81,6 +97,9 @@ class Handshakes:
         self._is_proxy = is_proxy
         self._limits = limits
         self._shared = Shared()
+        self._steps = trio.CapacityLimiter(LEAST_STEPS)
+        """Each step holds one from a turn to the next."""
+        self._step_s = STEP_S
         self._under_way: dict[trio.CancelScope, None] = {}
         """In the order in which they began."""
         self.outcomes: Counter[str] = Counter()
@@ -151,13 +170,29 @@ class Handshakes:
                     Outcome.PLAIN if 65 <= first <= 90 else Outcome.FAILED
                 ), None  # a method begins with A to Z
             wire = TlsWire(sock, context(), self._shared)
-            while not await _step(wire, sock):
+            while not await self._step(wire, sock):
                 pass
             while not wire.write_out():
                 await trio.lowlevel.wait_writable(sock)
         except OSError:
             return Outcome.FAILED, None
         return (Outcome.RESUMED if wire.resumed else Outcome.DONE), wire
+
+    async def _step(self, wire: TlsWire, sock: socket.socket) -> bool:
+        """One step of a handshake, in its turn. Returns whether it is done."""
+        async with self._steps:
+            began_s = time.perf_counter()
+            await trio.lowlevel.checkpoint()
+            turned_s = time.perf_counter()
+            try:
+                done = wire.shake()
+            except BlockingIOError:
+                done = None
+            self._step_s += (time.perf_counter() - turned_s - self._step_s) / STEPS_KEPT
+            self._steps.total_tokens = steps_in_a_turn(turned_s - began_s, self._step_s)
+        if done is None:
+            await trio.lowlevel.wait_readable(sock)
+        return done is True
 
 
 async def _read_proxied(sock: socket.socket) -> Peer:
@@ -194,15 +229,3 @@ async def _first_byte(sock: socket.socket) -> int:
         except BlockingIOError:
             continue
         return first[0] if first else -1
-
-
-async def _step(wire: TlsWire, sock: socket.socket) -> bool:
-    """One turn of a handshake. Returns whether it is done."""
-    try:
-        done = wire.shake()
-    except BlockingIOError:
-        await trio.lowlevel.wait_readable(sock)
-        return False
-    if not done:
-        await trio.lowlevel.checkpoint()
-    return done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import trio
 
 from ingest.budget import Account
-from ingest.handshakes import HANDSHAKE_CHARGE_BYTES, HandshakeLimits
+from ingest.handshakes import HANDSHAKE_CHARGE_BYTES, HandshakeLimits, steps_in_a_turn
 from ingest.tls import SEND_BYTES, Shared, TlsWire
 from tests.ingest.conftest import Begin
 from tests.ingest.served import NOW_MS, PATIENT, Client, Worker, until
@@ -445,6 +446,50 @@ async def test_the_longest_handshake_makes_way(
     assert await ended(silent[0]) == b""
     assert handshakes.under_way == 2
     assert worker.stats.handshakes == {"made_way": 1, "done": 1}
+
+
+@pytest.mark.parametrize(
+    ("turn_s", "step_s", "steps"),
+    [(0.0, 0.0004, 8), (0.02, 0.0004, 25), (0.02, 0.001, 10), (5.0, 0.0004, 256), (0.02, 0.0, 256)],
+)
+def test_all_else_has_half_of_each_turn(turn_s: float, step_s: float, steps: int) -> None:
+    assert steps_in_a_turn(turn_s, step_s) == steps
+
+
+async def test_many_who_come_at_once_take_their_turns(
+    begin: Begin, authority: Authority, context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: Counter[int] = Counter()
+    turn = 0
+
+    def counted(turn_s: float, step_s: float) -> int:
+        """Called after each step."""
+        steps[turn] += 1
+        return 8
+
+    monkeypatch.setattr("ingest.handshakes.steps_in_a_turn", counted)
+    worker = await begin(tls=context)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            await trio.lowlevel.checkpoint()
+            turn += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        async with trio.open_nursery() as clients:
+            for number in range(60):
+                clients.start_soon(_store_one, worker, authority, NOW_MS + number)
+        nursery.cancel_scope.cancel()
+    assert worker.stats.handshakes == {"done": 60}
+    assert sum(steps.values()) >= 120
+    assert max(steps.values()) <= 2 * 8, "a turn ends for one before another's begins"
+
+
+async def _store_one(worker: Worker, authority: Authority, capture_ms: int) -> None:
+    client = await worker.connect_tls(authority.client())
+    assert (await client.ask(video(), capture_ms)).status == 201
 
 
 async def test_a_stop_ends_handshakes(begin: Begin, context: ssl.SSLContext) -> None:
