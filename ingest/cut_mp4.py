@@ -22,6 +22,8 @@ MAX_BOX_BYTES: Final = 1024 * 1024
 """Of a box that is looked at as a whole: a `moof` of 10 s has some 20 KiB."""
 MAX_FRAGMENTS: Final = 50_000
 """Of one upload: each takes 0.1 ms of CPU. One for each frame is 14 minutes at 60 a second."""
+MAX_BOXES: Final = 6 * MAX_FRAGMENTS
+"""Of one upload, outside of others."""
 FRAGMENTS: Final = 200
 """Of a chunk, after which it ends at the next key frame: its boxes are counted (`mp4_boxes.MAX_BOXES`)."""
 
@@ -61,7 +63,7 @@ class Mp4Cutter:
         self._start = Place(0, PICTURE)
         self._group_at: int | None = None
         """In what is given, where the boxes begin that come before the next fragment."""
-        self._fragments = 0
+        self._boxes = self._fragments = 0
         self._of_chunk = 0
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
@@ -122,6 +124,9 @@ class Mp4Cutter:
             header_bytes += 8
         elif size == 0:
             size = 1 << 62  # to the end
+        self._boxes += 1
+        if self._boxes > MAX_BOXES:
+            raise NotCuttable(f"it has more than {MAX_BOXES} boxes")
         if size < header_bytes:
             raise NotCuttable("a box of it has no size that can be")
         if self._movie is None:

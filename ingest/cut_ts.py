@@ -26,6 +26,10 @@ MAP_PACKETS: Final = 6
 """Of a program map, which has 1,024 bytes."""
 _TABLES: Final = frozenset((0x00, 0x01, 0x10, 0x11, 0x12, 0x14))
 """PIDs of tables that may stand together before a picture."""
+MAX_LOOKS: Final = 500
+"""At pictures of a chunk, to find a key frame where packets do not mark them: 20 s at 25 a second."""
+APART_BYTES: Final = 16 * 1024
+"""Between places of a kind that are told, for a stream may have a unit in every packet."""
 MAX_STRAYS: Final = 1024
 """Of an upload: so many times something else than a packet is met, or 64 KiB of that go on."""
 TABLES_TOGETHER: Final = 16
@@ -58,6 +62,10 @@ class TsCutter:
         self._is_sound = False
         """There is no picture: it is cut where sound begins."""
         self._strays = 0
+        self._looks = 0
+        """At pictures of this chunk, for what they are."""
+        self._key_at = self._picture_at = -APART_BYTES
+        """Where the last key frame, and the last other picture, is that was told to `_places`."""
         self._marks_keys = False
         """A packet was marked as one to begin at: key frames are told by that alone."""
 
@@ -88,6 +96,7 @@ class TsCutter:
             self._looked -= size
             self._run_at = max(self._run_at - size, 0)
             self._start = place
+            self._looks = 0
         return found
 
     # --- packets ----------------------------------------------------------------------------------------------
@@ -164,9 +173,17 @@ class TsCutter:
             if ticks < 0 or packet[offset + 3] & 0xF0 != 0xE0:
                 return None
             self._main_pid = pid
+        position = self._start.position + window.base + at * PACKET_BYTES
         rank = PICTURE
-        if self._is_key(window, at, packet):
+        if self._is_key(window, at, packet, position, ticks):
+            if position - self._key_at < APART_BYTES:
+                return None
+            self._key_at = position
             rank = CLEAN_KEY if window.is_clean(at, pid, self._map_pid) else KEY
+        elif position - self._picture_at < APART_BYTES:
+            return None
+        else:
+            self._picture_at = position
         begin, tables = at, self._association + self._map
         before = window.tables_before(at, self._map_pid)
         if before is not None:
@@ -174,7 +191,7 @@ class TsCutter:
         position = self._start.position + window.base + begin * PACKET_BYTES
         return Place(position, rank, ticks if ticks >= 0 else None, tables)
 
-    def _is_key(self, window: _Window, at: int, packet: bytes) -> bool:
+    def _is_key(self, window: _Window, at: int, packet: bytes, position: int, ticks: int) -> bool:
         if self._is_sound:
             return True
         if packet[3] & 0x20 and packet[4] and packet[5] & 0x40:
@@ -182,6 +199,9 @@ class TsCutter:
             return True
         if self._marks_keys or self._codec not in (Codec.H264, Codec.H265):
             return False
+        if self._looks >= MAX_LOOKS or not self._places.is_enough(position, ticks if ticks >= 0 else None):
+            return False
+        self._looks += 1
         data = b""
         for place in [at, *window.following(at + 1, self._main_pid, PICTURE_PACKETS - 1)]:
             found = window.packet(place)

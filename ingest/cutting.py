@@ -73,11 +73,16 @@ class Places:
             self._start = replace(self._start, ticks=place.ticks)
         if size < self._least_bytes and not (must and size):
             return
-        is_enough = must or size >= self._enough_bytes or self._plays_long(place)
+        is_enough = must or self.is_enough(place.position, place.ticks)
         if is_enough and (place.rank == CLEAN_KEY or (place.rank == KEY and size >= 2 * self._enough_bytes)):
             yield self._cut(place)
         else:
             self._known[place.rank] = place
+
+    def is_enough(self, position: int, ticks: int | None) -> bool:
+        """Whether a chunk would end there, if a key frame began. `ticks`: as of a `Place`."""
+        size = position - self._start.position
+        return size >= self._least_bytes and (size >= self._enough_bytes or self._plays_long(ticks))
 
     def before(self, position: int) -> Iterator[Place]:
         """Where to cut, now that no place is before this position that was not told.
@@ -101,10 +106,10 @@ class Places:
         self._start = place
         return place
 
-    def _plays_long(self, place: Place) -> bool:
-        if self._start.ticks is None or place.ticks is None:
+    def _plays_long(self, ticks: int | None) -> bool:
+        if self._start.ticks is None or ticks is None:
             return False
-        return not 0 <= ticks_between(self._start.ticks, place.ticks) < _ENOUGH_TICKS
+        return not 0 <= ticks_between(self._start.ticks, ticks) < _ENOUGH_TICKS
 
 
 class Times:

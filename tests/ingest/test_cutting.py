@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
 from ingest import answers, inits, media
-from ingest.cut_mp4 import Mp4Cutter
-from ingest.cut_ts import TsCutter
+from ingest.cut_mp4 import MAX_BOXES, Mp4Cutter
+from ingest.cut_ts import APART_BYTES, TsCutter
 from ingest.cutting import CLEAN_KEY, KEY, PICTURE, Cutter, NotCuttable, Place, Places, Times
 from ingest.not_taken import REMEMBERED, REMEMBERED_S, NotTaken
 from storage import media_facts as mf
@@ -161,6 +162,7 @@ def test_mp4_that_is_not_whole() -> None:
         (data[:moof] + (1 << 30).to_bytes(4, "big") + b"moof", "has 1073741824 bytes"),
         (header + boxed(b"moov", bytes(70_000)), "moov"),
         (boxed(b"moov", bytes(70_000)), "without fragments"),
+        (data[:moof] + boxed(b"free") * (MAX_BOXES + 1), "more than 300000 boxes"),
     ):
         with pytest.raises(NotCuttable, match=why):
             cut(Mp4Cutter(MOST), wrong)
@@ -259,3 +261,44 @@ def places_of(chunks: list[bytes], data: bytes) -> list[int]:
         found.append(at)
         at += len(chunk) - (0 if data.startswith(chunk, at) else 2 * PACKET)
     return found[1:]
+
+
+def test_a_key_frame_is_found_where_packets_do_not_mark_it() -> None:
+    data = bytearray(long_media.made(TS_RECIPES["h264"], 12))
+    for at in range(0, len(data), PACKET):
+        if data[at + 3] & 0x20 and data[at + 4]:
+            data[at + 5] &= ~0x40
+    chunks = cut(TsCutter(MOST), bytes(data))
+    assert len(chunks) > 2
+    is_it_but_for_tables(chunks, bytes(data))
+    told([unpack_facts(media.part_of_stream(chunk).facts) for chunk in chunks])
+
+
+def test_a_unit_in_every_packet_is_looked_at_no_more_than_others() -> None:
+    """Of what a hostile device sends."""
+    tables = long_media.made(TS_RECIPES["h264"], 12)[: 3 * PACKET]
+    start = b"\0\0\1\xe0\0\0\x80\x80\5\x21\0\1\0\1"
+    key = (b"\x47\x41\x00\x30\x07\x50" + bytes(6) + start).ljust(PACKET, b"\xff")
+    picture = (b"\x47\x41\x00\x10" + start + b"\0\0\1\x41" * 50)[:PACKET]
+    for packet in (key, picture):
+        cutter = TsCutter(MOST)
+        places = Places(MOST)
+        cutter._places = Counted(places)  # type: ignore[assignment]
+        chunks = cut(cutter, tables + packet * 20_000)
+        is_it_but_for_tables(chunks, tables + packet * 20_000)
+        assert cutter._places.told <= 20_000 * PACKET // APART_BYTES + 2  # type: ignore[attr-defined]
+
+
+class Counted:
+    """Counts what is told to it."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self.told = 0
+
+    def at(self, place: Place) -> Iterator[Place]:
+        self.told += 1
+        return self._places.at(place)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._places, name)
