@@ -34,6 +34,9 @@ from ingest.waits import ForBudget, ForInit, ForPacking, ForPiece, ForRoom, ForU
 
 RECEIVE_BYTES: Final = 1024 * 1024
 """Most bytes of one receive straight into a body: what a turn may take, about a millisecond."""
+UPLOAD_RECEIVE_BYTES: Final = 64 * 1024
+"""Most bytes of one receive into a body of a resumable upload. They are large, and may come all at once: a turn of one
+takes no more than that of a camera with small chunks."""
 STRANGER_RECEIVE_BYTES: Final = 16 * 1024
 """Most bytes of one receive before a first request was admitted: a head, and the beginning of a body."""
 REQUESTS_AT_ONCE = 16
@@ -176,7 +179,9 @@ class Connection(Outbox):
     def wanted(self) -> int:
         """Bytes to be received next at most."""
         if self._framer.direct_bytes:
-            wanted = min(self._framer.direct_bytes, RECEIVE_BYTES)
+            admission = self._admission
+            is_upload = admission is not None and admission.upload is not None
+            wanted = min(self._framer.direct_bytes, UPLOAD_RECEIVE_BYTES if is_upload else RECEIVE_BYTES)
             if self._piece_bytes and self._body is not None:
                 wanted = min(wanted, self._piece_bytes - self._body.length)
             return wanted

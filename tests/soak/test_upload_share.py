@@ -1,7 +1,7 @@
 """A hundred resumable uploads at once beside full load by PUT: what they take from it.
 
-Held against a hundred connections more that PUT the same bytes: a client of tus is a connection as any other, and has
-the share of one. What a gigabyte costs is printed, and how full the byte budget was.
+Held against a hundred connections more that PUT the same bytes, and against what each connection's share would be of
+what the worker takes by PUT alone. What a gigabyte costs is printed, and how full the byte budget was.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ FULL = LoadSettings(256 * 1024, 64, seconds=4.0, warmup=1.5)
 """By PUT: as much as one worker takes."""
 MORE = LoadSettings(4 * MIB, 100, seconds=30.0, warmup=3.0)
 ROUNDS = 3
-LEAST_SHARE = 0.8
-"""Of what is left to the full load beside a hundred connections more that PUT. Rounds spread by a tenth."""
+LEAST_SHARE = 0.75
+"""Of its share that is left to the full load: rounds spread by a tenth, and what an upload costs besides is its CPU."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,12 @@ def test_they_take_the_share_of_as_many_connections() -> None:
             f" budget {max(s.most_in_use_bytes for s in rounds) / MIB:.0f} MiB"
         )
     by_put, by_tus = found["beside 100 by PUT"], found["beside 100 by tus"]
-    assert median(s.mb_per_s for s in by_tus) >= LEAST_SHARE * median(s.mb_per_s for s in by_put)
+    left = median(s.mb_per_s for s in by_tus)
+    share = (
+        median(s.mb_per_s for s in found["alone"]) * FULL.connections / (FULL.connections + MORE.connections)
+    )
+    print(f"left to PUT beside tus: {left:.0f} MB/s; its share by connections: {share:.0f} MB/s")
+    assert left >= LEAST_SHARE * share
+    assert left >= LEAST_SHARE * median(s.mb_per_s for s in by_put)
     most = max(s.most_in_use_bytes for rounds in found.values() for s in rounds)
     assert most <= IngestSettings().budget_bytes
