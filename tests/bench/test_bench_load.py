@@ -18,6 +18,7 @@ from bench.certificates import make_pair
 from bench.load import TICK_S, Load, quantiles_ms
 from bench.media import PACKET_BYTES, SYNC, transport_stream
 from bench.openload import UNANSWERED, OpenLoad
+from bench.shakeload import ShakeLoad
 from bench.slowload import SlowLoad
 from bench.wire import (
     CLIPKEEP,
@@ -141,6 +142,29 @@ def test_over_tls_every_chunk_is_whole_and_its_ack_is_read(tmp_path: Path) -> No
     assert 0 < len(tally.acks_s) <= len(bodies)
     assert set(bodies) == {bytes(transport_stream(900_000))}
     assert len(tally.as_json(1)["ciphers"]) == 1  # type: ignore[arg-type]
+
+
+def test_new_clients_come_at_a_rate_and_are_counted_or_told_apart(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    resumed: list[bool] = []
+
+    def shake(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            resumed.append(bool(tls.session_reused))
+            tls.recv(1)
+
+    for handle, counts in ((shake, True), (lambda sock: None, False)):
+        with serving(handle) as target:
+            load = ShakeLoad(
+                replace(target, authority=str(pair.certificate)), lambda event: None, rate_per_s=100
+            )
+            tally = load.run(warmup_s=0.1, window_s=0.4)
+        assert bool(tally.acks_s) == counts
+        assert bool(tally.errors) != counts
+        assert tally.window_s >= 0.4
+    assert not any(resumed), "each signs"
 
 
 @pytest.mark.parametrize(("asked", "answered"), [(0, 2), (12, 12), (1000, 16)])
