@@ -18,8 +18,12 @@ from storage.media_facts import KeyFrame
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 """Of `ftyp` and `moov` together: as `inits.MAX_INIT_BYTES`."""
+MAX_BEFORE_FRAGMENTS_BYTES: Final = 2 * MAX_HEADER_BYTES
+"""In which the header is, with what else stands before its end."""
 MAX_BOX_BYTES: Final = 1024 * 1024
 """Of a box that is looked at as a whole: a `moof` of 10 s has some 20 KiB."""
+MAX_GROUP_BYTES: Final = MAX_BOX_BYTES
+"""Of the boxes before a fragment that are kept with it: only at the fragment is it known whether a chunk ends there."""
 MAX_FRAGMENTS: Final = 50_000
 """Of one upload: each takes 0.1 ms of CPU. One for each frame is 14 minutes at 60 a second."""
 MAX_BOXES: Final = 6 * MAX_FRAGMENTS
@@ -90,7 +94,8 @@ class Mp4Cutter:
             raise NotCuttable("there is no fragment in it")
         if self._rest:
             raise NotCuttable("its last box is cut")
-        return [bytes(self._chunk)] if self._chunk else []
+        found = self._cut_at(list(self._places.before(self._kept)))
+        return [*found, bytes(self._chunk)] if self._chunk else found
 
     @property
     def _kept(self) -> int:
@@ -130,7 +135,7 @@ class Mp4Cutter:
         if size < header_bytes:
             raise NotCuttable("a box of it has no size that can be")
         if self._movie is None:
-            return self._of_header(view, size, kind)
+            return self._of_header(view, at, size, kind)
         if kind == b"mdat":
             if not self._fragments:
                 raise NotCuttable("its header has pictures of its own before the first fragment")
@@ -148,7 +153,12 @@ class Mp4Cutter:
         box = bytes(view[:size])
         if kind == b"moof":
             box = self._fragment(box, self._read_at + at, self._movie, found)
-        self._chunk += box
+            self._chunk += box
+            found += self._cut_at(list(self._places.before(self._kept)))
+        else:
+            self._chunk += box
+            if self._kept - self._group_at > MAX_GROUP_BYTES:
+                raise NotCuttable(f"more than {MAX_GROUP_BYTES} bytes of boxes are before a fragment of it")
         return int(size)
 
     def _pass(self, view: memoryview, size: int, header_bytes: int, *, keeps: bool) -> int:
@@ -157,13 +167,17 @@ class Mp4Cutter:
         self._pass_bytes, self._keeps = size - header_bytes, keeps
         return header_bytes
 
-    def _of_header(self, view: memoryview, size: int, kind: bytes) -> int:
+    def _of_header(self, view: memoryview, at: int, size: int, kind: bytes) -> int:
         if kind in (b"mdat", b"moof"):
             raise NotCuttable("it is MP4 whose header does not come first")
         if size > MAX_HEADER_BYTES:
             raise NotCuttable(
                 f"its header has a box {_text(kind)} of {size} bytes: it is MP4 without fragments"
             )
+        if self._read_at + at + size > MAX_BEFORE_FRAGMENTS_BYTES:
+            raise NotCuttable(f"its header does not come in its first {MAX_BEFORE_FRAGMENTS_BYTES} bytes")
+        if kind in _IN_HEADER and len(self.header) + size > MAX_HEADER_BYTES:
+            raise NotCuttable(f"its header has more than {MAX_HEADER_BYTES} bytes")
         if len(view) < size:
             return 0
         if kind in _IN_HEADER:

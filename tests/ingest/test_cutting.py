@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -166,6 +167,49 @@ def test_mp4_that_is_not_whole() -> None:
     ):
         with pytest.raises(NotCuttable, match=why):
             cut(Mp4Cutter(MOST), wrong)
+
+
+def fed_until_refused(cutter: Cutter, data: bytes, why: str) -> int:
+    """The same again and again. Returns the bytes that were taken before."""
+    for taken in range(0, 50 * len(data), len(data)):
+        try:
+            cutter.feed(data)
+        except NotCuttable as error:
+            found, refused = taken, str(error)
+            break
+    else:
+        pytest.fail("it is taken without a bound")
+    assert re.search(why, refused)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"emsg", bytes(100_000)),
+        (b"moof", bytes(8) + bytes(100_000)),
+        (b"moof", boxed(b"mfhd", bytes(8)) + boxed(b"free", bytes(100_000))),
+    ],
+)
+def test_boxes_without_pictures_are_held_up_to_a_bound(kind: bytes, content: bytes) -> None:
+    cutter = Mp4Cutter(MOST)
+    cutter.feed(long_media.made(MP4_RECIPES["base is moof"], 2))
+    taken = fed_until_refused(cutter, boxed(kind, content), "no picture begins|before a fragment")
+    assert taken < 4 * MOST
+
+
+@pytest.mark.parametrize("kind", [b"free", b"mdat", b"styp", b"sidx"])
+def test_no_more_boxes_are_read_than_a_bound(kind: bytes) -> None:
+    cutter = Mp4Cutter(16 * MOST)
+    cutter.feed(long_media.made(MP4_RECIPES["base is moof"], 2))
+    assert fed_until_refused(cutter, boxed(kind) * 100_000, "boxes") <= 4 * 800_000
+
+
+@pytest.mark.parametrize("kind", [b"ftyp", b"free", b"uuid"])
+def test_a_header_comes_in_the_first_bytes(kind: bytes) -> None:
+    cutter = Mp4Cutter(MOST)
+    with pytest.raises(NotCuttable, match=r"header"):
+        cutter.feed(boxed(b"ftyp", b"isom\0\0\0\0isom") + boxed(kind, bytes(100)) * 2000)
 
 
 def cutter_header(data: bytes) -> bytes:

@@ -9,7 +9,9 @@ from itertools import pairwise
 import pytest
 import trio
 
+from ingest import cut_uploads
 from ingest.budget import REQUEST_BYTES
+from ingest.cut_ts import TsCutter
 from ingest.cut_uploads import MOST_WAITING, PROBE_PARTS
 from storage.contracts.given import Upload, erase, index_of
 from storage.days import MS_PER_DAY
@@ -263,6 +265,29 @@ async def test_what_has_no_place_to_cut_is_refused_at_its_end_and_not_looked_at_
     async with worker.uploads.cutting:  # it does not wait for its turn
         for _ in range(3):
             assert (await go_on(client, path, len(data) - 1, data[-1:])).code == "not_cuttable"
+
+
+async def test_of_several_that_finish_it_for_nothing_one_looks_at_it(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[TsCutter] = []
+
+    def counted(most_bytes: int) -> TsCutter:
+        looked.append(TsCutter(most_bytes))
+        return looked[-1]
+
+    monkeypatch.setattr(cut_uploads, "TsCutter", counted)
+    worker = await begin(**ROOMY)
+    data = video(3 * MIB)
+    path = await unfinished(await worker.connect(), data)
+    others = [await worker.connect() for _ in range(4)]
+    await worker.uploads.cutting.acquire()
+    for other in others:
+        await other.send(call(worker, "PATCH", path, data[-1:], Upload_Offset=str(len(data) - 1)))
+    await until(lambda: worker.uploads.cutting.statistics().tasks_waiting == len(others))
+    worker.uploads.cutting.release()
+    assert {(await other.reply()).code for other in others} == {"not_cuttable"}
+    assert len(looked) == 1
 
 
 async def test_while_it_is_made_chunks_of_a_byte_is_held(begin: Begin) -> None:

@@ -160,6 +160,146 @@ def test_connections_share_memory_and_see_nothing_of_each_other(context: ssl.SSL
                 assert answered[which]
 
 
+STRIDE = 3
+"""From one place to the next; 1 was run as well. With 5 ways to break, each way comes to every part of it."""
+
+
+class Breaking:
+    """A client whose bytes reach the server up to a place, and something else, or nothing, from there."""
+
+    def __init__(self, server: ssl.SSLContext, shared: Shared, trusting: ssl.SSLContext) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.theirs.setblocking(False)
+        self.wire = TlsWire(self.ours, server, shared)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._client = trusting.wrap_bio(self._incoming, self._outgoing)
+        self._is_done = self._has_written = False
+        self.shaken = False
+
+    def next_bytes(self) -> bytes:
+        """What the client says now: of its handshake, then of a request."""
+        with suppress(BlockingIOError):
+            self._incoming.write(self.theirs.recv(65_536))
+        if not self._is_done:
+            with suppress(ssl.SSLWantReadError):
+                self._client.do_handshake()
+                self._is_done = True
+        elif not self._has_written:
+            self._has_written = True
+            self._client.write(b"secret of the one that breaks" * 20)
+        return self._outgoing.read()
+
+    def turn(self) -> None:
+        """One of the server's."""
+        view = memoryview(bytearray(500))
+        with suppress(BlockingIOError):
+            if not self.shaken:
+                self.shaken = self.wire.shake()
+            else:
+                self.wire.recv_into(view, len(view))
+                self.wire.send(b"an answer to the one that breaks" * 3000)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_one_that_breaks_at_any_byte_is_no_matter_to_others(
+    context: ssl.SSLContext, version: ssl.TLSVersion
+) -> None:
+    """Its bytes end, or are others, from each place on in its handshake and its first request. Meanwhile one connection
+    has half a record, one is in its handshake, and what OpenSSL reads and writes is everybody's."""
+    dice = random.Random(7)
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    trusting.maximum_version = version
+    shared = Shared()
+    steady = pipe_of(context, shared)
+    at, reached, broke = 0, True, 0
+    with ExitStack() as stack:
+        for sock in (steady.ours, steady.theirs):
+            stack.enter_context(sock)
+
+        def nothing_stays() -> None:
+            assert shared.incoming.pending == shared.outgoing.pending == 0
+
+        while reached:
+            said = dice.randbytes(dice.choice((1, 300, 17_000)))
+            steady.client.write(said)
+            cipher = steady.outgoing.read()
+            half = dice.randrange(len(cipher))
+            steady.theirs.send(cipher[:half])
+            got, _ = read_all(steady.wire, 1000)
+
+            shaking = Breaking(context, shared, trusting)
+            shaking.theirs.send(shaking.next_bytes())
+            shaking.turn()
+            nothing_stays()
+
+            one = Breaking(context, shared, trusting)
+            kind = ("closed", "changed", "zeros", "record", "reset")[at % 5]
+            left, reached = at, False
+            try:
+                for _ in range(8):
+                    data = one.next_bytes()
+                    if len(data) > left:
+                        reached = True
+                        one.theirs.send(data[:left])
+                        if kind == "changed":
+                            one.theirs.send(bytes([data[left] ^ 0x41]) + data[left + 1 :])
+                        elif kind == "zeros":
+                            one.theirs.send(bytes(1000))
+                        elif kind == "record":
+                            one.theirs.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+                        elif kind == "closed":
+                            one.theirs.shutdown(socket.SHUT_WR)
+                        else:
+                            one.theirs.close()
+                        for _ in range(4):
+                            one.turn()
+                            nothing_stays()
+                        break
+                    left -= len(data)
+                    if data:
+                        one.theirs.send(data)
+                    one.turn()
+                    nothing_stays()
+            except OSError:
+                broke += 1
+            nothing_stays()
+            if at % 2:
+                with suppress(OSError):
+                    one.wire.shutdown(socket.SHUT_WR)
+                nothing_stays()
+            one.ours.close()
+            one.theirs.close()
+            del one  # OpenSSL's memory of it goes, while the others are where they were
+
+            answer = dice.randbytes(dice.choice((1, 20_000)))
+            assert steady.wire.send(answer) == len(answer)
+            nothing_stays()
+            steady.theirs.send(cipher[half:])
+            got += read_all(steady.wire, dice.choice((1000, 100_000)))[0]
+            assert got == said
+            heard = b""
+            while len(heard) < len(answer):
+                with suppress(ssl.SSLWantReadError):
+                    heard += steady.client.read(65_536)
+                    continue
+                steady.incoming.write(steady.theirs.recv(65_536))
+            assert heard == answer
+
+            for _ in range(4):
+                if data := shaking.next_bytes():
+                    shaking.theirs.send(data)
+                shaking.turn()
+                nothing_stays()
+            assert shaking.shaken
+            shaking.ours.close()
+            shaking.theirs.close()
+            at += STRIDE
+    assert at > 600, "a handshake and a request have more bytes than that"
+    assert broke > 300 // STRIDE
+
+
 def test_what_was_decrypted_and_not_taken_is_pending(pipe: Pipe) -> None:
     _, wire, client, outgoing, theirs, _ = pipe
     client.write(bytes(10_000))
