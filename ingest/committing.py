@@ -26,8 +26,8 @@ from ingest.inits import LOOK_UPS, Inits
 from ingest.keyring import Keyring
 from ingest.keys_ahead import KeysAhead
 from ingest.next_month import NextMonth
-from ingest.not_taken import NotTaken
 from ingest.packing import MAX_MOVED_MS, MAX_MOVES, Chunk, OpenSegment, Packer
+from ingest.resumable.not_taken import NotTaken
 from ingest.stats import Stats
 from ingest.stored import StoredBelow
 from storage.catalog.ingest import IngestCatalog

@@ -11,12 +11,13 @@ from contextlib import suppress
 import structlog
 import trio
 
-from ingest import answers, resumable
+from ingest import answers
 from ingest.budget import REQUEST_BYTES
 from ingest.connection import Connection
 from ingest.fragments import taken
 from ingest.outbox import Outbox
 from ingest.receiving import Receiver
+from ingest.resumable import requests as resumable
 from ingest.room import wait_for_budget
 from ingest.waits import ForInit, ForPacking, ForPiece, ForRoom, ForUpload, UntilRead, Wait
 from storage.errors import ClipkeepError, KeyDestroyed

@@ -16,11 +16,11 @@ import trio
 
 from ingest.budget import Budget
 from ingest.committing import Uploads
-from ingest.cut_uploads import CUT_BYTES
 from ingest.gathering import Gathering
 from ingest.health import Health
 from ingest.keyring import Keyring
 from ingest.receiving import Limits, Receiver
+from ingest.resumable.finishing import CUT_BYTES
 from ingest.server import IngestServer, listen
 from ingest.sightings import FLUSH_EVERY_S
 from ingest.stats import Stats

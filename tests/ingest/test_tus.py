@@ -8,8 +8,18 @@ import pytest
 
 from ingest.protocols.cors import origins_of
 from tests.ingest.conftest import Begin
+from tests.ingest.resumable.test_requests import (
+    DATA,
+    UPLOADS,
+    ask,
+    begun,
+    call,
+    go_on,
+    head,
+    metadata,
+    offset,
+)
 from tests.ingest.served import PATIENT, Worker
-from tests.ingest.test_resumable import DATA, UPLOADS, ask, begun, call, go_on, head, metadata, offset
 from tests.ingest.world import NOW_MS
 
 PAGE = "https://shop.example"

@@ -18,8 +18,8 @@ from service.folder import open_folder
 from storage.days import MS_PER_DAY
 from storage.rows.devices import DeviceFacts
 from storage.rows.recordings import FIRST_PART_MS
+from tests.ingest.resumable.test_requests import ask, begun, go_on, head, offset
 from tests.ingest.served import Client, Worker
-from tests.ingest.test_resumable import ask, begun, go_on, head, offset
 from tests.ingest.world import video
 from tests.retention.world import DELAY_MS, NOON, TODAY, World, fast_folder, monthly
 from tests.servers.catalogs import home_settings

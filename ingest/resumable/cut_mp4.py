@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import Final
 
 from ingest import mp4
-from ingest.cutting import CLEAN_KEY, PICTURE, NotCuttable, Place, Places
 from ingest.mp4_boxes import HEADER_BYTES, Boxes, Unreadable
+from ingest.resumable.cutting import CLEAN_KEY, PICTURE, NotCuttable, Place, Places
 from storage.media_facts import KeyFrame
 
 MAX_HEADER_BYTES: Final = 64 * 1024

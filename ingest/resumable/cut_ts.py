@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 
 from ingest import mpegts
-from ingest.cutting import CLEAN_KEY, KEY, PICTURE, NotCuttable, Place, Places
 from ingest.mpegts import PACKET_BYTES, SYNC_BYTE
 from ingest.pictures import first_picture
+from ingest.resumable.cutting import CLEAN_KEY, KEY, PICTURE, NotCuttable, Place, Places
 from ingest.ts_edges import payload_at, pts_at
 from ingest.ts_tables import AUDIO_CODECS, NO_PID, VIDEO_CODECS, map_pid, program
 from storage.media_facts import Codec, KeyFrame

@@ -22,9 +22,6 @@ import trio
 from ingest import answers, inits, media, mpegts
 from ingest.answers import Answer
 from ingest.budget import Account
-from ingest.cut_mp4 import MAX_HEADER_BYTES, Mp4Cutter
-from ingest.cut_ts import TsCutter
-from ingest.cutting import Cutter, NotCuttable, Times
 from ingest.inits import KnownInit
 from ingest.packing import Chunk
 from ingest.protocols.base import Admission
@@ -32,8 +29,11 @@ from ingest.protocols.table import PUT
 from ingest.protocols.tus import GONE, mismatch, not_cuttable
 from ingest.protocols.upload_call import UploadCall
 from ingest.receiving import Receiver
+from ingest.resumable.cut_mp4 import MAX_HEADER_BYTES, Mp4Cutter
+from ingest.resumable.cut_ts import TsCutter
+from ingest.resumable.cutting import Cutter, NotCuttable, Times
+from ingest.resumable.parts import FINISHED_MARK, Stored, UploadParts, below, expires_line, mark_ms
 from ingest.room import wait_for_budget
-from ingest.upload_parts import FINISHED_MARK, Stored, UploadParts, below, expires_line, mark_ms
 from storage import checksums
 from storage.days import MS_PER_DAY
 from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, SegmentCommit, Verdict

@@ -1,6 +1,6 @@
 """Resumable uploads (`protocols.tus`), in the connection's own task: what is stored of one, and how it becomes a chunk.
 
-What came of an upload in a request is a *part* (`upload_parts`), and so is each piece of a request that is larger than
+What came of an upload in a request is a *part* (`parts`), and so is each piece of a request that is larger than
 what is held at once: packed, encrypted under its day's key, committed and acknowledged as every chunk, unreadable with
 its device, and gone with its expiry day. So what is stored of an upload is a chain that only grows. The last part is
 not stored: with those before it it is the chunk, which takes the ordinary way, and then a *mark* is stored, which says
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import structlog
 
-from ingest import answers, cut_uploads, media
+from ingest import answers, media
 from ingest.answers import Answer
 from ingest.budget import Account
 from ingest.committed import Committed
@@ -30,8 +30,16 @@ from ingest.protocols.tus import (
 )
 from ingest.protocols.upload_call import UploadCall
 from ingest.receiving import Receiver
+from ingest.resumable import finishing
+from ingest.resumable.parts import (
+    FINISHED_MARK,
+    MAX_PARTS,
+    TERMINATED_MARK,
+    Stored,
+    UploadParts,
+    expires_line,
+)
 from ingest.room import wait_for_budget
-from ingest.upload_parts import FINISHED_MARK, MAX_PARTS, TERMINATED_MARK, Stored, UploadParts, expires_line
 from ingest.waits import ForPiece, ForUpload
 from storage import checksums
 from storage.days import expiry_day
@@ -192,7 +200,7 @@ class _Upload:
         if refusal is not None:
             return refusal
         if call.length > self._receiver.limits.max_chunk_bytes:
-            wrong = await cut_uploads.wrong_at_first(self._parts, stored, data)
+            wrong = await finishing.wrong_at_first(self._parts, stored, data)
             if wrong:
                 return not_cuttable(wrong)
         counts, now_ms = self._receiver.counts, self._receiver.now_ms()
@@ -226,7 +234,7 @@ class _Upload:
         """Make all of an upload a chunk. Returns why not."""
         receiver, call = self._receiver, self._call
         if call.length > receiver.limits.max_chunk_bytes:
-            return await cut_uploads.finish(receiver, self._admission, call, self._parts, data)
+            return await finishing.finish(receiver, self._admission, call, self._parts, data)
         account = Account()
         charged = 0
         try:

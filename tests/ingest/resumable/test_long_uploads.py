@@ -9,20 +9,20 @@ from itertools import pairwise
 import pytest
 import trio
 
-from ingest import cut_uploads
 from ingest.budget import REQUEST_BYTES
-from ingest.cut_ts import TsCutter
-from ingest.cut_uploads import MOST_WAITING, PROBE_PARTS
+from ingest.resumable import finishing
+from ingest.resumable.cut_ts import TsCutter
+from ingest.resumable.finishing import MOST_WAITING, PROBE_PARTS
 from storage.contracts.given import Upload, erase, index_of
 from storage.days import MS_PER_DAY
 from storage.media_facts import continues, unpack_facts
 from storage.rows.recordings import ChunkRow, SegmentCommit, SegmentState, Verdict
 from storage.sql import SqlCatalog
-from tests.ingest import long_media
 from tests.ingest.conftest import Begin
-from tests.ingest.long_media import MP4_RECIPES, TS_RECIPES, frames, packets
+from tests.ingest.resumable import long_media
+from tests.ingest.resumable.long_media import MP4_RECIPES, TS_RECIPES, frames, packets
+from tests.ingest.resumable.test_requests import begun, call, go_on, lapse, offset, parts
 from tests.ingest.served import MIB, PATIENT, Client, Worker, until
-from tests.ingest.test_resumable import begun, call, go_on, lapse, offset, parts
 from tests.ingest.world import NOW_MS, TODAY, video
 
 ROOMY = {
@@ -276,7 +276,7 @@ async def test_of_several_that_finish_it_for_nothing_one_looks_at_it(
         looked.append(TsCutter(most_bytes))
         return looked[-1]
 
-    monkeypatch.setattr(cut_uploads, "TsCutter", counted)
+    monkeypatch.setattr(finishing, "TsCutter", counted)
     worker = await begin(**ROOMY)
     data = video(3 * MIB)
     path = await unfinished(await worker.connect(), data)

@@ -10,15 +10,15 @@ from itertools import pairwise
 import pytest
 
 from ingest import answers, inits, media
-from ingest.cut_mp4 import MAX_BOXES, Mp4Cutter
-from ingest.cut_ts import APART_BYTES, TsCutter
-from ingest.cutting import CLEAN_KEY, KEY, PICTURE, Cutter, NotCuttable, Place, Places, Times
-from ingest.not_taken import REMEMBERED, REMEMBERED_S, NotTaken
+from ingest.resumable.cut_mp4 import MAX_BOXES, Mp4Cutter
+from ingest.resumable.cut_ts import APART_BYTES, TsCutter
+from ingest.resumable.cutting import CLEAN_KEY, KEY, PICTURE, Cutter, NotCuttable, Place, Places, Times
+from ingest.resumable.not_taken import REMEMBERED, REMEMBERED_S, NotTaken
 from storage import media_facts as mf
 from storage.media_facts import KeyFrame, MediaFacts, continues, unpack_facts
-from tests.ingest import long_media
 from tests.ingest.fmp4 import boxed
-from tests.ingest.long_media import MP4_RECIPES, TS_RECIPES, frames, packets
+from tests.ingest.resumable import long_media
+from tests.ingest.resumable.long_media import MP4_RECIPES, TS_RECIPES, frames, packets
 
 MOST = 1024 * 1024
 PACKET = 188
