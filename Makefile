@@ -70,7 +70,7 @@ $(TUS): tests/tus/package.json tests/tus/package-lock.json
 	   || echo "tus-js-client was not installed: the test with a real client is skipped" >&2; fi
 	@mkdir -p $(dir $@) && touch $@
 
-test: $(NATIVE) $(PLAYERS) $(OPENID) $(TUS) ## set-up and all tests, 50 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
+test: $(NATIVE) $(PLAYERS) $(OPENID) $(TUS) ## set-up and all tests, 55 minutes on two cores (ARGS=... goes to pytest, TEST_WORKERS=1: one after the other)
 	@$(TESTS) -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 	@if [ -z "$(ARGS)" ] && ls $(COMPILED) > /dev/null 2>&1; then \
 	   echo "once more, with the hot path as Python"; \

@@ -139,15 +139,20 @@ def fragment(
     return found, list(written)
 
 
+SOUND_BEYOND_TICKS = 960
+"""How far a clip's sound may reach beyond its pictures: half a frame of AAC at 48 kHz, in 90 kHz."""
+
+
 def _cut_sound(tracks: list[_Track], ticks: int) -> None:
     """Leave out what of the sound lies behind the pictures, of which there are so many ticks of 90 kHz. A clip's last
     frame of sound is decoded after the next clip's first one: Chromium then takes no picture until the next key frame,
-    which is that of the clip after it."""
+    which is that of the clip after it. It does the same where two frames of sound begin more than two lengths
+    of a frame apart: so some of it may be beyond."""
     if tracks[0].source.type != "video":
         return
     for track in tracks[1:]:
         up, down = _scale(track)
-        end = _time(track.packets[0].pts) + ticks * down // up
+        end = _time(track.packets[0].pts) + (ticks + SOUND_BEYOND_TICKS) * down // up
         track.packets[1:] = [
             each for each in track.packets[1:] if _time(each.pts) + (each.duration or 0) <= end
         ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from service.http import HttpLimits, HttpServer
 from tests.service.http.served import (
@@ -297,8 +298,11 @@ async def test_one_client_has_its_share_of_the_connections() -> None:
 
 async def test_at_its_share_a_client_gives_up_its_own_idle_connection() -> None:
     async with serving(Echo(), max_connections=8) as server:
-        idle = [await connect(server) for _ in range(4)]
-        await until(lambda: server.connections == 4)
+        idle = []
+        for _ in range(4):
+            idle.append(await connect(server))
+            await until(lambda: server.connections == len(idle))
+            await trio.testing.wait_all_tasks_blocked()  # those that are accepted at once wait as long
         assert b"200 OK" in await ask(server, GET)
         assert await rest_of(idle[0]) == b"", "the longest idle one"
         for stream in idle:
