@@ -26,6 +26,7 @@ HOT = (
     "ingest/buffers.py",
     "ingest/budget.py",
     "ingest/chunked.py",
+    "ingest/chunks.py",
     "ingest/connection.py",
     "ingest/framing.py",
     "ingest/heads.py",

@@ -177,6 +177,25 @@ class Chunk:
         return KeyId(self.device, self.epoch, month_of_day(self.expires_on))
 
 
+def append(
+    writer: SegmentWriter, cipher: AESGCM, nonce: bytes, chunk: Chunk, body: bytes | bytearray | memoryview
+) -> None:
+    """Encrypt a chunk into a segment. It has to fit."""
+    writer.append(
+        cipher,
+        nonce,
+        body,
+        device=chunk.device,
+        capture_ms=chunk.capture_ms,
+        epoch=chunk.epoch,
+        duration_ms=chunk.duration_ms,
+        crc32=chunk.crc32,
+        crc64=chunk.crc64,
+        media=chunk.media,
+        facts=chunk.facts,
+    )
+
+
 @dataclass(slots=True)
 class OpenSegment:
     """A segment that still takes chunks, or one that is sealed and on its way to the store."""
@@ -277,19 +296,7 @@ class Packer:
     def _append(
         self, cipher: AESGCM, segment: OpenSegment, chunk: Chunk, body: bytes | bytearray | memoryview
     ) -> None:
-        segment.writer.append(
-            cipher,
-            self._nonce(),
-            body,
-            device=chunk.device,
-            capture_ms=chunk.capture_ms,
-            epoch=chunk.epoch,
-            duration_ms=chunk.duration_ms,
-            crc32=chunk.crc32,
-            crc64=chunk.crc64,
-            media=chunk.media,
-            facts=chunk.facts,
-        )
+        append(segment.writer, cipher, self._nonce(), chunk, body)
         segment.chunks.append(chunk)
 
     def _append_init(self, cipher: AESGCM, segment: OpenSegment, chunk: Chunk, init: Init) -> None:

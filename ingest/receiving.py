@@ -14,6 +14,7 @@ from ingest.admission import ASKED_AGAIN_MS, Credentials, admit, still_admitted
 from ingest.answers import Answer
 from ingest.body import Body
 from ingest.budget import REQUEST_BYTES, Budget
+from ingest.chunks import chunk_at
 from ingest.committing import Uploads
 from ingest.framing import MAX_HEAD_BYTES
 from ingest.heads import Head
@@ -276,21 +277,8 @@ class Receiver:
                 admission.device, admission.head_ms, now_ms, duration_ms, found.facts
             )
             capture_ms = self.entitled_ms(admission.device, capture_ms, now_ms)
-        return Chunk(
-            device=admission.device,
-            capture_ms=capture_ms,
-            epoch=admission.epoch,
-            class_days=admission.class_days,
-            expires_on=admission.expires_on(capture_ms, now_ms),
-            duration_ms=duration_ms,
-            crc32=checksums.crc32(data),
-            crc64=checksums.crc64nvme(data),
-            media=found.media,
-            length=len(data),
-            facts=found.facts,
-            moves_left=MAX_MOVES if admission.may_move else 0,
-            done=slot.done,
-        )
+        moves = MAX_MOVES if admission.may_move else 0
+        return chunk_at(capture_ms, duration_ms, admission, data, found, now_ms, moves, slot.done)
 
     def now_ms(self) -> int:
         return self._clock.now_ms()

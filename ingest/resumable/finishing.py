@@ -22,8 +22,9 @@ import trio
 from ingest import answers, inits, media, mpegts
 from ingest.answers import Answer
 from ingest.budget import Account
+from ingest.chunks import chunk_at
 from ingest.inits import KnownInit
-from ingest.packing import Chunk
+from ingest.packing import Chunk, append
 from ingest.protocols.base import Admission
 from ingest.protocols.table import PUT
 from ingest.protocols.tus import GONE, mismatch, not_cuttable
@@ -34,7 +35,6 @@ from ingest.resumable.cut_ts import TsCutter
 from ingest.resumable.cutting import Cutter, NotCuttable, Times
 from ingest.resumable.parts import FINISHED_MARK, Stored, UploadParts, below, expires_line, mark_ms
 from ingest.room import wait_for_budget
-from storage import checksums
 from storage.days import MS_PER_DAY
 from storage.rows.recordings import MAX_CLOCK_AHEAD_MS, SegmentCommit, Verdict
 from storage.segment import MAX_CHUNK_BYTES, NONCE_BYTES, SegmentWriter, buffer_bytes
@@ -307,21 +307,7 @@ class _Cut:
             raise _Refused(answers.clock_ahead(capture_ms, now_ms))
         if not receiver.is_entitled(admission.device, capture_ms, now_ms):
             raise _Refused(answers.not_entitled(capture_ms, now_ms))
-        chunk = Chunk(
-            device=admission.device,
-            capture_ms=capture_ms,
-            epoch=admission.epoch,
-            class_days=admission.class_days,
-            expires_on=admission.expires_on(capture_ms, now_ms),
-            duration_ms=found.duration_ms,
-            crc32=checksums.crc32(data),
-            crc64=checksums.crc64nvme(data),
-            media=found.media,
-            length=len(data),
-            facts=found.facts,
-            moves_left=0,
-            done=_nobody,
-        )
+        chunk = chunk_at(capture_ms, found.duration_ms, admission, data, found, now_ms, 0, _nobody)
         segment = self._segment
         if segment is not None and (
             segment.expires_on != chunk.expires_on
@@ -345,21 +331,7 @@ class _Cut:
 
     async def _write(self, writer: SegmentWriter, chunk: Chunk, data: bytes | memoryview) -> None:
         cipher = await self._uploads.cipher(chunk.key_id())
-        append = partial(
-            writer.append,
-            cipher,
-            os.urandom(NONCE_BYTES),
-            data,
-            device=chunk.device,
-            capture_ms=chunk.capture_ms,
-            epoch=chunk.epoch,
-            duration_ms=chunk.duration_ms,
-            crc32=chunk.crc32,
-            crc64=chunk.crc64,
-            media=chunk.media,
-            facts=chunk.facts,
-        )
-        await trio.to_thread.run_sync(append)
+        await trio.to_thread.run_sync(append, writer, cipher, os.urandom(NONCE_BYTES), chunk, data)
 
     async def _seal(self) -> None:
         segment, self._segment = self._segment, None

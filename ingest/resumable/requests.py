@@ -14,8 +14,9 @@ import structlog
 from ingest import answers, media
 from ingest.answers import Answer
 from ingest.budget import Account
+from ingest.chunks import chunk_at
 from ingest.committed import Committed
-from ingest.packing import MAX_MOVES, Chunk, Outcome
+from ingest.packing import MAX_MOVES, Outcome
 from ingest.protocols.base import Admission
 from ingest.protocols.table import PUT
 from ingest.protocols.tus import (
@@ -41,7 +42,6 @@ from ingest.resumable.parts import (
 )
 from ingest.room import wait_for_budget
 from ingest.waits import ForPiece, ForUpload
-from storage import checksums
 from storage.days import expiry_day
 from storage.errors import ClipkeepError, KeyDestroyed
 from storage.rows.recordings import Verdict
@@ -281,20 +281,7 @@ class _Upload:
                 admission.device, call.created_ms - duration_ms, call.created_ms
             )
         committed = Committed()
-        chunk = Chunk(
-            device=admission.device,
-            capture_ms=capture_ms,
-            epoch=admission.epoch,
-            class_days=admission.class_days,
-            expires_on=admission.expires_on(capture_ms, now_ms),
-            duration_ms=duration_ms,
-            crc32=checksums.crc32(whole),
-            crc64=checksums.crc64nvme(whole),
-            media=found.media,
-            length=len(whole),
-            facts=found.facts,
-            moves_left=MAX_MOVES if admission.may_move else 0,
-            done=committed,
-        )
+        moves = MAX_MOVES if admission.may_move else 0
+        chunk = chunk_at(capture_ms, duration_ms, admission, whole, found, now_ms, moves, committed)
         await receiver.uploads.pack(chunk, whole)
         return await committed.outcome(lambda: receiver.uploads.ended), None

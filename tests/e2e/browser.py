@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.servers.given_files import given_files
 
 HLS_JS = {"hls.js": "hls-newest", "hls.js of 2023": "hls-older"}
 """The players of `tests/players/package.json`, by what tests call them."""
@@ -66,33 +66,16 @@ const state = () => ({{ frames: v.getVideoPlaybackQuality().totalVideoFrames, at
 def pages() -> Iterator[str]:
     """A page for each player, at `/{player's place in PLAYERS}`; the origin of the server that gives them."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            name = self.path.strip("/")
-            if name.endswith(".js"):
-                path = MODULES / name.removesuffix(".js") / "dist" / "hls.min.js"
-                body, kind = path.read_bytes() if path.is_file() else b"", "text/javascript"
-            else:
-                module = HLS_JS.get(PLAYERS[int(name)], "none") if name.isdigit() else "none"
-                body, kind = PAGE.format(module=module).encode(), "text/html"
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def of(path: str) -> tuple[bytes, str]:
+        name = path.strip("/")
+        if name.endswith(".js"):
+            file = MODULES / name.removesuffix(".js") / "dist" / "hls.min.js"
+            return file.read_bytes() if file.is_file() else b"", "text/javascript"
+        module = HLS_JS.get(PLAYERS[int(name)], "none") if name.isdigit() else "none"
+        return PAGE.format(module=module).encode(), "text/html"
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with given_files(of) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 
 from service.demo.ports import free_ports
 from tests.e2e import ffmpeg
+from tests.e2e.behind_proxy import start_behind_proxy
 from tests.e2e.plain_browser import Browser
 from tests.e2e.service import SOON_S, Service, until
 from tests.servers.certificates import Authority, Pair
@@ -132,18 +133,7 @@ def test_nginx_passes_connections_on_and_says_whose_they_are(
 ) -> None:
     if not STREAM.exists():
         pytest.skip("nginx's module stream is not installed (Debian: libnginx-mod-stream)")
-    service.init()
-    service.configure(
-        tls_certificate=pair.certificate,
-        tls_key=pair.key,
-        ingest_trusted_proxies="127.0.0.1",
-        http_trusted_proxies="127.0.0.1",
-        http_proxy_protocol="true",
-    )
-    service.trusting = authority.client()
-    service.start()
-    [device] = service.add_devices(1)
-    film = ffmpeg.film(tmp_path / "film.ts", seconds=1).read_bytes()
+    device, film = start_behind_proxy(service, authority, pair, tmp_path)
     cameras, people = free_ports(2)
     changes = {"modules/ngx_stream_module.so": str(STREAM)}
     for port, own in ports_of(service).items():
@@ -159,7 +149,7 @@ def test_nginx_passes_connections_on_and_says_whose_they_are(
     assert service.stop() == 0
 
 
-def test_the_certificate_is_the_services_own(pair: Pair) -> None:
+def test_the_certificate_is_the_services_own() -> None:
     """What passes on has none, and what terminates keeps no recording on its disk."""
     passing = (EXAMPLES / "passing.conf").read_text()
     assert "ssl" not in passing

@@ -19,6 +19,7 @@ import pytest
 
 from service.demo.ports import free_ports
 from tests.e2e import ffmpeg
+from tests.e2e.behind_proxy import start_behind_proxy
 from tests.e2e.plain_browser import Browser
 from tests.e2e.service import SOON_S, Device, Service, until
 from tests.servers.certificates import Authority, Pair
@@ -311,18 +312,7 @@ def test_haproxy_passes_connections_on_and_says_whose_they_are(
     program = shutil.which("haproxy")
     if program is None:
         pytest.skip("haproxy is not installed")
-    service.init()
-    service.configure(
-        tls_certificate=pair.certificate,
-        tls_key=pair.key,
-        ingest_trusted_proxies="127.0.0.1",
-        http_trusted_proxies="127.0.0.1",
-        http_proxy_protocol="true",
-    )
-    service.trusting = authority.client()
-    service.start()
-    [device] = service.add_devices(1)
-    film = ffmpeg.film(tmp_path / "short.ts", seconds=1).read_bytes()
+    device, film = start_behind_proxy(service, authority, pair, tmp_path)
     with suppress(OSError):
         service.put(device, lately_ms(), film)
         raise AssertionError("who is named as a proxy has to say who connects")

@@ -11,11 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.servers.given_files import given_files
 
 TUS = Path(__file__).parents[1] / "tus"
 TUS_JS = TUS / "node_modules" / "tus-js-client"
@@ -150,25 +151,5 @@ def upload_page(clip: Path) -> Iterator[int]:
         "/tus.js": ((TUS_JS / "dist" / "tus.min.js").read_bytes(), "text/javascript"),
         "/clip.ts": (clip.read_bytes(), "video/mp2t"),
     }
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body, kind = files[self.path]
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with given_files(files.__getitem__) as port:
+        yield port

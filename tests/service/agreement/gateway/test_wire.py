@@ -166,7 +166,7 @@ def test_an_address_that_swallows_packets_leaves_time_to_the_next_one(
 
 def test_a_certificate_of_nobody_we_know_is_refused_and_one_we_know_taken(tmp_path: Path) -> None:
     context, _ = certificate(tmp_path)
-    authority = str(tmp_path / "server.pem")
+    authority = str(tmp_path / "authority" / "authority.pem")
 
     def act(link: socket.socket) -> None:
         with context.wrap_socket(link, server_side=True) as secure:
