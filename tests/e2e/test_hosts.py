@@ -3,20 +3,26 @@ the other, and a host that does not hear home serves nothing."""
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
 from http.client import HTTPConnection
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.e2e.denials import WAYS, deny
 from tests.e2e.load import chunk_body
+from tests.e2e.long_clips import assert_kept, assert_played_back, made
 from tests.e2e.service import SOON_S, Device, Service, until
+from tests.e2e.test_long_uploads import asked
 from tests.servers.postgres import PostgresServer, any_binaries, postgres_server
 
 pytestmark = pytest.mark.e2e
@@ -185,6 +191,47 @@ def test_a_host_that_was_frozen_as_a_whole_refuses_the_first_request(hosts: tupl
     assert rest < len(large) / 2, "what the kernel had already, and no further piece"
     os.kill(feed, signal.SIGCONT)
     until(lambda: watch(b, camera, token, start_ms) == (403, "suspended"), "the host hears home again")
+
+
+def test_an_upload_goes_on_and_is_finished_on_whatever_host(
+    hosts: tuple[Service, Service], tmp_path: Path
+) -> None:
+    """Its connection to one host breaks, the other goes on; then both are sent its last byte at the same time."""
+    a, b = hosts
+    film = made(tmp_path)
+    data = film.read_bytes()
+    [camera] = a.add_devices(1)
+    capture_ms = now_ms() - 600_000
+    said = base64.b64encode(str(capture_ms).encode()).decode()
+    begin = {"Upload_Length": len(data), "Upload_Metadata": f"capture_ms {said}"}
+    path = asked(a, camera, "POST", f"/v1/devices/{camera.number}/uploads", **begin).getheader("Location", "")
+    with closing(HTTPConnection(*a.ingest, timeout=SOON_S)) as connection:
+        connection.putrequest("PATCH", path)
+        for name, value in {
+            "Authorization": f"Bearer {camera.token}",
+            "Tus-Resumable": "1.0.0",
+            "Upload-Offset": "0",
+            "Content-Type": "application/offset+octet-stream",
+            "Content-Length": str(len(data)),
+        }.items():
+            connection.putheader(name, value)
+        connection.endheaders(data[: len(data) // 2])
+
+    def stored(host: Service) -> int:
+        return int(asked(host, camera, "HEAD", path).getheader("Upload-Offset", ""))
+
+    until(lambda: stored(b) == len(data) // 2, "the other host knows all that came")
+    at = len(data) // 2
+    assert asked(b, camera, "PATCH", path, data[at:-1], Upload_Offset=at).status == 204
+    assert stored(a) == len(data) - 1
+    with ThreadPoolExecutor(2) as both:
+        last = partial(
+            asked, device=camera, method="PATCH", path=path, body=data[-1:], Upload_Offset=len(data) - 1
+        )
+        answers = [answer.status for answer in both.map(last, hosts)]
+    assert answers == [204, 204], "the second one found it finished"
+    assert stored(a) == stored(b) == len(data)
+    assert_kept(a, camera, film, assert_played_back(b, camera, film, capture_ms))
 
 
 def test_the_schedule_is_run_by_one_host_at_a_time(hosts: tuple[Service, Service]) -> None:
