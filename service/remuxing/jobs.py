@@ -139,23 +139,21 @@ def fragment(
     return found, list(written)
 
 
-SOUND_BEYOND_TICKS = 960
-"""How far a clip's sound may reach beyond its pictures: half a frame of AAC at 48 kHz, in 90 kHz."""
+CLIP_TIME_TICKS = 45
+"""How far off a clip's time may be, which is in milliseconds: half of one, in 90 kHz."""
 
 
 def _cut_sound(tracks: list[_Track], ticks: int) -> None:
-    """Leave out what of the sound lies behind the pictures, of which there are so many ticks of 90 kHz. A clip's last
-    frame of sound is decoded after the next clip's first one: Chromium then takes no picture until the next key frame,
-    which is that of the clip after it. It does the same where two frames of sound begin more than two lengths
-    of a frame apart: so some of it may be beyond."""
+    """Leave out the frames of sound that begin when the pictures, so many ticks of 90 kHz, have ended: they would be
+    decoded after the next clip's first one, and Chromium then takes no picture until the next key frame. It does the
+    same where two frames of sound begin more than two lengths of a frame apart, so one that reaches beyond stays: where
+    clips are parts of one recording, the next one's sound begins where that ends."""
     if tracks[0].source.type != "video":
         return
     for track in tracks[1:]:
         up, down = _scale(track)
-        end = _time(track.packets[0].pts) + (ticks + SOUND_BEYOND_TICKS) * down // up
-        track.packets[1:] = [
-            each for each in track.packets[1:] if _time(each.pts) + (each.duration or 0) <= end
-        ]
+        end = _time(track.packets[0].pts) + (ticks - CLIP_TIME_TICKS) * down // up
+        track.packets[1:] = [each for each in track.packets[1:] if _time(each.pts) <= end]
 
 
 def _tracks(source: InputContainer) -> list[_Track]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
 import signal
@@ -22,6 +23,7 @@ from service.playback.sharing import Sharer, Shares
 from service.remuxing import silence
 from service.remuxing.limits import RemuxLimits
 from service.remuxing.remuxer import Remuxer, RemuxFailed, Source
+from tests.e2e import ffmpeg
 from tests.service.remuxing.media import (
     FORMS,
     fragments,
@@ -161,6 +163,38 @@ async def test_sound_of_clips_in_a_row_is_decoded_in_order(tmp_path: Path) -> No
             times = [packet.dts for packet in file.demux(stream) if packet.dts is not None]
             assert times == sorted(set(times)), stream.type
     assert pictures(film, tmp_path) == 2 * pictures(data, tmp_path)
+
+
+async def test_sound_of_a_recording_in_clips_has_no_hole_of_a_frame(tmp_path: Path) -> None:
+    """Chromium waits for a key frame where two frames of sound begin more than two lengths of one apart. Parts of
+    a recording have the frame on their edge in the one or the other, from 0 to 21 ms beyond the pictures."""
+    source, clip = tmp_path / "film.mkv", tmp_path / "clip.mov"
+    ffmpeg.run(
+        *(
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=160x90:rate=25:duration=24",
+            "-f",
+            "lavfi",
+            "-i",
+            "sine=duration=24",
+        ),
+        *("-ar", "48000", "-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-c:a", "aac", str(source)),
+    )
+    times: list[int] = []
+    async with remuxing() as remuxer:
+        for start_s in range(0, 24, 2):
+            cut = ("-y", "-ss", str(start_s), "-t", "2", "-i", str(source), "-c", "copy", str(clip))
+            ffmpeg.run(*cut)
+            at_ms = 1_796_012_959_676 + 1000 * start_s
+            part = await remuxer.fragment(WHO, Source(Media.MP4), clip.read_bytes(), decode_ms=at_ms)
+            with av.open(io.BytesIO(part.init + part.data)) as file:
+                times += [each.dts for each in file.demux(file.streams.audio[0]) if each.dts is not None]
+    apart = [after - before for before, after in itertools.pairwise(times)]
+    assert len(apart) > 1000
+    assert min(apart) >= 0, "in the order in which it is decoded"
+    assert max(apart) <= 2 * 1024
 
 
 async def test_placed_chunks_are_the_same_bytes_each_time_and_nothing_lies_before_their_place() -> None:
